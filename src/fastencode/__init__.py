@@ -1,0 +1,49 @@
+"""fastencode: fast brain encoding models, and brain-tuning for speech models.
+
+The public names are imported on first use (PEP 562), so that ``import fastencode`` stays cheap and loads no optional library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_HOME_OF = {
+    "FastencodeError": "errors",
+    "FastencodeWarning": "errors",
+    "InputError": "errors",
+    "RidgeFit": "solve.fit",
+    "RidgePlan": "solve.plan",
+    "chunk_bootstrap": "solve.folds",
+    "delay": "timing.delays",
+    "hrf_convolve": "timing.hrf",
+    "hrf_kernel": "timing.hrf",
+    "lanczos": "timing.lanczos",
+    "leave_one_run_out": "solve.folds",
+    "mfcc": "speech.acoustics",
+    "noise_ceiling": "study.ceilings",
+    "pearson": "solve.scores",
+    "plan_ridge": "solve.plan",
+    "r2": "solve.scores",
+    "ridge_cv": "solve.ridge",
+}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+try:
+    __version__ = version("fastencode-neuro")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""fastencode-tune: the command, one file per subcommand. The only room that knows both tune and study."""

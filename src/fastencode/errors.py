@@ -1,0 +1,54 @@
+"""The package's exceptions and its one warning class, and the one way to import an optional library."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["DeviceError", "FastencodeError", "FastencodeWarning", "InputError", "MissingLibraryError", "require"]
+
+
+class FastencodeError(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class InputError(FastencodeError, ValueError):
+    """An argument or a file is not what the function can work with; the message names the value and the next step."""
+
+
+class DeviceError(FastencodeError, RuntimeError):
+    """The device asked for does not exist or cannot be used."""
+
+
+class MissingLibraryError(FastencodeError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
+class FastencodeWarning(UserWarning):
+    """Every warning of this package."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional library, or say which extra installs it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted module name, for example ``"soundfile"``.
+    extra : str
+        The extra of ``fastencode-neuro`` that brings it, for example ``"tune"``.
+
+    Raises
+    ------
+    MissingLibraryError
+        If the module cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        top = module.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name in (top, module):
+            reason = f"{top} is not installed"
+        else:
+            reason = f"{module} could not be imported ({error})"
+        raise MissingLibraryError(f"{reason}: pip install 'fastencode-neuro[{extra}]'") from error

@@ -1,0 +1,1 @@
+"""Sound in: audio files, every layer of a Hugging Face speech model, low-level acoustic features."""

@@ -1,0 +1,1 @@
+"""Stimulus time to scan time: Lanczos resampling, haemodynamic responses, delays, cleaning."""
