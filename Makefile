@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-INSTALL := $(BIN)/python -m pip install --quiet --progress-bar on --constraint constraints.txt --editable
+INSTALL := $(BIN)/python -m pip install --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -47,7 +47,7 @@ lint: $(VENV)/.ready-for-tests types
 types: $(VENV)/.ready-for-tests
 	@echo '== lint: mypy'
 	@rm -rf build/types && mkdir -p build/types/fastencode
-	@ln -s ../../../src/fastencode/* ../../../kernels build/types/fastencode/
+	@ln -s "$(CURDIR)"/src/fastencode/* "$(CURDIR)/kernels" build/types/fastencode/
 	@$(BIN)/mypy
 
 $(VENV)/.created:
