@@ -10,9 +10,9 @@ flat one without that folder. Stimuli are always in ``stimuli/``::
     rois/<participant>.json, rois/<participant>/<name>.npy     optional voxel lists or masks
 
 Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at
-the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10 s at
-TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set 251 of
-291 rows remain.
+the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10
+s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set
+251 of 291 rows remain.
 """
 
 from __future__ import annotations
