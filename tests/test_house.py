@@ -99,6 +99,14 @@ def test_no_file_is_too_long() -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
+def test_the_picture_shows_every_module() -> None:
+    picture = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The house")[2].partition("###")[0]
+    shown = {word for line in picture.splitlines() for word in line.split()}
+    one_for_each = "cli"  # that room is described as a whole
+    missing = [m for m, p in MODULES.items() if not m.startswith(one_for_each) and p.name != "__init__.py" and p.name not in shown]
+    assert missing == [], "draw them in CONTRIBUTING.md"
+
+
 @pytest.mark.parametrize("name", fastencode.__all__)
 def test_public_names_import_and_say_what_they_are(name: str) -> None:
     value = getattr(fastencode, name)
