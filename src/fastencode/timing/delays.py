@@ -1,0 +1,72 @@
+"""Delayed copies of features: the finite impulse response of a linear encoding model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastencode.errors import InputError
+from fastencode.timing.times import float_array, run_slices
+
+__all__ = ["delay"]
+
+
+def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | None = None) -> NDArray[np.floating[Any]]:
+    """Stack delayed copies of the features, never across the edge of a run.
+
+    Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore be centred
+    (z-scored per run) before, so that the padding is their mean.
+
+    Parameters
+    ----------
+    X : array_like, shape (n, p) or (n,)
+        Features in scan steps. Never written to; NaN is passed on.
+    delays : sequence of int
+        In rows. Negative delays lead: -1 takes the next row.
+    runs : array_like, shape (n,), optional
+        One label for each row; the rows of one run stand together. None: one run.
+
+    Returns
+    -------
+    ndarray, shape (n, len(delays) * p)
+        Columns are [X at delays[0] | X at delays[1] | ...]. float32 for float32, else float64.
+
+    Raises
+    ------
+    InputError
+        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, or ``runs`` does not fit.
+    """
+    array = float_array(X, "X")
+    if array.ndim not in (1, 2):
+        raise InputError(f"X has shape {array.shape}: give features as (time, features)")
+    X_tp = array[:, None] if array.ndim == 1 else array
+    steps = _check_delays(delays)
+    blocks = run_slices(runs, len(X_tp))
+    longest = max(steps, key=abs)
+    for rows in blocks:
+        if rows.stop - rows.start < abs(longest):
+            raise InputError(
+                f"the run of rows {rows.start} to {rows.stop - 1} has {rows.stop - rows.start} rows, fewer than the delay {longest}: "
+                "leave the run out, join it to another, or use shorter delays"
+            )
+    n, p = X_tp.shape
+    out = np.zeros((n, len(steps) * p), X_tp.dtype)
+    for place, step in enumerate(steps):
+        copy = out[:, place * p : (place + 1) * p]
+        for rows in blocks:
+            kept = rows.stop - rows.start - abs(step)
+            to, source = rows.start + max(step, 0), rows.start + max(-step, 0)
+            copy[to : to + kept] = X_tp[source : source + kept]
+    return out
+
+
+def _check_delays(delays: Sequence[int]) -> list[int]:
+    values = np.asarray(delays)
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
+        raise InputError(f"delays={delays!r}: give at least one whole number of rows, for example (1, 2, 3, 4)")
+    if len(np.unique(values)) < len(values):
+        raise InputError(f"delays={delays!r}: a delay is repeated, which would repeat its columns; give each once")
+    return [int(value) for value in values]

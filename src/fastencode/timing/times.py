@@ -1,0 +1,76 @@
+"""What every function of this room checks at its door: times, data that goes with them, and runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastencode.errors import InputError
+
+__all__ = ["check_finite", "check_times", "float_array", "run_slices"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
+    """Times in seconds as a contiguous float64 vector; the error names ``name`` and the first bad entry."""
+    checked = np.ascontiguousarray(times, dtype=np.float64)
+    if np.ndim(times) != 1:
+        raise InputError(f"{name} has shape {np.shape(times)}: give one time in seconds for each row, shape (n,)")
+    bad = np.flatnonzero(~np.isfinite(checked))
+    if bad.size:
+        raise InputError(f"{name}[{bad[0]}] is {checked[bad[0]]}: every time must be finite")
+    return checked
+
+
+def float_array(data: ArrayLike, name: str) -> Floats:
+    """``data`` as float32 or float64 without a copy where it is one of them already; integers and booleans become float64."""
+    array = np.asarray(data)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} has dtype {array.dtype}: give real numbers")
+    # newbyteorder: a big-endian memmap is a float64 to NumPy but not to a compiled loop.
+    return array.astype(np.float32 if array.dtype.newbyteorder("=") in (np.float32, np.float16) else np.float64, copy=False)
+
+
+def check_finite(data: Floats, name: str) -> None:
+    """Raise an :class:`InputError` that names the first row, and column, whose value is not finite."""
+    if data.size == 0 or np.isfinite(data.sum(dtype=np.float64)):
+        return
+    bad = np.argwhere(~np.isfinite(data))
+    if bad.size:
+        place = tuple(int(i) for i in bad[0])
+        raise InputError(f"{name}{list(place)} is {data[place]} ({len(bad)} such values in all): repair or leave out those rows or columns")
+
+
+def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
+    """The rows of each run, in order.
+
+    Parameters
+    ----------
+    runs : array_like, shape (n,), or None
+        One label for each row; the rows of one run stand together. None: all rows are one run.
+    n : int
+        Number of rows.
+
+    Raises
+    ------
+    InputError
+        If there is not one label for each row, or a label comes back after another one.
+    """
+    if runs is None:
+        return [slice(0, n)] if n else []
+    labels = np.asarray(runs)
+    if labels.shape != (n,):
+        raise InputError(f"runs has shape {labels.shape} for {n} rows: give one label for each row")
+    if n == 0:
+        return []
+    edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), n]
+    starts = [labels[edge] for edge in edges[:-1]]
+    seen: set[Any] = set()
+    for label, edge in zip(starts, edges[:-1], strict=True):
+        if label in seen:
+            raise InputError(f"run {label!r} begins again at row {edge}: the rows of a run must stand together; sort them or relabel")
+        seen.add(label)
+    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
