@@ -1,0 +1,76 @@
+"""How well a voxel could be predicted at best: the noise ceiling from repeated presentations of one stimulus."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastencode.errors import FastencodeWarning, InputError
+
+__all__ = ["noise_ceiling"]
+
+# A float64 copy of one block of voxels: 64 MB, beside repeats that may take gigabytes.
+VALUES_PER_BLOCK = 1 << 23
+
+
+def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
+    """The largest correlation a model can reach with the mean over repeats, for each voxel.
+
+    With N repeats, total power TP the mean over repeats of the variance over time (``ddof=1``), and signal power
+    ``SP = (N * variance of the mean repeat - TP) / (N - 1)``, the ceiling is ``1 / sqrt(1 + (TP / SP - 1) / N)``.
+
+    Parameters
+    ----------
+    repeats : array_like or h5py.Dataset, shape (n_repeats, n_times, n_voxels)
+        Responses to the same stimulus, at least two repeats of at least two scans. Read in blocks of voxels, so a memory map or a
+        data set larger than memory will do. Never written to.
+
+    Returns
+    -------
+    ndarray, shape (n_voxels,)
+        float64 between 0 and 1; divide a correlation by it only where it is positive. Voxels without measurable signal (``SP <= 0``, which
+        half of all pure-noise voxels show, and constant voxels) have ceiling 0: ``(ceiling == 0).sum()`` counts them. Voxels with a value
+        that is not finite have ceiling 0 too, and a warning says how many.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two repeats or scans, or the array is not 3-D.
+
+    References
+    ----------
+    O. Schoppe et al. (2016), "Measuring the performance of neural models", Frontiers in Computational Neuroscience 10:10.
+    """
+    # An h5py data set has a shape and slices like an array; np.asarray would read all of it.
+    source: Any = repeats if hasattr(repeats, "shape") and hasattr(repeats, "dtype") else np.asarray(repeats)
+    if len(source.shape) != 3:
+        raise InputError(f"repeats has shape {tuple(source.shape)}: give (repeats, times, voxels)")
+    n_repeats, n_times, n_voxels = source.shape
+    if n_repeats < 2 or n_times < 2:
+        raise InputError(f"repeats has shape {tuple(source.shape)}: a noise ceiling needs at least 2 repeats of at least 2 scans")
+    ceiling_v = np.zeros(n_voxels)
+    n_bad = 0
+    width = max(1, VALUES_PER_BLOCK // (n_repeats * n_times))
+    for start in range(0, n_voxels, width):
+        block_rtv = np.asarray(source[:, :, start : start + width], dtype=np.float64)
+        finite_v = np.isfinite(block_rtv).all(axis=(0, 1))
+        n_bad += int((~finite_v).sum())
+        ceiling_v[start : start + width][finite_v] = _schoppe(block_rtv[:, :, finite_v])
+    if n_bad:
+        warnings.warn(f"{n_bad} of {n_voxels} voxels have values that are not finite: their noise ceiling is 0", FastencodeWarning, stacklevel=2)
+    return ceiling_v
+
+
+def _schoppe(block_rtv: NDArray[np.float64]) -> NDArray[np.float64]:
+    n_repeats = len(block_rtv)
+    total_v = block_rtv.var(axis=1, ddof=1).mean(axis=0)
+    signal_v = (n_repeats * block_rtv.mean(axis=0).var(axis=0, ddof=1) - total_v) / (n_repeats - 1)
+    # A constant voxel's variance is rounding, which must not pass for perfectly repeated signal.
+    rounding_v = (8 * np.finfo(np.float64).eps * np.abs(block_rtv).max(axis=(0, 1), initial=0.0)) ** 2
+    usable_v = (signal_v > 0) & (total_v > rounding_v)
+    ratio_v = np.divide(total_v, signal_v, out=np.ones_like(total_v), where=usable_v)
+    # Identical repeats have TP = SP, up to rounding on either side.
+    return np.where(usable_v, 1.0 / np.sqrt(1.0 + np.maximum(ratio_v - 1.0, 0.0) / n_repeats), 0.0)

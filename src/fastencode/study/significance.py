@@ -1,0 +1,348 @@
+"""How sure a score is: block bootstrap of region scores, block permutation for each voxel, false discovery rate.
+
+fMRI samples are autocorrelated, so whole blocks of consecutive scans are resampled or permuted, never single scans.
+
+Correlations of resampled blocks need no resampled data. With the sums of y, p, y^2, p^2 and y p over each block at hand, a resample is
+a vector of how often each block was drawn, and all resamples of a tile of voxels are a few matrix products.
+
+Axis letters: t time, v voxel, m model, r region, k block, b bootstrap draw.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+
+from fastencode.errors import FastencodeWarning, InputError
+
+__all__ = ["RegionDraws", "block_permutation_pvalues", "bootstrap_region_scores", "fdr"]
+
+Float64 = NDArray[np.float64]
+Seed = int | np.random.Generator | None
+
+# Voxels whose draws are held at once: 1000 draws in float64 then take 1 MB for each of a few arrays, near the second-level cache.
+VOXELS_PER_TILE = 128
+# Below this share of a column's own mean square a variance is rounding: the column counts as constant and its correlation is 0.
+CONSTANT = 1e-12
+
+
+@dataclass(frozen=True)
+class RegionDraws:
+    """Region scores of several models and their bootstrap draws, paired over models.
+
+    Attributes
+    ----------
+    regions : tuple of str
+        Names, in the order of the last axis below.
+    r : ndarray, shape (M, R)
+        Mean over a region's voxels of each model's correlation (divided by the ceiling where one was given).
+    draws : ndarray, shape (B, M, R)
+        The same on resampled blocks; draw b takes the same blocks for every model.
+    n_voxels : ndarray, shape (R,)
+        Voxels that count in each region. Where this is 0 the scores are NaN: there is nothing to average.
+    """
+
+    regions: tuple[str, ...]
+    r: Float64
+    draws: Float64
+    n_voxels: NDArray[np.int64]
+
+    def interval(self, level: float = 0.95) -> Float64:
+        """Percentile interval, shape (2, M, R): lower ends, upper ends."""
+        if not 0 < level < 1:
+            raise InputError(f"level={level}: give a share between 0 and 1, for example 0.95")
+        return np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+    def contrast(self, weights: ArrayLike) -> RegionDraws:
+        """Weighted sums over models, draw by draw.
+
+        Parameters
+        ----------
+        weights : array_like, shape (C, M) or (M,)
+            One row for each contrast; ``[1, -1]`` is the first model minus the second.
+
+        Returns
+        -------
+        RegionDraws
+            With the C contrasts in place of the models. An interval that leaves out 0 says that the contrast is not resampling noise.
+        """
+        weights_cm = np.atleast_2d(np.asarray(weights, dtype=np.float64))
+        if weights_cm.shape[1] != len(self.r):
+            raise InputError(f"weights has shape {np.shape(weights)} for {len(self.r)} models: give one weight for each model")
+        return replace(self, r=weights_cm @ self.r, draws=np.einsum("cm,bmr->bcr", weights_cm, self.draws))
+
+    def difference(self, first: int, second: int) -> RegionDraws:
+        """Model ``first`` minus model ``second``: a paired :meth:`contrast` with one row."""
+        weights = np.zeros(len(self.r))
+        weights[first] += 1.0
+        weights[second] -= 1.0
+        return self.contrast(weights)
+
+
+def bootstrap_region_scores(
+    Y: ArrayLike,
+    predictions: Sequence[ArrayLike] | ArrayLike,
+    regions: Mapping[str, ArrayLike],
+    *,
+    ceilings: ArrayLike | None = None,
+    block: int = 10,
+    n_boots: int = 1000,
+    random_state: Seed = None,
+) -> RegionDraws:
+    """Mean correlation of each model in each region, with a block bootstrap over time that is paired over models.
+
+    The rows are cut into consecutive blocks of ``block`` scans (the last one may be shorter). A draw takes as many blocks with
+    replacement, the same ones for every model and voxel; correlations are computed anew on each draw, then averaged over the region.
+
+    Parameters
+    ----------
+    Y : array_like, shape (n, V)
+        Measured responses to one test stimulus.
+    predictions : sequence of M array_like, each of shape (n, V)
+        One prediction of ``Y`` for each model. A memory map will do: columns are read in tiles.
+    regions : mapping of str to array_like
+        Voxel indices, or a boolean mask of length V, for each region; regions may overlap.
+    ceilings : array_like, shape (V,), optional
+        Noise ceilings: each voxel's correlation is divided by its ceiling, and voxels whose ceiling is not positive are left out.
+    block : int
+        Scans in a block; longer than the responses' autocorrelation.
+    n_boots : int
+        Number of draws.
+    random_state : int, numpy.random.Generator or None
+        The draw table comes from here, before any data is read.
+
+    Returns
+    -------
+    RegionDraws
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, a value is not finite, a region is empty or out of range, or there are fewer than two blocks.
+    """
+    Y_tv, predictions_mtv = _check_pair(Y, predictions)
+    n, n_voxels = Y_tv.shape
+    ceiling_v = None if ceilings is None else _check_ceilings(ceilings, n_voxels)
+    usable_v = np.ones(n_voxels, bool) if ceiling_v is None else ceiling_v > 0
+    voxels_r = {name: _check_region(name, region, n_voxels) for name, region in regions.items()}
+    if not voxels_r:
+        raise InputError("regions is empty: give at least one name with its voxels")
+    counts_bk, first_k = _draw_blocks(n, block, n_boots, random_state)
+    used_v, share_vr, size_r = _region_shares(voxels_r, usable_v)
+    r_mr = np.zeros((len(predictions_mtv), len(voxels_r)))
+    draws_bmr = np.zeros((n_boots, *r_mr.shape))
+    rows_k = np.diff([*first_k, n]).astype(np.float64)
+    # Row 0 draws every block once: the score itself comes from the same lines as its draws.
+    counts_bk = np.vstack([np.ones((1, len(first_k))), counts_bk])
+    for start in range(0, len(used_v), VOXELS_PER_TILE):
+        tile = used_v[start : start + VOXELS_PER_TILE]
+        share = share_vr[start : start + VOXELS_PER_TILE]
+        if ceiling_v is not None:
+            share = share / ceiling_v[tile][:, None]
+        measured = _standardize(Y_tv[:, tile], "Y")
+        y_bv, yy_bv = (_drawn_means(values, counts_bk, first_k, rows_k) for values in (measured, measured**2))
+        for m, prediction_tv in enumerate(predictions_mtv):
+            predicted = _standardize(prediction_tv[:, tile], f"predictions[{m}]")
+            p_bv, pp_bv, yp_bv = (
+                _drawn_means(values, counts_bk, first_k, rows_k) for values in (predicted, predicted**2, measured * predicted)
+            )
+            scores_br = _correlation(y_bv, yy_bv, p_bv, pp_bv, yp_bv) @ share
+            r_mr[m] += scores_br[0]
+            draws_bmr[:, m] += scores_br[1:]
+    for place, name in enumerate(voxels_r):
+        if size_r[place] == 0:
+            warnings.warn(f"region {name!r} has no voxel with a positive ceiling: its scores are NaN", FastencodeWarning, stacklevel=2)
+            r_mr[:, place] = draws_bmr[:, :, place] = np.nan
+    return RegionDraws(tuple(voxels_r), r_mr, draws_bmr, size_r)
+
+
+def block_permutation_pvalues(
+    Y: ArrayLike, P: ArrayLike, *, block: int = 10, n_permutations: int = 1000, random_state: Seed = None
+) -> Float64:
+    """One-sided p-value of each voxel's correlation, from permuting blocks of consecutive scans.
+
+    Blocks of ``Y`` change places, ``P`` stays; all voxels share one table of permutations. Rows after the last whole block are left
+    out, of the measured correlation too, so that every permutation is equally likely under the null.
+
+    Parameters
+    ----------
+    Y, P : array_like, shape (n, V)
+        Responses and their predictions. Memory maps are read in tiles.
+    block : int
+        Scans in a block; longer than the responses' autocorrelation.
+    n_permutations : int
+        Number of permutations; the smallest p-value is ``1 / (n_permutations + 1)``.
+    random_state : int, numpy.random.Generator or None
+        The table of permutations comes from here.
+
+    Returns
+    -------
+    ndarray, shape (V,)
+        ``(1 + number of permutations whose correlation reaches the measured one) / (1 + n_permutations)``; 1 for a constant response
+        or prediction.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, a value is not finite, or there are fewer than two whole blocks.
+    """
+    Y_tv, (P_tv,) = _check_pair(Y, [P])
+    _check_count("block", block)
+    _check_count("n_permutations", n_permutations)
+    n_blocks = len(Y_tv) // block
+    if n_blocks < 2:
+        raise InputError(f"{len(Y_tv)} rows make {n_blocks} whole blocks of {block}: use shorter blocks or more rows")
+    if math.factorial(min(n_blocks, 20)) < n_permutations:
+        warnings.warn(
+            f"{n_blocks} blocks have only {math.factorial(n_blocks)} orders, fewer than n_permutations={n_permutations}: use shorter blocks",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    rng = np.random.default_rng(random_state)
+    orders = [rng.permutation(n_blocks) for _ in range(n_permutations)]
+    n = n_blocks * block
+    p_v = np.empty(Y_tv.shape[1])
+    for start in range(0, len(p_v), VOXELS_PER_TILE):
+        tile = slice(start, start + VOXELS_PER_TILE)
+        y_kbv = _standardize(Y_tv[:n, tile], "Y").reshape(n_blocks, block, -1)
+        p_kbv = _standardize(P_tv[:n, tile], "P").reshape(n_blocks, block, -1)
+        # Permuting whole blocks keeps means and variances, so only these products of block i with block k matter.
+        products_ikv = np.einsum("itv,ktv->ikv", y_kbv, p_kbv, optimize=False)
+        places = np.arange(n_blocks)
+        measured_v = products_ikv[places, places].sum(axis=0)
+        # A tie is a tie although its terms were added in another order.
+        threshold_v = measured_v - 1e-12 * n
+        reached_v = np.zeros(len(measured_v))
+        for order in orders:
+            reached_v += products_ikv[order, places].sum(axis=0) >= threshold_v
+        p_v[tile] = (1 + reached_v) / (1 + n_permutations)
+    return p_v
+
+
+def fdr(p: ArrayLike, *, method: str = "bh") -> Float64:
+    """P-values adjusted for the false discovery rate; NaN stays NaN and does not count as a test.
+
+    Parameters
+    ----------
+    p : array_like
+        P-values of one family of tests, any shape.
+    method : {"bh", "by"}
+        Benjamini-Hochberg, or Benjamini-Yekutieli for arbitrary dependence.
+
+    Returns
+    -------
+    ndarray, same shape
+        Reject where this is at most the rate you accept.
+
+    Raises
+    ------
+    InputError
+        If a value lies outside [0, 1] or the method is unknown.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if method not in ("bh", "by"):
+        raise InputError(f"method={method!r}: choose 'bh' or 'by'")
+    known = ~np.isnan(values)
+    if ((values[known] < 0) | (values[known] > 1)).any():
+        raise InputError(f"p-values run from {values[known].min()} to {values[known].max()}: each must lie between 0 and 1")
+    adjusted = np.full(values.shape, np.nan)
+    if known.any():
+        adjusted[known] = scipy.stats.false_discovery_control(values[known], method=method)
+    return adjusted
+
+
+def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | ArrayLike) -> tuple[NDArray[np.floating], list[NDArray[np.floating]]]:
+    Y_tv = np.asarray(Y)
+    if Y_tv.ndim != 2:
+        raise InputError(f"Y has shape {Y_tv.shape}: give responses as (time, voxels)")
+    predictions_mtv = [np.asarray(prediction) for prediction in predictions]
+    if not predictions_mtv:
+        raise InputError("predictions is empty: give at least one prediction of Y")
+    for m, prediction_tv in enumerate(predictions_mtv):
+        if prediction_tv.shape != Y_tv.shape:
+            raise InputError(f"predictions[{m}] has shape {prediction_tv.shape}, Y has {Y_tv.shape}: each prediction must be of all of Y")
+    return Y_tv, predictions_mtv
+
+
+def _check_count(name: str, value: int) -> None:
+    if value < 1 or value != int(value):
+        raise InputError(f"{name}={value}: give a whole number, 1 or more")
+
+
+def _check_ceilings(ceilings: ArrayLike, n_voxels: int) -> Float64:
+    ceiling_v = np.asarray(ceilings, dtype=np.float64)
+    if ceiling_v.shape != (n_voxels,) or not np.isfinite(ceiling_v).all():
+        raise InputError(f"ceilings has shape {ceiling_v.shape}: give one finite number for each of the {n_voxels} voxels")
+    return ceiling_v
+
+
+def _check_region(name: str, region: ArrayLike, n_voxels: int) -> NDArray[np.intp]:
+    voxels = np.asarray(region)
+    if voxels.dtype == bool:
+        if voxels.shape != (n_voxels,):
+            raise InputError(f"region {name!r} is a mask of shape {voxels.shape} for {n_voxels} voxels")
+        voxels = np.flatnonzero(voxels)
+    if voxels.ndim != 1 or voxels.size == 0 or voxels.dtype.kind not in "iu":
+        raise InputError(f"region {name!r} holds no voxel indices: give a boolean mask or at least one index")
+    if voxels.min() < 0 or voxels.max() >= n_voxels:
+        raise InputError(f"region {name!r} has indices {voxels.min()} to {voxels.max()}: there are {n_voxels} voxels")
+    if len(np.unique(voxels)) < len(voxels):
+        raise InputError(f"region {name!r} names a voxel twice: give each index once")
+    return voxels.astype(np.intp)
+
+
+def _draw_blocks(n: int, block: int, n_boots: int, random_state: Seed) -> tuple[Float64, NDArray[np.intp]]:
+    """How often each draw takes each block, shape (n_boots, n_blocks), and the first row of each block."""
+    _check_count("block", block)
+    _check_count("n_boots", n_boots)
+    first_k = np.arange(0, n, block)
+    if len(first_k) < 2:
+        raise InputError(f"{n} rows make {len(first_k)} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
+    rng = np.random.default_rng(random_state)
+    counts_bk = rng.multinomial(len(first_k), np.full(len(first_k), 1 / len(first_k)), size=n_boots)
+    return counts_bk.astype(np.float64), first_k
+
+
+def _region_shares(voxels_r: Mapping[str, NDArray[np.intp]], usable_v: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Float64, NDArray[np.int64]]:
+    """The voxels in any region, the share of each in each region's mean, and how many count in each region."""
+    member_vr = np.zeros((len(usable_v), len(voxels_r)))
+    for place, voxels in enumerate(voxels_r.values()):
+        member_vr[voxels, place] = usable_v[voxels]
+    size_r = member_vr.sum(axis=0)
+    used_v = np.flatnonzero(member_vr.any(axis=1))
+    return used_v, member_vr[used_v] / np.maximum(size_r, 1), size_r.astype(np.int64)
+
+
+def _standardize(block_tv: NDArray[np.floating], name: str) -> Float64:
+    """Columns centred and scaled to mean square 1 in float64 (correlations don't mind); constant columns 0."""
+    values_tv = block_tv.astype(np.float64)
+    size_v = np.abs(values_tv).max(axis=0)
+    if not np.isfinite(size_v).all():
+        row, column = np.argwhere(~np.isfinite(values_tv))[0]
+        raise InputError(f"{name} has {values_tv[row, column]} in row {row}: leave out voxels with values that are not finite")
+    values_tv -= values_tv.mean(axis=0)
+    values_tv -= values_tv.mean(axis=0)
+    rms_v = np.sqrt(np.mean(values_tv**2, axis=0))
+    constant_v = rms_v <= 8 * np.finfo(np.float64).eps * size_v
+    values_tv *= np.divide(1.0, rms_v, out=np.zeros_like(rms_v), where=~constant_v)
+    return values_tv
+
+
+def _drawn_means(values_tv: Float64, counts_bk: Float64, first_k: NDArray[np.intp], rows_k: Float64) -> Float64:
+    """Mean over the rows of each draw: block sums first, then one matrix product."""
+    sums_kv = np.add.reduceat(values_tv, first_k, axis=0)
+    return (counts_bk @ sums_kv) / (counts_bk @ rows_k)[:, None]
+
+
+def _correlation(y: Float64, yy: Float64, p: Float64, pp: Float64, yp: Float64) -> Float64:
+    """Pearson correlation from means of y, y^2, p, p^2 and y p; 0 where either side is constant."""
+    var_y, var_p = yy - y * y, pp - p * p
+    varies = (var_y > CONSTANT * yy) & (var_p > CONSTANT * pp)
+    scale = np.sqrt(np.where(varies, var_y * var_p, 1.0))
+    return np.clip(np.where(varies, (yp - y * p) / scale, 0.0), -1.0, 1.0)
