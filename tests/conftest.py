@@ -1,4 +1,4 @@
-"""Fixtures every room's tests use."""
+"""Fixtures that every test file may use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder with real data and reference outputs, or a skip that says where it was looked for."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("FASTENCODE_DATA", beside))
+    """The folder of real data sets and reference outputs, which are not part of the project: skips where it is absent."""
+    named = os.environ.get("FASTENCODE_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(f"real data not found at {folder}: set FASTENCODE_DATA")
+        where = "FASTENCODE_DATA" if named else "../shared/data"
+        pytest.skip(f"real data not found: {where} ({folder}) is not a folder; set FASTENCODE_DATA to run this test")
     return folder

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.errors import FastencodeWarning, InputError, require
 
-__all__ = ["read_audio", "write_audio"]
+__all__ = ["read_audio", "resample", "write_audio"]
 
 # The size a WAV writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
 _STREAMED = 0xFFFF_FF00
@@ -75,9 +75,14 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
         raise InputError(f"{path} holds samples that are not numbers (NaN or infinity): export it again as 16-bit integers")
     if np.ptp(mono) == 0:
         warnings.warn(f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}", FastencodeWarning, stacklevel=2)
-    if rate != sample_rate:
-        mono = require("soxr", "tune").resample(mono, rate, sample_rate)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return resample(mono, rate, sample_rate)
+
+
+def resample(audio: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
+    """Resample mono audio of shape (n,) from ``rate`` to ``new_rate`` Hz with soxr ("HQ"); float32, contiguous."""
+    if rate != new_rate:
+        audio = require("soxr", "tune").resample(audio, rate, new_rate)
+    return np.ascontiguousarray(audio, dtype=np.float32)
 
 
 def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int) -> None:
