@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from house import CORE_LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,6 +161,8 @@ def test_without_extension_on_request(sdist: Path, tmp_path: Path) -> None:
     said = use(wheel, tmp_path)
     assert re.search(r"lost: .*moments.*slower", said), said
     assert said.count("warned:") == 1, said
+    with pytest.raises(AssertionError, match="FASTENCODE_REQUIRE_EXT demands it"):
+        use(wheel, tmp_path, FASTENCODE_REQUIRE_EXT="1")
 
 
 def test_without_compiler(unpacked: Path, tmp_path: Path) -> None:

@@ -99,6 +99,14 @@ def test_no_file_is_too_long() -> None:
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
+def test_the_picture_shows_every_module() -> None:
+    picture = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The house")[2].partition("###")[0]
+    shown = {word for line in picture.splitlines() for word in line.split()}
+    drawn_as_a_whole = ("cli",)
+    files = [path for module, path in MODULES.items() if module.split(".")[0] not in drawn_as_a_whole]
+    assert [path for path in files if path.name not in {*shown, "__init__.py"}] == [], "draw them in CONTRIBUTING.md"
+
+
 @pytest.mark.parametrize("name", fastencode.__all__)
 def test_public_names_import_and_say_what_they_are(name: str) -> None:
     value = getattr(fastencode, name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tracemalloc
 from pathlib import Path
 
@@ -72,7 +71,8 @@ def test_what_is_there(tree: Path) -> None:
     assert data.train_stories("UTS01", exclude="souls") == ["life"]
     assert data.train_stories("UTS01", exclude=["wheretheressmoke"]) == ["life", "souls"]
     assert [data.n_voxels(p) for p in data.participants] == [23, 41]
-    assert len(data.audio("life")) == 16000 and len(data.audio("life", sample_rate=8000)) == 8000
+    assert len(data.audio("life")) == 16000
+    assert len(data.audio("life", sample_rate=8000)) == 8000
     assert [w.label for w in data.words("life")] == ["I", "WENT", "HOME"]
     assert data.words("life")[1] == Interval(1.3, 2.0, "WENT")
     assert [p.label for p in data.phones("life")] == ["AY1", "W", "EH1", "N", "T"]
@@ -132,7 +132,8 @@ def test_a_masked_read_never_holds_the_story(tmp_path: Path, monkeypatch: pytest
     got = data.responses("a", "s", voxels=np.arange(0, 20_000, 50))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert got.shape == (400, 400) and peak < 6 << 20
+    assert got.shape == (400, 400)
+    assert peak < 6 << 20
 
 
 def test_nan_voxels_are_counted_once_and_listed(flat: Path) -> None:
@@ -143,7 +144,9 @@ def test_nan_voxels_are_counted_once_and_listed(flat: Path) -> None:
     data = Stories(flat)
     with pytest.warns(FastencodeWarning, match="3 of 23 voxels") as caught:
         got = data.responses("UTS01", "life")
-    assert len(caught) == 1 and np.isnan(got[3, 5]) and np.isfinite(got[2, 5])
+    assert len(caught) == 1
+    assert np.isnan(got[3, 5])
+    assert np.isfinite(got[2, 5])
     np.testing.assert_array_equal(data.nan_voxels("UTS01", "life"), [5, 11, 12])
     with pytest.warns(FastencodeWarning, match="1 of 2 voxels"):
         data.responses("UTS01", "life", voxels=[11, 6])
@@ -277,7 +280,7 @@ def test_damaged_files(flat: Path) -> None:
 
 def annex_link(path: Path) -> None:
     path.unlink()
-    path.symlink_to(os.path.join("..", "..", ".git", "annex", "objects", "aa", "bb", "MD5E-s1--0.hf5"))
+    path.symlink_to("../../.git/annex/objects/aa/bb/MD5E-s1--0.hf5")
 
 
 def annex_pointer(path: Path) -> None:

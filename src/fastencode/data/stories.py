@@ -1,17 +1,18 @@
 """Reader of story-listening data sets in the layout of OpenNeuro ds003020: sounds, transcripts, responses.
 
-Two layouts are read alike: the data set's own, with responses, transcripts and ``respdict.json`` under ``derivative/``, and the flat
-one without that folder. Stimuli are always in ``stimuli/``::
+Two layouts are read alike: the data set's own, with responses, transcripts and ``respdict.json`` under ``derivative/``, and the
+flat one without that folder. Stimuli are always in ``stimuli/``::
 
-    [derivative/]preprocessed_data/<participant>/<story>.hf5    "data" (rows, V); repeated stories also "individual_repeats" (R, rows, V)
-    [derivative/]TextGrids/<story>.TextGrid                      tier 0 phones, tier 1 words
-    [derivative/]respdict.json                                   {story: n}, the length in TRs before trimming
+    [derivative/]preprocessed_data/<participant>/<story>.hf5   "data" (rows, V); if repeated, "individual_repeats" (R, rows, V)
+    [derivative/]TextGrids/<story>.TextGrid                    tier 0 phones, tier 1 words
+    [derivative/]respdict.json                                 {story: n}, the length in TRs before trimming
     stimuli/<story>.wav
-    rois/<participant>.json, rois/<participant>/<name>.npy       optional voxel lists or masks
+    rois/<participant>.json, rois/<participant>/<name>.npy     optional voxel lists or masks
 
-Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at the end are
-cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10 s at TR = 2 s).
-The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set 251 of 291 rows remain.
+Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at
+the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10
+s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set
+251 of 291 rows remain.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class Stories:
         absent = [p for p in files if _is_unfetched(p)]
         if absent:
             folder = self._responses / participant
-            message = f"{len(absent)} of {len(files)} stories of {participant} are git-annex links without content: run `datalad get {folder}`"
+            count = f"{len(absent)} of {len(files)} stories of {participant}"
+            message = f"{count} are git-annex links without content: run `datalad get {folder}`"
             if len(absent) == len(files):
                 raise InputError(message)
             warnings.warn(f"{message}; left out: {', '.join(p.stem for p in absent)}", FastencodeWarning, stacklevel=2)
@@ -286,8 +288,8 @@ class Stories:
                     bad |= _fill(out[repeat], data, (repeat,), chosen)
         if bad.any():
             warnings.warn(
-                f"{participant}, {story}: {bad.sum()} of {width} voxels hold values that are not finite; they are left as they are,"
-                " nan_voxels() lists them",
+                f"{participant}, {story}: {bad.sum()} of {width} voxels hold values that are not finite;"
+                " they are left as they are, nan_voxels() lists them",
                 FastencodeWarning,
                 stacklevel=3,
             )
@@ -317,7 +319,7 @@ def _fill(out: NDArray[Any], data: h5py.Dataset, at: tuple[int, ...], chosen: ND
 
 
 def _blocks(data: h5py.Dataset, low: int, high: int) -> Iterator[tuple[slice, slice]]:
-    """Cut rows × columns low … high into blocks of bounded size, of whole chunks where the file is chunked: none is decoded twice."""
+    """Cut rows × columns low … high into blocks of bounded size, of whole chunks if there are chunks: none is decoded twice."""
     chunk_rows, chunk_columns = data.chunks[-2:] if data.chunks else (1, high - low)
     low -= low % chunk_columns if data.chunks else 0
     budget = max(1, _BLOCK_BYTES // (chunk_rows * data.dtype.itemsize))  # columns that one row of chunks may have
@@ -338,7 +340,7 @@ def _voxel_indices(voxels: ArrayLike, total: int) -> NDArray[np.int64]:
         return np.flatnonzero(chosen)
     if chosen.size and not np.issubdtype(chosen.dtype, np.integer):
         raise InputError(f"voxels is {chosen.dtype}: give a boolean mask or integer indices")
-    if chosen.size and not (0 <= chosen.min() and chosen.max() < total):
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < total):
         raise InputError(
             f"voxel indices run from {chosen.min()} to {chosen.max()}, but there are {total} voxels (0 … {total - 1})"
         )

@@ -152,7 +152,7 @@ def write_textgrid(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -211,6 +211,6 @@ def _refuse_overlap(path: Path, tier: str, intervals: Sequence[Interval], *, tol
     for before, after in itertools.pairwise(intervals):
         if after.start < before.end - tolerance:
             raise InputError(
-                f"{path}, tier {tier!r}: {after.label!r} at {after.start:.3f} s starts before {before.label!r} ends at {before.end:.3f} s;"
-                " correct the overlapping intervals"
+                f"{path}, tier {tier!r}: {after.label!r} at {after.start:.3f} s starts before {before.label!r} ends at"
+                f" {before.end:.3f} s; correct the overlapping intervals"
             )

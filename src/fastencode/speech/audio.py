@@ -61,11 +61,12 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
             samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise InputError(
-            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it with another program or copy it again"
+            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
         ) from error
     if len(samples) < declared or not _ogg_is_whole(path):
         raise InputError(
-            f"{path} is truncated: its header promises {declared} samples and {len(samples)} can be read; copy or download it again"
+            f"{path} is truncated: its header promises {declared} samples or an end that is not there, and {len(samples)} can be"
+            " read; copy or download it again"
         )
     if not len(samples):
         raise InputError(f"{path} holds no samples: check how it was exported")
@@ -114,7 +115,7 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
