@@ -19,12 +19,12 @@ from torch import nn
 
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import VOICES, tell
-from fastencode.errors import InputError
 from fastencode.progress import progress
 from fastencode.speech.acoustics import mfcc
 from fastencode.speech.audio import resample
+from fastencode.tune.config import PretrainConfig
 
-__all__ = ["PretrainConfig", "pretrain"]
+__all__ = ["pretrain"]
 
 _RATE = 16000
 _STRIDE, _FIELD = 640, 800  # samples between frames and under one frame: 25 frames a second
@@ -45,44 +45,6 @@ _ARCHITECTURE = {
     "feat_proj_dropout": 0.0,
     "layerdrop": 0.0,
 }
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """How the small model is made.
-
-    Attributes
-    ----------
-    minutes : float
-        Minutes of synthetic speech to learn from; a twelfth more is held out for the reported accuracy.
-    steps, batch, clip_seconds : int, int, float
-        Optimiser steps, clips in a batch and seconds in a clip.
-    clusters : int
-        Number of k-means classes of MFCC + Δ.
-    learning_rate : float
-        AdamW's peak, after 8 % of the steps; it then falls linearly to 0.
-    mask_share, mask_frames : float, int
-        Share of the frames under a mask, and frames in one span.
-    seed : int
-        Seeds the stories, the clusters, the weights, the clips and the masks.
-    """
-
-    minutes: float = 60.0
-    steps: int = 2000
-    batch: int = 8
-    clip_seconds: float = 10.0
-    clusters: int = 100
-    learning_rate: float = 1e-3
-    mask_share: float = 0.5
-    mask_frames: int = 8
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("minutes", "steps", "batch", "clusters", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.mask_share < 1:
-            raise InputError(f"mask_share must lie between 0 and 1, got {self.mask_share}")
 
 
 @dataclass(frozen=True)
