@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from itertools import takewhile
 from typing import Any
@@ -30,9 +30,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     from fastencode.errors import require
 
     jsonargparse = require("jsonargparse", "tune")
-    from fastencode.cli.settings import DemoConfig
+    from fastencode.cli.settings import AliceConfig, DemoConfig
 
-    subcommands = {"demo": (DemoConfig, "the whole system, small, on a world whose truth is known")}
+    subcommands: dict[str, tuple[type, str]] = {
+        "demo": (DemoConfig, "the whole system, small, on a world whose truth is known"),
+        "alice": (AliceConfig, "the same on real brains that heard a chapter of Alice in Wonderland"),
+    }
     parser = jsonargparse.ArgumentParser(
         prog="fastencode-tune", description="Brain-tune speech models on fMRI and see what changes, layer by layer."
     )
@@ -44,7 +47,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         options.add_class_arguments(settings, skip=switches)
         for switch in sorted(switches):
             options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=_help(settings, switch))
-        options.set_defaults(_lists_of_settings(settings()))
+        options.set_defaults(_lists_of_settings(settings))
         choices.add_subcommand(name, options, help=line)
     parsed = parser.parse_args(arguments)
     name = parsed.subcommand
@@ -55,13 +58,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _lists_of_settings(settings: Any) -> dict[str, list[dict[str, Any]]]:
+def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:
     """Defaults that are tuples of dataclasses, as dotted name → plain values: jsonargparse writes no instances."""
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for field in fields(settings):
-        value = getattr(settings, field.name)
+        value = field.default if field.default_factory is MISSING else field.default_factory()
         if is_dataclass(value):
-            found |= {f"{field.name}.{name}": plain for name, plain in _lists_of_settings(value).items()}
+            found |= {f"{field.name}.{name}": plain for name, plain in _lists_of_settings(type(value)).items()}
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             found[field.name] = [asdict(item) for item in value]
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fastencode.cli.experiment import MODELS, Material, Outcome, Run, before_and_after
+from fastencode.cli.experiment import MODELS, Material, Outcome, Run, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
 from fastencode.cli.stages import Job, Stages
@@ -16,7 +16,6 @@ from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.ceilings import noise_ceiling
-from fastencode.study.significance import RegionDraws
 from fastencode.study.verdicts import Verdict
 from fastencode.tune.config import PretrainConfig
 from fastencode.tune.pretrain import pretrain
@@ -92,10 +91,10 @@ def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict
     third = max(1, (outcome.n_layers - 1) // 2)
     early, late = range(third), range(outcome.n_layers - third, outcome.n_layers)
     early_name, late_name = f"layers {early[0]} to {early[-1]}", f"layers {late[0]} to {late[-1]}"
-    rise = _contrast(outcome, "late_language", late, {"tuned": 1, "pretrained": -1})
-    kept = _contrast(outcome, "auditory", early, {"tuned": 1, "pretrained": -1})
-    control = _contrast(outcome, "late_language", late, {"control": 1, "pretrained": -1})
-    above = _contrast(outcome, "late_language", late, {"tuned": 1, "control": -1})
+    rise = contrast(outcome, ("late_language",), late, {"tuned": 1, "pretrained": -1})
+    kept = contrast(outcome, ("auditory",), early, {"tuned": 1, "pretrained": -1})
+    control = contrast(outcome, ("late_language",), late, {"control": 1, "pretrained": -1})
+    above = contrast(outcome, ("late_language",), late, {"tuned": 1, "control": -1})
     verdicts = [
         Verdict(f"Late layers ({late_name}) rise in the late-language region", *rise, "the interval lies above 0", rise[1] > 0, "Δr, tuned − pretrained"),
         Verdict(f"Early layers ({early_name}) keep the auditory region", *kept, f"the interval lies above −{KEPT}", kept[1] > -KEPT, "Δr, tuned − pretrained"),
@@ -103,7 +102,7 @@ def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict
         Verdict("Late layers rise above the control's in the late-language region", *above, "the interval lies above 0", above[1] > 0, "Δr, tuned − control"),
     ]
     for model in MODELS:
-        silent = _contrast(outcome, "silent", range(outcome.n_layers), {model: 1})
+        silent = contrast(outcome, ("silent",), range(outcome.n_layers), {model: 1})
         verdicts.append(Verdict(f"Silent voxels stay at zero ({model} model, all layers)", *silent, f"|r| is below {ZERO}", abs(silent[0]) < ZERO, "r"))
     errors = np.concatenate([material.ceilings[p] - _true_ceiling(world, p) for p in material.ceilings])
     spread = np.quantile(errors, [0.025, 0.975])
@@ -115,18 +114,6 @@ def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict
         )
     )
     return verdicts
-
-
-def _contrast(outcome: Outcome, region: str, layers: range, weights: dict[str, float]) -> tuple[float, float, float]:
-    """Mean over layers and participants of a weighted sum over models, with its 95 % interval."""
-    row = np.zeros(len(MODELS) * outcome.n_layers)
-    for model, weight in weights.items():
-        row[MODELS.index(model) * outcome.n_layers + np.array(layers)] = weight / len(layers)
-    parts: list[RegionDraws] = [draws.contrast(row) for draws in outcome.draws.values()]
-    r = np.mean([part.r[0, part.regions.index(region)] for part in parts])
-    draws = np.mean([part.draws[:, 0, part.regions.index(region)] for part in parts], axis=0)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(r), float(low), float(high)
 
 
 def _true_ceiling(world: Path, participant: str) -> np.ndarray:

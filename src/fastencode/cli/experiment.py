@@ -25,7 +25,7 @@ from fastencode.tune.clips import RunFrames, write_frames
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.trainer import Examples, brain_tune
 
-__all__ = ["ARMS", "MODELS", "Material", "Outcome", "Run", "before_and_after"]
+__all__ = ["ARMS", "MODELS", "Material", "Outcome", "Run", "before_and_after", "contrast"]
 
 ARMS = ("tuned", "control")
 MODELS = ("pretrained", *ARMS)
@@ -119,6 +119,19 @@ def before_and_after(
     stages.run_all(reading, workers=jobs)
     features = {name: stages.path(f"features/{name}") / "layers.h5" for name in checkpoints}
     return _outcome(stages, material, features, alignment)
+
+
+def contrast(
+    outcome: Outcome, regions: tuple[str, ...], layers: range, weights: Mapping[str, float]
+) -> tuple[float, float, float]:
+    """Mean over participants, regions and layers of a weighted sum over models, with its 95 % interval."""
+    row = np.zeros(len(MODELS) * outcome.n_layers)
+    for model, weight in weights.items():
+        row[MODELS.index(model) * outcome.n_layers + np.array(layers)] = weight / len(layers)
+    parts = [draws.contrast(row) for draws in outcome.draws.values()]
+    columns = [parts[0].regions.index(region) for region in regions]
+    low, high = np.quantile(np.mean([part.draws[:, 0, columns].mean(axis=1) for part in parts], axis=0), [0.025, 0.975])
+    return float(np.mean([part.r[0, columns] for part in parts])), float(low), float(high)
 
 
 def _make_frames(folder: Path, model: Path | str, sounds: Mapping[str, np.ndarray], tr: float, seconds: float) -> None:

@@ -10,7 +10,7 @@ from fastencode.errors import InputError
 from fastencode.study.alignment import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
 
-__all__ = ["DemoConfig"]
+__all__ = ["AliceConfig", "DemoConfig"]
 
 FAST_MINUTES, FAST_EPOCHS = 8.0, 2
 
@@ -72,3 +72,40 @@ class DemoConfig:
         return replace(
             self, fast=False, minutes=None, seed=None, world=world, tune=tune, align=alignment, pretraining=pretraining
         )
+
+
+@dataclass(frozen=True)
+class AliceConfig:
+    """Real brains: 27 people listening to a chapter of Alice in Wonderland (Brennan et al. 2016), encoded and tuned on.
+
+    The encoding half repeats the published word-rate numbers. The recording is not part of the data set, so for the tuning half the
+    chapter's words are spoken by a synthesiser at their real times; the model is tuned on the first part of the chapter and scored on
+    the last.
+
+    Attributes
+    ----------
+    data : Path
+        Folder of the data set.
+    out : Path
+        Output folder. Finished stages in it are reused.
+    model : str, optional
+        Folder or hub name of a wav2vec2 or HuBERT model to use instead of the one that ships with the package.
+    jobs : int
+        Processes that tune and read models at the same time, each with one thread.
+    test_rows, validation_rows : int
+        Scans at the end of the chapter to score on, and scans before them to watch while tuning.
+    """
+
+    data: Path
+    out: Path = Path("alice-output")
+    model: str | None = None
+    jobs: int = 2
+    test_rows: int = 100
+    validation_rows: int = 40
+    tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=8))
+    align: AlignConfig = field(default_factory=AlignConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "test_rows", "validation_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
