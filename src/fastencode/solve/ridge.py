@@ -38,9 +38,9 @@ from fastencode.threads import available_threads, limit_threads
 __all__ = ["TIE_TOLERANCE", "choose_alphas", "fit_plan", "ridge_cv"]
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for
-# the mean squared error in units of the target's variance. Far above float32's rounding of a score, far below what a
+# the mean squared error in units of the target's variance. Above float32's rounding of a score, far below what a
 # voxel's score is known to.
-TIE_TOLERANCE = 1e-5
+TIE_TOLERANCE = 1e-6
 
 
 def ridge_cv(
@@ -92,7 +92,7 @@ def ridge_cv(
     Returns
     -------
     RidgeFit
-        Float32 if X and Y are float32, else float64; torch if X or Y is. Scores within ``1e-5`` of a voxel's best are ties, and
+        Float32 if X and Y are float32, else float64; torch if X or Y is. Scores within ``1e-6`` of a voxel's best are ties, and
         the largest penalty among them is chosen, in every precision.
 
     Raises
