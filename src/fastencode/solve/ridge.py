@@ -282,6 +282,8 @@ class _Sweep:
         scores, variance = np.zeros((len(self.alphas), here.stop - here.start)), np.zeros(here.stop - here.start)
         for fold in self.plan.folds:
             self._score_fold(fold, y_tw, scores, variance)
+        if not np.isfinite(scores).all():
+            raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
         self.scores_av[:, here] = scores / len(self.plan.folds)
         self.variance_v[here] = variance / len(self.plan.folds)
         self._spent("score", began)
@@ -302,6 +304,7 @@ class _Sweep:
             constant = (first + train_tw.mean(axis=0, dtype=np.float64))[:used]
         z_rw, scaled_rw = self.work.get("z", rank, width, dtype), self.work.get("scaled", rank, width, dtype)
         predicted_tw = self.work.get("predicted", n_test, width, dtype)
+        rounding = 4.0 * float(np.finfo(dtype).eps)
         np.matmul(fold.analyse, train_tw, out=z_rw)  # Vᵀ Xᵀ y
         for a, alpha in enumerate(self.alphas):
             # Predictions times (λ_max + α): shrunk ones would leave float32's range long before the scores stop to differ.
@@ -309,7 +312,7 @@ class _Sweep:
             np.multiply(z_rw, (scale / (fold.lam + alpha)).astype(dtype)[:, None], out=scaled_rw)
             np.matmul(fold.predict, scaled_rw, out=predicted_tw)  # X_test V diag(1 / (λ + α)) Vᵀ Xᵀ y
             moments = self.moments(test_tw[:, :used], predicted_tw[:, :used])
-            scores_aw[a] += score_moments(self.scoring, moments, n_test, constant, scale)
+            scores_aw[a] += score_moments(self.scoring, moments, n_test, constant, scale, rounding)
         variance_w += moments[2] / n_test
 
     def _refit(self, y_tw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:
