@@ -1,0 +1,21 @@
+"""Fixtures that every test file may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets and reference outputs, which are not part of the project: skips where it is absent."""
+    named = os.environ.get("FASTENCODE_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        where = "FASTENCODE_DATA" if named else "../shared/data"
+        pytest.skip(f"real data not found: {where} ({folder}) is not a folder; set FASTENCODE_DATA to run this test")
+    return folder
