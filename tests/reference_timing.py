@@ -58,7 +58,7 @@ def htk_log_mel(audio, rate, n_mels, f_min, f_max, window, hop, preemphasis):
     n_fft = 2
     while n_fft < length:
         n_fft *= 2
-    mel = lambda k: 1127 * math.log(1 + (k - 1) * rate / n_fft / 700)  # noqa: E731  a one-line formula reads best inline
+    bin_mel = [1127 * math.log(1 + (k - 1) * rate / n_fft / 700) for k in range(1, n_fft // 2 + 2)]
     mel_lo, mel_hi = 1127 * math.log(1 + f_min / 700), 1127 * math.log(1 + f_max / 700)
     centers = [mel_lo + c / (n_mels + 1) * (mel_hi - mel_lo) for c in range(n_mels + 2)]
     k_lo = max(2, int(f_min / rate * n_fft + 2.5))
@@ -75,9 +75,9 @@ def htk_log_mel(audio, rate, n_mels, f_min, f_max, window, hop, preemphasis):
         for k in range(k_lo, k_hi + 1):
             power = abs(spectrum[k - 1]) ** 2
             c = 0
-            while c <= n_mels and centers[c + 1] < mel(k):
+            while c <= n_mels and centers[c + 1] < bin_mel[k - 1]:
                 c += 1
-            share = (centers[c + 1] - mel(k)) / (centers[c + 1] - centers[c])
+            share = (centers[c + 1] - bin_mel[k - 1]) / (centers[c + 1] - centers[c])
             bank[c] += share * power
             bank[c + 1] += (1 - share) * power
         rows.append([math.log(max(b, 1.0)) for b in bank[1 : n_mels + 1]])

@@ -6,10 +6,10 @@ import warnings
 
 import numpy as np
 import pytest
-import reference_timing as reference
 import scipy.io.wavfile
 
 import fastencode
+import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech import acoustics
 from fastencode.speech.acoustics import frame_times, log_mel, mfcc
@@ -50,7 +50,16 @@ def test_equals_htk_on_a_real_recording(shared_data, number, dtype):
 )
 def test_equals_a_bin_by_bin_reference(rate, settings):
     audio = speechlike(rate // 7)
-    chosen = {"n_mels": 26, "n_mfcc": 12, "f_min": 0.0, "f_max": rate / 2, "window": 0.025, "hop": 0.01, "preemphasis": 0.97, "lifter": 22}
+    chosen = {
+        "n_mels": 26,
+        "n_mfcc": 12,
+        "f_min": 0.0,
+        "f_max": rate / 2,
+        "window": 0.025,
+        "hop": 0.01,
+        "preemphasis": 0.97,
+        "lifter": 22,
+    }
     chosen |= settings
     n_deltas, n_mfcc, lifter = chosen.pop("deltas", 0), chosen.pop("n_mfcc"), chosen.pop("lifter")
     spectrum = reference.htk_log_mel(audio, rate, **chosen)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-import reference_timing as reference
 
 import fastencode
+import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study import ceilings
 

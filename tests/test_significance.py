@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference_timing as reference
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study import significance
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores, fdr
@@ -72,7 +72,9 @@ def test_differences_are_paired_and_contrasts_are_linear():
     np.testing.assert_allclose(draws.difference(0, 2).draws, 0, atol=1e-9)
     difference = draws.difference(0, 1)
     np.testing.assert_allclose(difference.r, draws.r[:1] - draws.r[1:2])
-    np.testing.assert_allclose(difference.interval(), np.quantile(draws.draws[:, :1] - draws.draws[:, 1:2], [0.025, 0.975], axis=0))
+    np.testing.assert_allclose(
+        difference.interval(), np.quantile(draws.draws[:, :1] - draws.draws[:, 1:2], [0.025, 0.975], axis=0)
+    )
     assert difference.interval()[0, 0, 0] > 0
     both = draws.contrast([[1, -1, 0], [0.5, 0.5, -1]])
     np.testing.assert_allclose(both.r[0], difference.r[0])
@@ -88,7 +90,9 @@ def test_the_interval_covers_the_true_score_about_as_often_as_it_says():
     truth = 0.5 / np.sqrt(1.25)
     for seed in range(120):
         Y, predictions = world(300, 3, (0.5,), seed)
-        low, high = bootstrap_region_scores(Y, predictions, {"a": [0, 1, 2]}, n_boots=200, random_state=seed).interval(0.9)[:, 0, 0]
+        low, high = bootstrap_region_scores(Y, predictions, {"a": [0, 1, 2]}, n_boots=200, random_state=seed).interval(0.9)[
+            :, 0, 0
+        ]
         covered += low <= truth <= high
     assert 0.80 <= covered / 120 <= 0.97  # 0.9 give or take 3 standard errors; percentile intervals run a little narrow
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference_timing as reference
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastencode
+import reference_timing as reference
 from fastencode.errors import InputError
 from fastencode.timing.clean import detrend_polynomial, zscore
 from fastencode.timing.times import run_slices

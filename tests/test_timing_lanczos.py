@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference_timing as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import fastencode
+import reference_timing as reference
 from fastencode.errors import InputError
 from fastencode.timing import lanczos as module
 

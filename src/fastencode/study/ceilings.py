@@ -31,9 +31,9 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (n_voxels,)
-        float64 between 0 and 1; divide a correlation by it only where it is positive. Voxels without measurable signal (``SP <= 0``, which
-        half of all pure-noise voxels show, and constant voxels) have ceiling 0: ``(ceiling == 0).sum()`` counts them. Voxels with a value
-        that is not finite have ceiling 0 too, and a warning says how many.
+        float64 between 0 and 1; divide a correlation by it only where it is positive. Voxels without measurable signal
+        (``SP <= 0``, which half of all pure-noise voxels show, and constant voxels) have ceiling 0: ``(ceiling == 0).sum()``
+        counts them. Voxels with a value that is not finite have ceiling 0 too, and a warning says how many.
 
     Raises
     ------
@@ -60,7 +60,11 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
         n_bad += int((~finite_v).sum())
         ceiling_v[start : start + width][finite_v] = _schoppe(block_rtv[:, :, finite_v])
     if n_bad:
-        warnings.warn(f"{n_bad} of {n_voxels} voxels have values that are not finite: their noise ceiling is 0", FastencodeWarning, stacklevel=2)
+        warnings.warn(
+            f"{n_bad} of {n_voxels} voxels have values that are not finite: their noise ceiling is 0",
+            FastencodeWarning,
+            stacklevel=2,
+        )
     return ceiling_v
 
 

@@ -85,8 +85,8 @@ def _per_run(X: ArrayLike, runs: ArrayLike | None, *, order: int, scale: bool) -
         length = rows.stop - rows.start
         if order and length < order + 2:
             raise InputError(
-                f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, a polynomial of order {order} needs {order + 2}: "
-                "leave the run out, join it to another, or lower the order"
+                f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, "
+                f"a polynomial of order {order} needs {order + 2}: leave the run out, join it to another, or lower the order"
             )
         width = max(1, VALUES_PER_BLOCK // length)
         for start in range(0, X_tp.shape[1], width):

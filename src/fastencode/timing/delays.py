@@ -17,8 +17,8 @@ __all__ = ["delay"]
 def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | None = None) -> NDArray[np.floating[Any]]:
     """Stack delayed copies of the features, never across the edge of a run.
 
-    Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore be centred
-    (z-scored per run) before, so that the padding is their mean.
+    Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore
+    be centred (z-scored per run) before, so that the padding is their mean.
 
     Parameters
     ----------
@@ -37,7 +37,8 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
     Raises
     ------
     InputError
-        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, or ``runs`` does not fit.
+        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, or ``runs`` does
+        not fit.
     """
     array = float_array(X, "X")
     if array.ndim not in (1, 2):
@@ -47,9 +48,10 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
     blocks = run_slices(runs, len(X_tp))
     longest = max(steps, key=abs)
     for rows in blocks:
-        if rows.stop - rows.start < abs(longest):
+        length = rows.stop - rows.start
+        if length < abs(longest):
             raise InputError(
-                f"the run of rows {rows.start} to {rows.stop - 1} has {rows.stop - rows.start} rows, fewer than the delay {longest}: "
+                f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, fewer than the delay {longest}: "
                 "leave the run out, join it to another, or use shorter delays"
             )
     n, p = X_tp.shape

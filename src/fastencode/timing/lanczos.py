@@ -33,8 +33,8 @@ def lanczos(
 ) -> Floats:
     """Resample rows of data to new times with a Lanczos-windowed sinc.
 
-    With the cutoff ``fc = cutoff_mult / mean(diff(new_times))`` and ``x = (new - old) * fc``, a row of the result is the sum of the
-    data rows weighted by ``lobes * sin(pi x) * sin(pi x / lobes) / (pi x)**2`` (1 at x = 0, 0 beyond ±lobes).
+    With the cutoff ``fc = cutoff_mult / mean(diff(new_times))`` and ``x = (new - old) * fc``, a row of the result is the sum of
+    the data rows weighted by ``lobes * sin(pi x) * sin(pi x / lobes) / (pi x)**2`` (1 at x = 0, 0 beyond ±lobes).
 
     Parameters
     ----------
@@ -49,17 +49,17 @@ def lanczos(
     cutoff_mult : float
         Multiplies the cutoff; below 1 smooths more.
     normalize : bool
-        Divide each row by the sum of its weights, which makes it a weighted mean: constant data stays constant. The published form
-        does not (the default): its values grow with the number of samples inside the window. Rows with no sample in their window, or whose
-        weights cancel to less than 1e-6 of their magnitude, are 0.
+        Divide each row by the sum of its weights, which makes it a weighted mean: constant data stays constant. The published
+        form does not (the default): its values grow with the number of samples inside the window. Rows with no sample in their
+        window, or whose weights cancel to less than 1e-6 of their magnitude, are 0.
     rectify : bool
         Resample the negative and the positive part of the data separately: [negative part, positive part] along the last axis.
 
     Returns
     -------
     ndarray, shape (n_new, ...)
-        The data's floating dtype; sums are taken in float64. With ``rectify`` the last axis is twice as long ((n_new, 2) for 1-D data).
-        Rows that no sample reaches are 0.
+        The data's floating dtype; sums are taken in float64. With ``rectify`` the last axis is twice as long ((n_new, 2) for 1-D
+        data). Rows that no sample reaches are 0.
 
     Raises
     ------
@@ -100,7 +100,9 @@ def _mean_step(new_n: NDArray[np.float64]) -> float:
         raise InputError("new_times has one entry: the cutoff follows from the step between new times, so give at least two")
     if (steps < 0).any():
         row = int(np.argmax(steps < 0))
-        raise InputError(f"new_times descends from {new_n[row]} to {new_n[row + 1]} at index {row + 1}: sort it, and resample run by run")
+        raise InputError(
+            f"new_times descends from {new_n[row]} to {new_n[row + 1]} at index {row + 1}: sort it, and resample run by run"
+        )
     step = float((new_n[-1] - new_n[0]) / len(steps))
     if step <= 0:
         raise InputError(f"new_times are all {new_n[0]}: the cutoff follows from the step between them, which is 0")

@@ -41,7 +41,9 @@ def check_finite(data: Floats, name: str) -> None:
     bad = np.argwhere(~np.isfinite(data))
     if bad.size:
         place = tuple(int(i) for i in bad[0])
-        raise InputError(f"{name}{list(place)} is {data[place]} ({len(bad)} such values in all): repair or leave out those rows or columns")
+        raise InputError(
+            f"{name}{list(place)} is {data[place]} ({len(bad)} such values in all): repair or leave out those rows or columns"
+        )
 
 
 def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
@@ -71,6 +73,8 @@ def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
     seen: set[Any] = set()
     for label, edge in zip(starts, edges[:-1], strict=True):
         if label in seen:
-            raise InputError(f"run {label!r} begins again at row {edge}: the rows of a run must stand together; sort them or relabel")
+            raise InputError(
+                f"run {label!r} begins again at row {edge}: the rows of a run must stand together; sort them or relabel"
+            )
         seen.add(label)
     return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
