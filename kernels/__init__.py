@@ -1,1 +1,99 @@
-"""The compiled loops: one CPU kernel for each op, with its CUDA twin where there is one. Imports nothing of ours."""
+"""The compiled loops: one CPU kernel for each op, with its CUDA twin where there is one. Imports nothing of ours.
+
+    op        CPU kernel                     CUDA kernel     without the compiled extension
+    moments   moments.pyx (Cython, C++)      moments.cu      fallback.moments (NumPy)
+
+``cpu(op)`` returns the function, importing it on first use; ``lost(op)`` says why the fallback is in use and what that costs,
+or None; ``cuda_source(op)`` returns CUDA C++ that stands alone. Twins share a stem, argument names and argument order.
+
+Environment: ``FASTENCODE_NO_EXT=1`` never loads a compiled extension; ``FASTENCODE_REQUIRE_EXT=1`` makes its absence an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+__all__ = ["OPS", "cpu", "cuda_source", "lost"]
+
+
+class Op(NamedTuple):
+    """Where the kernels of one op live: module and function on the CPU, source file for CUDA, and what a missing extension costs."""
+
+    module: str
+    function: str
+    cuda: str | None
+    cost: str
+
+
+OPS = {
+    "moments": Op("moments", "moments", "moments.cu", "scoring reduces its tiles with plain NumPy, which is several times slower"),
+}
+
+
+def _flag(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no")
+
+
+def _op(op: str) -> Op:
+    if op not in OPS:
+        raise KeyError(f"no kernel named {op!r}; there is {', '.join(OPS)}")
+    return OPS[op]
+
+
+@cache
+def _load(op: str) -> tuple[Callable[..., Any], str | None]:
+    found = _op(op)
+    if _flag("FASTENCODE_NO_EXT"):
+        reason = "FASTENCODE_NO_EXT is set"
+    else:
+        try:
+            return getattr(import_module(f"{__name__}.{found.module}"), found.function), None
+        except ImportError as error:
+            reason = f"the compiled extension fastencode.kernels.{found.module} could not be loaded ({error})"
+    if _flag("FASTENCODE_REQUIRE_EXT"):
+        raise ImportError(
+            f"{reason}, and FASTENCODE_REQUIRE_EXT demands it: build it with 'pip install .' where a C++ compiler is present, "
+            "or unset FASTENCODE_REQUIRE_EXT to run the slower fallback"
+        )
+    fallback = getattr(import_module(f"{__name__}.fallback"), found.function)
+    return fallback, f"{reason}: {found.cost}"
+
+
+def cpu(op: str) -> Callable[..., Any]:
+    """The CPU kernel of an op: compiled, or its fallback.
+
+    Raises
+    ------
+    ImportError
+        If the extension is missing and ``FASTENCODE_REQUIRE_EXT`` is set.
+    """
+    return _load(op)[0]
+
+
+def lost(op: str) -> str | None:
+    """Why the fallback of an op is in use and what is lost; None when the compiled kernel is."""
+    return _load(op)[1]
+
+
+def cuda_source(op: str) -> str:
+    """CUDA C++ of an op with its own headers written in, ready for NVRTC or CuPy's ``RawModule``.
+
+    Raises
+    ------
+    KeyError
+        If the op has no CUDA kernel.
+    """
+    found = _op(op)
+    if found.cuda is None:
+        raise KeyError(f"the op {op!r} has no CUDA kernel")
+    folder = files(__name__)
+    source = folder.joinpath(found.cuda).read_text(encoding="utf-8")
+    return re.sub(
+        r'^#include "([^"]+)"$', lambda match: folder.joinpath(match[1]).read_text(encoding="utf-8"), source, flags=re.MULTILINE
+    )

@@ -1,0 +1,168 @@
+"""Reader of the Alice data set (Brennan et al. 2016): 28 listeners, six regions, one chapter of Alice in Wonderland.
+
+Brennan, Stabler, Van Wagenen, Luh & Hale (2016), Abstract linguistic structure correlates with temporal activity during
+naturalistic comprehension, Brain and Language 157–158, 81–94. One folder of text files and one TextGrid::
+
+    <name>.TextGrid                    one tier of words, times in s from the start of the first scan
+    <listener>-timecourses.txt         362 × 6, regions in the order of `Alice.regions`
+    <listener>-rate.txt, -sndpwr.txt   362, word rate and sound power as that listener's scan saw them
+    <listener>-rp_*.txt                372 × 6, head motion
+    *generic-predictors*.txt           372 × 12, predictors under the haemodynamic response
+
+A scan was taken every 2 s, 372 in all; the first ten were discarded from the responses and are cut here from whatever has 372
+rows.
+
+Words. The tokens are the labels of the TextGrid without surrounding white space, less the empty ones and the silences ``sp``. A
+clitic that the transcript separates (``'s``, ``'ll``, ``n't`` …) is a token of its own and stays one; contractions it does not
+separate (``it's``, ``don't``) are one token. That leaves 2127 of 2423 intervals.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.data.checks import check_responses
+from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
+from fastencode.errors import FastencodeWarning, InputError
+
+__all__ = ["Alice"]
+
+_SCANS = 372
+_DISCARDED = 10
+_TIMECOURSES = "-timecourses.txt"
+
+
+class Alice:
+    """The Alice data set on disk. Time courses are read and checked at once, the rest when asked for.
+
+    Parameters
+    ----------
+    root : path
+        Folder of the files.
+
+    Attributes
+    ----------
+    listeners : list of str
+        Names of the listeners whose responses are data, sorted.
+    left_out : dict of str to str
+        Name → reason for the others: a response that is constant, zero or not finite.
+
+    Raises
+    ------
+    InputError
+        If the folder or its files are missing, or hold something else than expected.
+
+    Warns
+    -----
+    FastencodeWarning
+        If listeners are left out: it names them and says why.
+    """
+
+    tr = 2.0
+    """s."""
+    discarded = _DISCARDED
+    """Scans at the start that the responses do not have."""
+    regions = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
+    predictor_names = (
+        *("rate", "frq", "break", "tdp", "tdx", "bup", "bux", "cfgsurp"),
+        *("bigramlex", "trigramlex", "bigrampos", "trigrampos"),
+    )
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        files = sorted(self.root.glob(f"*{_TIMECOURSES}"))
+        if not files:
+            raise InputError(f"{self.root} holds no file *{_TIMECOURSES}: give the folder of the Alice data set")
+        self._timecourses: dict[str, NDArray[np.float64]] = {}
+        self.left_out: dict[str, str] = {}
+        for path in files:
+            name = path.name.removesuffix(_TIMECOURSES)
+            responses = _table(path, _SCANS - _DISCARDED, len(self.regions), finite=False)
+            check = check_responses(responses, name=name)
+            if check.ok:
+                self._timecourses[name] = responses
+            else:
+                self.left_out[name] = str(check)
+        self.listeners = list(self._timecourses)
+        if self.left_out:
+            warnings.warn(
+                f"left out of the Alice data set, because the responses are not data: {'; '.join(self.left_out.values())}",
+                FastencodeWarning,
+                stacklevel=2,
+            )
+        if not self.listeners:
+            raise InputError(f"{self.root} holds no listener with usable responses: fetch the files again")
+
+    def __repr__(self) -> str:
+        return f"Alice({str(self.root)!r}): {len(self.listeners)} listeners, {len(self.left_out)} left out"
+
+    @cached_property
+    def words(self) -> list[Interval]:
+        """The spoken words, clitics as their own tokens, times in s from the start of the first scan."""
+        path = self._one("*.TextGrid")
+        return spoken(pick_tier(read_textgrid(path), "word", "words", index=0))
+
+    @property
+    def scan_times(self) -> NDArray[np.float64]:
+        """When each of the 372 scans began, 2k s; its middle is 1 s later. Rows `discarded` onward are the responses'."""
+        return self.tr * np.arange(_SCANS, dtype=np.float64)
+
+    def timecourses(self, listener: str) -> NDArray[np.float64]:
+        """Return the listener's responses, shape (362, 6), raw BOLD."""
+        return self._timecourses[self._known(listener)].copy()
+
+    def rate(self, listener: str) -> NDArray[np.float64]:
+        """Return the authors' word rate under the haemodynamic response, shape (362,)."""
+        return _table(self.root / f"{self._known(listener)}-rate.txt", _SCANS - _DISCARDED, 1)[:, 0]
+
+    def sound_power(self, listener: str) -> NDArray[np.float64]:
+        """Return the authors' sound power under the haemodynamic response, shape (362,)."""
+        return _table(self.root / f"{self._known(listener)}-sndpwr.txt", _SCANS - _DISCARDED, 1)[:, 0]
+
+    def motion(self, listener: str) -> NDArray[np.float64]:
+        """Return head motion at the responses' scans, shape (362, 6): three translations in mm, three rotations in rad."""
+        return _table(self._one(f"{self._known(listener)}-rp_*.txt"), _SCANS, 6)[_DISCARDED:]
+
+    def generic_predictors(self, *, all_scans: bool = False) -> NDArray[np.float64]:
+        """Return the authors' predictors, one column for each of `predictor_names`.
+
+        Parameters
+        ----------
+        all_scans : bool
+            All 372 rows instead of the 362 that the responses have.
+        """
+        table = _table(self._one("*generic-predictors*.txt"), _SCANS, len(self.predictor_names))
+        return table if all_scans else table[_DISCARDED:]
+
+    def _known(self, listener: str) -> str:
+        if listener in self.left_out:
+            raise InputError(f"listener {listener!r} was left out ({self.left_out[listener]}): use one of `listeners`")
+        if listener not in self._timecourses:
+            raise InputError(f"there is no listener {listener!r}: the listeners are {self.listeners}")
+        return listener
+
+    def _one(self, pattern: str) -> Path:
+        found = sorted(self.root.glob(pattern))
+        if len(found) != 1:
+            raise InputError(f"{self.root} holds {len(found)} files {pattern}, expected one: {[p.name for p in found]}")
+        return found[0]
+
+
+def _table(path: Path, rows: int, columns: int, *, finite: bool = True) -> NDArray[np.float64]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: fetch the Alice data set again")
+    try:
+        table = np.loadtxt(path, ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{path} is not a table of numbers ({error}): fetch it again") from error
+    if table.shape != (rows, columns):
+        raise InputError(f"{path} has shape {table.shape}, expected {(rows, columns)}: fetch it again")
+    if finite and not np.isfinite(table).all():
+        raise InputError(f"{path} holds values that are not finite: fetch it again")
+    return table

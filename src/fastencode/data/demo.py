@@ -1,0 +1,232 @@
+"""A world whose truth is known, written in the layout of ds003020 (see `fastencode.data.stories`): spoken stories and simulated brains.
+
+Each participant has three regions. ``auditory`` voxels follow the spectrum of the sound, ``late_language`` voxels the semantic classes of
+the words, ``silent`` voxels nothing; the first two through a haemodynamic response whose peak and gain are the participant's own, under
+autocorrelated noise. What no reader sees while fitting is in ``truth/<participant>.h5``: weights, gain, and the noise ceiling of every voxel.
+
+Axis letters: t TR row, v voxel, f stimulus feature, r repeat.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+from scipy.signal import lfilter
+
+from fastencode.data.espeak import SAMPLE_RATE, Speech
+from fastencode.data.tales import CLASSES, VOICES, WORD_CLASS, tell
+from fastencode.data.textgrid import write_textgrid
+from fastencode.errors import InputError
+from fastencode.progress import progress
+from fastencode.speech.acoustics import frame_times, log_mel
+from fastencode.speech.audio import write_audio
+from fastencode.timing.hrf import hrf_convolve
+
+__all__ = ["REGIONS", "TEST_STORY", "VALIDATION_STORY", "Participant", "WorldConfig", "make_world"]
+
+REGIONS = ("auditory", "late_language", "silent")
+TEST_STORY, VALIDATION_STORY = "test", "validation"
+
+_ROWS_CUT = 20  # respdict.json counts 20 TRs more than the responses have rows
+_FIRST_ROW = 5  # TRs from sound onset to row 0
+_TRAILING = 5  # TRs of sound after the last row
+_MELS = 20
+_HOP = 0.05  # seconds between the spectra that drive the auditory voxels
+
+
+@dataclass(frozen=True)
+class Participant:
+    """Voxel counts per region, and what is the participant's own: gain (signal over noise) and peak of the response in s."""
+
+    auditory: int
+    late_language: int
+    silent: int
+    gain: float
+    peak_delay: float
+
+    @property
+    def n_voxels(self) -> int:
+        return self.auditory + self.late_language + self.silent
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """How much is said, and who listens.
+
+    Attributes
+    ----------
+    minutes : float
+        Minutes of training stories. A validation story and a test story come on top.
+    story_minutes, test_minutes : float
+        Minutes of each training story and the validation story, and of the test story.
+    repeats : int
+        How often everybody hears the test story; its ``data`` is the mean over repeats.
+    tr : float
+        Repetition time in s.
+    autocorrelation : float
+        AR(1) coefficient of the noise.
+    seed : int
+        Seeds stories, weights and noise.
+    """
+
+    minutes: float = 32.0
+    story_minutes: float = 4.0
+    test_minutes: float = 6.0
+    repeats: int = 5
+    tr: float = 2.0
+    autocorrelation: float = 0.4
+    seed: int = 0
+    participants: Mapping[str, Participant] = field(
+        default_factory=lambda: {
+            "P1": Participant(auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
+            "P2": Participant(auditory=90, late_language=130, silent=50, gain=0.85, peak_delay=5.0),
+        }
+    )
+
+    def __post_init__(self) -> None:
+        shortest = (_ROWS_CUT + 20) * self.tr / 60
+        for name in ("story_minutes", "test_minutes"):
+            if not getattr(self, name) >= shortest:
+                raise InputError(f"{name} must be at least {shortest:.2f} (40 TRs), got {getattr(self, name)}")
+        if not self.minutes >= self.story_minutes:
+            raise InputError(f"minutes must be at least one story of {self.story_minutes:g} minutes, got {self.minutes}")
+        if self.repeats < 2:
+            raise InputError(f"repeats must be at least 2, a noise ceiling needs them; got {self.repeats}")
+        if not 0 <= self.autocorrelation < 1:
+            raise InputError(f"autocorrelation must lie in [0, 1), got {self.autocorrelation}")
+
+    @property
+    def train_stories(self) -> list[str]:
+        return [f"story{i + 1:02d}" for i in range(round(self.minutes / self.story_minutes))]
+
+
+def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -> None:
+    """Speak the stories, simulate the participants, and write both under ``root`` (an existing folder).
+
+    Raises
+    ------
+    MissingLibraryError
+        If the speech synthesiser is not installed (extra ``demo``).
+    """
+    for folder in ("stimuli", "TextGrids", "preprocessed_data", "rois", "truth"):
+        (root / folder).mkdir()
+    minutes = dict.fromkeys([*config.train_stories, VALIDATION_STORY], config.story_minutes) | {TEST_STORY: config.test_minutes}
+    rng = np.random.default_rng([config.seed, 1])
+    drives: dict[str, dict[str, _Drive]] = {}
+    for index, (story, length) in enumerate(progress(minutes.items(), desc="speaking", unit="story", enabled=show_progress)):
+        said = tell(60 * length, rng, voice=VOICES[index % len(VOICES)])
+        _write_story(root, story, said)
+        drives[story] = {name: _drive(said, config.tr, who.peak_delay) for name, who in config.participants.items()}
+    n_trs = {story: drive[next(iter(drive))].n_rows + _ROWS_CUT for story, drive in drives.items()}
+    (root / "respdict.json").write_text(json.dumps(n_trs, indent=2) + "\n", encoding="utf-8")
+    for index, name in enumerate(progress(config.participants, desc="simulating", unit="brain", enabled=show_progress)):
+        own = {story: drive[name] for story, drive in drives.items()}
+        _write_participant(root, name, own, config, np.random.default_rng([config.seed, 2, index]))
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """What moves a participant's voxels during one story: spectrum (t, mels) and word classes (t, classes), after the response."""
+
+    spectrum: np.ndarray
+    meaning: np.ndarray
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.spectrum)
+
+
+def _write_story(root: Path, story: str, said: Speech) -> None:
+    write_audio(root / "stimuli" / f"{story}.wav", said.audio, SAMPLE_RATE)
+    tiers = {"phone": said.phones, "word": said.words}
+    write_textgrid(root / "TextGrids" / f"{story}.TextGrid", tiers, len(said.audio) / SAMPLE_RATE)
+
+
+def _drive(said: Speech, tr: float, peak_delay: float) -> _Drive:
+    n_rows = round(len(said.audio) / SAMPLE_RATE / tr) - _FIRST_ROW - _TRAILING
+    middles = tr * (np.arange(n_rows) + _FIRST_ROW + 0.5)
+    spectrum = log_mel(said.audio, SAMPLE_RATE, n_mels=_MELS, window=_HOP, hop=_HOP)
+    times = frame_times(len(spectrum), SAMPLE_RATE, window=_HOP, hop=_HOP)
+    known = [(word.start, CLASSES.index(WORD_CLASS[word.label])) for word in said.words if word.label in WORD_CLASS]
+    onsets = np.array([start for start, _ in known])
+    classes = np.eye(len(CLASSES))[[index for _, index in known]]
+    return _Drive(
+        spectrum=hrf_convolve(spectrum.astype(np.float64), times, middles, dt=_HOP, peak_delay=peak_delay),
+        meaning=hrf_convolve(classes, onsets, middles, peak_delay=peak_delay),
+    )
+
+
+def _write_participant(root: Path, name: str, drives: dict[str, _Drive], config: WorldConfig, rng: np.random.Generator) -> None:
+    who = config.participants[name]
+    training = [drives[story] for story in config.train_stories]
+    weights = {
+        "auditory": _unit_weights(np.concatenate([d.spectrum for d in training]), who.auditory, rng),
+        "late_language": _unit_weights(np.concatenate([d.meaning for d in training]), who.late_language, rng),
+    }
+    gain_v = who.gain * rng.lognormal(0.0, 0.15, who.n_voxels)
+    gain_v[who.n_voxels - who.silent :] = 0.0
+    folder = root / "preprocessed_data" / name
+    folder.mkdir()
+    clean_test = np.empty(0)
+    for story, drive in drives.items():
+        signal = gain_v * _signal(drive, weights, who)
+        n_repeats = config.repeats if story == TEST_STORY else 1
+        heard_rtv = np.stack([signal + _noise(signal.shape, config.autocorrelation, rng) for _ in range(n_repeats)])
+        with h5py.File(folder / f"{story}.hf5", "w") as file:
+            file["data"] = heard_rtv.mean(axis=0)
+            if story == TEST_STORY:
+                file["individual_repeats"] = heard_rtv
+                clean_test = signal
+    _write_truth(root, name, who, weights, gain_v, clean_test, config)
+
+
+def _unit_weights(features_tf: np.ndarray, n_voxels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random weights (f, v) on centred features that give each voxel a signal of unit variance over the training stories."""
+    center = features_tf.mean(axis=0)
+    spread = features_tf.std(axis=0)
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)  # a class can be absent from a short world
+    weights_fv = scale[:, None] * rng.standard_normal((len(center), n_voxels))
+    return center, weights_fv / ((features_tf - center) @ weights_fv).std(axis=0)
+
+
+def _signal(drive: _Drive, weights: dict[str, tuple[np.ndarray, np.ndarray]], who: Participant) -> np.ndarray:
+    parts = []
+    for region, features in (("auditory", drive.spectrum), ("late_language", drive.meaning)):
+        center, weights_fv = weights[region]
+        parts.append((features - center) @ weights_fv)
+    return np.concatenate([*parts, np.zeros((drive.n_rows, who.silent))], axis=1)
+
+
+def _noise(shape: tuple[int, ...], autocorrelation: float, rng: np.random.Generator) -> np.ndarray:
+    """Stationary AR(1) noise of unit variance, independent between voxels; the warm-up is thrown away."""
+    warm_up = 50
+    white = rng.standard_normal((shape[0] + warm_up, shape[1])) * np.sqrt(1 - autocorrelation**2)
+    return lfilter([1.0], [1.0, -autocorrelation], white, axis=0)[warm_up:]
+
+
+def _write_truth(
+    root: Path,
+    name: str,
+    who: Participant,
+    weights: dict[str, tuple[np.ndarray, np.ndarray]],
+    gain_v: np.ndarray,
+    clean_test_tv: np.ndarray,
+    config: WorldConfig,
+) -> None:
+    """The region of every voxel, and the ceiling: the correlation of the noise-free test response with the mean of the repeats."""
+    edges = np.cumsum([0, who.auditory, who.late_language, who.silent])
+    rois = {region: list(range(int(edges[i]), int(edges[i + 1]))) for i, region in enumerate(REGIONS)}
+    (root / "rois" / f"{name}.json").write_text(json.dumps(rois) + "\n", encoding="utf-8")
+    power_v = clean_test_tv.var(axis=0)
+    with h5py.File(root / "truth" / f"{name}.h5", "w") as file:
+        file["ceiling"] = np.sqrt(power_v / (power_v + 1.0 / config.repeats))
+        file["gain"] = gain_v
+        for region, (center, weights_fv) in weights.items():
+            file[f"weights/{region}"] = weights_fv
+            file[f"center/{region}"] = center
+        file.attrs["config"] = json.dumps(asdict(config))

@@ -1,0 +1,411 @@
+"""Reader of story-listening data sets in the layout of OpenNeuro ds003020: sounds, transcripts, responses.
+
+Two layouts are read alike: the data set's own, with responses, transcripts and ``respdict.json`` under ``derivative/``, and the
+flat one without that folder. Stimuli are always in ``stimuli/``::
+
+    [derivative/]preprocessed_data/<participant>/<story>.hf5   "data" (rows, V); if repeated, "individual_repeats" (R, rows, V)
+    [derivative/]TextGrids/<story>.TextGrid                    tier 0 phones, tier 1 words
+    [derivative/]respdict.json                                 {story: n}, the length in TRs before trimming
+    stimuli/<story>.wav
+    rois/<participant>.json, rois/<participant>/<name>.npy     optional voxel lists or masks
+
+Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at
+the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10
+s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set
+251 of 291 rows remain.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
+from fastencode.errors import FastencodeWarning, InputError
+from fastencode.speech.audio import read_audio
+
+__all__ = ["Stories"]
+
+_TRIMMED_ROWS = 20  # of n: 10 at the start, 5 that the features never have, 5 at the end
+_FIRST_ROW = 5  # TRs from sound onset to the beginning of response row 0
+_BLOCK_BYTES = 32 << 20  # of the file's own dtype in memory at a time
+_ANNEX_POINTER = b"/annex/objects/"  # content of a file whose data git-annex has not fetched, where links are not possible
+
+
+class Stories:
+    """A story-listening data set on disk. Nothing is read before it is asked for, and nothing large is kept.
+
+    Parameters
+    ----------
+    root : path
+        Folder of the data set.
+    tr : float
+        Repetition time in s.
+    test_story : str
+        The story whose repeats give the noise ceiling and that no model is fitted on.
+    test_skip : int
+        Rows of the test story's responses to leave out at its start; see `usable_rows`.
+
+    Raises
+    ------
+    InputError
+        If the folder or one of its parts is missing, or ``respdict.json`` is not a table of story lengths.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, tr: float = 2.0, test_story: str = "wheretheressmoke", test_skip: int = 40
+    ) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise InputError(f"{self.root} is not a folder: give the root of the data set")
+        if tr <= 0:
+            raise InputError(f"tr is {tr}: give the repetition time in s, for example 2.0")
+        if test_skip < 0:
+            raise InputError(f"test_skip is {test_skip}: give the number of rows to leave out, 0 or more")
+        self.tr, self.test_story, self.test_skip = float(tr), test_story, int(test_skip)
+        derivative = self.root / "derivative"
+        self._base = derivative if derivative.is_dir() else self.root
+        self._responses = self._base / "preprocessed_data"
+        if not self._responses.is_dir():
+            raise InputError(
+                f"{self._responses} is missing: {self.root} does not have the layout of ds003020 (see fastencode.data.stories)"
+            )
+        self._table = self._base / "respdict.json"
+        self._lengths = _read_lengths(self._table)
+        self._widths: dict[str, tuple[int, Path]] = {}
+
+    def __repr__(self) -> str:
+        return f"Stories({str(self.root)!r}, tr={self.tr:g}, test_story={self.test_story!r}, test_skip={self.test_skip})"
+
+    @property
+    def participants(self) -> list[str]:
+        """Names of the participants, sorted."""
+        return sorted(p.name for p in self._responses.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+    def stories(self, participant: str) -> list[str]:
+        """Return the sorted names of the stories whose responses are here.
+
+        Stories that are only git-annex links are left out with a `FastencodeWarning` that says how to fetch them.
+        """
+        files = sorted(p for p in self._participant_folder(participant).iterdir() if p.suffix == ".hf5")
+        absent = [p for p in files if _is_unfetched(p)]
+        if absent:
+            folder = self._responses / participant
+            count = f"{len(absent)} of {len(files)} stories of {participant}"
+            message = f"{count} are git-annex links without content: run `datalad get {folder}`"
+            if len(absent) == len(files):
+                raise InputError(message)
+            warnings.warn(f"{message}; left out: {', '.join(p.stem for p in absent)}", FastencodeWarning, stacklevel=2)
+        return [p.stem for p in files if p not in absent]
+
+    def train_stories(self, participant: str, *, exclude: Collection[str] = ()) -> list[str]:
+        """Return the participant's stories without the test story and those in ``exclude`` (validation stories)."""
+        exclude = {exclude} if isinstance(exclude, str) else set(exclude)
+        names = self.stories(participant)
+        unknown = exclude - set(names) - {self.test_story}
+        if unknown:
+            raise InputError(f"{sorted(unknown)} cannot be excluded: {participant} has no such story, only {names}")
+        return [n for n in names if n != self.test_story and n not in exclude]
+
+    def n_rows(self, story: str) -> int:
+        """Return the number of response rows of a story: its length in ``respdict.json`` − 20."""
+        if story not in self._lengths:
+            close = difflib.get_close_matches(story, self._lengths, 3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"it lists {len(self._lengths)} others"
+            raise InputError(f"story {story!r} is not in {self._table}: {hint}")
+        return self._lengths[story] - _TRIMMED_ROWS
+
+    def row_times(self, story: str, *, middle: bool = False) -> NDArray[np.float64]:
+        """Return when each response row was scanned, in s from sound onset: ``tr * (k + 5)``.
+
+        Parameters
+        ----------
+        story : str
+            Name of the story.
+        middle : bool
+            The middle of each TR instead of its beginning: half a TR later.
+
+        Returns
+        -------
+        ndarray, shape (rows,), float64
+        """
+        rows = np.arange(self.n_rows(story), dtype=np.float64)
+        return self.tr * (rows + _FIRST_ROW + 0.5 * middle)
+
+    def usable_rows(self, story: str) -> slice:
+        """Return the rows to score on: ``test_skip`` onward for the test story, all for the others."""
+        rows = self.n_rows(story)
+        skip = self.test_skip if story == self.test_story else 0
+        if skip >= rows:
+            raise InputError(f"test_skip {skip} leaves none of the {rows} rows of {story}: lower it")
+        return slice(skip, rows)
+
+    def audio(self, story: str, *, sample_rate: int = 16000) -> NDArray[np.float32]:
+        """Return the story's sound, shape (n,), float32 mono; see `fastencode.speech.audio.read_audio`."""
+        return read_audio(_present(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}"), sample_rate=sample_rate)
+
+    def words(self, story: str) -> list[Interval]:
+        """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out."""
+        return spoken(pick_tier(self._transcript(story), "word", "words", index=1))
+
+    def phones(self, story: str) -> list[Interval]:
+        """Return the phones with times in s from sound onset; silences, breaths and noises are left out."""
+        return spoken(pick_tier(self._transcript(story), "phone", "phones", index=0))
+
+    def n_voxels(self, participant: str) -> int:
+        """Return the participant's number of voxels, the same in all stories."""
+        return self._width(participant)[0]
+
+    def responses(
+        self, participant: str, story: str, *, voxels: ArrayLike | None = None, dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
+        """Read the responses to a story, block by block, so that the file is never in memory whole.
+
+        Parameters
+        ----------
+        participant, story : str
+            Whose responses, and to what.
+        voxels : array_like, optional
+            Boolean mask of shape (n_voxels,) or voxel indices in any order; all voxels when left out.
+        dtype : dtype
+            Floating dtype of the result; the files hold float64.
+
+        Returns
+        -------
+        ndarray, shape (rows, V)
+            NaN stays NaN.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, not fetched, not HDF5, or its rows or voxels are not those expected.
+
+        Warns
+        -----
+        FastencodeWarning
+            If voxels hold values that are not finite; `nan_voxels` lists them.
+        """
+        return self._read(participant, story, "data", voxels, dtype)
+
+    def repeats(
+        self, participant: str, story: str, *, voxels: ArrayLike | None = None, dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
+        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as `responses`."""
+        return self._read(participant, story, "individual_repeats", voxels, dtype)
+
+    def nan_voxels(self, participant: str, story: str) -> NDArray[np.int64]:
+        """Return the sorted indices of the voxels that hold a value that is not finite anywhere in a story."""
+        with self._dataset(participant, story, "data") as data:
+            bad = np.zeros(data.shape[1], dtype=bool)
+            for rows, columns in _blocks(data, 0, data.shape[1]):
+                bad[columns] |= ~np.isfinite(data[rows, columns]).all(axis=0)
+        return np.flatnonzero(bad)
+
+    def rois(self, participant: str) -> dict[str, NDArray[np.int64]]:
+        """Return the participant's regions: name → sorted voxel indices; empty when the data set has none.
+
+        Read from ``rois/<participant>.json`` ({name: [indices]}) and ``rois/<participant>/<name>.npy`` (masks or indices).
+        """
+        found: dict[str, NDArray[np.int64]] = {}
+        for folder in dict.fromkeys((self._base / "rois", self.root / "rois")):
+            for path, regions in _region_files(folder, participant):
+                for name, voxels in regions.items():
+                    if name in found:
+                        raise InputError(f"region {name!r} of {participant} is defined twice, once more in {path}: keep one")
+                    try:
+                        found[name] = np.unique(_voxel_indices(voxels, self.n_voxels(participant)))
+                    except InputError as error:
+                        raise InputError(f"{path}, region {name!r}: {error}") from error
+        return found
+
+    def _participant_folder(self, participant: str) -> Path:
+        folder = self._responses / participant
+        if not folder.is_dir():
+            raise InputError(f"participant {participant!r} has no folder {folder}: the participants are {self.participants}")
+        return folder
+
+    def _transcript(self, story: str) -> dict[str, list[Interval]]:
+        return read_textgrid(_present(self._base / "TextGrids" / f"{story}.TextGrid", f"transcript of {story!r}"))
+
+    def _width(self, participant: str) -> tuple[int, Path]:
+        if participant not in self._widths:
+            names = self.stories(participant)
+            if not names:
+                raise InputError(f"{participant} has no story: {self._responses / participant} holds no .hf5 file")
+            path = self._responses / participant / f"{names[0]}.hf5"
+            with _open(path) as file:
+                self._widths[participant] = int(_named(file, path, "data").shape[-1]), path
+        return self._widths[participant]
+
+    @contextmanager
+    def _dataset(self, participant: str, story: str, key: str) -> Iterator[h5py.Dataset]:
+        """The checked HDF5 data set, open while the context lasts."""
+        rows = self.n_rows(story)
+        path = self._participant_folder(participant) / f"{story}.hf5"
+        _present(path, f"responses of {participant} to {story!r}, which is in respdict.json,")
+        width, first = self._width(participant)
+        with _open(path) as file:
+            data = _named(file, path, key)
+            if data.ndim != (2 if key == "data" else 3):
+                raise InputError(
+                    f"{path}: {key} has shape {data.shape}, expected {'(rows, V)' if key == 'data' else '(R, rows, V)'}"
+                )
+            if data.shape[-2] != rows:
+                raise InputError(
+                    f"{path}: {key} has {data.shape[-2]} rows, but respdict.json gives {story} n = {rows + _TRIMMED_ROWS}"
+                    f" and n − {_TRIMMED_ROWS} = {rows}: check the TR and the trimming of both"
+                )
+            if data.shape[-1] != width:
+                raise InputError(
+                    f"{path}: {data.shape[-1]} voxels, but {first} has {width}: all stories of a participant need the same voxels"
+                )
+            yield data
+
+    def _read(self, participant: str, story: str, key: str, voxels: ArrayLike | None, dtype: DTypeLike) -> NDArray[Any]:
+        dtype = np.dtype(dtype)
+        if dtype.kind != "f":
+            raise InputError(f"dtype is {dtype}: responses are read as floating-point numbers")
+        with self._dataset(participant, story, key) as data:
+            total = data.shape[-1]
+            chosen = None if voxels is None else _voxel_indices(voxels, total)
+            width = total if chosen is None else len(chosen)
+            out = np.empty((*data.shape[:-1], width), dtype=dtype)
+            if data.ndim == 2:
+                bad = _fill(out, data, (), chosen)
+            else:
+                bad = np.zeros(width, dtype=bool)
+                for repeat in range(data.shape[0]):
+                    bad |= _fill(out[repeat], data, (repeat,), chosen)
+        if bad.any():
+            warnings.warn(
+                f"{participant}, {story}: {bad.sum()} of {width} voxels hold values that are not finite;"
+                " they are left as they are, nan_voxels() lists them",
+                FastencodeWarning,
+                stacklevel=3,
+            )
+        return out
+
+
+def _fill(out: NDArray[Any], data: h5py.Dataset, at: tuple[int, ...], chosen: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """Read block by block into ``out``; return which columns hold a value that is not finite.
+
+    Blocks are read whole and the choice is made in memory: HDF5's own selection of single columns costs one read per row and
+    column. Columns before the first and after the last chosen one, and chunks without a chosen one, are never read.
+    """
+    bad = np.zeros(out.shape[1], dtype=bool)
+    if out.size == 0:
+        return bad
+    order = np.arange(data.shape[-1]) if chosen is None else np.argsort(chosen, kind="stable")
+    ordered = order if chosen is None else chosen[order]
+    for rows, columns in _blocks(data, int(ordered[0]), int(ordered[-1]) + 1):
+        here = slice(*np.searchsorted(ordered, (columns.start, columns.stop)))
+        if here.start == here.stop:
+            continue
+        block = data[(*at, rows, columns)]
+        target = columns if chosen is None else order[here]
+        out[rows, target] = block if chosen is None else block[:, ordered[here] - columns.start]
+        bad[target] |= ~np.isfinite(out[rows, target]).all(axis=0)
+    return bad
+
+
+def _blocks(data: h5py.Dataset, low: int, high: int) -> Iterator[tuple[slice, slice]]:
+    """Cut rows × columns low … high into blocks of bounded size, of whole chunks if there are chunks: none is decoded twice."""
+    chunk_rows, chunk_columns = data.chunks[-2:] if data.chunks else (1, high - low)
+    low -= low % chunk_columns if data.chunks else 0
+    budget = max(1, _BLOCK_BYTES // (chunk_rows * data.dtype.itemsize))  # columns that one row of chunks may have
+    columns = min(high - low, max(chunk_columns, budget // chunk_columns * chunk_columns))
+    rows = chunk_rows * max(1, budget // columns)
+    for top in range(0, data.shape[-2], rows):
+        for left in range(low, high, columns):
+            yield slice(top, min(top + rows, data.shape[-2])), slice(left, min(left + columns, high))
+
+
+def _voxel_indices(voxels: ArrayLike, total: int) -> NDArray[np.int64]:
+    chosen = np.asarray(voxels)
+    if chosen.ndim != 1:
+        raise InputError(f"voxels has shape {chosen.shape}: give one mask or one list of indices")
+    if chosen.dtype == bool:
+        if len(chosen) != total:
+            raise InputError(f"the voxel mask has {len(chosen)} entries, but there are {total} voxels")
+        return np.flatnonzero(chosen)
+    if chosen.size and not np.issubdtype(chosen.dtype, np.integer):
+        raise InputError(f"voxels is {chosen.dtype}: give a boolean mask or integer indices")
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < total):
+        raise InputError(
+            f"voxel indices run from {chosen.min()} to {chosen.max()}, but there are {total} voxels (0 … {total - 1})"
+        )
+    return chosen.astype(np.int64)
+
+
+def _region_files(folder: Path, participant: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    table = folder / f"{participant}.json"
+    if table.exists() or table.is_symlink():
+        regions = _read_json(_present(table, f"regions of {participant}"))
+        if not isinstance(regions, dict) or not all(isinstance(v, list) for v in regions.values()):
+            raise InputError(f"{table} is not a table of regions: expected {{name: [voxel indices]}}")
+        yield table, regions
+    for path in sorted((folder / participant).glob("*.npy")):
+        try:
+            yield path, {path.stem: np.load(_present(path, f"region {path.stem!r} of {participant}"), allow_pickle=False)}
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{path} is not a NumPy array file ({error}): save it again with numpy.save") from error
+
+
+def _read_lengths(path: Path) -> dict[str, int]:
+    lengths = _read_json(_present(path, "table of story lengths"))
+    if not isinstance(lengths, dict) or not lengths:
+        raise InputError(f"{path} is not a table of story lengths: expected {{story: number of TRs}}")
+    for story, n in lengths.items():
+        if isinstance(n, bool) or not isinstance(n, int) or n <= _TRIMMED_ROWS:
+            raise InputError(f"{path}: {story!r} has length {n!r}, expected a whole number of TRs above {_TRIMMED_ROWS}")
+    return lengths
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): correct it or fetch it again") from error
+
+
+def _present(path: Path, what: str) -> Path:
+    if _is_unfetched(path):
+        raise InputError(f"{path} ({what}) is a git-annex link without content: run `datalad get {path}`")
+    if not path.exists():
+        raise InputError(f"{path} ({what}) is missing: fetch it or correct the path")
+    return path
+
+
+def _is_unfetched(path: Path) -> bool:
+    if path.is_symlink() and not path.exists():
+        return True
+    if not path.is_file() or path.stat().st_size > 1024:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_ANNEX_POINTER)) == _ANNEX_POINTER
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is not a whole HDF5 file ({error}): fetch it again") from error
+
+
+def _named(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
+    data = file.get(key)
+    if not isinstance(data, h5py.Dataset):
+        raise InputError(
+            f"{path} has no data set {key!r}, only {list(file)}" + ": the story was not repeated" * (key == "individual_repeats")
+        )
+    return data

@@ -1,0 +1,103 @@
+"""Stories from a small grammar with semantic classes, spoken by several voices: sound whose meaning is known word by word.
+
+A story keeps to one topic for a few sentences, so that meaning varies slowly enough to survive a haemodynamic response, while the
+words themselves, and so the sound, vary from second to second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastencode.data.espeak import SAMPLE_RATE, Speech, Voice, synthesize
+from fastencode.data.textgrid import Interval
+from fastencode.errors import InputError
+
+__all__ = ["CLASSES", "VOICES", "WORD_CLASS", "tell"]
+
+NOUNS = {
+    "animal": "dog cat horse rabbit tiger monkey sheep eagle",
+    "food": "bread cheese apple soup butter cake salad pepper",
+    "tool": "hammer spanner drill ladder shovel wrench chisel bucket",
+    "person": "teacher doctor farmer sailor painter soldier nurse judge",
+    "place": "garden kitchen river mountain station market castle village",
+    "cloth": "jacket scarf glove button pocket blanket ribbon sweater",
+}
+VERBS = {"perceive": "saw heard noticed watched", "move": "carried pushed dropped followed", "feel": "loved feared missed wanted"}
+
+CLASSES = (*NOUNS, *VERBS)
+WORD_CLASS = {word: name for name, words in {**VERBS, **NOUNS}.items() for word in words.split()}
+VOICES = (
+    Voice("en-us", 160, 45),
+    Voice("en-us+f3", 175, 65),
+    Voice("en+m3", 150, 35),
+    Voice("en+f4", 185, 55),
+)
+
+_TOPIC_SHARE = 0.85  # of a sentence's nouns, the rest come from any class
+_TOPIC_SENTENCES = (2, 5)  # a topic lasts 2 to 4 sentences
+_PAUSE = (0.15, 0.6)  # seconds of silence after a sentence
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    text: str
+    pause: float
+
+
+def tell(seconds: float, rng: np.random.Generator, *, voice: Voice | None = None) -> Speech:
+    """Tell a story of a given length.
+
+    Parameters
+    ----------
+    seconds : float
+        Length of the audio; the last sentence ends before it, silence fills the rest.
+    rng : numpy.random.Generator
+        Draws topics, words and pauses; the same state tells the same story.
+    voice : Voice, optional
+        Who speaks, by default one of ``VOICES`` drawn from ``rng``.
+
+    Returns
+    -------
+    Speech
+        Audio of exactly ``round(seconds * SAMPLE_RATE)`` samples with word and phone intervals in seconds. ``WORD_CLASS`` maps a
+        word to its semantic class; function words have none.
+    """
+    if not seconds >= 10:
+        raise InputError(f"a story lasts at least 10 seconds, got {seconds}")
+    voice = voice or VOICES[int(rng.integers(len(VOICES)))]
+    n_samples = round(seconds * SAMPLE_RATE)
+    audio = np.zeros(n_samples, dtype=np.float32)
+    words: list[Interval] = []
+    phones: list[Interval] = []
+    at = 0
+    for sentence in _sentences(rng):
+        said = synthesize(sentence.text, voice)
+        if at + len(said.audio) > n_samples:
+            break
+        audio[at : at + len(said.audio)] = said.audio
+        words += _shift(said.words, at / SAMPLE_RATE)
+        phones += _shift(said.phones, at / SAMPLE_RATE)
+        at += len(said.audio) + round(sentence.pause * SAMPLE_RATE)
+    return Speech(audio, words, phones)
+
+
+def _sentences(rng: np.random.Generator):  # noqa: ANN202
+    topics = list(NOUNS)
+    while True:
+        topic = topics[int(rng.integers(len(topics)))]
+        for _ in range(int(rng.integers(*_TOPIC_SENTENCES))):
+            subject, thing, other = (_noun(topic, rng) for _ in range(3))
+            kind = list(VERBS)[int(rng.integers(len(VERBS)))]
+            verb = rng.choice(VERBS[kind].split())
+            yield _Sentence(f"the {subject} {verb} the {thing} and the {other}.", float(rng.uniform(*_PAUSE)))
+
+
+def _noun(topic: str, rng: np.random.Generator) -> str:
+    name = topic if rng.random() < _TOPIC_SHARE else list(NOUNS)[int(rng.integers(len(NOUNS)))]
+    return str(rng.choice(NOUNS[name].split()))
+
+
+def _shift(intervals: list[Interval], seconds: float) -> list[Interval]:
+    return [Interval(i.start + seconds, i.end + seconds, i.label) for i in intervals]

@@ -1,0 +1,216 @@
+"""Praat TextGrids: labelled intervals of words and phones, read and written through praatio."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastencode.errors import FastencodeWarning, InputError, require
+
+__all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "write_textgrid"]
+
+NON_SPEECH = frozenset({"", "sp", "sil", "br", "lg", "ls", "ns", "cg", "sentence_start", "sentence_end"})
+"""Labels of silence, breath, laughter, lip smack and noise, lower case and without braces."""
+
+_TOLERANCE = 1e-3  # s: neighbours may overlap by what a writer's rounding of times explains
+
+# praatio does not compare what a file promises with what it holds: these find the promises in the long and the short form.
+_SIZES = re.compile(r"^\s*(?:intervals|points) ?: ?size ?= ?(\d+)", re.MULTILINE)
+_SHORT_SIZES = re.compile(r'^"(?:IntervalTier|TextTier)"\s*\n".*"\s*\n\S+\s*\n\S+\s*\n(\d+)\s*$', re.MULTILINE)
+_TIERS = re.compile(r"^(?:size ?= ?|<exists>\s*\n)(\d+)", re.MULTILINE)
+
+
+class Interval(NamedTuple):
+    """One labelled stretch of time; a point has ``start == end``."""
+
+    start: float
+    """s."""
+    end: float
+    """s."""
+    label: str
+    """Without surrounding white space."""
+
+
+def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) -> dict[str, list[Interval]]:
+    """Read every tier of a TextGrid, long, short or JSON form.
+
+    Parameters
+    ----------
+    path : path
+        UTF-8 or UTF-16 with or without byte-order mark; anything else is read as Latin-1 with a warning.
+    include_empty : bool
+        Keep intervals whose label is empty.
+
+    Returns
+    -------
+    dict of str to list of Interval
+        Tiers in file order, intervals in time order, labels stripped. See `pick_tier` for access by name or position.
+        Tiers of the same name become ``name``, ``name_2`` ….
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated, not a TextGrid, or has overlapping intervals.
+    MissingLibraryError
+        If praatio is not installed (extra ``tune``).
+    """
+    path = Path(path)
+    text = _decode(path)
+    parsed = _parse(path, text)
+    tiers: dict[str, list[Interval]] = {}
+    for tier in parsed["tiers"]:
+        name, copies = tier["name"], 1
+        while name in tiers:
+            copies += 1
+            name = f"{tier['name']}_{copies}"
+        intervals = sorted(_interval(path, name, entry) for entry in tier["entries"])
+        _refuse_overlap(path, name, intervals)
+        tiers[name] = [i for i in intervals if include_empty or i.label]
+    return tiers
+
+
+def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | None = None) -> list[Interval]:
+    """Return the tier with one of the names (any case), or else the one at a position.
+
+    Raises
+    ------
+    InputError
+        If neither exists.
+    """
+    wanted = {n.lower() for n in names}
+    for name, tier in tiers.items():
+        if name.strip().lower() in wanted:
+            return tier
+    if index is not None and index < len(tiers):
+        return list(tiers.values())[index]
+    raise InputError(
+        f"no tier named {' or '.join(names)}"
+        + f" or at position {index}" * (index is not None)
+        + f": the tiers are {list(tiers)}"
+    )
+
+
+def spoken(intervals: Iterable[Interval], *, non_speech: frozenset[str] = NON_SPEECH) -> list[Interval]:
+    """Drop silences, breaths and noises: labels that, without braces, space and case, are in ``non_speech``."""
+    return [i for i in intervals if i.label.strip().strip("{}<>").strip().lower() not in non_speech]
+
+
+def write_textgrid(
+    path: str | os.PathLike[str], tiers: Mapping[str, Sequence[tuple[float, float, str]]], duration: float
+) -> None:
+    """Write interval tiers as a long-form UTF-8 TextGrid; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Where to write; its folder must exist.
+    tiers : mapping of str to sequence of (start, end, label)
+        Times in s; gaps are filled with empty intervals, as Praat needs.
+    duration : float
+        End of every tier in s; tiers start at 0.
+
+    Raises
+    ------
+    InputError
+        If intervals overlap, are not within 0 … duration, or end before they start.
+    """
+    path = Path(path)
+    textgrid_io = require("praatio.utilities.textgrid_io", "tune")
+    written: list[dict[str, Any]] = []
+    for name, given in tiers.items():
+        intervals = sorted(Interval(float(start), float(end), str(label)) for start, end, label in given)
+        _refuse_overlap(path, name, intervals, tolerance=1e-9)
+        for i in intervals:
+            if not 0 <= i.start < i.end <= duration:
+                raise InputError(
+                    f"{path}, tier {name!r}: {i} does not fit into 0 … {duration} s: give start < end within the duration"
+                )
+        written.append(
+            {
+                "class": "IntervalTier",
+                "name": name,
+                "xmin": 0.0,
+                "xmax": float(duration),
+                "entries": [tuple(i) for i in intervals],
+            }
+        )
+    content = textgrid_io.getTextgridAsStr(
+        {"xmin": 0.0, "xmax": float(duration), "tiers": written},
+        "long_textgrid",
+        True,
+        minTimestamp=0.0,
+        maxTimestamp=float(duration),
+        minimumIntervalLength=None,
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _decode(path: Path) -> str:
+    if not path.exists():
+        if path.is_symlink():
+            raise InputError(f"{path} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`")
+        raise InputError(f"{path} does not exist: check the path")
+    raw = path.read_bytes()
+    if not raw.strip():
+        raise InputError(f"{path} is empty: export the TextGrid again")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in raw[:4]:
+        encoding = "utf-16-be" if raw[0] == 0 else "utf-16-le"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig":
+            raise InputError(
+                f"{path} is cut off or damaged: not valid {encoding} at byte {error.start}; export it again"
+            ) from error
+    warnings.warn(f"{path} is not UTF-8: read as Latin-1; save it as UTF-8 if labels look wrong", FastencodeWarning, stacklevel=3)
+    return raw.decode("latin-1")
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    textgrid_io = require("praatio.utilities.textgrid_io", "tune")
+    if not text.lstrip().startswith("{") and "TextGrid" not in text[:200]:
+        raise InputError(f"{path} is not a TextGrid: its first line is {text.splitlines()[0][:60]!r}")
+    try:
+        parsed: dict[str, Any] = textgrid_io.parseTextgridStr(text if text.endswith("\n") else text + "\n", True)
+    except Exception as error:  # praatio lets whatever its string handling meets escape: ValueError, IndexError, AttributeError …
+        raise InputError(
+            f"{path} is not a whole TextGrid ({type(error).__name__}: {error}): it is cut off or damaged; export it again"
+        ) from error
+    read = [len(tier["entries"]) for tier in parsed["tiers"]]
+    declared = [int(n) for n in _SIZES.findall(text)] or [int(n) for n in _SHORT_SIZES.findall(text)]
+    count = _TIERS.search(text)
+    if (declared and declared != read) or (count and int(count[1]) != len(read)):
+        raise InputError(f"{path} is truncated: its tiers promise {declared} intervals and {read} can be read; export it again")
+    return parsed
+
+
+def _interval(path: Path, tier: str, entry: Sequence[Any]) -> Interval:
+    start, end, label = float(entry[0]), float(entry[-2]), str(entry[-1]).strip()
+    if not (math.isfinite(start) and math.isfinite(end) and start <= end):
+        raise InputError(f"{path}, tier {tier!r}: {label!r} runs from {start} to {end} s; correct its times")
+    return Interval(start, end, label)
+
+
+def _refuse_overlap(path: Path, tier: str, intervals: Sequence[Interval], *, tolerance: float = _TOLERANCE) -> None:
+    for before, after in itertools.pairwise(intervals):
+        if after.start < before.end - tolerance:
+            raise InputError(
+                f"{path}, tier {tier!r}: {after.label!r} at {after.start:.3f} s starts before {before.label!r} ends at"
+                f" {before.end:.3f} s; correct the overlapping intervals"
+            )

@@ -1,0 +1,202 @@
+"""Which rows are held out: pairs of index arrays from whatever a user calls cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import as_numpy
+from fastencode.errors import InputError
+
+__all__ = ["Fold", "check_runs", "chunk_bootstrap", "leave_one_run_out", "resolve_folds"]
+
+Rows = NDArray[np.intp]
+Fold = tuple[Rows, Rows]
+
+
+def check_runs(runs: Any, n: int | None = None) -> NDArray[np.intp]:
+    """Run labels (strings or numbers, one for each row) as codes 0, 1, … in order of first appearance.
+
+    Raises
+    ------
+    InputError
+        If there is not one label for each row, or a label is NaN.
+    """
+    labels = np.asarray(runs)
+    if labels.ndim != 1 or labels.size == 0:
+        raise InputError(f"runs has shape {labels.shape}; pass one label for each row, shape (time,)")
+    if n is not None and len(labels) != n:
+        raise InputError(f"runs has {len(labels)} labels and X has {n} rows; pass one label for each row")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise InputError(f"runs holds NaN at row {int(np.flatnonzero(np.isnan(labels))[0])}; label every row")
+    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.intp)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[codes.reshape(-1)]
+
+
+def _by_label(codes: Rows, n_labels: int) -> list[Fold]:
+    return [(np.flatnonzero(codes != k), np.flatnonzero(codes == k)) for k in range(n_labels)]
+
+
+def leave_one_run_out(runs: Any) -> list[Fold]:
+    """One fold for each run, which holds that run out.
+
+    Parameters
+    ----------
+    runs : (t,) array-like
+        The run (story, session) of every row: numbers or strings, in any order.
+
+    Returns
+    -------
+    list of (train, test)
+        Integer row indices, runs in order of first appearance.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two runs.
+    """
+    codes = check_runs(runs)
+    n_runs = int(codes.max()) + 1
+    if n_runs < 2:
+        raise InputError("runs names a single run, so leaving it out leaves nothing to fit; pass cv=5 for contiguous blocks")
+    return _by_label(codes, n_runs)
+
+
+def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_state: Any = None) -> list[Fold]:
+    """Folds that hold out random chunks of consecutive rows, so that neighbours in time stay on one side.
+
+    The rows are cut into chunks of ``chunk_len``; a shorter remainder at the end is a chunk too, so every row can be held out.
+    Each fold draws ``n_chunks`` of them without replacement. Test sets of different folds may overlap.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    n_boots : int
+        Number of folds.
+    chunk_len : int
+        Rows in a chunk.
+    n_chunks : int
+        Chunks held out in each fold.
+    random_state : None, int, numpy.random.Generator
+        Seed or generator, as :func:`numpy.random.default_rng` takes it.
+
+    Returns
+    -------
+    list of (train, test)
+        Sorted integer row indices.
+
+    Raises
+    ------
+    InputError
+        If a number is not positive or the held-out chunks are all there are.
+    """
+    for name, value in (("n", n), ("n_boots", n_boots), ("chunk_len", chunk_len), ("n_chunks", n_chunks)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise InputError(f"{name}={value!r}; pass a positive integer")
+    available = -(-n // chunk_len)
+    if n_chunks >= available:
+        raise InputError(
+            f"n_chunks={n_chunks}, and {n} rows in chunks of {chunk_len} are only {available} chunks: nothing would be left to fit; "
+            "pass fewer or shorter chunks"
+        )
+    chunk_of = np.arange(n) // chunk_len
+    rng = np.random.default_rng(random_state)
+    held = (np.isin(chunk_of, rng.choice(available, n_chunks, replace=False)) for _ in range(n_boots))
+    return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in held]
+
+
+def resolve_folds(cv: Any, n: int, runs: Rows | None) -> list[Fold]:
+    """Turn any ``cv`` argument into checked folds.
+
+    Parameters
+    ----------
+    cv : int, "runs", splitter, or list of (train, test)
+        An int is that many contiguous blocks, sizes as equal as can be; with ``runs``, whole runs balanced over that many
+        folds. ``"runs"`` leaves one run out. A splitter is anything with ``split(X, y, groups)``; it gets the runs as groups.
+        Indices may be integers or boolean masks.
+    n : int
+        Number of rows.
+    runs : (t,) int array or None
+        Codes from :func:`check_runs`.
+
+    Raises
+    ------
+    InputError
+        If a fold is empty, holds everything, reaches outside the rows or tests on rows it trains on.
+    """
+    if isinstance(cv, str):
+        if cv != "runs":
+            raise InputError(f"cv={cv!r}; the only name is 'runs' (leave one run out)")
+        if runs is None:
+            raise InputError("cv='runs' needs runs=: one label for each row")
+        return leave_one_run_out(runs)
+    if isinstance(cv, bool) or cv is None:
+        raise InputError(f"cv={cv!r}; pass a number of folds, 'runs', a splitter, or a list of (train, test)")
+    if isinstance(cv, int | np.integer):
+        return _blocks(int(cv), n, runs)
+    if hasattr(cv, "split"):
+        pairs: Iterable[Any] = cv.split(np.empty((n, 1)), None, runs)
+    elif isinstance(cv, Iterable):
+        pairs = cv
+    else:
+        raise InputError(f"cv is a {type(cv).__name__}; pass a number of folds, 'runs', a splitter, or a list of (train, test)")
+    folds = [_check_fold(pair, k, n) for k, pair in enumerate(pairs)]
+    if not folds:
+        raise InputError("cv holds no folds; pass at least one (train, test)")
+    return folds
+
+
+def _blocks(k: int, n: int, runs: Rows | None) -> list[Fold]:
+    if k < 2:
+        raise InputError(f"cv={k}; one fold would hold everything out, pass at least 2")
+    if runs is None:
+        if k > n:
+            raise InputError(f"cv={k} folds of {n} rows leaves some empty; pass at most {n}")
+        edges = np.cumsum([0, *(n // k + (i < n % k) for i in range(k))])
+        codes = np.searchsorted(edges, np.arange(n), side="right") - 1
+        return _by_label(codes, k)
+    lengths = np.bincount(runs)
+    if k > len(lengths):
+        raise InputError(f"cv={k} folds of {len(lengths)} whole runs leaves some empty; pass at most {len(lengths)}")
+    # The longest run first, each to the fold that holds the fewest rows: within one run's length of even.
+    load, fold_of = np.zeros(k, dtype=np.intp), np.empty(len(lengths), dtype=np.intp)
+    for run in np.argsort(-lengths, kind="stable"):
+        fold_of[run] = np.argmin(load)
+        load[fold_of[run]] += lengths[run]
+    return _by_label(fold_of[runs], k)
+
+
+def _check_fold(pair: Any, k: int, n: int) -> Fold:
+    try:
+        train, test = pair
+    except (TypeError, ValueError):
+        raise InputError(f"fold {k} of cv is not a pair; pass (train, test) index arrays") from None
+    train, test = _rows(train, f"train of fold {k}", n), _rows(test, f"test of fold {k}", n)
+    shared = np.intersect1d(train, test)
+    if shared.size:
+        raise InputError(
+            f"fold {k} tests on {shared.size} rows it also trains on (row {int(shared[0])} first); take them out of train"
+        )
+    return train, test
+
+
+def _rows(rows: Any, name: str, n: int) -> Rows:
+    index = as_numpy(rows, name)
+    if index.dtype == bool:
+        if index.shape != (n,):
+            raise InputError(f"{name} is a mask of shape {index.shape} for {n} rows; pass shape ({n},)")
+        index = np.flatnonzero(index)
+    if index.ndim != 1 or index.size == 0:
+        raise InputError(f"{name} is empty or not 1-D (shape {index.shape}); every fold needs rows to fit and rows to score")
+    if index.dtype.kind not in "iu":
+        raise InputError(f"{name} has dtype {index.dtype}; pass integer row indices or a boolean mask")
+    if index.min() < 0 or index.max() >= n:
+        worst = int(index.min() if index.min() < 0 else index.max())
+        raise InputError(f"{name} holds row {worst}, and the rows are 0 to {n - 1}")
+    return index.astype(np.intp)

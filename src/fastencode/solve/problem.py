@@ -1,0 +1,138 @@
+"""The design side of a ridge problem, checked once at the door."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import as_numpy, check_device, float_dtype, library_of
+from fastencode.errors import InputError
+from fastencode.solve.folds import Fold, check_runs, resolve_folds
+
+__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "parse_memory"]
+
+PRECISIONS = ("exact", "fast")
+_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Everything that does not depend on the responses.
+
+    Attributes
+    ----------
+    X : (t, p) float32 or float64
+        The design; shares memory with the input where its dtype allows. Never written to.
+    folds : list of (train, test)
+    alphas : (A,) float64
+        Increasing, without duplicates: weights on ‖b‖².
+    fit_intercept : bool
+    precision : {"exact", "fast"}
+    device : str
+    library : {"numpy", "torch"}
+        What X came in as, and so what results go out as.
+    memory : int or None
+        Bytes of working memory.
+    """
+
+    X: NDArray[Any]
+    folds: list[Fold]
+    alphas: NDArray[np.float64]
+    fit_intercept: bool
+    precision: str
+    device: str
+    library: str
+    memory: int | None
+
+    @classmethod
+    def check(
+        cls,
+        X: Any,
+        *,
+        alphas: Any,
+        cv: Any,
+        runs: Any,
+        fit_intercept: bool,
+        precision: str,
+        device: Any,
+        memory: Any,
+        response_dtype: np.dtype[Any] | None = None,
+    ) -> Problem:
+        """Check every argument; float64 responses make a float64 problem. Raises ``InputError`` or ``DeviceError``."""
+        where = check_device(device)
+        if precision not in PRECISIONS:
+            raise InputError(f"precision={precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
+        library = library_of(X)
+        array = as_numpy(X, "X")
+        design = check_design(array, float_dtype(array.dtype, array.dtype if response_dtype is None else response_dtype))
+        if len(design) < 2:
+            raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
+        codes = None if runs is None else check_runs(runs, len(design))
+        return cls(
+            X=design,
+            folds=resolve_folds(cv, len(design), codes),
+            alphas=check_alphas(alphas),
+            fit_intercept=bool(fit_intercept),
+            precision=precision,
+            device=where,
+            library=library,
+            memory=parse_memory(memory),
+        )
+
+
+def check_design(X: NDArray[Any], dtype: np.dtype[Any], n_features: int | None = None) -> NDArray[Any]:
+    """X as a finite 2-D array of the dtype, or ``InputError`` naming what and where."""
+    if X.ndim != 2:
+        hint = "pass X[:, None] for a single feature" if X.ndim == 1 else "pass (time, features)"
+        raise InputError(f"X has shape {X.shape}; {hint}")
+    if X.shape[1] == 0:
+        raise InputError(f"X has shape {X.shape}: no features; pass at least one column")
+    if n_features is not None and X.shape[1] != n_features:
+        raise InputError(f"X has {X.shape[1]} features and the fit has {n_features}; pass the same features in the same order")
+    # A sum is finite only if every value is (or it overflows, which the exact look below clears up): one pass, no n x p mask.
+    if X.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            suspicious = not np.isfinite(X.sum(dtype=np.float64))
+        if suspicious:
+            bad = np.argwhere(~np.isfinite(X))
+            if len(bad):
+                row, column = map(int, bad[0])
+                raise InputError(
+                    f"X holds {len(bad)} values that are NaN or infinite, the first ({X[row, column]}) at row {row}, "
+                    f"column {column}; drop those rows or fill the values"
+                )
+    with np.errstate(over="ignore"):
+        return np.asarray(X, dtype=dtype)
+
+
+def check_alphas(alphas: Any) -> NDArray[np.float64]:
+    """Penalties as increasing float64 without duplicates, or ``InputError`` naming the one that is not positive and finite."""
+    grid = np.atleast_1d(as_numpy(alphas, "alphas")).astype(np.float64)
+    if grid.ndim != 1 or grid.size == 0:
+        raise InputError(f"alphas has shape {grid.shape}; pass at least one penalty, shape (A,)")
+    bad = ~(np.isfinite(grid) & (grid > 0))
+    if bad.any():
+        raise InputError(f"alphas holds {grid[bad][0]}; every penalty must be positive and finite")
+    return np.unique(grid)
+
+
+def parse_memory(memory: Any) -> int | None:
+    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; None stays None."""
+    if memory is None:
+        return None
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", memory.lower())
+        if found is None or found[2] not in _UNITS:
+            raise InputError(f"memory={memory!r}; pass bytes or text such as '2GB' or '512MiB'")
+        value = float(found[1]) * _UNITS[found[2]]
+    elif isinstance(memory, int | float | np.number) and not isinstance(memory, bool):
+        value = float(memory)
+    else:
+        raise InputError(f"memory={memory!r}; pass bytes or text such as '2GB' or '512MiB'")
+    if not value >= 1 or not np.isfinite(value):
+        raise InputError(f"memory={memory!r}; pass a positive number of bytes")
+    return int(value)

@@ -1,0 +1,148 @@
+"""Scores of predictions, per voxel, all of them from the same five moments.
+
+Legend: t = time, v = voxels, m = the five moments.
+"""
+
+from __future__ import annotations
+
+import warnings
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode import kernels
+from fastencode.arrays import as_numpy, export, float_dtype, library_of
+from fastencode.errors import FastencodeWarning, InputError
+
+__all__ = ["SCORINGS", "check_scoring", "column_moments", "moments_kernel", "neg_mean_squared_error", "pearson", "r2", "score_moments"]
+
+SCORINGS = ("r2", "pearson", "neg_mean_squared_error")
+
+_told = False
+_lock = Lock()
+
+
+def moments_kernel() -> Any:
+    """The CPU kernel of ``moments``; the first call warns if it is only the fallback."""
+    global _told
+    kernel = kernels.cpu("moments")
+    with _lock:
+        first, _told = not _told, True
+    if first and (reason := kernels.lost("moments")):
+        warnings.warn(reason, FastencodeWarning, stacklevel=3)
+    return kernel
+
+
+def check_scoring(scoring: Any) -> str:
+    """The name of a score, or ``InputError``."""
+    if scoring not in SCORINGS:
+        raise InputError(f"scoring={scoring!r}; pass one of {', '.join(map(repr, SCORINGS))}")
+    return str(scoring)
+
+
+def score_moments(scoring: str, moments_mv: NDArray[np.float64], n: int, shift_v: Any = 0.0, scale: Any = 1.0) -> NDArray[np.float64]:
+    """Score voxels from their moments (see ``kernels/moments.pyx``).
+
+    Parameters
+    ----------
+    scoring : {"r2", "pearson", "neg_mean_squared_error"}
+    moments_mv : (5, v) float64
+        Mean of targets, mean of predictions, centred sums yy, pp, yp.
+    n : int
+        Rows that went into them.
+    shift_v : (v,) or float
+        Constant still to be added to the predictions.
+    scale : float
+        What the predictions were multiplied by on the way.
+
+    Returns
+    -------
+    (v,) float64
+        Finite: 0 where a score is not defined (R² of a constant target; Pearson of a constant target or prediction).
+    """
+    mean_y, mean_p, yy, pp, yp = moments_mv
+    if scoring == "pearson":
+        spread = np.sqrt(yy) * np.sqrt(pp)
+        return np.clip(np.divide(yp, spread, out=np.zeros_like(yp), where=spread > 0), -1.0, 1.0)
+    offset = mean_y - mean_p / scale - shift_v
+    error = np.maximum(yy + pp / scale**2 - 2 * yp / scale + n * offset**2, 0.0)
+    if scoring == "r2":
+        return 1.0 - np.divide(error, yy, out=np.ones_like(yy), where=yy > 0)
+    return -error / n
+
+
+def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64]:
+    """Moments of whole columns, where a column that varies by no more than its own rounding counts as constant."""
+    dtype = float_dtype(y_tv.dtype, p_tv.dtype)
+    y_tv, p_tv = (np.ascontiguousarray(a, dtype=dtype) for a in (y_tv, p_tv))
+    out = moments_kernel()(y_tv, p_tv)
+    rounding = np.finfo(dtype).eps
+    for mean, square in ((0, 2), (1, 3)):
+        out[square][out[square] <= len(y_tv) * (rounding * out[mean]) ** 2] = 0.0
+    return np.asarray(out)
+
+
+def _score(scoring: str, Y: Any, P: Any) -> Any:
+    library = "torch" if "torch" in (library_of(Y), library_of(P)) else "numpy"
+    y, p = as_numpy(Y, "Y"), as_numpy(P, "P")
+    if y.shape != p.shape:
+        raise InputError(f"Y has shape {y.shape} and P {p.shape}; pass predictions of the same shape as the targets")
+    if y.ndim not in (1, 2) or len(y) == 0:
+        raise InputError(f"Y and P have shape {y.shape}; pass (time,) or (time, voxels) with at least one row")
+    for name, array in (("Y", y), ("P", p)):
+        bad = np.size(array) - np.count_nonzero(np.isfinite(array))
+        if bad:
+            raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
+    one = y.ndim == 1
+    m_mv = column_moments(y[:, None], p[:, None]) if one else column_moments(y, p)
+    scores = score_moments(scoring, m_mv, len(y)).astype(float_dtype(y.dtype, p.dtype))
+    return export(scores[0] if one else scores, library)
+
+
+def r2(Y: Any, P: Any) -> Any:
+    """Coefficient of determination of each voxel, 1 − Σ(y − p)² / Σ(y − ȳ)².
+
+    Parameters
+    ----------
+    Y, P : (t, v) or (t,) array
+        Targets and predictions, NumPy or torch.
+
+    Returns
+    -------
+    (v,) array, or a scalar for 1-D input
+        0 where the target is constant; never NaN. Float32 if both inputs are.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, there is no row, or a value is NaN or infinite.
+    """
+    return _score("r2", Y, P)
+
+
+def pearson(Y: Any, P: Any) -> Any:
+    """Pearson correlation of each voxel's target with its prediction.
+
+    Parameters
+    ----------
+    Y, P : (t, v) or (t,) array
+        Targets and predictions, NumPy or torch.
+
+    Returns
+    -------
+    (v,) array, or a scalar for 1-D input
+        0 where the target or the prediction is constant; never NaN. Float32 if both inputs are.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, there is no row, or a value is NaN or infinite.
+    """
+    return _score("pearson", Y, P)
+
+
+def neg_mean_squared_error(Y: Any, P: Any) -> Any:
+    """Minus the mean squared error of each voxel, so that larger is better; arguments and errors as in :func:`r2`."""
+    return _score("neg_mean_squared_error", Y, P)

@@ -1,0 +1,160 @@
+"""Audio files in and out: any rate and channel count to float32 mono at one rate, and 16-bit WAV written atomically."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastencode.errors import FastencodeWarning, InputError, require
+
+__all__ = ["read_audio", "resample", "write_audio"]
+
+# The size a WAV writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
+_STREAMED = 0xFFFF_FF00
+_OGG_LAST_PAGE = 0x04
+
+
+def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDArray[np.float32]:
+    """Read an audio file as mono at one sample rate.
+
+    Channels are averaged, then resampled with soxr ("HQ"). Integer formats are scaled to ±1.
+
+    Parameters
+    ----------
+    path : path
+        WAV, FLAC, OGG, MP3, NIST SPHERE or whatever else libsndfile reads.
+    sample_rate : int
+        Rate of the result in Hz.
+
+    Returns
+    -------
+    ndarray, shape (n,), float32
+        Samples.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated, or not audio.
+    MissingLibraryError
+        If soundfile or soxr is not installed (extra ``tune``).
+
+    Warns
+    -----
+    FastencodeWarning
+        If every sample has the same value: a silent recording.
+    """
+    soundfile = require("soundfile", "tune")
+    path = Path(path)
+    if sample_rate < 1:
+        raise InputError(f"sample_rate is {sample_rate}: give a rate in Hz, for example 16000")
+    _refuse_empty(path)
+    try:
+        with soundfile.SoundFile(path) as file:
+            declared = _declared_frames(path, file)
+            rate = file.samplerate
+            samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise InputError(
+            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
+        ) from error
+    if len(samples) < declared or not _ogg_is_whole(path):
+        raise InputError(
+            f"{path} is truncated: its header promises {declared} samples or an end that is not there, and {len(samples)} can be"
+            " read; copy or download it again"
+        )
+    if not len(samples):
+        raise InputError(f"{path} holds no samples: check how it was exported")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise InputError(f"{path} holds samples that are not numbers (NaN or infinity): export it again as 16-bit integers")
+    if np.ptp(mono) == 0:
+        warnings.warn(f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}", FastencodeWarning, stacklevel=2)
+    return resample(mono, rate, sample_rate)
+
+
+def resample(audio: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
+    """Resample mono audio of shape (n,) from ``rate`` to ``new_rate`` Hz with soxr ("HQ"); float32, contiguous."""
+    if rate != new_rate:
+        audio = require("soxr", "tune").resample(audio, rate, new_rate)
+    return np.ascontiguousarray(audio, dtype=np.float32)
+
+
+def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int) -> None:
+    """Write mono samples as a 16-bit WAV file; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Where to write; its folder must exist.
+    audio : array_like, shape (n,)
+        Samples within ±1. Louder ones are refused, not clipped.
+    sample_rate : int
+        Hz.
+
+    Raises
+    ------
+    InputError
+        If the samples are not one-dimensional, not finite, or exceed ±1.
+    """
+    soundfile = require("soundfile", "tune")
+    path = Path(path)
+    samples = np.asarray(audio)
+    if samples.ndim != 1:
+        raise InputError(f"audio has shape {samples.shape}: give mono samples, one dimension")
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise InputError(f"audio is {samples.dtype}: give floats within ±1")
+    peak = float(np.abs(samples).max(initial=0.0))
+    if not peak <= 1.0:
+        raise InputError(f"audio peaks at {peak:g}: scale it to within ±1")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_empty(path: Path) -> None:
+    if not path.exists():
+        if path.is_symlink():
+            raise InputError(f"{path} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`")
+        raise InputError(f"{path} does not exist: check the path")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give one audio file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
+
+
+def _declared_frames(path: Path, file: Any) -> int:
+    """Frames the header promises. libsndfile shortens its own count to what is there for WAV, and does not compare for NIST."""
+    frames = int(file.frames)
+    if file.format in {"WAV", "WAVEX"}:
+        found = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+        if found and int(found[2]) < int(found[1]) < _STREAMED:
+            return max(frames + 1, frames * int(found[1]) // max(int(found[2]), 1))
+    if file.format == "NIST":
+        with path.open("rb") as raw:
+            found = re.search(r"^sample_count -i (\d+)", raw.read(1024).decode("latin-1"), re.MULTILINE)
+        # Some writers count samples of all channels together.
+        return int(found[1]) // int(file.channels) if found else frames
+    return frames
+
+
+def _ogg_is_whole(path: Path) -> bool:
+    """Whether an Ogg stream ends with a whole last page (Ogg stores no length elsewhere); True for every other format."""
+    with path.open("rb") as raw:
+        if raw.read(4) != b"OggS":
+            return True
+        raw.seek(max(0, path.stat().st_size - (1 << 17)))  # a page is at most 65 307 bytes
+        tail = raw.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or not page[5] & _OGG_LAST_PAGE:
+        return False
+    lacing = page[27 : 27 + page[26]]
+    return len(page) >= 27 + page[26] + sum(lacing)

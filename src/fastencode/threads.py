@@ -1,0 +1,92 @@
+"""How many threads the numerical libraries of this process may use.
+
+The solvers run one outer layer of Python threads over voxel tiles and hold BLAS at one thread inside it. OpenBLAS's limit is
+process-wide, so limits are kept on one stack: whoever entered last rules, and the numbers found at the start come back when the
+last one leaves, in whatever order they leave.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+from fastencode.errors import InputError
+
+__all__ = ["available_threads", "limit_threads"]
+
+_lock = Lock()
+_active: list[tuple[object, int]] = []
+_found: dict[str, int] = {}
+
+
+def available_threads() -> int:
+    """Threads a solver may use: what BLAS is allowed now (so a limit set outside holds), at most the cores of this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    blas = [pool["num_threads"] for pool in ThreadpoolController().info() if pool["user_api"] == "blas"]
+    return max(1, min([cores, *blas]))
+
+
+@contextmanager
+def limit_threads(n: int) -> Iterator[None]:
+    """Let BLAS, OpenMP and, where they are loaded already, torch and Numba use at most ``n`` threads inside the ``with``.
+
+    BLAS is limited for the whole process; OpenMP, torch and Numba for the calling thread.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads, at least 1.
+
+    Raises
+    ------
+    InputError
+        If ``n`` is not a positive integer.
+    """
+    if isinstance(n, bool) or int(n) != n or n < 1:
+        raise InputError(f"n={n!r} threads; pass a positive integer")
+    token = object()
+    with _lock:
+        controller = ThreadpoolController()
+        for pool in controller.lib_controllers:
+            _found.setdefault(pool.filepath, pool.num_threads)
+        _active.append((token, int(n)))
+        _apply(controller)
+    others = _limit_loaded(int(n))
+    try:
+        yield
+    finally:
+        for restore, before in others:
+            restore(before)
+        with _lock:
+            _active[:] = [entry for entry in _active if entry[0] is not token]
+            _apply(ThreadpoolController())
+            if not _active:
+                _found.clear()
+
+
+def _apply(controller: ThreadpoolController) -> None:
+    for pool in controller.lib_controllers:
+        before = _found.get(pool.filepath, pool.num_threads)
+        wanted = _active[-1][1] if _active else before
+        if pool.num_threads != wanted:
+            pool.set_num_threads(wanted)
+
+
+def _limit_loaded(n: int) -> list[tuple[Any, int]]:
+    """Limit torch and Numba if they are in use; what undoes it. Loading one, or starting Numba's pool, would cost for nothing."""
+    undo: list[tuple[Any, int]] = []
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads"):
+        undo.append((torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(n)
+    if getattr(sys.modules.get("numba.np.ufunc.parallel"), "_is_initialized", False):
+        numba = sys.modules["numba"]
+        undo.append((numba.set_num_threads, numba.get_num_threads()))
+        numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+    return undo

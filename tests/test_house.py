@@ -1,0 +1,155 @@
+"""The rules of the house: who imports what, how long a file may be, what the public names promise, what stays unloaded."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastencode
+from house import RULES, breaches, imports, modules
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = modules(ROOT)
+HOMES = fastencode._HOME_OF
+LONGEST = 500
+
+
+def read(module: str, source: str, is_package: bool = False) -> list[str]:
+    return breaches(module, imports(source, module, is_package, HOMES, frozenset(MODULES)))
+
+
+def test_the_reader_finds_the_house() -> None:
+    assert {"", "errors", "kernels", "solve", "timing", "speech", "data", "tune", "study", "cli"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES), ids=lambda name: name or "fastencode")
+def test_imports_keep_the_rules(module: str) -> None:
+    path = MODULES[module]
+    broken = read(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")
+    assert not broken, "\n".join(broken)
+
+
+PLANTED = [
+    ("kernels.x", "from fastencode.errors import InputError", "kernels import nothing of ours"),
+    ("kernels.x", "def f():\n    from .. import errors", "kernels import nothing of ours"),
+    ("arrays", "from .solve import ridge", "base files"),
+    ("errors", "from fastencode import r2", "base files"),
+    ("solve.x", "import torch", "solve and timing stand"),
+    ("solve.x", "def f():\n    import torch.nn as nn", "solve and timing stand"),
+    ("solve.x", "from ..timing import lanczos", "solve and timing stand"),
+    ("solve.x", "from .. import timing", "solve and timing stand"),
+    ("solve.x", "import importlib\nimportlib.import_module('sklearn.base')", "solve and timing stand"),
+    ("solve.x", "from importlib import import_module\nimport_module('..timing.delays', __package__)", "solve and timing stand"),
+    ("timing.x", "from ..errors import require\ndef f():\n    require('transformers', 'tune')", "solve and timing stand"),
+    ("timing.x", "from fastencode import ridge_cv", "solve and timing stand"),
+    ("tune.x", "from ..solve.ridge import ridge_cv", "tune never imports the solvers"),
+    ("tune.x", "from fastencode import ridge_cv", "tune never imports the solvers"),
+    ("tune.x", "from .. import ridge_cv", "tune never imports the solvers"),
+    ("tune.x", "import fastencode\nfastencode.ridge_cv", "name the room"),
+    ("tune.x", "from ..study import alignment", "only cli may import"),
+    ("study.x", "class A:\n    def f(self):\n        from ..tune.model import load", "only cli may import"),
+    ("data.x", "from ..errors import require\ndef f():\n    require('fastencode.tune.clips', 'tune')", "only cli may import"),
+    ("data.x", "def f():\n    from matplotlib import pyplot", "draw"),
+    ("study.alignment", "def f():\n    import matplotlib.pyplot as plt", "draw"),
+    ("data.x", "import pandas as pd", "inside a function"),
+    ("speech.x", "try:\n    import torch\nexcept ImportError:\n    torch = None", "inside a function"),
+    ("", "from . import study", "only cli may import"),
+]
+
+
+@pytest.mark.parametrize(("module", "source", "why"), PLANTED)
+def test_planted_breaches_are_found(module: str, source: str, why: str) -> None:
+    broken = read(module, source, is_package=module == "")
+    assert any(why in line for line in broken), broken
+
+
+def test_every_rule_is_broken_by_a_planted_breach() -> None:
+    assert [rule.why for rule in RULES if not any(why in rule.why for _, _, why in PLANTED)] == []
+
+
+INNOCENT = [
+    ("kernels.x", "import numba\nfrom . import fallback"),
+    ("solve.x", "import numpy as np\nfrom ..arrays import library\nfrom .. import kernels, __version__\nfrom .plan import x"),
+    ("cli.x", "from ..tune import model\nfrom ..study import report\nimport fastencode"),
+    ("study.figures", "def f():\n    import matplotlib.pyplot as plt"),
+    ("study.x", "from ..solve.ridge import ridge_cv\nfrom .ceilings import noise_ceiling"),
+    ("speech.x", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
+    ("tune.x", "from ..errors import require\ndef f():\n    require('torch', 'tune')\n    import pandas"),
+    ("tune.x", "from torch import nn\nclass Head(nn.Module): ..."),
+    ("", "from importlib import import_module\nHOME = {'noise_ceiling': 'study.ceilings'}"),
+]
+
+
+@pytest.mark.parametrize(("module", "source"), INNOCENT)
+def test_innocent_imports_pass(module: str, source: str) -> None:
+    assert read(module, source, is_package=module == "") == []
+
+
+def test_no_file_is_too_long() -> None:
+    files = [ROOT / "setup.py", *(p for room in ("src", "kernels", "tests", "bench") for p in (ROOT / room).rglob("*"))]
+    code = [path for path in files if path.suffix in (".py", ".pyx", ".pxd", ".cu", ".cuh")]
+    assert len(code) > len(MODULES)
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in code}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_the_picture_shows_every_module() -> None:
+    picture = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The house")[2].partition("###")[0]
+    shown = {word for line in picture.splitlines() for word in line.split()}
+    drawn_as_a_whole = ("cli",)
+    files = [path for module, path in MODULES.items() if module.split(".")[0] not in drawn_as_a_whole]
+    assert [path for path in files if path.name not in {*shown, "__init__.py"}] == [], "draw them in CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize("name", fastencode.__all__)
+def test_public_names_import_and_say_what_they_are(name: str) -> None:
+    value = getattr(fastencode, name)
+    if name == "__version__":
+        assert value[0].isdigit()
+        return
+    assert callable(value)
+    doc = inspect.getdoc(value) or ""
+    assert len(doc) > 20, f"{name} has no docstring of its own"
+
+
+def test_lazy_table_names_what_exists() -> None:
+    for name, home in HOMES.items():
+        assert name in importlib.import_module(f"fastencode.{home}").__all__, f"{home} does not list {name} in its __all__"
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = fastencode.no_such_name
+
+
+STAYS_UNLOADED = ("torch", "transformers", "sklearn", "cupy", "matplotlib", "pandas")
+
+RUN = """
+import json, sys
+import numpy as np
+import fastencode
+after_import = sorted(sys.modules)
+rng = np.random.default_rng(0)
+X = rng.standard_normal((60, 5))
+Y = X @ rng.standard_normal((5, 3))
+fit = fastencode.ridge_cv(X, Y)
+assert fit.coef.shape == (5, 3)
+print(json.dumps([after_import, sorted(sys.modules)]))
+"""
+
+
+def test_numpy_input_loads_no_optional_library() -> None:
+    """In a process of its own: in this one other tests have loaded them all."""
+    run = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    after_import, after_fit = json.loads(run.stdout.splitlines()[-1])
+    assert "numpy" in after_import
+    assert "fastencode.solve" in after_fit
+    assert [name for name in STAYS_UNLOADED if name in after_fit] == []
+    assert [name for name in ("scipy", "numba", "h5py", "fastencode.solve") if name in after_import] == []

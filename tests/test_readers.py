@@ -1,0 +1,311 @@
+"""Story data sets in both layouts, and each kind of damage with its own message."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fastencode.data import stories as stories_module
+from fastencode.data.stories import Stories
+from fastencode.data.textgrid import Interval, write_textgrid
+from fastencode.errors import FastencodeWarning, InputError
+from fastencode.speech.audio import write_audio
+
+pytest.importorskip("praatio", reason="transcripts need the extra 'tune'")
+pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")
+
+LENGTHS = {"life": 60, "souls": 75, "wheretheressmoke": 311}
+VOXELS = {"UTS01": 23, "UTS02": 41}
+WORDS = [(0.0, 0.5, "sp"), (0.5, 0.9, "I"), (0.9, 1.3, "{BR}"), (1.3, 2.0, "WENT"), (2.0, 2.2, "{NS} "), (2.2, 3.0, "HOME")]
+PHONES = [(0.5, 0.9, "AY1"), (1.3, 1.5, "W"), (1.5, 1.7, "EH1"), (1.7, 1.8, "N"), (1.8, 2.0, "T"), (2.0, 2.2, "ns")]
+
+
+def responses(participant: str, story: str, repeats: int = 0) -> np.ndarray:
+    rng = np.random.default_rng([len(participant), VOXELS[participant], LENGTHS[story], repeats])
+    shape = (LENGTHS[story] - 20, VOXELS[participant])
+    return rng.standard_normal((repeats, *shape) if repeats else shape)
+
+
+def make_tree(root: Path, *, derivative: bool, **storage: object) -> Path:
+    """Write a small data set in the layout of ds003020, or in the flat one."""
+    base = root / "derivative" if derivative else root
+    for participant in VOXELS:
+        folder = base / "preprocessed_data" / participant
+        folder.mkdir(parents=True)
+        for story in LENGTHS:
+            with h5py.File(folder / f"{story}.hf5", "w") as file:
+                file.create_dataset("data", data=responses(participant, story), **storage)
+                if story == "wheretheressmoke":
+                    chunks = {"chunks": (1, *storage["chunks"])} if "chunks" in storage else {}  # type: ignore[misc]
+                    file.create_dataset("individual_repeats", data=responses(participant, story, 5), **(storage | chunks))
+    (base / "TextGrids").mkdir()
+    (root / "stimuli").mkdir()
+    (base / "respdict.json").write_text(json.dumps(LENGTHS))
+    for story in LENGTHS:
+        write_textgrid(base / "TextGrids" / f"{story}.TextGrid", {"phone": PHONES, "word": WORDS}, 3.5)
+        write_audio(root / "stimuli" / f"{story}.wav", 0.1 * np.sin(np.arange(44100)), 44100)
+    return root
+
+
+@pytest.fixture(params=[True, False], ids=["derivative", "flat"])
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "ds", derivative=request.param)
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "ds", derivative=False)
+
+
+def test_what_is_there(tree: Path) -> None:
+    data = Stories(tree)
+    assert data.participants == ["UTS01", "UTS02"]
+    assert data.stories("UTS02") == sorted(LENGTHS)
+    assert data.train_stories("UTS01") == ["life", "souls"]
+    assert data.train_stories("UTS01", exclude=("souls",)) == ["life"]
+    assert data.train_stories("UTS01", exclude="souls") == ["life"]
+    assert data.train_stories("UTS01", exclude=["wheretheressmoke"]) == ["life", "souls"]
+    assert [data.n_voxels(p) for p in data.participants] == [23, 41]
+    assert len(data.audio("life")) == 16000
+    assert len(data.audio("life", sample_rate=8000)) == 8000
+    assert [w.label for w in data.words("life")] == ["I", "WENT", "HOME"]
+    assert data.words("life")[1] == Interval(1.3, 2.0, "WENT")
+    assert [p.label for p in data.phones("life")] == ["AY1", "W", "EH1", "N", "T"]
+    assert data.rois("UTS01") == {}
+    assert repr(data).startswith("Stories(")
+
+
+def test_rows_and_their_times(tree: Path) -> None:
+    data = Stories(tree)
+    assert data.n_rows("life") == 40
+    np.testing.assert_array_equal(data.row_times("life"), 2.0 * np.arange(40) + 10)
+    np.testing.assert_array_equal(data.row_times("life", middle=True), 2.0 * np.arange(40) + 11)
+    np.testing.assert_allclose(Stories(tree, tr=1.5).row_times("life"), 1.5 * (np.arange(40) + 5))
+    # The real test story: n = 311, features [50:-5] of n − 5, responses [40:] of n − 20, 251 rows either way.
+    features = np.arange(311 - 5)
+    rows = data.usable_rows("wheretheressmoke")
+    assert len(features[50:-5]) == len(np.arange(data.n_rows("wheretheressmoke"))[rows]) == 251
+    # Feature row i spans [2i − 10, 2i − 8) s, so both cuts begin at the same time.
+    assert 2 * features[50:-5][0] - 10 == data.row_times("wheretheressmoke")[rows][0] == 90
+    assert data.usable_rows("life") == slice(0, 40)
+
+
+STORAGE = [{}, {"chunks": (16, 5)}, {"chunks": (7, 9), "compression": "gzip"}, {"chunks": (40, 1)}]
+
+
+@pytest.mark.parametrize("storage", STORAGE, ids=["contiguous", "chunked", "gzip", "columns"])
+@pytest.mark.parametrize("block", [1, 700, 32 << 20])
+def test_responses_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: dict[str, object], block: int) -> None:
+    monkeypatch.setattr(stories_module, "_BLOCK_BYTES", block)
+    data = Stories(make_tree(tmp_path / "ds", derivative=True, **storage))
+    whole = responses("UTS02", "life")
+    mask = np.zeros(41, dtype=bool)
+    mask[[3, 4, 17, 30]] = True
+    for voxels in (None, mask, np.flatnonzero(mask), [30, 3, 3, 40, 0], np.arange(41)[::-1], [7], np.zeros(41, bool), []):
+        picked = slice(None) if voxels is None else np.asarray(voxels, dtype=None if len(voxels) else int)
+        got = data.responses("UTS02", "life", voxels=voxels)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, whole[:, picked].astype(np.float32))
+    np.testing.assert_array_equal(data.responses("UTS02", "life", dtype=float), whole)
+    repeats = responses("UTS01", "wheretheressmoke", 5)
+    got = data.repeats("UTS01", "wheretheressmoke", voxels=[20, 1])
+    assert got.shape == (5, 291, 2)
+    np.testing.assert_array_equal(got, repeats[..., [20, 1]].astype(np.float32))
+    np.testing.assert_array_equal(data.repeats("UTS01", "wheretheressmoke"), repeats.astype(np.float32))
+
+
+def test_a_masked_read_never_holds_the_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "preprocessed_data" / "a"
+    folder.mkdir(parents=True)
+    (tmp_path / "respdict.json").write_text('{"s": 420}')
+    with h5py.File(folder / "s.hf5", "w") as file:
+        file["data"] = np.random.default_rng(0).standard_normal((400, 20_000))  # 64 MB
+    monkeypatch.setattr(stories_module, "_BLOCK_BYTES", 1 << 20)
+    data = Stories(tmp_path)
+    data.n_voxels("a")
+    tracemalloc.start()
+    got = data.responses("a", "s", voxels=np.arange(0, 20_000, 50))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert got.shape == (400, 400)
+    assert peak < 6 << 20
+
+
+def test_nan_voxels_are_counted_once_and_listed(flat: Path) -> None:
+    with h5py.File(flat / "preprocessed_data" / "UTS01" / "life.hf5", "r+") as file:
+        file["data"][3, 5] = np.nan
+        file["data"][:, 11] = np.nan
+        file["data"][0, 12] = np.inf
+    data = Stories(flat)
+    with pytest.warns(FastencodeWarning, match="3 of 23 voxels") as caught:
+        got = data.responses("UTS01", "life")
+    assert len(caught) == 1
+    assert np.isnan(got[3, 5])
+    assert np.isfinite(got[2, 5])
+    np.testing.assert_array_equal(data.nan_voxels("UTS01", "life"), [5, 11, 12])
+    with pytest.warns(FastencodeWarning, match="1 of 2 voxels"):
+        data.responses("UTS01", "life", voxels=[11, 6])
+    data.responses("UTS01", "life", voxels=[0, 1])  # warnings are errors in this suite: none here
+
+
+def test_regions(flat: Path) -> None:
+    (flat / "rois").mkdir()
+    (flat / "rois" / "UTS01.json").write_text(json.dumps({"AC": [4, 2, 2], "none": []}))
+    (flat / "rois" / "UTS01").mkdir()
+    mask = np.arange(23) > 20
+    np.save(flat / "rois" / "UTS01" / "mask.npy", mask)
+    np.save(flat / "rois" / "UTS01" / "list.npy", np.array([7, 1]))
+    rois = Stories(flat).rois("UTS01")
+    assert {name: list(v) for name, v in rois.items()} == {"AC": [2, 4], "none": [], "mask": [21, 22], "list": [1, 7]}
+    assert Stories(flat).rois("UTS02") == {}
+    np.save(flat / "rois" / "UTS01" / "AC.npy", np.array([7, 1]))
+    with pytest.raises(InputError, match="'AC' of UTS01 is defined twice"):
+        Stories(flat).rois("UTS01")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"AC": [23]}', "0 … 22"),
+        ('{"AC": [-1]}', "-1"),
+        ('{"AC": [0.5]}', "float64"),
+        ('["AC"]', "table of regions"),
+        ("{", "not valid JSON"),
+    ],
+)
+def test_damaged_regions(flat: Path, content: str, message: str) -> None:
+    (flat / "rois").mkdir()
+    (flat / "rois" / "UTS01.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        Stories(flat).rois("UTS01")
+    (flat / "rois" / "UTS02").mkdir()
+    np.save(flat / "rois" / "UTS02" / "m.npy", np.ones(40, bool))
+    with pytest.raises(InputError, match="40 entries, but there are 41"):
+        Stories(flat).rois("UTS02")
+    (flat / "rois" / "UTS02" / "m.npy").write_bytes(b"no")
+    with pytest.raises(InputError, match="not a NumPy array"):
+        Stories(flat).rois("UTS02")
+
+
+def test_wrong_arguments(flat: Path) -> None:
+    data = Stories(flat)
+    with pytest.raises(InputError, match=r"'UTS09'.*UTS01.*UTS02"):
+        data.stories("UTS09")
+    with pytest.raises(InputError, match="did you mean souls"):
+        data.n_rows("soulz")
+    with pytest.raises(InputError, match="it lists 3 others"):
+        data.n_rows("qqqq")
+    with pytest.raises(InputError, match=r"\['soul'\] cannot be excluded"):
+        data.train_stories("UTS01", exclude=["soul"])
+    with pytest.raises(InputError, match="22 entries, but there are 23"):
+        data.responses("UTS01", "life", voxels=np.ones(22, bool))
+    with pytest.raises(InputError, match="23 voxels"):
+        data.responses("UTS01", "life", voxels=[23])
+    with pytest.raises(InputError, match=r"shape \(1, 2\)"):
+        data.responses("UTS01", "life", voxels=[[1, 2]])
+    with pytest.raises(InputError, match="int32"):
+        data.responses("UTS01", "life", dtype=np.int32)
+    with pytest.raises(InputError, match="was not repeated"):
+        data.repeats("UTS01", "life")
+    with pytest.raises(InputError, match="tr is 0"):
+        Stories(flat, tr=0)
+    with pytest.raises(InputError, match="test_skip is -1"):
+        Stories(flat, test_skip=-1)
+    with pytest.raises(InputError, match="leaves none of the 291"):
+        Stories(flat, test_skip=291).usable_rows("wheretheressmoke")
+
+
+def test_damaged_trees(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a folder"):
+        Stories(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="preprocessed_data is missing"):
+        Stories(tmp_path)
+    (tmp_path / "preprocessed_data" / "UTS01").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"respdict.json .* is missing"):
+        Stories(tmp_path)
+    for content, message in [
+        ("{", "not valid JSON"),
+        ("[1]", "not a table"),
+        ("{}", "not a table"),
+        ('{"life": "60"}', "'life' has length '60'"),
+        ('{"life": 20}', "length 20"),
+        ('{"life": true}', "length True"),
+    ]:
+        (tmp_path / "respdict.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            Stories(tmp_path)
+    (tmp_path / "respdict.json").write_text('{"life": 60}')
+    with pytest.raises(InputError, match="UTS01 has no story"):
+        Stories(tmp_path).n_voxels("UTS01")
+
+
+def test_damaged_files(flat: Path) -> None:
+    folder = flat / "preprocessed_data" / "UTS01"
+    data = Stories(flat)
+    with h5py.File(folder / "life.hf5", "w") as file:
+        file["data"] = np.zeros((39, 23))
+    with pytest.raises(InputError, match=r"life.hf5: data has 39 rows, but respdict.json gives life n = 60 and n − 20 = 40"):
+        data.responses("UTS01", "life")
+    with h5py.File(folder / "souls.hf5", "w") as file:
+        file["data"] = np.zeros((55, 22))
+    with pytest.raises(InputError, match=r"souls.hf5: 22 voxels, but .*life.hf5 has 23"):
+        data.responses("UTS01", "souls")
+    with h5py.File(folder / "souls.hf5", "w") as file:
+        file["data"] = np.zeros(55)
+    with pytest.raises(InputError, match=r"shape \(55,\)"):
+        data.responses("UTS01", "souls")
+    with h5py.File(folder / "souls.hf5", "w") as file:
+        file["bold"] = np.zeros((55, 23))
+    with pytest.raises(InputError, match=r"no data set 'data', only \['bold'\]"):
+        data.responses("UTS01", "souls")
+    (folder / "souls.hf5").write_bytes((folder / "wheretheressmoke.hf5").read_bytes()[:5000])
+    with pytest.raises(InputError, match="not a whole HDF5 file"):
+        data.responses("UTS01", "souls")
+    (folder / "souls.hf5").unlink()
+    with pytest.raises(InputError, match=r"souls.hf5 \(responses of UTS01 to 'souls', which is in respdict.json,\) is missing"):
+        data.responses("UTS01", "souls")
+    assert data.stories("UTS01") == ["life", "wheretheressmoke"]
+    (flat / "stimuli" / "life.wav").unlink()
+    with pytest.raises(InputError, match=r"life.wav \(sound of 'life'\) is missing"):
+        data.audio("life")
+    (flat / "TextGrids" / "life.TextGrid").unlink()
+    with pytest.raises(InputError, match=r"transcript of 'life'\) is missing"):
+        data.words("life")
+
+
+def annex_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("../../.git/annex/objects/aa/bb/MD5E-s1--0.hf5")
+
+
+def annex_pointer(path: Path) -> None:
+    path.write_text("/annex/objects/MD5E-s1--0.hf5\n")
+
+
+@pytest.mark.parametrize("unfetch", [annex_link, annex_pointer])
+def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> None:
+    folder = flat / "preprocessed_data" / "UTS01"
+    for path in (folder / "life.hf5", flat / "TextGrids" / "life.TextGrid", flat / "stimuli" / "life.wav"):
+        unfetch(path)  # type: ignore[operator]
+    data = Stories(flat)
+    for read, path in [
+        (lambda: data.responses("UTS01", "life"), folder / "life.hf5"),
+        (lambda: data.words("life"), flat / "TextGrids" / "life.TextGrid"),
+        (lambda: data.audio("life"), flat / "stimuli" / "life.wav"),
+    ]:
+        with pytest.raises(InputError, match=f"run `datalad get {path}`"):
+            read()
+    with pytest.warns(FastencodeWarning, match=f"1 of 3 stories of UTS01 .* run `datalad get {folder}`; left out: life"):
+        assert data.stories("UTS01") == ["souls", "wheretheressmoke"]
+    for story in ("souls", "wheretheressmoke"):
+        unfetch(folder / f"{story}.hf5")  # type: ignore[operator]
+    with pytest.raises(InputError, match="3 of 3 stories of UTS01 are git-annex links"):
+        data.stories("UTS01")
+    unfetch(flat / "respdict.json")  # type: ignore[operator]
+    with pytest.raises(InputError, match=f"datalad get {flat / 'respdict.json'}"):
+        Stories(flat)
