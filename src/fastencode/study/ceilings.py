@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy, is_stored
 from fastencode.errors import FastencodeWarning, InputError
 
 __all__ = ["noise_ceiling"]
@@ -44,8 +45,7 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
     ----------
     O. Schoppe et al. (2016), "Measuring the performance of neural models", Frontiers in Computational Neuroscience 10:10.
     """
-    # An h5py data set has a shape and slices like an array; np.asarray would read all of it.
-    source: Any = repeats if hasattr(repeats, "shape") and hasattr(repeats, "dtype") else np.asarray(repeats)
+    source: Any = repeats if is_stored(repeats) else as_numpy(repeats, "repeats")
     if len(source.shape) != 3:
         raise InputError(f"repeats has shape {tuple(source.shape)}: give (repeats, times, voxels)")
     n_repeats, n_times, n_voxels = source.shape

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from fastencode.arrays import export, library_of
 from fastencode.errors import InputError
 from fastencode.kernels.hrf import hrf_columns
 from fastencode.timing.times import check_finite, check_times, float_array
@@ -152,7 +153,7 @@ def hrf_convolve(
     ratio: float | None = None,
     derivative: Derivative | None = None,
     derivative_step: float | None = None,
-) -> Floats:
+) -> Any:
     """Convolve events, or a sampled feature, with a haemodynamic response and read the result at new times.
 
     Times are used as they are: nothing is rounded to a grid. With h in 1/s, zero outside [0, ``duration``] and of unit integral:
@@ -166,7 +167,7 @@ def hrf_convolve(
     Parameters
     ----------
     data : array_like, shape (n, ...)
-        Amplitude of each event, or feature values, one row for each time. Never written to.
+        Amplitude of each event, or feature values, one row for each time; NumPy, or torch on the CPU. Never written to.
     times : array_like, shape (n,)
         Onsets or sample times in seconds, in any order.
     new_times : array_like, shape (n_new,)
@@ -180,7 +181,7 @@ def hrf_convolve(
 
     Returns
     -------
-    ndarray, shape (n_new, ...)
+    ndarray (torch.Tensor for a tensor), shape (n_new, ...)
         The data's floating dtype (float64 for integers); sums are taken in float64.
 
     Raises
@@ -209,7 +210,7 @@ def hrf_convolve(
     out_nc[order] = sorted_nc
     if not np.isfinite(out_nc).all():
         check_finite(data_oc, "data")
-    return out_nc.reshape(len(wanted), *array.shape[1:])
+    return export(out_nc.reshape(len(wanted), *array.shape[1:]), library_of(data))
 
 
 def _check_positive(**values: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy, float_dtype
 from fastencode.errors import InputError
 
 __all__ = ["check_finite", "check_times", "float_array", "run_slices"]
@@ -26,12 +27,12 @@ def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def float_array(data: ArrayLike, name: str) -> Floats:
-    """``data`` as float32 or float64 without a copy where it is one of them already; integers and booleans become float64."""
-    array = np.asarray(data)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} has dtype {array.dtype}: give real numbers")
-    # newbyteorder: a big-endian memmap is a float64 to NumPy but not to a compiled loop.
-    return array.astype(np.float32 if array.dtype.newbyteorder("=") in (np.float32, np.float16) else np.float64, copy=False)
+    """``data`` as float32 or float64 without a copy where it is one of them already; integers and booleans become float64.
+
+    Byte order becomes the machine's: a big-endian map is a float64 to NumPy but not to a compiled loop.
+    """
+    array = as_numpy(data, name)
+    return array.astype(float_dtype(array.dtype), copy=False)
 
 
 def check_finite(data: Floats, name: str) -> None:
