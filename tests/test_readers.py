@@ -136,7 +136,9 @@ def test_a_masked_read_never_holds_the_story(tmp_path: Path, monkeypatch: pytest
     assert peak < 6 << 20
 
 
-def test_nan_voxels_are_counted_once_and_listed(flat: Path) -> None:
+@pytest.mark.parametrize("block", [200, 32 << 20], ids=["many blocks", "one block"])
+def test_nan_voxels_are_counted_once_and_listed(flat: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(stories_module, "_BLOCK_BYTES", block)
     with h5py.File(flat / "preprocessed_data" / "UTS01" / "life.hf5", "r+") as file:
         file["data"][3, 5] = np.nan
         file["data"][:, 11] = np.nan
