@@ -41,7 +41,7 @@ lint: $(VENV)/.ready-for-tests types
 	@echo '== lint: ruff'
 	@$(BIN)/ruff check .
 	@echo '== lint: cython-lint'
-	@set -- kernels/*.pyx; if [ -e "$$1" ]; then $(BIN)/cython-lint "$$@"; fi
+	@set -- kernels/*.pyx; if [ -e "$$1" ]; then PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint "$$@"; fi
 
 # kernels/ is the package fastencode.kernels but lies beside src/, and mypy follows no import hooks: show it the installed layout.
 types: $(VENV)/.ready-for-tests

@@ -45,9 +45,9 @@ RULES = (
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
 
-# Optional libraries are imported inside functions. What defines subclasses of a library's classes cannot do that: it is loaded
-# lazily as a whole and stands here, a module or a room, with that library.
-AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {"estimators": ("sklearn",), "tune": ("torch",)}
+# Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is nothing
+# without it, and is itself loaded only on demand.
+AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {"estimators": ("sklearn",), "tune": ("safetensors", "torch")}
 
 
 class Import(NamedTuple):

@@ -93,24 +93,17 @@ class _Corpus:
     labels: list[np.ndarray]
 
 
-def pretrain(config: PretrainConfig, out: Path, *, show_progress: bool = True) -> Path:
+def pretrain(config: PretrainConfig, folder: Path, *, show_progress: bool = True) -> None:
     """Make the small model from nothing and save it as a Hugging Face folder with a model card.
 
     Parameters
     ----------
     config : PretrainConfig
-    out : path
-        Folder to write: ``config.json``, ``preprocessor_config.json``, ``model.safetensors``, ``README.md``. It must not exist.
+    folder : Path
+        An existing folder; gets ``config.json``, ``preprocessor_config.json``, ``model.safetensors`` and ``README.md``. The weights
+        depend on the seed, the machine and the number of threads.
     show_progress : bool
-
-    Returns
-    -------
-    Path
-        ``out``. The weights depend on the seed, the machine and the number of threads.
     """
-    out = Path(out)
-    if out.exists():
-        raise InputError(f"{out} exists already: choose another folder or remove it")
     start = time.perf_counter()
     train, held_out = _corpora(config, show_progress)
     torch.manual_seed(config.seed)
@@ -124,8 +117,7 @@ def pretrain(config: PretrainConfig, out: Path, *, show_progress: bool = True) -
         "final_loss": round(float(np.mean(history[-50:])), 3),
         "held_out_masked_accuracy": round(accuracy, 3),
     }
-    _save(network.encoder, config, facts, out)
-    return out
+    _save(network.encoder, config, facts, folder)
 
 
 class _Network(nn.Module):
@@ -231,17 +223,15 @@ def _accuracy(network: _Network, corpus: _Corpus, config: PretrainConfig, n_batc
     return hits / total
 
 
-def _save(encoder: Any, config: PretrainConfig, facts: dict[str, Any], out: Path) -> None:
+def _save(encoder: Any, config: PretrainConfig, facts: dict[str, Any], folder: Path) -> None:
     from transformers import Wav2Vec2FeatureExtractor
 
-    partial = out.with_name(out.name + ".partial")
     encoder.config.mask_time_prob = 0.0
     encoder.config.apply_spec_augment = False
-    encoder.save_pretrained(partial)
-    Wav2Vec2FeatureExtractor(sampling_rate=_RATE, do_normalize=True, return_attention_mask=False).save_pretrained(partial)
-    digest = hashlib.sha256((partial / "model.safetensors").read_bytes()).hexdigest()
-    (partial / "README.md").write_text(_card(config, facts, digest), encoding="utf-8")
-    partial.rename(out)
+    encoder.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=_RATE, do_normalize=True, return_attention_mask=False).save_pretrained(folder)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "README.md").write_text(_card(config, facts, digest), encoding="utf-8")
 
 
 def _card(config: PretrainConfig, facts: dict[str, Any], digest: str) -> str:
