@@ -304,6 +304,7 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
             read()
     with pytest.warns(FastencodeWarning, match=f"1 of 3 stories of UTS01 .* run `datalad get {folder}`; left out: life"):
         assert data.stories("UTS01") == ["souls", "wheretheressmoke"]
+    assert data.responses("UTS01", "souls").shape == (55, 23)  # what is here can be read without a word about the rest
     for story in ("souls", "wheretheressmoke"):
         unfetch(folder / f"{story}.hf5")  # type: ignore[operator]
     with pytest.raises(InputError, match="3 of 3 stories of UTS01 are git-annex links"):
