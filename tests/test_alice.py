@@ -5,6 +5,7 @@ Skipped where the data is not; the same functions run on simulated listeners eit
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def test_correlations(study: WordRateStudy) -> None:
 
 def test_held_out_ridge(study: WordRateStudy) -> None:
     ridge = study.ridge
+    measured = ", ".join(f"{region} {r:.3f}" for region, r in zip(study.regions, ridge.correlation, strict=True))
+    sys.stdout.write(f"held-out correlation: {measured}\n")  # pytest -rP shows it
     assert (ridge.n_fit, ridge.n_test) == (262, 100)
     assert np.isfinite(ridge.correlation).all()
     assert ridge.correlation.mean() > 0
@@ -113,6 +116,13 @@ def test_word_features_keep_their_totals() -> None:
     # Lanczos weights over evenly spaced scans sum to about one for every impulse.
     np.testing.assert_allclose(X.sum(axis=0), [200, 400, 50], rtol=0.02)
     np.testing.assert_allclose(X[:, 2], 0.25 * X[:, 0], atol=1e-12)
+
+
+def test_a_word_is_an_impulse_at_its_middle() -> None:
+    scans = 1 + 2 * np.arange(40.0)
+    expected = np.zeros((40, 3))
+    expected[20] = [1, 5, 4]  # a sinc is 0 at the other scans
+    np.testing.assert_allclose(word_features([Interval(39.0, 43.0, "Alice")], scans), expected, atol=1e-12)
 
 
 def test_word_rate_predictor_follows_the_words() -> None:
