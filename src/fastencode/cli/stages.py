@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 import fastencode
 from fastencode import progress
-from fastencode.errors import InputError
+from fastencode.errors import InputError, require
 
-__all__ = ["Job", "Stages", "say"]
+__all__ = ["Job", "Stages", "quiet_transformers", "say"]
 
 _SIGNATURE = "stage.json"
 _PARTIAL = ".partial"
@@ -33,6 +33,13 @@ _PARTIAL = ".partial"
 def say(message: str) -> None:
     """One line on the terminal, above the progress bars."""
     tqdm.write(message)
+
+
+def quiet_transformers() -> None:
+    """No bars for loading and saving, no reports on keys: ours say what is going on, errors stay errors."""
+    logging = require("transformers", "tune").utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,9 @@ class Stages:
         slots = context.Queue()
         for slot in range(workers):
             slots.put(slot)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(tqdm.get_lock(), slots)) as pool:
+        lock = context.RLock()
+        tqdm.set_lock(lock)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(lock, slots)) as pool:
             try:
                 futures = {pool.submit(_make, self.root, job, digest): job.name for job, digest in missing}
                 for future in as_completed(futures):
@@ -191,3 +200,4 @@ def _start_worker(lock: Any, slots: Any) -> None:
     tqdm.set_lock(lock)
     progress.row = slots.get()
     torch.set_num_threads(1)
+    quiet_transformers()

@@ -78,16 +78,25 @@ class SpeechEncoder:
         """Run the convolutional front end on clips of equal length, (b, n) → frames (b, f, c)."""
         return self.model.feature_extractor(clips_bn).transpose(1, 2)
 
-    def layers(self, frames_bfc: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Run the transformer: the encoder's input and the output of every layer, each (b, f, d)."""
-        hidden = self.model.feature_projection(frames_bfc)
-        hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # wav2vec2 returns the normalised frames beside it
-        return self.model.encoder(hidden, output_hidden_states=True).hidden_states
+    def layers(self, frames_bfc: torch.Tensor) -> list[torch.Tensor]:
+        """Run the transformer: the encoder's input and the output of every layer, each (b, f, d).
+
+        Equal to ``hidden_states`` of the whole model; for models with a final LayerNorm the last one is before it.
+        """
+        seen: list[torch.Tensor] = []
+        stack = self.model.encoder.layers
+        hooks = [stack[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))]
+        hooks += [layer.register_forward_hook(lambda *call: seen.append(_first(call[2]))) for layer in stack]
+        try:
+            self.last_layer(frames_bfc)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return seen
 
     def last_layer(self, frames_bfc: torch.Tensor) -> torch.Tensor:
         """The encoder's output (b, f, d); for models with a final LayerNorm, after it."""
-        hidden = self.model.feature_projection(frames_bfc)
-        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        hidden = _first(self.model.feature_projection(frames_bfc))
         return self.model.encoder(hidden).last_hidden_state
 
     def frame_times(self, n_samples: int) -> np.ndarray:
@@ -115,6 +124,11 @@ class SpeechEncoder:
         """Write the checkpoint as a Hugging Face folder that any program reads."""
         self.model.save_pretrained(folder)
         self._extractor.save_pretrained(folder)
+
+
+def _first(output: Any) -> Any:
+    """Modules return a tensor or a tuple that begins with it, depending on architecture and version."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 def _read_settings(transformers: Any, name: str) -> tuple[Any, Any]:
@@ -182,7 +196,7 @@ def layer_features(
         for run_bfc in frames:
             parts = []
             for start in range(0, len(run_bfc), batch):
-                hidden = encoder.layers(torch.from_numpy(np.ascontiguousarray(run_bfc[start : start + batch])))
+                hidden = encoder.layers(torch.from_numpy(np.array(run_bfc[start : start + batch])))
                 parts.append(np.stack([h[:, keep].numpy() for h in hidden]))
                 bar.update(parts[-1].shape[1])
             yield np.concatenate(parts, axis=1)

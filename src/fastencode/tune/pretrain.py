@@ -72,6 +72,7 @@ def pretrain(config: PretrainConfig, folder: Path, *, show_progress: bool = True
     network = _Network(config.clusters)
     history = _learn(network, train, config, show_progress)
     accuracy = _accuracy(network, held_out, config)
+    del network.encoder.masked_spec_embed  # what stood in for a masked frame: only training looks at it
     facts = {
         "seconds": round(time.perf_counter() - start),
         "threads": torch.get_num_threads(),
@@ -210,7 +211,7 @@ width {_ARCHITECTURE["hidden_size"]}. It knows synthetic speech only; use it for
 
 - **How**: self-supervised, HuBERT's first iteration: predict the k-means cluster of MFCC + Δ of masked frames.
 - **On what**: {config.minutes:g} minutes of stories from a small grammar, spoken by espeak-ng in {len(VOICES)} voices; nobody's voice.
-- **How long**: {facts["seconds"]} seconds on {facts["threads"]} CPU threads, {config.steps} steps of {config.batch} clips of \
+- **How long**: {facts["seconds"]} seconds on {facts["threads"]} CPU thread(s), {config.steps} steps of {config.batch} clips of \
 {config.clip_seconds:g} s; the last loss was {facts["final_loss"]}.
 - **How well**: {facts["held_out_masked_accuracy"]:.1%} of the masked frames of unheard stories get the right one of \
 {config.clusters} clusters.

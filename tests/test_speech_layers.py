@@ -1,0 +1,113 @@
+"""Speech encoders opened at the CNN: the same numbers as the whole model, clips where they belong, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastencode.errors import InputError
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder, cut_clips, layer_features
+
+torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'")
+transformers = pytest.importorskip("transformers", reason="speech models need the extra 'tune'")
+
+
+def saved_model(folder: Path, family: str, *, stable: bool = False) -> Path:
+    """A random encoder of two layers, saved as users have them."""
+    config_class = {"wav2vec2": transformers.Wav2Vec2Config, "hubert": transformers.HubertConfig}[family]
+    model_class = {"wav2vec2": transformers.Wav2Vec2Model, "hubert": transformers.HubertModel}[family]
+    torch.manual_seed(3)
+    config = config_class(
+        conv_dim=(8,) * 3, conv_kernel=(10, 3, 2), conv_stride=(5, 4, 2), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, do_stable_layer_norm=stable,
+        feat_extract_norm="layer" if stable else "group",
+    )  # fmt: skip
+    model_class(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("family", "stable"), [("wav2vec2", False), ("wav2vec2", True), ("hubert", False), ("hubert", True)])
+def test_layers_are_those_of_the_whole_model(tmp_path: Path, family: str, stable: bool) -> None:
+    encoder = SpeechEncoder(saved_model(tmp_path, family, stable=stable))
+    clips = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 4000)).astype(np.float32))
+    with torch.inference_mode():
+        frames = encoder.cnn(clips)
+        ours = encoder.layers(frames)
+        whole = encoder.model(clips, output_hidden_states=True)
+        last = encoder.last_layer(frames)
+    assert len(ours) == encoder.n_layers == 3
+    for mine, theirs in zip(ours, whole.hidden_states, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(last, whole.last_hidden_state)
+    assert frames.shape[1] == len(encoder.frame_times(4000))
+
+
+def test_frame_times_are_the_middles_of_what_a_frame_hears(tmp_path: Path) -> None:
+    """A click moves exactly the frames whose stretch of audio holds it."""
+    encoder = SpeechEncoder(saved_model(tmp_path, "wav2vec2", stable=True))
+    silence, click = np.zeros((1, 4000), np.float32), np.zeros((1, 4000), np.float32)
+    click[0, 2000] = 1.0
+    extractor = encoder.model.feature_extractor
+    with torch.inference_mode():
+        moved = (extractor(torch.from_numpy(click)) - extractor(torch.from_numpy(silence)))[0].abs().sum(0).numpy()
+    heard = encoder.frame_times(4000)[moved > 1e-6]
+    field = 10 + 2 * 5 + 1 * 20  # kernels 10, 3, 2 at steps 1, 5, 20
+    assert len(heard) and np.all(np.abs(heard * 16000 - 2000.5) <= field / 2)
+    assert len(heard) == pytest.approx(field / 40, abs=1)
+
+
+def test_layer_features_keep_what_is_asked(tmp_path: Path) -> None:
+    encoder = SpeechEncoder(saved_model(tmp_path, "wav2vec2"))
+    clips = np.random.default_rng(1).standard_normal((5, 4000)).astype(np.float32)
+    with torch.inference_mode():
+        frames = encoder.cnn(torch.from_numpy(clips)).contiguous().numpy()
+        expected = np.stack([h.numpy() for h in encoder.layers(torch.from_numpy(frames))])[:, :, -7:]
+    read = list(layer_features(encoder, [frames[:2], frames[2:]], keep=slice(-7, None), batch=2, desc="", show_progress=False))
+    assert [part.shape[1] for part in read] == [2, 3]
+    np.testing.assert_allclose(np.concatenate(read, axis=1), expected, atol=2e-6)
+
+
+def test_clips_end_where_they_should() -> None:
+    audio = np.arange(1, 101, dtype=np.float32)
+    clips = cut_clips(audio, np.array([0.2, 1.0, 1.1]), seconds=0.5, sample_rate=100, normalize=False)
+    assert clips.shape == (3, 50)
+    np.testing.assert_array_equal(clips[0], np.r_[np.zeros(30), 1:21])
+    np.testing.assert_array_equal(clips[1], np.arange(51, 101))
+    np.testing.assert_array_equal(clips[2], np.r_[61:101, np.zeros(10)])
+    normal = cut_clips(audio, np.array([1.0]), seconds=0.5, sample_rate=100, normalize=True)
+    assert abs(normal.mean()) < 1e-6 and normal.std() == pytest.approx(1)
+    assert cut_clips(audio, np.empty(0), seconds=0.5, sample_rate=100, normalize=True).shape == (0, 50)
+
+
+def test_normalised_clips_are_the_feature_extractors() -> None:
+    audio = np.random.default_rng(2).standard_normal(8000).astype(np.float32) * 0.1 + 0.3
+    theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(audio, sampling_rate=16000, return_tensors="np").input_values
+    ours = cut_clips(audio, np.array([0.5]), seconds=0.5, sample_rate=16000, normalize=True)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_wrong_models_get_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded"):
+        SpeechEncoder(tmp_path / "nowhere")
+    transformers.BertConfig().save_pretrained(tmp_path / "bert")
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "bert")
+    with pytest.raises(InputError, match="'bert' model"):
+        SpeechEncoder(tmp_path / "bert")
+    encoder = SpeechEncoder(saved_model(tmp_path / "small", "hubert"))
+    with pytest.raises(InputError, match="shorter than one frame"):
+        encoder.frame_times(20)
+
+
+def test_the_shipped_model_is_what_its_card_says() -> None:
+    import hashlib
+
+    card = (SMALL_MODEL / "README.md").read_text(encoding="utf-8")
+    weights = SMALL_MODEL / "model.safetensors"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
+    assert weights.stat().st_size <= 8e6
+    encoder = SpeechEncoder(SMALL_MODEL)
+    assert len(encoder.model.config.conv_dim) == 7 and encoder.n_layers == 7
+    assert f"{sum(p.numel() for p in encoder.model.parameters()):,} parameters" in card

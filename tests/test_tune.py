@@ -1,0 +1,134 @@
+"""Brain-tuning: it learns what can be learned, leaves the CNN alone, repeats itself, and its control is no copy of the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastencode.errors import FastencodeError, InputError
+from fastencode.tune.baselines import permute_blocks
+
+torch = pytest.importorskip("torch", reason="tuning needs the extra 'tune'")
+pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
+
+from fastencode.speech.layers import SpeechEncoder  # noqa: E402  (after the check that torch is here)
+from fastencode.tune.clips import RunFrames, write_frames  # noqa: E402
+from fastencode.tune.config import PretrainConfig, TuneConfig  # noqa: E402
+from fastencode.tune.trainer import Examples, brain_tune  # noqa: E402
+from test_speech_layers import saved_model  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(tmp_path_factory.mktemp("model"), "wav2vec2")
+
+
+def examples(model: Path, n: int, seed: int) -> Examples:
+    """Two tones, each low or high; the responses follow the first tone, and whether both are high."""
+    rng = np.random.default_rng(seed)
+    high = rng.integers(0, 2, (n, 2))
+    pitch = np.repeat(np.where(high, 2500.0, 500.0), 1000, axis=1)
+    phase = 2 * np.pi * (np.cumsum(pitch, axis=1) / 16000 + rng.random((n, 1)))
+    clips = (np.sin(phase) + 0.3 * rng.standard_normal((n, 2000))).astype(np.float32)
+    with torch.inference_mode():
+        frames = SpeechEncoder(model).cnn(torch.from_numpy(clips)).contiguous().numpy()
+    responses = np.stack([high[:, 0] & high[:, 1], high[:, 0]], axis=1) * 2.0 - 1
+    return Examples(frames, responses.astype(np.float32))
+
+
+def tuned(model: Path, folder: Path, **settings: object) -> tuple[list, SpeechEncoder]:
+    folder.mkdir()
+    encoder = SpeechEncoder(model)
+    config = TuneConfig(**{"epochs": 6, "batch": 8, "learning_rate": 3e-3, "head_learning_rate": 1e-2, **settings})
+    history = brain_tune(encoder, examples(model, 160, 0), examples(model, 60, 1), config, folder, show_progress=False)
+    return history, encoder
+
+
+def test_tuning_learns_and_leaves_the_cnn_alone(model: Path, tmp_path: Path) -> None:
+    history, encoder = tuned(model, tmp_path / "a", epochs=10)
+    assert [epoch.epoch for epoch in history] == list(range(11)) and history[-1].updates == 10 * 20
+    assert history[-1].validation_loss < 0.6 * history[0].validation_loss
+    assert history[-1].validation_r > 0.7
+    before, after = SpeechEncoder(model), SpeechEncoder(tmp_path / "a")
+    assert before.cnn_hash() == after.cnn_hash() == encoder.cnn_hash()
+    moved = {name for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True) if not torch.equal(old, new)}
+    assert any(name.startswith("encoder.layers.0.") for name in moved) and any(name.startswith("encoder.layers.1.") for name in moved)
+    assert not any(name.startswith("feature_extractor.") for name in moved)
+
+
+def test_the_same_seed_gives_the_same_weights(model: Path, tmp_path: Path) -> None:
+    first, _ = tuned(model, tmp_path / "a", epochs=1)
+    again, _ = tuned(model, tmp_path / "b", epochs=1)
+    other, _ = tuned(model, tmp_path / "c", epochs=1, seed=1)
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1] != files[2]
+    assert first[-1].validation_loss == again[-1].validation_loss != other[-1].validation_loss
+
+
+def test_the_checkpoint_and_head_predict_what_the_trainer_saw(model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    history, _ = tuned(model, tmp_path / "a", epochs=1)
+    head = load_file(tmp_path / "a" / "head.safetensors")
+    validation = examples(model, 60, 1)
+    with torch.inference_mode():
+        pooled = SpeechEncoder(tmp_path / "a").last_layer(torch.from_numpy(validation.frames)).mean(1)
+        predicted = pooled @ head["weight"].T + head["bias"]
+    assert float(((predicted.numpy() - validation.responses) ** 2).mean()) == pytest.approx(history[-1].validation_loss, rel=1e-5)
+
+
+def test_bad_targets_and_settings(model: Path, tmp_path: Path) -> None:
+    good = examples(model, 16, 0)
+    with pytest.raises(InputError, match="16 clips but 15"):
+        Examples(good.frames, good.responses[:-1])
+    broken = good.responses.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        Examples(good.frames, broken)
+    for name in ("epochs", "batch", "learning_rate", "clip_seconds"):
+        with pytest.raises(InputError, match=f"{name} must be positive"):
+            TuneConfig(**{name: 0})
+    with pytest.raises(InputError, match="mask_share"):
+        PretrainConfig(mask_share=1.0)
+    with pytest.raises(FastencodeError, match="not finite in epoch 1: lower learning_rate"):
+        tuned(model, tmp_path / "x", learning_rate=1e30, head_learning_rate=1e30, epochs=1)
+
+
+def test_frames_are_found_by_the_end_of_their_clip(model: Path, tmp_path: Path) -> None:
+    encoder = SpeechEncoder(model)
+    audio = np.random.default_rng(5).standard_normal(16000 * 7).astype(np.float32)
+    write_frames(encoder, {"a": audio}, tmp_path, tr=2.0, seconds=3.0, show_progress=False)
+    run = RunFrames(tmp_path / "a.npy", 2.0)
+    np.testing.assert_array_equal(run.ends, [2, 4, 6])
+    clip = audio[16000:64000]
+    normal = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
+    with torch.inference_mode():
+        expected = encoder.cnn(torch.from_numpy(normal[None]).float()).numpy()
+    np.testing.assert_allclose(run.at(np.array([4.0])), expected, atol=1e-5)
+    with pytest.raises(InputError, match="has clips from 2 to 6 s"):
+        run.at(np.array([8.0]))
+    with pytest.raises(InputError, match="multiples of the TR"):
+        run.at(np.array([4.5]))
+    with pytest.raises(InputError, match="less than one TR"):
+        write_frames(encoder, {"b": audio[:1000]}, tmp_path, tr=2.0, seconds=3.0, show_progress=False)
+
+
+@pytest.mark.parametrize("n_rows", [31, 45, 100, 880, 3001])
+@pytest.mark.parametrize("seed", range(5))
+def test_control_blocks_all_move_far(n_rows: int, seed: int) -> None:
+    order = permute_blocks(n_rows, rng=np.random.default_rng(seed))
+    assert sorted(order) == list(range(n_rows))
+    n_blocks = -(-n_rows // 15)
+    least = min(10, n_blocks // 3)
+    blocks = [block for block in np.split(order, np.flatnonzero(np.diff(order) != 1) + 1)]
+    starts = {int(block[0]): int(np.flatnonzero(order == block[0])[0]) for block in blocks}
+    for source, place in starts.items():
+        if source % 15 == 0:
+            assert abs(source // 15 - round(place / 15)) >= least - (n_rows % 15 > 0), (source, place)
+
+
+def test_too_few_blocks_is_an_error() -> None:
+    with pytest.raises(InputError, match="at least 3"):
+        permute_blocks(30, rng=np.random.default_rng(0))
