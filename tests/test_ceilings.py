@@ -43,6 +43,8 @@ def test_noise_constants_and_identical_repeats():
     assert ((ours >= 0) & (ours <= 1)).all()
     constant = np.full((3, 50, 4), [0.0, 1.0, 0.1, 1e8 + 0.1])
     assert (fastencode.noise_ceiling(constant) == 0).all()
+    last_bit = 1e8 * (1 + np.finfo(float).eps * np.random.default_rng(0).integers(0, 2, (1, 50, 4)))
+    assert (fastencode.noise_ceiling(np.repeat(last_bit, 3, axis=0)) == 0).all()
     once = np.random.default_rng(0).standard_normal((50, 6)) + 1e6
     np.testing.assert_allclose(fastencode.noise_ceiling(np.stack([once] * 4)), 1.0, atol=1e-9)
 
