@@ -95,7 +95,10 @@ def hrf_columns(
     start: int,
     out_nc: NDArray[np.float64],
 ) -> None:
-    """Add the convolved columns of the data, from column ``start`` on, to ``out_nc``. ``new_n`` ascends; events may have any order."""
+    """Add the convolved columns of the data, from column ``start`` on, to ``out_nc``.
+
+    ``new_n`` ascends; events may have any order.
+    """
     width = out_nc.shape[1]
     for o in range(data_oc.shape[0]):
         data_c = data_oc[o, start : start + width]

@@ -49,8 +49,8 @@ def lanczos_columns(
 ) -> None:
     """Add resampled columns of the data, from column ``start`` on, to ``out_nc``; add up the weights and their magnitudes.
 
-    ``new_n`` ascends; ``old_o`` may have any order. With ``rectify``, the first half of ``out_nc`` takes the columns' negative parts
-    and the second half their positive parts.
+    ``new_n`` ascends; ``old_o`` may have any order. With ``rectify``, the first half of ``out_nc`` takes the columns' negative
+    parts and the second half their positive parts.
     """
     width = out_nc.shape[1] // 2 if rectify else out_nc.shape[1]
     reach = lobes / cutoff

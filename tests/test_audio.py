@@ -9,7 +9,7 @@ import pytest
 from scipy.io import wavfile
 
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.speech.audio import read_audio, write_audio
+from fastencode.speech.audio import read_audio, resample, write_audio
 
 soundfile = pytest.importorskip("soundfile", reason="audio files need the extra 'tune'")
 
@@ -45,6 +45,12 @@ def test_resampled_to_the_rate_asked_for(tmp_path: Path, rate: int) -> None:
     got = read_audio(tmp_path / "a.wav")
     assert len(got) == 8000
     np.testing.assert_allclose(got[400:-400], tone(16000)[400:-400], atol=2e-3)  # away from the ends, where the filter rings
+
+
+def test_resample_changes_nothing_at_the_same_rate() -> None:
+    audio = tone(16000).astype(np.float32)
+    np.testing.assert_array_equal(resample(audio, 16000, 16000), audio)
+    assert resample(audio, 16000, 8000).shape == (4000,)
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:

@@ -136,7 +136,9 @@ def test_a_masked_read_never_holds_the_story(tmp_path: Path, monkeypatch: pytest
     assert peak < 6 << 20
 
 
-def test_nan_voxels_are_counted_once_and_listed(flat: Path) -> None:
+@pytest.mark.parametrize("block", [200, 32 << 20], ids=["many blocks", "one block"])
+def test_nan_voxels_are_counted_once_and_listed(flat: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(stories_module, "_BLOCK_BYTES", block)
     with h5py.File(flat / "preprocessed_data" / "UTS01" / "life.hf5", "r+") as file:
         file["data"][3, 5] = np.nan
         file["data"][:, 11] = np.nan
@@ -302,6 +304,7 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
             read()
     with pytest.warns(FastencodeWarning, match=f"1 of 3 stories of UTS01 .* run `datalad get {folder}`; left out: life"):
         assert data.stories("UTS01") == ["souls", "wheretheressmoke"]
+    assert data.responses("UTS01", "souls").shape == (55, 23)  # what is here can be read without a word about the rest
     for story in ("souls", "wheretheressmoke"):
         unfetch(folder / f"{story}.hf5")  # type: ignore[operator]
     with pytest.raises(InputError, match="3 of 3 stories of UTS01 are git-annex links"):

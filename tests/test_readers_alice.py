@@ -19,7 +19,7 @@ def test_constant_targets() -> None:
     rng = np.random.default_rng(0)
     Y = rng.standard_normal((50, 6))
     Y[:, 1] = 0
-    Y[:, 2] = 1e6 + 1e-12 * Y[:, 2]  # rounds to one value, or nearly
+    Y[:, 2] = np.where(Y[:, 2] > 0, 0.1, np.nextafter(0.1, 1))  # what averaging or rescaling leaves of one value
     Y[:, 3] = 1e6 + 1e-3 * Y[:, 3]  # varies little, but varies
     Y[7, 4] = np.nan
     Y[:, 5] = -2.5

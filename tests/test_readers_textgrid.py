@@ -156,6 +156,11 @@ def test_small_overlaps_are_rounding_and_large_ones_are_errors(tmp_path: Path) -
     path.write_text(LONG.replace("xmin = 1.25", "xmin = 2.75"), encoding="utf-8")
     with pytest.raises(InputError, match=r"runs from 2.75 to 2.5 s"):
         read_textgrid(path)
+    path.write_text(LONG.replace("xmin = 0\n", "xmin = -0.25\n"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"time below 0 \(-0\.25 s\)"):
+        read_textgrid(path)
+    path.write_text(LONG.replace("xmin = 0\n", "xmin = -0\n"), encoding="utf-8")
+    assert read_textgrid(path) == EXPECTED
 
 
 @pytest.mark.parametrize("text", [LONG, SHORT], ids=["long", "short"])

@@ -1,1 +1,77 @@
 """fastencode-tune: the command, one file per subcommand. The only room that knows both tune and study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from importlib import import_module
+from itertools import takewhile
+from typing import Any
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``fastencode-tune``; returns the exit status: 0 done, 2 wrong use or bad input, 130 stopped by Ctrl-C."""
+    from fastencode.errors import FastencodeError
+
+    try:
+        return _run(arguments)
+    except FastencodeError as error:
+        print(f"fastencode-tune: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nfastencode-tune: stopped; finished stages are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    from fastencode.errors import require
+
+    jsonargparse = require("jsonargparse", "tune")
+    from fastencode.cli.settings import AliceConfig, DemoConfig
+
+    subcommands: dict[str, tuple[type, str]] = {
+        "demo": (DemoConfig, "the whole system, small, on a world whose truth is known"),
+        "alice": (AliceConfig, "the same on real brains that heard a chapter of Alice in Wonderland"),
+    }
+    parser = jsonargparse.ArgumentParser(
+        prog="fastencode-tune", description="Brain-tune speech models on fMRI and see what changes, layer by layer."
+    )
+    choices = parser.add_subcommands(required=True)
+    for name, (settings, line) in subcommands.items():
+        options = jsonargparse.ArgumentParser(description=settings.__doc__.strip().splitlines()[0])
+        options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
+        switches = {field.name for field in fields(settings) if field.type == "bool"}
+        options.add_class_arguments(settings, skip=switches)
+        for switch in sorted(switches):
+            options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=_help(settings, switch))
+        options.set_defaults(_lists_of_settings(settings))
+        choices.add_subcommand(name, options, help=line)
+    parsed = parser.parse_args(arguments)
+    name = parsed.subcommand
+    chosen = parser.instantiate(parsed)[name]
+    settings = subcommands[name][0]
+    run = import_module(f"fastencode.cli.{name}").run
+    run(settings(**{field.name: chosen[field.name] for field in fields(settings)}))
+    return 0
+
+
+def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:
+    """Defaults that are tuples of dataclasses, as dotted name → plain values: jsonargparse writes no instances."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for field in fields(settings):
+        value = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(value):
+            found |= {f"{field.name}.{name}": plain for name, plain in _lists_of_settings(type(value)).items()}
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            found[field.name] = [asdict(item) for item in value]
+    return found
+
+
+def _help(settings: type, name: str) -> str:
+    """What the class's docstring says about one attribute."""
+    _, _, rest = (settings.__doc__ or "").partition(f"    {name} : ")
+    lines = [line.strip() for line in rest.splitlines()[1:]]
+    return " ".join(takewhile(lambda line: line and " : " not in line, lines))

@@ -10,8 +10,7 @@ Axis letters: t TR row, v voxel, f stimulus feature, r repeat.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -43,6 +42,7 @@ _HOP = 0.05  # seconds between the spectra that drive the auditory voxels
 class Participant:
     """Voxel counts per region, and what is the participant's own: gain (signal over noise) and peak of the response in s."""
 
+    name: str
     auditory: int
     late_language: int
     silent: int
@@ -72,6 +72,7 @@ class WorldConfig:
         AR(1) coefficient of the noise.
     seed : int
         Seeds stories, weights and noise.
+    participants : tuple of Participant
     """
 
     minutes: float = 32.0
@@ -81,11 +82,9 @@ class WorldConfig:
     tr: float = 2.0
     autocorrelation: float = 0.4
     seed: int = 0
-    participants: Mapping[str, Participant] = field(
-        default_factory=lambda: {
-            "P1": Participant(auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
-            "P2": Participant(auditory=90, late_language=130, silent=50, gain=0.85, peak_delay=5.0),
-        }
+    participants: tuple[Participant, ...] = (
+        Participant("P1", auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
+        Participant("P2", auditory=90, late_language=130, silent=50, gain=0.85, peak_delay=5.0),
     )
 
     def __post_init__(self) -> None:
@@ -97,6 +96,8 @@ class WorldConfig:
             raise InputError(f"minutes must be at least one story of {self.story_minutes:g} minutes, got {self.minutes}")
         if self.repeats < 2:
             raise InputError(f"repeats must be at least 2, a noise ceiling needs them; got {self.repeats}")
+        if len({who.name for who in self.participants}) < len(self.participants) or not self.participants:
+            raise InputError("participants must be named, each differently, and at least one")
         if not 0 <= self.autocorrelation < 1:
             raise InputError(f"autocorrelation must lie in [0, 1), got {self.autocorrelation}")
 
@@ -121,12 +122,12 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
     for index, (story, length) in enumerate(progress(minutes.items(), desc="speaking", unit="story", enabled=show_progress)):
         said = tell(60 * length, rng, voice=VOICES[index % len(VOICES)])
         _write_story(root, story, said)
-        drives[story] = {name: _drive(said, config.tr, who.peak_delay) for name, who in config.participants.items()}
-    n_trs = {story: drive[next(iter(drive))].n_rows + _ROWS_CUT for story, drive in drives.items()}
+        drives[story] = {who.name: _drive(said, config.tr, who.peak_delay) for who in config.participants}
+    n_trs = {story: drive[config.participants[0].name].n_rows + _ROWS_CUT for story, drive in drives.items()}
     (root / "respdict.json").write_text(json.dumps(n_trs, indent=2) + "\n", encoding="utf-8")
-    for index, name in enumerate(progress(config.participants, desc="simulating", unit="brain", enabled=show_progress)):
-        own = {story: drive[name] for story, drive in drives.items()}
-        _write_participant(root, name, own, config, np.random.default_rng([config.seed, 2, index]))
+    for index, who in enumerate(progress(config.participants, desc="simulating", unit="brain", enabled=show_progress)):
+        own = {story: drive[who.name] for story, drive in drives.items()}
+        _write_participant(root, who, own, config, np.random.default_rng([config.seed, 2, index]))
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,7 @@ def _drive(said: Speech, tr: float, peak_delay: float) -> _Drive:
     )
 
 
-def _write_participant(root: Path, name: str, drives: dict[str, _Drive], config: WorldConfig, rng: np.random.Generator) -> None:
-    who = config.participants[name]
+def _write_participant(root: Path, who: Participant, drives: dict[str, _Drive], config: WorldConfig, rng: np.random.Generator) -> None:
     training = [drives[story] for story in config.train_stories]
     weights = {
         "auditory": _unit_weights(np.concatenate([d.spectrum for d in training]), who.auditory, rng),
@@ -170,7 +170,7 @@ def _write_participant(root: Path, name: str, drives: dict[str, _Drive], config:
     }
     gain_v = who.gain * rng.lognormal(0.0, 0.15, who.n_voxels)
     gain_v[who.n_voxels - who.silent :] = 0.0
-    folder = root / "preprocessed_data" / name
+    folder = root / "preprocessed_data" / who.name
     folder.mkdir()
     clean_test = np.empty(0)
     for story, drive in drives.items():
@@ -182,7 +182,7 @@ def _write_participant(root: Path, name: str, drives: dict[str, _Drive], config:
             if story == TEST_STORY:
                 file["individual_repeats"] = heard_rtv
                 clean_test = signal
-    _write_truth(root, name, who, weights, gain_v, clean_test, config)
+    _write_truth(root, who, weights, gain_v, clean_test, config)
 
 
 def _unit_weights(features_tf: np.ndarray, n_voxels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -211,7 +211,6 @@ def _noise(shape: tuple[int, ...], autocorrelation: float, rng: np.random.Genera
 
 def _write_truth(
     root: Path,
-    name: str,
     who: Participant,
     weights: dict[str, tuple[np.ndarray, np.ndarray]],
     gain_v: np.ndarray,
@@ -221,9 +220,9 @@ def _write_truth(
     """The region of every voxel, and the ceiling: the correlation of the noise-free test response with the mean of the repeats."""
     edges = np.cumsum([0, who.auditory, who.late_language, who.silent])
     rois = {region: list(range(int(edges[i]), int(edges[i + 1]))) for i, region in enumerate(REGIONS)}
-    (root / "rois" / f"{name}.json").write_text(json.dumps(rois) + "\n", encoding="utf-8")
+    (root / "rois" / f"{who.name}.json").write_text(json.dumps(rois) + "\n", encoding="utf-8")
     power_v = clean_test_tv.var(axis=0)
-    with h5py.File(root / "truth" / f"{name}.h5", "w") as file:
+    with h5py.File(root / "truth" / f"{who.name}.h5", "w") as file:
         file["ceiling"] = np.sqrt(power_v / (power_v + 1.0 / config.repeats))
         file["gain"] = gain_v
         for region, (center, weights_fv) in weights.items():

@@ -10,9 +10,9 @@ flat one without that folder. Stimuli are always in ``stimuli/``::
     rois/<participant>.json, rois/<participant>/<name>.npy     optional voxel lists or masks
 
 Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at
-the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10 s at
-TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set 251 of
-291 rows remain.
+the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10
+s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-5]``, responses ``[40:]``): in the real data set
+251 of 291 rows remain.
 """
 
 from __future__ import annotations
@@ -97,16 +97,14 @@ class Stories:
 
         Stories that are only git-annex links are left out with a `FastencodeWarning` that says how to fetch them.
         """
-        files = sorted(p for p in self._participant_folder(participant).iterdir() if p.suffix == ".hf5")
-        absent = [p for p in files if _is_unfetched(p)]
+        here, absent = self._story_files(participant)
         if absent:
-            folder = self._responses / participant
-            count = f"{len(absent)} of {len(files)} stories of {participant}"
-            message = f"{count} are git-annex links without content: run `datalad get {folder}`"
-            if len(absent) == len(files):
+            count = f"{len(absent)} of {len(here) + len(absent)} stories of {participant}"
+            message = f"{count} are git-annex links without content: run `datalad get {self._responses / participant}`"
+            if not here:
                 raise InputError(message)
             warnings.warn(f"{message}; left out: {', '.join(p.stem for p in absent)}", FastencodeWarning, stacklevel=2)
-        return [p.stem for p in files if p not in absent]
+        return [p.stem for p in here]
 
     def train_stories(self, participant: str, *, exclude: Collection[str] = ()) -> list[str]:
         """Return the participant's stories without the test story and those in ``exclude`` (validation stories)."""
@@ -228,6 +226,12 @@ class Stories:
                         raise InputError(f"{path}, region {name!r}: {error}") from error
         return found
 
+    def _story_files(self, participant: str) -> tuple[list[Path], list[Path]]:
+        """The participant's response files, sorted: those that are here, and those that are git-annex links without content."""
+        files = sorted(p for p in self._participant_folder(participant).iterdir() if p.suffix == ".hf5")
+        absent = [p for p in files if _is_unfetched(p)]
+        return [p for p in files if p not in absent], absent
+
     def _participant_folder(self, participant: str) -> Path:
         folder = self._responses / participant
         if not folder.is_dir():
@@ -239,12 +243,11 @@ class Stories:
 
     def _width(self, participant: str) -> tuple[int, Path]:
         if participant not in self._widths:
-            names = self.stories(participant)
-            if not names:
-                raise InputError(f"{participant} has no story: {self._responses / participant} holds no .hf5 file")
-            path = self._responses / participant / f"{names[0]}.hf5"
-            with _open(path) as file:
-                self._widths[participant] = int(_named(file, path, "data").shape[-1]), path
+            here, _ = self._story_files(participant)
+            if not here:
+                raise InputError(f"{participant} has no story: {self._responses / participant} holds no fetched .hf5 file")
+            with _open(here[0]) as file:
+                self._widths[participant] = int(_named(file, here[0], "data").shape[-1]), here[0]
         return self._widths[participant]
 
     @contextmanager

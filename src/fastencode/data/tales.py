@@ -6,7 +6,9 @@ words themselves, and so the sound, vary from second to second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from fastencode.data.espeak import SAMPLE_RATE, Speech, Voice, synthesize
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 
-__all__ = ["CLASSES", "VOICES", "WORD_CLASS", "tell"]
+__all__ = ["CLASSES", "VOICES", "WORD_CLASS", "speak_at", "tell"]
 
 NOUNS = {
     "animal": "dog cat horse rabbit tiger monkey sheep eagle",
@@ -38,6 +40,7 @@ VOICES = (
 _TOPIC_SHARE = 0.85  # of a sentence's nouns, the rest come from any class
 _TOPIC_SENTENCES = (2, 5)  # a topic lasts 2 to 4 sentences
 _PAUSE = (0.15, 0.6)  # seconds of silence after a sentence
+_RATE_STEP = 20  # words per minute: rates on a grid, so that a word is spoken once per rate
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,46 @@ def tell(seconds: float, rng: np.random.Generator, *, voice: Voice | None = None
     return Speech(audio, words, phones)
 
 
-def _sentences(rng: np.random.Generator):  # noqa: ANN202
+def speak_at(words: Sequence[Interval], seconds: float, *, voice: Voice = VOICES[0]) -> np.ndarray:
+    """Speak each word at its own time, faster or slower so that it fits.
+
+    Parameters
+    ----------
+    words : sequence of Interval
+        Times in s. A word whose label espeak-ng cannot read (no ASCII letter) is left out.
+    seconds : float
+        Length of the audio.
+    voice : Voice
+        Its rate is the starting point: each word's own rate follows from its duration, within a factor of 2.5.
+
+    Returns
+    -------
+    ndarray, shape (round(seconds * SAMPLE_RATE),), float32
+    """
+    audio = np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
+    for word in words:
+        label = word.label.lower()
+        if not (label.isascii() and any(character.isalpha() for character in label)):
+            continue
+        natural = len(_word(label, voice)) / SAMPLE_RATE
+        speed = np.clip(natural / max(word.end - word.start, 1e-3), 0.4, 2.5)
+        rate = int(_RATE_STEP * round(voice.rate * speed / _RATE_STEP))
+        said = _word(label, replace(voice, rate=rate))
+        start = round(word.start * SAMPLE_RATE)
+        room = audio[start : start + len(said)]
+        room += said[: len(room)]
+    return np.clip(audio, -1.0, 1.0)
+
+
+@cache
+def _word(text: str, voice: Voice) -> np.ndarray:
+    """One spoken word without the silence after it."""
+    said = synthesize(text, voice)
+    end = max((phone.end for phone in said.phones if phone.label.strip("_: ")), default=len(said.audio) / SAMPLE_RATE)
+    return said.audio[: round(end * SAMPLE_RATE)]
+
+
+def _sentences(rng: np.random.Generator) -> Iterator[_Sentence]:
     topics = list(NOUNS)
     while True:
         topic = topics[int(rng.integers(len(topics)))]

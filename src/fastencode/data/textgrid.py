@@ -24,6 +24,8 @@ _TOLERANCE = 1e-3  # s: neighbours may overlap by what a writer's rounding of ti
 # praatio does not compare what a file promises with what it holds: these find the promises in the long and the short form.
 _SIZES = re.compile(r"^\s*(?:intervals|points) ?: ?size ?= ?(\d+)", re.MULTILINE)
 _SHORT_SIZES = re.compile(r'^"(?:IntervalTier|TextTier)"\s*\n".*"\s*\n\S+\s*\n\S+\s*\n(\d+)\s*$', re.MULTILINE)
+# … and praatio drops the sign of a time below 0 in the long form, which would move the interval.
+_NEGATIVE = re.compile(r"^\s*(?:xmin|xmax|number) ?= ?(-[\d.]*[1-9][\d.]*)", re.MULTILINE)
 _TIERS = re.compile(r"^(?:size ?= ?|<exists>\s*\n)(\d+)", re.MULTILINE)
 
 
@@ -192,6 +194,8 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a whole TextGrid ({type(error).__name__}: {error}): it is cut off or damaged; export it again"
         ) from error
+    if negative := _NEGATIVE.search(text):
+        raise InputError(f"{path} has a time below 0 ({negative[1]} s): shift its times so that they begin at 0")
     read = [len(tier["entries"]) for tier in parsed["tiers"]]
     declared = [int(n) for n in _SIZES.findall(text)] or [int(n) for n in _SHORT_SIZES.findall(text)]
     count = _TIERS.search(text)

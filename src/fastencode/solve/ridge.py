@@ -38,9 +38,9 @@ from fastencode.threads import available_threads, limit_threads
 __all__ = ["TIE_TOLERANCE", "choose_alphas", "fit_plan", "ridge_cv"]
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for
-# the mean squared error in units of the target's variance. Far above float32's rounding of a score, far below what a
+# the mean squared error in units of the target's variance. Above float32's rounding of a score, far below what a
 # voxel's score is known to.
-TIE_TOLERANCE = 1e-5
+TIE_TOLERANCE = 1e-6
 
 
 def ridge_cv(
@@ -92,7 +92,7 @@ def ridge_cv(
     Returns
     -------
     RidgeFit
-        Float32 if X and Y are float32, else float64; torch if X or Y is. Scores within ``1e-5`` of a voxel's best are ties, and
+        Float32 if X and Y are float32, else float64; torch if X or Y is. Scores within ``1e-6`` of a voxel's best are ties, and
         the largest penalty among them is chosen, in every precision.
 
     Raises
@@ -282,6 +282,8 @@ class _Sweep:
         scores, variance = np.zeros((len(self.alphas), here.stop - here.start)), np.zeros(here.stop - here.start)
         for fold in self.plan.folds:
             self._score_fold(fold, y_tw, scores, variance)
+        if not np.isfinite(scores).all():
+            raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
         self.scores_av[:, here] = scores / len(self.plan.folds)
         self.variance_v[here] = variance / len(self.plan.folds)
         self._spent("score", began)
@@ -302,6 +304,7 @@ class _Sweep:
             constant = (first + train_tw.mean(axis=0, dtype=np.float64))[:used]
         z_rw, scaled_rw = self.work.get("z", rank, width, dtype), self.work.get("scaled", rank, width, dtype)
         predicted_tw = self.work.get("predicted", n_test, width, dtype)
+        rounding = 4.0 * float(np.finfo(dtype).eps)
         np.matmul(fold.analyse, train_tw, out=z_rw)  # Vᵀ Xᵀ y
         for a, alpha in enumerate(self.alphas):
             # Predictions times (λ_max + α): shrunk ones would leave float32's range long before the scores stop to differ.
@@ -309,7 +312,7 @@ class _Sweep:
             np.multiply(z_rw, (scale / (fold.lam + alpha)).astype(dtype)[:, None], out=scaled_rw)
             np.matmul(fold.predict, scaled_rw, out=predicted_tw)  # X_test V diag(1 / (λ + α)) Vᵀ Xᵀ y
             moments = self.moments(test_tw[:, :used], predicted_tw[:, :used])
-            scores_aw[a] += score_moments(self.scoring, moments, n_test, constant, scale)
+            scores_aw[a] += score_moments(self.scoring, moments, n_test, constant, scale, rounding)
         variance_w += moments[2] / n_test
 
     def _refit(self, y_tw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:

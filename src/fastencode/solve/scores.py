@@ -42,7 +42,14 @@ def check_scoring(scoring: Any) -> str:
     return str(scoring)
 
 
-def score_moments(scoring: str, moments_mv: NDArray[np.float64], n: int, shift_v: Any = 0.0, scale: Any = 1.0) -> NDArray[np.float64]:
+def score_moments(
+    scoring: str,
+    moments_mv: NDArray[np.float64],
+    n: int,
+    shift_v: Any = 0.0,
+    scale: float = 1.0,
+    rounding: float = 0.0,
+) -> NDArray[np.float64]:
     """Score voxels from their moments (see ``kernels/moments.pyx``).
 
     Parameters
@@ -56,6 +63,9 @@ def score_moments(scoring: str, moments_mv: NDArray[np.float64], n: int, shift_v
         Constant still to be added to the predictions.
     scale : float
         What the predictions were multiplied by on the way.
+    rounding : float
+        Predictions whose spread is at most this part of their mean are constant for Pearson: a product of identical rows with
+        the same weights differs from row to row by its rounding, which would correlate with anything.
 
     Returns
     -------
@@ -65,7 +75,8 @@ def score_moments(scoring: str, moments_mv: NDArray[np.float64], n: int, shift_v
     mean_y, mean_p, yy, pp, yp = moments_mv
     if scoring == "pearson":
         spread = np.sqrt(yy) * np.sqrt(pp)
-        return np.clip(np.divide(yp, spread, out=np.zeros_like(yp), where=spread > 0), -1.0, 1.0)
+        varies = (spread > 0) & (pp > n * (rounding * mean_p) ** 2)
+        return np.clip(np.divide(yp, spread, out=np.zeros_like(yp), where=varies), -1.0, 1.0)
     offset = mean_y - mean_p / scale - shift_v
     error = np.maximum(yy + pp / scale**2 - 2 * yp / scale + n * offset**2, 0.0)
     if scoring == "r2":

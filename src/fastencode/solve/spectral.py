@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.errors import InputError
 from fastencode.solve.folds import Fold
 
 __all__ = ["DualBuilder", "FoldSpectrum", "FullSpectrum", "PrimalBuilder", "column_means"]
@@ -69,8 +70,9 @@ def column_means(X: NDArray[Any]) -> F64:
     if len(X) == 0:
         return np.zeros(X.shape[1])
     total = np.zeros(X.shape[1])
-    for start in range(0, len(X), _BLOCK):
-        total += np.subtract(X[start : start + _BLOCK], X[0], dtype=np.float64).sum(axis=0)
+    with np.errstate(over="ignore"):  # the Gram will not be finite either, and is checked
+        for start in range(0, len(X), _BLOCK):
+            total += np.subtract(X[start : start + _BLOCK], X[0], dtype=np.float64).sum(axis=0)
     return X[0].astype(np.float64) + total / len(X)
 
 
@@ -102,13 +104,20 @@ class _Builder:
     def _store(self, array: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(array, dtype=self.store_in)
 
+    def _refuse_overflow(self, gram: F64) -> None:
+        # Predictions times (λ_max + α) must fit the dtype, for responses of any sensible size.
+        if not np.trace(gram) < 1e-8 * np.finfo(self.store_in).max:
+            raise InputError(f"X holds values too large to square and add up in {self.store_in}; rescale its columns")
+
 
 class PrimalBuilder(_Builder):
     """Fold spectra from the p × p Gram of all rows: training Gram = total − rest."""
 
     def __init__(self, X: NDArray[Any], centre: bool) -> None:
         super().__init__(X, centre)
-        self.gram, _ = self._gram(np.arange(len(X)))
+        with np.errstate(all="ignore"):
+            self.gram, _ = self._gram(np.arange(len(X)))
+        self._refuse_overflow(self.gram)
 
     def _gram(self, rows: NDArray[np.intp]) -> tuple[F64, F64]:
         """Gram and column sums of some rows, relative to the overall mean."""
@@ -166,9 +175,11 @@ class DualBuilder(_Builder):
     def __init__(self, X: NDArray[Any], centre: bool) -> None:
         super().__init__(X, centre)
         self.kernel = np.zeros((len(X), len(X)))
-        for start in range(0, X.shape[1], _BLOCK):
-            block = np.subtract(X[:, start : start + _BLOCK], self.mean[start : start + _BLOCK], dtype=np.float64)
-            self.kernel += block @ block.T
+        with np.errstate(all="ignore"):
+            for start in range(0, X.shape[1], _BLOCK):
+                block = np.subtract(X[:, start : start + _BLOCK], self.mean[start : start + _BLOCK], dtype=np.float64)
+                self.kernel += block @ block.T
+        self._refuse_overflow(self.kernel)
 
     def fold(self, fold: Fold) -> FoldSpectrum:
         """The spectrum of one fold."""

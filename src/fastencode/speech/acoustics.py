@@ -1,9 +1,9 @@
 """Low-level acoustic features: mel-frequency cepstra and log-mel spectra, by HTK's definition.
 
-Source of the definition: S. Young et al., *The HTK Book* (version 3.4), chapter 5. What it fixes, and other libraries do otherwise:
-samples are on the int16 scale; pre-emphasis is applied inside each frame; the filters are triangles on the scale
-``1127 ln(1 + f / 700)``, evaluated at the FFT bins without the bins at 0 Hz and at half the sample rate; a filter's power is at least 1
-before the logarithm; the cosine transform is scaled by ``sqrt(2 / n_mels)``; frames that do not fit whole are dropped.
+Source of the definition: S. Young et al., *The HTK Book* (version 3.4), chapter 5. What it fixes, and other libraries do
+otherwise: samples are on the int16 scale; pre-emphasis is applied inside each frame; the filters are triangles on the scale
+``1127 ln(1 + f / 700)``, evaluated at the FFT bins without the bins at 0 Hz and at half the sample rate; a filter's power is at
+least 1 before the logarithm; the cosine transform is scaled by ``sqrt(2 / n_mels)``; frames that do not fit whole are dropped.
 
 Axis letters: f frame, s sample within a frame, k FFT bin, m mel channel, c column of the result.
 """
@@ -80,8 +80,9 @@ def mfcc(
     lifter : int
         Cepstrum n is multiplied by ``1 + lifter / 2 * sin(pi * n / lifter)``; 0 switches it off.
     energy : {None, "c0", "log"}
-        A column after the cepstra: the zeroth cepstrum (HTK's ``_0``), or the logarithm of the frame's raw energy before pre-emphasis and
-        window (HTK's ``_E`` with ``RAWENERGY = T``, ``ENORMALISE = F``; digital silence gives 0, the logarithm of one squared quantisation step).
+        A column after the cepstra: the zeroth cepstrum (HTK's ``_0``), or the logarithm of the frame's raw energy before
+        pre-emphasis and window (HTK's ``_E`` with ``RAWENERGY = T``, ``ENORMALISE = F``; digital silence gives 0, the logarithm
+        of one squared quantisation step).
     deltas : int
         How many times the regression slope over ±2 frames is appended: 1 for Δ, 2 for Δ and ΔΔ.
 
@@ -184,7 +185,8 @@ def frame_times(n_frames: int, sample_rate: float, *, window: float = 0.025, hop
     ndarray, shape (n_frames,)
     """
     framing = _framing(sample_rate, window, hop)
-    return (np.arange(n_frames) * framing.step + framing.length / 2) / sample_rate
+    centers = np.arange(n_frames) * framing.step + framing.length / 2
+    return np.asarray(centers / sample_rate, dtype=np.float64)
 
 
 def _framing(sample_rate: float, window: float, hop: float) -> _Framing:
@@ -193,7 +195,9 @@ def _framing(sample_rate: float, window: float, hop: float) -> _Framing:
     # The small term keeps 0.010 s at 16 kHz at 160 samples whatever the product rounds to.
     length, step = (int(seconds * sample_rate + 1e-6) for seconds in (window, hop))
     if length < 2 or step < 1:
-        raise InputError(f"window={window} s and hop={hop} s are {length} and {step} samples at {sample_rate} Hz: need at least 2 and 1")
+        raise InputError(
+            f"window={window} s and hop={hop} s are {length} and {step} samples at {sample_rate} Hz: need at least 2 and 1"
+        )
     return _Framing(length, step, 1 << (length - 1).bit_length())
 
 
@@ -204,16 +208,22 @@ def _prepare(audio: ArrayLike, sample_rate: float, window: float, hop: float) ->
     if signal.ndim != 1:
         raise InputError(f"audio has shape {signal.shape}: give one channel, shape (n_samples,), for example audio.mean(axis=1)")
     if signal.size < framing.length:
-        raise InputError(f"audio has {signal.size} samples, one frame needs {framing.length}: give longer audio or a shorter window")
+        raise InputError(
+            f"audio has {signal.size} samples, one frame needs {framing.length}: give longer audio or a shorter window"
+        )
     if signal.dtype.kind not in "if":
         raise InputError(f"audio has dtype {signal.dtype}: give signed integers on the int16 scale or floats within ±1")
     low, high = float(signal.min()), float(signal.max())
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError(f"audio has a non-finite sample at index {int(np.argmin(np.isfinite(signal)))}: repair or cut the signal")
+        raise InputError(
+            f"audio has a non-finite sample at index {int(np.argmin(np.isfinite(signal)))}: repair or cut the signal"
+        )
     peak = max(-low, high)
     if signal.dtype.kind == "i":
         if peak > INT16_SCALE:
-            raise InputError(f"{signal.dtype} audio peaks at {peak:.0f}, beyond the int16 scale: divide by its full scale to get ±1 floats")
+            raise InputError(
+                f"{signal.dtype} audio peaks at {peak:.0f}, beyond the int16 scale: divide by its full scale to get ±1 floats"
+            )
         return signal, 1.0, framing
     if peak > MAX_UNIT_PEAK:
         warnings.warn(
@@ -240,7 +250,9 @@ def _mel_filters(n_mels: int, f_min: float, f_max: float | None, sample_rate: fl
     if n_mels < 1:
         raise InputError(f"n_mels={n_mels}: need at least one filter")
     if not 0 <= f_min < f_max <= nyquist:
-        raise InputError(f"f_min={f_min}, f_max={f_max}: need 0 <= f_min < f_max <= {nyquist} (half of sample_rate={sample_rate})")
+        raise InputError(
+            f"f_min={f_min}, f_max={f_max}: need 0 <= f_min < f_max <= {nyquist} (half of sample_rate={sample_rate})"
+        )
     edges = np.linspace(_mel(f_min), _mel(f_max), n_mels + 2)
     bin_mel = _mel(np.arange(n_fft // 2 + 1) * (sample_rate / n_fft))[:, None]
     rising = (bin_mel - edges[:-2]) / np.diff(edges)[:-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,14 +158,14 @@ def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rat
 
 
 def layer_features(
-    encoder: SpeechEncoder, frames: Iterable[np.ndarray], *, keep: slice, batch: int = 16, desc: str, show_progress: bool = True
+    encoder: SpeechEncoder, frames: Sequence[np.ndarray], *, keep: slice, batch: int = 16, desc: str, show_progress: bool = True
 ) -> Iterator[np.ndarray]:
     """Read every layer of CNN frames.
 
     Parameters
     ----------
     encoder : SpeechEncoder
-    frames : iterable of ndarray, each of shape (clips, f, c)
+    frames : sequence of ndarray, each of shape (clips, f, c)
         CNN output of the clips of one run after the other.
     keep : slice
         The frames of each clip to keep: those whose past the clip holds.
@@ -178,7 +178,7 @@ def layer_features(
         One for each run.
     """
     torch = require("torch", "tune")
-    with progress(desc=desc, unit="clip", enabled=show_progress) as bar, torch.inference_mode():
+    with progress(total=sum(map(len, frames)), desc=desc, unit="clip", enabled=show_progress) as bar, torch.inference_mode():
         for run_bfc in frames:
             parts = []
             for start in range(0, len(run_bfc), batch):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy, is_stored
 from fastencode.errors import FastencodeWarning, InputError
 
 __all__ = ["noise_ceiling"]
@@ -31,9 +32,9 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (n_voxels,)
-        float64 between 0 and 1; divide a correlation by it only where it is positive. Voxels without measurable signal (``SP <= 0``, which
-        half of all pure-noise voxels show, and constant voxels) have ceiling 0: ``(ceiling == 0).sum()`` counts them. Voxels with a value
-        that is not finite have ceiling 0 too, and a warning says how many.
+        float64 between 0 and 1; divide a correlation by it only where it is positive. Voxels without measurable signal
+        (``SP <= 0``, which half of all pure-noise voxels show, and constant voxels) have ceiling 0: ``(ceiling == 0).sum()``
+        counts them. Voxels with a value that is not finite have ceiling 0 too, and a warning says how many.
 
     Raises
     ------
@@ -44,8 +45,7 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
     ----------
     O. Schoppe et al. (2016), "Measuring the performance of neural models", Frontiers in Computational Neuroscience 10:10.
     """
-    # An h5py data set has a shape and slices like an array; np.asarray would read all of it.
-    source: Any = repeats if hasattr(repeats, "shape") and hasattr(repeats, "dtype") else np.asarray(repeats)
+    source: Any = repeats if is_stored(repeats) else as_numpy(repeats, "repeats")
     if len(source.shape) != 3:
         raise InputError(f"repeats has shape {tuple(source.shape)}: give (repeats, times, voxels)")
     n_repeats, n_times, n_voxels = source.shape
@@ -60,7 +60,11 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
         n_bad += int((~finite_v).sum())
         ceiling_v[start : start + width][finite_v] = _schoppe(block_rtv[:, :, finite_v])
     if n_bad:
-        warnings.warn(f"{n_bad} of {n_voxels} voxels have values that are not finite: their noise ceiling is 0", FastencodeWarning, stacklevel=2)
+        warnings.warn(
+            f"{n_bad} of {n_voxels} voxels have values that are not finite: their noise ceiling is 0",
+            FastencodeWarning,
+            stacklevel=2,
+        )
     return ceiling_v
 
 

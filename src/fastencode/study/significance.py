@@ -2,8 +2,8 @@
 
 fMRI samples are autocorrelated, so whole blocks of consecutive scans are resampled or permuted, never single scans.
 
-Correlations of resampled blocks need no resampled data. With the sums of y, p, y^2, p^2 and y p over each block at hand, a resample is
-a vector of how often each block was drawn, and all resamples of a tile of voxels are a few matrix products.
+Correlations of resampled blocks need no resampled data. With the sums of y, p, y^2, p^2 and y p over each block at hand, a
+resample is a vector of how often each block was drawn, and all resamples of a tile of voxels are a few matrix products.
 
 Axis letters: t time, v voxel, m model, r region, k block, b bootstrap draw.
 """
@@ -14,6 +14,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -24,6 +25,7 @@ from fastencode.errors import FastencodeWarning, InputError
 __all__ = ["RegionDraws", "block_permutation_pvalues", "bootstrap_region_scores", "fdr"]
 
 Float64 = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Seed = int | np.random.Generator | None
 
 # Voxels whose draws are held at once: 1000 draws in float64 then take 1 MB for each of a few arrays, near the second-level cache.
@@ -70,7 +72,8 @@ class RegionDraws:
         Returns
         -------
         RegionDraws
-            With the C contrasts in place of the models. An interval that leaves out 0 says that the contrast is not resampling noise.
+            With the C contrasts in place of the models. An interval that leaves out 0 says that the contrast is not
+            resampling noise.
         """
         weights_cm = np.atleast_2d(np.asarray(weights, dtype=np.float64))
         if weights_cm.shape[1] != len(self.r):
@@ -87,7 +90,7 @@ class RegionDraws:
 
 def bootstrap_region_scores(
     Y: ArrayLike,
-    predictions: Sequence[ArrayLike] | ArrayLike,
+    predictions: Sequence[ArrayLike] | Floats,
     regions: Mapping[str, ArrayLike],
     *,
     ceilings: ArrayLike | None = None,
@@ -98,7 +101,8 @@ def bootstrap_region_scores(
     """Mean correlation of each model in each region, with a block bootstrap over time that is paired over models.
 
     The rows are cut into consecutive blocks of ``block`` scans (the last one may be shorter). A draw takes as many blocks with
-    replacement, the same ones for every model and voxel; correlations are computed anew on each draw, then averaged over the region.
+    replacement, the same ones for every model and voxel; correlations are computed anew on each draw, then averaged over the
+    region.
 
     Parameters
     ----------
@@ -157,7 +161,9 @@ def bootstrap_region_scores(
             draws_bmr[:, m] += scores_br[1:]
     for place, name in enumerate(voxels_r):
         if size_r[place] == 0:
-            warnings.warn(f"region {name!r} has no voxel with a positive ceiling: its scores are NaN", FastencodeWarning, stacklevel=2)
+            warnings.warn(
+                f"region {name!r} has no voxel with a positive ceiling: its scores are NaN", FastencodeWarning, stacklevel=2
+            )
             r_mr[:, place] = draws_bmr[:, :, place] = np.nan
     return RegionDraws(tuple(voxels_r), r_mr, draws_bmr, size_r)
 
@@ -167,8 +173,8 @@ def block_permutation_pvalues(
 ) -> Float64:
     """One-sided p-value of each voxel's correlation, from permuting blocks of consecutive scans.
 
-    Blocks of ``Y`` change places, ``P`` stays; all voxels share one table of permutations. Rows after the last whole block are left
-    out, of the measured correlation too, so that every permutation is equally likely under the null.
+    Blocks of ``Y`` change places, ``P`` stays; all voxels share one table of permutations. Rows after the last whole block are
+    left out, of the measured correlation too, so that every permutation is equally likely under the null.
 
     Parameters
     ----------
@@ -184,8 +190,8 @@ def block_permutation_pvalues(
     Returns
     -------
     ndarray, shape (V,)
-        ``(1 + number of permutations whose correlation reaches the measured one) / (1 + n_permutations)``; 1 for a constant response
-        or prediction.
+        ``(1 + number of permutations whose correlation reaches the measured one) / (1 + n_permutations)``; 1 for a constant
+        response or prediction.
 
     Raises
     ------
@@ -198,9 +204,10 @@ def block_permutation_pvalues(
     n_blocks = len(Y_tv) // block
     if n_blocks < 2:
         raise InputError(f"{len(Y_tv)} rows make {n_blocks} whole blocks of {block}: use shorter blocks or more rows")
-    if math.factorial(min(n_blocks, 20)) < n_permutations:
+    n_orders = math.factorial(n_blocks)
+    if n_orders < n_permutations:
         warnings.warn(
-            f"{n_blocks} blocks have only {math.factorial(n_blocks)} orders, fewer than n_permutations={n_permutations}: use shorter blocks",
+            f"{n_blocks} blocks have only {n_orders} orders, fewer than n_permutations={n_permutations}: use shorter blocks",
             FastencodeWarning,
             stacklevel=2,
         )
@@ -257,7 +264,7 @@ def fdr(p: ArrayLike, *, method: str = "bh") -> Float64:
     return adjusted
 
 
-def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | ArrayLike) -> tuple[NDArray[np.floating], list[NDArray[np.floating]]]:
+def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tuple[Floats, list[Floats]]:
     Y_tv = np.asarray(Y)
     if Y_tv.ndim != 2:
         raise InputError(f"Y has shape {Y_tv.shape}: give responses as (time, voxels)")
@@ -266,7 +273,9 @@ def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | ArrayLike) -> t
         raise InputError("predictions is empty: give at least one prediction of Y")
     for m, prediction_tv in enumerate(predictions_mtv):
         if prediction_tv.shape != Y_tv.shape:
-            raise InputError(f"predictions[{m}] has shape {prediction_tv.shape}, Y has {Y_tv.shape}: each prediction must be of all of Y")
+            raise InputError(
+                f"predictions[{m}] has shape {prediction_tv.shape}, Y has {Y_tv.shape}: give predictions of all of Y"
+            )
     return Y_tv, predictions_mtv
 
 
@@ -309,7 +318,9 @@ def _draw_blocks(n: int, block: int, n_boots: int, random_state: Seed) -> tuple[
     return counts_bk.astype(np.float64), first_k
 
 
-def _region_shares(voxels_r: Mapping[str, NDArray[np.intp]], usable_v: NDArray[np.bool_]) -> tuple[NDArray[np.intp], Float64, NDArray[np.int64]]:
+def _region_shares(
+    voxels_r: Mapping[str, NDArray[np.intp]], usable_v: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], Float64, NDArray[np.int64]]:
     """The voxels in any region, the share of each in each region's mean, and how many count in each region."""
     member_vr = np.zeros((len(usable_v), len(voxels_r)))
     for place, voxels in enumerate(voxels_r.values()):
@@ -319,7 +330,7 @@ def _region_shares(voxels_r: Mapping[str, NDArray[np.intp]], usable_v: NDArray[n
     return used_v, member_vr[used_v] / np.maximum(size_r, 1), size_r.astype(np.int64)
 
 
-def _standardize(block_tv: NDArray[np.floating], name: str) -> Float64:
+def _standardize(block_tv: Floats, name: str) -> Float64:
     """Columns centred and scaled to mean square 1 in float64 (correlations don't mind); constant columns 0."""
     values_tv = block_tv.astype(np.float64)
     size_v = np.abs(values_tv).max(axis=0)

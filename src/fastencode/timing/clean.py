@@ -7,30 +7,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import export, library_of
 from fastencode.errors import InputError
 from fastencode.timing.times import check_finite, float_array, run_slices
 
 __all__ = ["detrend_polynomial", "zscore"]
 
-Floats = NDArray[np.floating[Any]]
-
 # A float64 copy of one block of columns: 32 MB, beside responses that may take gigabytes.
 VALUES_PER_BLOCK = 1 << 22
 
 
-def zscore(X: ArrayLike, runs: ArrayLike | None = None) -> Floats:
+def zscore(X: ArrayLike, runs: ArrayLike | None = None) -> Any:
     """Give every column mean 0 and standard deviation 1 within each run.
 
     Parameters
     ----------
     X : array_like, shape (n, p) or (n,)
-        Features or responses. Never written to.
+        Features or responses; NumPy, or torch on the CPU. Never written to.
     runs : array_like, shape (n,), optional
         One label for each row; the rows of one run stand together. None: one run.
 
     Returns
     -------
-    ndarray, same shape
+    ndarray (torch.Tensor for a tensor), same shape
         float32 for float32, else float64; computed in float64. The standard deviation divides by n (``ddof=0``, as in
         :func:`scipy.stats.zscore`). A column that is constant within a run, to the resolution of its dtype, is 0 there.
 
@@ -42,13 +41,13 @@ def zscore(X: ArrayLike, runs: ArrayLike | None = None) -> Floats:
     return _per_run(X, runs, order=0, scale=True)
 
 
-def detrend_polynomial(X: ArrayLike, order: int = 3, runs: ArrayLike | None = None) -> Floats:
+def detrend_polynomial(X: ArrayLike, order: int = 3, runs: ArrayLike | None = None) -> Any:
     """Remove the least-squares polynomial of time from every column within each run.
 
     Parameters
     ----------
     X : array_like, shape (n, p) or (n,)
-        Features or responses. Never written to.
+        Features or responses; NumPy, or torch on the CPU. Never written to.
     order : int
         Degree of the polynomial: 0 removes the mean, 3 a cubic trend.
     runs : array_like, shape (n,), optional
@@ -56,7 +55,7 @@ def detrend_polynomial(X: ArrayLike, order: int = 3, runs: ArrayLike | None = No
 
     Returns
     -------
-    ndarray, same shape
+    ndarray (torch.Tensor for a tensor), same shape
         Residuals; float32 for float32, else float64; computed in float64. A column that is a polynomial within a run, to the
         resolution of its dtype, is exactly 0 there, so that a z-score after it stays 0.
 
@@ -71,7 +70,7 @@ def detrend_polynomial(X: ArrayLike, order: int = 3, runs: ArrayLike | None = No
     return _per_run(X, runs, order=int(order), scale=False)
 
 
-def _per_run(X: ArrayLike, runs: ArrayLike | None, *, order: int, scale: bool) -> Floats:
+def _per_run(X: ArrayLike, runs: ArrayLike | None, *, order: int, scale: bool) -> Any:
     """Remove a polynomial, and scale to unit standard deviation, in blocks of columns of each run."""
     array = float_array(X, "X")
     if array.ndim not in (1, 2):
@@ -85,8 +84,8 @@ def _per_run(X: ArrayLike, runs: ArrayLike | None, *, order: int, scale: bool) -
         length = rows.stop - rows.start
         if order and length < order + 2:
             raise InputError(
-                f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, a polynomial of order {order} needs {order + 2}: "
-                "leave the run out, join it to another, or lower the order"
+                f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, "
+                f"a polynomial of order {order} needs {order + 2}: leave the run out, join it to another, or lower the order"
             )
         width = max(1, VALUES_PER_BLOCK // length)
         for start in range(0, X_tp.shape[1], width):
@@ -96,7 +95,7 @@ def _per_run(X: ArrayLike, runs: ArrayLike | None, *, order: int, scale: bool) -
                 sd_p = np.sqrt(np.einsum("tp,tp->p", rest_tp, rest_tp) / length)
                 rest_tp *= np.divide(1.0, sd_p, out=np.zeros_like(sd_p), where=sd_p > 0)
             out[rows, columns] = rest_tp
-    return out.reshape(array.shape)
+    return export(out.reshape(array.shape), library_of(X))
 
 
 def _residual(block_tp: NDArray[np.float64], order: int, resolution: float) -> NDArray[np.float64]:

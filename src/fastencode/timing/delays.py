@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from fastencode.arrays import export, library_of
 from fastencode.errors import InputError
 from fastencode.timing.times import float_array, run_slices
 
 __all__ = ["delay"]
 
 
-def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | None = None) -> NDArray[np.floating[Any]]:
+def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | None = None) -> Any:
     """Stack delayed copies of the features, never across the edge of a run.
 
-    Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore be centred
-    (z-scored per run) before, so that the padding is their mean.
+    Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore
+    be centred (z-scored per run) before, so that the padding is their mean.
 
     Parameters
     ----------
     X : array_like, shape (n, p) or (n,)
-        Features in scan steps. Never written to; NaN is passed on.
+        Features in scan steps; NumPy, or torch on the CPU. Never written to; NaN is passed on.
     delays : sequence of int
         In rows. Negative delays lead: -1 takes the next row.
     runs : array_like, shape (n,), optional
@@ -31,13 +32,14 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
 
     Returns
     -------
-    ndarray, shape (n, len(delays) * p)
+    ndarray (torch.Tensor for a tensor), shape (n, len(delays) * p)
         Columns are [X at delays[0] | X at delays[1] | ...]. float32 for float32, else float64.
 
     Raises
     ------
     InputError
-        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, or ``runs`` does not fit.
+        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, or ``runs`` does
+        not fit.
     """
     array = float_array(X, "X")
     if array.ndim not in (1, 2):
@@ -47,9 +49,10 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
     blocks = run_slices(runs, len(X_tp))
     longest = max(steps, key=abs)
     for rows in blocks:
-        if rows.stop - rows.start < abs(longest):
+        length = rows.stop - rows.start
+        if length < abs(longest):
             raise InputError(
-                f"the run of rows {rows.start} to {rows.stop - 1} has {rows.stop - rows.start} rows, fewer than the delay {longest}: "
+                f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, fewer than the delay {longest}: "
                 "leave the run out, join it to another, or use shorter delays"
             )
     n, p = X_tp.shape
@@ -60,7 +63,7 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
             kept = rows.stop - rows.start - abs(step)
             to, source = rows.start + max(step, 0), rows.start + max(-step, 0)
             copy[to : to + kept] = X_tp[source : source + kept]
-    return out
+    return export(out, library_of(X))
 
 
 def _check_delays(delays: Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from fastencode.arrays import export, library_of
 from fastencode.errors import InputError
 from fastencode.kernels.hrf import hrf_columns
 from fastencode.timing.times import check_finite, check_times, float_array
@@ -45,7 +46,7 @@ class _Response:
             (-1.0 / self.ratio, self.undershoot_delay / self.undershoot_dispersion, self.undershoot_dispersion),
         )
 
-    def density(self, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    def density(self, t: Floats) -> Floats:
         lag = np.maximum(t - self.shift, 0.0)
         total = np.zeros_like(lag)
         for amplitude, shape, scale in self.gammas():
@@ -82,8 +83,8 @@ def hrf_kernel(
 ) -> NDArray[np.float64]:
     """A haemodynamic response sampled every ``dt`` seconds from 0 to ``duration``.
 
-    ``h(t) = gamma(t; peak_delay / peak_dispersion, scale peak_dispersion) - gamma(t; undershoot_delay / undershoot_dispersion, scale
-    undershoot_dispersion) / ratio``, divided by its sum.
+    The density of a gamma distribution with mean ``peak_delay`` and scale ``peak_dispersion``, minus one with mean
+    ``undershoot_delay`` and scale ``undershoot_dispersion`` divided by ``ratio``; the whole divided by its sum.
 
     Parameters
     ----------
@@ -99,8 +100,8 @@ def hrf_kernel(
     ratio : float
         Peak to undershoot; ``numpy.inf`` for no undershoot.
     derivative : {None, "time", "dispersion"}
-        Instead of h, ``(h - h') / derivative_step``, where h' is later by the step ("time") or has a peak dispersion larger by the step
-        ("dispersion"); h and h' sum to 1, their difference to 0.
+        Instead of h, ``(h - h') / derivative_step``, where h' is later by the step ("time") or has a peak dispersion larger by
+        the step ("dispersion"); h and h' sum to 1, their difference to 0.
     derivative_step : float
         Default: SPM's 1 s for its time derivative, nilearn's 0.1 s for Glover's, 0.01 s for dispersion in both.
 
@@ -116,12 +117,13 @@ def hrf_kernel(
 
     References
     ----------
-    SPM's spm_hrf and spm_get_bf. G. H. Glover (1999), "Deconvolution of impulse response in event-related BOLD fMRI", NeuroImage 9.
+    SPM's spm_hrf and spm_get_bf.
+    G. H. Glover (1999), "Deconvolution of impulse response in event-related BOLD fMRI", NeuroImage 9, 416-429.
     """
     response = _choose(model, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio)
     _check_positive(dt=dt, duration=duration)
     # The small term keeps 32 s at 0.1 s at 321 samples whatever the quotient rounds to.
-    t = np.arange(int(duration / dt + 1e-9) + 1) * dt
+    t = np.arange(int(duration / dt + 1e-9) + 1, dtype=np.float64) * dt
     kernel = np.zeros(len(t))
     for weight, part in _combination(model, response, derivative, derivative_step):
         sampled = part.density(t)
@@ -151,20 +153,21 @@ def hrf_convolve(
     ratio: float | None = None,
     derivative: Derivative | None = None,
     derivative_step: float | None = None,
-) -> Floats:
+) -> Any:
     """Convolve events, or a sampled feature, with a haemodynamic response and read the result at new times.
 
     Times are used as they are: nothing is rounded to a grid. With h in 1/s, zero outside [0, ``duration``] and of unit integral:
 
     * impulses (the default): ``y(t) = sum_i data_i h(t - times_i)``, in units of data per second;
-    * boxcars (``durations``): ``y(t) = sum_i data_i * integral of h(t - times_i - s) over 0 <= s <= durations_i``, in units of data: a
-      boxcar much longer than the response ends on a plateau of ``data_i``;
-    * sampled features (``dt``): ``y(t) = sum_i data_i h(t - times_i) dt``, the convolution integral as a sum over samples, in units of data.
+    * boxcars (``durations``): ``y(t) = sum_i data_i * integral of h(t - times_i - s) over 0 <= s <= durations_i``, in units of
+      data: a boxcar much longer than the response ends on a plateau of ``data_i``;
+    * sampled features (``dt``): ``y(t) = sum_i data_i h(t - times_i) dt``, the convolution integral as a sum over samples, in
+      units of data.
 
     Parameters
     ----------
     data : array_like, shape (n, ...)
-        Amplitude of each event, or feature values, one row for each time. Never written to.
+        Amplitude of each event, or feature values, one row for each time; NumPy, or torch on the CPU. Never written to.
     times : array_like, shape (n,)
         Onsets or sample times in seconds, in any order.
     new_times : array_like, shape (n_new,)
@@ -178,14 +181,14 @@ def hrf_convolve(
 
     Returns
     -------
-    ndarray, shape (n_new, ...)
+    ndarray (torch.Tensor for a tensor), shape (n_new, ...)
         The data's floating dtype (float64 for integers); sums are taken in float64.
 
     Raises
     ------
     InputError
-        If lengths disagree, a time, a duration or a value that is used is not finite, a duration is negative, both ``durations`` and ``dt``
-        are given, or a parameter of the response is out of range.
+        If lengths disagree, a time, a duration or a value that is used is not finite, a duration is negative, both ``durations``
+        and ``dt`` are given, or a parameter of the response is out of range.
     """
     array = float_array(data, "data")
     event_o, wanted = check_times(times, "times"), check_times(new_times, "new_times")
@@ -207,7 +210,7 @@ def hrf_convolve(
     out_nc[order] = sorted_nc
     if not np.isfinite(out_nc).all():
         check_finite(data_oc, "data")
-    return out_nc.reshape(len(wanted), *array.shape[1:])
+    return export(out_nc.reshape(len(wanted), *array.shape[1:]), library_of(data))
 
 
 def _check_positive(**values: float) -> None:
@@ -267,7 +270,9 @@ def _terms(model: str, response: _Response, derivative: str | None, step: float 
     for weight, part in _combination(model, response, derivative, step):
         total = part.integral(duration)
         if not total > 0:
-            raise InputError(f"the response's integral over duration={duration} s is {total:.3g}: use a longer duration or a larger ratio")
+            raise InputError(
+                f"the response's integral over duration={duration} s is {total:.3g}: use a longer duration or a larger ratio"
+            )
         rows += [(weight / total * amplitude, part.shift, shape, scale) for amplitude, shape, scale in part.gammas()]
     return np.array(rows)
 

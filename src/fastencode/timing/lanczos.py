@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import export, library_of
 from fastencode.errors import InputError
 from fastencode.kernels.lanczos import lanczos_columns
 from fastencode.timing.times import check_finite, check_times, float_array
@@ -30,16 +31,16 @@ def lanczos(
     cutoff_mult: float = 1.0,
     normalize: bool = False,
     rectify: bool = False,
-) -> Floats:
+) -> Any:
     """Resample rows of data to new times with a Lanczos-windowed sinc.
 
-    With the cutoff ``fc = cutoff_mult / mean(diff(new_times))`` and ``x = (new - old) * fc``, a row of the result is the sum of the
-    data rows weighted by ``lobes * sin(pi x) * sin(pi x / lobes) / (pi x)**2`` (1 at x = 0, 0 beyond ±lobes).
+    With the cutoff ``fc = cutoff_mult / mean(diff(new_times))`` and ``x = (new - old) * fc``, a row of the result is the sum of
+    the data rows weighted by ``lobes * sin(pi x) * sin(pi x / lobes) / (pi x)**2`` (1 at x = 0, 0 beyond ±lobes).
 
     Parameters
     ----------
     data : array_like, shape (n_old, ...)
-        One row for each old time; NumPy's float32 or float64 (other real types become float64). Never written to.
+        One row for each old time; float32 or float64 (integers become float64). NumPy, or torch on the CPU. Never written to.
     old_times : array_like, shape (n_old,)
         Seconds. Irregular, repeated and unordered times are all fine: the result is a sum over rows, whatever their order.
     new_times : array_like, shape (n_new,)
@@ -49,17 +50,17 @@ def lanczos(
     cutoff_mult : float
         Multiplies the cutoff; below 1 smooths more.
     normalize : bool
-        Divide each row by the sum of its weights, which makes it a weighted mean: constant data stays constant. The published form
-        does not (the default): its values grow with the number of samples inside the window. Rows with no sample in their window, or whose
-        weights cancel to less than 1e-6 of their magnitude, are 0.
+        Divide each row by the sum of its weights, which makes it a weighted mean: constant data stays constant. The published
+        form does not (the default): its values grow with the number of samples inside the window. Rows with no sample in their
+        window, or whose weights cancel to less than 1e-6 of their magnitude, are 0.
     rectify : bool
         Resample the negative and the positive part of the data separately: [negative part, positive part] along the last axis.
 
     Returns
     -------
-    ndarray, shape (n_new, ...)
-        The data's floating dtype; sums are taken in float64. With ``rectify`` the last axis is twice as long ((n_new, 2) for 1-D data).
-        Rows that no sample reaches are 0.
+    ndarray (torch.Tensor for a tensor), shape (n_new, ...)
+        The data's floating dtype; sums are taken in float64. With ``rectify`` the last axis is twice as long ((n_new, 2) for 1-D
+        data). Rows that no sample reaches are 0.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def lanczos(
     last_axis = array.shape[-1] if array.ndim > 1 else 1
     shape = (len(new_n), *array.shape[1:-1], last_axis * 2) if rectify else (len(new_n), *array.shape[1:])
     if len(new_n) == 0:
-        return np.zeros(shape, array.dtype)
+        return export(np.zeros(shape, array.dtype), library_of(data))
     cutoff = cutoff_mult / _mean_step(new_n)
     data_oc = np.ascontiguousarray(array.reshape(len(array), int(np.prod(array.shape[1:]))))
     # [negative | positive] over all columns; the reshape below turns it into halves of the last axis.
@@ -89,9 +90,9 @@ def lanczos(
     if not np.isfinite(out_npc).all():
         check_finite(data_oc, "data")
     if not rectify:
-        return out_npc.reshape(shape)
+        return export(out_npc.reshape(shape), library_of(data))
     parts = out_npc.reshape(len(new_n), 2, *array.shape[1:-1], last_axis)
-    return np.ascontiguousarray(np.moveaxis(parts, 1, -2)).reshape(shape)
+    return export(np.ascontiguousarray(np.moveaxis(parts, 1, -2)).reshape(shape), library_of(data))
 
 
 def _mean_step(new_n: NDArray[np.float64]) -> float:
@@ -100,7 +101,9 @@ def _mean_step(new_n: NDArray[np.float64]) -> float:
         raise InputError("new_times has one entry: the cutoff follows from the step between new times, so give at least two")
     if (steps < 0).any():
         row = int(np.argmax(steps < 0))
-        raise InputError(f"new_times descends from {new_n[row]} to {new_n[row + 1]} at index {row + 1}: sort it, and resample run by run")
+        raise InputError(
+            f"new_times descends from {new_n[row]} to {new_n[row + 1]} at index {row + 1}: sort it, and resample run by run"
+        )
     step = float((new_n[-1] - new_n[0]) / len(steps))
     if step <= 0:
         raise InputError(f"new_times are all {new_n[0]}: the cutoff follows from the step between them, which is 0")

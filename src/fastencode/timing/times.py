@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy, float_dtype
 from fastencode.errors import InputError
 
 __all__ = ["check_finite", "check_times", "float_array", "run_slices"]
@@ -26,12 +27,12 @@ def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
 
 
 def float_array(data: ArrayLike, name: str) -> Floats:
-    """``data`` as float32 or float64 without a copy where it is one of them already; integers and booleans become float64."""
-    array = np.asarray(data)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} has dtype {array.dtype}: give real numbers")
-    # newbyteorder: a big-endian memmap is a float64 to NumPy but not to a compiled loop.
-    return array.astype(np.float32 if array.dtype.newbyteorder("=") in (np.float32, np.float16) else np.float64, copy=False)
+    """``data`` as float32 or float64 without a copy where it is one of them already; integers and booleans become float64.
+
+    Byte order becomes the machine's: a big-endian map is a float64 to NumPy but not to a compiled loop.
+    """
+    array = as_numpy(data, name)
+    return array.astype(float_dtype(array.dtype), copy=False)
 
 
 def check_finite(data: Floats, name: str) -> None:
@@ -41,7 +42,9 @@ def check_finite(data: Floats, name: str) -> None:
     bad = np.argwhere(~np.isfinite(data))
     if bad.size:
         place = tuple(int(i) for i in bad[0])
-        raise InputError(f"{name}{list(place)} is {data[place]} ({len(bad)} such values in all): repair or leave out those rows or columns")
+        raise InputError(
+            f"{name}{list(place)} is {data[place]} ({len(bad)} such values in all): repair or leave out those rows or columns"
+        )
 
 
 def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
@@ -71,6 +74,8 @@ def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
     seen: set[Any] = set()
     for label, edge in zip(starts, edges[:-1], strict=True):
         if label in seen:
-            raise InputError(f"run {label!r} begins again at row {edge}: the rows of a run must stand together; sort them or relabel")
+            raise InputError(
+                f"run {label!r} begins again at row {edge}: the rows of a run must stand together; sort them or relabel"
+            )
         seen.add(label)
     return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]

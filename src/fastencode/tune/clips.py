@@ -76,11 +76,13 @@ def write_frames(
     batch : int
         Clips at a time.
     """
-    with progress(desc="CNN, once", unit="clip", enabled=show_progress) as bar, torch.inference_mode():
+    n_clips = {name: int(len(audio) / encoder.sample_rate / tr + 1e-6) for name, audio in runs.items()}
+    for name, count in n_clips.items():
+        if not count:
+            raise InputError(f"run {name!r} has {len(runs[name]) / encoder.sample_rate:.2f} s of audio, less than one TR of {tr:g} s")
+    with progress(total=sum(n_clips.values()), desc="CNN, once", unit="clip", enabled=show_progress) as bar, torch.inference_mode():
         for name, audio in runs.items():
-            ends = tr * np.arange(1, int(len(audio) / encoder.sample_rate / tr + 1e-6) + 1)
-            if not len(ends):
-                raise InputError(f"run {name!r} has {len(audio) / encoder.sample_rate:.2f} s of audio, less than one TR of {tr:g} s")
+            ends = tr * np.arange(1, n_clips[name] + 1)
             parts = []
             for start in range(0, len(ends), batch):
                 clips = cut_clips(

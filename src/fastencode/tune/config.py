@@ -1,4 +1,4 @@
-"""Settings of brain-tuning."""
+"""Settings of brain-tuning, and of making the small model. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fastencode.errors import InputError
 
-__all__ = ["TuneConfig"]
+__all__ = ["PretrainConfig", "TuneConfig"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +41,41 @@ class TuneConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if self.weight_decay < 0:
             raise InputError(f"weight_decay must not be negative, got {self.weight_decay}")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the small model is made.
+
+    Attributes
+    ----------
+    minutes : float
+        Minutes of synthetic speech to learn from; a twelfth more is held out for the reported accuracy.
+    steps, batch, clip_seconds : int, int, float
+        Optimiser steps, clips in a batch and seconds in a clip.
+    clusters : int
+        Number of k-means classes of MFCC + Δ.
+    learning_rate : float
+        AdamW's peak, after 8 % of the steps; it then falls linearly to 0.
+    mask_share, mask_frames : float, int
+        Share of the frames under a mask, and frames in one span.
+    seed : int
+        Seeds the stories, the clusters, the weights, the clips and the masks.
+    """
+
+    minutes: float = 60.0
+    steps: int = 2000
+    batch: int = 8
+    clip_seconds: float = 10.0
+    clusters: int = 100
+    learning_rate: float = 1e-3
+    mask_share: float = 0.5
+    mask_frames: int = 8
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "steps", "batch", "clusters", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.mask_share < 1:
+            raise InputError(f"mask_share must lie between 0 and 1, got {self.mask_share}")

@@ -19,12 +19,12 @@ from torch import nn
 
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import VOICES, tell
-from fastencode.errors import InputError
 from fastencode.progress import progress
 from fastencode.speech.acoustics import mfcc
 from fastencode.speech.audio import resample
+from fastencode.tune.config import PretrainConfig
 
-__all__ = ["PretrainConfig", "pretrain"]
+__all__ = ["pretrain"]
 
 _RATE = 16000
 _STRIDE, _FIELD = 640, 800  # samples between frames and under one frame: 25 frames a second
@@ -48,44 +48,6 @@ _ARCHITECTURE = {
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    """How the small model is made.
-
-    Attributes
-    ----------
-    minutes : float
-        Minutes of synthetic speech to learn from; a twelfth more is held out for the reported accuracy.
-    steps, batch, clip_seconds : int, int, float
-        Optimiser steps, clips in a batch and seconds in a clip.
-    clusters : int
-        Number of k-means classes of MFCC + Δ.
-    learning_rate : float
-        AdamW's peak, after 8 % of the steps; it then falls linearly to 0.
-    mask_share, mask_frames : float, int
-        Share of the frames under a mask, and frames in one span.
-    seed : int
-        Seeds the stories, the clusters, the weights, the clips and the masks.
-    """
-
-    minutes: float = 60.0
-    steps: int = 2000
-    batch: int = 8
-    clip_seconds: float = 10.0
-    clusters: int = 100
-    learning_rate: float = 1e-3
-    mask_share: float = 0.5
-    mask_frames: int = 8
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("minutes", "steps", "batch", "clusters", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.mask_share < 1:
-            raise InputError(f"mask_share must lie between 0 and 1, got {self.mask_share}")
-
-
-@dataclass(frozen=True)
 class _Corpus:
     """Stories as 16 kHz audio, with the cluster of every frame."""
 
@@ -93,24 +55,17 @@ class _Corpus:
     labels: list[np.ndarray]
 
 
-def pretrain(config: PretrainConfig, out: Path, *, show_progress: bool = True) -> Path:
+def pretrain(config: PretrainConfig, folder: Path, *, show_progress: bool = True) -> None:
     """Make the small model from nothing and save it as a Hugging Face folder with a model card.
 
     Parameters
     ----------
     config : PretrainConfig
-    out : path
-        Folder to write: ``config.json``, ``preprocessor_config.json``, ``model.safetensors``, ``README.md``. It must not exist.
+    folder : Path
+        An existing folder; gets ``config.json``, ``preprocessor_config.json``, ``model.safetensors`` and ``README.md``. The weights
+        depend on the seed, the machine and the number of threads.
     show_progress : bool
-
-    Returns
-    -------
-    Path
-        ``out``. The weights depend on the seed, the machine and the number of threads.
     """
-    out = Path(out)
-    if out.exists():
-        raise InputError(f"{out} exists already: choose another folder or remove it")
     start = time.perf_counter()
     train, held_out = _corpora(config, show_progress)
     torch.manual_seed(config.seed)
@@ -124,8 +79,7 @@ def pretrain(config: PretrainConfig, out: Path, *, show_progress: bool = True) -
         "final_loss": round(float(np.mean(history[-50:])), 3),
         "held_out_masked_accuracy": round(accuracy, 3),
     }
-    _save(network.encoder, config, facts, out)
-    return out
+    _save(network.encoder, config, facts, folder)
 
 
 class _Network(nn.Module):
@@ -231,17 +185,15 @@ def _accuracy(network: _Network, corpus: _Corpus, config: PretrainConfig, n_batc
     return hits / total
 
 
-def _save(encoder: Any, config: PretrainConfig, facts: dict[str, Any], out: Path) -> None:
+def _save(encoder: Any, config: PretrainConfig, facts: dict[str, Any], folder: Path) -> None:
     from transformers import Wav2Vec2FeatureExtractor
 
-    partial = out.with_name(out.name + ".partial")
     encoder.config.mask_time_prob = 0.0
     encoder.config.apply_spec_augment = False
-    encoder.save_pretrained(partial)
-    Wav2Vec2FeatureExtractor(sampling_rate=_RATE, do_normalize=True, return_attention_mask=False).save_pretrained(partial)
-    digest = hashlib.sha256((partial / "model.safetensors").read_bytes()).hexdigest()
-    (partial / "README.md").write_text(_card(config, facts, digest), encoding="utf-8")
-    partial.rename(out)
+    encoder.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=_RATE, do_normalize=True, return_attention_mask=False).save_pretrained(folder)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "README.md").write_text(_card(config, facts, digest), encoding="utf-8")
 
 
 def _card(config: PretrainConfig, facts: dict[str, Any], digest: str) -> str:

@@ -1,0 +1,120 @@
+"""``fastencode-tune alice``: the encoding half and a brain-tuning run on real fMRI (Brennan et al. 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fastencode.cli.experiment import Material, Outcome, Run, before_and_after, contrast
+from fastencode.cli.output import publish, sha256
+from fastencode.cli.settings import AliceConfig
+from fastencode.cli.stages import Job, Stages, say
+from fastencode.data.brennan import Alice
+from fastencode.data.espeak import SAMPLE_RATE
+from fastencode.data.tales import speak_at
+from fastencode.speech.audio import read_audio, write_audio
+from fastencode.speech.layers import SMALL_MODEL
+from fastencode.study.verdicts import Verdict
+from fastencode.study.word_rate import WordRateStudy, word_rate_study
+from fastencode.timing.clean import detrend_polynomial, zscore
+
+__all__ = ["run"]
+
+_GROUP = "mean listener"
+_SOUND = "chapter"
+_TAIL = 2.0  # seconds of sound after the last scan began: its TR
+
+
+def run(config: AliceConfig) -> Path:
+    """Run both halves and return the path of the page."""
+    alice = Alice(config.data)
+    stages = Stages(config.out)
+    encoding = word_rate_study(alice)
+    say(_encoding_table(encoding))
+    digests = {path.name: sha256(path) for path in sorted(config.data.glob("*")) if path.is_file()}
+    speech = stages.run(Job("speech", {"data": digests}, (), _speak_chapter, (config.data,)))
+    material = _material(alice, speech, config)
+    outcome = before_and_after(
+        stages, material, source="speech", model=config.model or SMALL_MODEL, tune=config.tune, alignment=config.align, jobs=config.jobs
+    )
+    return publish(
+        stages,
+        outcome,
+        title="Brain-tuning on real brains: a chapter of Alice in Wonderland",
+        lead=_lead(alice, config, encoding),
+        verdicts=_verdicts(outcome),
+        config=config,
+        command="fastencode-tune alice",
+        facts={"encoding half": _encoding_table(encoding)},
+    )
+
+
+def _speak_chapter(folder: Path, data: Path) -> None:
+    """The stage that speaks the chapter's words at their real times."""
+    alice = Alice(data)
+    seconds = float(alice.scan_times[-1]) + _TAIL
+    write_audio(folder / f"{_SOUND}.wav", speak_at(alice.words, seconds), SAMPLE_RATE)
+
+
+def _material(alice: Alice, speech: Path, config: AliceConfig) -> Material:
+    """The mean listener's regions, cut into three contiguous parts of the chapter; each region is one voxel."""
+    mean = np.mean([zscore(detrend_polynomial(alice.timecourses(name), 3)) for name in alice.listeners], axis=0)
+    ends = alice.scan_times[alice.discarded :] + alice.tr
+    cuts = np.cumsum([len(ends) - config.test_rows - config.validation_rows, config.validation_rows])
+    parts = dict(zip(("train", "validation", "test"), np.split(np.arange(len(ends)), cuts), strict=True))
+    return Material(
+        tr=alice.tr,
+        sounds={_SOUND: read_audio(speech / f"{_SOUND}.wav")},
+        runs={name: Run(_SOUND, ends[rows]) for name, rows in parts.items()},
+        train=("train",),
+        validation="validation",
+        test="test",
+        responses={_GROUP: {name: mean[rows].astype(np.float32) for name, rows in parts.items()}},
+        ceilings={},
+        regions={_GROUP: {name: np.array([i]) for i, name in enumerate(alice.regions)}},
+        tuned_on={_GROUP: np.arange(len(alice.regions))},
+    )
+
+
+def _verdicts(outcome: Outcome) -> list[Verdict]:
+    half = max(1, (outcome.n_layers - 1) // 2)
+    late = range(outcome.n_layers - half, outcome.n_layers)
+    regions = tuple(outcome.draws[_GROUP].regions)
+    name = f"layers {late[0]} to {late[-1]}"
+    rise = contrast(outcome, regions, late, {"tuned": 1, "pretrained": -1})
+    control = contrast(outcome, regions, late, {"control": 1, "pretrained": -1})
+    above = contrast(outcome, regions, late, {"tuned": 1, "control": -1})
+    lies_above, not_above = "the interval lies above 0", "the interval does not lie above 0"
+    return [
+        Verdict(f"Late layers ({name}) rise, mean of all regions", *rise, lies_above, rise[1] > 0, "Δr, tuned − pretrained"),
+        Verdict("The control's late layers do not rise", *control, not_above, control[1] <= 0, "Δr, control − pretrained"),
+        Verdict("Late layers rise above the control's", *above, lies_above, above[1] > 0, "Δr, tuned − control"),
+    ]
+
+
+def _encoding_table(study: WordRateStudy) -> str:
+    """The encoding half on the terminal: one line a measure, one column a region."""
+    lines = [f"{study.n_words} words, {len(study.listeners)} listeners; left out: {', '.join(study.left_out) or 'nobody'}"]
+    lines += [f"{name:<42}{r:9.4f}" for name, r in ((f"word rate against the authors', {k}", v) for k, v in study.predictor_correlation.items())]
+    lines.append(f"{'':<42}" + "".join(f"{region:>9}" for region in study.regions))
+    for name, values in (
+        ("word-rate weight", study.weight),
+        ("its t over listeners", study.t),
+        ("group mean against word rate, r", study.group_correlation),
+        ("one listener against the others, r", study.leave_one_out),
+        (f"ridge on words, last {study.ridge.n_test} scans, r", study.ridge.correlation),
+    ):
+        lines.append(f"{name:<42}" + "".join(f"{value:9.4f}" for value in values))
+    return "\n".join(lines)
+
+
+def _lead(alice: Alice, config: AliceConfig, study: WordRateStudy) -> str:
+    return (
+        f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because the file is "
+        f"not data: {', '.join(study.left_out) or 'nobody'}. The recording is not part of the data set: the chapter's {study.n_words} words "
+        "are spoken by a synthesiser at their real times, so prosody and the speaker's voice are missing. A small wav2vec2 is tuned on the "
+        f"first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses with their blocks out of "
+        f"place, and ridge regression scores every layer on the last {config.test_rows} scans. One chapter is little data: read the "
+        "intervals, not the points."
+    )

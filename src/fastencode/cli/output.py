@@ -1,0 +1,87 @@
+"""What every subcommand leaves behind: tables, figures, the page, the settings that repeat it, and a summary on the terminal."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastencode.cli.experiment import Outcome
+from fastencode.cli.stages import Stages, say
+from fastencode.study.report import scores_table, write_report
+from fastencode.study.verdicts import Verdict, verdict_table
+
+__all__ = ["publish", "sha256"]
+
+_VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
+
+
+def publish(
+    stages: Stages,
+    outcome: Outcome,
+    *,
+    title: str,
+    lead: str,
+    verdicts: Sequence[Verdict],
+    config: Any,
+    command: str,
+    facts: dict[str, str] | None = None,
+) -> Path:
+    """Write everything into the output folder, print the summary, and return the path of the page."""
+    import pandas
+    import yaml
+
+    settings = _plain(asdict(config))
+    path = stages.root / "config.yaml"
+    text = f"# Everything needed to repeat this: {command} --config config.yaml\n" + yaml.safe_dump(settings, sort_keys=False)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    scores = pandas.DataFrame(outcome.scores)
+    page = write_report(
+        stages.root,
+        title=title,
+        lead=lead,
+        scores=scores,
+        training=pandas.DataFrame(outcome.training),
+        verdicts=list(verdicts),
+        settings=settings,
+        facts={**_facts(stages), **(facts or {})},
+        command=f"{command} --config config.yaml",
+    )
+    say("\n" + scores_table(scores))
+    say("\n" + verdict_table(list(verdicts)))
+    say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
+    return page
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _facts(stages: Stages) -> dict[str, str]:
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024
+    facts = {name: version(name) for name in _VERSIONS}
+    facts["Python"] = platform.python_version()
+    facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    facts["peak memory"] = f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
+    facts["seconds per stage"] = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.seconds.items())
+    return facts
+
+
+def _plain(value: Any) -> Any:
+    """Settings as YAML and JSON write them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

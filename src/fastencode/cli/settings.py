@@ -1,0 +1,111 @@
+"""The settings of every subcommand: what ``--help`` shows and ``config.yaml`` repeats. Imports nothing slow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fastencode.data.demo import WorldConfig
+from fastencode.errors import InputError
+from fastencode.study.alignment import AlignConfig
+from fastencode.tune.config import PretrainConfig, TuneConfig
+
+__all__ = ["AliceConfig", "DemoConfig"]
+
+FAST_MINUTES, FAST_EPOCHS = 8.0, 2
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Make a world, tune a small speech model on its simulated brains, and see which layers then predict which region.
+
+    Attributes
+    ----------
+    out : Path
+        Output folder. Finished stages in it are reused.
+    fast : bool
+        Show the whole way in two minutes: less speech, fewer epochs. The effects are then small.
+    minutes : float, optional
+        Minutes of training stories; sets ``world.minutes``.
+    seed : int, optional
+        Sets the seed of every part.
+    model : str, optional
+        Folder or hub name of a wav2vec2 or HuBERT model to use instead of the one that ships with the package.
+    pretrain : bool
+        Make the small model again from nothing first (about half an hour), and use it.
+    jobs : int
+        Processes that tune and read models at the same time, each with one thread.
+    ceiling : float
+        Voxels are tuned on where the noise ceiling estimated from the test story's repeats is above this.
+    """
+
+    out: Path = Path("demo-output")
+    fast: bool = False
+    minutes: float | None = None
+    seed: int | None = None
+    model: str | None = None
+    pretrain: bool = False
+    jobs: int = 2
+    ceiling: float = 0.4
+    world: WorldConfig = field(default_factory=WorldConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    pretraining: PretrainConfig = field(default_factory=PretrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise InputError(f"jobs must be at least 1, got {self.jobs}")
+        if self.pretrain and self.model:
+            raise InputError("pretrain makes the small model, model names another: choose one")
+
+    def resolved(self) -> DemoConfig:
+        """The same settings with the shorthands (fast, minutes, seed) written into the parts: what a config file repeats."""
+        world, tune, alignment, pretraining = self.world, self.tune, self.align, self.pretraining
+        if self.fast:
+            world = replace(world, minutes=FAST_MINUTES)
+            tune = replace(tune, epochs=FAST_EPOCHS)
+        if self.minutes is not None:
+            world = replace(world, minutes=self.minutes, story_minutes=min(world.story_minutes, self.minutes))
+        if self.seed is not None:
+            world, tune, alignment = (replace(part, seed=self.seed) for part in (world, tune, alignment))
+            pretraining = replace(pretraining, seed=self.seed)
+        return replace(
+            self, fast=False, minutes=None, seed=None, world=world, tune=tune, align=alignment, pretraining=pretraining
+        )
+
+
+@dataclass(frozen=True)
+class AliceConfig:
+    """Real brains: 27 people listening to a chapter of Alice in Wonderland (Brennan et al. 2016), encoded and tuned on.
+
+    The encoding half repeats the published word-rate numbers. The recording is not part of the data set, so for the tuning half the
+    chapter's words are spoken by a synthesiser at their real times; the model is tuned on the first part of the chapter and scored on
+    the last.
+
+    Attributes
+    ----------
+    data : Path
+        Folder of the data set.
+    out : Path
+        Output folder. Finished stages in it are reused.
+    model : str, optional
+        Folder or hub name of a wav2vec2 or HuBERT model to use instead of the one that ships with the package.
+    jobs : int
+        Processes that tune and read models at the same time, each with one thread.
+    test_rows, validation_rows : int
+        Scans at the end of the chapter to score on, and scans before them to watch while tuning.
+    """
+
+    data: Path
+    out: Path = Path("alice-output")
+    model: str | None = None
+    jobs: int = 2
+    test_rows: int = 100
+    validation_rows: int = 40
+    tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=8))
+    align: AlignConfig = field(default_factory=AlignConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "test_rows", "validation_rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

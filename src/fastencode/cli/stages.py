@@ -1,0 +1,193 @@
+"""Stages of a long command: each makes one folder, whole or not at all, and is not made again while its settings stand.
+
+A stage writes into ``<name>.partial``; only when it is finished is the folder renamed and signed with a digest of its settings, of
+the digests of the stages it read, and of the package's version. Whatever stops the command, a second run goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import fastencode
+from fastencode import progress
+from fastencode.errors import InputError
+
+__all__ = ["Job", "Stages", "say"]
+
+_SIGNATURE = "stage.json"
+_PARTIAL = ".partial"
+
+
+def say(message: str) -> None:
+    """One line on the terminal, above the progress bars."""
+    tqdm.write(message)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage to make: ``make(folder, *arguments)``, a function of a module, so that another process can run it.
+
+    Attributes
+    ----------
+    name : str
+        Folder of the stage, relative to the output folder; may hold slashes.
+    settings : mapping
+        All that decides the result; JSON types and dataclasses.
+    reads : tuple of str
+        Names of the stages whose folders it reads.
+    make : callable
+    arguments : tuple
+        What `make` gets after its folder.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    reads: tuple[str, ...]
+    make: Callable[..., None]
+    arguments: tuple[Any, ...] = ()
+
+
+class Stages:
+    """The stages under one output folder.
+
+    Parameters
+    ----------
+    root : path
+        Made if it does not exist. A folder that holds anything but stages of this command is refused.
+
+    Raises
+    ------
+    InputError
+        If `root` is a file, or a folder of somebody else's.
+    """
+
+    _MARK = ".fastencode"
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root} is a file: choose another output folder")
+        mark = self.root / self._MARK
+        if self.root.is_dir() and any(self.root.iterdir()) and not mark.exists():
+            raise InputError(f"{self.root} holds other files: choose an empty or new output folder, or one of an earlier run")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            mark.write_text("output of fastencode-tune; finished stages are reused\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.root} cannot be written ({error.strerror}): choose another output folder") from error
+        self.seconds: dict[str, float] = {}
+        self._sweep()
+
+    def path(self, name: str) -> Path:
+        """The folder of a finished stage."""
+        return self.root / name
+
+    def run(self, job: Job) -> Path:
+        """Make one stage in this process, unless it is finished already."""
+        return self.run_all([job], workers=1)[job.name]
+
+    def run_all(self, jobs: Sequence[Job], *, workers: int) -> dict[str, Path]:
+        """Make several stages that do not read each other, ``workers`` at a time, each in a process of one thread.
+
+        With one worker, everything happens in this process.
+        """
+        missing = []
+        for job in jobs:
+            digest = self._digest(job)
+            if _signed(self.path(job.name)).get("digest") == digest:
+                self.seconds[job.name] = _signed(self.path(job.name))["seconds"]
+                say(f"{job.name}: finished before, reused")
+            else:
+                missing.append((job, digest))
+        try:
+            if workers == 1 or len(missing) < 2:
+                for job, digest in missing:
+                    self._finished(job.name, _make(self.root, job, digest))
+            else:
+                self._in_processes(missing, min(workers, len(missing)))
+        except BaseException:
+            self._sweep()
+            raise
+        return {job.name: self.path(job.name) for job in jobs}
+
+    def _in_processes(self, missing: list[tuple[Job, str]], workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        slots = context.Queue()
+        for slot in range(workers):
+            slots.put(slot)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(tqdm.get_lock(), slots)) as pool:
+            try:
+                futures = {pool.submit(_make, self.root, job, digest): job.name for job, digest in missing}
+                for future in as_completed(futures):
+                    self._finished(futures[future], future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
+
+    def _finished(self, name: str, seconds: float) -> None:
+        self.seconds[name] = seconds
+        say(f"{name}: {seconds:.1f} s")
+
+    def _digest(self, job: Job) -> str:
+        upstream = {name: _signed(self.path(name)).get("digest") for name in job.reads}
+        if None in upstream.values():
+            raise InputError(f"stage {job.name} reads {[n for n, d in upstream.items() if d is None]}, which is not finished")
+        text = json.dumps([job.name, job.settings, upstream, fastencode.__version__], sort_keys=True, default=_plain)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted run left."""
+        for folder in list(self.root.rglob(f"*{_PARTIAL}")):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(root: Path, job: Job, digest: str) -> float:
+    start = time.perf_counter()
+    target = root / job.name
+    partial = target.with_name(target.name + _PARTIAL)
+    partial.mkdir(parents=True)
+    job.make(partial, *job.arguments)
+    seconds = time.perf_counter() - start
+    (partial / _SIGNATURE).write_text(json.dumps({"digest": digest, "seconds": seconds}) + "\n", encoding="utf-8")
+    if target.exists():  # made with other settings
+        shutil.rmtree(target)
+    os.replace(partial, target)
+    return seconds
+
+
+def _signed(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / _SIGNATURE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a stage's settings hold a {type(value).__name__}")
+
+
+def _start_worker(lock: Any, slots: Any) -> None:
+    """A worker computes with one thread: two such processes do more on two cores than one process with two threads."""
+    import torch
+
+    tqdm.set_lock(lock)
+    progress.row = slots.get()
+    torch.set_num_threads(1)

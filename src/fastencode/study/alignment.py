@@ -1,0 +1,147 @@
+"""How well each layer of a model predicts each brain: layers × participants × regions.
+
+Features reach the scans in three steps, each within one run: Lanczos resampling to scan times, z-scores, delays. Then one ridge plan for
+each layer serves every participant, because it depends on the features only.
+
+Axis letters: l layer, t scan row, d feature, v voxel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastencode.errors import InputError
+from fastencode.progress import progress
+from fastencode.solve.plan import plan_ridge
+from fastencode.timing.clean import zscore
+from fastencode.timing.delays import delay
+from fastencode.timing.lanczos import lanczos
+
+__all__ = ["AlignConfig", "LayerFit", "align", "to_scans"]
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """How features are related to responses.
+
+    Attributes
+    ----------
+    delays : tuple of int
+        FIR delays in TRs.
+    alphas : tuple of float
+        Ridge penalties (weight on ‖b‖²), chosen per voxel.
+    folds : int
+        Cross-validation folds of whole runs; of contiguous blocks where there is one run only.
+    lobes : int
+        Lobes of the Lanczos kernel; its cutoff is half the scan rate.
+    bootstraps, block : int
+        Draws of the block bootstrap over the test rows, and rows in a block.
+    seed : int
+        Seeds the bootstrap.
+    """
+
+    delays: tuple[int, ...] = (1, 2, 3, 4)
+    alphas: tuple[float, ...] = tuple(float(a) for a in np.logspace(0, 6, 13))
+    folds: int = 4
+    lobes: int = 3
+    bootstraps: int = 1000
+    block: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("folds", "lobes", "bootstraps", "block"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.delays or not self.alphas:
+            raise InputError("give at least one delay and one alpha")
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """One layer's ridge for one participant: test predictions (t, v), chosen penalties (v,), at_edge (v,) of −1, 0, +1."""
+
+    layer: int
+    participant: str
+    predicted: np.ndarray
+    alpha: np.ndarray
+    at_edge: np.ndarray
+
+
+def to_scans(hidden_ltd: np.ndarray, times: np.ndarray, scan_times: np.ndarray, *, lobes: int = 3) -> np.ndarray:
+    """Resample every layer of one run to scan times.
+
+    Parameters
+    ----------
+    hidden_ltd : ndarray, shape (layers, n, d), float32
+        Frames in order of time.
+    times : ndarray, shape (n,)
+        Their times in s.
+    scan_times : ndarray, shape (rows,)
+        In s, in the same clock.
+
+    Returns
+    -------
+    ndarray, shape (layers, rows, d), float32
+    """
+    n_layers, n, width = hidden_ltd.shape
+    columns = np.ascontiguousarray(np.moveaxis(hidden_ltd, 0, 1).reshape(n, n_layers * width))
+    rows = lanczos(columns, times, scan_times, lobes=lobes)
+    return np.moveaxis(rows.reshape(len(scan_times), n_layers, width), 1, 0).astype(np.float32)
+
+
+def align(
+    features: Mapping[str, np.ndarray],
+    responses: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    fit_runs: Sequence[str],
+    test_run: str,
+    config: AlignConfig,
+    desc: str = "ridge",
+    show_progress: bool = True,
+) -> Iterator[LayerFit]:
+    """Fit every layer on the fit runs and predict the test run.
+
+    Parameters
+    ----------
+    features : run → ndarray, shape (layers, rows, d)
+        At scan times.
+    responses : participant → run → ndarray, shape (rows, v)
+        Z-scored per run here; constant voxels become 0.
+    fit_runs, test_run : run names
+        The test run is never seen while fitting.
+    config : AlignConfig
+
+    Yields
+    ------
+    LayerFit
+        For every layer, participant by participant.
+
+    Raises
+    ------
+    InputError
+        If the test run is among the fit runs, or rows of features and responses differ.
+    """
+    if test_run in fit_runs:
+        raise InputError(f"the test run {test_run!r} is among the fit runs: a score on it would mean nothing")
+    for participant, runs in responses.items():
+        for run in (*fit_runs, test_run):
+            if runs[run].shape[0] != features[run].shape[1]:
+                raise InputError(f"{participant}, {run}: {runs[run].shape[0]} response rows but {features[run].shape[1]} feature rows")
+    labels = np.repeat(np.arange(len(fit_runs)), [features[run].shape[1] for run in fit_runs])
+    targets = {p: zscore(np.concatenate([runs[run] for run in fit_runs]), runs=labels) for p, runs in responses.items()}
+    n_layers = features[test_run].shape[0]
+    for layer in progress(range(n_layers), desc=desc, unit="layer", enabled=show_progress):
+        X = _design(np.concatenate([features[run][layer] for run in fit_runs]), labels, config)
+        X_test = _design(features[test_run][layer], np.zeros(features[test_run].shape[1], int), config)
+        several = len(fit_runs) >= 2
+        plan = plan_ridge(X, alphas=config.alphas, cv=min(config.folds, len(fit_runs)) if several else config.folds, runs=labels if several else None)
+        for participant, Y in targets.items():
+            fit = plan.fit(Y, scoring="pearson")
+            yield LayerFit(layer, participant, fit.predict(X_test), fit.alpha, fit.at_edge)
+
+
+def _design(features_td: np.ndarray, labels: np.ndarray, config: AlignConfig) -> np.ndarray:
+    return delay(zscore(features_td, runs=labels), config.delays, runs=labels)

@@ -1,0 +1,84 @@
+"""The noise ceiling against the published formula and against worlds whose ceiling is known."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+import fastencode
+import reference_timing as reference
+from fastencode.errors import FastencodeWarning, InputError
+from fastencode.study import ceilings
+
+
+def world(n_repeats: int, n: int, n_voxels: int, signal: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.sqrt(signal) * rng.standard_normal((1, n, n_voxels)) + rng.standard_normal((n_repeats, n, n_voxels))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (2, 17, 5), (5, 31, 7), (10, 101, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_equals_the_published_formula(shape, dtype):
+    repeats = world(*shape, signal=0.3).astype(dtype) * 10.0 ** np.arange(-3, shape[2] - 3)
+    ours = fastencode.noise_ceiling(repeats)
+    np.testing.assert_allclose(ours, reference.noise_ceiling(repeats), atol=1e-9)
+    repeats[0, 0, 0] += repeats[0, :, 0].std()
+    assert np.abs(fastencode.noise_ceiling(repeats)[0] - ours[0]) > 1e-6 or ours[0] == 0
+
+
+@pytest.mark.parametrize(("n_repeats", "signal"), [(2, 1.0), (5, 0.5), (10, 0.1)])
+def test_is_the_correlation_of_the_true_signal_with_the_mean_response(n_repeats, signal):
+    rng = np.random.default_rng(1)
+    truth = np.sqrt(signal) * rng.standard_normal((5_000, 20))
+    repeats = truth + rng.standard_normal((n_repeats, *truth.shape))
+    reached = [reference.pearson(truth[:, v], repeats.mean(axis=0)[:, v]) for v in range(20)]
+    np.testing.assert_allclose(fastencode.noise_ceiling(repeats), reached, atol=0.04)
+    np.testing.assert_allclose(np.mean(reached), np.sqrt(signal / (signal + 1 / n_repeats)), atol=0.01)
+
+
+def test_noise_constants_and_identical_repeats():
+    ours = fastencode.noise_ceiling(world(5, 101, 400, signal=0.0))
+    assert 0.35 < (ours == 0).mean() < 0.65  # SP is as often below 0 as above it
+    assert ((ours >= 0) & (ours <= 1)).all()
+    constant = np.full((3, 50, 4), [0.0, 1.0, 0.1, 1e8 + 0.1])
+    assert (fastencode.noise_ceiling(constant) == 0).all()
+    once = np.random.default_rng(0).standard_normal((50, 6)) + 1e6
+    np.testing.assert_allclose(fastencode.noise_ceiling(np.stack([once] * 4)), 1.0, atol=1e-9)
+
+
+def test_a_huge_mean_changes_nothing():
+    repeats = world(5, 101, 9, signal=0.5)
+    np.testing.assert_allclose(fastencode.noise_ceiling(repeats + 1e6), fastencode.noise_ceiling(repeats), atol=1e-7)
+
+
+def test_reads_data_sets_and_maps_in_blocks(tmp_path, monkeypatch):
+    repeats = world(4, 30, 23, signal=0.5).astype(np.float32)
+    expected = fastencode.noise_ceiling(repeats)
+    monkeypatch.setattr(ceilings, "VALUES_PER_BLOCK", 4 * 30 * 5)
+    np.save(tmp_path / "r.npy", repeats)
+    np.testing.assert_allclose(fastencode.noise_ceiling(np.load(tmp_path / "r.npy", mmap_mode="r")), expected, rtol=1e-12)
+    with h5py.File(tmp_path / "r.hf5", "w") as file:
+        stored = file.create_dataset("individual_repeats", data=repeats)
+        np.testing.assert_allclose(fastencode.noise_ceiling(stored), expected, rtol=1e-12)
+
+
+def test_voxels_with_nan_are_counted_and_zero():
+    repeats = world(4, 30, 6, signal=5.0)
+    expected = fastencode.noise_ceiling(repeats)
+    repeats[2, 11, 4] = np.nan
+    repeats[:, :, 1] = np.inf
+    with pytest.warns(FastencodeWarning, match="2 of 6 voxels"):
+        ours = fastencode.noise_ceiling(repeats)
+    np.testing.assert_array_equal(np.flatnonzero(ours == 0), [1, 4])
+    np.testing.assert_allclose(ours[[0, 2, 3, 5]], expected[[0, 2, 3, 5]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 4), (0, 30, 4), (3, 1, 4), (30, 4), (3, 30, 4, 1)])
+def test_bad_shapes_are_named(shape):
+    with pytest.raises(InputError, match="repeats has shape"):
+        fastencode.noise_ceiling(np.ones(shape))
+
+
+def test_no_voxels():
+    assert fastencode.noise_ceiling(np.ones((3, 30, 0))).shape == (0,)

@@ -1,0 +1,181 @@
+"""The haemodynamic response against SPM's own numbers, nilearn run live, and naive sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import fastencode
+import reference_timing as reference
+from fastencode.errors import InputError
+from fastencode.kernels.hrf import gamma_cdf, gamma_pdf
+
+hemodynamic = pytest.importorskip("nilearn.glm.first_level.hemodynamic_models", reason="nilearn is not installed")
+
+NILEARN = {"spm": {"ratio": 1 / 0.167}, "glover": {}}
+
+
+def test_equals_spms_kernels(shared_data):
+    case = np.load(shared_data / "hrf" / "spm_hrf.npz")
+    names = ("dt", "peak_delay", "undershoot_delay", "peak_dispersion", "undershoot_dispersion", "ratio")
+    for i, row in enumerate(case["params"]):
+        kernel = fastencode.hrf_kernel(**dict(zip(names, row, strict=True)))
+        np.testing.assert_allclose(kernel, case[f"kernel_{i}"], rtol=0, atol=1e-12)
+    assert np.abs(fastencode.hrf_kernel(dt=0.5, peak_delay=5.001) - case["kernel_0"]).max() > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "derivative"), [("hrf", None), ("time_derivative", "time"), ("dispersion_derivative", "dispersion")]
+)
+def test_equals_spms_basis_set(shared_data, name, derivative):
+    case = np.load(shared_data / "hrf" / "spm_bases.npz")
+    kernel = fastencode.hrf_kernel("spm", dt=float(case["dt"][0]), derivative=derivative)
+    np.testing.assert_allclose(kernel, case[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["spm", "glover"])
+def test_the_continuous_response_is_nilearns_on_nilearns_grid(model):
+    t_r, oversampling = 2.0, 20
+    dt = t_r / oversampling
+    theirs = getattr(hemodynamic, f"{model}_hrf")(t_r, oversampling)
+    # nilearn samples 0 to 32 s with one step less than that takes, and starts its densities one step late.
+    grid = np.linspace(0, 32, round(32 / dt)) - dt
+    ours = fastencode.hrf_convolve([1.0], [0.0], grid, model=model, **NILEARN[model])
+    np.testing.assert_allclose(ours / ours.sum(), theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["spm", "glover"])
+@pytest.mark.parametrize("derivative", [None, "time"])
+def test_regressors_approach_nilearns_as_its_grid_gets_finer(model, derivative):
+    rng = np.random.default_rng(0)
+    onsets, lengths, heights = np.sort(rng.uniform(0, 80, 25)), rng.uniform(0.5, 12, 25), rng.uniform(-1, 2, 25)
+    scans = np.arange(0, 120, 2.0)
+    name = f"{model} + derivative" if derivative else model
+    column = 1 if derivative else 0
+    ours = fastencode.hrf_convolve(
+        heights, onsets, scans, model=model, durations=lengths, derivative=derivative, derivative_step=0.1, **NILEARN[model]
+    )
+    errors = []
+    for oversampling in (50, 400):
+        theirs, _ = hemodynamic.compute_regressor((onsets, lengths, heights), name, scans, oversampling=oversampling)
+        # nilearn makes a derivative orthogonal to the main regressor: project ours in the same way.
+        main = fastencode.hrf_convolve(heights, onsets, scans, model=model, durations=lengths, **NILEARN[model])
+        wanted = ours - main * (main @ ours) / (main @ main) if derivative else ours
+        errors.append(np.abs(theirs[:, column] - wanted).max() / np.abs(wanted).max())
+    assert errors[1] < 5e-3
+    assert errors[1] < errors[0] / 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    times=arrays(np.float64, st.integers(0, 13), elements=st.floats(-40, 60)),
+    new=arrays(np.float64, st.integers(0, 11), elements=st.floats(-40, 99)),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    model=st.sampled_from(["spm", "glover"]),
+)
+def test_impulses_equal_a_naive_sum(times, new, dtype, model):
+    data = np.random.default_rng(len(times)).standard_normal((len(times), 3)).astype(dtype)
+    glover = {"undershoot": 12.0, "peak_dispersion": 0.9, "undershoot_dispersion": 0.9, "ratio": 1 / 0.48}
+    expected = reference.hrf_impulses(data, times, new, **(glover if model == "glover" else {}))
+    ours = fastencode.hrf_convolve(data, times, new, model=model)
+    assert ours.dtype == dtype and ours.shape == (len(new), 3)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6 if dtype == np.float32 else 1e-9)
+
+
+def test_units_integral_plateau_and_limits():
+    fine = np.linspace(0, 32, 32_001)
+    assert np.trapezoid(fastencode.hrf_convolve([1.0], [0.0], fine), fine) == pytest.approx(1.0, abs=1e-9)
+    assert (fastencode.hrf_convolve([1.0], [0.0], [-1e-9, 32.0 + 1e-9, 40.0]) == 0).all()
+    long = fastencode.hrf_convolve([2.5], [0.0], [-1.0, 0.0, 40.0, 100.0, 133.0], durations=[100.0])
+    np.testing.assert_allclose(long, [0, 0, 2.5, 2.5, 0], atol=1e-12)
+    # A boxcar is the integral of impulses over its length, and so a short one is its length times an impulse.
+    starts = np.arange(0, 3, 0.001) + 0.0005
+    summed = fastencode.hrf_convolve(np.full(3000, 0.001), starts, [4.0, 9.3, 20.0])
+    np.testing.assert_allclose(fastencode.hrf_convolve([1.0], [0.0], [4.0, 9.3, 20.0], durations=3.0), summed, atol=1e-7)
+    mixed = fastencode.hrf_convolve([1.0, 1.0], [0.0, 50.0], [5.0, 55.0], durations=[0.0, 3.0])
+    assert mixed[0] == fastencode.hrf_convolve([1.0], [0.0], [5.0])[0]
+
+
+def test_sampled_features_are_a_riemann_sum_at_their_own_rate():
+    t = np.arange(0, 60, 0.02)
+    feature = np.sin(t / 7)[:, None] * [1.0, -2.0]
+    scans = np.arange(0, 60, 2.0)
+    ours = fastencode.hrf_convolve(feature, t, scans, dt=0.02)
+    kernel = fastencode.hrf_kernel(dt=0.02)
+    dense = np.stack([np.convolve(feature[:, c], kernel)[: len(t)] for c in range(2)], axis=1)[::100]
+    # Unit integral against unit sum: they differ by half a step of h(32 s) = 7e-5, which is 7e-7.
+    np.testing.assert_allclose(ours, dense, rtol=0, atol=1e-6 * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("derivative", ["time", "dispersion"])
+@pytest.mark.parametrize("model", ["spm", "glover"])
+def test_continuous_derivatives_are_the_limit_of_sampled_ones(model, derivative):
+    dt = 0.001
+    kernel = fastencode.hrf_kernel(model, dt=dt, derivative=derivative)
+    t = np.arange(len(kernel)) * dt
+    ours = fastencode.hrf_convolve([dt], [0.0], t, model=model, derivative=derivative)
+    np.testing.assert_allclose(ours[:-1], kernel[:-1], atol=1e-6 * np.abs(kernel).max())
+
+
+def test_order_dimensions_maps_and_blocks(tmp_path, monkeypatch):
+    from fastencode.timing import hrf as module
+
+    rng = np.random.default_rng(5)
+    np.save(tmp_path / "data.npy", rng.standard_normal((40, 2, 3)).astype(np.float32))
+    data = np.load(tmp_path / "data.npy", mmap_mode="r")
+    times, new = rng.uniform(0, 50, 40), rng.uniform(0, 80, 17)
+    lengths = rng.uniform(0.1, 4, 40)
+    ours = fastencode.hrf_convolve(data, times, new, durations=lengths)
+    order, back = rng.permutation(40), rng.permutation(17)
+    monkeypatch.setattr(module, "COLUMNS_PER_BLOCK", 5)
+    shuffled = fastencode.hrf_convolve(data[order], times[order], new[back], durations=lengths[order])
+    np.testing.assert_allclose(shuffled, ours[back], atol=1e-6)
+    np.testing.assert_allclose(fastencode.hrf_convolve(data[:, 1, 2], times, new, durations=lengths), ours[:, 1, 2], atol=1e-6)
+    assert fastencode.hrf_convolve(data[:0], [], new).shape == (17, 2, 3)
+    assert fastencode.hrf_convolve(data, times, []).shape == (0, 2, 3)
+    assert fastencode.hrf_convolve([1], [0], [6]).dtype == np.float64
+
+
+@pytest.mark.parametrize("shape", [1.0, 3.0, 6.0, 6 / 0.9, 16.0, 31.5])
+def test_the_compiled_gamma_functions_equal_scipys(shape):
+    for x in np.linspace(0, 90, 451):
+        assert gamma_cdf(x * 0.9, shape, 0.9) == pytest.approx(scipy.special.gammainc(shape, x), abs=1e-13)
+        assert gamma_pdf(x * 0.9, shape, 0.9) == pytest.approx(float(scipy.stats.gamma.pdf(x, shape)) / 0.9, abs=1e-13)
+    assert gamma_pdf(-1.0, shape, 0.9) == gamma_cdf(-1.0, shape, 0.9) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "fir"}, "model='fir'"),
+        ({"data": [1.0]}, r"\(1,\) for 2 times"),
+        ({"times": [0.0, np.inf]}, r"times\[1\] is inf"),
+        ({"durations": [1.0, -2.0]}, r"durations\[1\] is -2.0"),
+        ({"durations": [1.0]}, "1 durations for 2 times"),
+        ({"durations": 1.0, "dt": 0.1}, "both given"),
+        ({"dt": 0.0}, "dt=0.0"),
+        ({"duration": -1.0}, "duration=-1.0"),
+        ({"ratio": 0.0}, "ratio=0.0"),
+        ({"ratio": 0.1}, "larger ratio"),
+        ({"peak_delay": 0.5}, "infinite at 0"),
+        ({"derivative": "spatial"}, "derivative='spatial'"),
+        ({"derivative": "time", "derivative_step": 0.0}, "derivative_step=0.0"),
+        ({"data": [1.0, np.nan]}, r"data\[1, 0\] is nan"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    good = {"data": [1.0, 2.0], "times": [0.0, 3.0], "new_times": [0.0, 5.0]}
+    with pytest.raises(InputError, match=message):
+        fastencode.hrf_convolve(**(good | change))
+    with pytest.raises(InputError, match="sums to"):
+        fastencode.hrf_kernel(dt=40.0)
+
+
+def test_no_undershoot():
+    kernel = fastencode.hrf_kernel(dt=0.1, ratio=np.inf)
+    assert kernel.min() >= 0 and kernel.sum() == pytest.approx(1.0)
