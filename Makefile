@@ -9,12 +9,10 @@ BIN := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.cuh)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# pip builds the package in an environment of its own; these pin that environment too (the second name is for pip 25.3 and later).
-# A relative path, because pip splits these at spaces.
-export PIP_CONSTRAINT := constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
-
-INSTALL := $(BIN)/python -m pip install --constraint constraints.txt --editable
+# pip builds the package in an environment of its own; the variables pin that environment too (the second name is for pip 25.3 and later).
+# A relative path, because pip splits these at spaces; and only here, because a pip that the tests start elsewhere would not find it.
+PINNED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+INSTALL := $(PINNED) $(BIN)/python -m pip install --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -45,8 +45,8 @@ RULES = (
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
 
-# Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is nothing
-# without it, and is itself loaded only on demand.
+# Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is
+# nothing without it, and is itself loaded only on demand.
 AT_MODULE_LEVEL: dict[str, tuple[str, ...]] = {"estimators": ("sklearn",), "tune": ("safetensors", "torch")}
 
 

@@ -21,7 +21,11 @@ import pytest
 from house import CORE_LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[1]
-SWITCHES = ("FASTENCODE_NO_EXT", "FASTENCODE_REQUIRE_EXT", "FASTENCODE_NATIVE", "CC", "CXX", "PYTHONPATH")
+# What the caller's environment must not decide here.
+SWITCHES = (
+    *("FASTENCODE_NO_EXT", "FASTENCODE_REQUIRE_EXT", "FASTENCODE_NATIVE", "CC", "CXX", "PYTHONPATH"),
+    *("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT", "PIP_REQUIREMENT", "PIP_TARGET", "PIP_USER"),
+)
 # setuptools runs this in the folder of the project; no other tool stands between.
 HOOK = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
 NO_COMPILER = {"CC": "no-such-compiler", "CXX": "no-such-compiler"}
