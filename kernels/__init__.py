@@ -23,7 +23,7 @@ __all__ = ["OPS", "cpu", "cuda_source", "lost"]
 
 
 class Op(NamedTuple):
-    """Where the kernels of one op live: module and function on the CPU, source file for CUDA, and what a missing extension costs."""
+    """Where the kernels of one op live: CPU module and function, CUDA source, and what a missing extension costs."""
 
     module: str
     function: str
@@ -32,7 +32,7 @@ class Op(NamedTuple):
 
 
 OPS = {
-    "moments": Op("moments", "moments", "moments.cu", "scoring reduces its tiles with plain NumPy, which is several times slower"),
+    "moments": Op("moments", "moments", "moments.cu", "scores are reduced with plain NumPy, which is several times slower"),
 }
 
 

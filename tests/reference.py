@@ -1,4 +1,4 @@
-"""Ridge with cross-validated penalties as one would write it on a blackboard: float64, everything refitted. Imports nothing of ours."""
+"""Ridge with cross-validated penalties as on a blackboard: float64, everything refitted. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def cv_scores(X, Y, alphas, folds, scoring, intercept):
         for a, alpha in enumerate(alphas):
             for v in range(Y.shape[1]):
                 coef, constant = weights(X[train], Y[train, v], alpha, intercept)
+                if scoring == "pearson":  # does not change with the constant, but beside it small predictions lose their digits
+                    constant = 0.0
                 out[a, v] += SCORES[scoring](Y[test, v], X[test] @ coef + constant)
     return out / len(folds)
 
@@ -55,4 +57,5 @@ def moments(Y, P):
     """(5, voxels): means of targets and predictions, centred sums of squares and products."""
     Y, P = np.asarray(Y, dtype=np.longdouble), np.asarray(P, dtype=np.longdouble)
     y, p = Y - Y.mean(axis=0), P - P.mean(axis=0)
-    return np.array([Y.mean(axis=0), P.mean(axis=0), (y * y).sum(axis=0), (p * p).sum(axis=0), (y * p).sum(axis=0)], dtype=np.float64)
+    sums = [(y * y).sum(axis=0), (p * p).sum(axis=0), (y * p).sum(axis=0)]
+    return np.array([Y.mean(axis=0), P.mean(axis=0), *sums], dtype=np.float64)

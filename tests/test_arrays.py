@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from threadpoolctl import ThreadpoolController
 
@@ -62,8 +63,6 @@ def test_tensors_elsewhere_and_other_arrays_are_refused():
     with pytest.raises(DeviceError, match=r"X is a torch tensor on meta .* X.cpu\(\)"):
         as_numpy(torch.empty(3, device="meta"), "X")
     with pytest.raises(InputError, match="sparse"):
-        import scipy.sparse
-
         as_numpy(scipy.sparse.eye(3), "X")
     assert check_device(torch.device("cpu")) == check_device(None) == "cpu"
 

@@ -109,7 +109,7 @@ def test_memory_errors_name_the_size_that_works():
     assert fit.stats["threads"] == 1 and np.array_equal(fit.coef, fastencode.ridge_cv(X, Y, cv=3).coef)
 
 
-@pytest.mark.parametrize("text, wanted", [("2GB", 2 * 10**9), ("1.5 MiB", 1.5 * 2**20), ("10", 10), ("3k", 3000), (5e6, 5 * 10**6)])
+@pytest.mark.parametrize("text, wanted", [("2GB", 2 * 10**9), ("1.5 MiB", 1.5 * 2**20), ("10", 10), ("3k", 3000), (5e6, 5e6)])
 def test_memory_text(text, wanted):
     assert parse_memory(text) == wanted
 
@@ -120,7 +120,9 @@ def test_alphas_are_sorted_and_freed_of_duplicates():
     assert fastencode.ridge_cv(X, Y, alphas=7.0).alphas.tolist() == [7.0]
 
 
-@pytest.mark.parametrize("dtype, wanted", [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i4", "f8"), ("u1", "f8"), ("?", "f8"), (">f8", "f8")])
+@pytest.mark.parametrize(
+    "dtype, wanted", [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i4", "f8"), ("u1", "f8"), ("?", "f8"), (">f8", "f8")]
+)
 def test_result_dtype(dtype, wanted):
     A, B = np.round(X * 3 + 9).astype(dtype), np.round(Y * 3 + 9).astype(dtype)
     fit = fastencode.ridge_cv(A, B)

@@ -102,8 +102,8 @@ def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_
     available = -(-n // chunk_len)
     if n_chunks >= available:
         raise InputError(
-            f"n_chunks={n_chunks}, and {n} rows in chunks of {chunk_len} are only {available} chunks: nothing would be left to fit; "
-            "pass fewer or shorter chunks"
+            f"n_chunks={n_chunks}, and {n} rows in chunks of {chunk_len} are only {available} chunks: nothing would be left "
+            "to fit; pass fewer or shorter chunks"
         )
     chunk_of = np.arange(n) // chunk_len
     rng = np.random.default_rng(random_state)

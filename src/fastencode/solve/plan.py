@@ -130,7 +130,8 @@ class RidgePlan:
         lines += [
             f"  operations, and seconds at nominal rates for planning and {NOMINAL_VOXELS} voxels",
             f"  chosen: {self.strategy}, because {self.reason}",
-            f"  keeps {self.nbytes / 1e6:.1f} MB; {min(ranks)} to {max(ranks)} directions per fold, {len(self.full.lam)} for the refit",
+            f"  keeps {self.nbytes / 1e6:.1f} MB; {min(ranks)} to {max(ranks)} directions per fold, "
+            f"{len(self.full.lam)} for the refit",
         ]
         if self.seconds:
             lines.append("  took " + ", ".join(f"{name} {s:.3g} s" for name, s in self.seconds.items()))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.arrays import as_numpy, export, float_dtype, is_stored
+from fastencode.arrays import as_numpy, export, is_stored
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.fit import RidgeFit
@@ -223,8 +223,8 @@ class _Sweep:
             workers = min(workers, (memory - self.plan.nbytes) // self.tile_bytes)
         if workers < 1:
             raise InputError(
-                f"memory={memory} bytes is too small: the smallest that works here is {self.plan.nbytes + self.tile_bytes} bytes, "
-                f"{self.plan.nbytes} for the plan and {self.tile_bytes} for one tile of {self.width} voxels"
+                f"memory={memory} bytes is too small: the smallest that works here is {self.plan.nbytes + self.tile_bytes} "
+                f"bytes, {self.plan.nbytes} for the plan and {self.tile_bytes} for one tile of {self.width} voxels"
             )
         return workers
 

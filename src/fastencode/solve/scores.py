@@ -16,7 +16,16 @@ from fastencode import kernels
 from fastencode.arrays import as_numpy, export, float_dtype, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["SCORINGS", "check_scoring", "column_moments", "moments_kernel", "neg_mean_squared_error", "pearson", "r2", "score_moments"]
+__all__ = [
+    "SCORINGS",
+    "check_scoring",
+    "column_moments",
+    "moments_kernel",
+    "neg_mean_squared_error",
+    "pearson",
+    "r2",
+    "score_moments",
+]
 
 SCORINGS = ("r2", "pearson", "neg_mean_squared_error")
 

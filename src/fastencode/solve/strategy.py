@@ -111,7 +111,8 @@ def choose(
     if only is not None:
         return best, candidates, "asked for by name"
     n_train = max(len(train) for train, _ in folds)
-    reason = f"{p} features against {n_train} training rows, {other.seconds / best.seconds:.3g} x the speed expected of {other.name}"
+    speed = other.seconds / best.seconds
+    reason = f"{p} features against {n_train} training rows, {speed:.3g} x the speed expected of {other.name}"
     if other.seconds < best.seconds:
         reason += f", which needs {other.bytes()} bytes to plan and memory= allows {memory}"
     return best, candidates, reason
