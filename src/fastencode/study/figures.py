@@ -1,8 +1,8 @@
 """Figures of a study: layer curves, changes by tuning, the course of tuning, and one picture for a README.
 
-Figures are made from tidy tables and know nothing of files. matplotlib's object interface is used throughout, never pyplot: nothing
-is kept open, and a figure is the same whatever the user's own settings are. A model has one color, marker and line everywhere
-(Okabe and Ito's palette, which survives the common color deficiencies and gray printing, with the markers' help).
+Figures are made from tidy tables and know nothing of files. matplotlib's object interface is used throughout, never pyplot: no
+figure is kept open, and it looks the same whatever the user's own settings are. A model has one color, marker and line everywhere
+(Okabe and Ito's palette, which survives the common color deficiencies, and gray printing with the markers' help).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["MODELS", "change_figure", "display_name", "layers_figure", "model_name", "picture", "png", "training_figure"]
 
 DPI = 160
+MARKED = 13  # curves with more points than this are drawn without markers
+LAYER = "layer (0 = input of the transformer)"
 GRAY, BLUE, VERMILION = "#5a5a5a", "#0072b2", "#d55e00"
 
 
@@ -32,6 +34,7 @@ class Look(NamedTuple):
     """How one model appears in every figure and table."""
 
     name: str
+    label: str
     color: str
     marker: str
     line: Any
@@ -39,9 +42,9 @@ class Look(NamedTuple):
 
 
 MODELS = {
-    "pretrained": Look("pretrained", GRAY, "o", "-", 3.0),
-    "control": Look("control (mismatched responses)", VERMILION, "^", (0, (4, 1.5)), 3.2),
-    "tuned": Look("brain-tuned", BLUE, "s", "-", 3.4),
+    "pretrained": Look("pretrained", "pretrained", GRAY, "o", "-", 3.0),
+    "control": Look("control", "control (mismatched responses)", VERMILION, "^", (0, (4, 1.5)), 3.2),
+    "tuned": Look("brain-tuned", "brain-tuned", BLUE, "s", "-", 3.4),
 }
 
 STYLE = {
@@ -85,7 +88,7 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 
 
 def model_name(model: str) -> str:
-    """What a model is called on figures and pages."""
+    """What a model is called in tables; legends say more."""
     return MODELS[model].name
 
 
@@ -121,7 +124,8 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
     panels = [(p, g, scores[(scores["participant"] == p) & (scores["region"] == g)]) for p in participants for g in regions]
     columns = len(regions) if len(regions) <= 4 else 3
     per_participant = math.ceil(len(regions) / columns)
-    figure, axes = _grid(per_participant * len(participants), columns, (9.6 / max(columns, 2), 2.5))
+    rows = per_participant * len(participants)
+    figure, axes = _grid(rows, columns, (_wide(columns), 2.5 * rows + 0.9))
     windows = _windows([_band_range(panel) for *_, panel in panels], [_ceiling(panel) for *_, panel in panels])
     used = set()
     for k, ((participant, region, panel), window) in enumerate(zip(panels, windows, strict=True)):
@@ -130,7 +134,7 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
         _layer_panel(axes[at], panel, window)
         title = display_name(region, 22)
         axes[at].set_title(_plain(title if len(participants) == 1 else f"{title} · {display_name(participant, 14)}"))
-    _finish(figure, axes, used, columns, "layer (0 = input of the transformer)", "correlation r with held-out responses")
+    _finish(figure, axes, used, columns, LAYER, "correlation r with held-out responses")
     _legend(figure, axes, extra=("noise ceiling",) if np.isfinite([_ceiling(panel) for *_, panel in panels]).any() else ())
     return figure
 
@@ -154,7 +158,8 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
         return None
     regions = _distinct(scores, "region")
     columns = len(regions) if len(regions) <= 4 else 3
-    figure, axes = _grid(math.ceil(len(regions) / columns), columns, (9.6 / max(columns, 2), 2.9))
+    rows = math.ceil(len(regions) / columns)
+    figure, axes = _grid(rows, columns, (_wide(columns), 2.9 * rows + 0.9))
     for ax, region in zip(axes, regions, strict=False):
         ax.axhline(0, color="#404040", linewidth=1, zorder=2)
         for model, change in changes.items():
@@ -165,7 +170,7 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
     low, high = _padded(values, at_least=0.04)
     for ax in axes:
         ax.set_ylim(low, high)
-    _finish(figure, axes, set(range(len(regions))), columns, "layer (0 = input of the transformer)", "change in r from pretrained")
+    _finish(figure, axes, set(range(len(regions))), columns, LAYER, "change in r from pretrained")
     _legend(figure, axes)
     return figure
 
@@ -187,7 +192,7 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
     participants = _distinct(training, "participant")
     if not participants:
         return None
-    figure, axes = _grid(len(participants), 2, (4.8, 2.5))
+    figure, axes = _grid(len(participants), 2, (_wide(2), 2.5 * len(participants) + 0.9))
     for row, participant in enumerate(participants):
         loss, r = axes[2 * row], axes[2 * row + 1]
         for model, look in MODELS.items():
@@ -225,7 +230,7 @@ def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
     matplotlib.figure.Figure
         10 × 3.75 inches. Thin lines are participants when there are several; with one, bands are its intervals.
     """
-    figure, axes = _grid(1, len(regions), (10 / len(regions), 3.75), total=(10, 3.75))
+    figure, axes = _grid(1, len(regions), (10, 3.75))
     alone = scores["participant"].nunique() == 1
     for ax, region in zip(axes, regions, strict=True):
         panel = scores[scores["region"] == region]
@@ -253,7 +258,7 @@ def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> 
     for model in _models(panel):
         look, part = MODELS[model], panel[panel["model"] == model].sort_values("layer")
         _bands(ax, panel, model)
-        marker = look.marker if part["layer"].nunique() <= 13 else ""
+        marker = look.marker if part["layer"].nunique() <= MARKED else ""
         ax.plot(part["layer"], part["r"], color=look.color, marker=marker, linestyle=look.line, zorder=look.zorder)
     ax.set_ylim(low, high)
     _ticks(ax, panel["layer"])
@@ -263,10 +268,9 @@ def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> 
     if low <= ceiling <= high:
         ax.axhline(ceiling, color="black", linewidth=1.2, linestyle=(0, (5, 3)), zorder=2.5)
     else:
-        ax.annotate(
-            f"noise ceiling {ceiling:.2f} ↑", (1, 1), (-2, -2), xycoords="axes fraction", textcoords="offset points", ha="right", va="top",
-            fontsize=8.5, color="#202020", zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
-        )  # fmt: skip
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+        words = f"noise ceiling {ceiling:.2f} {'↑' if ceiling > high else '↓'}"
+        ax.text(0.99, 0.99, words, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, color="#202020", zorder=5, bbox=box)
 
 
 def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
@@ -281,10 +285,11 @@ def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
 def _mean_and_each(ax: Axes, values: pd.Series, model: str, width: float = 2.2) -> None:
     """A thick line for the mean over participants, thin ones for each; `values` is indexed by layer and participant."""
     look, table = MODELS[model], values.unstack("participant").sort_index()
+    style: dict[str, Any] = {"color": look.color, "linestyle": look.line}
     if table.shape[1] > 1:
-        ax.plot(table.index, table.to_numpy(), color=look.color, alpha=0.4, linewidth=0.9, linestyle=look.line, zorder=look.zorder - 0.5)
-    marker = look.marker if len(table) <= 13 else ""
-    ax.plot(table.index, table.mean(axis=1), color=look.color, marker=marker, linewidth=width, linestyle=look.line, zorder=look.zorder)
+        ax.plot(table.index, table.to_numpy(), **style, alpha=0.4, linewidth=0.9, zorder=look.zorder - 0.5)
+    marker = look.marker if len(table) <= MARKED else ""
+    ax.plot(table.index, table.mean(axis=1), **style, marker=marker, linewidth=width, zorder=look.zorder)
 
 
 def _changes(scores: pd.DataFrame) -> dict[str, pd.Series]:
@@ -316,10 +321,10 @@ def _padded(values: np.ndarray, at_least: float) -> tuple[float, float]:
 def _windows(ranges: Sequence[tuple[float, float]], ceilings: Sequence[float]) -> list[tuple[float, float]]:
     """Vertical limits per panel, all of one height; a ceiling is taken in where it costs at most a third of the height."""
     tallest = max(max(high - low for low, high in ranges), 0.1)
-    wanted = [
-        (low, max(high, ceiling)) if math.isfinite(ceiling) and ceiling >= low and max(high, ceiling) - low <= 1.5 * tallest else (low, high)
-        for (low, high), ceiling in zip(ranges, ceilings, strict=True)
-    ]
+    wanted = []
+    for (low, high), ceiling in zip(ranges, ceilings, strict=True):
+        near = math.isfinite(ceiling) and ceiling >= low and max(high, ceiling) - low <= 1.5 * tallest
+        wanted.append((low, max(high, ceiling) if near else high))
     height = max(max(high - low for low, high in wanted), 0.1)
     pad = 0.07 * height
     windows = []
@@ -365,10 +370,13 @@ def _ticks(ax: Axes, values: pd.Series) -> None:
     ax.yaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
 
 
-def _grid(rows: int, columns: int, panel: tuple[float, float], total: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
-    figure_class = require("matplotlib.figure", "report").Figure
-    size = total or (max(panel[0] * columns, 6.0), panel[1] * rows + 0.9)
-    figure = figure_class(figsize=size, layout="constrained")
+def _wide(columns: int) -> float:
+    """Inches; a single panel need not fill the page, but the legend must fit."""
+    return 9.6 if columns > 1 else 7.0
+
+
+def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = require("matplotlib.figure", "report").Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.03)
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
@@ -388,7 +396,7 @@ def _legend(figure: Figure, axes: list[Axes], extra: Sequence[str] = ()) -> None
     line = require("matplotlib.lines", "report").Line2D
     drawn = {text.get_color() for ax in axes for text in ax.get_lines()}
     order = [MODELS[name] for name in ("pretrained", "tuned", "control") if MODELS[name].color in drawn]
-    handles = [line([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.name) for look in order]
+    handles = [line([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label) for look in order]
     looks: dict[str, dict[str, Any]] = {
         "noise ceiling": {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 1.2},
         "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},
