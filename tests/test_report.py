@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -27,7 +28,8 @@ MODELS = ("pretrained", "tuned", "control")
 
 def make_scores(participants=("S1", "S2"), regions=("auditory", "late_language", "silent"), layers=7, seed=0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    index = pd.MultiIndex.from_product([participants, MODELS, range(layers), regions], names=["participant", "model", "layer", "region"])
+    names = ["participant", "model", "layer", "region"]
+    index = pd.MultiIndex.from_product([participants, MODELS, range(layers), regions], names=names)
     table = index.to_frame(index=False)
     table["n_voxels"] = 120
     table["ceiling"] = np.where(table["region"] == "silent", np.nan, 0.7)
@@ -48,9 +50,15 @@ def make_training(participants=("S1", "S2"), epochs=3) -> pd.DataFrame:
 
 def write(folder: Path, **changed: object) -> Path:
     given: dict = {
-        "title": "A study", "lead": "First words.\n\nSecond paragraph.", "scores": make_scores(), "training": make_training(),
-        "verdicts": VERDICTS, "settings": {"seed": 0, "tune": {"rate": 5e-4}}, "facts": {"Python": "3.11"}, "command": "fastencode-tune demo",
-    }  # fmt: skip
+        "title": "A study",
+        "lead": "First words.\n\nSecond paragraph.",
+        "scores": make_scores(("S1",), ("auditory",), 2),
+        "training": make_training(("S1",)),
+        "verdicts": VERDICTS,
+        "settings": {"seed": 0, "tune": {"rate": 5e-4}},
+        "facts": {"Python": "3.11"},
+        "command": "fastencode-tune demo",
+    }
     return write_report(folder, **(given | changed))
 
 
@@ -82,10 +90,16 @@ class Page(HTMLParser):
             self.text += data
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about pixels: figures are made but not rendered, which takes most of the time."""
+    monkeypatch.setattr(figures, "png", lambda figure: bytes(24))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study") / "out"
-    assert write(folder, notes="One seed only.") == folder / "index.html"
+    assert write(folder, scores=make_scores(), training=make_training(), notes="One seed only.") == folder / "index.html"
     return folder
 
 
@@ -120,8 +134,9 @@ def test_page_is_self_contained_and_well_formed(folder: Path) -> None:
 
 def test_page_says_what_was_measured(folder: Path) -> None:
     text = Page(folder / "index.html").text
-    for words in ("A study", "Second paragraph.", "One seed only.", "1 of 2 expectations held", "✓ yes", "✗ no", "+0.084 [+0.061, +0.107]",
-                  "not measured", "the interval lies above 0", "late language", "tune.rate", "0.0005", "fastencode-tune demo", "late (4–6)"):  # fmt: skip
+    said = ["A study", "Second paragraph.", "One seed only.", "1 of 2 expectations held", "✓ yes", "✗ no", "+0.084 [+0.061, +0.107]"]
+    said += ["not measured", "the interval lies above 0", "late language", "late (4–6)", "tune.rate", "0.0005", "fastencode-tune demo"]
+    for words in said:
         assert words in text, words
 
 
@@ -130,38 +145,28 @@ def test_csv_round_trip(folder: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(folder / "training.csv"), make_training(), check_exact=True, check_dtype=False)
 
 
-def test_json_round_trip_turns_nan_to_null_and_numpy_to_plain(tmp_path: Path) -> None:
-    settings = {
-        "alphas": np.logspace(0, 2, 3), "delays": (0, 1), "n": np.int64(3), "x": np.float32(0.5), "on": np.bool_(True),
-        "bad": [math.nan, math.inf], "path": Path("a/b"), "nothing": None, "verdict": VERDICTS[0],
-    }  # fmt: skip
-    write(tmp_path, settings=settings)
+def test_json_round_trip_turns_nan_to_null_and_numpy_to_plain(tmp_path: Path, undrawn: None) -> None:
+    numbers = {"alphas": np.logspace(0, 2, 3), "n": np.int64(3), "x": np.float32(0.5), "bad": [math.nan, math.inf]}
+    write(tmp_path, settings={**numbers, "delays": (0, 1), "on": np.bool_(True), "path": Path("a/b"), "none": None, "one": VERDICTS[0]})
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert results["settings"] == {
-        "alphas": [1, 10, 100], "delays": [0, 1], "n": 3, "x": 0.5, "on": True, "bad": [None, None], "path": "a/b", "nothing": None,
-        "verdict": results["verdicts"][0],
-    }  # fmt: skip
-    assert results["verdicts"][0] == {
-        "expectation": "Late layers rise", "measured": 0.084, "low": 0.061, "high": 0.107, "rule": "the interval lies above 0",
-        "held": True, "quantity": "Δr, tuned − pretrained",
-    }  # fmt: skip
+    numbers = {"alphas": [1, 10, 100], "n": 3, "x": 0.5, "bad": [None, None]}
+    rest = {"delays": [0, 1], "on": True, "path": "a/b", "none": None, "one": results["verdicts"][0]}
+    assert results["settings"] == numbers | rest
+    assert results["verdicts"][0] == dataclasses.asdict(VERDICTS[0])
     assert results["verdicts"][1]["measured"] is None
     assert results["facts"] == {"Python": "3.11"} and results["command"] == "fastencode-tune demo"
 
 
 def test_strange_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
-    scores = make_scores(participants=(evil, "$x^2$ & \"co\""), regions=("a<b>", "$", "{{ 7 * 7 }}"), layers=2)
-    page = Page(
-        write(
-            tmp_path, title=evil, lead=evil, notes=evil, command=evil, facts={evil: evil}, settings={evil: {evil: evil}}, scores=scores,
-            verdicts=[Verdict(evil, 0, 0, 0, evil, True, evil)], training=make_training((evil,)),
-        )  # fmt: skip
-    )
+    scores = make_scores(participants=(evil, '$x^2$ & "co"'), regions=("a<b>", "{{ 7 * 7 }}"), layers=2)
+    words = {"title": evil, "lead": evil, "notes": evil, "command": evil, "facts": {evil: evil}, "settings": {evil: {evil: evil}}}
+    verdict = Verdict(evil, 0, 0, 0, evil, True, evil)
+    page = Page(write(tmp_path, **words, verdicts=[verdict], scores=scores, training=make_training((evil,))))
     assert "script" not in page.tags and "b" not in page.tags
     assert page.text.count(evil) >= 10
     assert "{{ 7 * 7 }}" in page.text and "a<b>" in page.text and '$x^2$ & "co"' in page.text
@@ -174,11 +179,11 @@ def test_missing_values_everywhere(tmp_path: Path) -> None:
     scores.loc[scores["region"] == "silent", "r"] = np.nan
     training = make_training(("group",)).assign(validation_loss=np.nan, validation_r=np.nan)
     text = Page(write(tmp_path, scores=scores, training=training)).text
-    assert "nan" not in text.lower().replace("unanswered", "")
+    assert "nan" not in text.lower()
     assert "nan" not in scores_table(scores)
 
 
-def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_left_out(tmp_path: Path, undrawn: None) -> None:
     write(tmp_path)
     scores = make_scores(layers=1)
     page = Page(write(tmp_path, scores=scores[scores["model"] == "pretrained"], training=make_training().iloc[:0], verdicts=[]))
@@ -204,7 +209,7 @@ def test_other_wrong_tables_are_refused(tmp_path: Path) -> None:
         write(tmp_path, scores=pd.concat([scores, scores.iloc[:1]]))
     with pytest.raises(InputError, match="no rows"):
         write(tmp_path, scores=scores.iloc[:0])
-    with pytest.raises(InputError, match=r"'nowhere'.*auditory, late_language, silent"):
+    with pytest.raises(InputError, match=r"'nowhere'.*auditory"):
         write(tmp_path, picture_regions=["nowhere"])
 
 
@@ -221,7 +226,7 @@ def test_interrupted_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"] and page.read_text() == "old"
 
 
-def test_input_tables_are_not_written_to(tmp_path: Path) -> None:
+def test_input_tables_are_not_written_to(tmp_path: Path, undrawn: None) -> None:
     scores, training = make_scores(participants=(1, 2)), make_training((1, 2))
     before = scores.copy(), training.copy()
     write(tmp_path, scores=scores, training=training)
@@ -285,14 +290,13 @@ def test_panels_share_a_height_and_take_in_a_near_ceiling_only() -> None:
     axes = figures.layers_figure(scores).axes
     heights = [np.ptp(ax.get_ylim()) for ax in axes]
     assert len(axes) == 6 and heights == pytest.approx([heights[0]] * 6)
+    expected = {"auditory": (1, []), "late_language": (0, ["noise ceiling 0.95 ↑"]), "silent": (0, [])}
     for ax, region in zip(axes, ["auditory", "late_language", "silent"] * 2, strict=True):
         low, high = ax.get_ylim()
-        part = scores[scores["region"] == region]
         dashed = [line for line in ax.get_lines() if line.get_color() == "black"]
-        words = [text.get_text() for text in ax.texts]
-        assert low < 0.45 - 0.45 * (region == "silent") < high
-        assert (len(dashed), words) == {"auditory": (1, []), "late_language": (0, ["noise ceiling 0.95 ↑"]), "silent": (0, [])}[region]
-        assert high - low < 0.5 and len(part)
+        assert (len(dashed), [text.get_text() for text in ax.texts]) == expected[region]
+        part = scores[scores["region"] == region]
+        assert low < part["r_low"].min() and part["r_high"].max() < high < low + 0.3
 
 
 def test_change_figure_draws_the_mean_of_the_differences() -> None:
@@ -306,7 +310,7 @@ def test_change_figure_draws_the_mean_of_the_differences() -> None:
 
 
 @pytest.mark.parametrize("draw", [figures.layers_figure, figures.change_figure])
-@pytest.mark.parametrize(("participants", "regions", "layers"), [(1, 1, 1), (1, 6, 2), (3, 5, 25)])
+@pytest.mark.parametrize(("participants", "regions", "layers"), [(1, 1, 1), (1, 6, 2), (2, 5, 25)])
 def test_no_text_overlaps(draw, participants: int, regions: int, layers: int) -> None:
     names = tuple(f"a_rather_long_region_name_{k}" for k in range(regions))
     figure = draw(make_scores(tuple(f"participant_{k}" for k in range(participants)), names, layers))
@@ -314,14 +318,17 @@ def test_no_text_overlaps(draw, participants: int, regions: int, layers: int) ->
 
 
 def overlapping_texts(figure) -> list[tuple[str, str]]:
+    """Pairs of texts that overlap, and texts that leave the figure. Ticks beyond the limits exist but are not drawn."""
     from matplotlib.text import Text
 
     figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    bounds = figure.bbox
-    outside = [(text, "the edge") for text, box in boxes if box.x0 < bounds.x0 or box.x1 > bounds.x1 or box.y1 > bounds.y1]
-    pairs = [(a, b) for k, (a, x) in enumerate(boxes) for b, y in boxes[:k] if x.shrunk(0.99, 0.99).overlaps(y)]
-    return outside + pairs
+    ticks = [(t, a) for ax in figure.axes for a in (ax.xaxis, ax.yaxis) for t in (*a.get_major_ticks(), *a.get_minor_ticks())]
+    undrawn = {t.label1 for t, a in ticks if not min(a.get_view_interval()) <= t.get_loc() <= max(a.get_view_interval())}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in undrawn]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    edge = figure.bbox.padded(0.5)
+    outside = [(text, "the edge") for text, box in boxes if not (edge.contains(*box.min) and edge.contains(*box.max))]
+    return outside + [(a, b) for k, (a, x) in enumerate(boxes) for b, y in boxes[:k] if x.shrunk(0.99, 0.99).overlaps(y)]
 
 
 def test_overlaps_would_be_found() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MODELS", "change_figure", "display_name", "layers_figure", "model_name", "picture", "png", "training_figure"]
 
 DPI = 160
+WIDE = 9.6  # inches: three panels side by side, or one legend line of four entries
 MARKED = 13  # curves with more points than this are drawn without markers
 LAYER = "layer (0 = input of the transformer)"
 GRAY, BLUE, VERMILION = "#5a5a5a", "#0072b2", "#d55e00"
@@ -125,15 +126,14 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
     columns = len(regions) if len(regions) <= 4 else 3
     per_participant = math.ceil(len(regions) / columns)
     rows = per_participant * len(participants)
-    figure, axes = _grid(rows, columns, (_wide(columns), 2.5 * rows + 0.9))
+    figure, axes = _grid(rows, columns, (WIDE, 2.5 * rows + 0.9))
     windows = _windows([_band_range(panel) for *_, panel in panels], [_ceiling(panel) for *_, panel in panels])
     used = set()
     for k, ((participant, region, panel), window) in enumerate(zip(panels, windows, strict=True)):
         at = (k // len(regions)) * per_participant * columns + k % len(regions)
         used.add(at)
         _layer_panel(axes[at], panel, window)
-        title = display_name(region, 22)
-        axes[at].set_title(_plain(title if len(participants) == 1 else f"{title} · {display_name(participant, 14)}"))
+        axes[at].set_title(_title(region, columns, participant if len(participants) > 1 else ""))
     _finish(figure, axes, used, columns, LAYER, "correlation r with held-out responses")
     _legend(figure, axes, extra=("noise ceiling",) if np.isfinite([_ceiling(panel) for *_, panel in panels]).any() else ())
     return figure
@@ -159,12 +159,12 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
     regions = _distinct(scores, "region")
     columns = len(regions) if len(regions) <= 4 else 3
     rows = math.ceil(len(regions) / columns)
-    figure, axes = _grid(rows, columns, (_wide(columns), 2.9 * rows + 0.9))
+    figure, axes = _grid(rows, columns, (WIDE, 2.9 * rows + 0.9))
     for ax, region in zip(axes, regions, strict=False):
         ax.axhline(0, color="#404040", linewidth=1, zorder=2)
         for model, change in changes.items():
             _mean_and_each(ax, change.xs(region, level="region"), model)
-        ax.set_title(_plain(display_name(region, 26)))
+        ax.set_title(_title(region, columns))
         _ticks(ax, scores["layer"])
     values = np.concatenate([change.to_numpy() for change in changes.values()])
     low, high = _padded(values, at_least=0.04)
@@ -192,7 +192,7 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
     participants = _distinct(training, "participant")
     if not participants:
         return None
-    figure, axes = _grid(len(participants), 2, (_wide(2), 2.5 * len(participants) + 0.9))
+    figure, axes = _grid(len(participants), 2, (WIDE, 2.5 * len(participants) + 0.9))
     for row, participant in enumerate(participants):
         loss, r = axes[2 * row], axes[2 * row + 1]
         for model, look in MODELS.items():
@@ -204,9 +204,9 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
             loss.plot(part["epoch"], part["train_loss"], **{**style, "marker": "", "linewidth": 1.3}, linestyle=":")
             r.plot(part["epoch"], part["validation_r"], **style)
         r.axhline(0, color="#404040", linewidth=1, zorder=2)
-        suffix = "" if len(participants) == 1 else f" · {display_name(participant, 24)}"
+        person = participant if len(participants) > 1 else ""
         for ax, title, label in ((loss, "loss", "squared error"), (r, "validation correlation", "mean r over voxels")):
-            ax.set_title(_plain(title + suffix))
+            ax.set_title(_title(title, 2, person))
             ax.set_ylabel(label)
             _ticks(ax, training["epoch"])
     _finish(figure, axes, set(range(len(axes))), 2, _epoch_label(training["epoch"]), "")
@@ -235,11 +235,10 @@ def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
     for ax, region in zip(axes, regions, strict=True):
         panel = scores[scores["region"] == region]
         for model in _models(panel):
-            table = panel[panel["model"] == model].pivot_table(index="layer", columns="participant", values="r", sort=False)
-            _mean_and_each(ax, table.sort_index().stack(), model, width=2.6)
+            _mean_and_each(ax, panel[panel["model"] == model].set_index(["layer", "participant"])["r"], model, width=2.6)
             if alone:
                 _bands(ax, panel, model)
-        ax.set_title(_plain(display_name(region, 30)), fontsize=13)
+        ax.set_title(_title(region, len(regions)), fontsize=13)
         _ticks(ax, scores["layer"])
     shown = scores[scores["region"].isin(list(regions))]
     columns = ["r", "r_low", "r_high"] if alone else ["r"]
@@ -270,7 +269,7 @@ def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> 
     else:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
         words = f"noise ceiling {ceiling:.2f} {'↑' if ceiling > high else '↓'}"
-        ax.text(0.99, 0.99, words, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, color="#202020", zorder=5, bbox=box)
+        ax.text(0.99, 0.99, words, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, zorder=5, bbox=box)
 
 
 def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
@@ -298,7 +297,7 @@ def _changes(scores: pd.DataFrame) -> dict[str, pd.Series]:
     before = r.pop("pretrained", None)
     if before is None:
         return {}
-    return {model: change for model, after in r.items() if len(change := (after - before).dropna())}
+    return {model: change for model, after in r.items() if (change := after - before).notna().any()}
 
 
 def _band_range(panel: pd.DataFrame) -> tuple[float, float]:
@@ -352,9 +351,11 @@ def _models(table: pd.DataFrame) -> list[str]:
     return [model for model in MODELS if model in present]
 
 
-def _plain(text: str) -> str:
-    """A dollar sign would begin mathematics."""
-    return text.replace("$", r"\$")
+def _title(name: str, columns: int, participant: str = "") -> str:
+    """A panel's title, cut to its width; a dollar sign would begin mathematics."""
+    room = 80 // max(columns, 2)
+    person = f" · {display_name(participant, room // 3)}" if participant else ""
+    return (display_name(name, room - len(person)) + person).replace("$", r"\$")
 
 
 def _epoch_label(epochs: pd.Series) -> str:
@@ -368,11 +369,6 @@ def _ticks(ax: Axes, values: pd.Series) -> None:
     ax.set_xlim(low - 0.03 * max(high - low, 1) - 0.1, high + 0.03 * max(high - low, 1) + 0.1)
     ax.grid(False, axis="x")
     ax.yaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-
-
-def _wide(columns: int) -> float:
-    """Inches; a single panel need not fill the page, but the legend must fit."""
-    return 9.6 if columns > 1 else 7.0
 
 
 def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:

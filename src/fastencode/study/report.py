@@ -374,24 +374,24 @@ CAPTIONS: dict[str, tuple[str, Callable[[bool], str]]] = {
     "layers": (
         "Every layer and region",
         lambda several: (
-            f"One panel per {'region and participant' if several else 'region'}. Vertical: {SCORE}. {BANDS}; the models are scored "
-            "on the same data, so overlapping bands do not mean that two models are alike. Dashed: the region's noise ceiling where "
-            f"it is known; where it lies far above the curves, its value is written at the upper edge. {LEVELS}"
+            f"One panel per {'region and participant' if several else 'region'}. Vertical: {SCORE}. {BANDS}; the models are "
+            "scored on the same data, so overlapping bands do not mean that two models are alike. Dashed: the region's noise "
+            f"ceiling where it is known; where it lies far above the curves, its value is written at the upper edge. {LEVELS}"
         ),
     ),
     "change": (
         "What tuning changed",
         lambda several: (
             "Each model's r minus the pretrained model's r at the same layer; above zero, tuning helped. All panels share one "
-            f"axis. {EACH if several else ''}The control was tuned on responses that do not belong to the sound: what it gains does "
-            "not come from their pairing."
+            f"axis. {EACH if several else ''}The control was tuned on responses that do not belong to the sound: what it gains "
+            "does not come from their pairing."
         ),
     ),
     "training": (
         "How tuning went",
         lambda several: (
-            "Left: squared error per voxel on the clips tuned on (dotted) and on validation clips (solid). Right: correlation of the "
-            "tuned model's own predictions on validation clips, mean over voxels. Validation clips are looked at, never tuned on."
+            "Left: squared error per voxel on the clips tuned on (dotted) and on validation clips (solid). Right: correlation of "
+            "the tuned model's own predictions on validation clips, mean over voxels. Validation clips are never tuned on."
         ),
     ),
 }
