@@ -134,8 +134,8 @@ def test_page_is_self_contained_and_well_formed(folder: Path) -> None:
 
 def test_page_says_what_was_measured(folder: Path) -> None:
     text = Page(folder / "index.html").text
-    said = ["A study", "Second paragraph.", "One seed only.", "1 of 2 expectations held", "✓ yes", "✗ no", "+0.084 [+0.061, +0.107]"]
-    said += ["not measured", "the interval lies above 0", "late language", "late (4–6)", "tune.rate", "0.0005", "fastencode-tune demo"]
+    said = ["A study", "Second paragraph.", "One seed only.", "1 of 2 expectations held", "✓ yes", "✗ no", "not measured"]
+    said += ["+0.084 [+0.061, +0.107]", "the interval lies above 0", "late language", "late (4–6)", "tune.rate", "0.0005"]
     for words in said:
         assert words in text, words
 
@@ -147,7 +147,8 @@ def test_csv_round_trip(folder: Path) -> None:
 
 def test_json_round_trip_turns_nan_to_null_and_numpy_to_plain(tmp_path: Path, undrawn: None) -> None:
     numbers = {"alphas": np.logspace(0, 2, 3), "n": np.int64(3), "x": np.float32(0.5), "bad": [math.nan, math.inf]}
-    write(tmp_path, settings={**numbers, "delays": (0, 1), "on": np.bool_(True), "path": Path("a/b"), "none": None, "one": VERDICTS[0]})
+    rest = {"delays": (0, 1), "on": np.bool_(True), "path": Path("a/b"), "none": None, "one": VERDICTS[0]}
+    write(tmp_path, settings=numbers | rest)
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
