@@ -1,8 +1,8 @@
 """Figures of a study: layer curves, changes by tuning, the course of tuning, and one picture for a README.
 
-Figures are made from tidy tables and know nothing of files. matplotlib's object interface is used throughout, never pyplot: nothing
-is kept open, and a figure is the same whatever the user's own settings are. A model has one color, marker and line everywhere
-(Okabe and Ito's palette, which survives the common color deficiencies and gray printing, with the markers' help).
+Figures are made from tidy tables and know nothing of files. matplotlib's object interface is used throughout, never pyplot: no
+figure is kept open, and it looks the same whatever the user's own settings are. A model has one color, marker and line everywhere
+(Okabe and Ito's palette, which survives the common color deficiencies, and gray printing with the markers' help).
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["MODELS", "change_figure", "display_name", "layers_figure", "model_name", "picture", "png", "training_figure"]
 
 DPI = 160
+WIDE = 9.6  # inches: three panels side by side, or one legend line of four entries
+MARKED = 13  # curves with more points than this are drawn without markers
+LAYER = "layer (0 = input of the transformer)"
 GRAY, BLUE, VERMILION = "#5a5a5a", "#0072b2", "#d55e00"
 
 
@@ -32,6 +35,7 @@ class Look(NamedTuple):
     """How one model appears in every figure and table."""
 
     name: str
+    label: str
     color: str
     marker: str
     line: Any
@@ -39,9 +43,9 @@ class Look(NamedTuple):
 
 
 MODELS = {
-    "pretrained": Look("pretrained", GRAY, "o", "-", 3.0),
-    "control": Look("control (mismatched responses)", VERMILION, "^", (0, (4, 1.5)), 3.2),
-    "tuned": Look("brain-tuned", BLUE, "s", "-", 3.4),
+    "pretrained": Look("pretrained", "pretrained", GRAY, "o", "-", 3.0),
+    "control": Look("control", "control (mismatched responses)", VERMILION, "^", (0, (4, 1.5)), 3.2),
+    "tuned": Look("brain-tuned", "brain-tuned", BLUE, "s", "-", 3.4),
 }
 
 STYLE = {
@@ -85,7 +89,7 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 
 
 def model_name(model: str) -> str:
-    """What a model is called on figures and pages."""
+    """What a model is called in tables; legends say more."""
     return MODELS[model].name
 
 
@@ -121,16 +125,16 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
     panels = [(p, g, scores[(scores["participant"] == p) & (scores["region"] == g)]) for p in participants for g in regions]
     columns = len(regions) if len(regions) <= 4 else 3
     per_participant = math.ceil(len(regions) / columns)
-    figure, axes = _grid(per_participant * len(participants), columns, (9.6 / max(columns, 2), 2.5))
+    rows = per_participant * len(participants)
+    figure, axes = _grid(rows, columns, (WIDE, 2.5 * rows + 0.9))
     windows = _windows([_band_range(panel) for *_, panel in panels], [_ceiling(panel) for *_, panel in panels])
     used = set()
     for k, ((participant, region, panel), window) in enumerate(zip(panels, windows, strict=True)):
         at = (k // len(regions)) * per_participant * columns + k % len(regions)
         used.add(at)
         _layer_panel(axes[at], panel, window)
-        title = display_name(region, 22)
-        axes[at].set_title(_plain(title if len(participants) == 1 else f"{title} · {display_name(participant, 14)}"))
-    _finish(figure, axes, used, columns, "layer (0 = input of the transformer)", "correlation r with held-out responses")
+        axes[at].set_title(_title(region, columns, participant if len(participants) > 1 else ""))
+    _finish(figure, axes, used, columns, LAYER, "correlation r with held-out responses")
     _legend(figure, axes, extra=("noise ceiling",) if np.isfinite([_ceiling(panel) for *_, panel in panels]).any() else ())
     return figure
 
@@ -154,18 +158,19 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
         return None
     regions = _distinct(scores, "region")
     columns = len(regions) if len(regions) <= 4 else 3
-    figure, axes = _grid(math.ceil(len(regions) / columns), columns, (9.6 / max(columns, 2), 2.9))
+    rows = math.ceil(len(regions) / columns)
+    figure, axes = _grid(rows, columns, (WIDE, 2.9 * rows + 0.9))
     for ax, region in zip(axes, regions, strict=False):
         ax.axhline(0, color="#404040", linewidth=1, zorder=2)
         for model, change in changes.items():
             _mean_and_each(ax, change.xs(region, level="region"), model)
-        ax.set_title(_plain(display_name(region, 26)))
+        ax.set_title(_title(region, columns))
         _ticks(ax, scores["layer"])
     values = np.concatenate([change.to_numpy() for change in changes.values()])
     low, high = _padded(values, at_least=0.04)
     for ax in axes:
         ax.set_ylim(low, high)
-    _finish(figure, axes, set(range(len(regions))), columns, "layer (0 = input of the transformer)", "change in r from pretrained")
+    _finish(figure, axes, set(range(len(regions))), columns, LAYER, "change in r from pretrained")
     _legend(figure, axes)
     return figure
 
@@ -187,7 +192,7 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
     participants = _distinct(training, "participant")
     if not participants:
         return None
-    figure, axes = _grid(len(participants), 2, (4.8, 2.5))
+    figure, axes = _grid(len(participants), 2, (WIDE, 2.5 * len(participants) + 0.9))
     for row, participant in enumerate(participants):
         loss, r = axes[2 * row], axes[2 * row + 1]
         for model, look in MODELS.items():
@@ -199,9 +204,9 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
             loss.plot(part["epoch"], part["train_loss"], **{**style, "marker": "", "linewidth": 1.3}, linestyle=":")
             r.plot(part["epoch"], part["validation_r"], **style)
         r.axhline(0, color="#404040", linewidth=1, zorder=2)
-        suffix = "" if len(participants) == 1 else f" · {display_name(participant, 24)}"
+        person = participant if len(participants) > 1 else ""
         for ax, title, label in ((loss, "loss", "squared error"), (r, "validation correlation", "mean r over voxels")):
-            ax.set_title(_plain(title + suffix))
+            ax.set_title(_title(title, 2, person))
             ax.set_ylabel(label)
             _ticks(ax, training["epoch"])
     _finish(figure, axes, set(range(len(axes))), 2, _epoch_label(training["epoch"]), "")
@@ -225,16 +230,15 @@ def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
     matplotlib.figure.Figure
         10 × 3.75 inches. Thin lines are participants when there are several; with one, bands are its intervals.
     """
-    figure, axes = _grid(1, len(regions), (10 / len(regions), 3.75), total=(10, 3.75))
+    figure, axes = _grid(1, len(regions), (10, 3.75))
     alone = scores["participant"].nunique() == 1
     for ax, region in zip(axes, regions, strict=True):
         panel = scores[scores["region"] == region]
         for model in _models(panel):
-            table = panel[panel["model"] == model].pivot_table(index="layer", columns="participant", values="r", sort=False)
-            _mean_and_each(ax, table.sort_index().stack(), model, width=2.6)
+            _mean_and_each(ax, panel[panel["model"] == model].set_index(["layer", "participant"])["r"], model, width=2.6)
             if alone:
                 _bands(ax, panel, model)
-        ax.set_title(_plain(display_name(region, 30)), fontsize=13)
+        ax.set_title(_title(region, len(regions)), fontsize=13)
         _ticks(ax, scores["layer"])
     shown = scores[scores["region"].isin(list(regions))]
     columns = ["r", "r_low", "r_high"] if alone else ["r"]
@@ -253,7 +257,7 @@ def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> 
     for model in _models(panel):
         look, part = MODELS[model], panel[panel["model"] == model].sort_values("layer")
         _bands(ax, panel, model)
-        marker = look.marker if part["layer"].nunique() <= 13 else ""
+        marker = look.marker if part["layer"].nunique() <= MARKED else ""
         ax.plot(part["layer"], part["r"], color=look.color, marker=marker, linestyle=look.line, zorder=look.zorder)
     ax.set_ylim(low, high)
     _ticks(ax, panel["layer"])
@@ -263,10 +267,9 @@ def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> 
     if low <= ceiling <= high:
         ax.axhline(ceiling, color="black", linewidth=1.2, linestyle=(0, (5, 3)), zorder=2.5)
     else:
-        ax.annotate(
-            f"noise ceiling {ceiling:.2f} ↑", (1, 1), (-2, -2), xycoords="axes fraction", textcoords="offset points", ha="right", va="top",
-            fontsize=8.5, color="#202020", zorder=5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
-        )  # fmt: skip
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+        words = f"noise ceiling {ceiling:.2f} {'↑' if ceiling > high else '↓'}"
+        ax.text(0.99, 0.99, words, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, zorder=5, bbox=box)
 
 
 def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
@@ -281,10 +284,11 @@ def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
 def _mean_and_each(ax: Axes, values: pd.Series, model: str, width: float = 2.2) -> None:
     """A thick line for the mean over participants, thin ones for each; `values` is indexed by layer and participant."""
     look, table = MODELS[model], values.unstack("participant").sort_index()
+    style: dict[str, Any] = {"color": look.color, "linestyle": look.line}
     if table.shape[1] > 1:
-        ax.plot(table.index, table.to_numpy(), color=look.color, alpha=0.4, linewidth=0.9, linestyle=look.line, zorder=look.zorder - 0.5)
-    marker = look.marker if len(table) <= 13 else ""
-    ax.plot(table.index, table.mean(axis=1), color=look.color, marker=marker, linewidth=width, linestyle=look.line, zorder=look.zorder)
+        ax.plot(table.index, table.to_numpy(), **style, alpha=0.4, linewidth=0.9, zorder=look.zorder - 0.5)
+    marker = look.marker if len(table) <= MARKED else ""
+    ax.plot(table.index, table.mean(axis=1), **style, marker=marker, linewidth=width, zorder=look.zorder)
 
 
 def _changes(scores: pd.DataFrame) -> dict[str, pd.Series]:
@@ -293,7 +297,7 @@ def _changes(scores: pd.DataFrame) -> dict[str, pd.Series]:
     before = r.pop("pretrained", None)
     if before is None:
         return {}
-    return {model: change for model, after in r.items() if len(change := (after - before).dropna())}
+    return {model: change for model, after in r.items() if (change := after - before).notna().any()}
 
 
 def _band_range(panel: pd.DataFrame) -> tuple[float, float]:
@@ -316,10 +320,10 @@ def _padded(values: np.ndarray, at_least: float) -> tuple[float, float]:
 def _windows(ranges: Sequence[tuple[float, float]], ceilings: Sequence[float]) -> list[tuple[float, float]]:
     """Vertical limits per panel, all of one height; a ceiling is taken in where it costs at most a third of the height."""
     tallest = max(max(high - low for low, high in ranges), 0.1)
-    wanted = [
-        (low, max(high, ceiling)) if math.isfinite(ceiling) and ceiling >= low and max(high, ceiling) - low <= 1.5 * tallest else (low, high)
-        for (low, high), ceiling in zip(ranges, ceilings, strict=True)
-    ]
+    wanted = []
+    for (low, high), ceiling in zip(ranges, ceilings, strict=True):
+        near = math.isfinite(ceiling) and ceiling >= low and max(high, ceiling) - low <= 1.5 * tallest
+        wanted.append((low, max(high, ceiling) if near else high))
     height = max(max(high - low for low, high in wanted), 0.1)
     pad = 0.07 * height
     windows = []
@@ -347,9 +351,11 @@ def _models(table: pd.DataFrame) -> list[str]:
     return [model for model in MODELS if model in present]
 
 
-def _plain(text: str) -> str:
-    """A dollar sign would begin mathematics."""
-    return text.replace("$", r"\$")
+def _title(name: str, columns: int, participant: str = "") -> str:
+    """A panel's title, cut to its width; a dollar sign would begin mathematics."""
+    room = 80 // max(columns, 2)
+    person = f" · {display_name(participant, room // 3)}" if participant else ""
+    return (display_name(name, room - len(person)) + person).replace("$", r"\$")
 
 
 def _epoch_label(epochs: pd.Series) -> str:
@@ -365,10 +371,8 @@ def _ticks(ax: Axes, values: pd.Series) -> None:
     ax.yaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
 
 
-def _grid(rows: int, columns: int, panel: tuple[float, float], total: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
-    figure_class = require("matplotlib.figure", "report").Figure
-    size = total or (max(panel[0] * columns, 6.0), panel[1] * rows + 0.9)
-    figure = figure_class(figsize=size, layout="constrained")
+def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = require("matplotlib.figure", "report").Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.03)
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
@@ -388,7 +392,7 @@ def _legend(figure: Figure, axes: list[Axes], extra: Sequence[str] = ()) -> None
     line = require("matplotlib.lines", "report").Line2D
     drawn = {text.get_color() for ax in axes for text in ax.get_lines()}
     order = [MODELS[name] for name in ("pretrained", "tuned", "control") if MODELS[name].color in drawn]
-    handles = [line([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.name) for look in order]
+    handles = [line([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label) for look in order]
     looks: dict[str, dict[str, Any]] = {
         "noise ceiling": {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 1.2},
         "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},

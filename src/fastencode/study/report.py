@@ -74,8 +74,8 @@ def write_report(
     Parameters
     ----------
     folder : path
-        Made if absent. Gets ``scores.csv``, ``training.csv``, ``results.json``, ``figures/*.png`` and ``index.html``, each written
-        beside its place and moved there whole. Other files in it stay as they are.
+        Made if absent. Gets ``scores.csv``, ``training.csv``, ``results.json``, ``figures/*.png`` and ``index.html``, each
+        written beside its place and moved there whole. Other files in it stay as they are.
     title, lead : str
         The page's heading and first words; an empty line in `lead` begins a paragraph. Plain text: markup is shown, not obeyed.
     scores : pandas.DataFrame
@@ -128,7 +128,8 @@ def write_report(
     results = {"title": title, "command": command, "verdicts": list(verdicts), "settings": settings, "facts": facts}
     _write(folder / "scores.csv", scores.to_csv(index=False).encode())
     _write(folder / "training.csv", training.to_csv(index=False).encode())
-    _write(folder / "results.json", (json.dumps(_jsonable(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(_jsonable(results), indent=2, ensure_ascii=False, allow_nan=False)
+    _write(folder / "results.json", f"{text}\n".encode())
     page = _page(
         title=title,
         lead=_paragraphs(lead),
@@ -178,9 +179,9 @@ def scores_table(scores: pd.DataFrame) -> str:
         if row["block"] != before:
             lines.append(figures.display_name(row["participant"], left))
             before = row["block"]
-        values = "".join(
-            f"{_number(value):>{cell[_short(model)]}}" for part in row["cells"] for model, value in zip(summary["models"], part, strict=True)
-        )
+        widths = [cell[_short(model)] for model in summary["models"]] * len(summary["groups"])
+        numbers = [_number(value) for part in row["cells"] for value in part]
+        values = "".join(f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
         region = "  " + figures.display_name(row["region"], left - 11)
         lines.append(f"{region:<{left - 8}}{_number(row['ceiling'], 2):>8}{values}")
     return "\n".join([*lines, rule])
@@ -189,7 +190,8 @@ def scores_table(scores: pd.DataFrame) -> str:
 def _checked(table: pd.DataFrame, columns: Mapping[str, str], name: str, key: Sequence[str]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise InputError(f"{name} has no column {missing[0]!r}: it needs {', '.join(columns)}; it has {', '.join(map(str, table.columns))}")
+        needed, present = ", ".join(columns), ", ".join(map(str, table.columns))
+        raise InputError(f"{name} has no column {missing[0]!r}: it needs {needed}; it has {present}")
     unknown = sorted(set(map(str, table["model"])) - set(MODEL_ORDER))
     if unknown:
         raise InputError(f"{name} holds the model {unknown[0]!r}: call it one of {', '.join(MODEL_ORDER)}")
@@ -264,8 +266,10 @@ def _summary(scores: pd.DataFrame) -> dict[str, Any]:
                 [float(part.loc[(part["model"] == model) & part["layer"].isin(layers), "r"].mean()) for model in models]
                 for layers in thirds.values()
             ]
-            rows.append({"block": number, "participant": name, "region": region, "ceiling": float(part["ceiling"].mean()), "cells": cells})
-    groups = [f"{name} ({layers[0]}–{layers[-1]})" if len(layers) > 1 else f"{name} ({layers[0]})" for name, layers in thirds.items()]
+            ceiling = float(part["ceiling"].mean())
+            rows.append({"block": number, "participant": name, "region": region, "ceiling": ceiling, "cells": cells})
+    ends = {name: f"{layers[0]}–{layers[-1]}" if len(layers) > 1 else str(layers[0]) for name, layers in thirds.items()}
+    groups = [f"{name} ({numbers})" for name, numbers in ends.items()]
     return {"models": models, "groups": groups, "rows": rows}
 
 
@@ -350,43 +354,44 @@ def _page(**content: Any) -> str:
     jinja2 = require("jinja2", "report")
     source = resources.files("fastencode.study").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"number": _number, "name": figures.display_name, "model": figures.model_name}
+    environment.filters |= {"number": _number, "name": figures.display_name, "short": _short}
     return environment.from_string(source).render(**content)
 
 
-SCORE = "the correlation between predicted and measured responses on data that neither the ridge regression nor the tuning saw, averaged over voxels"
+SCORE = "correlation between predicted and measured responses on held-out data, mean over the region's voxels"
+LEVELS = "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
+EACH = "Thick lines: mean over participants; thin lines: each participant. "
+BANDS = "Bands: 95 % block-bootstrap intervals"
+# Heading and caption of each figure, given whether there are several participants.
 CAPTIONS: dict[str, tuple[str, Callable[[bool], str]]] = {
     "picture": (
         "The result at a glance",
         lambda several: (
-            f"Vertical: {SCORE}. Horizontal: the layer of the speech model that predicts; 0 is what the transformer receives. "
-            + ("Thick lines: mean over participants; thin lines: each participant. " if several else "Bands: 95 % block-bootstrap intervals. ")
-            + "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
+            f"Vertical: {SCORE}. Horizontal: layer of the speech model that predicts; 0 is what the transformer receives. "
+            f"{EACH if several else BANDS + '. '}{LEVELS}"
         ),
     ),
     "layers": (
-        "Every layer, region and participant",
+        "Every layer and region",
         lambda several: (
-            f"One panel per {'region and participant' if several else 'region'}. Vertical: {SCORE}. Bands: 95 % block-bootstrap intervals; "
-            "the models share the same held-out data, so overlapping bands do not mean that two models are alike. Dashed: the region's "
-            "noise ceiling where it is known; where it lies far above the curves, its value is written at the upper edge. Panels have "
-            "the same height in r at different levels."
+            f"One panel per {'region and participant' if several else 'region'}. Vertical: {SCORE}. {BANDS}; the models are "
+            "scored on the same data, so overlapping bands do not mean that two models are alike. Dashed: the region's noise "
+            f"ceiling where it is known; where it lies far above the curves, its value is written at the upper edge. {LEVELS}"
         ),
     ),
     "change": (
         "What tuning changed",
         lambda several: (
-            "Each model's r minus the pretrained model's r at the same layer; above zero, tuning helped. All panels share one axis. "
-            + ("Thick lines: mean over participants; thin lines: each participant. " if several else "")
-            + "The control was tuned equally long on responses that do not belong to the sound: what it gains, tuning alone gives."
+            "Each model's r minus the pretrained model's r at the same layer; above zero, tuning helped. All panels share one "
+            f"axis. {EACH if several else ''}The control was tuned on responses that do not belong to the sound: what it gains "
+            "does not come from their pairing."
         ),
     ),
     "training": (
         "How tuning went",
         lambda several: (
-            "Left: squared error per voxel on the clips tuned on (dotted) and on validation clips (solid). "
-            "Right: correlation of the tuned model's own predictions on validation clips, mean over voxels. "
-            "Validation data is only looked at; the score figures use other, held-out data."
+            "Left: squared error per voxel on the clips tuned on (dotted) and on validation clips (solid). Right: correlation of "
+            "the tuned model's own predictions on validation clips, mean over voxels. Validation clips are never tuned on."
         ),
     ),
 }

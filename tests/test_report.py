@@ -1,0 +1,343 @@
+"""The output half of a study: verdicts, tables, figures and the page, on mock scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import stat
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fastencode.errors import InputError
+from fastencode.study import figures, report
+from fastencode.study.report import scores_table, write_report
+from fastencode.study.verdicts import Verdict, layer_thirds, verdict_table
+
+VERDICTS = [
+    Verdict("Late layers rise", 0.084, 0.061, 0.107, "the interval lies above 0", True, "Δr, tuned − pretrained"),
+    Verdict("Silent voxels stay at zero", float("nan"), float("nan"), float("nan"), "|r| is below 0.03", False),
+]
+MODELS = ("pretrained", "tuned", "control")
+
+
+def make_scores(participants=("S1", "S2"), regions=("auditory", "late_language", "silent"), layers=7, seed=0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    names = ["participant", "model", "layer", "region"]
+    index = pd.MultiIndex.from_product([participants, MODELS, range(layers), regions], names=names)
+    table = index.to_frame(index=False)
+    table["n_voxels"] = 120
+    table["ceiling"] = np.where(table["region"] == "silent", np.nan, 0.7)
+    table["r"] = np.where(table["region"] == "silent", 0.0, 0.45) + 0.01 * rng.standard_normal(len(table))
+    table["r_low"], table["r_high"] = table["r"] - 0.05, table["r"] + 0.05
+    table["r_normalized"] = table["r"] / table["ceiling"]
+    table["alpha_median"] = 10 ** rng.uniform(1, 4, len(table))
+    return table.assign(at_edge=0.05)
+
+
+def make_training(participants=("S1", "S2"), epochs=3) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([participants, MODELS[1:], range(epochs + 1)], names=["participant", "model", "epoch"])
+    table = index.to_frame(index=False)
+    table["updates"] = table["epoch"] * 75
+    table["train_loss"] = np.where(table["epoch"] == 0, np.nan, 1 - 0.1 * table["epoch"])
+    return table.assign(validation_loss=1.0, validation_r=0.1, seconds=2.5)
+
+
+def write(folder: Path, **changed: object) -> Path:
+    given: dict = {
+        "title": "A study",
+        "lead": "First words.\n\nSecond paragraph.",
+        "scores": make_scores(("S1",), ("auditory",), 2),
+        "training": make_training(("S1",)),
+        "verdicts": VERDICTS,
+        "settings": {"seed": 0, "tune": {"rate": 5e-4}},
+        "facts": {"Python": "3.11"},
+        "command": "fastencode-tune demo",
+    }
+    return write_report(folder, **(given | changed))
+
+
+class Page(HTMLParser):
+    """What a browser would load, show, and close."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about pixels: figures are made but not rendered, which takes most of the time."""
+    monkeypatch.setattr(figures, "png", lambda figure: bytes(24))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "out"
+    assert write(folder, scores=make_scores(), training=make_training(), notes="One seed only.") == folder / "index.html"
+    return folder
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    head = path.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG\r\n\x1a\n")
+    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+
+
+def test_all_files_are_there_and_nothing_else(folder: Path) -> None:
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    drawn = {f"figures/{name}.png" for name in ("layers", "change", "training", "picture")}
+    assert names == {"index.html", "scores.csv", "training.csv", "results.json", *drawn}
+    assert all(stat.S_IMODE((folder / name).stat().st_mode) & stat.S_IRUSR for name in names)
+
+
+def test_figures_are_wide_enough_to_read(folder: Path) -> None:
+    assert png_size(folder / "figures" / "picture.png") == (1600, 600)
+    for name in ("layers", "change", "training"):
+        width, height = png_size(folder / "figures" / f"{name}.png")
+        assert width == 1536 and 400 < height < 2000
+
+
+def test_page_is_self_contained_and_well_formed(folder: Path) -> None:
+    page = Page(folder / "index.html")
+    assert page.open == []
+    assert len(page.loaded) == 5 and all(value.startswith("data:") for value in page.loaded)
+    source = (folder / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|url\(", re.sub(r"base64,[^\"]*", "", source))
+    assert "script" not in page.tags
+
+
+def test_page_says_what_was_measured(folder: Path) -> None:
+    text = Page(folder / "index.html").text
+    said = ["A study", "Second paragraph.", "One seed only.", "1 of 2 expectations held", "✓ yes", "✗ no", "not measured"]
+    said += ["+0.084 [+0.061, +0.107]", "the interval lies above 0", "late language", "late (4–6)", "tune.rate", "0.0005"]
+    for words in said:
+        assert words in text, words
+
+
+def test_csv_round_trip(folder: Path) -> None:
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "scores.csv"), make_scores(), check_exact=True, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "training.csv"), make_training(), check_exact=True, check_dtype=False)
+
+
+def test_json_round_trip_turns_nan_to_null_and_numpy_to_plain(tmp_path: Path, undrawn: None) -> None:
+    numbers = {"alphas": np.logspace(0, 2, 3), "n": np.int64(3), "x": np.float32(0.5), "bad": [math.nan, math.inf]}
+    rest = {"delays": (0, 1), "on": np.bool_(True), "path": Path("a/b"), "none": None, "one": VERDICTS[0]}
+    write(tmp_path, settings=numbers | rest)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    numbers = {"alphas": [1, 10, 100], "n": 3, "x": 0.5, "bad": [None, None]}
+    rest = {"delays": [0, 1], "on": True, "path": "a/b", "none": None, "one": results["verdicts"][0]}
+    assert results["settings"] == numbers | rest
+    assert results["verdicts"][0] == dataclasses.asdict(VERDICTS[0])
+    assert results["verdicts"][1]["measured"] is None
+    assert results["facts"] == {"Python": "3.11"} and results["command"] == "fastencode-tune demo"
+
+
+def test_strange_names_are_shown_not_obeyed(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>"
+    scores = make_scores(participants=(evil, '$x^2$ & "co"'), regions=("a<b>", "{{ 7 * 7 }}"), layers=2)
+    words = {"title": evil, "lead": evil, "notes": evil, "command": evil, "facts": {evil: evil}, "settings": {evil: {evil: evil}}}
+    verdict = Verdict(evil, 0, 0, 0, evil, True, evil)
+    page = Page(write(tmp_path, **words, verdicts=[verdict], scores=scores, training=make_training((evil,))))
+    assert "script" not in page.tags and "b" not in page.tags
+    assert page.text.count(evil) >= 10
+    assert "{{ 7 * 7 }}" in page.text and "a<b>" in page.text and '$x^2$ & "co"' in page.text
+
+
+def test_missing_values_everywhere(tmp_path: Path) -> None:
+    scores = make_scores(participants=("group",), layers=2)
+    unknown = ["ceiling", "r_low", "r_high", "r_normalized", "alpha_median", "at_edge"]
+    scores[unknown] = np.nan
+    scores.loc[scores["region"] == "silent", "r"] = np.nan
+    training = make_training(("group",)).assign(validation_loss=np.nan, validation_r=np.nan)
+    text = Page(write(tmp_path, scores=scores, training=training)).text
+    assert "nan" not in text.lower()
+    assert "nan" not in scores_table(scores)
+
+
+def test_what_cannot_be_drawn_is_left_out(tmp_path: Path, undrawn: None) -> None:
+    write(tmp_path)
+    scores = make_scores(layers=1)
+    page = Page(write(tmp_path, scores=scores[scores["model"] == "pretrained"], training=make_training().iloc[:0], verdicts=[]))
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"layers", "picture"}
+    assert page.tags.count("img") == 2
+    assert "expectations" not in page.text
+
+
+@pytest.mark.parametrize("column", ["r_low", "participant", "at_edge"])
+def test_missing_column_is_named(tmp_path: Path, column: str) -> None:
+    with pytest.raises(InputError, match=f"scores has no column '{column}'"):
+        write(tmp_path, scores=make_scores().drop(columns=column))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_wrong_tables_are_refused(tmp_path: Path) -> None:
+    scores, training = make_scores(), make_training()
+    with pytest.raises(InputError, match="training has no column 'validation_r'"):
+        write(tmp_path, training=training.drop(columns="validation_r"))
+    with pytest.raises(InputError, match="the model 'finetuned'"):
+        write(tmp_path, scores=scores.replace("tuned", "finetuned"))
+    with pytest.raises(InputError, match="twice"):
+        write(tmp_path, scores=pd.concat([scores, scores.iloc[:1]]))
+    with pytest.raises(InputError, match="no rows"):
+        write(tmp_path, scores=scores.iloc[:0])
+    with pytest.raises(InputError, match=r"'nowhere'.*auditory"):
+        write(tmp_path, picture_regions=["nowhere"])
+
+
+def test_interrupted_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("old")
+
+    def interrupt(source: object, target: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        report._write(page, b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"] and page.read_text() == "old"
+
+
+def test_input_tables_are_not_written_to(tmp_path: Path, undrawn: None) -> None:
+    scores, training = make_scores(participants=(1, 2)), make_training((1, 2))
+    before = scores.copy(), training.copy()
+    write(tmp_path, scores=scores, training=training)
+    pd.testing.assert_frame_equal(scores, before[0])
+    pd.testing.assert_frame_equal(training, before[1])
+
+
+@pytest.mark.parametrize("participants", [("S1",), ("S1", "a_participant_with_a_long_name")])
+@pytest.mark.parametrize("models", [MODELS, ("pretrained",)])
+def test_scores_table_fits_the_terminal_and_holds_the_means(participants: tuple[str, ...], models: tuple[str, ...]) -> None:
+    scores = make_scores(participants, regions=("a", "a_region_whose_name_is_far_too_long_for_any_table"), layers=25)
+    scores = scores[scores["model"].isin(models)]
+    lines = scores_table(scores).splitlines()
+    assert max(map(len, lines)) <= 100
+    row = lines[lines.index("S1") + 1].replace("−", "-").split()
+    part = scores[(scores["participant"] == "S1") & (scores["region"] == "a")]
+    late = [part[(part["model"] == m) & (part["layer"] >= 16)]["r"].mean() for m in models]
+    assert row[:2] == ["a", "0.70"]
+    assert [float(cell) for cell in row[-len(models) :]] == pytest.approx(late, abs=6e-4)
+    assert ("mean of 2 participants" in lines) == (len(participants) == 2)
+
+
+def test_verdict_table_is_aligned_and_says_yes_and_no() -> None:
+    long = Verdict("word " * 40, -1.5, -2, 12345.678, "rule " * 40, np.bool_(False), "Δr " * 20)
+    lines = verdict_table([*VERDICTS, long]).splitlines()
+    assert max(map(len, lines)) <= 100
+    start = lines[0].index("expectation")
+    assert lines[2].startswith("yes   +0.084 [+0.061, +0.107]") and lines[2][start:] == "Late layers rise"
+    assert lines[3][start:] == "rule: the interval lies above 0" and "Δr, tuned − pretrained" in lines[3]
+    assert lines[4].startswith("no    not measured")
+    assert lines[-1] == "1 of 3 expectations held"
+    assert verdict_table([]) == "no expectation was stated"
+
+
+def test_verdicts_claim_nothing_that_was_not_measured() -> None:
+    with pytest.raises(InputError, match="nothing was measured"):
+        Verdict("It rises", math.nan, 0, 1, "above 0", True)
+    with pytest.raises(InputError, match="upside down"):
+        Verdict("It rises", 0.5, 1, 0, "above 0", True)
+    with pytest.raises(InputError, match="needs its rule"):
+        Verdict("It rises", 0.5, 0, 1, " ", True)
+    assert Verdict("It stays", -0.0001, math.nan, math.nan, "|r| < 1", np.bool_(True)).number == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [(1, {"only": 1}), (2, {"early": 1, "late": 1}), (3, {"early": 1, "middle": 1, "late": 1}), (4, {"early": 2, "late": 2}),
+     (7, {"early": 3, "middle": 1, "late": 3}), (25, {"early": 9, "middle": 7, "late": 9})],
+)  # fmt: skip
+def test_layer_thirds(n: int, sizes: dict[str, int]) -> None:
+    thirds = layer_thirds([*range(n), *reversed(range(n))])
+    assert {name: len(part) for name, part in thirds.items()} == sizes
+    assert [layer for part in thirds.values() for layer in part] == list(range(n))
+    with pytest.raises(InputError, match="no layers"):
+        layer_thirds([])
+
+
+def test_panels_share_a_height_and_take_in_a_near_ceiling_only() -> None:
+    scores = make_scores()
+    scores["ceiling"] = scores["region"].map({"auditory": 0.55, "late_language": 0.95, "silent": np.nan})
+    axes = figures.layers_figure(scores).axes
+    heights = [np.ptp(ax.get_ylim()) for ax in axes]
+    assert len(axes) == 6 and heights == pytest.approx([heights[0]] * 6)
+    expected = {"auditory": (1, []), "late_language": (0, ["noise ceiling 0.95 ↑"]), "silent": (0, [])}
+    for ax, region in zip(axes, ["auditory", "late_language", "silent"] * 2, strict=True):
+        low, high = ax.get_ylim()
+        dashed = [line for line in ax.get_lines() if line.get_color() == "black"]
+        assert (len(dashed), [text.get_text() for text in ax.texts]) == expected[region]
+        part = scores[scores["region"] == region]
+        assert low < part["r_low"].min() and part["r_high"].max() < high < low + 0.3
+
+
+def test_change_figure_draws_the_mean_of_the_differences() -> None:
+    scores = make_scores()
+    ax = figures.change_figure(scores).axes[1]
+    r = scores[scores["region"] == "late_language"].pivot_table(index="layer", columns="model", values="r")
+    thick = {line.get_color(): line for line in ax.get_lines() if line.get_linewidth() > 2}
+    for model in ("tuned", "control"):
+        drawn = thick[figures.MODELS[model].color].get_ydata()
+        np.testing.assert_allclose(drawn, r[model] - r["pretrained"], atol=1e-12)
+
+
+@pytest.mark.parametrize("draw", [figures.layers_figure, figures.change_figure])
+@pytest.mark.parametrize(("participants", "regions", "layers"), [(1, 1, 1), (1, 6, 2), (2, 5, 25)])
+def test_no_text_overlaps(draw, participants: int, regions: int, layers: int) -> None:
+    names = tuple(f"a_rather_long_region_name_{k}" for k in range(regions))
+    figure = draw(make_scores(tuple(f"participant_{k}" for k in range(participants)), names, layers))
+    assert overlapping_texts(figure) == []
+
+
+def overlapping_texts(figure) -> list[tuple[str, str]]:
+    """Pairs of texts that overlap, and texts that leave the figure. Ticks beyond the limits exist but are not drawn."""
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    ticks = [(t, a) for ax in figure.axes for a in (ax.xaxis, ax.yaxis) for t in (*a.get_major_ticks(), *a.get_minor_ticks())]
+    undrawn = {t.label1 for t, a in ticks if not min(a.get_view_interval()) <= t.get_loc() <= max(a.get_view_interval())}
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in undrawn]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    edge = figure.bbox.padded(0.5)
+    outside = [(text, "the edge") for text, box in boxes if not (edge.contains(*box.min) and edge.contains(*box.max))]
+    return outside + [(a, b) for k, (a, x) in enumerate(boxes) for b, y in boxes[:k] if x.shrunk(0.99, 0.99).overlaps(y)]
+
+
+def test_overlaps_would_be_found() -> None:
+    figure = figures.change_figure(make_scores())
+    figure.axes[0].set_title("words " * 30)
+    assert overlapping_texts(figure)
+
+
+def test_equal_tables_give_equal_pictures() -> None:
+    scores = make_scores(layers=3)
+    assert figures.png(figures.picture(scores, ["auditory"])) == figures.png(figures.picture(scores, ["auditory"]))
