@@ -20,10 +20,18 @@ def saved_model(folder: Path, family: str, *, stable: bool = False) -> Path:
     model_class = {"wav2vec2": transformers.Wav2Vec2Model, "hubert": transformers.HubertModel}[family]
     torch.manual_seed(3)
     config = config_class(
-        conv_dim=(8,) * 3, conv_kernel=(10, 3, 2), conv_stride=(5, 4, 2), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, do_stable_layer_norm=stable,
+        conv_dim=(8,) * 3,
+        conv_kernel=(10, 3, 2),
+        conv_stride=(5, 4, 2),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        do_stable_layer_norm=stable,
         feat_extract_norm="layer" if stable else "group",
-    )  # fmt: skip
+    )
     model_class(config).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return folder
@@ -84,7 +92,9 @@ def test_clips_end_where_they_should() -> None:
 
 def test_normalised_clips_are_the_feature_extractors() -> None:
     audio = np.random.default_rng(2).standard_normal(8000).astype(np.float32) * 0.1 + 0.3
-    theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(audio, sampling_rate=16000, return_tensors="np").input_values
+    theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(
+        audio, sampling_rate=16000, return_tensors="np"
+    ).input_values
     ours = cut_clips(audio, np.array([0.5]), seconds=0.5, sample_rate=16000, normalize=True)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

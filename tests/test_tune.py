@@ -53,8 +53,14 @@ def test_tuning_learns_and_leaves_the_cnn_alone(model: Path, tmp_path: Path) -> 
     assert history[-1].validation_r > 0.7
     before, after = SpeechEncoder(model), SpeechEncoder(tmp_path / "a")
     assert before.cnn_hash() == after.cnn_hash() == encoder.cnn_hash()
-    moved = {name for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True) if not torch.equal(old, new)}
-    assert any(name.startswith("encoder.layers.0.") for name in moved) and any(name.startswith("encoder.layers.1.") for name in moved)
+    moved = {
+        name
+        for (name, old), new in zip(before.model.named_parameters(), after.model.parameters(), strict=True)
+        if not torch.equal(old, new)
+    }
+    assert any(name.startswith("encoder.layers.0.") for name in moved) and any(
+        name.startswith("encoder.layers.1.") for name in moved
+    )
     assert not any(name.startswith("feature_extractor.") for name in moved)
 
 
@@ -122,7 +128,7 @@ def test_control_blocks_all_move_far(n_rows: int, seed: int) -> None:
     assert sorted(order) == list(range(n_rows))
     n_blocks = -(-n_rows // 15)
     least = min(10, n_blocks // 3)
-    blocks = [block for block in np.split(order, np.flatnonzero(np.diff(order) != 1) + 1)]
+    blocks = np.split(order, np.flatnonzero(np.diff(order) != 1) + 1)
     starts = {int(block[0]): int(np.flatnonzero(order == block[0])[0]) for block in blocks}
     for source, place in starts.items():
         if source % 15 == 0:

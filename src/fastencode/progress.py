@@ -16,8 +16,8 @@ row = 0
 def progress(iterable: Any = None, *, desc: str, unit: str = "it", total: float | None = None, enabled: bool = True) -> Any:
     """A tqdm bar on standard error; ``enabled=False`` makes it silent and free.
 
-    Use as ``for item in progress(items, desc=..., unit=...)`` or as a context manager with ``update(n)``. Where standard error is no
-    terminal, a line at most every ten seconds.
+    Use as ``for item in progress(items, desc=..., unit=...)`` or as a context manager with ``update(n)``. Where standard error
+    is no terminal, a line at most every ten seconds.
     """
     return tqdm(
         iterable,

@@ -36,7 +36,13 @@ def run(config: AliceConfig) -> Path:
     speech = stages.run(Job("speech", {"data": digests}, (), _speak_chapter, (config.data,)))
     material = _material(alice, speech, config)
     outcome = before_and_after(
-        stages, material, source="speech", model=config.model or SMALL_MODEL, tune=config.tune, alignment=config.align, jobs=config.jobs
+        stages,
+        material,
+        source="speech",
+        model=config.model or SMALL_MODEL,
+        tune=config.tune,
+        alignment=config.align,
+        jobs=config.jobs,
     )
     return publish(
         stages,
@@ -96,7 +102,10 @@ def _verdicts(outcome: Outcome) -> list[Verdict]:
 def _encoding_table(study: WordRateStudy) -> str:
     """The encoding half on the terminal: one line a measure, one column a region."""
     lines = [f"{study.n_words} words, {len(study.listeners)} listeners; left out: {', '.join(study.left_out) or 'nobody'}"]
-    lines += [f"{name:<42}{r:9.4f}" for name, r in ((f"word rate against the authors', {k}", v) for k, v in study.predictor_correlation.items())]
+    lines += [
+        f"{name:<42}{r:9.4f}"
+        for name, r in ((f"word rate against the authors', {k}", v) for k, v in study.predictor_correlation.items())
+    ]
     lines.append(f"{'':<42}" + "".join(f"{region:>9}" for region in study.regions))
     for name, values in (
         ("word-rate weight", study.weight),
@@ -111,10 +120,10 @@ def _encoding_table(study: WordRateStudy) -> str:
 
 def _lead(alice: Alice, config: AliceConfig, study: WordRateStudy) -> str:
     return (
-        f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because the file is "
-        f"not data: {', '.join(study.left_out) or 'nobody'}. The recording is not part of the data set: the chapter's {study.n_words} words "
-        "are spoken by a synthesiser at their real times, so prosody and the speaker's voice are missing. A small wav2vec2 is tuned on the "
-        f"first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses with their blocks out of "
-        f"place, and ridge regression scores every layer on the last {config.test_rows} scans. One chapter is little data: read the "
-        "intervals, not the points."
+        f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because the "
+        f"file is not data: {', '.join(study.left_out) or 'nobody'}. The recording is not part of the data set: the chapter's "
+        f"{study.n_words} words are spoken by a synthesiser at their real times, so prosody and the speaker's voice are missing. "
+        f"A small wav2vec2 is tuned on the first part of the chapter for {config.tune.epochs} epochs, a control as long on the same "
+        "responses with their blocks out of place, and ridge regression scores every layer on the last "
+        f"{config.test_rows} scans. One chapter is little data: read the intervals, not the points."
     )

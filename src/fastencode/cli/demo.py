@@ -96,21 +96,57 @@ def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict
     control = contrast(outcome, ("late_language",), late, {"control": 1, "pretrained": -1})
     above = contrast(outcome, ("late_language",), late, {"tuned": 1, "control": -1})
     verdicts = [
-        Verdict(f"Late layers ({late_name}) rise in the late-language region", *rise, "the interval lies above 0", rise[1] > 0, "Δr, tuned − pretrained"),
-        Verdict(f"Early layers ({early_name}) keep the auditory region", *kept, f"the interval lies above −{KEPT}", kept[1] > -KEPT, "Δr, tuned − pretrained"),
-        Verdict(f"The control's late layers do not rise in the late-language region", *control, "the interval does not lie above 0", control[1] <= 0, "Δr, control − pretrained"),
-        Verdict("Late layers rise above the control's in the late-language region", *above, "the interval lies above 0", above[1] > 0, "Δr, tuned − control"),
+        Verdict(
+            f"Late layers ({late_name}) rise in the late-language region",
+            *rise,
+            "the interval lies above 0",
+            rise[1] > 0,
+            "Δr, tuned − pretrained",
+        ),
+        Verdict(
+            f"Early layers ({early_name}) keep the auditory region",
+            *kept,
+            f"the interval lies above −{KEPT}",
+            kept[1] > -KEPT,
+            "Δr, tuned − pretrained",
+        ),
+        Verdict(
+            "The control's late layers do not rise in the late-language region",
+            *control,
+            "the interval does not lie above 0",
+            control[1] <= 0,
+            "Δr, control − pretrained",
+        ),
+        Verdict(
+            "Late layers rise above the control's in the late-language region",
+            *above,
+            "the interval lies above 0",
+            above[1] > 0,
+            "Δr, tuned − control",
+        ),
     ]
     for model in MODELS:
         silent = contrast(outcome, ("silent",), range(outcome.n_layers), {model: 1})
-        verdicts.append(Verdict(f"Silent voxels stay at zero ({model} model, all layers)", *silent, f"|r| is below {ZERO}", abs(silent[0]) < ZERO, "r"))
+        verdicts.append(
+            Verdict(
+                f"Silent voxels stay at zero ({model} model, all layers)",
+                *silent,
+                f"|r| is below {ZERO}",
+                abs(silent[0]) < ZERO,
+                "r",
+            )
+        )
     errors = np.concatenate([material.ceilings[p] - _true_ceiling(world, p) for p in material.ceilings])
     spread = np.quantile(errors, [0.025, 0.975])
     verdicts.append(
         Verdict(
             "The noise ceiling estimated from repeats is the true one",
-            float(np.mean(errors)), float(spread[0]), float(spread[1]), f"the mean error is below {CEILING_ERROR}",
-            bool(abs(np.mean(errors)) < CEILING_ERROR), "estimate − truth, 95 % of voxels",
+            float(np.mean(errors)),
+            float(spread[0]),
+            float(spread[1]),
+            f"the mean error is below {CEILING_ERROR}",
+            bool(abs(np.mean(errors)) < CEILING_ERROR),
+            "estimate − truth, 95 % of voxels",
         )
     )
     return verdicts
@@ -125,9 +161,10 @@ def _lead(config: DemoConfig, stories: Stories, material: Material) -> str:
     minutes = sum(len(audio) for audio in material.sounds.values()) / 16000 / 60
     brains = ", ".join(f"{p} with {stories.n_voxels(p)} voxels" for p in material.responses)
     return (
-        f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the sound, "
-        "late-language voxels the semantic classes of the words, silent voxels nothing. A small self-supervised wav2vec2 is tuned on "
-        f"each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses with their blocks out of place. "
-        "Ridge regression then says how well each layer of each model predicts each region on a story that nothing was fitted on. "
+        f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
+        "sound, late-language voxels the semantic classes of the words, silent voxels nothing. A small self-supervised wav2vec2 is "
+        f"tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses with their blocks out "
+        "of place. Ridge regression then says how well each layer of each model predicts each region on a story that nothing was "
+        "fitted on. "
         "Simulated brains show that the tools work; they say nothing about real ones."
     )

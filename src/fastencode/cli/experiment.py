@@ -1,4 +1,5 @@
-"""Before and after: tune a model on each participant, tune a control, read every layer of all of them, align the layers with the brains.
+"""Before and after: tune a model on each participant, tune a control, read every layer of all of them, align the layers with the
+brains.
 
 Every subcommand that asks this question brings its own `Material`; the stages below are the same for all.
 
@@ -112,9 +113,13 @@ def before_and_after(
             (model, material.sounds, material.tr, tune.clip_seconds),
         )
     )
-    tuning = [_tuning_job(material, source, model, frames, participant, arm, tune) for participant in material.responses for arm in ARMS]
+    tuning = [
+        _tuning_job(material, source, model, frames, participant, arm, tune) for participant in material.responses for arm in ARMS
+    ]
     stages.run_all(tuning, workers=jobs)
-    checkpoints: dict[str, Path | str] = {"pretrained": model} | {job.name.removeprefix("models/"): stages.path(job.name) for job in tuning}
+    checkpoints: dict[str, Path | str] = {"pretrained": model} | {
+        job.name.removeprefix("models/"): stages.path(job.name) for job in tuning
+    }
     reading = [_reading_job(material, name, checkpoint, frames, tune, alignment) for name, checkpoint in checkpoints.items()]
     stages.run_all(reading, workers=jobs)
     features = {name: stages.path(f"features/{name}") / "layers.h5" for name in checkpoints}
@@ -150,7 +155,16 @@ def _tuning_job(
         {"tune": config, "arm": arm, "voxels": len(voxels), "train": material.train, "validation": material.validation},
         (source, "frames"),
         _tune_arm,
-        (model, clips, {name: run.ends for name, run in runs.items()}, responses, material.validation, config, arm, f"{participant} {arm}"),
+        (
+            model,
+            clips,
+            {name: run.ends for name, run in runs.items()},
+            responses,
+            material.validation,
+            config,
+            arm,
+            f"{participant} {arm}",
+        ),
     )
 
 
@@ -191,7 +205,7 @@ def _reading_job(
 def _read_layers(
     folder: Path, checkpoint: Path | str, frames: Path, runs: Mapping[str, Run], tr: float, seconds: float, lobes: int, name: str
 ) -> None:
-    """Every layer at every scan: of each clip the frames of its last TR count, so that each frame has heard what came before it."""
+    """Every layer at every scan. Of each clip the frames of its last TR count: they have heard what came before them."""
     encoder = SpeechEncoder(checkpoint)
     middles = encoder.frame_times(round(seconds * encoder.sample_rate))
     keep = slice(int(np.searchsorted(middles, seconds - tr)), None)
@@ -214,7 +228,9 @@ def _outcome(stages: Stages, material: Material, features: Mapping[str, Path], c
         with h5py.File(path) as file:
             layers = {run: file[run][:] for run in (*material.train, material.test)}
         responses = {participant: material.responses[participant] for participant in whose}
-        for fit in align(layers, responses, fit_runs=material.train, test_run=material.test, config=config, desc=f"ridge, {name}"):
+        for fit in align(
+            layers, responses, fit_runs=material.train, test_run=material.test, config=config, desc=f"ridge, {name}"
+        ):
             fits[fit.participant].setdefault(model, []).append(fit)
     scores, draws = [], {}
     for participant, models in fits.items():

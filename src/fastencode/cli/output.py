@@ -73,7 +73,9 @@ def _facts(stages: Stages) -> dict[str, str]:
     facts = {name: version(name) for name in _VERSIONS}
     facts["Python"] = platform.python_version()
     facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    facts["peak memory"] = f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
+    facts["peak memory"] = (
+        f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
+    )
     facts["seconds per stage"] = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.seconds.items())
     return facts
 

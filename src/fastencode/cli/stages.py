@@ -1,7 +1,7 @@
 """Stages of a long command: each makes one folder, whole or not at all, and is not made again while its settings stand.
 
-A stage writes into ``<name>.partial``; only when it is finished is the folder renamed and signed with a digest of its settings, of
-the digests of the stages it read, and of the package's version. Whatever stops the command, a second run goes on from there.
+A stage writes into ``<name>.partial``; only when it is finished is the folder renamed and signed with a digest of its settings,
+of the digests of the stages it read, and of the package's version. Whatever stops the command, a second run goes on from there.
 """
 
 from __future__ import annotations

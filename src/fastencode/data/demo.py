@@ -1,8 +1,10 @@
-"""A world whose truth is known, written in the layout of ds003020 (see `fastencode.data.stories`): spoken stories and simulated brains.
+"""A world whose truth is known, written in the layout of ds003020 (see `fastencode.data.stories`): spoken stories and simulated
+brains.
 
-Each participant has three regions. ``auditory`` voxels follow the spectrum of the sound, ``late_language`` voxels the semantic classes of
-the words, ``silent`` voxels nothing; the first two through a haemodynamic response whose peak and gain are the participant's own, under
-autocorrelated noise. What no reader sees while fitting is in ``truth/<participant>.h5``: weights, gain, and the noise ceiling of every voxel.
+Each participant has three regions. ``auditory`` voxels follow the spectrum of the sound, ``late_language`` voxels the semantic
+classes of the words, ``silent`` voxels nothing; the first two through a haemodynamic response whose peak and gain are the
+participant's own, under autocorrelated noise. What no reader sees while fitting is in ``truth/<participant>.h5``: weights, gain,
+and the noise ceiling of every voxel.
 
 Axis letters: t TR row, v voxel, f stimulus feature, r repeat.
 """
@@ -132,7 +134,7 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
 
 @dataclass(frozen=True)
 class _Drive:
-    """What moves a participant's voxels during one story: spectrum (t, mels) and word classes (t, classes), after the response."""
+    """What moves a participant's voxels during one story, after the response: spectrum (t, mels), word classes (t, classes)."""
 
     spectrum: np.ndarray
     meaning: np.ndarray
@@ -162,7 +164,9 @@ def _drive(said: Speech, tr: float, peak_delay: float) -> _Drive:
     )
 
 
-def _write_participant(root: Path, who: Participant, drives: dict[str, _Drive], config: WorldConfig, rng: np.random.Generator) -> None:
+def _write_participant(
+    root: Path, who: Participant, drives: dict[str, _Drive], config: WorldConfig, rng: np.random.Generator
+) -> None:
     training = [drives[story] for story in config.train_stories]
     weights = {
         "auditory": _unit_weights(np.concatenate([d.spectrum for d in training]), who.auditory, rng),
@@ -217,7 +221,7 @@ def _write_truth(
     clean_test_tv: np.ndarray,
     config: WorldConfig,
 ) -> None:
-    """The region of every voxel, and the ceiling: the correlation of the noise-free test response with the mean of the repeats."""
+    """The region of every voxel, and the ceiling: the noise-free test response correlated with the mean of the repeats."""
     edges = np.cumsum([0, who.auditory, who.late_language, who.silent])
     rois = {region: list(range(int(edges[i]), int(edges[i + 1]))) for i, region in enumerate(REGIONS)}
     (root / "rois" / f"{who.name}.json").write_text(json.dumps(rois) + "\n", encoding="utf-8")

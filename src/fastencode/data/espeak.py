@@ -125,7 +125,8 @@ def synthesize(text: str, voice: Voice) -> Speech:
     Parameters
     ----------
     text : str
-        ASCII words; espeak-ng reads punctuation as pauses. Word labels are the text's own tokens, lower case, without punctuation.
+        ASCII words; espeak-ng reads punctuation as pauses. Word labels are the text's own tokens, lower case, without
+        punctuation.
     voice : Voice
         Who speaks.
 

@@ -1,6 +1,7 @@
 """Hugging Face speech encoders, opened at the seam that brain-tuning needs: the CNN that stays frozen, and the layers above it.
 
-``frames = cnn(clips)`` never changes while a model is tuned, so it is computed once and kept; ``layers(frames)`` is what is tuned and read.
+``frames = cnn(clips)`` never changes while a model is tuned, so it is computed once and kept; ``layers(frames)`` is what is
+tuned and read.
 
 Axis letters: b clip in a batch, n audio sample, f frame, c CNN channel, l layer, d width.
 """
@@ -63,7 +64,9 @@ class SpeechEncoder:
         self.name = str(name)
         config, extractor = _read_settings(transformers, self.name)
         if config.model_type not in _SUPPORTED:
-            raise InputError(f"{self.name} is a {config.model_type!r} model: brain-tuning takes {' or '.join(_SUPPORTED)} for now")
+            raise InputError(
+                f"{self.name} is a {config.model_type!r} model: brain-tuning takes {' or '.join(_SUPPORTED)} for now"
+            )
         config.layerdrop = 0.0
         config.apply_spec_augment = False
         self.model: Any = transformers.AutoModel.from_pretrained(self.name, config=config, dtype=torch.float32).eval()
@@ -163,7 +166,9 @@ def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rat
     """
     length = round(seconds * sample_rate)
     stops = np.rint(np.asarray(ends) * sample_rate).astype(int)
-    padded = np.concatenate([np.zeros(length, np.float32), audio, np.zeros(max(0, max(stops, default=0) - len(audio)), np.float32)])
+    padded = np.concatenate(
+        [np.zeros(length, np.float32), audio, np.zeros(max(0, max(stops, default=0) - len(audio)), np.float32)]
+    )
     clips = np.stack([padded[stop : stop + length] for stop in stops]) if len(stops) else np.empty((0, length), np.float32)
     if normalize:
         clips -= clips.mean(axis=1, keepdims=True)

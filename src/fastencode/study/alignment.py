@@ -1,7 +1,7 @@
 """How well each layer of a model predicts each brain: layers × participants × regions.
 
-Features reach the scans in three steps, each within one run: Lanczos resampling to scan times, z-scores, delays. Then one ridge plan for
-each layer serves every participant, because it depends on the features only.
+Features reach the scans in three steps, each within one run: Lanczos resampling to scan times, z-scores, delays. Then one ridge
+plan for each layer serves every participant, because it depends on the features only.
 
 Axis letters: l layer, t scan row, d feature, v voxel.
 """
@@ -129,7 +129,9 @@ def align(
     for participant, runs in responses.items():
         for run in (*fit_runs, test_run):
             if runs[run].shape[0] != features[run].shape[1]:
-                raise InputError(f"{participant}, {run}: {runs[run].shape[0]} response rows but {features[run].shape[1]} feature rows")
+                raise InputError(
+                    f"{participant}, {run}: {runs[run].shape[0]} response rows but {features[run].shape[1]} feature rows"
+                )
     labels = np.repeat(np.arange(len(fit_runs)), [features[run].shape[1] for run in fit_runs])
     targets = {p: zscore(np.concatenate([runs[run] for run in fit_runs]), runs=labels) for p, runs in responses.items()}
     n_layers = features[test_run].shape[0]
@@ -137,7 +139,12 @@ def align(
         X = _design(np.concatenate([features[run][layer] for run in fit_runs]), labels, config)
         X_test = _design(features[test_run][layer], np.zeros(features[test_run].shape[1], int), config)
         several = len(fit_runs) >= 2
-        plan = plan_ridge(X, alphas=config.alphas, cv=min(config.folds, len(fit_runs)) if several else config.folds, runs=labels if several else None)
+        plan = plan_ridge(
+            X,
+            alphas=config.alphas,
+            cv=min(config.folds, len(fit_runs)) if several else config.folds,
+            runs=labels if several else None,
+        )
         for participant, Y in targets.items():
             fit = plan.fit(Y, scoring="pearson")
             yield LayerFit(layer, participant, fit.predict(X_test), fit.alpha, fit.at_edge)

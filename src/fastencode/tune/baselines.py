@@ -38,14 +38,16 @@ def permute_blocks(n_rows: int, *, block: int = 15, min_move: int = 10, rng: np.
     """
     n_blocks = -(-n_rows // block)
     if n_blocks < 3:
-        raise InputError(f"{n_rows} rows make {n_blocks} blocks of {block}: a control needs at least 3; give more rows or a smaller block")
+        raise InputError(
+            f"{n_rows} rows make {n_blocks} blocks of {block}: a control needs at least 3; give more rows or a smaller block"
+        )
     source = _far_derangement(n_blocks, min(min_move, n_blocks // 3), rng)
     blocks = np.array_split(np.arange(n_rows), np.arange(block, n_rows, block))
     return np.concatenate([blocks[i] for i in source])
 
 
 def _far_derangement(n: int, distance: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation with ``|p[i] - i| >= distance`` everywhere: shuffle, then swap what is too near with partners that suit both."""
+    """A permutation with ``|p[i] - i| >= distance``: shuffle, then swap what is too near with partners that suit both."""
     places = np.arange(n)
     permutation = rng.permutation(n)
     for _ in range(_ROUNDS):

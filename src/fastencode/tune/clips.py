@@ -1,7 +1,7 @@
 """Clips through the frozen CNN, once: what the trainer and the alignment read instead of audio.
 
-A run is one story or one scanner session. Its clips end at successive multiples of the TR from sound onset on, so that the clip of a
-response row, and every clip before it, can be found by its end.
+A run is one story or one scanner session. Its clips end at successive multiples of the TR from sound onset on, so that the clip
+of a response row, and every clip before it, can be found by its end.
 """
 
 from __future__ import annotations
@@ -54,14 +54,24 @@ class RunFrames:
         index = np.rint(np.asarray(ends) / self.tr).astype(int) - 1
         frames = self.all()
         if len(index) and (index.min() < 0 or index.max() >= len(frames)):
-            raise InputError(f"rows end at {ends[0]:g} to {ends[-1]:g} s, but {self.path.stem} has clips from {self.tr:g} to {len(frames) * self.tr:g} s")
+            raise InputError(
+                f"rows end at {ends[0]:g} to {ends[-1]:g} s, but {self.path.stem} has clips from {self.tr:g} to "
+                f"{len(frames) * self.tr:g} s"
+            )
         if not np.allclose(self.tr * (index + 1), ends):
             raise InputError(f"rows of {self.path.stem} do not end at multiples of the TR, {self.tr:g} s")
         return np.array(frames[index])
 
 
 def write_frames(
-    encoder: SpeechEncoder, runs: dict[str, np.ndarray], folder: Path, *, tr: float, seconds: float, batch: int = 8, show_progress: bool = True
+    encoder: SpeechEncoder,
+    runs: dict[str, np.ndarray],
+    folder: Path,
+    *,
+    tr: float,
+    seconds: float,
+    batch: int = 8,
+    show_progress: bool = True,
 ) -> None:
     """Run the frozen CNN over every clip of every run and write ``folder/<run>.npy``.
 
@@ -79,14 +89,23 @@ def write_frames(
     n_clips = {name: int(len(audio) / encoder.sample_rate / tr + 1e-6) for name, audio in runs.items()}
     for name, count in n_clips.items():
         if not count:
-            raise InputError(f"run {name!r} has {len(runs[name]) / encoder.sample_rate:.2f} s of audio, less than one TR of {tr:g} s")
-    with progress(total=sum(n_clips.values()), desc="CNN, once", unit="clip", enabled=show_progress) as bar, torch.inference_mode():
+            raise InputError(
+                f"run {name!r} has {len(runs[name]) / encoder.sample_rate:.2f} s of audio, less than one TR of {tr:g} s"
+            )
+    with (
+        progress(total=sum(n_clips.values()), desc="CNN, once", unit="clip", enabled=show_progress) as bar,
+        torch.inference_mode(),
+    ):
         for name, audio in runs.items():
             ends = tr * np.arange(1, n_clips[name] + 1)
             parts = []
             for start in range(0, len(ends), batch):
                 clips = cut_clips(
-                    audio, ends[start : start + batch], seconds=seconds, sample_rate=encoder.sample_rate, normalize=encoder.normalize
+                    audio,
+                    ends[start : start + batch],
+                    seconds=seconds,
+                    sample_rate=encoder.sample_rate,
+                    normalize=encoder.normalize,
                 )
                 parts.append(encoder.cnn(torch.from_numpy(clips)).contiguous().numpy())
                 bar.update(len(clips))

@@ -62,8 +62,8 @@ def pretrain(config: PretrainConfig, folder: Path, *, show_progress: bool = True
     ----------
     config : PretrainConfig
     folder : Path
-        An existing folder; gets ``config.json``, ``preprocessor_config.json``, ``model.safetensors`` and ``README.md``. The weights
-        depend on the seed, the machine and the number of threads.
+        An existing folder; gets ``config.json``, ``preprocessor_config.json``, ``model.safetensors`` and ``README.md``. The
+        weights depend on the seed, the machine and the number of threads.
     show_progress : bool
     """
     start = time.perf_counter()
@@ -198,7 +198,7 @@ def _save(encoder: Any, config: PretrainConfig, facts: dict[str, Any], folder: P
 
 
 def _card(config: PretrainConfig, facts: dict[str, Any], digest: str) -> str:
-    settings = json.dumps(asdict(config), indent=2)
+    layers, width = _ARCHITECTURE["num_hidden_layers"], _ARCHITECTURE["hidden_size"]
     return f"""---
 library_name: transformers
 license: bsd-3-clause
@@ -206,19 +206,19 @@ tags: [wav2vec2, synthetic-speech]
 ---
 # A small Wav2Vec2 for fastencode's demo
 
-{facts["parameters"]:,} parameters: a 7-layer CNN (25 frames a second) and {_ARCHITECTURE["num_hidden_layers"]} transformer layers of \
-width {_ARCHITECTURE["hidden_size"]}. It knows synthetic speech only; use it for demonstrations and tests, not for research on real speech.
+{facts["parameters"]:,} parameters: a 7-layer CNN (25 frames a second) and {layers} transformer layers of width {width}.
+It knows synthetic speech only; use it for demonstrations and tests, not for research on real speech.
 
 - **How**: self-supervised, HuBERT's first iteration: predict the k-means cluster of MFCC + Δ of masked frames.
-- **On what**: {config.minutes:g} minutes of stories from a small grammar, spoken by espeak-ng in {len(VOICES)} voices; nobody's voice.
-- **How long**: {facts["seconds"]} seconds on {facts["threads"]} CPU thread(s), {config.steps} steps of {config.batch} clips of \
-{config.clip_seconds:g} s; the last loss was {facts["final_loss"]}.
-- **How well**: {facts["held_out_masked_accuracy"]:.1%} of the masked frames of unheard stories get the right one of \
-{config.clusters} clusters.
-- **Make it again**: `fastencode-tune demo --pretrain`. The same seed gives the same weights on the same machine and thread count.
+- **On what**: {config.minutes:g} minutes of stories from a small grammar, spoken by espeak-ng in {len(VOICES)} voices.
+- **How long**: {facts["seconds"]} seconds on {facts["threads"]} CPU thread(s); the last loss was {facts["final_loss"]}.
+- **How well**: of the masked frames of unheard stories, {facts["held_out_masked_accuracy"]:.1%} get the right one of
+  {config.clusters} clusters.
+- **Make it again**: `fastencode-tune demo --pretrain`. The same seed gives the same weights on the same machine and
+  number of threads.
 - **SHA-256 of model.safetensors**: `{digest}`
 
 ```json
-{settings}
+{json.dumps(asdict(config), indent=2)}
 ```
 """

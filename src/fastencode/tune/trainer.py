@@ -1,7 +1,7 @@
 """Brain-tuning: one loop, read from top to bottom.
 
-The model stays in evaluation mode (no dropout, as in the published runs); only the transformer layers and the head get gradients; the
-CNN's output was computed once, which is exact because it never changes.
+The model stays in evaluation mode (no dropout, as in the published runs); only the transformer layers and the head get
+gradients; the CNN's output was computed once, which is exact because it never changes.
 """
 
 from __future__ import annotations
@@ -116,9 +116,13 @@ def brain_tune(
                 losses.append(loss.item())
                 bar.update(len(rows))
             if not np.isfinite(losses).all():
-                raise FastencodeError(f"{desc}: the loss is not finite in epoch {epoch}: lower learning_rate ({config.learning_rate:g})")
+                raise FastencodeError(
+                    f"{desc}: the loss is not finite in epoch {epoch}: lower learning_rate ({config.learning_rate:g})"
+                )
             updates = history[-1].updates + len(losses)
-            history.append(_epoch(model, validation, epoch, updates, float(np.mean(losses)), time.perf_counter() - start, config.batch))
+            history.append(
+                _epoch(model, validation, epoch, updates, float(np.mean(losses)), time.perf_counter() - start, config.batch)
+            )
             bar.set_postfix(loss=f"{history[-1].train_loss:.3f}", validation_r=f"{history[-1].validation_r:.3f}")
     if encoder.cnn_hash() != frozen:
         raise FastencodeError(f"{desc}: the frozen CNN changed while tuning; nothing was saved")
