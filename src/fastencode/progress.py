@@ -10,7 +10,7 @@ from tqdm import tqdm
 __all__ = ["progress"]
 
 row = 0
-"""Terminal row of this process's bars; processes that draw at the same time have different ones."""
+"""Terminal row of this process's bars; processes that draw at the same time have different ones. Bars stay on row 0 only."""
 
 
 def progress(iterable: Any = None, *, desc: str, unit: str = "it", total: float | None = None, enabled: bool = True) -> Any:
@@ -26,7 +26,7 @@ def progress(iterable: Any = None, *, desc: str, unit: str = "it", total: float 
         total=total,
         disable=not enabled,
         position=row,
-        leave=False,
+        leave=None,
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 10,
     )

@@ -41,7 +41,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     )
     choices = parser.add_subcommands(required=True)
     for name, (settings, line) in subcommands.items():
-        options = jsonargparse.ArgumentParser(description=settings.__doc__.strip().splitlines()[0])
+        options = jsonargparse.ArgumentParser(description=(settings.__doc__ or "").strip().splitlines()[0])
         options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
         switches = {field.name for field in fields(settings) if field.type == "bool"}
         options.add_class_arguments(settings, skip=switches)

@@ -162,9 +162,9 @@ def _lead(config: DemoConfig, stories: Stories, material: Material) -> str:
     brains = ", ".join(f"{p} with {stories.n_voxels(p)} voxels" for p in material.responses)
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
-        "sound, late-language voxels the semantic classes of the words, silent voxels nothing. A small self-supervised wav2vec2 is "
-        f"tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses with their blocks out "
-        "of place. Ridge regression then says how well each layer of each model predicts each region on a story that nothing was "
-        "fitted on. "
+        "sound, late-language voxels the semantic classes of the words, silent voxels nothing. A small self-supervised wav2vec2 "
+        f"is tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses with their "
+        "blocks out of place. Ridge regression then says how well each layer of each model predicts each region on a story that "
+        "nothing was fitted on. "
         "Simulated brains show that the tools work; they say nothing about real ones."
     )

@@ -253,17 +253,14 @@ def _score(
     regions = material.regions[participant]
     ordered = [(model, fit) for model in MODELS for fit in models[model]]
     predictions = [fit.predicted for _, fit in ordered]
-    settings = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
+    settings: dict[str, Any] = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
     raw = bootstrap_region_scores(measured, predictions, regions, **settings)
     low, high = raw.interval()
     ceiling = material.ceilings.get(participant)
-    mapped = {} if ceiling is None else {n: v[ceiling[v] > MAPPED_CEILING] for n, v in regions.items()}
-    mapped = {n: v for n, v in mapped.items() if len(v)}
-    normalized = bootstrap_region_scores(measured, predictions, mapped, ceilings=ceiling, **settings) if mapped else None
+    normalized = _normalized(measured, predictions, regions, ceiling, settings)
     rows = []
     for m, (model, fit) in enumerate(ordered):
         for r, (region, voxels) in enumerate(regions.items()):
-            known = normalized is not None and region in mapped
             rows.append(
                 {
                     "participant": participant,
@@ -275,12 +272,30 @@ def _score(
                     "r": float(raw.r[m, r]),
                     "r_low": float(low[m, r]),
                     "r_high": float(high[m, r]),
-                    "r_normalized": float(normalized.r[m, normalized.regions.index(region)]) if known else float("nan"),
+                    "r_normalized": float(normalized[region][m]) if region in normalized else float("nan"),
                     "alpha_median": float(np.median(fit.alpha[voxels])),
                     "at_edge": float(np.mean(fit.at_edge[voxels] != 0)),
                 }
             )
     return rows, raw
+
+
+def _normalized(
+    measured: np.ndarray,
+    predictions: list[np.ndarray],
+    regions: Mapping[str, np.ndarray],
+    ceiling: np.ndarray | None,
+    settings: Mapping[str, Any],
+) -> dict[str, np.ndarray]:
+    """Region → mean over its voxels with a ceiling above `MAPPED_CEILING` of correlation / ceiling, one value per prediction."""
+    if ceiling is None:
+        return {}
+    mapped = {name: voxels[ceiling[voxels] > MAPPED_CEILING] for name, voxels in regions.items()}
+    mapped = {name: voxels for name, voxels in mapped.items() if len(voxels)}
+    if not mapped:
+        return {}
+    scores = bootstrap_region_scores(measured, predictions, mapped, ceilings=ceiling, **settings)
+    return dict(zip(scores.regions, scores.r.T, strict=True))
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

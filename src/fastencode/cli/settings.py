@@ -67,8 +67,8 @@ class DemoConfig:
         if self.minutes is not None:
             world = replace(world, minutes=self.minutes, story_minutes=min(world.story_minutes, self.minutes))
         if self.seed is not None:
-            world, tune, alignment = (replace(part, seed=self.seed) for part in (world, tune, alignment))
-            pretraining = replace(pretraining, seed=self.seed)
+            world, tune = replace(world, seed=self.seed), replace(tune, seed=self.seed)
+            alignment, pretraining = replace(alignment, seed=self.seed), replace(pretraining, seed=self.seed)
         return replace(
             self, fast=False, minutes=None, seed=None, world=world, tune=tune, align=alignment, pretraining=pretraining
         )

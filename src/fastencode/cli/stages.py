@@ -132,7 +132,7 @@ class Stages:
     def _in_processes(self, missing: list[tuple[Job, str]], workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         slots = context.Queue()
-        for slot in range(workers):
+        for slot in range(1, workers + 1):
             slots.put(slot)
         lock = context.RLock()
         tqdm.set_lock(lock)

@@ -28,12 +28,13 @@ __all__ = ["pretrain"]
 
 _RATE = 16000
 _STRIDE, _FIELD = 640, 800  # samples between frames and under one frame: 25 frames a second
-_ARCHITECTURE = {
+_WIDTH = 96
+_ARCHITECTURE: dict[str, Any] = {
     "conv_dim": (64,) * 7,
     "conv_stride": (10, 2, 2, 2, 2, 2, 2),
     "conv_kernel": (20, 3, 3, 3, 3, 2, 2),
     "feat_extract_norm": "group",
-    "hidden_size": 96,
+    "hidden_size": _WIDTH,
     "num_hidden_layers": 6,
     "num_attention_heads": 3,
     "intermediate_size": 384,
@@ -91,7 +92,7 @@ class _Network(nn.Module):
 
         super().__init__()
         self.encoder = Wav2Vec2Model(Wav2Vec2Config(**_ARCHITECTURE))
-        self.classify = nn.Linear(_ARCHITECTURE["hidden_size"], clusters)
+        self.classify = nn.Linear(_WIDTH, clusters)
 
     def forward(self, audio_bn: torch.Tensor, mask_bf: torch.Tensor) -> torch.Tensor:
         hidden = self.encoder(audio_bn, mask_time_indices=mask_bf).last_hidden_state
@@ -198,7 +199,7 @@ def _save(encoder: Any, config: PretrainConfig, facts: dict[str, Any], folder: P
 
 
 def _card(config: PretrainConfig, facts: dict[str, Any], digest: str) -> str:
-    layers, width = _ARCHITECTURE["num_hidden_layers"], _ARCHITECTURE["hidden_size"]
+    layers = _ARCHITECTURE["num_hidden_layers"]
     return f"""---
 library_name: transformers
 license: bsd-3-clause
@@ -206,7 +207,7 @@ tags: [wav2vec2, synthetic-speech]
 ---
 # A small Wav2Vec2 for fastencode's demo
 
-{facts["parameters"]:,} parameters: a 7-layer CNN (25 frames a second) and {layers} transformer layers of width {width}.
+{facts["parameters"]:,} parameters: a 7-layer CNN (25 frames a second) and {layers} transformer layers of width {_WIDTH}.
 It knows synthetic speech only; use it for demonstrations and tests, not for research on real speech.
 
 - **How**: self-supervised, HuBERT's first iteration: predict the k-means cluster of MFCC + Δ of masked frames.
