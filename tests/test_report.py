@@ -288,7 +288,9 @@ def test_layer_thirds(n: int, sizes: dict[str, int]) -> None:
 def test_panels_share_a_height_and_take_in_a_near_ceiling_only() -> None:
     scores = make_scores()
     scores["ceiling"] = scores["region"].map({"auditory": 0.55, "late_language": 0.95, "silent": np.nan})
-    axes = figures.layers_figure(scores).axes
+    figure = figures.layers_figure(scores)
+    axes = figure.axes
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "noise ceiling"
     heights = [np.ptp(ax.get_ylim()) for ax in axes]
     assert len(axes) == 6 and heights == pytest.approx([heights[0]] * 6)
     expected = {"auditory": (1, []), "late_language": (0, ["noise ceiling 0.95 ↑"]), "silent": (0, [])}
@@ -298,6 +300,13 @@ def test_panels_share_a_height_and_take_in_a_near_ceiling_only() -> None:
         assert (len(dashed), [text.get_text() for text in ax.texts]) == expected[region]
         part = scores[scores["region"] == region]
         assert low < part["r_low"].min() and part["r_high"].max() < high < low + 0.3
+
+
+def test_legend_names_only_what_is_drawn() -> None:
+    far = make_scores(layers=2).assign(ceiling=0.95)
+    for scores in (far, far.assign(ceiling=np.nan)):
+        legend = figures.layers_figure(scores).legends[0]
+        assert [text.get_text() for text in legend.get_texts()] == ["pretrained", "brain-tuned", "control (mismatched responses)"]
 
 
 def test_change_figure_draws_the_mean_of_the_differences() -> None:

@@ -29,6 +29,7 @@ WIDE = 9.6  # inches: three panels side by side, or one legend line of four entr
 MARKED = 13  # curves with more points than this are drawn without markers
 LAYER = "layer (0 = input of the transformer)"
 GRAY, BLUE, VERMILION = "#5a5a5a", "#0072b2", "#d55e00"
+CEILING = "black"
 
 
 class Look(NamedTuple):
@@ -135,7 +136,7 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
         _layer_panel(axes[at], panel, window)
         axes[at].set_title(_title(region, columns, participant if len(participants) > 1 else ""))
     _finish(figure, axes, used, columns, LAYER, "correlation r with held-out responses")
-    _legend(figure, axes, extra=("noise ceiling",) if np.isfinite([_ceiling(panel) for *_, panel in panels]).any() else ())
+    _legend(figure, axes, extra=("noise ceiling",))
     return figure
 
 
@@ -265,7 +266,7 @@ def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> 
     if math.isnan(ceiling):
         return
     if low <= ceiling <= high:
-        ax.axhline(ceiling, color="black", linewidth=1.2, linestyle=(0, (5, 3)), zorder=2.5)
+        ax.axhline(ceiling, color=CEILING, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2.5)
     else:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
         words = f"noise ceiling {ceiling:.2f} {'↑' if ceiling > high else '↓'}"
@@ -353,7 +354,7 @@ def _models(table: pd.DataFrame) -> list[str]:
 
 def _title(name: str, columns: int, participant: str = "") -> str:
     """A panel's title, cut to its width; a dollar sign would begin mathematics."""
-    room = 80 // max(columns, 2)
+    room = 92 // max(columns, 2)
     person = f" · {display_name(participant, room // 3)}" if participant else ""
     return (display_name(name, room - len(person)) + person).replace("$", r"\$")
 
@@ -368,7 +369,7 @@ def _ticks(ax: Axes, values: pd.Series) -> None:
     ax.set_xticks(range(low, high + 1, step))
     ax.set_xlim(low - 0.03 * max(high - low, 1) - 0.1, high + 0.03 * max(high - low, 1) + 0.1)
     ax.grid(False, axis="x")
-    ax.yaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
 def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
@@ -390,13 +391,13 @@ def _finish(figure: Figure, axes: list[Axes], used: set[int], columns: int, x: s
 def _legend(figure: Figure, axes: list[Axes], extra: Sequence[str] = ()) -> None:
     """One legend above all panels, from the looks themselves."""
     line = require("matplotlib.lines", "report").Line2D
-    drawn = {text.get_color() for ax in axes for text in ax.get_lines()}
+    drawn = {curve.get_color() for ax in axes for curve in ax.get_lines()}
     order = [MODELS[name] for name in ("pretrained", "tuned", "control") if MODELS[name].color in drawn]
     handles = [line([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label) for look in order]
     looks: dict[str, dict[str, Any]] = {
-        "noise ceiling": {"color": "black", "linestyle": (0, (5, 3)), "linewidth": 1.2},
+        "noise ceiling": {"color": CEILING, "linestyle": (0, (5, 3)), "linewidth": 1.2},
         "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},
         "validation": {"color": "#303030", "linestyle": "-"},
     }
-    handles += [line([], [], label=name, **looks[name]) for name in extra]
+    handles += [line([], [], label=name, **looks[name]) for name in extra if name != "noise ceiling" or CEILING in drawn]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=2.6, columnspacing=1.6)

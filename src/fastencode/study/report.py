@@ -37,8 +37,8 @@ SCORES = {
     "r_low": "95 % low",
     "r_high": "95 % high",
     "r_normalized": "r / ceiling",
-    "alpha_median": "median penalty α",
-    "at_edge": "share of voxels at an edge of the penalty grid",
+    "alpha_median": "median α",
+    "at_edge": "α at grid edge",
 }
 TRAINING = {
     "participant": "participant",
@@ -298,7 +298,8 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, int | np.integer):
         return str(value)
     if column == "alpha_median":
-        return f"{value:.3g}" if math.isfinite(value) else "–"
+        form = ",.0f" if value >= 100 else ".3g"
+        return format(value, form) if math.isfinite(value) else "–"
     if column == "at_edge":
         return f"{value:.0%}" if math.isfinite(value) else "–"
     return _number(float(value))
