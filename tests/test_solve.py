@@ -185,12 +185,25 @@ def test_one_penalty_for_all_voxels_is_the_best_mean():
     np.testing.assert_allclose(fit.intercept[4], constant, atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_penalties_beyond_every_range_give_the_limits(dtype):
+    X, Y = make(40, 5, 6, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        fit = fastencode.ridge_cv(X, Y, alphas=[1e-300, 1e20, 1e60, 1e300], cv=4, scoring="pearson")
+        last = fastencode.ridge_cv(X, Y, alphas=[1e300], cv=4)
+    least = reference.cv_scores(X, Y, [1e-12], folds_of(4, 40), "pearson", True)
+    np.testing.assert_allclose(fit.cv_scores[0], least[0], atol=1e-5)
+    np.testing.assert_allclose(fit.cv_scores[2:], np.repeat(fit.cv_scores[1:2], 2, axis=0), atol=1e-5)  # direction stays
+    assert float(np.abs(last.coef).max()) < 1e-290 and np.allclose(last.intercept, Y.mean(axis=0), rtol=1e-5)
+
+
 def test_edges_are_marked_and_warned_about_once():
     X, Y = make(60, 3, 6, noise=0.01)
     Y[:, 4:] = np.random.default_rng(0).standard_normal((60, 2))
     with pytest.warns(FastencodeWarning, match=r"6 of 6 voxels .* 4 the smallest \(1\), 2 the largest \(1e\+06\)") as caught:
         fit = fastencode.ridge_cv(X, Y, alphas=[1.0, 1e6])
-    assert len([w for w in caught if w.category is FastencodeWarning]) == 1
+    assert len([w for w in caught if w.category is FastencodeWarning]) == 1 and caught[0].filename == __file__
     assert fit.at_edge.tolist() == [-1, -1, -1, -1, 1, 1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -332,7 +332,7 @@ class _Sweep:
             dual_tw = self.work.get("dual", len(y_tw), width, dtype)
             np.matmul(full.basis, z_rw, out=dual_tw)
             np.matmul(full.features, dual_tw, out=coef_pw)  # Xᵀ U diag(1 / (λ + α)) Uᵀ y
-        coef_pw /= scale_w.astype(dtype)
+        coef_pw *= (1.0 / scale_w).astype(dtype)
         self.coef_pv[:, here] = coef_pw[:, :used]
         if self.centre:
             self.intercept_v[here] = mean_w - self.plan.feature_means @ coef_pw[:, :used].astype(np.float64)
@@ -391,5 +391,5 @@ def _warn_edges(fit: RidgeFit) -> None:
             f"({float(fit.alphas[0]):.4g}), {high} the largest ({float(fit.alphas[-1]):.4g}). Widen alphas, unless these are "
             "voxels that X does not predict (those always want the largest).",
             FastencodeWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of ridge_cv or of plan.fit
         )

@@ -87,7 +87,7 @@ def score_moments(
         varies = (spread > 0) & (pp > n * (rounding * mean_p) ** 2)
         return np.clip(np.divide(yp, spread, out=np.zeros_like(yp), where=varies), -1.0, 1.0)
     offset = mean_y - mean_p / scale - shift_v
-    error = np.maximum(yy + pp / scale**2 - 2 * yp / scale + n * offset**2, 0.0)
+    error = np.maximum(yy + pp / scale / scale - 2 * yp / scale + n * offset**2, 0.0)
     if scoring == "r2":
         return 1.0 - np.divide(error, yy, out=np.ones_like(yy), where=yy > 0)
     return -error / n

@@ -198,5 +198,14 @@ class DualBuilder(_Builder):
     def full(self) -> FullSpectrum:
         """The spectrum of all rows."""
         lam, U = _decompose(self.kernel, max(self.X.shape))
-        features = self._store((self.X - self.mean).T) if self.centre else self.X.T
-        return FullSpectrum(lam, self._store(U.T), self._store(U), features)
+        return FullSpectrum(lam, self._store(U.T), self._store(U), self._features())
+
+    def _features(self) -> NDArray[Any]:
+        """Centred design, transposed; without centring the user's own memory."""
+        if not self.centre:
+            return self.X.T
+        features = np.empty(self.X.shape[::-1], dtype=self.store_in)
+        for start in range(0, len(features), _BLOCK):
+            here = slice(start, start + _BLOCK)
+            features[here] = np.subtract(self.X[:, here], self.mean[here], dtype=np.float64).T
+        return features
