@@ -1,13 +1,17 @@
 """Speech from text with word and phone times, by the espeak-ng library that the package ``espeakng-loader`` carries.
 
-The library keeps one global voice: this module serves one thread of one process at a time.
+The library keeps its state in static variables, and what it says depends a little on what it said before (the same sentence
+twice differs by some samples). So every `Synthesizer` loads a copy of its own: what a fresh one says depends on its texts and
+voices only.
 """
 
 from __future__ import annotations
 
 import ctypes
+import shutil
 from dataclasses import dataclass
-from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,7 @@ import numpy as np
 from fastencode.data.textgrid import Interval
 from fastencode.errors import FastencodeError, InputError, require
 
-__all__ = ["SAMPLE_RATE", "Speech", "Voice", "synthesize"]
+__all__ = ["SAMPLE_RATE", "Speech", "Synthesizer", "Voice"]
 
 SAMPLE_RATE = 22050  # Hz, what espeak-ng gives for its own voices
 
@@ -86,21 +90,57 @@ class _Collector:
         return 0
 
 
-class _Library:
-    """The shared library, initialised once, and the callback object that must outlive every call."""
+class Synthesizer:
+    """A speaker with a memory of its own: the same texts in the same order give the same samples. For one thread at a time.
+
+    Raises
+    ------
+    MissingLibraryError
+        If ``espeakng-loader`` is not installed (extra ``demo``).
+    """
 
     def __init__(self) -> None:
         loader = require("espeakng_loader", "demo")
-        self._lib = ctypes.CDLL(str(loader.get_library_path()))
+        source = Path(loader.get_library_path())
+        # A second load of the same file would share the first one's variables; the copy can go once it is loaded.
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            self._lib = ctypes.CDLL(str(shutil.copy(source, folder)))
         options = _PHONEME_EVENTS | _PHONEME_IPA | _DONT_EXIT
         rate = self._lib.espeak_Initialize(_RETRIEVAL, 0, str(loader.get_data_path()).encode(), options)
         if rate != SAMPLE_RATE:
             raise FastencodeError(f"espeak-ng could not start (code {rate}, expected a sample rate of {SAMPLE_RATE} Hz)")
+        self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the breath of some voices is drawn; by default it is seeded by the clock
         self._sink = _Collector()
-        self._callback = _Callback(lambda samples, n, events: self._sink(samples, n, events))
+        self._callback = _Callback(lambda samples, n, events: self._sink(samples, n, events))  # must outlive every call
         self._lib.espeak_SetSynthCallback(self._callback)
 
-    def speak(self, text: str, voice: Voice) -> _Collector:
+    def speak(self, text: str, voice: Voice) -> Speech:
+        """Say a text.
+
+        Parameters
+        ----------
+        text : str
+            ASCII words; espeak-ng reads punctuation as pauses. Word labels are the text's own tokens, lower case, without
+            punctuation.
+        voice : Voice
+            Who speaks.
+
+        Raises
+        ------
+        InputError
+            If the text holds no word or the voice does not exist.
+        """
+        if not text.isascii() or not any(character.isalpha() for character in text):
+            raise InputError(f"text must be ASCII with at least one word, got {text[:40]!r}")
+        heard = self._collect(text, voice)
+        if not heard.chunks:
+            raise FastencodeError(f"espeak-ng gave no sound for {text[:40]!r}")
+        audio = np.concatenate(heard.chunks).astype(np.float32) / 32768
+        phones = _intervals(heard.phones, len(audio))
+        spoken = [(start, _token(text, position)) for start, position in heard.words]
+        return Speech(audio, _words(spoken, phones, len(audio)), [p for p in phones if p.label])
+
+    def _collect(self, text: str, voice: Voice) -> _Collector:
         if self._lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise InputError(f"espeak-ng has no voice {voice.name!r}; try 'en-us', 'en' or 'en-us+f3'")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.pitch_range)):
@@ -112,45 +152,6 @@ class _Library:
             raise FastencodeError(f"espeak-ng failed with code {code} on {text[:40]!r}")
         self._lib.espeak_Synchronize()
         return self._sink
-
-
-@cache
-def _library() -> _Library:
-    return _Library()
-
-
-def synthesize(text: str, voice: Voice) -> Speech:
-    """Speak a text.
-
-    Parameters
-    ----------
-    text : str
-        ASCII words; espeak-ng reads punctuation as pauses. Word labels are the text's own tokens, lower case, without
-        punctuation.
-    voice : Voice
-        Who speaks.
-
-    Returns
-    -------
-    Speech
-        The same text, voice and library version give the same samples.
-
-    Raises
-    ------
-    InputError
-        If the text holds no word or the voice does not exist.
-    MissingLibraryError
-        If ``espeakng-loader`` is not installed (extra ``demo``).
-    """
-    if not text.isascii() or not any(character.isalpha() for character in text):
-        raise InputError(f"text must be ASCII with at least one word, got {text[:40]!r}")
-    heard = _library().speak(text, voice)
-    if not heard.chunks:
-        raise FastencodeError(f"espeak-ng gave no sound for {text[:40]!r}")
-    audio = np.concatenate(heard.chunks).astype(np.float32) / 32768
-    phones = _intervals([(start, label) for start, label in heard.phones], len(audio))
-    spoken = [(start, _token(text, position)) for start, position in heard.words]
-    return Speech(audio, _words(spoken, phones, len(audio)), [p for p in phones if p.label])
 
 
 def _token(text: str, position: int) -> str:

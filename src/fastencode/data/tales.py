@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from fastencode.data.espeak import SAMPLE_RATE, Speech, Voice, synthesize
+from fastencode.data.espeak import SAMPLE_RATE, Speech, Synthesizer, Voice
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 
@@ -75,8 +75,9 @@ def tell(seconds: float, rng: np.random.Generator, *, voice: Voice | None = None
     words: list[Interval] = []
     phones: list[Interval] = []
     at = 0
+    synthesizer = Synthesizer()
     for sentence in _sentences(rng):
-        said = synthesize(sentence.text, voice)
+        said = synthesizer.speak(sentence.text, voice)
         if at + len(said.audio) > n_samples:
             break
         audio[at : at + len(said.audio)] = said.audio
@@ -103,24 +104,28 @@ def speak_at(words: Sequence[Interval], seconds: float, *, voice: Voice = VOICES
     ndarray, shape (round(seconds * SAMPLE_RATE),), float32
     """
     audio = np.zeros(round(seconds * SAMPLE_RATE), dtype=np.float32)
+    synthesizer = Synthesizer()
+
+    @cache
+    def say(text: str, rate: int) -> np.ndarray:
+        return _without_pause(synthesizer.speak(text, replace(voice, rate=rate)))
+
     for word in words:
         label = word.label.lower()
         if not (label.isascii() and any(character.isalpha() for character in label)):
             continue
-        natural = len(_word(label, voice)) / SAMPLE_RATE
+        natural = len(say(label, voice.rate)) / SAMPLE_RATE
         speed = np.clip(natural / max(word.end - word.start, 1e-3), 0.4, 2.5)
         rate = int(_RATE_STEP * round(voice.rate * speed / _RATE_STEP))
-        said = _word(label, replace(voice, rate=rate))
+        said = say(label, rate)
         start = round(word.start * SAMPLE_RATE)
         room = audio[start : start + len(said)]
         room += said[: len(room)]
     return np.clip(audio, -1.0, 1.0)
 
 
-@cache
-def _word(text: str, voice: Voice) -> np.ndarray:
-    """One spoken word without the silence after it."""
-    said = synthesize(text, voice)
+def _without_pause(said: Speech) -> np.ndarray:
+    """Speech up to the end of its last phone."""
     end = max((phone.end for phone in said.phones if phone.label.strip("_: ")), default=len(said.audio) / SAMPLE_RATE)
     return said.audio[: round(end * SAMPLE_RATE)]
 
