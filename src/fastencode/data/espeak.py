@@ -109,7 +109,7 @@ class Synthesizer:
         rate = self._lib.espeak_Initialize(_RETRIEVAL, 0, str(loader.get_data_path()).encode(), options)
         if rate != SAMPLE_RATE:
             raise FastencodeError(f"espeak-ng could not start (code {rate}, expected a sample rate of {SAMPLE_RATE} Hz)")
-        self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the breath of some voices is drawn; by default it is seeded by the clock
+        self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # some voices' breath is drawn; the clock seeds it otherwise
         self._sink = _Collector()
         self._callback = _Callback(lambda samples, n, events: self._sink(samples, n, events))  # must outlive every call
         self._lib.espeak_SetSynthCallback(self._callback)
