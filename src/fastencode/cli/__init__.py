@@ -51,7 +51,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         choices.add_subcommand(name, options, help=line)
     parsed = parser.parse_args(arguments)
     name = parsed.subcommand
-    import_module("fastencode.cli.stages").quiet_transformers()
+    import_module("fastencode.cli.stages").settle()
     chosen = parser.instantiate(parsed)[name]
     settings = subcommands[name][0]
     run = import_module(f"fastencode.cli.{name}").run

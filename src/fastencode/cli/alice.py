@@ -15,7 +15,7 @@ from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.layers import SMALL_MODEL
-from fastencode.study.verdicts import Verdict
+from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
 from fastencode.timing.clean import detrend_polynomial, zscore
 
@@ -23,6 +23,10 @@ __all__ = ["run"]
 
 _GROUP = "mean listener"
 _SOUND = "chapter"
+_NOTES = (
+    "One chapter is little data, the averaged listener is one participant, and synthetic speech is not what the listeners heard: "
+    "read the intervals, not the points. They resample blocks of the last scans only."
+)
 _TAIL = 2.0  # seconds of sound after the last scan began: its TR
 
 
@@ -49,6 +53,8 @@ def run(config: AliceConfig) -> Path:
         outcome,
         title="Brain-tuning on real brains: a chapter of Alice in Wonderland",
         lead=_lead(alice, config, encoding),
+        notes=_NOTES,
+        picture_regions=("LATL", "LPTL"),
         verdicts=_verdicts(outcome),
         config=config,
         command="fastencode-tune alice",
@@ -84,8 +90,7 @@ def _material(alice: Alice, speech: Path, config: AliceConfig) -> Material:
 
 
 def _verdicts(outcome: Outcome) -> list[Verdict]:
-    half = max(1, (outcome.n_layers - 1) // 2)
-    late = range(outcome.n_layers - half, outcome.n_layers)
+    late = layer_thirds(range(outcome.n_layers))["late"]
     regions = tuple(outcome.draws[_GROUP].regions)
     name = f"layers {late[0]} to {late[-1]}"
     rise = contrast(outcome, regions, late, {"tuned": 1, "pretrained": -1})
@@ -125,6 +130,5 @@ def _lead(alice: Alice, config: AliceConfig, study: WordRateStudy) -> str:
         f"the file is not data: {left_out}. The recording is not part of the data set: the chapter's {study.n_words} words are "
         "spoken by a synthesiser at their real times, so prosody and the speaker's voice are missing. A small wav2vec2 is tuned "
         f"on the first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses with their "
-        f"blocks out of place, and ridge regression scores every layer on the last {config.test_rows} scans. One chapter is "
-        "little data: read the intervals, not the points."
+        f"blocks out of place, and ridge regression scores every layer on the last {config.test_rows} scans."
     )

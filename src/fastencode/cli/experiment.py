@@ -8,7 +8,7 @@ Every subcommand that asks this question brings its own `Material`; the stages b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def before_and_after(
 
 
 def contrast(
-    outcome: Outcome, regions: tuple[str, ...], layers: range, weights: Mapping[str, float]
+    outcome: Outcome, regions: tuple[str, ...], layers: Sequence[int], weights: Mapping[str, float]
 ) -> tuple[float, float, float]:
     """Mean over participants, regions and layers of a weighted sum over models, with its 95 % interval."""
     row = np.zeros(len(MODELS) * outcome.n_layers)

@@ -29,10 +29,12 @@ def publish(
     *,
     title: str,
     lead: str,
+    notes: str,
     verdicts: Sequence[Verdict],
     config: Any,
     command: str,
     facts: dict[str, str] | None = None,
+    picture_regions: Sequence[str] | None = None,
 ) -> Path:
     """Write everything into the output folder, print the summary, and return the path of the page."""
     import pandas
@@ -49,12 +51,14 @@ def publish(
         stages.root,
         title=title,
         lead=lead,
+        notes=notes,
         scores=scores,
         training=pandas.DataFrame(outcome.training),
         verdicts=list(verdicts),
         settings=settings,
         facts={**_facts(stages), **(facts or {})},
         command=f"{command} --config config.yaml",
+        picture_regions=picture_regions,
     )
     say("\n" + scores_table(scores))
     say("\n" + verdict_table(list(verdicts)))

@@ -24,7 +24,7 @@ import fastencode
 from fastencode import progress
 from fastencode.errors import InputError, require
 
-__all__ = ["Job", "Stages", "quiet_transformers", "say"]
+__all__ = ["Job", "Stages", "say", "settle"]
 
 _SIGNATURE = "stage.json"
 _PARTIAL = ".partial"
@@ -35,8 +35,12 @@ def say(message: str) -> None:
     tqdm.write(message)
 
 
-def quiet_transformers() -> None:
-    """No bars for loading and saving, no reports on keys: ours say what is going on, errors stay errors."""
+def settle() -> None:
+    """How every process of a command computes: torch with one thread, transformers without bars and reports of its own.
+
+    Two processes of one thread do more on two cores than one process of two, and numbers do not depend on how many there are.
+    """
+    require("torch", "tune").set_num_threads(1)
     logging = require("transformers", "tune").utils.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -194,10 +198,6 @@ def _plain(value: Any) -> Any:
 
 
 def _start_worker(lock: Any, slots: Any) -> None:
-    """A worker computes with one thread: two such processes do more on two cores than one process with two threads."""
-    import torch
-
     tqdm.set_lock(lock)
     progress.row = slots.get()
-    torch.set_num_threads(1)
-    quiet_transformers()
+    settle()

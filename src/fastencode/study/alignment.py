@@ -8,12 +8,13 @@ Axis letters: l layer, t scan row, d feature, v voxel.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fastencode.errors import InputError
+from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress
 from fastencode.solve.plan import plan_ridge
 from fastencode.timing.clean import zscore
@@ -146,7 +147,9 @@ def align(
             runs=labels if several else None,
         )
         for participant, Y in targets.items():
-            fit = plan.fit(Y, scoring="pearson")
+            with warnings.catch_warnings():  # penalties at an edge are in LayerFit: one table, not a warning a layer
+                warnings.simplefilter("ignore", FastencodeWarning)
+                fit = plan.fit(Y, scoring="pearson")
             yield LayerFit(layer, participant, fit.predict(X_test), fit.alpha, fit.at_edge)
 
 
