@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
@@ -14,10 +15,17 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``fastencode-tune``; returns the exit status: 0 done, 2 wrong use or bad input, 130 stopped by Ctrl-C."""
-    from fastencode.errors import FastencodeError
+    from fastencode.errors import FastencodeError, FastencodeWarning
 
     try:
-        return _run(arguments)
+        with warnings.catch_warnings():
+            plain = warnings.showwarning
+            warnings.showwarning = lambda message, category, *rest, **more: (
+                print(f"warning: {message}", file=sys.stderr)
+                if issubclass(category, FastencodeWarning)
+                else plain(message, category, *rest, **more)
+            )
+            return _run(arguments)
     except FastencodeError as error:
         print(f"fastencode-tune: {error}", file=sys.stderr)
         return 2

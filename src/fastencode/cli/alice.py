@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.brennan import Alice
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at
+from fastencode.data.textgrid import Interval
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.verdicts import Verdict, layer_thirds
@@ -27,7 +29,6 @@ _NOTES = (
     "One chapter is little data, the averaged listener is one participant, and synthetic speech is not what the listeners heard: "
     "read the intervals, not the points. They resample blocks of the last scans only."
 )
-_TAIL = 2.0  # seconds of sound after the last scan began: its TR
 
 
 def run(config: AliceConfig) -> Path:
@@ -37,7 +38,8 @@ def run(config: AliceConfig) -> Path:
     encoding = word_rate_study(alice)
     say(_encoding_table(encoding))
     digests = {path.name: sha256(path) for path in sorted(config.data.glob("*")) if path.is_file()}
-    speech = stages.run(Job("speech", {"data": digests}, (), _speak_chapter, (config.data,)))
+    seconds = float(alice.scan_times[-1]) + alice.tr
+    speech = stages.run(Job("speech", {"data": digests}, (), _speak_chapter, (alice.words, seconds)))
     material = _material(alice, speech, config)
     outcome = before_and_after(
         stages,
@@ -62,11 +64,9 @@ def run(config: AliceConfig) -> Path:
     )
 
 
-def _speak_chapter(folder: Path, data: Path) -> None:
+def _speak_chapter(folder: Path, words: Sequence[Interval], seconds: float) -> None:
     """The stage that speaks the chapter's words at their real times."""
-    alice = Alice(data)
-    seconds = float(alice.scan_times[-1]) + _TAIL
-    write_audio(folder / f"{_SOUND}.wav", speak_at(alice.words, seconds), SAMPLE_RATE)
+    write_audio(folder / f"{_SOUND}.wav", speak_at(words, seconds), SAMPLE_RATE)
 
 
 def _material(alice: Alice, speech: Path, config: AliceConfig) -> Material:
@@ -106,20 +106,17 @@ def _verdicts(outcome: Outcome) -> list[Verdict]:
 
 def _encoding_table(study: WordRateStudy) -> str:
     """The encoding half on the terminal: one line a measure, one column a region."""
+    measures = {
+        "word-rate weight": study.weight,
+        "its t over listeners": study.t,
+        "group mean against word rate, r": study.group_correlation,
+        "one listener against the others, r": study.leave_one_out,
+        f"ridge on words, last {study.ridge.n_test} scans, r": study.ridge.correlation,
+    }
     lines = [f"{study.n_words} words, {len(study.listeners)} listeners; left out: {', '.join(study.left_out) or 'nobody'}"]
-    lines += [
-        f"{name:<42}{r:9.4f}"
-        for name, r in ((f"word rate against the authors', {k}", v) for k, v in study.predictor_correlation.items())
-    ]
-    lines.append(f"{'':<42}" + "".join(f"{region:>9}" for region in study.regions))
-    for name, values in (
-        ("word-rate weight", study.weight),
-        ("its t over listeners", study.t),
-        ("group mean against word rate, r", study.group_correlation),
-        ("one listener against the others, r", study.leave_one_out),
-        (f"ridge on words, last {study.ridge.n_test} scans, r", study.ridge.correlation),
-    ):
-        lines.append(f"{name:<42}" + "".join(f"{value:9.4f}" for value in values))
+    lines += [f"{'our word rate against theirs: ' + name:<62}{r:7.4f}" for name, r in study.predictor_correlation.items()]
+    lines.append(f"{'':<36}" + "".join(f"{region:>8}" for region in study.regions))
+    lines += [f"{name:<36}" + "".join(f"{value:8.4f}" for value in values) for name, values in measures.items()]
     return "\n".join(lines)
 
 
