@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fastencode.cli import main
+from test_speech_layers import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "matplotlib"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")
@@ -145,6 +146,27 @@ def test_wrong_settings_are_one_clear_line(
     assert main(["demo", "--config", settings, "--out", str(out), *arguments]) == 2
     complaint = capsys.readouterr().err
     assert why in complaint and "Traceback" not in complaint
+
+
+def test_another_model_and_pretraining(settings: str, tmp_path: Path) -> None:
+    """A HuBERT of two layers, and the small model made from nothing in a moment, go the same way as the shipped one."""
+    short = ["--config", settings, "--jobs", "1", "--tune.clip_seconds", "3", "--minutes", "1.4"]
+    hubert = saved_model(tmp_path / "hubert", "hubert", strides=(5, 8, 8))
+    assert main(["demo", *short, "--out", str(tmp_path / "a"), "--model", str(hubert)]) == 0
+    assert sorted(set(pd.read_csv(tmp_path / "a" / "scores.csv")["layer"])) == [0, 1, 2]
+    moment = [
+        "--pretraining.steps",
+        "2",
+        "--pretraining.minutes",
+        "0.5",
+        "--pretraining.clip_seconds",
+        "2",
+        "--pretraining.clusters",
+        "5",
+    ]
+    assert main(["demo", *short, "--out", str(tmp_path / "a"), "--pretrain", *moment]) == 0
+    assert (tmp_path / "a" / "small-model" / "README.md").exists()
+    assert sorted(set(pd.read_csv(tmp_path / "a" / "scores.csv")["layer"])) == list(range(7))
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
