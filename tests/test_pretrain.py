@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="pretraining needs the extra 'demo'")
+pytest.importorskip("torch", reason="pretraining needs the extra 'demo'")
 pytest.importorskip("transformers", reason="pretraining needs the extra 'demo'")
 pytest.importorskip("espeakng_loader", reason="pretraining needs the extra 'demo'")
+
+import torch
 
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.config import PretrainConfig
