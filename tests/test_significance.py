@@ -135,6 +135,7 @@ def test_a_region_without_ceiling_is_nan_and_named():
         ({"ceilings": [1, 1, np.nan]}, "one finite number"),
         ({"block": 20}, "20 rows make 1 blocks of 20"),
         ({"block": 0}, "block=0"),
+        ({"block": 4.0}, "block=4.0: give an integer"),
         ({"n_boots": 0}, "n_boots=0"),
     ],
 )

@@ -280,8 +280,8 @@ def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tupl
 
 
 def _check_count(name: str, value: int) -> None:
-    if value < 1 or value != int(value):
-        raise InputError(f"{name}={value}: give a whole number, 1 or more")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}={value}: give an integer, 1 or more")
 
 
 def _check_ceilings(ceilings: ArrayLike, n_voxels: int) -> Float64:
