@@ -139,7 +139,9 @@ def _read_settings(transformers: Any, name: str) -> tuple[Any, Any]:
         config = transformers.AutoConfig.from_pretrained(name)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError(f"model {name!r} cannot be loaded ({_line(error)}): give a folder with config.json, or a hub name") from error
+        raise InputError(
+            f"model {name!r} cannot be loaded ({_line(error)}): give a folder with config.json, or a hub name"
+        ) from error
     return config, extractor
 
 
@@ -148,7 +150,9 @@ def _read_weights(transformers: Any, name: str, config: Any, dtype: Any) -> Any:
     try:
         return transformers.AutoModel.from_pretrained(name, config=config, dtype=dtype)
     except (OSError, ValueError, RuntimeError, damaged) as error:
-        raise InputError(f"the weights of model {name!r} cannot be loaded ({_line(error)}): save or download them again") from error
+        raise InputError(
+            f"the weights of model {name!r} cannot be loaded ({_line(error)}): save or download them again"
+        ) from error
 
 
 def _line(error: Exception) -> str:
