@@ -299,6 +299,8 @@ def test_save_and_load(tmp_path, one):
     assert back.stats == fit.stats and back.scoring == "pearson"
     assert np.array_equal(back.predict(X), fit.predict(X))
     assert [f.name for f in tmp_path.iterdir()] == ["fit.h5"]
+    with pytest.raises(InputError, match="no-folder is not a folder; make it first"):
+        fit.save(tmp_path / "no-folder" / "fit.h5")
 
 
 def test_loading_something_else_is_refused(tmp_path):

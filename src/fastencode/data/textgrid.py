@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.files import check_file, whole_file
 
 __all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "write_textgrid"]
 
@@ -121,7 +122,7 @@ def write_textgrid(
     Raises
     ------
     InputError
-        If intervals overlap, are not within 0 … duration, or end before they start.
+        If intervals overlap, are not within 0 … duration, or end before they start, or the folder does not exist.
     """
     path = Path(path)
     textgrid_io = require("praatio.utilities.textgrid_io", "tune")
@@ -151,20 +152,12 @@ def write_textgrid(
         maxTimestamp=float(duration),
         minimumIntervalLength=None,
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def _decode(path: Path) -> str:
-    if not path.exists():
-        if path.is_symlink():
-            raise InputError(f"{path} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`")
-        raise InputError(f"{path} does not exist: check the path")
-    raw = path.read_bytes()
+    raw = check_file(path).read_bytes()
     if not raw.strip():
         raise InputError(f"{path} is empty: export the TextGrid again")
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastencode.errors import InputError, require
+from fastencode.files import whole_file
 from fastencode.study import figures
 from fastencode.study.verdicts import WIDTH, Verdict, layer_thirds
 
@@ -224,13 +225,8 @@ def _picture_regions(scores: pd.DataFrame, wanted: Sequence[str] | None) -> list
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _jsonable(value: Any) -> Any:
