@@ -166,7 +166,7 @@ def word_features(words: Sequence[Interval], scan_times: ArrayLike) -> NDArray[n
     scan_times : array_like, shape (n,)
         Evenly spaced, in s.
     """
-    features = np.array([[1.0, sum(c.isalpha() for c in w.label), w.end - w.start] for w in words])
+    features = np.array([[1.0, sum(c.isalpha() for c in w.label), w.end - w.start] for w in words]).reshape(-1, 3)
     middles = np.array([(w.start + w.end) / 2 for w in words])
     return np.asarray(lanczos(features, middles, scan_times))
 
@@ -174,8 +174,7 @@ def word_features(words: Sequence[Interval], scan_times: ArrayLike) -> NDArray[n
 def rate_weights(Y_lnv: ArrayLike, rate: ArrayLike, sound_power: ArrayLike, motion: ArrayLike) -> NDArray[np.float64]:
     """Return each listener's standardized weight of word rate, by ordinary least squares.
 
-    The model has word rate and sound power (z-scored), motion (divided by its standard deviation) and a cubic polynomial of time;
-    responses are z-scored.
+    The model has word rate, sound power and motion, z-scored, and a cubic polynomial of time; responses are z-scored.
 
     Parameters
     ----------
@@ -194,7 +193,7 @@ def rate_weights(Y_lnv: ArrayLike, rate: ArrayLike, sound_power: ArrayLike, moti
     drift = np.polynomial.legendre.legvander(np.linspace(-1, 1, Y_lnv.shape[1]), _DRIFT)
     weights = np.empty((Y_lnv.shape[0], Y_lnv.shape[2]))
     for i, Y in enumerate(Y_lnv):
-        X = np.column_stack([zscore(rate[i]), zscore(sound_power[i]), motion[i] / motion[i].std(axis=0), drift])
+        X = np.column_stack([zscore(rate[i]), zscore(sound_power[i]), zscore(motion[i]), drift])
         weights[i] = np.linalg.lstsq(X, zscore(Y), rcond=None)[0][0]
     return weights
 
