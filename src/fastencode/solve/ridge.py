@@ -16,13 +16,13 @@ import platform
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, local
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode import __version__
 from fastencode.arrays import as_numpy, export, is_stored
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress as progress_bar
@@ -371,15 +371,8 @@ class _Sweep:
             "tile": self.width,
             "folds": len(self.plan.folds),
             "tie_tolerance": TIE_TOLERANCE,
-            "versions": {"fastencode": _version(), "numpy": np.__version__, "python": platform.python_version()},
+            "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
         }
-
-
-def _version() -> str:
-    try:
-        return version("fastencode-neuro")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0+unknown"
 
 
 def _warn_edges(fit: RidgeFit) -> None:
