@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'
 transformers = pytest.importorskip("transformers", reason="speech models need the extra 'tune'")
 
 
-def saved_model(folder: Path, family: str, *, stable: bool = False) -> Path:
+def saved_model(folder: Path, family: str, *, stable: bool = False, strides: tuple[int, ...] = (5, 4, 2)) -> Path:
     """A random encoder of two layers, saved as users have them."""
     config_class = {"wav2vec2": transformers.Wav2Vec2Config, "hubert": transformers.HubertConfig}[family]
     model_class = {"wav2vec2": transformers.Wav2Vec2Model, "hubert": transformers.HubertModel}[family]
@@ -22,7 +22,7 @@ def saved_model(folder: Path, family: str, *, stable: bool = False) -> Path:
     config = config_class(
         conv_dim=(8,) * 3,
         conv_kernel=(10, 3, 2),
-        conv_stride=(5, 4, 2),
+        conv_stride=strides,
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -10,14 +10,18 @@ import pytest
 from fastencode.errors import FastencodeError, InputError
 from fastencode.tune.baselines import permute_blocks
 
-torch = pytest.importorskip("torch", reason="tuning needs the extra 'tune'")
+pytest.importorskip("torch", reason="tuning needs the extra 'tune'")
 pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
 
-from fastencode.speech.layers import SpeechEncoder  # noqa: E402  (after the check that torch is here)
-from fastencode.tune.clips import RunFrames, write_frames  # noqa: E402
-from fastencode.tune.config import PretrainConfig, TuneConfig  # noqa: E402
-from fastencode.tune.trainer import Examples, brain_tune  # noqa: E402
-from test_speech_layers import saved_model  # noqa: E402
+import torch
+
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.tune.clips import RunFrames, write_frames
+from fastencode.tune.config import PretrainConfig, TuneConfig
+from fastencode.tune.trainer import Examples, brain_tune
+from test_speech_layers import saved_model
+
+torch.set_num_threads(1)  # as the command does; two threads on a busy machine wait for each other
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,207 @@
+"""fastencode-tune as a user runs it: the whole way, stopping and going on, repeating, and holding it wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastencode.cli import main
+from test_speech_layers import saved_model
+
+for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "matplotlib"):
+    pytest.importorskip(library, reason="the command needs the extra 'demo'")
+pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
+
+TINY = {
+    "world": {
+        "minutes": 2.8,
+        "story_minutes": 1.4,
+        "test_minutes": 2.0,
+        "participants": [{"name": "A", "auditory": 9, "late_language": 11, "silent": 5, "gain": 1.5, "peak_delay": 6.0}],
+    },
+    "tune": {"epochs": 1},
+    "align": {"bootstraps": 50},
+}
+COMMAND = [sys.executable, "-c", "import sys; from fastencode.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    import yaml
+
+    path = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(settings: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whole run in this process, the reference for the others."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1"]) == 0
+    return out
+
+
+def test_the_demo_leaves_everything_it_promises(finished: Path) -> None:
+    scores = pd.read_csv(finished / "scores.csv")
+    assert set(scores["model"]) == {"pretrained", "tuned", "control"}
+    assert len(scores) == 3 * 7 * 3 and scores["r"].between(-1, 1).all()
+    assert (scores["r_low"] <= scores["r_high"]).all()
+    driven = scores[scores["region"] != "silent"]
+    # A mean of ratios is not the ratio of means, but with like ceilings it is near.
+    np.testing.assert_allclose(driven["r_normalized"], driven["r"] / driven["ceiling"], atol=0.1)
+    training = pd.read_csv(finished / "training.csv")
+    updates = training.groupby("model")["updates"].max()
+    assert updates["tuned"] == updates["control"] == 64 // 8
+    results = json.loads((finished / "results.json").read_text())
+    assert len(results["verdicts"]) == 8
+    assert {path.name for path in (finished / "figures").iterdir()} >= {"layers.png", "change.png", "training.png", "picture.png"}
+    assert "<html" in (finished / "index.html").read_text(encoding="utf-8")
+
+
+def test_checkpoints_are_tuned_above_a_frozen_cnn(finished: Path) -> None:
+    from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
+
+    before = SpeechEncoder(SMALL_MODEL)
+    for arm in ("tuned", "control"):
+        after = SpeechEncoder(finished / "models" / "A" / arm)
+        assert after.cnn_hash() == before.cnn_hash()
+        pairs = zip(after.model.encoder.layers[5].parameters(), before.model.encoder.layers[5].parameters(), strict=True)
+        assert all(not np.array_equal(new.detach().numpy(), old.detach().numpy()) for new, old in pairs)
+
+
+def test_a_second_run_reuses_every_stage(finished: Path, settings: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "scores.csv").read_bytes()
+    times = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
+    assert main(["demo", "--config", settings, "--out", str(finished), "--jobs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("finished before, reused") == 1 + 1 + 2 + 3
+    assert (finished / "scores.csv").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")} == times
+
+
+def test_stopped_and_resumed_in_two_processes_gives_the_same_numbers(finished: Path, settings: str, tmp_path: Path) -> None:
+    """Ctrl-C while two processes tune; then again to the end, from what was finished; then from the config it left."""
+    out = tmp_path / "run"
+    arguments = ["demo", "--config", settings, "--out", str(out), "--jobs", "2"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 240
+    while not list(out.glob("models/A/*.partial")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group is told
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finished stages are kept" in complaints and "Traceback" not in complaints
+    assert not list(out.rglob("*.partial")) and (out / "frames" / "stage.json").exists()
+    resumed = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "frames: finished before, reused" in resumed.stdout
+    pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), pd.read_csv(finished / "scores.csv"))
+    assert main(["demo", "--config", str(out / "config.yaml")]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), pd.read_csv(finished / "scores.csv"))
+
+
+def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path, settings: str, tmp_path: Path) -> None:
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    kept = (out / "models" / "A" / "control" / "stage.json").read_text()
+    assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]"]) == 0
+    assert (out / "models" / "A" / "control" / "stage.json").read_text() == kept
+    changed, before = (pd.read_csv(folder / "scores.csv")["r"] for folder in (out, finished))
+    assert not np.allclose(changed, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--tune.epochs", "0"], "epochs must be positive"),
+        (["--jobs", "0"], "jobs must be at least 1"),
+        (["--minutes", "0.2"], "must be at least"),
+        (["--model", "no/such-model"], "cannot be loaded"),
+        (["--model", "x", "--pretrain"], "choose one"),
+        (["--ceiling", "2"], "no voxel of A has a noise ceiling above 2"),
+    ],
+)
+def test_wrong_settings_are_one_clear_line(
+    arguments: list[str], why: str, finished: Path, settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished / "world", out / "world")
+    (out / ".fastencode").touch()
+    assert main(["demo", "--config", settings, "--out", str(out), *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert why in complaint and "Traceback" not in complaint
+
+
+def test_another_model_and_pretraining(settings: str, tmp_path: Path) -> None:
+    """A HuBERT of two layers, and the small model made from nothing in a moment, go the same way as the shipped one."""
+    short = ["--config", settings, "--jobs", "1", "--tune.clip_seconds", "3", "--minutes", "1.4"]
+    hubert = saved_model(tmp_path / "hubert", "hubert", strides=(5, 8, 8))
+    assert main(["demo", *short, "--out", str(tmp_path / "a"), "--model", str(hubert)]) == 0
+    assert sorted(set(pd.read_csv(tmp_path / "a" / "scores.csv")["layer"])) == [0, 1, 2]
+    moment = [
+        "--pretraining.steps",
+        "2",
+        "--pretraining.minutes",
+        "0.5",
+        "--pretraining.clip_seconds",
+        "2",
+        "--pretraining.clusters",
+        "5",
+    ]
+    assert main(["demo", *short, "--out", str(tmp_path / "a"), "--pretrain", *moment]) == 0
+    assert (tmp_path / "a" / "small-model" / "README.md").exists()
+    assert sorted(set(pd.read_csv(tmp_path / "a" / "scores.csv")["layer"])) == list(range(7))
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    assert main(["demo", "--out", str(tmp_path / "thesis.tex")]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert main(["alice", "--data", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    assert "timecourses" in capsys.readouterr().err
+
+
+def test_unknown_options_exit_with_usage() -> None:
+    for arguments in (["demo", "--no-such-option"], ["nonsense"], []):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+
+
+def test_help_names_the_shorthands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--fast", "--minutes", "--model", "--pretrain", "--seed", "--tune.epochs", "--world.repeats"):
+        assert option in text
+
+
+def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
+    """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README."""
+    out = tmp_path / "alice"
+    assert main(["alice", "--data", str(shared_data / "alice"), "--out", str(out), "--tune.epochs", "1"]) == 0
+    scores = pd.read_csv(out / "scores.csv")
+    assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
+    assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()
+    encoding = json.loads((out / "results.json").read_text())["facts"]["encoding half"]
+    assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding
