@@ -4,7 +4,7 @@ Brennan, Stabler, Van Wagenen, Luh & Hale (2016), Abstract linguistic structure 
 naturalistic comprehension, Brain and Language 157–158, 81–94. One folder of text files and one TextGrid::
 
     <name>.TextGrid                    one tier of words, times in s from the start of the first scan
-    <listener>-timecourses.txt         362 × 6, regions in the order of `Alice.regions`
+    <listener>-timecourses.txt         362 × 6, regions in the order of ``Alice.regions``
     <listener>-rate.txt, -sndpwr.txt   362, word rate and sound power as that listener's scan saw them
     <listener>-rp_*.txt                372 × 6, head motion
     *generic-predictors*.txt           372 × 12, predictors under the haemodynamic response
@@ -110,7 +110,7 @@ class Alice:
 
     @property
     def scan_times(self) -> NDArray[np.float64]:
-        """When each of the 372 scans began, 2k s; its middle is 1 s later. Rows `discarded` onward are the responses'."""
+        """When each of the 372 scans began, 2k s; its middle is 1 s later. Rows ``discarded`` onward are the responses'."""
         return self.tr * np.arange(_SCANS, dtype=np.float64)
 
     def timecourses(self, listener: str) -> NDArray[np.float64]:
@@ -130,7 +130,7 @@ class Alice:
         return _table(self._one(f"{self._known(listener)}-rp_*.txt"), _SCANS, 6)[_DISCARDED:]
 
     def generic_predictors(self, *, all_scans: bool = False) -> NDArray[np.float64]:
-        """Return the authors' predictors, one column for each of `predictor_names`.
+        """Return the authors' predictors, one column for each of ``predictor_names``.
 
         Parameters
         ----------

@@ -15,7 +15,7 @@ __all__ = ["ResponseCheck", "check_responses", "constant_targets"]
 
 @dataclass(frozen=True)
 class ResponseCheck:
-    """What `check_responses` found; ``str()`` of it is a sentence for a message."""
+    """What ``check_responses`` found; ``str()`` of it is a sentence for a message."""
 
     name: str
     n_targets: int
@@ -48,7 +48,7 @@ def constant_targets(Y: ArrayLike) -> NDArray[np.bool_]:
     Parameters
     ----------
     Y : array_like, shape (n, V)
-        Responses. Columns with values that are not finite count as changing: see `check_responses`.
+        Responses. Columns with values that are not finite count as changing: see ``check_responses``.
 
     Returns
     -------

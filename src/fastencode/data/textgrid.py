@@ -54,7 +54,7 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
     Returns
     -------
     dict of str to list of Interval
-        Tiers in file order, intervals in time order, labels stripped. See `pick_tier` for access by name or position.
+        Tiers in file order, intervals in time order, labels stripped. See ``pick_tier`` for access by name or position.
         Tiers of the same name become ``name``, ``name_2`` ….
 
     Raises

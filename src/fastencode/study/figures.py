@@ -147,7 +147,7 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for `layers_figure`.
+        As for ``layers_figure``.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for `layers_figure`.
+        As for ``layers_figure``.
     regions : sequence of str
         Which regions, in this order; two or three look best.
 
@@ -283,7 +283,7 @@ def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
 
 
 def _mean_and_each(ax: Axes, values: pd.Series, model: str, width: float = 2.2) -> None:
-    """A thick line for the mean over participants, thin ones for each; `values` is indexed by layer and participant."""
+    """A thick line for the mean over participants, thin ones for each; ``values`` is indexed by layer and participant."""
     look, table = MODELS[model], values.unstack("participant").sort_index()
     style: dict[str, Any] = {"color": look.color, "linestyle": look.line}
     if table.shape[1] > 1:

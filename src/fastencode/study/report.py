@@ -78,7 +78,7 @@ def write_report(
         Made if absent. Gets ``scores.csv``, ``training.csv``, ``results.json``, ``figures/*.png`` and ``index.html``, each
         written beside its place and moved there whole. Other files in it stay as they are.
     title, lead : str
-        The page's heading and first words; an empty line in `lead` begins a paragraph. Plain text: markup is shown, not obeyed.
+        The page's heading and first words; an empty line in ``lead`` begins a paragraph. Plain text: markup is shown, not obeyed.
     scores : pandas.DataFrame
         One row per participant, model ("pretrained", "tuned" or "control"), layer (0 = the encoder's input) and region: columns
         participant, model, layer, region, n_voxels, ceiling, r, r_low, r_high, r_normalized, alpha_median, at_edge. NaN where
@@ -93,7 +93,7 @@ def write_report(
     command : str
         What to type to get this again.
     notes : str
-        The limits of what was shown, as `lead`; left out when empty.
+        The limits of what was shown, as ``lead``; left out when empty.
     picture_regions : sequence of str, optional
         Regions of ``figures/picture.png``; by default late_language and auditory where both exist, otherwise the first three.
 
@@ -105,7 +105,7 @@ def write_report(
     Raises
     ------
     InputError
-        If a table lacks a column, holds an unknown model or the same row twice, or `picture_regions` names an unknown region.
+        If a table lacks a column, holds an unknown model or the same row twice, or ``picture_regions`` names an unknown region.
     MissingLibraryError
         If matplotlib or jinja2 is not installed.
     """
@@ -155,7 +155,7 @@ def scores_table(scores: pd.DataFrame) -> str:
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for `write_report`.
+        As for ``write_report``.
 
     Returns
     -------

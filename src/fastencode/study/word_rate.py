@@ -52,7 +52,7 @@ class HeldOutRidge:
 
 @dataclass(frozen=True)
 class WordRateStudy:
-    """The tables of `word_rate_study`, one value per region where not said otherwise."""
+    """The tables of ``word_rate_study``, one value per region where not said otherwise."""
 
     regions: tuple[str, ...]
     listeners: tuple[str, ...]
@@ -66,7 +66,9 @@ class WordRateStudy:
     t: NDArray[np.float64]
     """Of that mean against 0, with one degree of freedom less than listeners."""
     group_correlation: NDArray[np.float64]
+    """Pearson, the mean listener with the authors' word rate."""
     leave_one_out: NDArray[np.float64]
+    """Pearson, each listener with the mean of the others, averaged over listeners."""
     ridge: HeldOutRidge
 
     def rows(self) -> list[dict[str, str | float]]:
@@ -103,9 +105,9 @@ def word_rate_study(alice: Alice) -> WordRateStudy:
     WordRateStudy
         Predictor: impulses at word offsets, tokens that start with an apostrophe dropped, under the SPM haemodynamic response,
         sampled when each scan begins, against the authors' word rate over all scans; beside it, what other choices of token and
-        time give. Weights: `rate_weights` with the authors' word rate, sound power and the listener's motion. Ridge:
-        `word_features` at scan middles, delays of 1 to 4 scans, fitted on the first 262 responses of the mean listener and scored
-        on the last 100.
+        time give. Weights: ``rate_weights`` with the authors' word rate, sound power and the listener's motion. Ridge:
+        ``word_features`` at scan middles, delays of 1 to 4 scans, fitted on the first 262 responses of the mean listener and
+        scored on the last 100.
     """
     names = alice.listeners
     Y_lnv = np.stack([alice.timecourses(name) for name in names])
