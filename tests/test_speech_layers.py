@@ -92,7 +92,7 @@ def test_clips_end_where_they_should() -> None:
         cut_clips(audio, np.array([0.5, -0.1]), seconds=0.5, sample_rate=100, normalize=False)
 
 
-def test_normalised_clips_are_the_feature_extractors() -> None:
+def test_normalized_clips_are_the_feature_extractors() -> None:
     audio = np.random.default_rng(2).standard_normal(8000).astype(np.float32) * 0.1 + 0.3
     theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(
         audio, sampling_rate=16000, return_tensors="np"

@@ -7,7 +7,7 @@ naturalistic comprehension, Brain and Language 157–158, 81–94. One folder of
     <listener>-timecourses.txt         362 × 6, regions in the order of ``Alice.regions``
     <listener>-rate.txt, -sndpwr.txt   362, word rate and sound power as that listener's scan saw them
     <listener>-rp_*.txt                372 × 6, head motion
-    *generic-predictors*.txt           372 × 12, predictors under the haemodynamic response
+    *generic-predictors*.txt           372 × 12, predictors under the hemodynamic response
 
 A scan was taken every 2 s, 372 in all; the first ten were discarded from the responses and are cut here from whatever has 372
 rows.
@@ -118,11 +118,11 @@ class Alice:
         return self._timecourses[self._known(listener)].copy()
 
     def rate(self, listener: str) -> NDArray[np.float64]:
-        """Return the authors' word rate under the haemodynamic response, shape (362,)."""
+        """Return the authors' word rate under the hemodynamic response, shape (362,)."""
         return _table(self.root / f"{self._known(listener)}-rate.txt", _SCANS - _DISCARDED, 1)[:, 0]
 
     def sound_power(self, listener: str) -> NDArray[np.float64]:
-        """Return the authors' sound power under the haemodynamic response, shape (362,)."""
+        """Return the authors' sound power under the hemodynamic response, shape (362,)."""
         return _table(self.root / f"{self._known(listener)}-sndpwr.txt", _SCANS - _DISCARDED, 1)[:, 0]
 
     def motion(self, listener: str) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Praat TextGrids: labelled intervals of words and phones, read and written through praatio."""
+"""Praat TextGrids: labeled intervals of words and phones, read and written through praatio."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "wr
 NON_SPEECH = frozenset({"", "sp", "sil", "br", "lg", "ls", "ns", "cg", "sentence_start", "sentence_end"})
 """Labels of silence, breath, laughter, lip smack and noise, lower case and without braces."""
 
-_TOLERANCE = 1e-3  # s: neighbours may overlap by what a writer's rounding of times explains
+_TOLERANCE = 1e-3  # s: neighbors may overlap by what a writer's rounding of times explains
 
 # praatio does not compare what a file promises with what it holds: these find the promises in the long and the short form.
 _SIZES = re.compile(r"^\s*(?:intervals|points) ?: ?size ?= ?(\d+)", re.MULTILINE)
@@ -31,7 +31,7 @@ _TIERS = re.compile(r"^(?:size ?= ?|<exists>\s*\n)(\d+)", re.MULTILINE)
 
 
 class Interval(NamedTuple):
-    """One labelled stretch of time; a point has ``start == end``."""
+    """One labeled stretch of time; a point has ``start == end``."""
 
     start: float
     """s."""

@@ -71,7 +71,7 @@ def leave_one_run_out(runs: Any) -> list[Fold]:
 
 
 def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_state: Any = None) -> list[Fold]:
-    """Folds that hold out random chunks of consecutive rows, so that neighbours in time stay on one side.
+    """Folds that hold out random chunks of consecutive rows, so that neighbors in time stay on one side.
 
     The rows are cut into chunks of ``chunk_len``; a shorter remainder at the end is a chunk too, so every row can be held out.
     Each fold draws ``n_chunks`` of them without replacement. Test sets of different folds may overlap.

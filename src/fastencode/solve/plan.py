@@ -76,7 +76,7 @@ class RidgePlan:
     @property
     def nbytes(self) -> int:
         """Bytes the plan keeps, X not counted."""
-        parts = [a for f in self.folds for a in (f.analyse, f.predict, f.lam)] + [self.full.analyse, self.full.basis]
+        parts = [a for f in self.folds for a in (f.analyze, f.predict, f.lam)] + [self.full.analyze, self.full.basis]
         if self.full.features is not None and self.full.features.base is not self.problem.X:
             parts.append(self.full.features)
         return sum(a.nbytes for a in parts)

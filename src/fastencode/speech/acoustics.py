@@ -169,7 +169,7 @@ def log_mel(
 
 
 def frame_times(n_frames: int, sample_rate: float, *, window: float = 0.025, hop: float = 0.010) -> NDArray[np.float64]:
-    """Time of the centre of each frame of :func:`mfcc` and :func:`log_mel`, in seconds from the first sample.
+    """Time of the center of each frame of :func:`mfcc` and :func:`log_mel`, in seconds from the first sample.
 
     Frames step by whole samples, so at 22 050 Hz a "10 ms" hop lasts 9.977 ms: compute times here, not as ``hop * arange``.
 
@@ -242,7 +242,7 @@ def _mel(hertz: Any) -> Any:
 
 
 def _mel_filters(n_mels: int, f_min: float, f_max: float | None, sample_rate: float, n_fft: int) -> Floats:
-    """Triangular filters, shape (n_fft // 2 + 1, n_mels): neighbours cross at half height on the mel scale."""
+    """Triangular filters, shape (n_fft // 2 + 1, n_mels): neighbors cross at half height on the mel scale."""
     nyquist = sample_rate / 2
     f_max = nyquist if f_max is None else f_max
     if n_mels < 1:

@@ -333,7 +333,7 @@ def _region_shares(
 
 
 def _standardize(block_tv: Floats, name: str) -> Float64:
-    """Columns centred and scaled to mean square 1 in float64 (correlations don't mind); constant columns 0."""
+    """Columns centered and scaled to mean square 1 in float64 (correlations don't mind); constant columns 0."""
     values_tv = block_tv.astype(np.float64)
     size_v = np.abs(values_tv).max(axis=0)
     if not np.isfinite(size_v).all():

@@ -103,7 +103,7 @@ def word_rate_study(alice: Alice) -> WordRateStudy:
     Returns
     -------
     WordRateStudy
-        Predictor: impulses at word offsets, tokens that start with an apostrophe dropped, under the SPM haemodynamic response,
+        Predictor: impulses at word offsets, tokens that start with an apostrophe dropped, under the SPM hemodynamic response,
         sampled when each scan begins, against the authors' word rate over all scans; beside it, what other choices of token and
         time give. Weights: ``rate_weights`` with the authors' word rate, sound power and the listener's motion. Ridge:
         ``word_features`` at scan middles, delays of 1 to 4 scans, fitted on the first 262 responses of the mean listener and
@@ -142,7 +142,7 @@ def word_rate_study(alice: Alice) -> WordRateStudy:
 
 
 def word_rate_predictor(times: ArrayLike, scan_times: ArrayLike) -> NDArray[np.float64]:
-    """Return the expected response to one impulse per word, shape (n,): the SPM haemodynamic response at the scans.
+    """Return the expected response to one impulse per word, shape (n,): the SPM hemodynamic response at the scans.
 
     Parameters
     ----------
