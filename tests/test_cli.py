@@ -120,6 +120,12 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
     kept = (out / "models" / "A" / "control" / "stage.json").read_text()
     assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]"]) == 0
     assert (out / "models" / "A" / "control" / "stage.json").read_text() == kept
+    frames = (out / "frames" / "stage.json").read_text()
+    assert (
+        main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]", "--ceiling", "0.9"]) == 0
+    )
+    assert (out / "models" / "A" / "control" / "stage.json").read_text() != kept, "other voxels are other data"
+    assert (out / "frames" / "stage.json").read_text() == frames
     changed, before = (pd.read_csv(folder / "scores.csv")["r"] for folder in (out, finished))
     assert not np.allclose(changed, before)
 

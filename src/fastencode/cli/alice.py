@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from fastencode.cli.experiment import Material, Outcome, Run, before_and_after, contrast
-from fastencode.cli.output import publish, sha256
+from fastencode.cli.output import publish
 from fastencode.cli.settings import AliceConfig
-from fastencode.cli.stages import Job, Stages, say
+from fastencode.cli.stages import Job, Stages, say, sha256
 from fastencode.data.brennan import Alice
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at

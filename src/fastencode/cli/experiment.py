@@ -8,6 +8,7 @@ Every subcommand that asks this question brings its own `Material`; the stages b
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastencode.cli.stages import Job, Stages
+from fastencode.cli.stages import Job, Stages, sha256
 from fastencode.speech.layers import SpeechEncoder, layer_features
 from fastencode.study.alignment import AlignConfig, LayerFit, align, to_scans
 from fastencode.study.significance import RegionDraws, bootstrap_region_scores
@@ -107,7 +108,7 @@ def before_and_after(
     frames = stages.run(
         Job(
             "frames",
-            {"model": str(model), "seconds": tune.clip_seconds, "tr": material.tr},
+            {"model": _fingerprint(model), "seconds": tune.clip_seconds, "tr": material.tr},
             (source,),
             _make_frames,
             (model, material.sounds, material.tr, tune.clip_seconds),
@@ -139,6 +140,26 @@ def contrast(
     return float(np.mean([part.r[0, columns] for part in parts])), float(low), float(high)
 
 
+def _fingerprint(model: Path | str) -> str:
+    """What a model is: the contents of a local folder, or a hub's name."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    total = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".bin") and p.name != "stage.json"):
+        total.update(f"{path.name} {sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _digest(arrays: Mapping[str, Sequence[np.ndarray]]) -> str:
+    """What the data of some runs are: names, shapes and values."""
+    total = hashlib.sha256()
+    for name, parts in arrays.items():
+        for part in parts:
+            total.update(f"{name} {part.dtype} {part.shape}\n".encode() + np.ascontiguousarray(part).tobytes())
+    return total.hexdigest()
+
+
 def _make_frames(folder: Path, model: Path | str, sounds: Mapping[str, np.ndarray], tr: float, seconds: float) -> None:
     write_frames(SpeechEncoder(model), dict(sounds), folder, tr=tr, seconds=seconds)
 
@@ -152,7 +173,7 @@ def _tuning_job(
     clips = {name: RunFrames(frames / f"{run.sound}.npy", material.tr) for name, run in runs.items()}
     return Job(
         f"models/{participant}/{arm}",
-        {"tune": config, "arm": arm, "voxels": len(voxels), "train": material.train, "validation": material.validation},
+        {"tune": config, "arm": arm, "data": _digest({name: [runs[name].ends, responses[name]] for name in runs})},
         (source, "frames"),
         _tune_arm,
         (
@@ -195,7 +216,7 @@ def _reading_job(
     reads = ("frames",) if name == "pretrained" else ("frames", f"models/{name}")
     return Job(
         f"features/{name}",
-        {"model": str(checkpoint) if name == "pretrained" else "", "seconds": tune.clip_seconds, "lobes": alignment.lobes},
+        {"lobes": alignment.lobes, "runs": _digest({name: [run.ends] for name, run in material.runs.items()})},
         reads,
         _read_layers,
         (checkpoint, frames, dict(material.runs), material.tr, tune.clip_seconds, alignment.lobes, name),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import resource
@@ -18,7 +17,7 @@ from fastencode.cli.stages import Stages, say
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__all__ = ["publish", "sha256"]
+__all__ = ["publish"]
 
 _VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
 
@@ -64,11 +63,6 @@ def publish(
     say("\n" + verdict_table(list(verdicts)))
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _facts(stages: Stages) -> dict[str, str]:

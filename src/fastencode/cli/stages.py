@@ -24,7 +24,7 @@ import fastencode
 from fastencode import progress
 from fastencode.errors import InputError, require
 
-__all__ = ["Job", "Stages", "say", "settle"]
+__all__ = ["Job", "Stages", "say", "settle", "sha256"]
 
 _SIGNATURE = "stage.json"
 _PARTIAL = ".partial"
@@ -33,6 +33,12 @@ _PARTIAL = ".partial"
 def say(message: str) -> None:
     """One line on the terminal, above the progress bars."""
     tqdm.write(message)
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def settle() -> None:

@@ -1,0 +1,78 @@
+"""What the demo costs from an empty folder: wall time and the peak memory of all its processes together.
+
+    python bench/demo_cost.py [--keep DIR] [-- OPTIONS OF fastencode-tune demo]
+
+Writes bench/results/demo.json, or demo-<options>.json; --keep copies the scores, the verdicts and the picture beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results"
+KEPT = ("scores.csv", "training.csv", "results.json", "config.yaml", "figures/picture.png")
+
+
+def memory_of_tree(process: psutil.Process) -> int:
+    """Bytes of a process and all below it; shared pages count once where the system tells (PSS), otherwise for each (RSS)."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            full = member.memory_full_info()
+            total += getattr(full, "pss", 0) or full.rss
+        except psutil.Error:  # ended meanwhile
+            continue
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, help="folder under bench/results for what the demo found")
+    parser.add_argument("options", nargs="*", help="passed on to fastencode-tune demo")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "demo-output"
+        command = [str(Path(sys.executable).absolute().with_name("fastencode-tune")), "demo", *arguments.options]
+        start, peak = time.perf_counter(), 0
+        process = psutil.Popen(command, cwd=folder)
+        while process.poll() is None:
+            peak = max(peak, memory_of_tree(process))
+            time.sleep(0.2)
+        seconds = time.perf_counter() - start
+        if process.returncode != 0:
+            raise SystemExit(f"the demo ended with status {process.returncode}")
+        verdicts = json.loads((out / "results.json").read_text(encoding="utf-8"))["verdicts"]
+        if arguments.keep:
+            keep = RESULTS / arguments.keep
+            keep.mkdir(parents=True, exist_ok=True)
+            for name in KEPT:
+                shutil.copy(out / name, keep)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS).stdout.strip()
+    cost = {
+        "command": " ".join(["fastencode-tune", "demo", *arguments.options]),
+        "wall_seconds": round(seconds, 1),
+        "peak_gigabytes": round(peak / 1e9, 2),
+        "held": f"{sum(verdict['held'] for verdict in verdicts)} of {len(verdicts)}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        "versions": {name: version(name) for name in ("fastencode-neuro", "numpy", "torch", "transformers")},
+        "commit": commit,
+    }
+    suffix = "".join(f"-{option.lstrip('-')}" for option in arguments.options)
+    (RESULTS / f"demo{suffix}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(cost, indent=2))
+
+
+if __name__ == "__main__":
+    main()
