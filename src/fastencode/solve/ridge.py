@@ -84,6 +84,7 @@ def ridge_cv(
     precision : {"exact", "fast"}
         "exact" is accurate to the dtype. "fast" may score in reduced precision; on a CPU it computes the same as "exact".
     device : None or "cpu"
+        Where to compute: the CPU.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights.
     progress : bool
@@ -203,7 +204,7 @@ class _Sweep:
         self.alphas, self.center = problem.alphas, problem.fit_intercept
         self.moments = moments_kernel()
         self.width = _tile_width(targets.n_voxels)
-        self.tile_bytes = tile_bytes(problem.folds, n, p, self.width, plan.dtype.itemsize)
+        self.tile_bytes = tile_bytes(n, p, self.width, plan.dtype.itemsize)
         self.workers = self._workers()
         n_alphas, n_voxels = len(self.alphas), targets.n_voxels
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)

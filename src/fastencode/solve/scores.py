@@ -64,6 +64,7 @@ def score_moments(
     Parameters
     ----------
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
+        Which score.
     moments_mv : (5, v) float64
         Mean of targets, mean of predictions, centered sums yy, pp, yp.
     n : int

@@ -213,6 +213,10 @@ def layer_features(
         The frames of each clip to keep: those whose past the clip holds.
     batch : int
         Clips at a time.
+    desc : str
+        What the progress bar says.
+    show_progress : bool
+        Whether it is drawn, on standard error.
 
     Yields
     ------
