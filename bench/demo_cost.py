@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder under bench/results for what the demo found")
     parser.add_argument("options", nargs="*", help="passed on to fastencode-tune demo")
     arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)  # before the minutes that fill it
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo-output"
         command = [str(Path(sys.executable).absolute().with_name("fastencode-tune")), "demo", *arguments.options]

@@ -3,6 +3,8 @@
     op        CPU kernel                     CUDA kernel     without the compiled extension
     moments   moments.pyx (Cython, C++)      moments.cu      fallback.moments (NumPy)
 
+The Numba kernels, ``lanczos.py`` and ``hrf.py``, are compiled on first use, need no fallback and are imported by name.
+
 ``cpu(op)`` returns the function, importing it on first use; ``lost(op)`` says why the fallback is in use and what that costs,
 or None; ``cuda_source(op)`` returns CUDA C++ that stands alone. Twins share a stem, argument names and argument order.
 

@@ -1,4 +1,4 @@
-"""Convolution of events at exact times with a haemodynamic response, sampled at any new times.
+"""Convolution of events at exact times with a hemodynamic response, sampled at any new times.
 
 The NumPy line it equals, with h the response (or, for an event that lasts, its integral over the event)::
 

@@ -55,7 +55,7 @@ def lanczos_columns(
     width = out_nc.shape[1] // 2 if rectify else out_nc.shape[1]
     reach = lobes / cutoff
     for o in range(data_oc.shape[0]):
-        # A row sliced out here lets the inner loops vectorise; indexed by [o, start + c] they ran four times slower.
+        # A row sliced out here lets the inner loops vectorize; indexed by [o, start + c] they ran four times slower.
         data_c = data_oc[o, start : start + width]
         first = np.searchsorted(new_n, old_o[o] - reach)
         last = np.searchsorted(new_n, old_o[o] + reach, side="right")

@@ -1,6 +1,6 @@
 // One tile of targets and predictions to per-voxel moments: the CUDA twin of moments.pyx.
 //
-// One thread walks one voxel's column; neighbouring threads read neighbouring voxels, so every row is one coalesced read.
+// One thread walks one voxel's column; neighboring threads read neighboring voxels, so every row is one coalesced read.
 // Grid-stride over voxels: any grid is right, and a grid of one thread runs the whole tile serially (the host shim of the tests).
 #include "moments.cuh"
 
@@ -22,7 +22,7 @@ __device__ void moments_tile(const T *target_tv, const T *predicted_tv, double *
         out_mv[v + w] = p0 + sp / n;
         out_mv[2 * v + w] = moments_square(syy, sy, n);
         out_mv[3 * v + w] = moments_square(spp, sp, n);
-        out_mv[4 * v + w] = moments_centre(syp, sy, sp, n);
+        out_mv[4 * v + w] = moments_center(syp, sy, sp, n);
     }
 }
 

@@ -15,10 +15,10 @@ ctypedef fused floating:
 
 cdef extern from "moments.cuh" nogil:
     void moments_add(double y, double p, double *sy, double *sp, double *syy, double *spp, double *syp)
-    double moments_centre(double sum_ab, double sum_a, double sum_b, double n)
+    double moments_center(double sum_ab, double sum_a, double sum_b, double n)
     double moments_square(double sum_aa, double sum_a, double n)
 
-# The five running sums of a strip stay in the first-level cache; a constant width lets the compiler unroll and vectorise.
+# The five running sums of a strip stay in the first-level cache; a constant width lets the compiler unroll and vectorize.
 cdef enum:
     STRIP = 64
 
@@ -55,7 +55,7 @@ cdef void _strip(
         out[w + out_step] = p0[w] + sp[w] / n
         out[w + 2 * out_step] = moments_square(syy[w], sy[w], n)
         out[w + 3 * out_step] = moments_square(spp[w], sp[w], n)
-        out[w + 4 * out_step] = moments_centre(syp[w], sy[w], sp[w], n)
+        out[w + 4 * out_step] = moments_center(syp[w], sy[w], sp[w], n)
 
 
 def moments(const floating[:, :] target_tv, const floating[:, :] predicted_tv, double[:, ::1] out_mv=None):
@@ -71,7 +71,7 @@ def moments(const floating[:, :] target_tv, const floating[:, :] predicted_tv, d
     Returns
     -------
     (5, v) float64
-        Mean of targets, mean of predictions, and the centred sums yy, pp, yp. Zeros when there are no rows; exactly zero
+        Mean of targets, mean of predictions, and the centered sums yy, pp, yp. Zeros when there are no rows; exactly zero
         sums for a constant column; NaN where the column holds NaN.
 
     Raises

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "fastencode"
-BASE = ("arrays", "errors", "progress", "threads")
+BASE = ("arrays", "errors", "files", "progress", "threads")
 CORE_LIBRARIES = ("h5py", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
 

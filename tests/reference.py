@@ -54,7 +54,7 @@ def cv_scores(X, Y, alphas, folds, scoring, intercept):
 
 
 def moments(Y, P):
-    """(5, voxels): means of targets and predictions, centred sums of squares and products."""
+    """(5, voxels): means of targets and predictions, centered sums of squares and products."""
     Y, P = np.asarray(Y, dtype=np.longdouble), np.asarray(P, dtype=np.longdouble)
     y, p = Y - Y.mean(axis=0), P - P.mean(axis=0)
     sums = [(y * y).sum(axis=0), (p * p).sum(axis=0), (y * p).sum(axis=0)]

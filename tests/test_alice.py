@@ -95,6 +95,8 @@ def test_weights_and_correlations_on_simulated_listeners() -> None:
     expected = np.linalg.lstsq(design, Y[4], rcond=None)[0][0] * rate[4].std() / Y[4].std(axis=0)
     np.testing.assert_allclose(weights[4], expected, rtol=1e-8)
     assert abs(weights[:, 1].mean()) < 0.05 < 0.3 < weights[:, 0].mean()
+    motion[7, :, 2] = 0.0  # a head that kept still in one direction
+    assert np.isfinite(rate_weights(Y, rate, sound, motion)).all()
 
     clean = Y - drift @ (np.linalg.pinv(drift) @ Y)
     clean /= clean.std(axis=1, keepdims=True)
@@ -116,6 +118,7 @@ def test_word_features_keep_their_totals() -> None:
     # Lanczos weights over evenly spaced scans sum to about one for every impulse.
     np.testing.assert_allclose(X.sum(axis=0), [200, 400, 50], rtol=0.02)
     np.testing.assert_allclose(X[:, 2], 0.25 * X[:, 0], atol=1e-12)
+    assert word_features([], np.arange(4.0)).tolist() == [[0.0] * 3] * 4
 
 
 def test_a_word_is_an_impulse_at_its_middle() -> None:

@@ -64,6 +64,9 @@ def test_tensors_elsewhere_and_other_arrays_are_refused():
         as_numpy(torch.empty(3, device="meta"), "X")
     with pytest.raises(InputError, match="sparse"):
         as_numpy(scipy.sparse.eye(3), "X")
+    with pytest.raises(InputError, match="X is a masked array with masked values"):
+        as_numpy(np.ma.masked_greater([1.0, 2.0], 1.5), "X")
+    assert as_numpy(np.ma.masked_greater([1.0, 2.0], 2.5), "X").tolist() == [1.0, 2.0]
     assert check_device(torch.device("cpu")) == check_device(None) == "cpu"
 
 

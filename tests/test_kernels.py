@@ -126,7 +126,7 @@ def test_out_is_written_and_voxel_axis_must_be_contiguous():
         moments(np.asfortranarray(y), p)
 
 
-def test_cuda_twin_compiles_for_data_centre_cards(tmp_path):
+def test_cuda_twin_compiles_for_data_center_cards(tmp_path):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed: the CUDA twin was checked on the host only")

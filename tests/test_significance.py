@@ -120,6 +120,7 @@ def test_a_region_without_ceiling_is_nan_and_named():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"Y": np.eye(20, 3) + 1j}, "Y has dtype complex128"),
         ({"Y": np.ones(20)}, r"Y has shape \(20,\)"),
         ({"predictions": []}, "predictions is empty"),
         ({"predictions": [np.ones((20, 3)), np.ones((20, 4))]}, r"predictions\[1\] has shape \(20, 4\)"),
@@ -135,6 +136,7 @@ def test_a_region_without_ceiling_is_nan_and_named():
         ({"ceilings": [1, 1, np.nan]}, "one finite number"),
         ({"block": 20}, "20 rows make 1 blocks of 20"),
         ({"block": 0}, "block=0"),
+        ({"block": 4.0}, "block=4.0: give an integer"),
         ({"n_boots": 0}, "n_boots=0"),
     ],
 )

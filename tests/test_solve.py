@@ -213,7 +213,7 @@ def test_edges_are_marked_and_warned_about_once():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_neighbours_memory_and_threads_do_not_change_a_bit(dtype):
+def test_neighbors_memory_and_threads_do_not_change_a_bit(dtype):
     X, Y = make(70, 90, 700, dtype)
     options = {"alphas": np.logspace(-1, 4, 6), "cv": 4}
     whole = fastencode.plan_ridge(X, **options).fit(Y)
@@ -299,6 +299,8 @@ def test_save_and_load(tmp_path, one):
     assert back.stats == fit.stats and back.scoring == "pearson"
     assert np.array_equal(back.predict(X), fit.predict(X))
     assert [f.name for f in tmp_path.iterdir()] == ["fit.h5"]
+    with pytest.raises(InputError, match="no-folder is not a folder; make it first"):
+        fit.save(tmp_path / "no-folder" / "fit.h5")
 
 
 def test_loading_something_else_is_refused(tmp_path):

@@ -57,6 +57,7 @@ BAD = {
     "runs missing": (dict(cv="runs"), "needs runs"),
     "one run": (dict(cv="runs", runs=np.zeros(20)), "single run"),
     "runs length": (dict(runs=np.zeros(19)), "19 labels"),
+    "runs of two kinds": (dict(runs=np.array([1, "a"] * 10, dtype=object)), "cannot be compared"),
     "runs NaN": (dict(runs=spoiled(np.zeros(20), np.nan, 4)), "row 4"),
     "more folds than runs": (dict(cv=5, runs=np.repeat([1, 2], 10)), "at most 2"),
     "no folds": (dict(cv=[]), "no folds"),
@@ -135,7 +136,7 @@ def test_mixed_precision_is_float64():
     assert fastencode.ridge_cv(X, Y.astype("f4")).coef.dtype == np.float64
 
 
-def test_values_that_overflow_a_sum_but_are_finite_pass():
+def test_values_too_large_to_square_or_add_up_are_named():
     big = spoiled(X, 1e308, (0, 0), (1, 0), (2, 0))
     with pytest.raises(InputError, match="too large|rescale"):
         fastencode.ridge_cv(X, spoiled(Y, 1e308, (0, 0), (1, 0), (2, 0)))

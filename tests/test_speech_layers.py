@@ -88,9 +88,11 @@ def test_clips_end_where_they_should() -> None:
     normal = cut_clips(audio, np.array([1.0]), seconds=0.5, sample_rate=100, normalize=True)
     assert abs(normal.mean()) < 1e-6 and normal.std() == pytest.approx(1)
     assert cut_clips(audio, np.empty(0), seconds=0.5, sample_rate=100, normalize=True).shape == (0, 50)
+    with pytest.raises(InputError, match="a clip ends at -0.1 s"):
+        cut_clips(audio, np.array([0.5, -0.1]), seconds=0.5, sample_rate=100, normalize=False)
 
 
-def test_normalised_clips_are_the_feature_extractors() -> None:
+def test_normalized_clips_are_the_feature_extractors() -> None:
     audio = np.random.default_rng(2).standard_normal(8000).astype(np.float32) * 0.1 + 0.3
     theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(
         audio, sampling_rate=16000, return_tensors="np"
@@ -109,6 +111,13 @@ def test_wrong_models_get_clear_errors(tmp_path: Path) -> None:
     encoder = SpeechEncoder(saved_model(tmp_path / "small", "hubert"))
     with pytest.raises(InputError, match="shorter than one frame"):
         encoder.frame_times(20)
+    weights = tmp_path / "small" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="weights of model .* cannot be loaded"):
+        SpeechEncoder(tmp_path / "small")
+    weights.unlink()
+    with pytest.raises(InputError, match="weights of model .* cannot be loaded"):
+        SpeechEncoder(tmp_path / "small")
 
 
 def test_the_shipped_model_is_what_its_card_says() -> None:

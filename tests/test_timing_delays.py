@@ -55,6 +55,7 @@ def test_delay_by_hand():
         ((np.ones((5, 1, 1)), (1,)), r"shape \(5, 1, 1\)"),
         ((np.ones((5, 1)), (1,), [0, 0, 1, 1]), r"runs has shape \(4,\) for 5 rows"),
         ((np.ones((5, 1)), (1,), [0, 0, 1, 1, 0]), "begins again at row 4"),
+        ((np.ones((5, 1)), (0,), [0, 0, np.nan, np.nan, 1]), "NaN at row 2"),
         ((np.ones((5, 1), object), (1,)), "dtype object"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The haemodynamic response against SPM's own numbers, nilearn run live, and naive sums."""
+"""The hemodynamic response against SPM's own numbers, nilearn run live, and naive sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in as a torch tensor goes out as one, from every function of the room that takes data."""
+"""What comes in as a torch tensor goes out as one, from every function outside the solvers that takes data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import fastencode
+from fastencode.errors import InputError
+from fastencode.speech.acoustics import log_mel
 from fastencode.timing.clean import detrend_polynomial, zscore
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -19,13 +21,15 @@ FUNCTIONS = {
     "delay": lambda X: fastencode.delay(X, (1, -2), np.repeat([0, 1], 6)),
     "zscore": zscore,
     "detrend_polynomial": detrend_polynomial,
+    "mfcc": lambda X: fastencode.mfcc(X[:, 0], 200, n_mels=5, n_mfcc=3),
+    "log_mel": lambda X: log_mel(X[:, 0], 200, n_mels=2),
 }
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
 def test_torch_in_torch_out(name, dtype):
-    array = (np.random.default_rng(0).standard_normal((12, 3)) * 9).astype(dtype)
+    array = (np.random.default_rng(0).standard_normal((12, 3)) * 4).astype(dtype)
     tensor = torch.from_numpy(array.copy())
     if dtype != "int32":
         tensor.requires_grad_()
@@ -34,3 +38,18 @@ def test_torch_in_torch_out(name, dtype):
     assert not ours.requires_grad
     np.testing.assert_array_equal(ours.numpy(), expected)
     assert ours.numpy().dtype == expected.dtype == (np.float32 if dtype == "float32" else np.float64)
+
+
+def test_ceilings_of_a_tensor_are_a_tensor():
+    repeats = np.random.default_rng(0).standard_normal((3, 20, 4)) + np.random.default_rng(1).standard_normal((20, 4))
+    ours = fastencode.noise_ceiling(torch.from_numpy(repeats).requires_grad_())
+    assert isinstance(ours, torch.Tensor)
+    np.testing.assert_array_equal(ours.numpy(), fastencode.noise_ceiling(repeats))
+
+
+def test_times_may_be_tensors_and_bad_ones_are_named():
+    X, times = np.ones(12), torch.from_numpy(TIMES).requires_grad_()
+    np.testing.assert_array_equal(fastencode.lanczos(X, times, TIMES[::2]), fastencode.lanczos(X, TIMES, TIMES[::2]))
+    for bad, words in ((TIMES + 1j, "old_times has dtype complex128"), ([[0.0], [0.0, 1.0]], "old_times cannot become an array")):
+        with pytest.raises(InputError, match=words):
+            fastencode.lanczos(X, bad, TIMES[::2])

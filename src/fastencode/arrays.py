@@ -80,7 +80,7 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
     DeviceError
         If the array lives on a GPU.
     InputError
-        If it cannot become an array of real numbers.
+        If it cannot become an array of real numbers, or is a masked array with masked values.
     """
     library = library_of(value)
     if library == "cupy":
@@ -91,6 +91,8 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         value = value[...]
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise InputError(f"{name} is a sparse matrix; pass {name}.toarray()")
+    elif np.ma.is_masked(value):  # asarray would bring back the numbers under the mask
+        raise InputError(f"{name} is a masked array with masked values; leave those rows or columns out or fill them")
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -4,10 +4,10 @@ Brennan, Stabler, Van Wagenen, Luh & Hale (2016), Abstract linguistic structure 
 naturalistic comprehension, Brain and Language 157–158, 81–94. One folder of text files and one TextGrid::
 
     <name>.TextGrid                    one tier of words, times in s from the start of the first scan
-    <listener>-timecourses.txt         362 × 6, regions in the order of `Alice.regions`
+    <listener>-timecourses.txt         362 × 6, regions in the order of ``Alice.regions``
     <listener>-rate.txt, -sndpwr.txt   362, word rate and sound power as that listener's scan saw them
     <listener>-rp_*.txt                372 × 6, head motion
-    *generic-predictors*.txt           372 × 12, predictors under the haemodynamic response
+    *generic-predictors*.txt           372 × 12, predictors under the hemodynamic response
 
 A scan was taken every 2 s, 372 in all; the first ten were discarded from the responses and are cut here from whatever has 372
 rows.
@@ -110,7 +110,7 @@ class Alice:
 
     @property
     def scan_times(self) -> NDArray[np.float64]:
-        """When each of the 372 scans began, 2k s; its middle is 1 s later. Rows `discarded` onward are the responses'."""
+        """When each of the 372 scans began, 2k s; its middle is 1 s later. Rows ``discarded`` onward are the responses'."""
         return self.tr * np.arange(_SCANS, dtype=np.float64)
 
     def timecourses(self, listener: str) -> NDArray[np.float64]:
@@ -118,11 +118,11 @@ class Alice:
         return self._timecourses[self._known(listener)].copy()
 
     def rate(self, listener: str) -> NDArray[np.float64]:
-        """Return the authors' word rate under the haemodynamic response, shape (362,)."""
+        """Return the authors' word rate under the hemodynamic response, shape (362,)."""
         return _table(self.root / f"{self._known(listener)}-rate.txt", _SCANS - _DISCARDED, 1)[:, 0]
 
     def sound_power(self, listener: str) -> NDArray[np.float64]:
-        """Return the authors' sound power under the haemodynamic response, shape (362,)."""
+        """Return the authors' sound power under the hemodynamic response, shape (362,)."""
         return _table(self.root / f"{self._known(listener)}-sndpwr.txt", _SCANS - _DISCARDED, 1)[:, 0]
 
     def motion(self, listener: str) -> NDArray[np.float64]:
@@ -130,7 +130,7 @@ class Alice:
         return _table(self._one(f"{self._known(listener)}-rp_*.txt"), _SCANS, 6)[_DISCARDED:]
 
     def generic_predictors(self, *, all_scans: bool = False) -> NDArray[np.float64]:
-        """Return the authors' predictors, one column for each of `predictor_names`.
+        """Return the authors' predictors, one column for each of ``predictor_names``.
 
         Parameters
         ----------

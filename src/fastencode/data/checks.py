@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy
 from fastencode.errors import InputError
 
 __all__ = ["ResponseCheck", "check_responses", "constant_targets"]
@@ -14,7 +15,7 @@ __all__ = ["ResponseCheck", "check_responses", "constant_targets"]
 
 @dataclass(frozen=True)
 class ResponseCheck:
-    """What `check_responses` found; ``str()`` of it is a sentence for a message."""
+    """What ``check_responses`` found; ``str()`` of it is a sentence for a message."""
 
     name: str
     n_targets: int
@@ -47,7 +48,7 @@ def constant_targets(Y: ArrayLike) -> NDArray[np.bool_]:
     Parameters
     ----------
     Y : array_like, shape (n, V)
-        Responses. Columns with values that are not finite count as changing: see `check_responses`.
+        Responses. Columns with values that are not finite count as changing: see ``check_responses``.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def constant_targets(Y: ArrayLike) -> NDArray[np.bool_]:
     Raises
     ------
     InputError
-        If ``Y`` is not two-dimensional or has no rows.
+        If ``Y`` is not two-dimensional, has no rows or holds no real numbers.
     """
     responses = _responses(Y)
     with np.errstate(invalid="ignore"):
@@ -83,7 +84,7 @@ def check_responses(Y: ArrayLike, *, name: str = "responses") -> ResponseCheck:
     Raises
     ------
     InputError
-        If ``Y`` is not two-dimensional or has no rows.
+        If ``Y`` is not two-dimensional, has no rows or holds no real numbers.
     """
     responses = _responses(Y)
     constant = constant_targets(responses)
@@ -98,7 +99,7 @@ def check_responses(Y: ArrayLike, *, name: str = "responses") -> ResponseCheck:
 
 
 def _responses(Y: ArrayLike) -> NDArray[np.floating]:
-    responses = np.asarray(Y)
+    responses = as_numpy(Y, "responses")
     if responses.ndim != 2 or not len(responses):
         raise InputError(f"responses have shape {responses.shape}: give time × targets with at least one row")
     return responses if np.issubdtype(responses.dtype, np.floating) else responses.astype(np.float64)

@@ -54,7 +54,7 @@ class Stories:
     test_story : str
         The story whose repeats give the noise ceiling and that no model is fitted on.
     test_skip : int
-        Rows of the test story's responses to leave out at its start; see `usable_rows`.
+        Rows of the test story's responses to leave out at its start; see ``usable_rows``.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class Stories:
     def stories(self, participant: str) -> list[str]:
         """Return the sorted names of the stories whose responses are here.
 
-        Stories that are only git-annex links are left out with a `FastencodeWarning` that says how to fetch them.
+        Stories that are only git-annex links are left out with a ``FastencodeWarning`` that says how to fetch them.
         """
         here, absent = self._story_files(participant)
         if absent:
@@ -149,7 +149,7 @@ class Stories:
         return slice(skip, rows)
 
     def audio(self, story: str, *, sample_rate: int = 16000) -> NDArray[np.float32]:
-        """Return the story's sound, shape (n,), float32 mono; see `fastencode.speech.audio.read_audio`."""
+        """Return the story's sound, shape (n,), float32 mono; see ``fastencode.speech.audio.read_audio``."""
         return read_audio(_present(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}"), sample_rate=sample_rate)
 
     def words(self, story: str) -> list[Interval]:
@@ -191,14 +191,14 @@ class Stories:
         Warns
         -----
         FastencodeWarning
-            If voxels hold values that are not finite; `nan_voxels` lists them.
+            If voxels hold values that are not finite; ``nan_voxels`` lists them.
         """
         return self._read(participant, story, "data", voxels, dtype)
 
     def repeats(
         self, participant: str, story: str, *, voxels: ArrayLike | None = None, dtype: DTypeLike = np.float32
     ) -> NDArray[Any]:
-        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as `responses`."""
+        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``."""
         return self._read(participant, story, "individual_repeats", voxels, dtype)
 
     def nan_voxels(self, participant: str, story: str) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Praat TextGrids: labelled intervals of words and phones, read and written through praatio."""
+"""Praat TextGrids: labeled intervals of words and phones, read and written through praatio."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.files import check_file, whole_file
 
 __all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "write_textgrid"]
 
 NON_SPEECH = frozenset({"", "sp", "sil", "br", "lg", "ls", "ns", "cg", "sentence_start", "sentence_end"})
 """Labels of silence, breath, laughter, lip smack and noise, lower case and without braces."""
 
-_TOLERANCE = 1e-3  # s: neighbours may overlap by what a writer's rounding of times explains
+_TOLERANCE = 1e-3  # s: neighbors may overlap by what a writer's rounding of times explains
 
 # praatio does not compare what a file promises with what it holds: these find the promises in the long and the short form.
 _SIZES = re.compile(r"^\s*(?:intervals|points) ?: ?size ?= ?(\d+)", re.MULTILINE)
@@ -30,7 +31,7 @@ _TIERS = re.compile(r"^(?:size ?= ?|<exists>\s*\n)(\d+)", re.MULTILINE)
 
 
 class Interval(NamedTuple):
-    """One labelled stretch of time; a point has ``start == end``."""
+    """One labeled stretch of time; a point has ``start == end``."""
 
     start: float
     """s."""
@@ -53,7 +54,7 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
     Returns
     -------
     dict of str to list of Interval
-        Tiers in file order, intervals in time order, labels stripped. See `pick_tier` for access by name or position.
+        Tiers in file order, intervals in time order, labels stripped. See ``pick_tier`` for access by name or position.
         Tiers of the same name become ``name``, ``name_2`` ….
 
     Raises
@@ -121,7 +122,7 @@ def write_textgrid(
     Raises
     ------
     InputError
-        If intervals overlap, are not within 0 … duration, or end before they start.
+        If intervals overlap, are not within 0 … duration, or end before they start, or the folder does not exist.
     """
     path = Path(path)
     textgrid_io = require("praatio.utilities.textgrid_io", "tune")
@@ -151,20 +152,12 @@ def write_textgrid(
         maxTimestamp=float(duration),
         minimumIntervalLength=None,
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_text(content, encoding="utf-8")
 
 
 def _decode(path: Path) -> str:
-    if not path.exists():
-        if path.is_symlink():
-            raise InputError(f"{path} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`")
-        raise InputError(f"{path} does not exist: check the path")
-    raw = path.read_bytes()
+    raw = check_file(path).read_bytes()
     if not raw.strip():
         raise InputError(f"{path} is empty: export the TextGrid again")
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastencode.arrays import as_numpy, check_device, export, library_of
 from fastencode.errors import InputError
+from fastencode.files import whole_file
 from fastencode.solve.problem import check_design
 from fastencode.solve.scores import check_scoring, column_moments, score_moments
 from fastencode.solve.targets import Targets
@@ -141,21 +141,20 @@ class RidgeFit:
         Parameters
         ----------
         path : path-like
-            Replaced if it exists.
+            Replaced if it exists; its folder must exist.
+
+        Raises
+        ------
+        InputError
+            If the folder does not exist.
         """
         import h5py  # 0.2 s to import: only when a file is touched
 
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with h5py.File(partial, "w") as file:
-                file.attrs["kind"], file.attrs["layout"] = _KIND, _LAYOUT
-                file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
-                for name in _ARRAYS:
-                    file[name] = as_numpy(getattr(self, name), name)
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["kind"], file.attrs["layout"] = _KIND, _LAYOUT
+            file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
+            for name in _ARRAYS:
+                file[name] = as_numpy(getattr(self, name), name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: Any = None) -> RidgeFit:

@@ -23,7 +23,7 @@ def check_runs(runs: Any, n: int | None = None) -> NDArray[np.intp]:
     Raises
     ------
     InputError
-        If there is not one label for each row, or a label is NaN.
+        If there is not one label for each row, a label is NaN, or numbers and strings are mixed.
     """
     labels = np.asarray(runs)
     if labels.ndim != 1 or labels.size == 0:
@@ -32,7 +32,10 @@ def check_runs(runs: Any, n: int | None = None) -> NDArray[np.intp]:
         raise InputError(f"runs has {len(labels)} labels and X has {n} rows; pass one label for each row")
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise InputError(f"runs holds NaN at row {int(np.flatnonzero(np.isnan(labels))[0])}; label every row")
-    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    try:
+        _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    except TypeError as error:
+        raise InputError(f"runs holds labels that cannot be compared ({error}); pass all numbers or all strings") from error
     rank = np.empty(len(first), dtype=np.intp)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[codes.reshape(-1)]
@@ -68,7 +71,7 @@ def leave_one_run_out(runs: Any) -> list[Fold]:
 
 
 def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_state: Any = None) -> list[Fold]:
-    """Folds that hold out random chunks of consecutive rows, so that neighbours in time stay on one side.
+    """Folds that hold out random chunks of consecutive rows, so that neighbors in time stay on one side.
 
     The rows are cut into chunks of ``chunk_len``; a shorter remainder at the end is a chunk too, so every row can be held out.
     Each fold draws ``n_chunks`` of them without replacement. Test sets of different folds may overlap.

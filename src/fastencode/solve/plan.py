@@ -76,7 +76,7 @@ class RidgePlan:
     @property
     def nbytes(self) -> int:
         """Bytes the plan keeps, X not counted."""
-        parts = [a for f in self.folds for a in (f.analyse, f.predict, f.lam)] + [self.full.analyse, self.full.basis]
+        parts = [a for f in self.folds for a in (f.analyze, f.predict, f.lam)] + [self.full.analyze, self.full.basis]
         if self.full.features is not None and self.full.features.base is not self.problem.X:
             parts.append(self.full.features)
         return sum(a.nbytes for a in parts)
@@ -169,6 +169,7 @@ def plan_ridge(
     precision : {"exact", "fast"}
         "exact" is accurate to the dtype. "fast" may score in reduced precision; on a CPU it computes the same as "exact".
     device : None or "cpu"
+        Where to compute: the CPU.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights. Decides how much is done at once, and whether a
         strategy is possible; never changes a result except through the strategy.

@@ -1,6 +1,6 @@
 """Ridge regression with a penalty for each voxel, chosen by cross-validation: one loop over tiles of voxels.
 
-    tile of responses ─► centre ─► for each fold: into the eigenbasis, for each penalty: predict, reduce to moments, forget
+    tile of responses ─► center ─► for each fold: into the eigenbasis, for each penalty: predict, reduce to moments, forget
                       ─► choose ─► refit at the chosen penalty ─► weights
 
 Threads run over tiles; BLAS has one thread inside each. Every product has the same width whatever the memory and the number of
@@ -16,13 +16,13 @@ import platform
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib.metadata import PackageNotFoundError, version
 from threading import Lock, local
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode import __version__
 from fastencode.arrays import as_numpy, export, is_stored
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress as progress_bar
@@ -84,6 +84,7 @@ def ridge_cv(
     precision : {"exact", "fast"}
         "exact" is accurate to the dtype. "fast" may score in reduced precision; on a CPU it computes the same as "exact".
     device : None or "cpu"
+        Where to compute: the CPU.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights.
     progress : bool
@@ -200,10 +201,10 @@ class _Sweep:
     def __init__(self, plan: RidgePlan, targets: Targets, scoring: str) -> None:
         (n, p), problem = plan.shape, plan.problem
         self.plan, self.targets, self.scoring = plan, targets, scoring
-        self.alphas, self.centre = problem.alphas, problem.fit_intercept
+        self.alphas, self.center = problem.alphas, problem.fit_intercept
         self.moments = moments_kernel()
         self.width = _tile_width(targets.n_voxels)
-        self.tile_bytes = tile_bytes(problem.folds, n, p, self.width, plan.dtype.itemsize)
+        self.tile_bytes = tile_bytes(n, p, self.width, plan.dtype.itemsize)
         self.workers = self._workers()
         n_alphas, n_voxels = len(self.alphas), targets.n_voxels
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
@@ -260,16 +261,16 @@ class _Sweep:
             self.seconds[stage] += time.perf_counter() - since
 
     def _read(self, slab: NDArray[Any], start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """A padded tile of responses in the plan's dtype, centred if there is an intercept, and its means."""
+        """A padded tile of responses in the plan's dtype, centered if there is an intercept, and its means."""
         began = time.perf_counter()
         tile = slab[:, start:stop]
         y_tw = self.work.get("y", len(tile), self.width, self.plan.dtype)
         # Relative to the first row: a constant voxel becomes exactly zero, and a large common offset costs no digits.
-        base = tile[0].astype(np.float64) if self.centre else np.zeros(stop - start)
+        base = tile[0].astype(np.float64) if self.center else np.zeros(stop - start)
         with np.errstate(all="ignore"):
             values = np.subtract(tile, base, dtype=np.float64)
             total = values.sum(axis=0)
-            y_tw[:, : stop - start] = values - total / len(tile) if self.centre else values
+            y_tw[:, : stop - start] = values - total / len(tile) if self.center else values
         if not np.isfinite(total).all():
             self.targets.refuse_bad()
             raise InputError("Y holds values too large to add up; rescale it")
@@ -297,7 +298,7 @@ class _Sweep:
         np.take(y_tw, fold.train, axis=0, out=train_tw, mode="clip")  # "raise" would go through a copy
         np.take(y_tw, fold.test, axis=0, out=test_tw, mode="clip")
         constant: Any = 0.0
-        if self.centre:
+        if self.center:
             # A target that is constant in the training rows must come out as exactly zero coefficients, not as rounding.
             first = train_tw[0].copy()
             train_tw -= first
@@ -305,7 +306,7 @@ class _Sweep:
         z_rw, scaled_rw = self.work.get("z", rank, width, dtype), self.work.get("scaled", rank, width, dtype)
         predicted_tw = self.work.get("predicted", n_test, width, dtype)
         rounding = 4.0 * float(np.finfo(dtype).eps)
-        np.matmul(fold.analyse, train_tw, out=z_rw)  # Vᵀ Xᵀ y
+        np.matmul(fold.analyze, train_tw, out=z_rw)  # Vᵀ Xᵀ y
         for a, alpha in enumerate(self.alphas):
             # Predictions times (λ_max + α): shrunk ones would leave float32's range long before the scores stop to differ.
             scale = float(fold.lam[-1] + alpha) if rank else 1.0
@@ -322,7 +323,7 @@ class _Sweep:
         alpha_w = np.ones(width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
         z_rw = self.work.get("z", len(full.lam), width, dtype)
-        np.matmul(full.analyse, y_tw, out=z_rw)
+        np.matmul(full.analyze, y_tw, out=z_rw)
         scale_w = (full.lam[-1] if len(full.lam) else 1.0) + alpha_w
         np.multiply(z_rw, scale_w / (full.lam[:, None] + alpha_w), out=z_rw, casting="same_kind")
         coef_pw = self.work.get("coef", self.plan.shape[1], width, dtype)
@@ -334,7 +335,7 @@ class _Sweep:
             np.matmul(full.features, dual_tw, out=coef_pw)  # Xᵀ U diag(1 / (λ + α)) Uᵀ y
         coef_pw *= (1.0 / scale_w).astype(dtype)
         self.coef_pv[:, here] = coef_pw[:, :used]
-        if self.centre:
+        if self.center:
             self.intercept_v[here] = mean_w - self.plan.feature_means @ coef_pw[:, :used].astype(np.float64)
         self._spent("refit", began)
 
@@ -371,15 +372,8 @@ class _Sweep:
             "tile": self.width,
             "folds": len(self.plan.folds),
             "tie_tolerance": TIE_TOLERANCE,
-            "versions": {"fastencode": _version(), "numpy": np.__version__, "python": platform.python_version()},
+            "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
         }
-
-
-def _version() -> str:
-    try:
-        return version("fastencode-neuro")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0+unknown"
 
 
 def _warn_edges(fit: RidgeFit) -> None:

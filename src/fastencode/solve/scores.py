@@ -64,8 +64,9 @@ def score_moments(
     Parameters
     ----------
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
+        Which score.
     moments_mv : (5, v) float64
-        Mean of targets, mean of predictions, centred sums yy, pp, yp.
+        Mean of targets, mean of predictions, centered sums yy, pp, yp.
     n : int
         Rows that went into them.
     shift_v : (v,) or float

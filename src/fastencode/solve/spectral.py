@@ -1,9 +1,9 @@
 """Grams, and one symmetric eigendecomposition of each: a ridge problem in the basis where the penalty is diagonal.
 
-With centred training rows X = U diag(s) Vᵀ and λ = s², ridge weights are V diag(1 / (λ + α)) (VᵀXᵀ) y for every α. So two
-operators carry everything: ``analyse`` (r × n_train) turns responses into r coefficients, a map out of the basis turns scaled
-coefficients into predictions or weights. Primal: the p × p Gram gives V, analyse = VᵀXᵀ. Dual: the n × n Gram gives U,
-analyse = Uᵀ, and predictions come from X_test Xᵀ U. Both are made in float64 whatever the input, since a Gram squares
+With centered training rows X = U diag(s) Vᵀ and λ = s², ridge weights are V diag(1 / (λ + α)) (VᵀXᵀ) y for every α. So two
+operators carry everything: ``analyze`` (r × n_train) turns responses into r coefficients, a map out of the basis turns scaled
+coefficients into predictions or weights. Primal: the p × p Gram gives V, analyze = VᵀXᵀ. Dual: the n × n Gram gives U,
+analyze = Uᵀ, and predictions come from X_test Xᵀ U. Both are made in float64 whatever the input, since a Gram squares
 the condition of X, and stored in the input's dtype.
 
 Legend: t = time, p = features, r = directions kept.
@@ -36,14 +36,14 @@ class FoldSpectrum:
     ----------
     train, test : index arrays
     lam : (r,) float64, increasing and positive
-    analyse : (r, n_train)
+    analyze : (r, n_train)
     predict : (n_test, r)
     """
 
     train: NDArray[np.intp]
     test: NDArray[np.intp]
     lam: F64
-    analyse: NDArray[Any]
+    analyze: NDArray[Any]
     predict: NDArray[Any]
 
 
@@ -54,13 +54,13 @@ class FullSpectrum:
     Attributes
     ----------
     lam : (r,) float64
-    analyse : (r, t)
+    analyze : (r, t)
     basis : (p, r) primal, (t, r) dual
-    features : (p, t) centred design, transposed; dual only
+    features : (p, t) centered design, transposed; dual only
     """
 
     lam: F64
-    analyse: NDArray[Any]
+    analyze: NDArray[Any]
     basis: NDArray[Any]
     features: NDArray[Any] | None
 
@@ -95,10 +95,10 @@ def _decompose(gram: F64, size: int, growth: float = 1.0) -> tuple[F64, F64]:
 class _Builder:
     """What both forms share: the design, its means, and the dtype to store in."""
 
-    def __init__(self, X: NDArray[Any], centre: bool) -> None:
+    def __init__(self, X: NDArray[Any], center: bool) -> None:
         self.X = X
-        self.centre = centre
-        self.mean = column_means(X) if centre else np.zeros(X.shape[1])
+        self.center = center
+        self.mean = column_means(X) if center else np.zeros(X.shape[1])
         self.store_in = X.dtype
 
     def _store(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -113,8 +113,8 @@ class _Builder:
 class PrimalBuilder(_Builder):
     """Fold spectra from the p × p Gram of all rows: training Gram = total − rest."""
 
-    def __init__(self, X: NDArray[Any], centre: bool) -> None:
-        super().__init__(X, centre)
+    def __init__(self, X: NDArray[Any], center: bool) -> None:
+        super().__init__(X, center)
         with np.errstate(all="ignore"):
             self.gram, _ = self._gram(np.arange(len(X)))
         self._refuse_overflow(self.gram)
@@ -130,7 +130,7 @@ class PrimalBuilder(_Builder):
         return gram, total
 
     def _training_gram(self, train: NDArray[np.intp]) -> tuple[F64, F64, float]:
-        """Centred Gram of the training rows, their mean relative to the overall one, and how much cancelled."""
+        """Centered Gram of the training rows, their mean relative to the overall one, and how much cancelled."""
         rest = np.setdiff1d(np.arange(len(self.X)), train)
         whole = float(np.trace(self.gram))
         growth = 1.0
@@ -141,7 +141,7 @@ class PrimalBuilder(_Builder):
         if len(rest) >= len(train) or len(rest) + len(train) != len(self.X) or growth > 1 / _SMALL_REMAINDER:
             gram, total = self._gram(train)
             growth = 1.0
-        if not self.centre:
+        if not self.center:
             return gram, np.zeros_like(total), growth
         shift = total / len(train)
         gram -= len(train) * np.outer(shift, shift)
@@ -158,8 +158,8 @@ class PrimalBuilder(_Builder):
     def full(self) -> FullSpectrum:
         """The spectrum of all rows."""
         lam, V = _decompose(self.gram, max(self.X.shape))
-        analyse = self._project(V, self.mean, np.arange(len(self.X))).T.copy()
-        return FullSpectrum(lam, analyse, self._store(V), None)
+        analyze = self._project(V, self.mean, np.arange(len(self.X))).T.copy()
+        return FullSpectrum(lam, analyze, self._store(V), None)
 
     def _project(self, V: F64, mean: F64, rows: NDArray[np.intp]) -> NDArray[Any]:
         """(X[rows] − mean) V, block by block."""
@@ -172,8 +172,8 @@ class PrimalBuilder(_Builder):
 class DualBuilder(_Builder):
     """Fold spectra from the n × n Gram of all rows: a fold's Gram is a submatrix of it."""
 
-    def __init__(self, X: NDArray[Any], centre: bool) -> None:
-        super().__init__(X, centre)
+    def __init__(self, X: NDArray[Any], center: bool) -> None:
+        super().__init__(X, center)
         self.kernel = np.zeros((len(X), len(X)))
         with np.errstate(all="ignore"):
             for start in range(0, X.shape[1], _BLOCK):
@@ -186,7 +186,7 @@ class DualBuilder(_Builder):
         train, test = fold
         gram = self.kernel[np.ix_(train, train)]
         cross = self.kernel[np.ix_(test, train)]
-        if self.centre:
+        if self.center:
             mean = gram.mean(axis=0)
             cross -= mean
             cross -= cross.mean(axis=1, keepdims=True)
@@ -201,8 +201,8 @@ class DualBuilder(_Builder):
         return FullSpectrum(lam, self._store(U.T), self._store(U), self._features())
 
     def _features(self) -> NDArray[Any]:
-        """Centred design, transposed; without centring the user's own memory."""
-        if not self.centre:
+        """Centered design, transposed; without centering the user's own memory."""
+        if not self.center:
             return self.X.T
         features = np.empty(self.X.shape[::-1], dtype=self.store_in)
         for start in range(0, len(features), _BLOCK):

@@ -75,7 +75,7 @@ def voxel_operations(folds: list[Fold], n: int, p: int, n_alphas: int, dual: boo
     return scoring, refit
 
 
-def tile_bytes(folds: list[Fold], n: int, p: int, width: int, itemsize: int) -> int:
+def tile_bytes(n: int, p: int, width: int, itemsize: int) -> int:
     """Working memory of one thread on one tile of responses."""
     rank = min(p, n)
     rows = 3 * n + 2 * rank + p  # responses, their training and held-out rows, predictions; coefficients and scaled ones; weights

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy, export, float_dtype, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
 __all__ = ["frame_times", "log_mel", "mfcc"]
@@ -57,14 +58,15 @@ def mfcc(
     lifter: int = 22,
     energy: Literal["c0", "log"] | None = None,
     deltas: int = 0,
-) -> Floats:
+) -> Any:
     """Mel-frequency cepstral coefficients, by HTK's definition.
 
     Parameters
     ----------
     audio : array_like, shape (n_samples,)
-        One channel. Integers are taken on the int16 scale; floats are taken to lie within ±1 and are multiplied by 32768. Floats
-        with a peak above 16 can only be on the int16 scale already: they are used as they are, with a warning.
+        One channel; NumPy, or torch on the CPU. Integers are taken on the int16 scale; floats are taken to lie within ±1 and
+        are multiplied by 32768. Floats with a peak above 16 can only be on the int16 scale already: they are used as they are,
+        with a warning.
     sample_rate : float
         In Hz.
     n_mfcc : int
@@ -88,7 +90,7 @@ def mfcc(
 
     Returns
     -------
-    ndarray, shape (n_frames, (n_mfcc + (energy is not None)) * (1 + deltas))
+    ndarray (torch.Tensor for a tensor), shape (n_frames, (n_mfcc + (energy is not None)) * (1 + deltas))
         Columns are [cepstra, energy], then their deltas. float32 for float32 audio, else float64; computed in float64.
 
     Raises
@@ -125,7 +127,7 @@ def mfcc(
     columns = [static_fc]
     for _ in range(deltas):
         columns.append(_slopes(columns[-1]))
-    return np.hstack(columns).astype(_result_dtype(signal), copy=False)
+    return export(np.hstack(columns).astype(float_dtype(signal.dtype), copy=False), library_of(audio))
 
 
 def log_mel(
@@ -138,7 +140,7 @@ def log_mel(
     window: float = 0.025,
     hop: float = 0.010,
     preemphasis: float = 0.0,
-) -> Floats:
+) -> Any:
     """Natural logarithm of the mel power spectrum: the filter bank under :func:`mfcc`.
 
     Parameters
@@ -152,7 +154,7 @@ def log_mel(
 
     Returns
     -------
-    ndarray, shape (n_frames, n_mels)
+    ndarray (torch.Tensor for a tensor), shape (n_frames, n_mels)
         Log power on the int16 scale, never below 0 (HTK's floor of 1). float32 for float32 audio, else float64.
 
     Raises
@@ -163,11 +165,11 @@ def log_mel(
     signal, scale, framing = _prepare(audio, sample_rate, window, hop)
     filters_km = _mel_filters(n_mels, f_min, f_max, sample_rate, framing.n_fft)
     spectrum_fm = _by_blocks(signal, scale, framing, preemphasis, filters_km, lambda raw_fs, log_mel_fm: log_mel_fm)
-    return spectrum_fm.astype(_result_dtype(signal), copy=False)
+    return export(spectrum_fm.astype(float_dtype(signal.dtype), copy=False), library_of(audio))
 
 
 def frame_times(n_frames: int, sample_rate: float, *, window: float = 0.025, hop: float = 0.010) -> NDArray[np.float64]:
-    """Time of the centre of each frame of :func:`mfcc` and :func:`log_mel`, in seconds from the first sample.
+    """Time of the center of each frame of :func:`mfcc` and :func:`log_mel`, in seconds from the first sample.
 
     Frames step by whole samples, so at 22 050 Hz a "10 ms" hop lasts 9.977 ms: compute times here, not as ``hop * arange``.
 
@@ -204,7 +206,7 @@ def _framing(sample_rate: float, window: float, hop: float) -> _Framing:
 def _prepare(audio: ArrayLike, sample_rate: float, window: float, hop: float) -> tuple[NDArray[Any], float, _Framing]:
     """The checked signal (not copied), the factor to the int16 scale, and the framing."""
     framing = _framing(sample_rate, window, hop)
-    signal = np.asarray(audio)
+    signal = as_numpy(audio, "audio")
     if signal.ndim != 1:
         raise InputError(f"audio has shape {signal.shape}: give one channel, shape (n_samples,), for example audio.mean(axis=1)")
     if signal.size < framing.length:
@@ -235,16 +237,12 @@ def _prepare(audio: ArrayLike, sample_rate: float, window: float, hop: float) ->
     return signal, INT16_SCALE, framing
 
 
-def _result_dtype(signal: NDArray[Any]) -> type[np.floating[Any]]:
-    return np.float32 if signal.dtype == np.float32 else np.float64
-
-
 def _mel(hertz: Any) -> Any:
     return 1127.0 * np.log1p(np.asarray(hertz, dtype=np.float64) / 700.0)
 
 
 def _mel_filters(n_mels: int, f_min: float, f_max: float | None, sample_rate: float, n_fft: int) -> Floats:
-    """Triangular filters, shape (n_fft // 2 + 1, n_mels): neighbours cross at half height on the mel scale."""
+    """Triangular filters, shape (n_fft // 2 + 1, n_mels): neighbors cross at half height on the mel scale."""
     nyquist = sample_rate / 2
     f_max = nyquist if f_max is None else f_max
     if n_mels < 1:

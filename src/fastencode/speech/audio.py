@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.files import check_file, whole_file
 
 __all__ = ["read_audio", "resample", "write_audio"]
 
@@ -50,10 +51,11 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
         If every sample has the same value: a silent recording.
     """
     soundfile = require("soundfile", "tune")
-    path = Path(path)
     if sample_rate < 1:
         raise InputError(f"sample_rate is {sample_rate}: give a rate in Hz, for example 16000")
-    _refuse_empty(path)
+    path = check_file(path)
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
     try:
         with soundfile.SoundFile(path) as file:
             declared = _declared_frames(path, file)
@@ -100,10 +102,9 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
     Raises
     ------
     InputError
-        If the samples are not one-dimensional, not finite, or exceed ±1.
+        If the samples are not one-dimensional, not finite, or exceed ±1, or the folder does not exist.
     """
     soundfile = require("soundfile", "tune")
-    path = Path(path)
     samples = np.asarray(audio)
     if samples.ndim != 1:
         raise InputError(f"audio has shape {samples.shape}: give mono samples, one dimension")
@@ -112,23 +113,8 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
     peak = float(np.abs(samples).max(initial=0.0))
     if not peak <= 1.0:
         raise InputError(f"audio peaks at {peak:g}: scale it to within ±1")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _refuse_empty(path: Path) -> None:
-    if not path.exists():
-        if path.is_symlink():
-            raise InputError(f"{path} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`")
-        raise InputError(f"{path} does not exist: check the path")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give one audio file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
+    with whole_file(path) as partial:
+        soundfile.write(partial, samples, sample_rate, subtype="PCM_16", format="WAV")
 
 
 def _declared_frames(path: Path, file: Any) -> int:

@@ -53,7 +53,7 @@ class SpeechEncoder:
     Raises
     ------
     InputError
-        If the checkpoint is missing or of another architecture.
+        If the checkpoint is missing, incomplete, damaged or of another architecture.
     MissingLibraryError
         If torch or transformers is not installed (extra ``tune``).
     """
@@ -69,7 +69,7 @@ class SpeechEncoder:
             )
         config.layerdrop = 0.0
         config.apply_spec_augment = False
-        self.model: Any = transformers.AutoModel.from_pretrained(self.name, config=config, dtype=torch.float32).eval()
+        self.model = _read_weights(transformers, self.name, config, torch.float32).eval()
         self.n_layers = config.num_hidden_layers + 1
         self.width = config.hidden_size
         self.sample_rate = int(extractor.sampling_rate)
@@ -139,9 +139,25 @@ def _read_settings(transformers: Any, name: str) -> tuple[Any, Any]:
         config = transformers.AutoConfig.from_pretrained(name)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model {name!r} cannot be loaded ({reason}): give a folder with config.json, or a hub name") from error
+        raise InputError(
+            f"model {name!r} cannot be loaded ({_line(error)}): give a folder with config.json, or a hub name"
+        ) from error
     return config, extractor
+
+
+def _read_weights(transformers: Any, name: str, config: Any, dtype: Any) -> Any:
+    damaged = require("safetensors", "tune").SafetensorError
+    try:
+        return transformers.AutoModel.from_pretrained(name, config=config, dtype=dtype)
+    except (OSError, ValueError, RuntimeError, damaged) as error:
+        raise InputError(
+            f"the weights of model {name!r} cannot be loaded ({_line(error)}): save or download them again"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of what another library says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rate: int, normalize: bool) -> np.ndarray:
@@ -152,7 +168,7 @@ def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rat
     audio : ndarray, shape (n,), float32
         Mono.
     ends : ndarray, shape (b,)
-        Clip ends in s from the start of the audio.
+        Clip ends in s from the start of the audio, 0 or more.
     seconds : float
         Length of every clip in s.
     sample_rate : int
@@ -163,9 +179,16 @@ def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rat
     Returns
     -------
     ndarray, shape (b, round(seconds * sample_rate)), float32
+
+    Raises
+    ------
+    InputError
+        If a clip ends before the audio begins.
     """
     length = round(seconds * sample_rate)
     stops = np.rint(np.asarray(ends) * sample_rate).astype(int)
+    if (stops < 0).any():
+        raise InputError(f"a clip ends at {np.min(ends):g} s, before the audio begins: give ends of 0 s or later")
     padded = np.concatenate(
         [np.zeros(length, np.float32), audio, np.zeros(max(0, max(stops, default=0) - len(audio)), np.float32)]
     )
@@ -190,6 +213,10 @@ def layer_features(
         The frames of each clip to keep: those whose past the clip holds.
     batch : int
         Clips at a time.
+    desc : str
+        What the progress bar says.
+    show_progress : bool
+        Whether it is drawn, on standard error.
 
     Yields
     ------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastencode.arrays import as_numpy, is_stored
+from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
 __all__ = ["noise_ceiling"]
@@ -17,7 +17,7 @@ __all__ = ["noise_ceiling"]
 VALUES_PER_BLOCK = 1 << 23
 
 
-def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
+def noise_ceiling(repeats: ArrayLike) -> Any:
     """The largest correlation a model can reach with the mean over repeats, for each voxel.
 
     With N repeats, total power TP the mean over repeats of the variance over time (``ddof=1``), and signal power
@@ -26,12 +26,12 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
     Parameters
     ----------
     repeats : array_like or h5py.Dataset, shape (n_repeats, n_times, n_voxels)
-        Responses to the same stimulus, at least two repeats of at least two scans. Read in blocks of voxels, so a memory map or a
-        data set larger than memory will do. Never written to.
+        Responses to the same stimulus, at least two repeats of at least two scans; NumPy, or torch on the CPU. Read in blocks
+        of voxels, so a memory map or a data set larger than memory will do. Never written to.
 
     Returns
     -------
-    ndarray, shape (n_voxels,)
+    ndarray (torch.Tensor for a tensor), shape (n_voxels,)
         float64 between 0 and 1; divide a correlation by it only where it is positive. Voxels without measurable signal
         (``SP <= 0``, which half of all pure-noise voxels show, and constant voxels) have ceiling 0: ``(ceiling == 0).sum()``
         counts them. Voxels with a value that is not finite have ceiling 0 too, and a warning says how many.
@@ -65,7 +65,7 @@ def noise_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
             FastencodeWarning,
             stacklevel=2,
         )
-    return ceiling_v
+    return export(ceiling_v, library_of(repeats))
 
 
 def _schoppe(block_rtv: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -135,7 +135,7 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
         used.add(at)
         _layer_panel(axes[at], panel, window)
         axes[at].set_title(_title(region, columns, participant if len(participants) > 1 else ""))
-    _finish(figure, axes, used, columns, LAYER, "correlation r with held-out responses")
+    _finish(figure, axes, used, LAYER, "correlation r with held-out responses")
     _legend(figure, axes, extra=("noise ceiling",))
     return figure
 
@@ -147,7 +147,7 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for `layers_figure`.
+        As for ``layers_figure``.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def change_figure(scores: pd.DataFrame) -> Figure | None:
     low, high = _padded(values, at_least=0.04)
     for ax in axes:
         ax.set_ylim(low, high)
-    _finish(figure, axes, set(range(len(regions))), columns, LAYER, "change in r from pretrained")
+    _finish(figure, axes, set(range(len(regions))), LAYER, "change in r from pretrained")
     _legend(figure, axes)
     return figure
 
@@ -210,7 +210,7 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
             ax.set_title(_title(title, 2, person))
             ax.set_ylabel(label)
             _ticks(ax, training["epoch"])
-    _finish(figure, axes, set(range(len(axes))), 2, _epoch_label(training["epoch"]), "")
+    _finish(figure, axes, set(range(len(axes))), _epoch_label(training["epoch"]), "")
     _legend(figure, axes, extra=("training", "validation"))
     return figure
 
@@ -222,7 +222,7 @@ def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for `layers_figure`.
+        As for ``layers_figure``.
     regions : sequence of str
         Which regions, in this order; two or three look best.
 
@@ -246,7 +246,7 @@ def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
     ranges = [_range(shown.loc[shown["region"] == region, columns].to_numpy()) for region in regions]
     for ax, (low, high) in zip(axes, _windows(ranges, [math.nan] * len(ranges)), strict=True):
         ax.set_ylim(low, high)
-    _finish(figure, axes, set(range(len(regions))), len(regions), "layer of the speech model", "correlation r, held-out data")
+    _finish(figure, axes, set(range(len(regions))), "layer of the speech model", "correlation r, held-out data")
     _legend(figure, axes)
     return figure
 
@@ -283,7 +283,7 @@ def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
 
 
 def _mean_and_each(ax: Axes, values: pd.Series, model: str, width: float = 2.2) -> None:
-    """A thick line for the mean over participants, thin ones for each; `values` is indexed by layer and participant."""
+    """A thick line for the mean over participants, thin ones for each; ``values`` is indexed by layer and participant."""
     look, table = MODELS[model], values.unstack("participant").sort_index()
     style: dict[str, Any] = {"color": look.color, "linestyle": look.line}
     if table.shape[1] > 1:
@@ -378,7 +378,7 @@ def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, l
     return figure, list(figure.subplots(rows, columns, squeeze=False).ravel())
 
 
-def _finish(figure: Figure, axes: list[Axes], used: set[int], columns: int, x: str, y: str) -> None:
+def _finish(figure: Figure, axes: list[Axes], used: set[int], x: str, y: str) -> None:
     """Remove the panels nobody drew in, and name the axes once for all."""
     for k, ax in enumerate(axes):
         if k not in used:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastencode.errors import InputError, require
+from fastencode.files import whole_file
 from fastencode.study import figures
 from fastencode.study.verdicts import WIDTH, Verdict, layer_thirds
 
@@ -77,7 +78,7 @@ def write_report(
         Made if absent. Gets ``scores.csv``, ``training.csv``, ``results.json``, ``figures/*.png`` and ``index.html``, each
         written beside its place and moved there whole. Other files in it stay as they are.
     title, lead : str
-        The page's heading and first words; an empty line in `lead` begins a paragraph. Plain text: markup is shown, not obeyed.
+        The page's heading and first words; an empty line in ``lead`` begins a paragraph. Plain text: markup is shown, not obeyed.
     scores : pandas.DataFrame
         One row per participant, model ("pretrained", "tuned" or "control"), layer (0 = the encoder's input) and region: columns
         participant, model, layer, region, n_voxels, ceiling, r, r_low, r_high, r_normalized, alpha_median, at_edge. NaN where
@@ -92,7 +93,7 @@ def write_report(
     command : str
         What to type to get this again.
     notes : str
-        The limits of what was shown, as `lead`; left out when empty.
+        The limits of what was shown, as ``lead``; left out when empty.
     picture_regions : sequence of str, optional
         Regions of ``figures/picture.png``; by default late_language and auditory where both exist, otherwise the first three.
 
@@ -104,7 +105,7 @@ def write_report(
     Raises
     ------
     InputError
-        If a table lacks a column, holds an unknown model or the same row twice, or `picture_regions` names an unknown region.
+        If a table lacks a column, holds an unknown model or the same row twice, or ``picture_regions`` names an unknown region.
     MissingLibraryError
         If matplotlib or jinja2 is not installed.
     """
@@ -154,7 +155,7 @@ def scores_table(scores: pd.DataFrame) -> str:
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for `write_report`.
+        As for ``write_report``.
 
     Returns
     -------
@@ -224,13 +225,8 @@ def _picture_regions(scores: pd.DataFrame, wanted: Sequence[str] | None) -> list
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _jsonable(value: Any) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
 
 __all__ = ["RegionDraws", "block_permutation_pvalues", "bootstrap_region_scores", "fdr"]
@@ -128,7 +129,8 @@ def bootstrap_region_scores(
     Raises
     ------
     InputError
-        If shapes disagree, a value is not finite, a region is empty or out of range, or there are fewer than two blocks.
+        If shapes disagree, a value is not a finite real number, a region is empty or out of range, or there are fewer than two
+        blocks.
     """
     Y_tv, predictions_mtv = _check_pair(Y, predictions)
     n, n_voxels = Y_tv.shape
@@ -252,7 +254,7 @@ def fdr(p: ArrayLike, *, method: str = "bh") -> Float64:
     InputError
         If a value lies outside [0, 1] or the method is unknown.
     """
-    values = np.asarray(p, dtype=np.float64)
+    values = as_numpy(p, "p").astype(np.float64)
     if method not in ("bh", "by"):
         raise InputError(f"method={method!r}: choose 'bh' or 'by'")
     known = ~np.isnan(values)
@@ -265,10 +267,10 @@ def fdr(p: ArrayLike, *, method: str = "bh") -> Float64:
 
 
 def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tuple[Floats, list[Floats]]:
-    Y_tv = np.asarray(Y)
+    Y_tv = as_numpy(Y, "Y")
     if Y_tv.ndim != 2:
         raise InputError(f"Y has shape {Y_tv.shape}: give responses as (time, voxels)")
-    predictions_mtv = [np.asarray(prediction) for prediction in predictions]
+    predictions_mtv = [as_numpy(prediction, f"predictions[{m}]") for m, prediction in enumerate(predictions)]
     if not predictions_mtv:
         raise InputError("predictions is empty: give at least one prediction of Y")
     for m, prediction_tv in enumerate(predictions_mtv):
@@ -280,8 +282,8 @@ def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tupl
 
 
 def _check_count(name: str, value: int) -> None:
-    if value < 1 or value != int(value):
-        raise InputError(f"{name}={value}: give a whole number, 1 or more")
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}={value}: give an integer, 1 or more")
 
 
 def _check_ceilings(ceilings: ArrayLike, n_voxels: int) -> Float64:
@@ -331,7 +333,7 @@ def _region_shares(
 
 
 def _standardize(block_tv: Floats, name: str) -> Float64:
-    """Columns centred and scaled to mean square 1 in float64 (correlations don't mind); constant columns 0."""
+    """Columns centered and scaled to mean square 1 in float64 (correlations don't mind); constant columns 0."""
     values_tv = block_tv.astype(np.float64)
     size_v = np.abs(values_tv).max(axis=0)
     if not np.isfinite(size_v).all():

@@ -52,7 +52,7 @@ class HeldOutRidge:
 
 @dataclass(frozen=True)
 class WordRateStudy:
-    """The tables of `word_rate_study`, one value per region where not said otherwise."""
+    """The tables of ``word_rate_study``, one value per region where not said otherwise."""
 
     regions: tuple[str, ...]
     listeners: tuple[str, ...]
@@ -66,7 +66,9 @@ class WordRateStudy:
     t: NDArray[np.float64]
     """Of that mean against 0, with one degree of freedom less than listeners."""
     group_correlation: NDArray[np.float64]
+    """Pearson, the mean listener with the authors' word rate."""
     leave_one_out: NDArray[np.float64]
+    """Pearson, each listener with the mean of the others, averaged over listeners."""
     ridge: HeldOutRidge
 
     def rows(self) -> list[dict[str, str | float]]:
@@ -101,11 +103,11 @@ def word_rate_study(alice: Alice) -> WordRateStudy:
     Returns
     -------
     WordRateStudy
-        Predictor: impulses at word offsets, tokens that start with an apostrophe dropped, under the SPM haemodynamic response,
+        Predictor: impulses at word offsets, tokens that start with an apostrophe dropped, under the SPM hemodynamic response,
         sampled when each scan begins, against the authors' word rate over all scans; beside it, what other choices of token and
-        time give. Weights: `rate_weights` with the authors' word rate, sound power and the listener's motion. Ridge:
-        `word_features` at scan middles, delays of 1 to 4 scans, fitted on the first 262 responses of the mean listener and scored
-        on the last 100.
+        time give. Weights: ``rate_weights`` with the authors' word rate, sound power and the listener's motion. Ridge:
+        ``word_features`` at scan middles, delays of 1 to 4 scans, fitted on the first 262 responses of the mean listener and
+        scored on the last 100.
     """
     names = alice.listeners
     Y_lnv = np.stack([alice.timecourses(name) for name in names])
@@ -140,7 +142,7 @@ def word_rate_study(alice: Alice) -> WordRateStudy:
 
 
 def word_rate_predictor(times: ArrayLike, scan_times: ArrayLike) -> NDArray[np.float64]:
-    """Return the expected response to one impulse per word, shape (n,): the SPM haemodynamic response at the scans.
+    """Return the expected response to one impulse per word, shape (n,): the SPM hemodynamic response at the scans.
 
     Parameters
     ----------
@@ -166,7 +168,7 @@ def word_features(words: Sequence[Interval], scan_times: ArrayLike) -> NDArray[n
     scan_times : array_like, shape (n,)
         Evenly spaced, in s.
     """
-    features = np.array([[1.0, sum(c.isalpha() for c in w.label), w.end - w.start] for w in words])
+    features = np.array([[1.0, sum(c.isalpha() for c in w.label), w.end - w.start] for w in words]).reshape(-1, 3)
     middles = np.array([(w.start + w.end) / 2 for w in words])
     return np.asarray(lanczos(features, middles, scan_times))
 
@@ -174,8 +176,7 @@ def word_features(words: Sequence[Interval], scan_times: ArrayLike) -> NDArray[n
 def rate_weights(Y_lnv: ArrayLike, rate: ArrayLike, sound_power: ArrayLike, motion: ArrayLike) -> NDArray[np.float64]:
     """Return each listener's standardized weight of word rate, by ordinary least squares.
 
-    The model has word rate and sound power (z-scored), motion (divided by its standard deviation) and a cubic polynomial of time;
-    responses are z-scored.
+    The model has word rate, sound power and motion, z-scored, and a cubic polynomial of time; responses are z-scored.
 
     Parameters
     ----------
@@ -194,7 +195,7 @@ def rate_weights(Y_lnv: ArrayLike, rate: ArrayLike, sound_power: ArrayLike, moti
     drift = np.polynomial.legendre.legvander(np.linspace(-1, 1, Y_lnv.shape[1]), _DRIFT)
     weights = np.empty((Y_lnv.shape[0], Y_lnv.shape[2]))
     for i, Y in enumerate(Y_lnv):
-        X = np.column_stack([zscore(rate[i]), zscore(sound_power[i]), motion[i] / motion[i].std(axis=0), drift])
+        X = np.column_stack([zscore(rate[i]), zscore(sound_power[i]), zscore(motion[i]), drift])
         weights[i] = np.linalg.lstsq(X, zscore(Y), rcond=None)[0][0]
     return weights
 

@@ -1,1 +1,1 @@
-"""Stimulus time to scan time: Lanczos resampling, haemodynamic responses, delays, cleaning."""
+"""Stimulus time to scan time: Lanczos resampling, hemodynamic responses, delays, cleaning."""

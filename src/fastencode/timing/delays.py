@@ -19,7 +19,7 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
     """Stack delayed copies of the features, never across the edge of a run.
 
     Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore
-    be centred (z-scored per run) before, so that the padding is their mean.
+    be centered (z-scored per run) before, so that the padding is their mean.
 
     Parameters
     ----------

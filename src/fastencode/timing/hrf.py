@@ -1,4 +1,4 @@
-"""The haemodynamic response: as a sampled kernel, and convolved with events at their exact times.
+"""The hemodynamic response: as a sampled kernel, and convolved with events at their exact times.
 
 A response is a difference of two gamma densities, peak minus undershoot, with unit sum (sampled) or unit integral (continuous).
 Its derivatives are finite differences of two such responses, as SPM and nilearn define them.
@@ -30,7 +30,7 @@ COLUMNS_PER_BLOCK = 1024
 
 @dataclass(frozen=True)
 class _Response:
-    """Peak minus undershoot, before normalisation; delays and dispersions in seconds."""
+    """Peak minus undershoot, before normalization; delays and dispersions in seconds."""
 
     peak_delay: float
     undershoot_delay: float
@@ -81,7 +81,7 @@ def hrf_kernel(
     derivative: Derivative | None = None,
     derivative_step: float | None = None,
 ) -> NDArray[np.float64]:
-    """A haemodynamic response sampled every ``dt`` seconds from 0 to ``duration``.
+    """A hemodynamic response sampled every ``dt`` seconds from 0 to ``duration``.
 
     The density of a gamma distribution with mean ``peak_delay`` and scale ``peak_dispersion``, minus one with mean
     ``undershoot_delay`` and scale ``undershoot_dispersion`` divided by ``ratio``; the whole divided by its sum.
@@ -154,7 +154,7 @@ def hrf_convolve(
     derivative: Derivative | None = None,
     derivative_step: float | None = None,
 ) -> Any:
-    """Convolve events, or a sampled feature, with a haemodynamic response and read the result at new times.
+    """Convolve events, or a sampled feature, with a hemodynamic response and read the result at new times.
 
     Times are used as they are: nothing is rounded to a grid. With h in 1/s, zero outside [0, ``duration``] and of unit integral:
 

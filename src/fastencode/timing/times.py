@@ -17,9 +17,10 @@ Floats = NDArray[np.floating[Any]]
 
 def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
     """Times in seconds as a contiguous float64 vector; the error names ``name`` and the first bad entry."""
-    checked = np.ascontiguousarray(times, dtype=np.float64)
-    if np.ndim(times) != 1:
-        raise InputError(f"{name} has shape {np.shape(times)}: give one time in seconds for each row, shape (n,)")
+    array = as_numpy(times, name)
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {array.shape}: give one time in seconds for each row, shape (n,)")
+    checked = np.ascontiguousarray(array, dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(checked))
     if bad.size:
         raise InputError(f"{name}[{bad[0]}] is {checked[bad[0]]}: every time must be finite")
@@ -60,7 +61,7 @@ def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
     Raises
     ------
     InputError
-        If there is not one label for each row, or a label comes back after another one.
+        If there is not one label for each row, a label is NaN, or one comes back after another.
     """
     if runs is None:
         return [slice(0, n)] if n else []
@@ -69,6 +70,8 @@ def run_slices(runs: ArrayLike | None, n: int) -> list[slice]:
         raise InputError(f"runs has shape {labels.shape} for {n} rows: give one label for each row")
     if n == 0:
         return []
+    if labels.dtype.kind == "f" and np.isnan(labels).any():  # NaN differs from itself: every such row would be a run of its own
+        raise InputError(f"runs holds NaN at row {int(np.flatnonzero(np.isnan(labels))[0])}: label every row")
     edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), n]
     starts = [labels[edge] for edge in edges[:-1]]
     seen: set[Any] = set()
