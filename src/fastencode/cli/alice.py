@@ -122,10 +122,11 @@ def _encoding_table(study: WordRateStudy) -> str:
 
 def _lead(alice: Alice, config: AliceConfig, study: WordRateStudy) -> str:
     left_out = ", ".join(study.left_out) or "nobody"
+    model = f"The model {config.model}" if config.model else "The small self-supervised wav2vec2 of the package"
     return (
         f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because "
         f"the file is not data: {left_out}. The recording is not part of the data set: the chapter's {study.n_words} words are "
-        "spoken by a synthesiser at their real times, so prosody and the speaker's voice are missing. A small wav2vec2 is tuned "
+        f"spoken by a synthesizer at their real times, so prosody and the speaker's voice are missing. {model} is tuned "
         f"on the first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses with their "
         f"blocks out of place, and ridge regression scores every layer on the last {config.test_rows} scans."
     )

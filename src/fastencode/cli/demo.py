@@ -146,12 +146,18 @@ def _ceiling_error(material: Material, world: Path) -> tuple[float, float, float
 
 
 def _lead(config: DemoConfig, stories: Stories, material: Material) -> str:
-    minutes = sum(len(audio) for audio in material.sounds.values()) / 16000 / 60
+    minutes = sum(len(audio) for audio in material.sounds.values()) / material.sample_rate / 60
     brains = ", ".join(f"{p} with {stories.n_voxels(p)} voxels" for p in material.responses)
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
-        "sound, late-language voxels the semantic classes of the words, silent voxels nothing. A small self-supervised wav2vec2 "
+        f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "
         f"is tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses with their "
         "blocks out of place. Ridge regression then says how well each layer of each model predicts each region on a story that "
         "nothing was fitted on."
     )
+
+
+def _model_name(config: DemoConfig) -> str:
+    if config.pretrain:
+        return "A small wav2vec2, made from nothing on other synthetic stories,"
+    return f"The model {config.model}" if config.model else "The small self-supervised wav2vec2 of the package"

@@ -1,7 +1,7 @@
 """Before and after: tune a model on each participant, tune a control, read every layer of all of them, align the layers with the
 brains.
 
-Every subcommand that asks this question brings its own `Material`; the stages below are the same for all.
+Every subcommand that asks this question brings its own ``Material``; the stages below are the same for all.
 
     sounds ─► frames (frozen CNN, once) ─► models/<participant>/{tuned,control} ─► features/<model> ─► fits ─► scores
 """
@@ -18,8 +18,10 @@ import h5py
 import numpy as np
 
 from fastencode.cli.stages import Job, Stages, sha256
+from fastencode.errors import InputError, require
 from fastencode.speech.layers import SpeechEncoder, layer_features
 from fastencode.study.alignment import AlignConfig, LayerFit, align, to_scans
+from fastencode.study.report import MODEL_ORDER
 from fastencode.study.significance import RegionDraws, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 from fastencode.tune.baselines import permute_blocks
@@ -29,9 +31,9 @@ from fastencode.tune.trainer import Examples, brain_tune
 
 __all__ = ["ARMS", "MODELS", "Material", "Outcome", "Run", "before_and_after", "contrast"]
 
-ARMS = ("tuned", "control")
-MODELS = ("pretrained", *ARMS)
-MAPPED_CEILING = 0.05  # voxels with less are left out of normalised scores
+MODELS = tuple(MODEL_ORDER)
+ARMS = MODELS[1:]
+MAPPED_CEILING = 0.05  # voxels with less are left out of normalized scores
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,16 @@ class Material:
     ----------
     tr : float
         In s; scans end at multiples of it.
-    sounds : name → audio, shape (n,), float32 at 16 kHz
+    sounds : name → audio, shape (n,), float32
     runs : name → Run
     train, validation, test : run names
-        The model is tuned on `train`, watched on `validation`, scored on `test`. Ridge is fitted on `train`.
+        The model is tuned on ``train``, watched on ``validation``, scored on ``test``. Ridge is fitted on ``train``.
     responses : participant → run → ndarray, shape (rows, v)
     ceilings : participant → ndarray, shape (v,); empty when unknown
     regions : participant → region → voxel indices
     tuned_on : participant → voxel indices
+    sample_rate : int
+        Of the sounds, in Hz.
     """
 
     tr: float
@@ -70,6 +74,7 @@ class Material:
     ceilings: Mapping[str, np.ndarray]
     regions: Mapping[str, Mapping[str, np.ndarray]]
     tuned_on: Mapping[str, np.ndarray]
+    sample_rate: int = 16000
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Outcome:
     scores, training : list of dict
         Tidy rows, one for each participant × model × layer × region, and for each participant × arm × epoch.
     draws : participant → RegionDraws
-        Bootstrap draws whose first axis of models runs over `MODELS`, and within each over layers.
+        Bootstrap draws whose first axis of models runs over ``MODELS``, and within each over layers.
     n_layers : int
     """
 
@@ -111,7 +116,7 @@ def before_and_after(
             {"model": _fingerprint(model), "seconds": tune.clip_seconds, "tr": material.tr},
             (source,),
             _make_frames,
-            (model, material.sounds, material.tr, tune.clip_seconds),
+            (model, material, tune.clip_seconds),
         )
     )
     tuning = [
@@ -135,9 +140,13 @@ def contrast(
     for model, weight in weights.items():
         row[MODELS.index(model) * outcome.n_layers + np.array(layers)] = weight / len(layers)
     parts = [draws.contrast(row) for draws in outcome.draws.values()]
-    columns = [parts[0].regions.index(region) for region in regions]
-    low, high = np.quantile(np.mean([part.draws[:, 0, columns].mean(axis=1) for part in parts], axis=0), [0.025, 0.975])
-    return float(np.mean([part.r[0, columns] for part in parts])), float(low), float(high)
+    r, draws = [], []
+    for part in parts:
+        columns = [part.regions.index(region) for region in regions]
+        r.append(part.r[0, columns].mean())
+        draws.append(part.draws[:, 0, columns].mean(axis=1))
+    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
+    return float(np.mean(r)), float(low), float(high)
 
 
 def _fingerprint(model: Path | str) -> str:
@@ -160,8 +169,13 @@ def _digest(arrays: Mapping[str, Sequence[np.ndarray]]) -> str:
     return total.hexdigest()
 
 
-def _make_frames(folder: Path, model: Path | str, sounds: Mapping[str, np.ndarray], tr: float, seconds: float) -> None:
-    write_frames(SpeechEncoder(model), dict(sounds), folder, tr=tr, seconds=seconds)
+def _make_frames(folder: Path, model: Path | str, material: Material, seconds: float) -> None:
+    encoder = SpeechEncoder(model)
+    if encoder.sample_rate != material.sample_rate:
+        raise InputError(
+            f"{model} hears {encoder.sample_rate} Hz, the sounds have {material.sample_rate} Hz: choose another model"
+        )
+    write_frames(encoder, dict(material.sounds), folder, tr=material.tr, seconds=seconds)
 
 
 def _tuning_job(
@@ -308,7 +322,7 @@ def _normalized(
     ceiling: np.ndarray | None,
     settings: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Region → mean over its voxels with a ceiling above `MAPPED_CEILING` of correlation / ceiling, one value per prediction."""
+    """Region → mean of correlation / ceiling over its voxels with a ceiling above ``MAPPED_CEILING``, for each prediction."""
     if ceiling is None:
         return {}
     mapped = {name: voxels[ceiling[voxels] > MAPPED_CEILING] for name, voxels in regions.items()}
@@ -320,12 +334,10 @@ def _normalized(
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    import pandas
-
+    pandas = require("pandas", "tune")
     pandas.DataFrame(rows).to_csv(path, index=False)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    import pandas
-
+    pandas = require("pandas", "tune")
     return pandas.read_csv(path).to_dict("records")

@@ -14,6 +14,8 @@ from typing import Any
 
 from fastencode.cli.experiment import Outcome
 from fastencode.cli.stages import Stages, say
+from fastencode.errors import require
+from fastencode.files import whole_file
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
@@ -36,15 +38,12 @@ def publish(
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
     """Write everything into the output folder, print the summary, and return the path of the page."""
-    import pandas
-    import yaml
-
+    pandas, yaml = require("pandas", "tune"), require("yaml", "tune")
     settings = _plain(asdict(config))
     path = stages.root / "config.yaml"
     text = f"# Everything needed to repeat this: {command} --config config.yaml\n" + yaml.safe_dump(settings, sort_keys=False)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     scores = pandas.DataFrame(outcome.scores)
     page = write_report(
         stages.root,

@@ -79,7 +79,7 @@ class AliceConfig:
     """Real brains: 27 people listening to a chapter of Alice in Wonderland (Brennan et al. 2016), encoded and tuned on.
 
     The encoding half repeats the published word-rate numbers. The recording is not part of the data set, so for the tuning half
-    the chapter's words are spoken by a synthesiser at their real times; the model is tuned on the first part of the chapter and
+    the chapter's words are spoken by a synthesizer at their real times; the model is tuned on the first part of the chapter and
     scored on the last.
 
     Attributes

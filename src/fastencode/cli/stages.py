@@ -1,11 +1,12 @@
 """Stages of a long command: each makes one folder, whole or not at all, and is not made again while its settings stand.
 
 A stage writes into ``<name>.partial``; only when it is finished is the folder renamed and signed with a digest of its settings,
-of the digests of the stages it read, and of the package's version. Whatever stops the command, a second run goes on from there.
+of the digests of the stages it read, and of the code. Whatever stops the command, a second run goes on from there.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -15,12 +16,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-import fastencode
 from fastencode import progress
 from fastencode.errors import InputError, require
 
@@ -28,6 +30,7 @@ __all__ = ["Job", "Stages", "say", "settle", "sha256"]
 
 _SIGNATURE = "stage.json"
 _PARTIAL = ".partial"
+_ROOMS = ("data", "speech", "timing", "tune")  # whose code stages run; scores and figures are made in every run
 
 
 def say(message: str) -> None:
@@ -66,7 +69,7 @@ class Job:
         Names of the stages whose folders it reads.
     make : callable
     arguments : tuple
-        What `make` gets after its folder.
+        What ``make`` gets after its folder.
     """
 
     name: str
@@ -87,7 +90,7 @@ class Stages:
     Raises
     ------
     InputError
-        If `root` is a file, or a folder of somebody else's.
+        If ``root`` is a file, a folder of somebody else's, or in use by another run.
     """
 
     _MARK = ".fastencode"
@@ -101,9 +104,17 @@ class Stages:
             raise InputError(f"{self.root} holds other files: choose an empty or new output folder, or one of an earlier run")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            mark.write_text("output of fastencode-tune; finished stages are reused\n", encoding="utf-8")
+            self._lock = mark.open("w", encoding="utf-8")
         except OSError as error:
             raise InputError(f"{self.root} cannot be written ({error.strerror}): choose another output folder") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until this object or the process ends
+        except OSError as error:
+            raise InputError(
+                f"{self.root} is in use by another fastencode-tune: wait for it or choose another output folder"
+            ) from error
+        self._lock.write("output of fastencode-tune; finished stages are reused\n")
+        self._lock.flush()
         self.seconds: dict[str, float] = {}
         self._sweep()
 
@@ -155,6 +166,7 @@ class Stages:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in multiprocessing.active_children():
                     child.terminate()
+                    child.join()
                 raise
 
     def _finished(self, name: str, seconds: float) -> None:
@@ -165,13 +177,25 @@ class Stages:
         upstream = {name: _signed(self.path(name)).get("digest") for name in job.reads}
         if None in upstream.values():
             raise InputError(f"stage {job.name} reads {[n for n, d in upstream.items() if d is None]}, which is not finished")
-        text = json.dumps([job.name, job.settings, upstream, fastencode.__version__], sort_keys=True, default=_plain)
+        text = json.dumps([job.name, job.settings, upstream, _code()], sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _sweep(self) -> None:
         """Remove what an interrupted run left."""
         for folder in list(self.root.rglob(f"*{_PARTIAL}")):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def _code() -> str:
+    """Digest of the code that makes stages: after an update they are made again."""
+    package = files("fastencode")
+    total = hashlib.sha256()
+    for room in _ROOMS:
+        sources = (item for item in package.joinpath(room).iterdir() if item.name.endswith(".py"))
+        for source in sorted(sources, key=lambda item: item.name):
+            total.update(f"{room}/{source.name}\n".encode() + source.read_bytes())
+    return total.hexdigest()
 
 
 def _make(root: Path, job: Job, digest: str) -> float:

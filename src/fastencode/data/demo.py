@@ -1,8 +1,8 @@
-"""A world whose truth is known, written in the layout of ds003020 (see `fastencode.data.stories`): spoken stories and simulated
+"""A world whose truth is known, written in the layout of ds003020 (see ``fastencode.data.stories``): spoken stories and simulated
 brains.
 
 Each participant has three regions. ``auditory`` voxels follow the spectrum of the sound, ``late_language`` voxels the semantic
-classes of the words, ``silent`` voxels nothing; the first two through a haemodynamic response whose peak and gain are the
+classes of the words, ``silent`` voxels nothing; the first two through a hemodynamic response whose peak and gain are the
 participant's own, under autocorrelated noise. What no reader sees while fitting is in ``truth/<participant>.h5``: weights, gain,
 and the noise ceiling of every voxel.
 
@@ -12,6 +12,7 @@ Axis letters: t TR row, v voxel, f stimulus feature, r repeat.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from fastencode.data.espeak import SAMPLE_RATE, Speech
+from fastencode.data.stories import FIRST_ROW, TRIMMED_ROWS
 from fastencode.data.tales import CLASSES, VOICES, WORD_CLASS, tell
 from fastencode.data.textgrid import write_textgrid
 from fastencode.errors import InputError
@@ -33,8 +35,6 @@ __all__ = ["REGIONS", "TEST_STORY", "VALIDATION_STORY", "Participant", "WorldCon
 REGIONS = ("auditory", "late_language", "silent")
 TEST_STORY, VALIDATION_STORY = "test", "validation"
 
-_ROWS_CUT = 20  # respdict.json counts 20 TRs more than the responses have rows
-_FIRST_ROW = 5  # TRs from sound onset to row 0
 _TRAILING = 5  # TRs of sound after the last row
 _MELS = 20
 _HOP = 0.05  # seconds between the spectra that drive the auditory voxels
@@ -50,6 +50,13 @@ class Participant:
     silent: int
     gain: float
     peak_delay: float
+
+    def __post_init__(self) -> None:
+        for region in REGIONS:
+            if getattr(self, region) < 1:
+                raise InputError(f"{self.name}: {region} must be at least 1 voxel, got {getattr(self, region)}")
+        if not (0 < self.gain < math.inf and 0 < self.peak_delay < math.inf):
+            raise InputError(f"{self.name}: gain and peak_delay must be positive, got {self.gain} and {self.peak_delay}")
 
     @property
     def n_voxels(self) -> int:
@@ -90,7 +97,12 @@ class WorldConfig:
     )
 
     def __post_init__(self) -> None:
-        shortest = (_ROWS_CUT + 20) * self.tr / 60
+        for name in ("minutes", "story_minutes", "test_minutes", "tr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        shortest = (TRIMMED_ROWS + 20) * self.tr / 60
         for name in ("story_minutes", "test_minutes"):
             if not getattr(self, name) >= shortest:
                 raise InputError(f"{name} must be at least {shortest:.2f} (40 TRs), got {getattr(self, name)}")
@@ -114,7 +126,7 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
     Raises
     ------
     MissingLibraryError
-        If the speech synthesiser is not installed (extra ``demo``).
+        If the speech synthesizer is not installed (extra ``demo``).
     """
     for folder in ("stimuli", "TextGrids", "preprocessed_data", "rois", "truth"):
         (root / folder).mkdir()
@@ -125,7 +137,7 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
         said = tell(60 * length, rng, voice=VOICES[index % len(VOICES)])
         _write_story(root, story, said)
         drives[story] = {who.name: _drive(said, config.tr, who.peak_delay) for who in config.participants}
-    n_trs = {story: drive[config.participants[0].name].n_rows + _ROWS_CUT for story, drive in drives.items()}
+    n_trs = {story: drive[config.participants[0].name].n_rows + TRIMMED_ROWS for story, drive in drives.items()}
     (root / "respdict.json").write_text(json.dumps(n_trs, indent=2) + "\n", encoding="utf-8")
     for index, who in enumerate(progress(config.participants, desc="simulating", unit="brain", enabled=show_progress)):
         own = {story: drive[who.name] for story, drive in drives.items()}
@@ -151,8 +163,8 @@ def _write_story(root: Path, story: str, said: Speech) -> None:
 
 
 def _drive(said: Speech, tr: float, peak_delay: float) -> _Drive:
-    n_rows = round(len(said.audio) / SAMPLE_RATE / tr) - _FIRST_ROW - _TRAILING
-    middles = tr * (np.arange(n_rows) + _FIRST_ROW + 0.5)
+    n_rows = round(len(said.audio) / SAMPLE_RATE / tr) - FIRST_ROW - _TRAILING
+    middles = tr * (np.arange(n_rows) + FIRST_ROW + 0.5)
     spectrum = log_mel(said.audio, SAMPLE_RATE, n_mels=_MELS, window=_HOP, hop=_HOP)
     times = frame_times(len(spectrum), SAMPLE_RATE, window=_HOP, hop=_HOP)
     known = [(word.start, CLASSES.index(WORD_CLASS[word.label])) for word in said.words if word.label in WORD_CLASS]
@@ -190,7 +202,7 @@ def _write_participant(
 
 
 def _unit_weights(features_tf: np.ndarray, n_voxels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Random weights (f, v) on centred features that give each voxel a signal of unit variance over the training stories."""
+    """Random weights (f, v) on centered features that give each voxel a signal of unit variance over the training stories."""
     center = features_tf.mean(axis=0)
     spread = features_tf.std(axis=0)
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)  # a class can be absent from a short world

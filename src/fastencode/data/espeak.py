@@ -1,7 +1,7 @@
 """Speech from text with word and phone times, by the espeak-ng library that the package ``espeakng-loader`` carries.
 
 The library keeps its state in static variables, and what it says depends a little on what it said before (the same sentence
-twice differs by some samples). So every `Synthesizer` loads a copy of its own: what a fresh one says depends on its texts and
+twice differs by some samples). So every ``Synthesizer`` loads a copy of its own: what a fresh one says depends on its texts and
 voices only.
 """
 
@@ -41,7 +41,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Speech:
-    """Synthesised audio, float32 (n,) in ±1 at ``SAMPLE_RATE`` Hz, with word and phone intervals in seconds."""
+    """Synthesized audio, float32 (n,) in ±1 at ``SAMPLE_RATE`` Hz, with word and phone intervals in seconds."""
 
     audio: np.ndarray
     words: list[Interval]
@@ -69,7 +69,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class _Collector:
-    """What one call of the synthesiser delivers: samples, word events and phone events (both in samples from the start)."""
+    """What one call of the synthesizer delivers: samples, word events and phone events (both in samples from the start)."""
 
     def __init__(self) -> None:
         self.chunks: list[np.ndarray] = []

@@ -34,10 +34,10 @@ from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.audio import read_audio
 
-__all__ = ["Stories"]
+__all__ = ["FIRST_ROW", "TRIMMED_ROWS", "Stories"]
 
-_TRIMMED_ROWS = 20  # of n: 10 at the start, 5 that the features never have, 5 at the end
-_FIRST_ROW = 5  # TRs from sound onset to the beginning of response row 0
+TRIMMED_ROWS = 20  # of n: 10 at the start, 5 that the features never have, 5 at the end
+FIRST_ROW = 5  # TRs from sound onset to the beginning of response row 0
 _BLOCK_BYTES = 32 << 20  # of the file's own dtype in memory at a time
 _ANNEX_POINTER = b"/annex/objects/"  # content of a file whose data git-annex has not fetched, where links are not possible
 
@@ -121,7 +121,7 @@ class Stories:
             close = difflib.get_close_matches(story, self._lengths, 3)
             hint = f"did you mean {' or '.join(close)}?" if close else f"it lists {len(self._lengths)} others"
             raise InputError(f"story {story!r} is not in {self._table}: {hint}")
-        return self._lengths[story] - _TRIMMED_ROWS
+        return self._lengths[story] - TRIMMED_ROWS
 
     def row_times(self, story: str, *, middle: bool = False) -> NDArray[np.float64]:
         """Return when each response row was scanned, in s from sound onset: ``tr * (k + 5)``.
@@ -138,7 +138,7 @@ class Stories:
         ndarray, shape (rows,), float64
         """
         rows = np.arange(self.n_rows(story), dtype=np.float64)
-        return self.tr * (rows + _FIRST_ROW + 0.5 * middle)
+        return self.tr * (rows + FIRST_ROW + 0.5 * middle)
 
     def usable_rows(self, story: str) -> slice:
         """Return the rows to score on: ``test_skip`` onward for the test story, all for the others."""
@@ -265,8 +265,8 @@ class Stories:
                 )
             if data.shape[-2] != rows:
                 raise InputError(
-                    f"{path}: {key} has {data.shape[-2]} rows, but respdict.json gives {story} n = {rows + _TRIMMED_ROWS}"
-                    f" and n − {_TRIMMED_ROWS} = {rows}: check the TR and the trimming of both"
+                    f"{path}: {key} has {data.shape[-2]} rows, but respdict.json gives {story} n = {rows + TRIMMED_ROWS}"
+                    f" and n − {TRIMMED_ROWS} = {rows}: check the TR and the trimming of both"
                 )
             if data.shape[-1] != width:
                 raise InputError(
@@ -369,8 +369,8 @@ def _read_lengths(path: Path) -> dict[str, int]:
     if not isinstance(lengths, dict) or not lengths:
         raise InputError(f"{path} is not a table of story lengths: expected {{story: number of TRs}}")
     for story, n in lengths.items():
-        if isinstance(n, bool) or not isinstance(n, int) or n <= _TRIMMED_ROWS:
-            raise InputError(f"{path}: {story!r} has length {n!r}, expected a whole number of TRs above {_TRIMMED_ROWS}")
+        if isinstance(n, bool) or not isinstance(n, int) or n <= TRIMMED_ROWS:
+            raise InputError(f"{path}: {story!r} has length {n!r}, expected a whole number of TRs above {TRIMMED_ROWS}")
     return lengths
 
 

@@ -1,6 +1,6 @@
 """Stories from a small grammar with semantic classes, spoken by several voices: sound whose meaning is known word by word.
 
-A story keeps to one topic for a few sentences, so that meaning varies slowly enough to survive a haemodynamic response, while the
+A story keeps to one topic for a few sentences, so that meaning varies slowly enough to survive a hemodynamic response, while the
 words themselves, and so the sound, vary from second to second.
 """
 

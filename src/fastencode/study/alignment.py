@@ -53,9 +53,9 @@ class AlignConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("folds", "lobes", "bootstraps", "block"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, least in (("folds", 2), ("lobes", 1), ("bootstraps", 1), ("block", 1), ("seed", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.delays or not self.alphas:
             raise InputError("give at least one delay and one alpha")
 
@@ -129,6 +129,8 @@ def align(
         raise InputError(f"the test run {test_run!r} is among the fit runs: a score on it would mean nothing")
     for participant, runs in responses.items():
         for run in (*fit_runs, test_run):
+            if run not in runs or run not in features:
+                raise InputError(f"{participant} has no run {run!r}, or there are no features for it")
             if runs[run].shape[0] != features[run].shape[1]:
                 raise InputError(
                     f"{participant}, {run}: {runs[run].shape[0]} response rows but {features[run].shape[1]} feature rows"

@@ -36,6 +36,8 @@ def permute_blocks(n_rows: int, *, block: int = 15, min_move: int = 10, rng: np.
     InputError
         If there are fewer than three blocks.
     """
+    if block < 1:
+        raise InputError(f"block must be at least 1 row, got {block}")
     n_blocks = -(-n_rows // block)
     if n_blocks < 3:
         raise InputError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from fastencode.errors import InputError
 
@@ -36,11 +38,10 @@ class TuneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "learning_rate", "head_learning_rate", "clip_seconds"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay must not be negative, got {self.weight_decay}")
+        _check_positive(self, "epochs", "batch", "learning_rate", "head_learning_rate", "clip_seconds")
+        _check_whole(self, "epochs", "batch", "seed")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay must be 0 or more, got {self.weight_decay}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class PretrainConfig:
     minutes : float
         Minutes of synthetic speech to learn from; a twelfth more is held out for the reported accuracy.
     steps, batch, clip_seconds : int, int, float
-        Optimiser steps, clips in a batch and seconds in a clip.
+        Optimizer steps, clips in a batch and seconds in a clip.
     clusters : int
         Number of k-means classes of MFCC + Δ.
     learning_rate : float
@@ -74,8 +75,22 @@ class PretrainConfig:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        for name in ("minutes", "steps", "batch", "clusters", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        _check_positive(self, "minutes", "steps", "batch", "clip_seconds", "clusters", "learning_rate", "mask_frames")
+        _check_whole(self, "steps", "batch", "clusters", "mask_frames", "seed")
+        if self.clip_seconds > 60 * min(self.minutes, 5):
+            raise InputError(f"clip_seconds must fit into a story of {60 * min(self.minutes, 5):g} s, got {self.clip_seconds}")
         if not 0 < self.mask_share < 1:
             raise InputError(f"mask_share must lie between 0 and 1, got {self.mask_share}")
+
+
+def _check_positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if not 0 < getattr(settings, name) < math.inf:
+            raise InputError(f"{name} must be positive, got {getattr(settings, name)}")
+
+
+def _check_whole(settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value != int(value) or value < 0:
+            raise InputError(f"{name} must be a whole number, 0 or more, got {value}")

@@ -32,6 +32,6 @@ class BrainModel(nn.Module):
         return self.head(self.encoder.last_layer(frames_bfc).mean(dim=1))
 
     def parameter_groups(self, learning_rate: float, head_learning_rate: float) -> list[dict]:
-        """The optimiser's two groups: transformer, head."""
+        """The optimizer's two groups: transformer, head."""
         backbone = [p for p in self.backbone.parameters() if p.requires_grad]
         return [{"params": backbone, "lr": learning_rate}, {"params": list(self.head.parameters()), "lr": head_learning_rate}]

@@ -32,6 +32,8 @@ class Examples:
     responses: np.ndarray
 
     def __post_init__(self) -> None:
+        if not len(self.frames):
+            raise InputError("there are no clips: give at least one response row")
         if len(self.frames) != len(self.responses):
             raise InputError(f"{len(self.frames)} clips but {len(self.responses)} response rows: they must pair up")
         if not np.isfinite(self.responses).all():
@@ -150,7 +152,7 @@ def _predict(model: BrainModel, frames: np.ndarray, batch: int) -> np.ndarray:
 
 
 def _correlation(a_tv: np.ndarray, b_tv: np.ndarray) -> np.ndarray:
-    """Pearson per voxel, 0 where one side is constant; `tune` knows no solver, so it does not borrow theirs."""
+    """Pearson per voxel, 0 where one side is constant; ``tune`` knows no solver, so it does not borrow theirs."""
     a_tv, b_tv = a_tv - a_tv.mean(axis=0), b_tv - b_tv.mean(axis=0)
     scale = np.sqrt((a_tv**2).sum(axis=0) * (b_tv**2).sum(axis=0))
     return np.divide((a_tv * b_tv).sum(axis=0), scale, out=np.zeros_like(scale), where=scale > 0)
