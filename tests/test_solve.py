@@ -15,7 +15,7 @@ import reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
-from fastencode.solve.ridge import TIE_TOLERANCE, choose_alphas
+from fastencode.solve.tiles import TIE_TOLERANCE, choose_alphas
 from fastencode.threads import limit_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")

@@ -15,6 +15,7 @@ from fastencode.solve.fit import RidgeFit
 from fastencode.solve.problem import Problem
 from fastencode.solve.spectral import DualBuilder, FoldSpectrum, FullSpectrum, PrimalBuilder
 from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose
+from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["DEFAULT_ALPHAS", "RidgePlan", "make_plan", "plan_ridge"]
@@ -104,8 +105,6 @@ class RidgePlan:
         InputError
             If Y does not fit the plan, or holds NaN or infinite values.
         """
-        from fastencode.solve.ridge import fit_plan  # the loop knows plans; a plan only has this door to it
-
         return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress)
 
     def __repr__(self) -> str:
