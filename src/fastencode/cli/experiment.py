@@ -1,5 +1,4 @@
-"""Before and after: tune a model on each participant, tune a control, read every layer of all of them, align the layers with the
-brains.
+"""Before and after: tune a model and a control on each participant, read every layer of all of them, align them with the brains.
 
 Every subcommand that asks this question brings its own ``Material``; the stages below are the same for all.
 
