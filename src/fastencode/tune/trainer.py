@@ -98,7 +98,7 @@ def brain_tune(
     optimizer = torch.optim.AdamW(
         model.parameter_groups(config.learning_rate, config.head_learning_rate),
         weight_decay=config.weight_decay,
-        fused=True,  # a seventh faster here than one kernel for each of the many small tensors
+        fused=True,  # one pass instead of several for each of many small tensors
     )
     n_updates = config.epochs * -(-len(train.frames) // config.batch)
     warm_up = max(1, n_updates // 10)
