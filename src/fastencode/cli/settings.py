@@ -12,7 +12,7 @@ from fastencode.tune.config import PretrainConfig, TuneConfig
 
 __all__ = ["AliceConfig", "DemoConfig"]
 
-FAST_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 8.0, 4.0, 2
+FAST_MINUTES, FAST_STORY_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 6.0, 3.0, 4.0, 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class DemoConfig:
         """The same settings with the shorthands (fast, minutes, seed) written into the parts: what a config file repeats."""
         world, tune, alignment, pretraining = self.world, self.tune, self.align, self.pretraining
         if self.fast:
-            world = replace(world, minutes=FAST_MINUTES, test_minutes=FAST_TEST_MINUTES)
+            world = replace(world, minutes=FAST_MINUTES, story_minutes=FAST_STORY_MINUTES, test_minutes=FAST_TEST_MINUTES)
             tune = replace(tune, epochs=FAST_EPOCHS)
         if self.minutes is not None:
             world = replace(world, minutes=self.minutes, story_minutes=min(world.story_minutes, self.minutes))
