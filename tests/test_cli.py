@@ -93,7 +93,12 @@ def test_stopped_and_resumed_in_two_processes_gives_the_same_numbers(finished: P
     out = tmp_path / "run"
     arguments = ["demo", "--config", settings, "--out", str(out), "--jobs", "2"]
     process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite run in the background ignores it
     )
     deadline = time.monotonic() + 240
     while not list(out.glob("models/A/*.partial")):
