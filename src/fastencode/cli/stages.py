@@ -12,9 +12,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from importlib.resources import files
@@ -159,7 +162,8 @@ class Stages:
         tqdm.set_lock(lock)
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(lock, slots)) as pool:
             try:
-                futures = {pool.submit(_make, self.root, job, digest): job.name for job, digest in missing}
+                with _unheard_interrupt():
+                    futures = {pool.submit(_make, self.root, job, digest): job.name for job, digest in missing}
                 for future in as_completed(futures):
                     self._finished(futures[future], future.result())
             except BaseException:
@@ -184,6 +188,19 @@ class Stages:
         """Remove what an interrupted run left."""
         for folder in list(self.root.rglob(f"*{_PARTIAL}")):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _unheard_interrupt() -> Iterator[None]:
+    """Processes started meanwhile never hear Ctrl-C, not even while they import: this one does, and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody touch signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @cache
