@@ -42,7 +42,7 @@ def make_tree(root: Path, *, derivative: bool, **storage: object) -> Path:
             with h5py.File(folder / f"{story}.hf5", "w") as file:
                 file.create_dataset("data", data=responses(participant, story), **storage)
                 if story == "wheretheressmoke":
-                    chunks = {"chunks": (1, *storage["chunks"])} if "chunks" in storage else {}  # type: ignore[misc]
+                    chunks = {"chunks": (1, *storage["chunks"])} if "chunks" in storage else {}
                     file.create_dataset("individual_repeats", data=responses(participant, story, 5), **(storage | chunks))
     (base / "TextGrids").mkdir()
     (root / "stimuli").mkdir()
@@ -296,7 +296,7 @@ def annex_pointer(path: Path) -> None:
 def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> None:
     folder = flat / "preprocessed_data" / "UTS01"
     for path in (folder / "life.hf5", flat / "TextGrids" / "life.TextGrid", flat / "stimuli" / "life.wav"):
-        unfetch(path)  # type: ignore[operator]
+        unfetch(path)
     data = Stories(flat)
     for read, path in [
         (lambda: data.responses("UTS01", "life"), folder / "life.hf5"),
@@ -309,9 +309,9 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
         assert data.stories("UTS01") == ["souls", "wheretheressmoke"]
     assert data.responses("UTS01", "souls").shape == (55, 23)  # what is here can be read without a word about the rest
     for story in ("souls", "wheretheressmoke"):
-        unfetch(folder / f"{story}.hf5")  # type: ignore[operator]
+        unfetch(folder / f"{story}.hf5")
     with pytest.raises(InputError, match="3 of 3 stories of UTS01 are git-annex links"):
         data.stories("UTS01")
-    unfetch(flat / "respdict.json")  # type: ignore[operator]
+    unfetch(flat / "respdict.json")
     with pytest.raises(InputError, match=f"datalad get {flat / 'respdict.json'}"):
         Stories(flat)
