@@ -4,104 +4,98 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """One tile of targets and predictions to per-voxel moments, serial and without the GIL: threads run over tiles, outside.
 
-Legend: t = time, v = voxels of the tile, w = voxels of one strip. Twin of moments.cu.
+Legend: k = nodes (predictions of one tile at several penalties), t = time, v = voxels of the tile, m = moments. Twin of
+moments.cu; the loop is in moments_cpu.cuh and moments_loop.cuh.
 """
 
 import numpy as np
+
+from fastencode.kernels.fallback import check_moments, rows_that_count
 
 ctypedef fused floating:
     float
     double
 
-cdef extern from "moments.cuh" nogil:
-    void moments_add(double y, double p, double *sy, double *sp, double *syy, double *spp, double *syp)
-    double moments_center(double sum_ab, double sum_a, double sum_b, double n)
-    double moments_square(double sum_aa, double sum_a, double n)
-
-# The five running sums of a strip stay in the first-level cache; a constant width lets the compiler unroll and vectorize.
-cdef enum:
-    STRIP = 64
-
-
-cdef void _strip(
-    const floating *target, const floating *predicted, Py_ssize_t n, Py_ssize_t width,
-    Py_ssize_t target_step, Py_ssize_t predicted_step, double *out, Py_ssize_t out_step,
-) noexcept nogil:
-    cdef double y0[STRIP]
-    cdef double p0[STRIP]
-    cdef double sy[STRIP]
-    cdef double sp[STRIP]
-    cdef double syy[STRIP]
-    cdef double spp[STRIP]
-    cdef double syp[STRIP]
-    cdef Py_ssize_t t, w
-    cdef const floating *y
-    cdef const floating *p
-    for w in range(width):
-        y0[w] = target[w]
-        p0[w] = predicted[w]
-        sy[w] = sp[w] = syy[w] = spp[w] = syp[w] = 0.0
-    for t in range(n):
-        y = target + t * target_step
-        p = predicted + t * predicted_step
-        if width == STRIP:
-            for w in range(STRIP):
-                moments_add(<double>y[w] - y0[w], <double>p[w] - p0[w], &sy[w], &sp[w], &syy[w], &spp[w], &syp[w])
-        else:
-            for w in range(width):
-                moments_add(<double>y[w] - y0[w], <double>p[w] - p0[w], &sy[w], &sp[w], &syy[w], &spp[w], &syp[w])
-    for w in range(width):
-        out[w] = y0[w] + sy[w] / n
-        out[w + out_step] = p0[w] + sp[w] / n
-        out[w + 2 * out_step] = moments_square(syy[w], sy[w], n)
-        out[w + 3 * out_step] = moments_square(spp[w], sp[w], n)
-        out[w + 4 * out_step] = moments_center(syp[w], sy[w], sp[w], n)
+cdef extern from "moments_cpu.cuh" nogil:
+    Py_ssize_t moments_scratch(Py_ssize_t k, Py_ssize_t v)
+    void moments_tile[T](
+        const T *target, const T *predicted, const Py_ssize_t *rows, const double *weight, const double *root, double total,
+        Py_ssize_t k, Py_ssize_t n, Py_ssize_t v, Py_ssize_t target_step, Py_ssize_t node_step, Py_ssize_t row_step,
+        double *scratch, double *out,
+    )
 
 
-def moments(const floating[:, :] target_tv, const floating[:, :] predicted_tv, double[:, ::1] out_mv=None):
-    """Per-voxel moments of a tile.
+cdef Py_ssize_t _step(Py_ssize_t stride, Py_ssize_t length, Py_ssize_t size) except? -1:
+    """A stride in values; that of an axis of length 1 is never used and may be anything."""
+    if length < 2:
+        return 0
+    if stride % size:
+        raise ValueError("moments: rows must start at multiples of the item size; pass numpy.ascontiguousarray(...)")
+    return stride // size
+
+
+def moments(
+    const floating[:, :] target_tv, const floating[:, :, :] predicted_ktv, weight_t=None, double[:, ::1] out_mv=None,
+):
+    """Per-voxel moments of a tile: what every score of every combination of the predictions follows from.
 
     Parameters
     ----------
-    target_tv, predicted_tv : (t, v) float32 or float64, both of one dtype
-        The voxel axis must be contiguous; rows may be strided (a slice of a larger buffer). Never written to.
-    out_mv : (5, v) float64, optional
+    target_tv : (t, v) float32 or float64
+        Observed values. The voxel axis must be contiguous; rows may be strided (a slice of a larger buffer). Never written to.
+    predicted_ktv : (k, t, v), same dtype
+        Predictions at k nodes; nodes and rows may be strided.
+    weight_t : (t,) float64, optional
+        Weights of the rows, at least 0, not all 0. Rows of weight 0 are passed over, NaN and all.
+    out_mv : (m, v) float64, optional
         Where to write.
 
     Returns
     -------
-    (5, v) float64
-        Mean of targets, mean of predictions, and the centered sums yy, pp, yp. Zeros when there are no rows; exactly zero
-        sums for a constant column; NaN where the column holds NaN.
+    (m, v) float64, m = (k + 1) + (k + 1)(k + 2) / 2
+        The (weighted) means of target, prediction 0, 1, ..., then the lower triangle of the matrix of their centered (weighted)
+        sums, row by row: yy, y·p0, p0·p0, y·p1, p0·p1, p1·p1, ... Zeros when there are no rows; exactly zero sums for a constant
+        column; NaN where the column holds NaN; squares never negative. A voxel's result does not depend on the others or on
+        its place, to the last bit; between kinds of processors the last bits may differ.
 
     Raises
     ------
     ValueError
-        If the shapes or the memory layout do not fit.
+        If the shapes, the memory layout or the weights do not fit.
     """
-    cdef Py_ssize_t n = target_tv.shape[0], v = target_tv.shape[1], first = 0, step_y, step_p
-    if predicted_tv.shape[0] != n or predicted_tv.shape[1] != v:
-        raise ValueError(
-            f"moments: predictions are {predicted_tv.shape[0]} x {predicted_tv.shape[1]}, targets {n} x {v}; give equal shapes"
-        )
-    if out_mv is None:
-        out_mv = np.empty((5, v))
-    if out_mv.shape[0] != 5 or out_mv.shape[1] != v:
-        raise ValueError(f"moments: out is {out_mv.shape[0]} x {out_mv.shape[1]}, it must be 5 x {v}")
+    cdef Py_ssize_t k = predicted_ktv.shape[0], n = target_tv.shape[0], v = target_tv.shape[1], size = sizeof(floating)
+    cdef Py_ssize_t step_y, step_k, step_t, skip
+    cdef const Py_ssize_t[::1] rows
+    cdef const double[::1] weight, root
+    cdef const Py_ssize_t *rows_at = NULL
+    cdef const double *weight_at = NULL
+    cdef const double *root_at = NULL
+    cdef const floating *predicted = NULL
+    cdef double[::1] scratch
+    cdef double total = n
+    out = np.empty(((k + 1) * (k + 4) // 2, v)) if out_mv is None else np.asarray(out_mv)
+    out_mv = out
+    check_moments((n, v), (k, predicted_ktv.shape[1], predicted_ktv.shape[2]), out.shape)
+    if weight_t is not None:
+        rows, weight, root, total = rows_that_count(weight_t, n)
     if n == 0 or v == 0:
         out_mv[:, :] = 0.0
-        return np.asarray(out_mv)
-    if v > 1 and (target_tv.strides[1] != sizeof(floating) or predicted_tv.strides[1] != sizeof(floating)):
+        return out
+    if v > 1 and (target_tv.strides[1] != size or (k > 0 and predicted_ktv.strides[2] != size)):
         raise ValueError("moments: the voxel axis must be contiguous; pass numpy.ascontiguousarray(...)")
-    if target_tv.strides[0] % sizeof(floating) or predicted_tv.strides[0] % sizeof(floating):
-        raise ValueError("moments: rows must start at multiples of the item size; pass numpy.ascontiguousarray(...)")
-    step_y = target_tv.strides[0] // <Py_ssize_t>sizeof(floating)
-    step_p = predicted_tv.strides[0] // <Py_ssize_t>sizeof(floating)
+    step_y = _step(target_tv.strides[0], n, size)
+    step_k = _step(predicted_ktv.strides[0], k, size)
+    step_t = _step(predicted_ktv.strides[1], n, size)
+    if weight_t is not None:
+        n = rows.shape[0]
+        rows_at, weight_at, root_at = &rows[0], &weight[0], &root[0]
+    if k > 0:
+        predicted = &predicted_ktv[0, 0, 0]
+    scratch = np.empty(moments_scratch(k, v) + 8)
+    skip = (-(<Py_ssize_t>&scratch[0]) & 63) // 8  # the loop's vectors are aligned to lines of the cache
     with nogil:
-        while first < v:
-            _strip(
-                &target_tv[0, first], &predicted_tv[0, first], n, min(<Py_ssize_t>STRIP, v - first),
-                step_y, step_p, &out_mv[0, first], v,
-            )
-            first += STRIP
-    return np.asarray(out_mv)
+        moments_tile(
+            &target_tv[0, 0], predicted, rows_at, weight_at, root_at, total, k, n, v, step_y, step_k, step_t,
+            &scratch[skip], &out_mv[0, 0],
+        )
+    return out

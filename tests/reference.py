@@ -53,9 +53,12 @@ def cv_scores(X, Y, alphas, folds, scoring, intercept):
     return out / len(folds)
 
 
-def moments(Y, P):
-    """(5, voxels): means of targets and predictions, centered sums of squares and products."""
-    Y, P = np.asarray(Y, dtype=np.longdouble), np.asarray(P, dtype=np.longdouble)
-    y, p = Y - Y.mean(axis=0), P - P.mean(axis=0)
-    sums = [(y * y).sum(axis=0), (p * p).sum(axis=0), (y * p).sum(axis=0)]
-    return np.array([Y.mean(axis=0), P.mean(axis=0), *sums], dtype=np.float64)
+def moments(Y, P_k, weight=None):
+    """(m, voxels): weighted means of [target, node 0, node 1, ...], then the lower triangle of their centered weighted sums."""
+    series = [np.asarray(a, dtype=np.longdouble) for a in (Y, *P_k)]
+    weight = np.ones(len(series[0])) if weight is None else weight
+    weight = np.asarray(weight, dtype=np.longdouble)[:, None]
+    means = [(weight * a).sum(axis=0) / weight.sum() for a in series]
+    centered = [a - mean for a, mean in zip(series, means, strict=True)]
+    sums = [(weight * centered[i] * centered[j]).sum(axis=0) for i in range(len(series)) for j in range(i + 1)]
+    return np.array([*means, *sums], dtype=np.float64)

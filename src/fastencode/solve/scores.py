@@ -66,7 +66,7 @@ def score_moments(
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         Which score.
     moments_mv : (5, v) float64
-        Mean of targets, mean of predictions, centered sums yy, pp, yp.
+        Mean of targets, mean of predictions, centered sums yy, yp, pp: what the kernel gives for one node.
     n : int
         Rows that went into them.
     shift_v : (v,) or float
@@ -82,7 +82,7 @@ def score_moments(
     (v,) float64
         Finite: 0 where a score is not defined (R² of a constant target; Pearson of a constant target or prediction).
     """
-    mean_y, mean_p, yy, pp, yp = moments_mv
+    mean_y, mean_p, yy, yp, pp = moments_mv
     if scoring == "pearson":
         spread = np.sqrt(yy) * np.sqrt(pp)
         varies = (spread > 0) & (pp > n * (rounding * mean_p) ** 2)
@@ -98,9 +98,9 @@ def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64
     """Moments of whole columns, where a column that varies by no more than its own rounding counts as constant."""
     dtype = float_dtype(y_tv.dtype, p_tv.dtype)
     y_tv, p_tv = (np.ascontiguousarray(a, dtype=dtype) for a in (y_tv, p_tv))
-    out = moments_kernel()(y_tv, p_tv)
+    out = moments_kernel()(y_tv, p_tv[None])
     rounding = np.finfo(dtype).eps
-    for mean, square in ((0, 2), (1, 3)):
+    for mean, square in ((0, 2), (1, 4)):
         out[square][out[square] <= len(y_tv) * (rounding * out[mean]) ** 2] = 0.0
     return np.asarray(out)
 

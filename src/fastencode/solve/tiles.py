@@ -226,7 +226,7 @@ class _Sweep:
             scale = float(fold.lam[-1] + alpha) if rank else 1.0
             np.multiply(z_rw, (scale / (fold.lam + alpha)).astype(dtype)[:, None], out=scaled_rw)
             np.matmul(fold.predict, scaled_rw, out=predicted_tw)  # X_test V diag(1 / (λ + α)) Vᵀ Xᵀ y
-            moments = self.moments(test_tw[:, :used], predicted_tw[:, :used])
+            moments = self.moments(test_tw[:, :used], predicted_tw[None, :, :used])
             scores_aw[a] += score_moments(self.scoring, moments, n_test, constant, scale, rounding)
         variance_w += moments[2] / n_test
 

@@ -1,0 +1,88 @@
+// The tile loop of moments.pyx for processors: what it is given, and which build of moments_loop.cuh runs it.
+//
+// The loop is compiled twice on x86-64, for AVX2 with FMA and for any processor, and the choice is made when it runs: an
+// ordinary wheel is fast without -march=native. (GCC's target_clones with "arch=haswell" would pass over every AMD processor.)
+#ifndef FASTENCODE_MOMENTS_CPU_CUH
+#define FASTENCODE_MOMENTS_CPU_CUH
+
+#include <cstddef>
+#include <cstring>
+
+#include "moments.cuh"
+
+// Four voxels side by side. Strips of sixteen are one line of the cache for float32, two for float64.
+static const std::ptrdiff_t MOMENTS_GROUP = 4, MOMENTS_LANES = 16;
+// Rows that are unpacked at once: with seven series they and the lines that follow them fit into the first-level cache.
+static const std::ptrdiff_t MOMENTS_BLOCK = 16;
+// Sums in double of as many strips as fit into this many bytes are open at once; they stay in the second-level cache.
+static const std::ptrdiff_t MOMENTS_OPEN = 256 * 1024;
+
+#if defined(__GNUC__) && !defined(FASTENCODE_NO_VECTORS)
+typedef double moments_vec __attribute__((vector_size(32), may_alias));
+#define MOMENTS_PREFETCH(address) __builtin_prefetch(address)
+#else
+struct moments_vec {
+    double x[4];
+    moments_vec &operator+=(const moments_vec &b) { for (int l = 0; l < 4; ++l) x[l] += b.x[l]; return *this; }
+    moments_vec operator-(const moments_vec &b) const { moments_vec a = *this; for (int l = 0; l < 4; ++l) a.x[l] -= b.x[l]; return a; }
+    moments_vec operator*(const moments_vec &b) const { moments_vec a = *this; for (int l = 0; l < 4; ++l) a.x[l] *= b.x[l]; return a; }
+};
+#define MOMENTS_PREFETCH(address) ((void)(address))
+#endif
+
+// Steps count values, not bytes. Where there are weights, `rows` names the n rows that count and `weight` and `root` hold their
+// weights and the square roots of these; else all three are null. `total` is the sum of weights, or n.
+template <typename T> struct MomentsTile {
+    const T *target, *predicted;
+    const std::ptrdiff_t *rows;
+    const double *weight, *root;
+    double total;
+    std::ptrdiff_t k, n, v, target_step, node_step, row_step;
+    double *scratch, *out;
+
+    const T *series(std::ptrdiff_t i) const { return i == 0 ? target : predicted + (i - 1) * node_step; }
+    std::ptrdiff_t step(std::ptrdiff_t i) const { return i == 0 ? target_step : row_step; }
+    std::ptrdiff_t row(std::ptrdiff_t t) const { return rows ? rows[t] : t; }
+};
+
+static inline std::ptrdiff_t moments_open_strips(std::ptrdiff_t k, std::ptrdiff_t v) {
+    const std::ptrdiff_t strips = (v + MOMENTS_LANES - 1) / MOMENTS_LANES;
+    const std::ptrdiff_t fit = MOMENTS_OPEN / (8 * MOMENTS_LANES * (std::ptrdiff_t)moments_row(k + 1, k + 1, 0));
+    return fit < 1 ? 1 : fit < strips ? fit : strips;
+}
+
+// Doubles of scratch that a tile needs; it must start at a multiple of 32 bytes.
+static inline std::ptrdiff_t moments_scratch(std::ptrdiff_t k, std::ptrdiff_t v) {
+    return MOMENTS_LANES * ((k + 1) * MOMENTS_BLOCK + moments_open_strips(k, v) * (std::ptrdiff_t)moments_row(k + 1, k + 1, 0));
+}
+
+#define MOMENTS_BUILD moments_any
+#define MOMENTS_INLINE static inline
+#define MOMENTS_TARGET
+#include "moments_loop.cuh"
+
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(FASTENCODE_NO_VECTORS)
+#include <immintrin.h>
+#define MOMENTS_AVX2
+#define MOMENTS_BUILD moments_avx2
+#define MOMENTS_TARGET __attribute__((target("avx2,fma")))
+#define MOMENTS_INLINE MOMENTS_TARGET __attribute__((always_inline)) static inline
+#include "moments_loop.cuh"
+#endif
+
+template <typename T> static inline void moments_run(const MomentsTile<T> &tile) {
+#ifdef MOMENTS_AVX2
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return moments_avx2::run(tile);
+#endif
+    moments_any::run(tile);
+}
+
+template <typename T>
+static inline void moments_tile(const T *target, const T *predicted, const std::ptrdiff_t *rows, const double *weight,
+                                const double *root, double total, std::ptrdiff_t k, std::ptrdiff_t n, std::ptrdiff_t v,
+                                std::ptrdiff_t target_step, std::ptrdiff_t node_step, std::ptrdiff_t row_step, double *scratch,
+                                double *out) {
+    moments_run(MomentsTile<T>{target, predicted, rows, weight, root, total, k, n, v, target_step, node_step, row_step, scratch, out});
+}
+
+#endif

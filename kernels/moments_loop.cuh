@@ -1,0 +1,215 @@
+// One build of the tile loop; moments_cpu.cuh includes this once for each kind of processor (so there is no guard).
+//
+//     for each block of rows, for each strip of voxels:
+//         unpack:  float or double to double, relative to the first row, into a block that stays in the cache
+//         pairs:   sums of products, as many at once as there are registers
+//     at the end of the rows: means and centered sums
+//
+// A voxel's result does not depend on its place: a strip that is not full is padded and goes through the same instructions, and
+// a product is fused with its sum either everywhere (AVX2: written so) or wherever the compiler does it for all lanes alike.
+// Partial sums in float32 would halve the time and were refused: see bench/micro_moments.py.
+
+namespace MOMENTS_BUILD {
+
+#ifdef MOMENTS_AVX2
+MOMENTS_INLINE moments_vec widen(const float *p) { return (moments_vec)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
+MOMENTS_INLINE moments_vec widen(const double *p) { return (moments_vec)_mm256_loadu_pd(p); }
+MOMENTS_INLINE moments_vec spread(double x) { return (moments_vec)_mm256_set1_pd(x); }
+MOMENTS_INLINE void add_product(moments_vec *sum, moments_vec a, moments_vec b) {
+    *sum = (moments_vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)*sum);
+}
+#else
+template <typename T> MOMENTS_INLINE moments_vec widen(const T *p) {
+    double x[MOMENTS_GROUP];
+    moments_vec out;
+    for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = (double)p[l];
+    std::memcpy(&out, x, sizeof out);
+    return out;
+}
+MOMENTS_INLINE moments_vec spread(double x) {
+    const double all[MOMENTS_GROUP] = {x, x, x, x};
+    return widen(all);
+}
+MOMENTS_INLINE void add_product(moments_vec *sum, const moments_vec &a, const moments_vec &b) { *sum += a * b; }
+#endif
+
+// While the pairs of one strip are summed, the lines of the next one are asked for, a series at a time: rows lie pages apart,
+// which the processor's own prefetching does not follow.
+template <typename T> struct Ahead {
+    const MomentsTile<T> &tile;
+    std::ptrdiff_t t, w, i, line;
+    const char *address;
+    std::ptrdiff_t hop;
+
+    MOMENTS_TARGET void advance() {
+        const std::ptrdiff_t lines = MOMENTS_LANES * (std::ptrdiff_t)sizeof(T) / 64;
+        if (i > tile.k) {
+            hop = 0;
+            return;
+        }
+        hop = tile.step(i) * (std::ptrdiff_t)sizeof(T);
+        address = (const char *)(tile.series(i) + tile.row(t) * tile.step(i) + w) + 64 * line;
+        if (++line == lines) {
+            line = 0;
+            ++i;
+        }
+    }
+};
+
+// Sums of x_i x_j over the rows of a block, for A series from i0 on and the B before j0 + B. `packed` is (series, block, group).
+template <int A, int B, typename T>
+MOMENTS_INLINE void rectangle(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0,
+                              std::ptrdiff_t j0) {
+    const std::ptrdiff_t one = MOMENTS_BLOCK * MOMENTS_GROUP;
+    moments_vec s[A * B];
+    for (int m = 0; m < A * B; ++m) s[m] = spread(0.0);
+    ahead.advance();
+    const char *address = ahead.address;
+    for (std::ptrdiff_t r = 0; r < rows; ++r, address += ahead.hop) {
+        MOMENTS_PREFETCH(address);
+        moments_vec y[B];
+        for (int b = 0; b < B; ++b) y[b] = *(const moments_vec *)(packed + (j0 + b) * one + r * MOMENTS_GROUP);
+        for (int a = 0; a < A; ++a) {
+            const moments_vec x = *(const moments_vec *)(packed + (i0 + a) * one + r * MOMENTS_GROUP);
+            for (int b = 0; b < B; ++b) add_product(&s[a * B + b], x, y[b]);
+        }
+    }
+    for (int a = 0; a < A; ++a)
+        for (int b = 0; b < B; ++b)
+            *(moments_vec *)(sums + moments_row(0, i0 + a, j0 + b) * MOMENTS_GROUP) += s[a * B + b];
+}
+
+// The same for all pairs among A series from i0 on.
+template <int A, typename T>
+MOMENTS_INLINE void triangle(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0) {
+    const std::ptrdiff_t one = MOMENTS_BLOCK * MOMENTS_GROUP;
+    moments_vec s[A * (A + 1) / 2];
+    for (int m = 0; m < A * (A + 1) / 2; ++m) s[m] = spread(0.0);
+    ahead.advance();
+    const char *address = ahead.address;
+    for (std::ptrdiff_t r = 0; r < rows; ++r, address += ahead.hop) {
+        MOMENTS_PREFETCH(address);
+        moments_vec x[A];
+        for (int a = 0; a < A; ++a) x[a] = *(const moments_vec *)(packed + (i0 + a) * one + r * MOMENTS_GROUP);
+        for (int a = 0; a < A; ++a)
+            for (int b = 0; b <= a; ++b) add_product(&s[a * (a + 1) / 2 + b], x[a], x[b]);
+    }
+    for (int a = 0; a < A; ++a)
+        for (int b = 0; b <= a; ++b)
+            *(moments_vec *)(sums + moments_row(0, i0 + a, i0 + b) * MOMENTS_GROUP) += s[a * (a + 1) / 2 + b];
+}
+
+// All pairs of one group of voxels: ten to twelve sums at a time, which is what sixteen registers hold.
+template <typename T>
+MOMENTS_INLINE void pairs(const double *packed, std::ptrdiff_t rows, std::ptrdiff_t series, double *sums, Ahead<T> &ahead) {
+    std::ptrdiff_t i = series % 4;
+    switch (i) {
+        case 1: triangle<1>(packed, rows, sums, ahead, 0); break;
+        case 2: triangle<2>(packed, rows, sums, ahead, 0); break;
+        case 3: triangle<3>(packed, rows, sums, ahead, 0); break;
+    }
+    for (; i < series; i += 4) {
+        triangle<4>(packed, rows, sums, ahead, i);
+        std::ptrdiff_t j = 0;
+        for (; j + 3 <= i && i - j != 4; j += 3) rectangle<4, 3>(packed, rows, sums, ahead, i, j);
+        for (; j + 2 <= i; j += 2) rectangle<4, 2>(packed, rows, sums, ahead, i, j);
+        if (j < i) rectangle<4, 1>(packed, rows, sums, ahead, i, j);
+    }
+}
+
+// One series of one strip, rows t to t + rows: relative to its first row, times the roots of the weights, and its plain sum.
+template <bool WEIGHTED, typename T>
+MOMENTS_INLINE void unpack(const MomentsTile<T> &tile, std::ptrdiff_t i, std::ptrdiff_t w, std::ptrdiff_t width, std::ptrdiff_t t,
+                           std::ptrdiff_t rows, double *packed, std::ptrdiff_t packed_step, double *sums, std::ptrdiff_t sums_step) {
+    const int groups = (int)(MOMENTS_LANES / MOMENTS_GROUP);
+    const T *base = tile.series(i) + w;
+    const std::ptrdiff_t step = tile.step(i);
+    T part[MOMENTS_LANES] = {};
+    moments_vec first[groups], sum[groups];
+    const T *p = base + tile.row(0) * step;
+    if (width < MOMENTS_LANES) p = (const T *)std::memcpy(part, p, width * sizeof(T));
+    for (int g = 0; g < groups; ++g) {
+        first[g] = widen(p + g * MOMENTS_GROUP);
+        sum[g] = spread(0.0);
+    }
+    for (std::ptrdiff_t r = 0; r < rows; ++r) {
+        p = base + (WEIGHTED ? tile.rows[t + r] : t + r) * step;
+        if (width < MOMENTS_LANES) p = (const T *)std::memcpy(part, p, width * sizeof(T));
+        for (int g = 0; g < groups; ++g) {
+            moments_vec x = widen(p + g * MOMENTS_GROUP) - first[g];
+            if (WEIGHTED) {
+                add_product(&sum[g], spread(tile.weight[t + r]), x);
+                x = x * spread(tile.root[t + r]);
+            } else {
+                sum[g] += x;
+            }
+            *(moments_vec *)(packed + g * packed_step + r * MOMENTS_GROUP) = x;
+        }
+    }
+    for (int g = 0; g < groups; ++g) *(moments_vec *)(sums + g * sums_step) += sum[g];
+}
+
+// Means and centered sums of one group of voxels, of which `width` exist.
+template <typename T>
+MOMENTS_INLINE void finish(const MomentsTile<T> &tile, std::ptrdiff_t w, std::ptrdiff_t width, const double *sums) {
+    const std::ptrdiff_t series = tile.k + 1;
+    const double *products = sums + series * MOMENTS_GROUP;
+    const std::size_t bytes = width * sizeof(double);
+    double x[MOMENTS_GROUP], first[MOMENTS_GROUP] = {};
+    for (std::ptrdiff_t i = 0; i < series; ++i) {
+        const double *a = sums + i * MOMENTS_GROUP;
+        const T *p = tile.series(i) + tile.row(0) * tile.step(i) + w;
+        for (std::ptrdiff_t l = 0; l < width; ++l) first[l] = (double)p[l];
+        for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_mean(first[l], a[l], tile.total);
+        std::memcpy(tile.out + i * tile.v + w, x, bytes);
+        for (std::ptrdiff_t j = 0; j <= i; ++j, products += MOMENTS_GROUP) {
+            const double *b = sums + j * MOMENTS_GROUP;
+            if (i == j)
+                for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_square(products[l], a[l], tile.total);
+            else
+                for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_center(products[l], a[l], b[l], tile.total);
+            std::memcpy(tile.out + (std::ptrdiff_t)moments_row(series, i, j) * tile.v + w, x, bytes);
+        }
+    }
+}
+
+template <bool WEIGHTED, typename T> MOMENTS_INLINE void walk(const MomentsTile<T> &tile) {
+    const std::ptrdiff_t series = tile.k + 1, m = (std::ptrdiff_t)moments_row(series, series, 0), group = MOMENTS_GROUP;
+    const std::ptrdiff_t packed_step = series * MOMENTS_BLOCK * group, sums_step = m * group;
+    const std::ptrdiff_t open = moments_open_strips(tile.k, tile.v) * MOMENTS_LANES;
+    double *packed = tile.scratch, *all = packed + MOMENTS_LANES * series * MOMENTS_BLOCK;  // sums: (voxels / group, m, group)
+    for (std::ptrdiff_t begin = 0; begin < tile.v; begin += open) {
+        const std::ptrdiff_t end = tile.v - begin < open ? tile.v : begin + open;
+        std::memset(all, 0, sizeof(double) * m * ((end - begin + MOMENTS_LANES - 1) / MOMENTS_LANES * MOMENTS_LANES));
+        for (std::ptrdiff_t t = 0; t < tile.n; t += MOMENTS_BLOCK) {
+            const std::ptrdiff_t rows = tile.n - t < MOMENTS_BLOCK ? tile.n - t : MOMENTS_BLOCK;
+            for (std::ptrdiff_t w = begin; w < end; w += MOMENTS_LANES) {
+                double *sums = all + (w - begin) * m;
+                const std::ptrdiff_t width = end - w < MOMENTS_LANES ? end - w : MOMENTS_LANES;
+                for (std::ptrdiff_t i = 0; i < series; ++i)
+                    unpack<WEIGHTED>(tile, i, w, width, t, rows, packed + i * MOMENTS_BLOCK * group, packed_step, sums + i * group,
+                                     sums_step);
+                const bool last = w + MOMENTS_LANES >= end;
+                const std::ptrdiff_t next = last && t + MOMENTS_BLOCK < tile.n ? t + MOMENTS_BLOCK : t;
+                Ahead<T> ahead = {tile, next, last ? begin : w + MOMENTS_LANES, 0, 0, (const char *)tile.target, 0};
+                for (std::ptrdiff_t g = 0; g < MOMENTS_LANES / group; ++g)
+                    pairs(packed + g * packed_step, rows, series, sums + g * sums_step + series * group, ahead);
+            }
+        }
+        for (std::ptrdiff_t w = begin; w < end; w += group)
+            finish(tile, w, end - w < group ? end - w : group, all + (w - begin) * m);
+    }
+}
+
+template <typename T> MOMENTS_TARGET static void run(const MomentsTile<T> &tile) {
+    if (tile.rows)
+        walk<true>(tile);
+    else
+        walk<false>(tile);
+}
+
+}  // namespace MOMENTS_BUILD
+
+#undef MOMENTS_BUILD
+#undef MOMENTS_INLINE
+#undef MOMENTS_TARGET
