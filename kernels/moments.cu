@@ -41,13 +41,12 @@ __device__ void moments_pairs(const T *target_tv, const T *predicted_ktv, const 
     for (int a = 0; a < MOMENTS_SIDE; ++a) {
         const long long i = bi * MOMENTS_SIDE + a;
         if (i > k) break;
-        if (bi == bj) out_mv[i * v + w] = moments_mean(start[a], sum[a], total);
+        if (bi == bj) out_mv[i * v + w] = start[a] + sum[a] / total;
         for (int b = 0; b < MOMENTS_SIDE; ++b) {
             const long long j = bj * MOMENTS_SIDE + b;
             if (j > i) break;
-            const double p = product[a * MOMENTS_SIDE + b];
-            out_mv[moments_row(series, i, j) * v + w] =
-                i == j ? moments_square(p, sum[a], total) : moments_center(p, sum[a], sum[MOMENTS_SIDE + b], total);
+            const double center = MOMENTS_CENTER(product[a * MOMENTS_SIDE + b], sum[a] / total, sum[MOMENTS_SIDE + b]);
+            out_mv[moments_row(series, i, j) * v + w] = i == j ? moments_square(center) : center;
         }
     }
 }

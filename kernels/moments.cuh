@@ -17,14 +17,11 @@
 // the matrix of centered sums, row by row.
 FASTENCODE_HD long long moments_row(long long series, long long i, long long j) { return series + i * (i + 1) / 2 + j; }
 
-FASTENCODE_HD double moments_mean(double first, double sum_a, double n) { return first + sum_a / n; }
-
-FASTENCODE_HD double moments_center(double sum_ab, double sum_a, double sum_b, double n) { return sum_ab - sum_a * sum_b / n; }
+// With `offset_a` = sum_a / n, what the mean of a is beyond its first value. A macro, because it serves vectors too: a function
+// of vectors would not be compiled for the processor that its caller is for.
+#define MOMENTS_CENTER(sum_ab, offset_a, sum_b) ((sum_ab) - (offset_a) * (sum_b))
 
 // A centered sum of squares cannot be negative; NaN fails the comparison and stays.
-FASTENCODE_HD double moments_square(double sum_aa, double sum_a, double n) {
-    double s = moments_center(sum_aa, sum_a, sum_a, n);
-    return s < 0.0 ? 0.0 : s;
-}
+FASTENCODE_HD double moments_square(double sum) { return sum < 0.0 ? 0.0 : sum; }
 
 #endif

@@ -5,9 +5,9 @@
 //         pairs:   sums of products, as many at once as there are registers
 //     at the end of the rows: means and centered sums
 //
-// A voxel's result does not depend on its place: a strip that is not full is padded and goes through the same instructions, and
-// a product is fused with its sum either everywhere (AVX2: written so) or wherever the compiler does it for all lanes alike.
-// Partial sums in float32 would halve the time and were refused: see bench/micro_moments.py.
+// A voxel's result does not depend on its place, whatever the compiler fuses: a strip that is not full is padded and goes through
+// the same instructions as any other. (With AVX2, sums of products are fused explicitly; elsewhere the compiler decides.)
+// Products in float32 would take half the time and were refused: bench/micro_moments.py measures what they lose.
 
 namespace MOMENTS_BUILD {
 
@@ -56,21 +56,25 @@ template <typename T> struct Ahead {
     }
 };
 
-// Sums of x_i x_j over the rows of a block, for A series from i0 on and the B before j0 + B. `packed` is (series, block, group).
+// Sums of x_i x_j over the rows of a block, for A series from i0 on and the B before j0 + B. `packed` is (series, groups,
+// block, group).
 template <int A, int B, typename T>
 MOMENTS_INLINE void rectangle(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0,
                               std::ptrdiff_t j0) {
-    const std::ptrdiff_t one = MOMENTS_BLOCK * MOMENTS_GROUP;
+    const std::ptrdiff_t one = MOMENTS_LANES * MOMENTS_BLOCK;
+    const double *left = packed + i0 * one, *right = packed + j0 * one;
     moments_vec s[A * B];
     for (int m = 0; m < A * B; ++m) s[m] = spread(0.0);
     ahead.advance();
     const char *address = ahead.address;
-    for (std::ptrdiff_t r = 0; r < rows; ++r, address += ahead.hop) {
+    const std::ptrdiff_t hop = ahead.hop;
+    for (const double *end = left + rows * MOMENTS_GROUP; left < end; left += MOMENTS_GROUP, right += MOMENTS_GROUP) {
         MOMENTS_PREFETCH(address);
+        address += hop;
         moments_vec y[B];
-        for (int b = 0; b < B; ++b) y[b] = *(const moments_vec *)(packed + (j0 + b) * one + r * MOMENTS_GROUP);
+        for (int b = 0; b < B; ++b) y[b] = *(const moments_vec *)(right + b * one);
         for (int a = 0; a < A; ++a) {
-            const moments_vec x = *(const moments_vec *)(packed + (i0 + a) * one + r * MOMENTS_GROUP);
+            const moments_vec x = *(const moments_vec *)(left + a * one);
             for (int b = 0; b < B; ++b) add_product(&s[a * B + b], x, y[b]);
         }
     }
@@ -82,15 +86,18 @@ MOMENTS_INLINE void rectangle(const double *packed, std::ptrdiff_t rows, double 
 // The same for all pairs among A series from i0 on.
 template <int A, typename T>
 MOMENTS_INLINE void triangle(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0) {
-    const std::ptrdiff_t one = MOMENTS_BLOCK * MOMENTS_GROUP;
+    const std::ptrdiff_t one = MOMENTS_LANES * MOMENTS_BLOCK;
+    const double *left = packed + i0 * one;
     moments_vec s[A * (A + 1) / 2];
     for (int m = 0; m < A * (A + 1) / 2; ++m) s[m] = spread(0.0);
     ahead.advance();
     const char *address = ahead.address;
-    for (std::ptrdiff_t r = 0; r < rows; ++r, address += ahead.hop) {
+    const std::ptrdiff_t hop = ahead.hop;
+    for (const double *end = left + rows * MOMENTS_GROUP; left < end; left += MOMENTS_GROUP) {
         MOMENTS_PREFETCH(address);
+        address += hop;
         moments_vec x[A];
-        for (int a = 0; a < A; ++a) x[a] = *(const moments_vec *)(packed + (i0 + a) * one + r * MOMENTS_GROUP);
+        for (int a = 0; a < A; ++a) x[a] = *(const moments_vec *)(left + a * one);
         for (int a = 0; a < A; ++a)
             for (int b = 0; b <= a; ++b) add_product(&s[a * (a + 1) / 2 + b], x[a], x[b]);
     }
@@ -120,7 +127,7 @@ MOMENTS_INLINE void pairs(const double *packed, std::ptrdiff_t rows, std::ptrdif
 // One series of one strip, rows t to t + rows: relative to its first row, times the roots of the weights, and its plain sum.
 template <bool WEIGHTED, typename T>
 MOMENTS_INLINE void unpack(const MomentsTile<T> &tile, std::ptrdiff_t i, std::ptrdiff_t w, std::ptrdiff_t width, std::ptrdiff_t t,
-                           std::ptrdiff_t rows, double *packed, std::ptrdiff_t packed_step, double *sums, std::ptrdiff_t sums_step) {
+                           std::ptrdiff_t rows, double *packed, double *sums, std::ptrdiff_t sums_step) {
     const int groups = (int)(MOMENTS_LANES / MOMENTS_GROUP);
     const T *base = tile.series(i) + w;
     const std::ptrdiff_t step = tile.step(i);
@@ -132,7 +139,7 @@ MOMENTS_INLINE void unpack(const MomentsTile<T> &tile, std::ptrdiff_t i, std::pt
         first[g] = widen(p + g * MOMENTS_GROUP);
         sum[g] = spread(0.0);
     }
-    for (std::ptrdiff_t r = 0; r < rows; ++r) {
+    for (std::ptrdiff_t r = 0; r < rows; ++r, packed += MOMENTS_GROUP) {
         p = base + (WEIGHTED ? tile.rows[t + r] : t + r) * step;
         if (width < MOMENTS_LANES) p = (const T *)std::memcpy(part, p, width * sizeof(T));
         for (int g = 0; g < groups; ++g) {
@@ -143,7 +150,7 @@ MOMENTS_INLINE void unpack(const MomentsTile<T> &tile, std::ptrdiff_t i, std::pt
             } else {
                 sum[g] += x;
             }
-            *(moments_vec *)(packed + g * packed_step + r * MOMENTS_GROUP) = x;
+            *(moments_vec *)(packed + g * MOMENTS_BLOCK * MOMENTS_GROUP) = x;
         }
     }
     for (int g = 0; g < groups; ++g) *(moments_vec *)(sums + g * sums_step) += sum[g];
@@ -153,29 +160,33 @@ MOMENTS_INLINE void unpack(const MomentsTile<T> &tile, std::ptrdiff_t i, std::pt
 template <typename T>
 MOMENTS_INLINE void finish(const MomentsTile<T> &tile, std::ptrdiff_t w, std::ptrdiff_t width, const double *sums) {
     const std::ptrdiff_t series = tile.k + 1;
-    const double *products = sums + series * MOMENTS_GROUP;
+    const moments_vec *sum = (const moments_vec *)sums, *product = sum + series, n = spread(tile.total);
     const std::size_t bytes = width * sizeof(double);
-    double x[MOMENTS_GROUP], first[MOMENTS_GROUP] = {};
+    double *out = tile.out + series * tile.v + w, x[MOMENTS_GROUP];
     for (std::ptrdiff_t i = 0; i < series; ++i) {
-        const double *a = sums + i * MOMENTS_GROUP;
         const T *p = tile.series(i) + tile.row(0) * tile.step(i) + w;
-        for (std::ptrdiff_t l = 0; l < width; ++l) first[l] = (double)p[l];
-        for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_mean(first[l], a[l], tile.total);
-        std::memcpy(tile.out + i * tile.v + w, x, bytes);
-        for (std::ptrdiff_t j = 0; j <= i; ++j, products += MOMENTS_GROUP) {
-            const double *b = sums + j * MOMENTS_GROUP;
-            if (i == j)
-                for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_square(products[l], a[l], tile.total);
-            else
-                for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_center(products[l], a[l], b[l], tile.total);
-            std::memcpy(tile.out + (std::ptrdiff_t)moments_row(series, i, j) * tile.v + w, x, bytes);
+        T first[MOMENTS_GROUP] = {};
+        std::memcpy(first, p, width * sizeof(T));
+        const moments_vec offset = sum[i] / n, mean = widen(first) + offset;
+        std::memcpy(tile.out + i * tile.v + w, &mean, bytes);
+        for (std::ptrdiff_t j = 0; j <= i; ++j, ++product, out += tile.v) {
+            const moments_vec center = MOMENTS_CENTER(*product, offset, sum[j]);
+            if (i == j) {
+                std::memcpy(x, &center, sizeof x);
+                for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_square(x[l]);
+                std::memcpy(out, x, bytes);
+            } else if (width == MOMENTS_GROUP) {
+                std::memcpy(out, &center, sizeof center);
+            } else {
+                std::memcpy(out, &center, bytes);
+            }
         }
     }
 }
 
 template <bool WEIGHTED, typename T> MOMENTS_INLINE void walk(const MomentsTile<T> &tile) {
     const std::ptrdiff_t series = tile.k + 1, m = (std::ptrdiff_t)moments_row(series, series, 0), group = MOMENTS_GROUP;
-    const std::ptrdiff_t packed_step = series * MOMENTS_BLOCK * group, sums_step = m * group;
+    const std::ptrdiff_t sums_step = m * group;
     const std::ptrdiff_t open = moments_open_strips(tile.k, tile.v) * MOMENTS_LANES;
     double *packed = tile.scratch, *all = packed + MOMENTS_LANES * series * MOMENTS_BLOCK;  // sums: (voxels / group, m, group)
     for (std::ptrdiff_t begin = 0; begin < tile.v; begin += open) {
@@ -187,13 +198,13 @@ template <bool WEIGHTED, typename T> MOMENTS_INLINE void walk(const MomentsTile<
                 double *sums = all + (w - begin) * m;
                 const std::ptrdiff_t width = end - w < MOMENTS_LANES ? end - w : MOMENTS_LANES;
                 for (std::ptrdiff_t i = 0; i < series; ++i)
-                    unpack<WEIGHTED>(tile, i, w, width, t, rows, packed + i * MOMENTS_BLOCK * group, packed_step, sums + i * group,
+                    unpack<WEIGHTED>(tile, i, w, width, t, rows, packed + i * MOMENTS_LANES * MOMENTS_BLOCK, sums + i * group,
                                      sums_step);
                 const bool last = w + MOMENTS_LANES >= end;
                 const std::ptrdiff_t next = last && t + MOMENTS_BLOCK < tile.n ? t + MOMENTS_BLOCK : t;
                 Ahead<T> ahead = {tile, next, last ? begin : w + MOMENTS_LANES, 0, 0, (const char *)tile.target, 0};
                 for (std::ptrdiff_t g = 0; g < MOMENTS_LANES / group; ++g)
-                    pairs(packed + g * packed_step, rows, series, sums + g * sums_step + series * group, ahead);
+                    pairs(packed + g * MOMENTS_BLOCK * group, rows, series, sums + g * sums_step + series * group, ahead);
             }
         }
         for (std::ptrdiff_t w = begin; w < end; w += group)

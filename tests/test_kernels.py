@@ -42,7 +42,7 @@ EXPORT(float, moments_float32)
 EXPORT(double, moments_float64)
 """
 # (nodes, rows, voxels): around the widths of a group, a strip and a block of rows, and around the tiles of pairs.
-SHAPES = [(1, 1, 1), (1, 2, 3), (2, 7, 16), (3, 13, 17), (4, 16, 15), (5, 17, 33), (6, 101, 31), (7, 32, 5)]
+SHAPES = [(1, 1, 1), (1, 2, 3), (2, 7, 16), (3, 13, 17), (4, 24, 15), (5, 25, 33), (6, 101, 31), (7, 32, 5)]
 SHAPES += [(8, 64, 1), (9, 33, 65)]
 COMPILED = ["compiled", "portable", "no vectors"]
 KERNELS = [*COMPILED, "fallback", "cuda on the host"]
