@@ -3,8 +3,9 @@
     python bench/micro_moments.py [--rows 300 1000] [--voxels 768] [--nodes 1 4 6 8 16] [--repeats 15] [--no-file]
 
 Writes bench/results/micro_moments.json: nanoseconds for each value of the tile of targets, rows times voxels, with all k
-predictions of it. A second table there says what products and short partial sums in float32 would lose, which would halve the
-time: the error of a held-out residual sum of squares, as a part of the target's, on targets that are predicted almost perfectly.
+predictions of it. A second table there says what products and short partial sums in float32 would lose, which would be half the
+arithmetic: the error of a held-out residual sum of squares, as a part of the target's, on targets that are predicted almost
+perfectly.
 """
 
 from __future__ import annotations

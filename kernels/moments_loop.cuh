@@ -7,7 +7,7 @@
 //
 // A voxel's result does not depend on its place, whatever the compiler fuses: a strip that is not full is padded and goes through
 // the same instructions as any other. (With AVX2, sums of products are fused explicitly; elsewhere the compiler decides.)
-// Products in float32 would take half the time and were refused: bench/micro_moments.py measures what they lose.
+// Products in float32 would be half the arithmetic and were refused: bench/micro_moments.py measures what they lose.
 
 namespace MOMENTS_BUILD {
 
