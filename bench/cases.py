@@ -104,7 +104,7 @@ class Case:
         return {"bootstrap": 15, "runs": self.runs, "one": self.n}.get(str(self.cv)) or int(self.cv)
 
     def scaled(self, by: float) -> Case:
-        """The same case, every size times ``by``."""
+        """The same case, every size times ``by``; penalties shrink with the rows, so that they stay where they matter."""
         if by == 1:
             return self
         least = 3 * max(8, self.runs) if self.cv in ("one", "bootstrap") else 3 * self.n_folds
@@ -113,6 +113,7 @@ class Case:
             n=max(math.ceil(self.n * by), least),
             features=tuple(max(2, round(f * by)) for f in self.features),
             t=max(8, round(self.t * by)),
+            alphas=(self.alphas[0] + math.log10(by), self.alphas[1] + math.log10(by), self.alphas[2]),
         )
 
     def shape(self) -> dict[str, Any]:
@@ -132,8 +133,8 @@ def from_fields(fields: dict[str, Any]) -> Case:
 _DELAYED = {"delays": 4, "data": "bold"}
 _SWEEP = Case("", "sweep", 3000, (250,), 10_000, (0, 6, 20), 5, runs=10, seed=7, **_DELAYED)
 _STORY = Case(
-    "story", "ds003020: 24 stories, a 768-wide layer", 9000, (768,), 25_000, (1, 4, 15), "runs", runs=24, scoring="pearson", seed=4,
-    peers=("himalaya",), **_DELAYED,
+    "story", "ds003020: 24 stories, a 768-wide layer", 9000, (768,), 25_000, (1, 4, 15), "runs", runs=24, scoring="pearson",
+    seed=4, peers=("himalaya",), **_DELAYED,
 )  # fmt: skip
 _LOO = Case("loo", "RidgeCV(alpha_per_target=True)", 3000, (1000,), 5000, (-1, 5, 20), "one", scoring="neg_mean_squared_error",
             dtype="float64", seed=6, peers=("sklearn",), note="the dtype scikit-learn computes in")  # fmt: skip
@@ -172,7 +173,8 @@ def guess(case: Case, peer: str, threads: int) -> float:
     train, low = n - test, min(n - test, p)
     if peer == "himalaya" and p > train:  # by its kernel form
         decompose = (folds + 1) * 9 * train**3
-        products = folds * n_alphas * (2 * train**3 + 2 * test * train * (train + v)) + n_alphas * 2 * n * n * (n + v) + 2 * n * p * (n + v)
+        refit = n_alphas * 2 * n * n * (n + v) + 2 * n * p * (n + v)
+        products = folds * n_alphas * (2 * train**3 + 2 * test * train * (train + v)) + refit
     elif peer == "himalaya":
         decompose = (folds + 1) * (6 * max(train, p) * low**2 + 20 * low**3)
         products = folds * n_alphas * (2 * p * low * train + 2 * test * train * (p + v)) + n_alphas * 2 * p * n * (low + v)
@@ -213,8 +215,8 @@ def cut(case: Case, peers: tuple[str, ...], seconds: float, threads: int, memory
     if small == case:
         return case, "full size"
     return small, (
-        f"cut from {case.n} rows and {case.t} voxels to {small.n} and {small.t}, so that {' and '.join(peers) or 'it'} should fit "
-        f"once within {seconds:.0f} s on {threads} threads and all contestants within {memory / 1e9:.0f} GB"
+        f"cut from {case.n} rows and {case.t} voxels to {small.n} and {small.t}, so that {' and '.join(peers) or 'it'} should "
+        f"fit once within {seconds:.0f} s on {threads} threads and all contestants within {memory / 1e9:.0f} GB"
     )
 
 
@@ -263,7 +265,7 @@ def responses(case: Case, X: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]
             spread = np.float32(case.noise * math.sqrt(case.p))
             yield first, (signal + spread * rng.standard_normal(signal.shape, dtype=np.float32)).astype(case.dtype)
         return
-    # Weights that voxels share in part, as maps of a brain do; two fifths of the voxels are pure noise, the others anywhere between.
+    # Weights that voxels share in part, as maps of a brain do; two fifths of the voxels are noise, the others anything.
     shared = X @ rng.standard_normal((case.p, 64), dtype=np.float32)
     shared /= shared.std(axis=0)
     for first in range(0, case.t, _TILE):

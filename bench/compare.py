@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-from numpy.typing import NDArray
-
 from cases import Case
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 # Voxels whose penalties differ, but whose scores at the two penalties do not by more than this, chose among equals.
@@ -76,7 +75,7 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
 
 
 def himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
-    """himalaya's RidgeCV, or its kernel form where that is faster, at the best of several batch settings on one fold of a slice of voxels."""
+    """himalaya's RidgeCV, or its kernel form where faster; of several batch settings the best on one fold of some voxels."""
     from himalaya import scoring
     from himalaya.backend import set_backend
     from himalaya.kernel_ridge import KernelRidgeCV

@@ -7,16 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-from threadpoolctl import threadpool_limits
-
 import cases
 import compare
+import numpy as np
+import psutil
 import session
 from compare import Outcome
 from session import Contestant, Failed, Unfinished
+from threadpoolctl import threadpool_limits
 
+Rows = dict[str, dict[str, Any]]
 OURS, PLANNED, PEAK = "fastencode", "fastencode, planned", "peak"
 
 
@@ -58,7 +58,8 @@ def measure(full: cases.Case, options: Any, say: Any) -> dict[str, Any]:
         session.write(case.fields(), folder / "case.json")
         try:
             point["contestants"] = rows = _prepared(case, folder, options, workers, say)
-            point["agreement"] = _agreement(case, folder, np.load(X_path, mmap_mode="r"), np.load(Y_path, mmap_mode="r"), rows, say)
+            X, Y = np.load(X_path, mmap_mode="r"), np.load(Y_path, mmap_mode="r")
+            point["agreement"] = _agreement(case, folder, X, Y, rows, say)
             _by_turns(workers, rows, options, say)
         finally:
             for worker in workers.values():
@@ -67,9 +68,9 @@ def measure(full: cases.Case, options: Any, say: Any) -> dict[str, Any]:
     return point
 
 
-def _prepared(case: cases.Case, folder: Path, options: Any, workers: dict[str, Contestant], say: Any) -> dict[str, dict[str, Any]]:
+def _prepared(case: cases.Case, folder: Path, options: Any, workers: dict[str, Contestant], say: Any) -> Rows:
     """Start every contestant, let it prepare and fit once; that first fit warms it up and is what agreement is judged by."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: Rows = {}
     for number, (name, given) in enumerate(contestants(case, options).items()):
         row: dict[str, Any] = {"status": "finished", "wall": [], "cpu": []}
         rows[name] = row
@@ -96,10 +97,10 @@ def _prepared(case: cases.Case, folder: Path, options: Any, workers: dict[str, C
 def _outcome(path: Path) -> Outcome:
     with np.load(path) as file:
         kept = {"kept": file["kept"]}
-        return Outcome(file["alpha"], file["score"], file["coef"], file["cv_scores"] if "cv_scores" in file else None, kept)
+        return Outcome(file["alpha"], file["score"], file["coef"], file.get("cv_scores"), kept)
 
 
-def _agreement(case: cases.Case, folder: Path, X: Any, Y: Any, rows: dict[str, dict[str, Any]], say: Any) -> dict[str, Any]:
+def _agreement(case: cases.Case, folder: Path, X: Any, Y: Any, rows: Rows, say: Any) -> dict[str, Any]:
     """Ours against every peer and against float64 by hand; stops the run where they differ."""
     if rows[OURS]["status"] != "finished":
         return {}
@@ -140,7 +141,7 @@ def _short(numbers: Any) -> str:
     return f"{alike}scores within {numbers['largest_score_difference']:.1e}"
 
 
-def _by_turns(workers: dict[str, Contestant], rows: dict[str, dict[str, Any]], options: Any, say: Any) -> None:
+def _by_turns(workers: dict[str, Contestant], rows: Rows, options: Any, say: Any) -> None:
     """A B C A B C …; a contestant whose next turn would take it past the limit in all stands back, and its first fit counts."""
     for turn in range(options.repeats):
         for name, row in rows.items():
@@ -174,7 +175,7 @@ def operations(stats: dict[str, Any]) -> dict[str, float]:
 
 def _finish(point: dict[str, Any]) -> None:
     """From lists to medians, ratios and rates; what is of no more use goes."""
-    rows = point["contestants"]
+    rows, run = point["contestants"], point["run"]
     peak_row = rows.pop(PEAK)
     rates = {shape: max(turn[shape] for turn in [peak_row["first"]["gflops"], *peak_row.get("rates", [])])
              for shape in peak_row["first"]["gflops"]}  # fmt: skip
@@ -191,7 +192,7 @@ def _finish(point: dict[str, Any]) -> None:
         memory = row.pop("memory")
         row["peak_bytes"] = max(m["peak"] for m in memory)
         row["peak_bytes_without_files"] = max(m["peak_without_files"] or 0 for m in memory) or None
-        row["data_bytes"] = np.dtype(point["case"]["dtype"]).itemsize * point["run"]["n"] * (point["run"]["p"] + point["run"]["t"])
+        row["data_bytes"] = np.dtype(point["case"]["dtype"]).itemsize * run["n"] * (run["p"] + run["t"])
         row["gpu_peak_bytes"] = last["gpu"] or None
         if "stats" in last:
             stats, parts = last["stats"], operations(last["stats"])

@@ -25,8 +25,9 @@ OTHERS = ("disk", "plan-regret", "accuracy")
 def arguments() -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", nargs="+", choices=[*cases.CASES, "all", *OTHERS], metavar="CASE", help=", ".join([*cases.CASES, "all", *OTHERS]))
-    parser.add_argument("--against", nargs="*", default=[], choices=cases.BOTH, help="peers; each case runs those that can run it")
+    known = [*cases.CASES, "all", *OTHERS]
+    parser.add_argument("case", nargs="+", choices=known, metavar="CASE", help=", ".join(known))
+    parser.add_argument("--against", nargs="*", default=[], choices=cases.BOTH, help="peers; a case runs those that can run it")
     parser.add_argument("--points", nargs="+", help="only these points of a case that has several, such as alphas-10")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every contestant (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="timed turns, after the first fit (%(default)s)")
@@ -34,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("exact", "fast"), default="exact", help="ours (%(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="every size times this: a smoke run, not a measurement")
     parser.add_argument("--full", action="store_true", help="full size even where the peers are expected to need too long")
-    parser.add_argument("--limit", type=float, default=1200.0, help="seconds for each contestant, all its fits together (%(default)g)")
+    parser.add_argument("--limit", type=float, default=1200.0, help="seconds for each contestant, all its fits (%(default)g)")
     parser.add_argument("--out", type=Path, help="file for the results; one case only")
     parser.add_argument("--tmp", type=Path, help="folder for data while it is in use (the system's)")
     parser.add_argument("--gigabytes", type=float, default=20.0, help="disk: size of Y (%(default)g), times --scale")
@@ -66,7 +67,8 @@ def main() -> None:
     say = partial(print, flush=True)
     names = list(cases.CASES) if "all" in options.case else options.case
     for name in names:
-        results = {"case": name, **session.surroundings(options.threads), "device": options.device, "limit_seconds": options.limit}
+        results = {"case": name, **session.surroundings(options.threads), "device": options.device}
+        results["limit_seconds"] = options.limit
         if name in OTHERS:
             if name == "disk":
                 from disk import run

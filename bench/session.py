@@ -85,7 +85,8 @@ def cpu_name() -> str:
 def gpu_names() -> list[str]:
     """NVIDIA devices, as the driver names them."""
     try:
-        run = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True)
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        run = subprocess.run(query, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return []
     return run.stdout.split("\n")[:-1]
@@ -112,7 +113,7 @@ def commit() -> str:
 
 def surroundings(threads: int) -> dict[str, Any]:
     """Machine, versions, commit and command: what a number means nothing without."""
-    names = ("fastencode-neuro", "numpy", "scipy", "himalaya", "scikit-learn", "threadpoolctl", "torch", "cupy-cuda12x", "cupy-cuda13x")
+    names = ("fastencode-neuro", "numpy", "scipy", "himalaya", "scikit-learn", "torch", "cupy-cuda12x", "cupy-cuda13x")
     return {
         "command": "python " + " ".join(["bench/run.py", *sys.argv[1:]]),
         "threads": threads,
