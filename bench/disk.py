@@ -89,7 +89,7 @@ def _report(case: cases.Case, options: Any, answer: dict[str, Any], checked: flo
     peak = memory["peak_without_files"] if options.format == "memmap" and memory["peak_without_files"] else memory["peak"]
     allowed = bytes_X + bytes_coef + ALLOWED
     say(
-        f"  peak {peak / 1e9:.2f} GB of {allowed / 1e9:.2f} allowed (X {bytes_X / 1e9:.2f}, weights {bytes_coef / 1e9:.2f}, 0.5); "
+        f"  peak {peak / 1e9:.2f} GB of {allowed / 1e9:.2f} (X {bytes_X / 1e9:.2f}, weights {bytes_coef / 1e9:.2f} and 0.5); "
         f"Y {bytes_Y / 1e9:.2f} GB, memory={options.memory}, {answer['wall']:.1f} s, {bytes_Y / 1e6 / answer['wall']:.0f} MB/s"
     )
     return {

@@ -38,7 +38,7 @@ def contestants(case: cases.Case, options: Any) -> dict[str, dict[str, Any]]:
                 chosen[f"himalaya, {backend}"] = {**common, **device, "backend": backend}
         else:
             chosen[peer] = common
-    return {**chosen, PEAK: {**common, "peak_dtype": "float32"}}
+    return {**chosen, PEAK: {**common, **device}}
 
 
 def measure(full: cases.Case, options: Any, say: Any) -> dict[str, Any]:
@@ -75,10 +75,11 @@ def _prepared(case: cases.Case, folder: Path, options: Any, workers: dict[str, C
         row: dict[str, Any] = {"status": "finished", "wall": [], "cpu": []}
         rows[name] = row
         worker = workers[name] = Contestant(folder, name, given)
+        limit = max(options.limit, 120.0) if name == PEAK else options.limit
         try:
-            row["prepared"] = worker.ask("prepare", options.limit)
+            row["prepared"] = worker.ask("prepare", limit)
             say(f"  {name}: {row['prepared'].get('setting') or 'ready'}, first fit ...", end=" ")
-            first = worker.ask("run", options.limit, save=str(folder / f"{number}.npz"))
+            first = worker.ask("run", limit, save=str(folder / f"{number}.npz"))
             row["file"], row["first"], row["last"], row["memory"] = f"{number}.npz", first, first, [first["memory"]]
             say(f"{first['wall']:.3g} s")
         except Unfinished as error:

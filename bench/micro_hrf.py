@@ -2,8 +2,8 @@
 
     python bench/micro_hrf.py [--events 500] [--scans 300] [--repeats 5]
 
-The dense form evaluates the response at every pair of event and scan, at exact times. nilearn rounds onsets to a grid, so it is only near
-(the correlation is printed), and takes one regressor at a time.
+The dense form evaluates the response at every pair of event and scan, at exact times. nilearn rounds onsets to a grid, so it is
+only near (the correlation is printed), and takes one regressor at a time.
 """
 
 from __future__ import annotations

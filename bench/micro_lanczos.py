@@ -2,7 +2,7 @@
 
     python bench/micro_lanczos.py [--seconds 300] [--rate 50] [--columns 256] [--repeats 7]
 
-Both run on one thread, except for the product with the dense matrix: that is BLAS's, held to one thread by OPENBLAS_NUM_THREADS=1.
+Processor time, so threads of BLAS in the dense form do not count against us.
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ def _regret(case: cases.Case, options: Any, say: Any) -> dict[str, Any]:
         for strategy in chosen.pop("candidates"):
             if strategy in timed:
                 continue
-            # Planned twice, hence twice the time; what then needs five times as long as the choice is no regret.
-            limit = min(options.limit, 2 * (5 * (chosen["plan"] + options.repeats * chosen["fit"]) + 30))
+            # Planned up to four times; what then needs five times as long as the choice is no regret.
+            limit = min(options.limit, 4 * (5 * (chosen["plan"] + options.repeats * chosen["fit"]) + 30))
             try:
                 timed[strategy] = _time(folder, strategy, options, limit, case.t / small.t)
                 timed[strategy].pop("candidates")
@@ -68,7 +68,7 @@ def _regret(case: cases.Case, options: Any, say: Any) -> dict[str, Any]:
 
 def _time(folder: Path, strategy: str | None, options: Any, limit: float, share: float) -> dict[str, Any]:
     """Seconds of planning and fitting with one strategy (None: the plan's choice), and of all voxels by proportion."""
-    given = {"threads": options.threads, "precision": options.precision, "strategy": strategy}
+    given = {"threads": options.threads, "precision": options.precision, "replan": strategy}
     worker = Contestant(folder, "fastencode, planned", given)
     try:
         prepared = worker.ask("prepare", limit)

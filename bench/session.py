@@ -57,7 +57,7 @@ class Contestant:
             line = self.lines.get(timeout=limit)
         except queue.Empty:
             self.end()
-            raise Unfinished(f"did not finish in {limit:.0f} s") from None
+            raise Unfinished(f"did not finish in {limit:g} s") from None
         except BrokenPipeError:
             line = None
         if line is None:
