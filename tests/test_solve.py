@@ -318,7 +318,7 @@ def test_stats_record_what_was_done():
     assert stats["strategy"] in ("primal", "dual") and stats["precision"] == "fast" and stats["device"] == "cpu"
     assert stats["scored_in"] == "float32" and stats["folds"] == 5
     assert stats["operations"]["fit"] > 0 and stats["bytes"]["plan"] > 0
-    assert {"gram", "decompose", "fit"} <= set(stats["seconds"]) and stats["versions"]["numpy"] == np.__version__
+    assert {"decompose", "operators", "fit"} <= set(stats["seconds"]) and stats["versions"]["numpy"] == np.__version__
 
 
 def test_progress_counts_voxels(capsys):

@@ -131,7 +131,7 @@ class RidgeFit:
                     targets.refuse_bad()
                 here = slice(first + start, first + start + observed.shape[1])
                 moments = column_moments(observed, design @ coef[:, here] + intercept[here])
-                scores[here] = score_moments(name, moments, len(design))
+                scores[here] = score_moments(name, tuple(moments), len(design))
         library = "torch" if "torch" in (library_of(X), targets.library) else "numpy"
         return export(scores[0] if self.coef.ndim == 1 else scores, library)
 

@@ -114,8 +114,11 @@ def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_
     return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in held]
 
 
-def resolve_folds(cv: Any, n: int, runs: Rows | None) -> list[Fold]:
+def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None) -> list[Fold]:
     """Turn any ``cv`` argument into checked folds.
+
+    Where only some rows are ``kept``, an int and ``"runs"`` make folds of those; splitters and indices count all rows, and what they
+    name beyond the kept ones is left out. Either way the folds returned count the kept rows.
 
     Parameters
     ----------
@@ -133,6 +136,10 @@ def resolve_folds(cv: Any, n: int, runs: Rows | None) -> list[Fold]:
     InputError
         If a fold is empty, holds everything, reaches outside the rows or tests on rows it trains on.
     """
+    if kept is not None:
+        if isinstance(cv, str | int | np.integer) and not isinstance(cv, bool):
+            return resolve_folds(cv, len(kept), None if runs is None else check_runs(runs[kept]))
+        return [_keep(fold, k, kept, n) for k, fold in enumerate(resolve_folds(cv, n, runs))]
     if isinstance(cv, str):
         if cv != "runs":
             raise InputError(f"cv={cv!r}; the only name is 'runs' (leave one run out)")
@@ -153,6 +160,16 @@ def resolve_folds(cv: Any, n: int, runs: Rows | None) -> list[Fold]:
     if not folds:
         raise InputError("cv holds no folds; pass at least one (train, test)")
     return folds
+
+
+def _keep(fold: Fold, k: int, kept: Rows, n: int) -> Fold:
+    place = np.full(n, -1, dtype=np.intp)
+    place[kept] = np.arange(len(kept))
+    train, test = (place[rows][place[rows] >= 0] for rows in fold)
+    for name, rows in (("trains", train), ("tests", test)):
+        if not rows.size:
+            raise InputError(f"fold {k} {name} only on rows whose sample_weight is zero; leave the fold out")
+    return train, test
 
 
 def _blocks(k: int, n: int, runs: Rows | None) -> list[Fold]:

@@ -11,10 +11,22 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.solve.basis import Basis, make_basis
 from fastencode.solve.fit import RidgeFit
+from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
+from fastencode.solve.operators import (
+    LIMITS,
+    WHOLE_ROWS,
+    Left,
+    Operator,
+    WholeFolds,
+    leave_out,
+    make_whole,
+    solve_apart,
+    solve_train,
+)
 from fastencode.solve.problem import Problem
-from fastencode.solve.spectral import DualBuilder, FoldSpectrum, FullSpectrum, PrimalBuilder
-from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose
+from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose, solve_operations, voxel_operations
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
@@ -28,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RidgePlan:
-    """Grams, decompositions and strategy of a ridge problem: holds no responses, serves any number of them.
+    """Decomposition, nodes, operators and strategy of a ridge problem: holds no responses, serves any number of them.
 
     Made by :func:`plan_ridge`. ``print(plan)`` shows what was chosen, what each candidate would cost, and why.
 
@@ -36,31 +48,55 @@ class RidgePlan:
     ----------
     problem : Problem
         The checked design, folds and penalties.
-    folds : tuple of FoldSpectrum
-        One decomposition for each fold.
-    full : FullSpectrum
-        The decomposition of all rows, for the refit.
+    nodes : Nodes
+        The penalties predictions are made at, and how the others follow from them.
+    folds : tuple of Operator
+        Folds predicted one by one.
+    whole : tuple of WholeFolds
+        Small folds predicted together, by size.
+    lam : (r,) float64
+        Eigenvalues of the Gram of all rows.
+    analyze : (t, r)
+        Responses to coordinates.
+    coef : (p, r)
+        Scaled coordinates to weights.
+    tau : float
+        Offset of the coordinates' scale.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
+    root : (t,) float64
+        Square roots of the sample weights.
+    condition : float
+        Largest 1 / λ_min(I − H) of a fold's rows at the smallest penalty.
     strategy : {"primal", "dual"}
     reason : str
     candidates : tuple of Candidate
+    operations : dict
+        Of ``plan``, and of ``score`` and ``refit`` for one voxel.
     seconds : dict
         Wall time of each stage of planning.
     """
 
     problem: Problem
-    folds: tuple[FoldSpectrum, ...]
-    full: FullSpectrum
+    nodes: Nodes
+    folds: tuple[Operator, ...]
+    whole: tuple[WholeFolds, ...]
+    lam: NDArray[np.float64]
+    analyze: NDArray[Any]
+    coef: NDArray[Any]
+    tau: float
     feature_means: NDArray[np.float64]
+    root: NDArray[np.float64]
+    condition: float
     strategy: str
     reason: str
     candidates: tuple[Candidate, ...]
+    operations: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and features of the design."""
+        """Rows (those with weight) and features of the design."""
         n, p = self.problem.X.shape
         return int(n), int(p)
 
@@ -70,19 +106,21 @@ class RidgePlan:
         return np.dtype(self.problem.X.dtype)
 
     @property
-    def chosen(self) -> Candidate:
-        """The cost of the strategy in use."""
-        return next(c for c in self.candidates if c.name == self.strategy)
+    def n_folds(self) -> int:
+        """Number of folds."""
+        return len(self.problem.folds)
 
     @property
     def nbytes(self) -> int:
         """Bytes the plan keeps, X not counted."""
-        parts = [a for f in self.folds for a in (f.analyze, f.predict, f.lam)] + [self.full.analyze, self.full.basis]
-        if self.full.features is not None and self.full.features.base is not self.problem.X:
-            parts.append(self.full.features)
+        parts = [self.analyze, self.coef, *(f.predict_kmr for f in self.folds)]
+        parts += [f.analyze_mr for f in self.folds if f.analyze_mr is not None and f.analyze_mr.base is None]
+        parts += [a for w in self.whole for a in (w.far_kbmm, w.near_kbmm, w.spread_kr)]
         return sum(a.nbytes for a in parts)
 
-    def fit(self, Y: Any, *, scoring: str = "r2", per_target: bool = True, progress: bool = False) -> RidgeFit:
+    def fit(
+        self, Y: Any, *, scoring: str = "r2", per_target: bool = True, progress: bool = False, nan_targets: str = "raise"
+    ) -> RidgeFit:
         """Choose each voxel's penalty and fit its weights.
 
         Parameters
@@ -95,6 +133,9 @@ class RidgePlan:
             False chooses one penalty for all voxels, by their mean score.
         progress : bool
             Show a progress bar on standard error.
+        nan_targets : {"raise", "skip"}
+            What to do with voxels that hold NaN or infinite values: an error that counts them, or fit all others and return NaN
+            for these.
 
         Returns
         -------
@@ -105,32 +146,39 @@ class RidgePlan:
         InputError
             If Y does not fit the plan, or holds NaN or infinite values.
         """
-        return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress)
+        return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
 
     def __repr__(self) -> str:
         n, p = self.shape
-        return f"<RidgePlan {n} x {p} {self.dtype}, {len(self.folds)} folds, {len(self.problem.alphas)} alphas, {self.strategy}>"
+        return f"<RidgePlan {n} x {p} {self.dtype}, {self.n_folds} folds, {len(self.problem.alphas)} alphas, {self.strategy}>"
 
     def __str__(self) -> str:
-        (n, p), alphas, problem = self.shape, self.problem.alphas, self.problem
+        (n, p), alphas, problem, nodes = self.shape, self.problem.alphas, self.problem, self.nodes
         lines = [
-            f"RidgePlan: {n} rows x {p} features, {self.dtype}, {len(self.folds)} folds, "
+            f"RidgePlan: {n} rows x {p} features, {self.dtype}, {self.n_folds} folds, "
             f"{len(alphas)} penalties {alphas[0]:.4g} to {alphas[-1]:.4g}, {'an' if problem.fit_intercept else 'no'} intercept, "
             f"precision {problem.precision}, {problem.device}",
-            f"  {'strategy':<10}{'Gram':>10}{'decompose':>11}{'operators':>11}{'per voxel':>11}{'memory':>11}{'expected':>10}",
+            f"  {'candidate':<10}{'Gram':>10}{'decompose':>11}{'operators':>11}{'per voxel':>11}{'memory':>11}{'expected':>10}",
         ]
         for c in self.candidates:
             mark = "*" if c.name == self.strategy else " "
             lines.append(
                 f"{mark} {c.name:<10}{c.gram:>10.2e}{c.decompose:>11.2e}{c.operators:>11.2e}{c.per_voxel:>11.2e}"
-                f"{c.bytes() / 1e6:>8.1f} MB{c.seconds:>8.2g} s"
+                f"{c.bytes / 1e6:>8.1f} MB{c.seconds:>8.2g} s"
             )
-        ranks = [len(f.lam) for f in self.folds]
+        forms = [f.form for f in self.folds]
+        counts = [(forms.count("apart"), "apart"), (forms.count("train"), "from training rows")]
+        counts.append((sum(len(w.index) for w in self.whole), "whole"))
+        per_voxel = self.operations["score"] + self.operations["refit"]
         lines += [
             f"  operations, and seconds at nominal rates for planning and {NOMINAL_VOXELS} voxels",
-            f"  chosen: {self.strategy}, because {self.reason}",
-            f"  keeps {self.nbytes / 1e6:.1f} MB; {min(ranks)} to {max(ranks)} directions per fold, "
-            f"{len(self.full.lam)} for the refit",
+            f"  chosen: {self.strategy}, because {self.reason}; {len(self.lam)} directions",
+            f"  nodes: predicts at {len(nodes.alphas)} of {len(alphas)} penalties, the others within {nodes.error:.1g} of a "
+            f"response (eigenvalues {nodes.interval[0]:.3g} to {nodes.interval[1]:.3g})",
+            f"  folds: {', '.join(f'{count} {form}' for count, form in counts if count)}; 1 / smallest eigenvalue of I - H: "
+            f"{self.condition:.3g}",
+            f"  needs {self.operations['plan']:.3g} operations to plan, {per_voxel:.3g} for each voxel; "
+            f"keeps {self.nbytes / 1e6:.1f} MB",
         ]
         if self.seconds:
             lines.append("  took " + ", ".join(f"{name} {s:.3g} s" for name, s in self.seconds.items()))
@@ -147,14 +195,15 @@ def plan_ridge(
     precision: str = "exact",
     device: Any = None,
     memory: int | str | None = None,
+    sample_weight: Any = None,
 ) -> RidgePlan:
     """Do everything about a ridge problem that depends on X only, once, for any number of responses.
 
     Parameters
     ----------
     X : (t, p) array, NumPy or torch
-        Features. Float32 is computed and stored in float32 (Grams and their decompositions in float64), everything else in
-        float64. Never written to; a plan may keep a reference to it, so do not change it while the plan is in use.
+        Features. Float32 is computed and stored in float32 (planning in float64), everything else in float64. Never written to.
+        Directions of X whose squared size is below max(t, p) roundings of float64 of the largest are left out.
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates.
@@ -172,6 +221,9 @@ def plan_ridge(
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights. Decides how much is done at once, and whether a
         strategy is possible; never changes a result except through the strategy.
+    sample_weight : (t,) array-like, optional
+        Weight of every row in the fit and in the held-out scores, not normalised: an integer weight counts as that many copies. A
+        row of weight zero is left out altogether (a censored scan), whatever it holds; an int ``cv`` makes its blocks of the others.
 
     Returns
     -------
@@ -185,30 +237,128 @@ def plan_ridge(
         If the device does not exist.
     """
     problem = Problem.check(
-        X, alphas=alphas, cv=cv, runs=runs, fit_intercept=fit_intercept, precision=precision, device=device, memory=memory
+        X,
+        alphas=alphas,
+        cv=cv,
+        runs=runs,
+        fit_intercept=fit_intercept,
+        precision=precision,
+        device=device,
+        memory=memory,
+        sample_weight=sample_weight,
     )
     return make_plan(problem)
 
 
-def make_plan(problem: Problem, strategy: str | None = None) -> RidgePlan:
-    """Plan a checked problem; ``strategy`` forces ``"primal"`` or ``"dual"``."""
+def make_plan(
+    problem: Problem, strategy: str | None = None, *, n_voxels: int | None = None, scoring: str | None = None
+) -> RidgePlan:
+    """Plan a checked problem.
+
+    ``strategy`` forces ``"primal"`` or ``"dual"``; ``n_voxels`` and ``scoring`` are what is known of the responses: nodes for squared
+    errors alone are fewer than those that serve correlation too.
+    """
     began = time.perf_counter()
-    n, p = problem.X.shape
     threads = available_threads()
-    best, candidates, reason = choose(
-        problem.folds, n, p, len(problem.alphas), problem.X.dtype.itemsize, threads, problem.memory, strategy
-    )
-    builder = (DualBuilder if best.name == "dual" else PrimalBuilder)(problem.X, problem.fit_intercept)
-    grams = time.perf_counter()
-    jobs: list[Callable[[], Any]] = [builder.full, *((lambda f=f: builder.fold(f)) for f in problem.folds)]
-    full, *folds = _together(jobs, best.workers(threads, problem.memory), threads)
+    best, candidates, reason = choose(problem, threads, n_voxels, strategy)
+    with limit_threads(threads):
+        basis = make_basis(problem, best.name == "dual")
+    decomposed = time.perf_counter()
+    lefts = _together([lambda f=f: leave_out(basis, f) for f in problem.folds], threads)
+    relative = scoring in (None, "pearson")
+    itemsize = problem.X.dtype.itemsize
+    nodes = choose_nodes(problem.alphas, _lowest(basis, lefts), basis.top, TOLERANCE[itemsize], relative)
+    analyze = basis.rows_tr.astype(problem.X.dtype)
+    folds, whole, operations = _operators(problem, basis, lefts, nodes, analyze, threads)
     done = time.perf_counter()
-    seconds = {"gram": grams - began, "decompose": done - grams}
-    return RidgePlan(problem, tuple(folds), full, builder.mean, best.name, reason, candidates, seconds)
+    (n, p), r = problem.X.shape, len(basis.lam)
+    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in folds if f.form == "apart"))
+    inner = [(len(f.test), f.predict_kmr.shape[2]) for f in folds]
+    inner += [(m, r + 2 * m) for w in whole for m in [w.rows.shape[1]] * len(w.rows)]
+    score, refit = voxel_operations(inner, analyzed, n, p, r, len(nodes.alphas))
+    return RidgePlan(
+        problem=problem,
+        nodes=nodes,
+        folds=folds,
+        whole=whole,
+        lam=basis.lam,
+        analyze=analyze,
+        coef=basis.coef_pr,
+        tau=basis.tau,
+        feature_means=basis.mean_p,
+        root=basis.root_t,
+        condition=max(left.condition for left in lefts),
+        strategy=best.name,
+        reason=reason,
+        candidates=candidates,
+        operations={"plan": best.gram + best.decompose + 2.0 * n * p * r + operations, "score": score, "refit": refit},
+        seconds={"decompose": decomposed - began, "operators": done - decomposed},
+    )
 
 
-def _together(jobs: list[Callable[[], T]], workers: int, threads: int) -> list[T]:
+def _partition(lefts: list[Left], n: int) -> bool:
+    return sum(len(left.rows) for left in lefts) == n == len(np.unique(np.concatenate([left.rows for left in lefts])))
+
+
+def _lowest(basis: Basis, lefts: list[Left]) -> float:
+    """A lower bound of the positive eigenvalues of every training Gram; 0 where none is known."""
+    if not len(basis.lam) or basis.lam[0] < 0.01 * basis.tau:
+        return 0.0  # far below the smallest penalty: no node is saved by knowing it
+    if basis.complete:  # training kernels are compressions of the whole one
+        return float(basis.lam[0])
+    worst = max(left.condition for left in lefts)  # training Gram + τ ≥ λ_min(I − H) (whole Gram + τ)
+    return max(0.0, float((basis.lam[0] + basis.tau) / worst - basis.tau))
+
+
+def _operators(
+    problem: Problem, basis: Basis, lefts: list[Left], nodes: Nodes, analyze: NDArray[Any], threads: int
+) -> tuple[tuple[Operator, ...], tuple[WholeFolds, ...], float]:
+    """Everything folds need, each in the form its size and condition ask for; and the operations that took."""
+    dtype, k, r, operations = problem.X.dtype, len(nodes.alphas), len(basis.lam), 0.0
+    limits = LIMITS[dtype.itemsize]
+    by_size: dict[int, list[int]] = {}
+    folds: list[Operator] = []
+    jobs: list[Callable[[], Any]] = []
+    for index, left in enumerate(lefts):
+        m = len(left.rows)
+        if m == len(left.test) and m <= WHOLE_ROWS and left.condition <= limits["whole"]:
+            by_size.setdefault(m, []).append(index)
+            continue
+        apart = not basis.complete and left.condition <= limits["apart"]
+        predict = np.empty((k, len(left.test), r if apart else len(left.train)), dtype=dtype)
+        if apart:
+            jobs += [lambda a=a, le=left, out=predict[j]: solve_apart(basis, le, a, out) for j, a in enumerate(nodes.alphas)]
+        else:
+            jobs.append(lambda le=left, out=predict: solve_train(basis, le, nodes.alphas, out, limits["train"]))
+        operations += k * solve_operations(m, len(left.test), len(left.train), r, not apart)
+        folds.append(
+            Operator(
+                train=left.train,
+                test=left.test,
+                left=left.rows,
+                form="apart" if apart else "train",
+                mass=left.mass,
+                predict_kmr=predict,
+                analyze_mr=_rows_of(analyze, left.rows) if apart else None,
+            )
+        )
+    _together(jobs, threads)
+    whole = []
+    for m, members in sorted(by_size.items()):
+        whole.append(make_whole(basis, [lefts[i] for i in members], np.array(members), nodes.alphas, dtype))
+        operations += k * len(members) * solve_operations(m, m, 0, r, False)
+    return tuple(folds), tuple(whole), operations
+
+
+def _rows_of(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Rows of an array: a view where they are consecutive."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
+
+
+def _together(jobs: list[Callable[[], T]], threads: int) -> list[T]:
     """Run jobs on an outer layer of threads. BLAS gets what the layer leaves over: one thread each when jobs are many."""
-    workers = min(workers, threads, len(jobs))
+    workers = max(1, min(threads, len(jobs)))
     with limit_threads(max(1, threads // workers)), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda job: job(), jobs))

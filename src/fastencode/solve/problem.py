@@ -37,6 +37,10 @@ class Problem:
         What X came in as, and so what results go out as.
     memory : int or None
         Bytes of working memory.
+    weights : (t,) float64 or None
+        Positive sample weights.
+    kept : (t,) int array or None
+        Which rows of the responses belong to the rows of X, where rows of weight zero were left out.
     """
 
     X: NDArray[Any]
@@ -47,6 +51,15 @@ class Problem:
     device: str
     library: str
     memory: int | None
+    weights: NDArray[np.float64] | None = None
+    kept: NDArray[np.intp] | None = None
+
+    @property
+    def n_given(self) -> int:
+        """Rows as they were given, those of weight zero included."""
+        return self._given or len(self.X)
+
+    _given: int = 0
 
     @classmethod
     def check(
@@ -60,6 +73,7 @@ class Problem:
         precision: str,
         device: Any,
         memory: Any,
+        sample_weight: Any = None,
         response_dtype: np.dtype[Any] | None = None,
     ) -> Problem:
         """Check every argument; float64 responses make a float64 problem. Raises ``InputError`` or ``DeviceError``."""
@@ -68,20 +82,41 @@ class Problem:
             raise InputError(f"precision={precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
         library = library_of(X)
         array = as_numpy(X, "X")
+        given = len(array) if array.ndim else 0
+        weights, kept = (None, None) if sample_weight is None else _check_weights(sample_weight, given)
+        if kept is not None:
+            array = array[kept]
         design = check_design(array, float_dtype(array.dtype, array.dtype if response_dtype is None else response_dtype))
         if len(design) < 2:
             raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
-        codes = None if runs is None else check_runs(runs, len(design))
+        codes = None if runs is None else check_runs(runs, given)
         return cls(
             X=design,
-            folds=resolve_folds(cv, len(design), codes),
+            folds=resolve_folds(cv, given, codes, kept),
             alphas=check_alphas(alphas),
             fit_intercept=bool(fit_intercept),
             precision=precision,
             device=where,
             library=library,
             memory=parse_memory(memory),
+            weights=weights,
+            kept=kept,
+            _given=given,
         )
+
+
+def _check_weights(sample_weight: Any, n: int) -> tuple[NDArray[np.float64] | None, NDArray[np.intp] | None]:
+    """Positive weights of the rows kept, and which rows those are (None if all)."""
+    weights = as_numpy(sample_weight, "sample_weight").astype(np.float64)
+    if weights.shape != (n,):
+        raise InputError(f"sample_weight has shape {weights.shape} and X has {n} rows; pass one weight for each row")
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise InputError(f"sample_weight holds {weights[bad[0]]} at row {int(bad[0])}; weights must be finite and not negative")
+    kept = np.flatnonzero(weights)
+    if not kept.size:
+        raise InputError("sample_weight is zero for every row; nothing would be left to fit")
+    return weights[kept], None if kept.size == n else kept
 
 
 def check_design(X: NDArray[Any], dtype: np.dtype[Any], n_features: int | None = None) -> NDArray[Any]:

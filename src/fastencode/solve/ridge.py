@@ -31,6 +31,8 @@ def ridge_cv(
     device: Any = None,
     memory: int | str | None = None,
     progress: bool = False,
+    sample_weight: Any = None,
+    nan_targets: str = "raise",
 ) -> RidgeFit:
     """Ridge regression of every voxel on X, each at the penalty that predicts its held-out rows best.
 
@@ -63,6 +65,12 @@ def ridge_cv(
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights.
     progress : bool
         Show a progress bar on standard error.
+    sample_weight : (t,) array-like, optional
+        Weight of every row in the fit and in the held-out scores, not normalised: an integer weight counts as that many copies. A
+        row of weight zero is left out altogether (a censored scan), whatever it holds; an int ``cv`` makes its blocks of the others.
+    nan_targets : {"raise", "skip"}
+        What to do with voxels that hold NaN or infinite values: an error that counts them, or fit all others and return NaN for
+        these (and 0 in ``at_edge``).
 
     Returns
     -------
@@ -97,9 +105,11 @@ def ridge_cv(
         precision=precision,
         device=device,
         memory=memory,
+        sample_weight=sample_weight,
         response_dtype=np.dtype(responses.dtype),
     )
     # Before minutes of planning, not after.
     check_test_rows(problem, scoring)
-    Targets.check(Y, len(problem.X))
-    return fit_plan(make_plan(problem), Y, scoring=scoring, per_target=per_target, progress=progress)
+    targets = Targets.check(Y, problem.n_given, problem.kept)
+    plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
+    return fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)

@@ -53,11 +53,10 @@ def check_scoring(scoring: Any) -> str:
 
 def score_moments(
     scoring: str,
-    moments_mv: NDArray[np.float64],
-    n: int,
-    shift_v: Any = 0.0,
-    scale: float = 1.0,
-    rounding: float = 0.0,
+    parts: tuple[Any, Any, Any, Any, Any],
+    mass: float,
+    scale: Any = 1.0,
+    floor: Any = 0.0,
 ) -> NDArray[np.float64]:
     """Score voxels from their moments (see ``kernels/moments.pyx``).
 
@@ -65,33 +64,30 @@ def score_moments(
     ----------
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         Which score.
-    moments_mv : (5, v) float64
-        Mean of targets, mean of predictions, centered sums yy, yp, pp: what the kernel gives for one node.
-    n : int
-        Rows that went into them.
-    shift_v : (v,) or float
-        Constant still to be added to the predictions.
-    scale : float
+    parts : tuple of (v,) or (a, v) float64
+        Mean of targets, mean of predictions, centered sums yy, yp, pp. They broadcast.
+    mass : float
+        Rows that went into them, or the sum of their weights.
+    scale : (a, 1) or float
         What the predictions were multiplied by on the way.
-    rounding : float
-        Predictions whose spread is at most this part of their mean are constant for Pearson: a product of identical rows with
-        the same weights differs from row to row by its rounding, which would correlate with anything.
+    floor : (v,) or float
+        Predictions whose centered sum of squares is at most this are constant for Pearson: what is left of responses that are
+        constant in the training rows is their rounding, which would correlate with anything.
 
     Returns
     -------
-    (v,) float64
+    float64, of the shape the parts broadcast to
         Finite: 0 where a score is not defined (R² of a constant target; Pearson of a constant target or prediction).
     """
-    mean_y, mean_p, yy, yp, pp = moments_mv
+    mean_y, mean_p, yy, yp, pp = parts
     if scoring == "pearson":
         spread = np.sqrt(yy) * np.sqrt(pp)
-        varies = (spread > 0) & (pp > n * (rounding * mean_p) ** 2)
-        return np.clip(np.divide(yp, spread, out=np.zeros_like(yp), where=varies), -1.0, 1.0)
-    offset = mean_y - mean_p / scale - shift_v
-    error = np.maximum(yy + pp / scale / scale - 2 * yp / scale + n * offset**2, 0.0)
+        return np.clip(np.divide(yp, spread, out=np.zeros_like(spread), where=(spread > 0) & (pp > floor)), -1.0, 1.0)
+    offset = mean_y - mean_p / scale
+    error = np.maximum(yy + pp / scale / scale - 2 * yp / scale + mass * offset**2, 0.0)
     if scoring == "r2":
-        return 1.0 - np.divide(error, yy, out=np.ones_like(yy), where=yy > 0)
-    return -error / n
+        return 1.0 - np.divide(error, yy, out=np.ones_like(error), where=yy > 0)
+    return -error / mass
 
 
 def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64]:
@@ -118,7 +114,7 @@ def _score(scoring: str, Y: Any, P: Any) -> Any:
             raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
     one = y.ndim == 1
     m_mv = column_moments(y[:, None], p[:, None]) if one else column_moments(y, p)
-    scores = score_moments(scoring, m_mv, len(y)).astype(float_dtype(y.dtype, p.dtype))
+    scores = score_moments(scoring, tuple(m_mv), len(y)).astype(float_dtype(y.dtype, p.dtype))
     return export(scores[0] if one else scores, library)
 
 

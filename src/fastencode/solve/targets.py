@@ -33,6 +33,8 @@ class Targets:
     one : bool
         Whether they came as a single 1-D series.
     library : {"numpy", "torch"}
+    kept : int array or None
+        The rows in use, if not all.
     """
 
     source: Any
@@ -40,9 +42,10 @@ class Targets:
     n_voxels: int
     one: bool
     library: str
+    kept: NDArray[np.intp] | None = None
 
     @classmethod
-    def check(cls, Y: Any, n: int) -> Targets:
+    def check(cls, Y: Any, n: int, kept: NDArray[np.intp] | None = None) -> Targets:
         """Check shape and dtype; the values are checked as they are read. Raises ``InputError`` or ``DeviceError``."""
         library = library_of(Y)
         source = Y if is_stored(Y) else as_numpy(Y, "Y")
@@ -55,7 +58,7 @@ class Targets:
         n_voxels = 1 if one else int(source.shape[1])
         if n_voxels == 0:
             raise InputError(f"Y has shape {tuple(source.shape)}: no voxels; pass at least one column")
-        return cls(source, n, n_voxels, one, library)
+        return cls(source, n, n_voxels, one, library, kept)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -73,17 +76,21 @@ class Targets:
             for first in range(0, self.n_voxels, width):
                 yield first, self.source[:, first : min(first + width, self.n_voxels)]
 
+    def in_use(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The rows in use of some columns."""
+        return values if self.kept is None else values[self.kept]
+
     def refuse_bad(self) -> None:
         """Count the voxels with NaN or infinite values over all of Y, and raise if there are any."""
         bad, first_bad = 0, -1
         for first, slab in self.slabs(1024):
             for start in range(0, slab.shape[1], 1024):
-                columns = np.flatnonzero(~np.isfinite(slab[:, start : start + 1024]).all(axis=0))
+                columns = np.flatnonzero(~np.isfinite(self.in_use(slab[:, start : start + 1024])).all(axis=0))
                 if len(columns) and not bad:
                     first_bad = first + start + int(columns[0])
                 bad += len(columns)
         if bad:
             raise InputError(
                 f"{bad} of {self.n_voxels} voxels in Y hold NaN or infinite values, the first is voxel {first_bad}; "
-                "leave those columns out (a mask of the brain often does) or fill them"
+                "leave those columns out (a mask of the brain often does), fill them, or pass nan_targets='skip'"
             )

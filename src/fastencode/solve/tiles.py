@@ -1,13 +1,13 @@
 """One loop over tiles of voxels: what a plan does with responses.
 
-    tile of responses ─► center ─► for each fold: into the eigenbasis, for each penalty: predict, reduce to moments, forget
-                      ─► choose ─► refit at the chosen penalty ─► weights
+    tile of responses ─► center ─► coordinates ─► for each fold: predict at the nodes, reduce to moments, forget
+                      ─► scores of every penalty ─► choose ─► refit at the chosen penalty ─► weights
 
 Threads run over tiles; BLAS has one thread inside each. Every product has the same width whatever the memory and the number of
 threads (the last tile is padded), so neither changes a bit of any result, and no voxel's values touch another's. Only a voxel's
 place within its tile may show, in the last bit of float32: BLAS kernels differ there from column to column.
 
-Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = voxels of one tile.
+Legend: t = time, p = features, v = voxels, a = penalties, k = nodes, r = directions, m = held-out rows, w = voxels of one tile.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.problem import Problem
-from fastencode.solve.scores import check_scoring, moments_kernel, score_moments
-from fastencode.solve.spectral import FoldSpectrum
-from fastencode.solve.strategy import tile_bytes
+from fastencode.solve.scorer import FoldScorer
+from fastencode.solve.scores import check_scoring
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
@@ -57,20 +56,32 @@ def check_test_rows(problem: Problem, scoring: str) -> None:
             )
 
 
-def fit_plan(plan: RidgePlan, Y: Any, *, scoring: str = "r2", per_target: bool = True, progress: bool = False) -> RidgeFit:
+def fit_plan(
+    plan: RidgePlan,
+    Y: Any,
+    *,
+    scoring: str = "r2",
+    per_target: bool = True,
+    progress: bool = False,
+    nan_targets: str = "raise",
+) -> RidgeFit:
     """Fit responses on a plan; what :meth:`RidgePlan.fit` and :func:`ridge_cv` do. See there."""
     began = time.perf_counter()
     check_scoring(scoring)
     check_test_rows(plan.problem, scoring)
-    targets = Targets.check(Y, plan.shape[0])
-    sweep = _Sweep(plan, targets, scoring)
+    if nan_targets not in ("raise", "skip"):
+        raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")
+    targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
+    sweep = _Sweep(plan, targets, scoring, nan_targets == "skip")
     with progress_bar(desc="ridge", unit="voxel", total=targets.n_voxels * (1 if per_target else 2), enabled=progress) as bar:
         if per_target:
             sweep.run(sweep.score_and_refit, bar)
         else:
             sweep.run(sweep.score, bar)
-            mean = sweep.scores_av.mean(axis=1, keepdims=True)
-            sweep.chosen_v[:] = choose_alphas(mean, _tolerance(scoring, sweep.variance_v.mean()))
+            good = ~sweep.bad_v
+            if good.any():
+                mean = sweep.scores_av[:, good].mean(axis=1, keepdims=True)
+                sweep.chosen_v[:] = choose_alphas(mean, _tolerance(scoring, sweep.variance_v[good].mean()))
             sweep.run(sweep.refit, bar)
     fit = sweep.result(time.perf_counter() - began)
     _warn_edges(fit)
@@ -87,13 +98,13 @@ def _tolerance(scoring: str, variance: Any) -> Any:
     return TIE_TOLERANCE * variance if scoring == "neg_mean_squared_error" else TIE_TOLERANCE
 
 
-def _tile_width(n_voxels: int) -> int:
-    """Voxels in a tile: a function of their number only, so that memory and threads cannot show in the result.
+def _tile_width(n_voxels: int, most: int) -> int:
+    """Voxels in a tile: a function of the plan and their number only, so that memory and threads cannot show in the result.
 
-    From 512 columns on, a product runs within a tenth of BLAS's full speed; fewer voxels make at least four tiles for threads.
+    The widest that keeps a product's right side in one panel of OpenBLAS, an even number of tiles, four at least for threads.
     """
-    quarter = -(-n_voxels // 4)
-    return min(512, max(16, 1 << (quarter - 1).bit_length()))
+    tiles = max(4, 2 * -(-n_voxels // (2 * most)))
+    return min(most, max(16, -(-n_voxels // (16 * tiles)) * 16))
 
 
 class _Workspace(local):
@@ -102,23 +113,23 @@ class _Workspace(local):
     def __init__(self) -> None:
         self.buffers: dict[str, NDArray[Any]] = {}
 
-    def get(self, name: str, rows: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        flat = self.buffers.get(name)
-        if flat is None or flat.size < rows * width:
-            flat = self.buffers[name] = np.empty(rows * width, dtype=dtype)
-        return flat[: rows * width].reshape(rows, width)
+    def get(self, name: str, *shape: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        size, flat = int(np.prod(shape)), self.buffers.get(name)
+        if flat is None or flat.size < size:
+            flat = self.buffers[name] = np.empty(size, dtype=dtype)
+        return flat[:size].reshape(shape)
 
 
 class _Sweep:
     """One pass of responses through a plan: where results gather, and what is done to each tile."""
 
-    def __init__(self, plan: RidgePlan, targets: Targets, scoring: str) -> None:
-        (n, p), problem = plan.shape, plan.problem
-        self.plan, self.targets, self.scoring = plan, targets, scoring
+    def __init__(self, plan: RidgePlan, targets: Targets, scoring: str, skip_nan: bool) -> None:
+        (_, p), problem = plan.shape, plan.problem
+        self.plan, self.targets, self.scoring, self.skip_nan = plan, targets, scoring, skip_nan
         self.alphas, self.center = problem.alphas, problem.fit_intercept
-        self.moments = moments_kernel()
-        self.width = _tile_width(targets.n_voxels)
-        self.tile_bytes = tile_bytes(n, p, self.width, plan.dtype.itemsize)
+        self.scorer = FoldScorer(plan, scoring)
+        self.width = _tile_width(targets.n_voxels, self.scorer.widest)
+        self.tile_bytes = self.scorer.bytes(self.width)
         self.workers = self._workers()
         n_alphas, n_voxels = len(self.alphas), targets.n_voxels
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
@@ -126,6 +137,7 @@ class _Sweep:
         self.scores_av = np.empty((n_alphas, n_voxels))
         self.variance_v = np.empty(n_voxels)
         self.chosen_v = np.empty(n_voxels, dtype=np.intp)
+        self.bad_v = np.zeros(n_voxels, dtype=bool)
         self.work = _Workspace()
         self.lock = Lock()
         self.seconds = {"read": 0.0, "score": 0.0, "refit": 0.0}
@@ -158,99 +170,85 @@ class _Sweep:
                     raise
 
     def score_and_refit(self, slab: NDArray[Any], first: int, start: int, stop: int) -> None:
-        y_tw, mean_w = self._read(slab, start, stop)
         here = slice(first + start, first + stop)
-        self._score(y_tw, here)
+        y_tw, mean_w = self._read(slab, start, stop, here)
+        c_rw = self._score(y_tw, here)
         self.chosen_v[here] = choose_alphas(self.scores_av[:, here], _tolerance(self.scoring, self.variance_v[here]))
-        self._refit(y_tw, mean_w, here)
+        self._refit(c_rw, mean_w, here)
 
     def score(self, slab: NDArray[Any], first: int, start: int, stop: int) -> None:
-        self._score(self._read(slab, start, stop)[0], slice(first + start, first + stop))
+        here = slice(first + start, first + stop)
+        self._score(self._read(slab, start, stop, here)[0], here)
 
     def refit(self, slab: NDArray[Any], first: int, start: int, stop: int) -> None:
-        self._refit(*self._read(slab, start, stop), slice(first + start, first + stop))
+        here = slice(first + start, first + stop)
+        y_tw, mean_w = self._read(slab, start, stop, here)
+        c_rw = self.work.get("c", len(self.plan.lam), self.width, dtype=self.plan.dtype)
+        np.matmul(self.plan.analyze.T, y_tw, out=c_rw)
+        self._refit(c_rw, mean_w, here)
 
     def _spent(self, stage: str, since: float) -> None:
         with self.lock:
             self.seconds[stage] += time.perf_counter() - since
 
-    def _read(self, slab: NDArray[Any], start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """A padded tile of responses in the plan's dtype, centered if there is an intercept, and its means."""
+    def _read(self, slab: NDArray[Any], start: int, stop: int, here: slice) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """A padded tile of responses in the plan's dtype, centered if there is an intercept and times the roots of the weights;
+        and its means."""
         began = time.perf_counter()
-        tile = slab[:, start:stop]
-        y_tw = self.work.get("y", len(tile), self.width, self.plan.dtype)
+        tile, weights = self.targets.in_use(slab[:, start:stop]), self.plan.problem.weights
+        y_tw = self.work.get("y", len(tile), self.width, dtype=self.plan.dtype)
+        used = y_tw[:, : stop - start]
         # Relative to the first row: a constant voxel becomes exactly zero, and a large common offset costs no digits.
-        base = tile[0].astype(np.float64) if self.center else np.zeros(stop - start)
         with np.errstate(all="ignore"):
+            base = tile[0].astype(np.float64) if self.center else np.zeros(stop - start)
             values = np.subtract(tile, base, dtype=np.float64)
-            total = values.sum(axis=0)
-            y_tw[:, : stop - start] = values - total / len(tile) if self.center else values
-        if not np.isfinite(total).all():
-            self.targets.refuse_bad()
-            raise InputError("Y holds values too large to add up; rescale it")
+            total = values.sum(axis=0) if weights is None else weights @ values
+            mean = total / (len(tile) if weights is None else weights.sum())
+            bad = ~np.isfinite(total)
+            if bad.any():
+                self._bad(tile, values, bad, here)
+                total[bad] = mean[bad] = base[bad] = 0.0
+            if self.center:
+                values -= mean
+            if weights is not None:
+                values *= self.plan.root[:, None]
+            used[:] = values
+        self.variance_v[here] = np.einsum("tw,tw->w", used, used, dtype=np.float64) / (len(tile) if weights is None else weights.sum())
         y_tw[:, stop - start :] = 0.0
         self._spent("read", began)
-        return y_tw, base + total / len(tile)
+        return y_tw, base + mean
 
-    def _score(self, y_tw: NDArray[Any], here: slice) -> None:
+    def _bad(self, tile: NDArray[Any], values: NDArray[np.float64], bad: NDArray[np.bool_], here: slice) -> None:
+        """Columns whose sum is not finite: skip them, or raise."""
+        if not self.skip_nan:
+            self.targets.refuse_bad()
+        if not self.skip_nan or np.isfinite(tile[:, bad]).all(axis=0).any():
+            raise InputError("Y holds values too large to add up; rescale it")
+        values[:, bad] = 0.0
+        self.bad_v[here] = bad
+
+    def _score(self, y_tw: NDArray[Any], here: slice) -> NDArray[Any]:
+        """Scores of every penalty; returns the coordinates."""
         began = time.perf_counter()
-        scores, variance = np.zeros((len(self.alphas), here.stop - here.start)), np.zeros(here.stop - here.start)
-        for fold in self.plan.folds:
-            self._score_fold(fold, y_tw, scores, variance)
+        c_rw, scores = self.scorer.score(y_tw, here.stop - here.start, self.variance_v[here], self.work.get)
         if not np.isfinite(scores).all():
             raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
-        self.scores_av[:, here] = scores / len(self.plan.folds)
-        self.variance_v[here] = variance / len(self.plan.folds)
+        self.scores_av[:, here] = scores
         self._spent("score", began)
+        return c_rw
 
-    def _score_fold(self, fold: FoldSpectrum, y_tw: NDArray[Any], scores_aw: NDArray[Any], variance_w: NDArray[Any]) -> None:
-        """Add one fold's scores of every penalty, and the variance of its held-out responses."""
-        dtype, (width, used) = self.plan.dtype, (y_tw.shape[1], scores_aw.shape[1])
-        n_test, rank = fold.predict.shape
-        train_tw = self.work.get("train", len(fold.train), width, dtype)
-        test_tw = self.work.get("test", n_test, width, dtype)
-        np.take(y_tw, fold.train, axis=0, out=train_tw, mode="clip")  # "raise" would go through a copy
-        np.take(y_tw, fold.test, axis=0, out=test_tw, mode="clip")
-        constant: Any = 0.0
-        if self.center:
-            # A target that is constant in the training rows must come out as exactly zero coefficients, not as rounding.
-            first = train_tw[0].copy()
-            train_tw -= first
-            constant = (first + train_tw.mean(axis=0, dtype=np.float64))[:used]
-        z_rw, scaled_rw = self.work.get("z", rank, width, dtype), self.work.get("scaled", rank, width, dtype)
-        predicted_tw = self.work.get("predicted", n_test, width, dtype)
-        rounding = 4.0 * float(np.finfo(dtype).eps)
-        np.matmul(fold.analyze, train_tw, out=z_rw)  # Vᵀ Xᵀ y
-        for a, alpha in enumerate(self.alphas):
-            # Predictions times (λ_max + α): shrunk ones would leave float32's range long before the scores stop to differ.
-            scale = float(fold.lam[-1] + alpha) if rank else 1.0
-            np.multiply(z_rw, (scale / (fold.lam + alpha)).astype(dtype)[:, None], out=scaled_rw)
-            np.matmul(fold.predict, scaled_rw, out=predicted_tw)  # X_test V diag(1 / (λ + α)) Vᵀ Xᵀ y
-            moments = self.moments(test_tw[:, :used], predicted_tw[None, :, :used])
-            scores_aw[a] += score_moments(self.scoring, moments, n_test, constant, scale, rounding)
-        variance_w += moments[2] / n_test
-
-    def _refit(self, y_tw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:
-        """Weights of each voxel at its own penalty."""
+    def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
         began = time.perf_counter()
-        full, dtype, (width, used) = self.plan.full, self.plan.dtype, (y_tw.shape[1], here.stop - here.start)
-        alpha_w = np.ones(width)
+        plan, used = self.plan, here.stop - here.start
+        alpha_w = np.ones(self.width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
-        z_rw = self.work.get("z", len(full.lam), width, dtype)
-        np.matmul(full.analyze, y_tw, out=z_rw)
-        scale_w = (full.lam[-1] if len(full.lam) else 1.0) + alpha_w
-        np.multiply(z_rw, scale_w / (full.lam[:, None] + alpha_w), out=z_rw, casting="same_kind")
-        coef_pw = self.work.get("coef", self.plan.shape[1], width, dtype)
-        if full.features is None:
-            np.matmul(full.basis, z_rw, out=coef_pw)  # V diag(1 / (λ + α)) Vᵀ Xᵀ y
-        else:
-            dual_tw = self.work.get("dual", len(y_tw), width, dtype)
-            np.matmul(full.basis, z_rw, out=dual_tw)
-            np.matmul(full.features, dual_tw, out=coef_pw)  # Xᵀ U diag(1 / (λ + α)) Uᵀ y
-        coef_pw *= (1.0 / scale_w).astype(dtype)
+        np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
+        coef_pw = self.work.get("coef", plan.shape[1], self.width, dtype=plan.dtype)
+        np.matmul(plan.coef, c_rw, out=coef_pw)
         self.coef_pv[:, here] = coef_pw[:, :used]
         if self.center:
-            self.intercept_v[here] = mean_w - self.plan.feature_means @ coef_pw[:, :used].astype(np.float64)
+            self.intercept_v[here] = mean_w - plan.feature_means @ coef_pw[:, :used].astype(np.float64)
         self._spent("refit", began)
 
     def result(self, seconds: float) -> RidgeFit:
@@ -258,10 +256,15 @@ class _Sweep:
         last, one = len(self.alphas) - 1, self.targets.one
         edge_v = ((self.chosen_v == last).astype(np.int8) - (self.chosen_v == 0).astype(np.int8)).astype(np.int8)
         best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0]
+        alpha_v = self.alphas[self.chosen_v]
+        if self.bad_v.any():
+            for array in (self.coef_pv, self.intercept_v, alpha_v, self.scores_av, best_v):
+                array[..., self.bad_v] = np.nan
+            edge_v[self.bad_v] = 0
         arrays = {
             "coef": self.coef_pv,
             "intercept": self.intercept_v,
-            "alpha": self.alphas[self.chosen_v],
+            "alpha": alpha_v,
             "cv_scores": self.scores_av.astype(self.plan.dtype),
             "best_score": best_v.astype(self.plan.dtype),
             "at_edge": edge_v,
@@ -272,11 +275,11 @@ class _Sweep:
         return RidgeFit(**out, alphas=export(self.alphas.copy(), library), scoring=self.scoring, stats=stats)
 
     def _stats(self, seconds: float) -> dict[str, Any]:
-        chosen, problem, n_voxels = self.plan.chosen, self.plan.problem, self.targets.n_voxels
+        cost, problem, n_voxels = self.plan.operations, self.plan.problem, self.targets.n_voxels
         return {
             "strategy": self.plan.strategy,
             "reason": self.plan.reason,
-            "operations": {"plan": chosen.plan_operations, "fit": chosen.per_voxel * n_voxels},
+            "operations": {"plan": cost["plan"], "fit": (cost["score"] + cost["refit"]) * n_voxels},
             "bytes": {"plan": self.plan.nbytes, "tiles": self.tile_bytes * self.workers},
             "seconds": {**self.plan.seconds, **{f"{k} (all threads)": s for k, s in self.seconds.items()}, "fit": seconds},
             "precision": problem.precision,
@@ -284,7 +287,10 @@ class _Sweep:
             "device": problem.device,
             "threads": self.workers,
             "tile": self.width,
-            "folds": len(self.plan.folds),
+            "folds": self.plan.n_folds,
+            "nodes": len(self.plan.nodes.alphas),
+            "interpolation_error": self.plan.nodes.error,
+            "skipped_voxels": int(self.bad_v.sum()),
             "tie_tolerance": TIE_TOLERANCE,
             "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
         }

@@ -1,0 +1,136 @@
+"""One symmetric eigendecomposition of all rows: the coordinates in which every fold and the refit are computed.
+
+With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger than the grid's smallest, and U_τ = U diag(√(λ / (λ + τ))), responses y
+enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
+V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows does
+not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X.
+
+Legend: t = time, p = features, r = directions kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError
+from fastencode.solve.problem import Problem
+
+__all__ = ["Basis", "column_means", "make_basis"]
+
+F64 = NDArray[np.float64]
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """The design in coordinates where the penalty is diagonal.
+
+    Attributes
+    ----------
+    lam : (r,) float64, increasing and positive
+    tau : float
+        The smallest penalty, or the largest eigenvalue where that is smaller.
+    rows_tr : (t, r) float64
+        U_τ.
+    coef_pr : (p, r)
+        V, in the dtype of the problem.
+    mean_p : (p,) float64
+        Subtracted from X; zeros without an intercept.
+    root_t : (t,) float64
+        Square roots of the sample weights; ones without.
+    center : bool
+    """
+
+    lam: F64
+    tau: float
+    rows_tr: F64
+    coef_pr: NDArray[Any]
+    mean_p: F64
+    root_t: F64
+    center: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether U spans all that rows can hold (all but the constant): p > n, in general."""
+        return len(self.lam) == len(self.rows_tr) - self.center
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue; 0 if X is constant."""
+        return float(self.lam[-1]) if len(self.lam) else 0.0
+
+
+def column_means(X: NDArray[Any], weights_t: F64 | None = None) -> F64:
+    """(Weighted) column means in float64, exact for a constant column: taken relative to the first row."""
+    if len(X) == 0:
+        return np.zeros(X.shape[1])
+    total = np.zeros(X.shape[1])
+    with np.errstate(over="ignore"):  # the Gram will not be finite either, and is checked
+        for start in range(0, len(X), _BLOCK):
+            block = np.subtract(X[start : start + _BLOCK], X[0], dtype=np.float64)
+            total += block.sum(axis=0) if weights_t is None else weights_t[start : start + _BLOCK] @ block
+    return X[0].astype(np.float64) + total / (len(X) if weights_t is None else weights_t.sum())
+
+
+def make_basis(problem: Problem, dual: bool) -> Basis:
+    """Decompose the smaller Gram. Raises ``InputError`` if X is too large to square in its dtype."""
+    X, center = problem.X, problem.fit_intercept
+    root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
+    mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
+    with np.errstate(all="ignore"):
+        gram = _kernel(X, mean, root) if dual else _gram(X, mean, root)
+    # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
+    if not np.trace(gram) < 1e-8 * np.finfo(X.dtype).max:
+        raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
+    lam, vectors = np.linalg.eigh(gram)
+    # What lies below `size` roundings of the largest eigenvalue is not in the data but in the arithmetic, and would be blown up
+    # by a penalty smaller than itself.
+    floor = np.finfo(np.float64).eps * max(X.shape) * max(float(lam[-1]), 0.0)
+    keep = int(np.searchsorted(lam, floor, side="right"))
+    lam, vectors = lam[keep:], vectors[:, keep:]
+    tau = float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
+    shrunk = np.sqrt(lam + tau)
+    if dual:
+        coef = _features_times(X, mean, root, vectors / np.sqrt(lam))
+        rows = vectors * (np.sqrt(lam) / shrunk)
+    else:
+        coef = vectors.astype(X.dtype)
+        rows = np.empty((len(X), len(lam)))
+        for start in range(0, len(X), _BLOCK):
+            here = slice(start, start + _BLOCK)
+            rows[here] = _rows(X, mean, root, here) @ vectors / shrunk
+    return Basis(lam, tau, rows, coef, mean, root, center)
+
+
+def _rows(X: NDArray[Any], mean: F64, root: F64, here: slice) -> F64:
+    return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
+
+
+def _gram(X: NDArray[Any], mean: F64, root: F64) -> F64:
+    gram = np.zeros((X.shape[1], X.shape[1]))
+    for start in range(0, len(X), _BLOCK):
+        block = _rows(X, mean, root, slice(start, start + _BLOCK))
+        gram += block.T @ block
+    return gram
+
+
+def _kernel(X: NDArray[Any], mean: F64, root: F64) -> F64:
+    kernel = np.zeros((len(X), len(X)))
+    for start in range(0, X.shape[1], _BLOCK):
+        here = slice(start, start + _BLOCK)
+        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+        kernel += block @ block.T
+    return kernel
+
+
+def _features_times(X: NDArray[Any], mean: F64, root: F64, right_tr: F64) -> NDArray[Any]:
+    """X̌ᵀ @ right, block by block of features."""
+    out = np.empty((X.shape[1], right_tr.shape[1]), dtype=X.dtype)
+    for start in range(0, X.shape[1], _BLOCK):
+        here = slice(start, start + _BLOCK)
+        out[here] = (np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]).T @ right_tr
+    return out

@@ -1,0 +1,89 @@
+"""Few penalties at which to predict, so that all others follow: interpolation in the penalty, with its error known beforehand.
+
+Held-out predictions depend on the penalty only through how much each direction of the design is shrunk, s(λ) = λ / (λ + α). Over a
+grid of penalties and an interval of λ these curves are nearly linear combinations of a few of their own: the *nodes*. Predicting at
+k nodes and keeping the k × k Gram of the predictions gives the scores of the whole grid; cost no longer grows with the grid.
+
+Curves are taken relative to the top of the interval, g(λ) = s(λ) / s(λ_top), so that a penalty far above every λ, whose predictions
+all but vanish, still has its direction (correlation needs it).
+
+Legend: a = penalties, k = nodes, l = sampled λ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+__all__ = ["TOLERANCE", "Nodes", "choose_nodes", "scale_of"]
+
+F64 = NDArray[np.float64]
+# Largest error of an interpolated shrinkage, as a part of the response, by item size of the dtype. A score moves by less, since
+# the error changes sign along λ: on measured spectra by a fifth to a thousandth of it.
+TOLERANCE = {4: 1e-6, 8: 1e-12}
+_PER_DECADE = 40
+# Weights of an interpolation larger than this would multiply the rounding of the predictions visibly.
+_LARGEST_SUM = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Where to predict and how to combine.
+
+    Attributes
+    ----------
+    alphas : (k,) float64, increasing
+        Penalties to predict at: members of the grid.
+    weights : (a, k) float64
+        Scaled predictions at every penalty of the grid = weights @ scaled predictions at the nodes.
+    error : float
+        Largest error of a shrinkage s(λ) (``relative``: of g(λ)) over the grid and the interval.
+    interval : (float, float)
+        The λ it holds for; smaller ones contribute less than the tolerance.
+    """
+
+    alphas: F64
+    weights: F64
+    error: float
+    interval: tuple[float, float]
+
+
+def scale_of(alphas: F64, top: float) -> F64:
+    """What predictions are multiplied by: 1 / s(λ_top)."""
+    return 1.0 + alphas / top if top > 0 else np.ones_like(alphas)
+
+
+def choose_nodes(alphas: F64, low: float, top: float, tolerance: float, relative: bool) -> Nodes:
+    """The fewest penalties of the grid that give all of it within the tolerance, by pivoted QR.
+
+    Parameters
+    ----------
+    alphas : (a,) float64, increasing
+    low, top : float
+        Interval that holds every eigenvalue of every training Gram, 0 ≤ low ≤ top. Eigenvalues that are zero need not be in it.
+    tolerance : float
+        Allowed error of a shrinkage.
+    relative : bool
+        True holds the error against s(λ_top), which correlation needs; False against 1, enough for squared errors.
+    """
+    exact = Nodes(alphas, np.eye(len(alphas)), 0.0, (low, top))
+    low = max(low, tolerance * alphas[0] / 10, np.finfo(float).tiny)  # below, s(λ) itself is under the tolerance
+    if len(alphas) < 3 or not low < top:
+        return exact
+    lam = np.geomspace(low, top, 2 + int(_PER_DECADE * np.log10(top / low)))[:, None]
+    scale = scale_of(alphas, top)
+    curves_la = lam / (lam + alphas) * scale
+    allowed_a = np.full(len(alphas), tolerance) if relative else tolerance * scale
+    _, _, order = scipy.linalg.qr(curves_la / allowed_a, mode="economic", pivoting=True)
+    for k in range(1, len(alphas)):
+        chosen = np.sort(order[:k])
+        weights, *_ = np.linalg.lstsq(curves_la[:, chosen], curves_la, rcond=1e-15)
+        weights[:, chosen] = np.eye(k)
+        error = np.abs(curves_la[:, chosen] @ weights - curves_la).max(axis=0)
+        if (error <= allowed_a).all() and np.abs(weights).sum(axis=0).max() <= _LARGEST_SUM:
+            worst = float((error if relative else error / scale).max())
+            return Nodes(alphas[chosen], np.ascontiguousarray(weights.T), worst, (float(low), float(top)))
+    return exact
