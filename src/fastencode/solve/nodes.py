@@ -56,24 +56,27 @@ def scale_of(alphas: F64, top: float) -> F64:
     return 1.0 + alphas / top if top > 0 else np.ones_like(alphas)
 
 
-def choose_nodes(alphas: F64, low: float, top: float, tolerance: float, relative: bool) -> Nodes:
+def choose_nodes(alphas: F64, interval: tuple[float, float], top: float, tolerance: float, relative: bool) -> Nodes:
     """The fewest penalties of the grid that give all of it within the tolerance, by pivoted QR.
 
     Parameters
     ----------
     alphas : (a,) float64, increasing
-    low, top : float
-        Interval that holds every eigenvalue of every training Gram, 0 ≤ low ≤ top. Eigenvalues that are zero need not be in it.
+    interval : (float, float)
+        Holds every eigenvalue of every training Gram. Eigenvalues that are zero need not be in it.
+    top : float
+        What predictions are scaled by, see :func:`scale_of`: the largest eigenvalue of the whole Gram.
     tolerance : float
         Allowed error of a shrinkage.
     relative : bool
         True holds the error against s(λ_top), which correlation needs; False against 1, enough for squared errors.
     """
-    exact = Nodes(alphas, np.eye(len(alphas)), 0.0, (low, top))
-    low = max(low, tolerance * alphas[0] / 10, np.finfo(float).tiny)  # below, s(λ) itself is under the tolerance
-    if len(alphas) < 3 or not low < top:
+    exact = Nodes(alphas, np.eye(len(alphas)), 0.0, interval)
+    # Below, s(λ) itself is under the tolerance.
+    low, high = max(interval[0], tolerance * alphas[0] / 10, np.finfo(float).tiny), interval[1]
+    if len(alphas) < 3 or not low < high:
         return exact
-    lam = np.geomspace(low, top, 2 + int(_PER_DECADE * np.log10(top / low)))[:, None]
+    lam = np.geomspace(low, high, 2 + int(_PER_DECADE * np.log10(high / low)))[:, None]
     scale = scale_of(alphas, top)
     curves_la = lam / (lam + alphas) * scale
     allowed_a = np.full(len(alphas), tolerance) if relative else tolerance * scale
@@ -85,5 +88,5 @@ def choose_nodes(alphas: F64, low: float, top: float, tolerance: float, relative
         error = np.abs(curves_la[:, chosen] @ weights - curves_la).max(axis=0)
         if (error <= allowed_a).all() and np.abs(weights).sum(axis=0).max() <= _LARGEST_SUM:
             worst = float((error if relative else error / scale).max())
-            return Nodes(alphas[chosen], np.ascontiguousarray(weights.T), worst, (float(low), float(top)))
+            return Nodes(alphas[chosen], np.ascontiguousarray(weights.T), worst, (float(low), float(high)))
     return exact

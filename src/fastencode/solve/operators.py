@@ -27,7 +27,8 @@ from fastencode.solve.basis import Basis
 from fastencode.solve.folds import Fold
 from fastencode.solve.nodes import scale_of
 
-__all__ = ["LIMITS", "WHOLE_ROWS", "Left", "Operator", "WholeFolds", "leave_out", "make_whole", "solve_apart", "solve_train"]
+__all__ = ["LIMITS", "WHOLE_ROWS", "Left", "Operator", "WholeFolds", "leave_out", "make_whole", "shared_gram", "solve_apart",
+    "solve_train", "training_extremes"]
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -35,6 +36,8 @@ Rows = NDArray[np.intp]
 # what float64 planning may lose. Beyond, the training rows are decomposed by themselves.
 LIMITS = {4: {"whole": 1e2, "apart": 1e4, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
 WHOLE_ROWS = 32
+# Up to this condition float32 problems solve their folds' systems in float32.
+_NARROW = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +118,15 @@ def _condition(basis: Basis, left: Rows) -> float:
     """1 / λ_min(R) at τ, where D = 1."""
     if not len(basis.lam):
         return 1.0
-    if basis.complete or len(left) <= 2 * basis.rows_tr.shape[1]:
-        smallest = float(np.linalg.eigvalsh(_residual(basis, left, basis.tau))[0]) if len(left) <= 512 else None
-        if smallest is None:
-            smallest = _smallest(_residual(basis, left, basis.tau))
-    else:
-        smallest = _smallest(_reduced(basis, left, float((basis.root_t**2).sum()), basis.tau))
+    matrix = _residual(basis, left, basis.tau) if _by_rows(basis, left) else _reduced(basis, reduced_gram(basis, left), basis.tau)
+    smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= 256 else _smallest(matrix)
     return 1.0 / smallest if smallest > 0 else np.inf
+
+
+def _by_rows(basis: Basis, left: Rows) -> bool:
+    """Whether the |L| × |L| system is the cheaper one; the r × r one's Gram is shared by all nodes."""
+    m, r = len(left), len(basis.lam)
+    return basis.complete or 4.0 * m * m * r + m**3 / 3 < 2.0 * m * r * r + r**3 / 3
 
 
 def _smallest(matrix: F64) -> float:
@@ -153,35 +158,62 @@ def _residual(basis: Basis, rows: Rows, alpha: float) -> F64:
     return out
 
 
-def _reduced(basis: Basis, left: Rows, total: float, alpha: float) -> F64:
-    """I − √D U_Lᵀ (I + o oᵀ / s_train) U_L √D: as well conditioned as R, r × r."""
-    rows, half = basis.rows_tr[left], np.sqrt((basis.lam + basis.tau) / (basis.lam + alpha))
-    gram = rows.T @ rows
+def reduced_gram(basis: Basis, left: Rows) -> F64:
+    """U_Lᵀ (I + o oᵀ / s_train) U_L: what the r × r systems of all nodes share."""
+    rows = basis.rows_tr[left]
+    gram = np.asarray(rows.T @ rows)
     if basis.center:
-        root = basis.root_t[left]
+        root, total = basis.root_t[left], float((basis.root_t**2).sum())
         pull = root @ rows
         gram += np.outer(pull, pull / (total - (root**2).sum()))
-    gram *= -np.outer(half, half)
-    gram[np.diag_indices(len(gram))] += 1.0
     return gram
 
 
-def solve_apart(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
-    """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows."""
+def _reduced(basis: Basis, gram: F64, alpha: float) -> F64:
+    """I − √D gram √D: as well conditioned as R, r × r."""
+    half = np.sqrt((basis.lam + basis.tau) / (basis.lam + alpha))
+    out = gram * -np.outer(half, half)
+    out[np.diag_indices(len(out))] += 1.0
+    return out
+
+
+def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
+    """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
+    shrunk = np.sqrt(basis.lam + basis.tau)
+    gram = reduced_gram(basis, left.rows) * -np.outer(shrunk, shrunk)
+    gram[np.diag_indices(len(gram))] += basis.lam
+    found = np.linalg.eigvalsh(gram)
+    return max(0.0, float(found[0])), float(found[-1])
+
+
+def shared_gram(basis: Basis, left: Left) -> F64 | None:
+    """What :func:`solve_apart` wants for all nodes of a fold."""
+    return None if _by_rows(basis, left.rows) else reduced_gram(basis, left.rows)
+
+
+def solve_apart(basis: Basis, left: Left, gram: F64 | None, alpha: float, out_mr: NDArray[Any]) -> None:
+    """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows.
+
+    Solved in the dtype of ``out_mr`` where that loses no more than rounding the result to it does.
+    """
     d = (basis.lam + basis.tau) / (basis.lam + alpha)
     root, rows = basis.root_t, basis.rows_tr[left.rows]
-    if len(left.rows) <= len(basis.lam):
-        factor = scipy.linalg.cho_factor(_residual(basis, left.rows, alpha), lower=True, overwrite_a=True, check_finite=False)
-        found = scipy.linalg.cho_solve(factor, rows * d, overwrite_b=True, check_finite=False)[left.held]
+    work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
+    if gram is None:
+        residual, right = _residual(basis, left.rows, alpha), rows * d
+        found = _solve(residual, right, work)[left.held]
     else:
-        half = np.sqrt(d)
-        reduced = _reduced(basis, left.rows, float((root**2).sum()), alpha)
-        factor = scipy.linalg.cho_factor(reduced, lower=True, overwrite_a=True, check_finite=False)
-        held = basis.rows_tr[left.test]
+        half, held = np.sqrt(d), basis.rows_tr[left.test]
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
-        found = scipy.linalg.cho_solve(factor, (held * half).T, overwrite_b=True, check_finite=False).T * half
+        found = _solve(_reduced(basis, gram, alpha), (held * half).T, work).T * half
     np.multiply(found, scale_of(np.float64(alpha), basis.top) / root[left.test, None], out=out_mr, casting="same_kind")
+
+
+def _solve(matrix: F64, right: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
+    factor = scipy.linalg.cho_factor(matrix.astype(dtype, copy=False), lower=True, overwrite_a=True, check_finite=False)
+    right = np.asfortranarray(right, dtype=dtype)
+    return np.asarray(scipy.linalg.cho_solve(factor, right, overwrite_b=True, check_finite=False))
 
 
 def solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:

@@ -22,11 +22,13 @@ from fastencode.solve.operators import (
     WholeFolds,
     leave_out,
     make_whole,
+    shared_gram,
     solve_apart,
     solve_train,
+    training_extremes,
 )
 from fastencode.solve.problem import Problem
-from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose, solve_operations, voxel_operations
+from fastencode.solve.strategy import EIGH_RATE, GEMM_RATE, NOMINAL_VOXELS, Candidate, choose, solve_operations, voxel_operations
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
@@ -267,7 +269,8 @@ def make_plan(
     lefts = _together([lambda f=f: leave_out(basis, f) for f in problem.folds], threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
-    nodes = choose_nodes(problem.alphas, _lowest(basis, lefts), basis.top, TOLERANCE[itemsize], relative)
+    interval = _interval(basis, lefts, NOMINAL_VOXELS if n_voxels is None else n_voxels, threads)
+    nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
     analyze = basis.rows_tr.astype(problem.X.dtype)
     folds, whole, operations = _operators(problem, basis, lefts, nodes, analyze, threads)
     done = time.perf_counter()
@@ -300,14 +303,22 @@ def _partition(lefts: list[Left], n: int) -> bool:
     return sum(len(left.rows) for left in lefts) == n == len(np.unique(np.concatenate([left.rows for left in lefts])))
 
 
-def _lowest(basis: Basis, lefts: list[Left]) -> float:
-    """A lower bound of the positive eigenvalues of every training Gram; 0 where none is known."""
-    if not len(basis.lam) or basis.lam[0] < 0.01 * basis.tau:
-        return 0.0  # far below the smallest penalty: no node is saved by knowing it
+def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tuple[float, float]:
+    """Bounds of the positive eigenvalues of every training Gram; 0 where no lower one is known.
+
+    Exact where a narrower interval saves more (a node for every voxel) than the eigenvalues of every fold cost.
+    """
+    (n, r), top = basis.rows_tr.shape, basis.top
+    if not r or basis.lam[0] < 0.01 * basis.tau:
+        return 0.0, top  # far below the smallest penalty: no node is saved by knowing it
     if basis.complete:  # training kernels are compressions of the whole one
-        return float(basis.lam[0])
-    worst = max(left.condition for left in lefts)  # training Gram + τ ≥ λ_min(I − H) (whole Gram + τ)
-    return max(0.0, float((basis.lam[0] + basis.tau) / worst - basis.tau))
+        return float(basis.lam[0]), top
+    worst = max(left.condition for left in lefts)
+    if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / GEMM_RATE[4]:
+        found = _together([lambda le=le: training_extremes(basis, le) for le in lefts], threads)
+        return 0.999 * min(low for low, _ in found), 1.001 * max(high for _, high in found)
+    # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ).
+    return max(0.0, float((basis.lam[0] + basis.tau) / worst - basis.tau)), top
 
 
 def _operators(
@@ -316,6 +327,8 @@ def _operators(
     """Everything folds need, each in the form its size and condition ask for; and the operations that took."""
     dtype, k, r, operations = problem.X.dtype, len(nodes.alphas), len(basis.lam), 0.0
     limits = LIMITS[dtype.itemsize]
+    apart_index = [i for i, le in enumerate(lefts) if not basis.complete and WHOLE_ROWS < len(le.rows) and le.condition <= limits["apart"]]
+    grams = dict(zip(apart_index, _together([lambda i=i: shared_gram(basis, lefts[i]) for i in apart_index], threads), strict=True))
     by_size: dict[int, list[int]] = {}
     folds: list[Operator] = []
     jobs: list[Callable[[], Any]] = []
@@ -327,7 +340,8 @@ def _operators(
         apart = not basis.complete and left.condition <= limits["apart"]
         predict = np.empty((k, len(left.test), r if apart else len(left.train)), dtype=dtype)
         if apart:
-            jobs += [lambda a=a, le=left, out=predict[j]: solve_apart(basis, le, a, out) for j, a in enumerate(nodes.alphas)]
+            gram = grams.get(index)
+            jobs += [lambda a=a, le=left, g=gram, out=predict[j]: solve_apart(basis, le, g, a, out) for j, a in enumerate(nodes.alphas)]
         else:
             jobs.append(lambda le=left, out=predict: solve_train(basis, le, nodes.alphas, out, limits["train"]))
         operations += k * solve_operations(m, len(left.test), len(left.train), r, not apart)

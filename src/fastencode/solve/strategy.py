@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fastencode.errors import InputError
 from fastencode.solve.problem import Problem
 
-__all__ = ["NOMINAL_VOXELS", "Candidate", "choose", "solve_operations", "voxel_operations"]
+__all__ = ["EIGH_RATE", "GEMM_RATE", "NOMINAL_VOXELS", "Candidate", "choose", "solve_operations", "voxel_operations"]
 
 # Nominal rates of one core, operations per second: products in float64 and float32, and the blocked tridiagonal eigensolver, half
 # of whose work is bound by memory.
