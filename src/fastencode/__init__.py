@@ -13,6 +13,7 @@ _HOME_OF = {
     "FastencodeError": "errors",
     "FastencodeWarning": "errors",
     "InputError": "errors",
+    "RidgeCV": "estimators",
     "RidgeFit": "solve.fit",
     "RidgePlan": "solve.plan",
     "chunk_bootstrap": "solve.folds",
