@@ -32,6 +32,9 @@ except ImportError:  # scikit-learn 1.5 has it as a method
 
 __all__ = ["RidgeCV"]
 
+# A tuple, because scikit-learn wants defaults that cannot change.
+_ALPHAS = tuple(DEFAULT_ALPHAS.tolist())
+
 # What X is converted to when it is neither is the first: integers become float64.
 _DTYPES = (np.float64, np.float32)
 
@@ -78,15 +81,19 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         −1 where the smallest penalty was chosen, +1 where the largest, else 0.
     result_ : RidgeFit
         All of the above as one object, sharing memory: ``result_.score(X, Y)`` is the score of **each** target,
-        ``result_.save(path)`` writes it without pickle, ``result_.stats`` says how it was computed.
+        ``result_.save(path)`` writes it without pickle, ``result_.stats`` says how it was computed. :meth:`predict` uses it.
     n_features_in_ : int
     feature_names_in_ : (p,) array of str
         Only where X had string column names.
 
     Notes
     -----
-    Inputs become NumPy arrays in memory and are looked through for NaN, as in all of scikit-learn. For targets in a file larger than
-    memory, torch tensors, or one design and many participants, :func:`fastencode.ridge_cv` and :func:`fastencode.plan_ridge` do more.
+    Inputs become NumPy arrays in memory and are looked through for NaN, as in all of scikit-learn. For targets in a file larger
+    than memory, torch tensors, or one design and many participants, take :func:`fastencode.ridge_cv` or
+    :func:`fastencode.plan_ridge`.
+
+    :meth:`score` is scikit-learn's: R², averaged over targets, and 1 or 0 for a constant target that is or is not predicted
+    exactly. ``result_.score(X, Y)`` has one number for each target, by ``scoring`` unless told otherwise.
 
     Metadata routing: ``groups`` is requested by ``fit`` from the start, ``sample_weight`` after
     ``set_fit_request(sample_weight=True)``.
@@ -104,7 +111,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     def __init__(
         self,
-        alphas: Any = tuple(DEFAULT_ALPHAS.tolist()),
+        alphas: Any = _ALPHAS,
         *,
         cv: Any = 5,
         scoring: str = "r2",
@@ -135,8 +142,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         groups : (t,) array-like, optional
             Run (story, session) of every row: numbers or strings. No fold of an int ``cv`` or of ``"runs"`` cuts one.
         sample_weight : float or (t,) array-like, optional
-            Weights of the rows in the fit and in the held-out scores: finite, not negative, not all zero. A row of weight 0 counts
-            as absent, also where an int ``cv`` makes its blocks; a splitter and explicit indices still see every row.
+            Weights of the rows in the fit and in the held-out scores: finite, not negative, not all zero. A row of weight 0 is
+            absent, also where an int ``cv`` makes its blocks; a splitter and explicit indices still count every row.
 
         Returns
         -------
