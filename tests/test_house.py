@@ -48,6 +48,8 @@ PLANTED = [
     ("solve.x", "from importlib import import_module\nimport_module('..timing.delays', __package__)", "solve and timing stand"),
     ("timing.x", "from ..errors import require\ndef f():\n    require('transformers', 'tune')", "solve and timing stand"),
     ("timing.x", "from fastencode import ridge_cv", "solve and timing stand"),
+    ("estimators", "from fastencode.study import significance", "estimators wrap the solvers"),
+    ("study.x", "from fastencode import RidgeCV", "nobody builds on estimators"),
     ("tune.x", "from ..solve.ridge import ridge_cv", "tune never imports the solvers"),
     ("tune.x", "from fastencode import ridge_cv", "tune never imports the solvers"),
     ("tune.x", "from .. import ridge_cv", "tune never imports the solvers"),
@@ -82,6 +84,7 @@ INNOCENT = [
     ("speech.x", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
     ("tune.x", "from ..errors import require\ndef f():\n    require('torch', 'tune')\n    import pandas"),
     ("tune.x", "from torch import nn\nclass Head(nn.Module): ..."),
+    ("estimators", "import sklearn.base\nfrom fastencode.solve.ridge import ridge_cv\nfrom fastencode.errors import InputError"),
     ("", "from importlib import import_module\nHOME = {'noise_ceiling': 'study.ceilings'}"),
 ]
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 _HOME_OF = {
     "FastencodeError": "errors",
     "FastencodeWarning": "errors",
     "InputError": "errors",
+    "RidgeCV": "estimators",
     "RidgeFit": "solve.fit",
     "RidgePlan": "solve.plan",
     "chunk_bootstrap": "solve.folds",
@@ -29,7 +31,10 @@ _HOME_OF = {
     "ridge_cv": "solve.ridge",
 }
 
-__all__ = ["__version__", *sorted(_HOME_OF)]
+# Where the library is missing, asking for the name says which extra brings it; `import *` and help() must not trip over that.
+_NEEDS = {"RidgeCV": "sklearn"}
+
+__all__ = ["__version__", *sorted(name for name in _HOME_OF if name not in _NEEDS or find_spec(_NEEDS[name]))]
 
 try:
     __version__ = version("fastencode-neuro")

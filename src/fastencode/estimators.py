@@ -1,0 +1,234 @@
+"""The solvers as scikit-learn estimators: for pipelines, searches and whatever else takes one.
+
+Legend: t = time, p = features, v = voxels, a = penalties.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError, require
+from fastencode.solve.folds import check_runs
+from fastencode.solve.plan import DEFAULT_ALPHAS
+from fastencode.solve.ridge import ridge_cv
+
+try:
+    from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+except ImportError:
+    require("sklearn.base", "sklearn")  # says which extra brings it
+    raise
+
+try:
+    from sklearn.utils.validation import validate_data
+except ImportError:  # scikit-learn 1.5 has it as a method
+
+    def validate_data(estimator: Any, X: Any, y: Any = "no_validation", **checks: Any) -> Any:
+        return estimator._validate_data(X, y, **checks)
+
+
+__all__ = ["RidgeCV"]
+
+# A tuple, because scikit-learn wants defaults that cannot change.
+_ALPHAS = tuple(DEFAULT_ALPHAS.tolist())
+
+# What X is converted to when it is neither is the first: integers become float64.
+_DTYPES = (np.float64, np.float32)
+
+
+class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
+    """Ridge regression with a cross-validated penalty for each target: :func:`fastencode.ridge_cv` as a scikit-learn estimator.
+
+    Parameters
+    ----------
+    alphas : tuple or (a,) array-like of float
+        Penalties, the weight on ‖b‖² (scikit-learn's). Positive; sorted and freed of duplicates, see ``alphas_``.
+    cv : int, "runs", splitter or list of (train, test)
+        How penalties are scored. An int is that many contiguous blocks (not shuffled), or with ``groups`` that many sets of whole
+        groups; ``"runs"`` leaves one group out; a splitter gets X, y and ``groups``. Scores are averaged over folds.
+    scoring : {"r2", "pearson", "neg_mean_squared_error"}
+        Held-out score that penalties are chosen by; :meth:`score` is always R².
+    per_target : bool
+        False chooses one penalty for all targets, by their mean score.
+    fit_intercept : bool
+        Whether to fit a constant, which is not penalised.
+    precision : {"exact", "fast"}
+        As in :func:`fastencode.ridge_cv`.
+    device : None or str
+        Where to compute.
+    memory : int or str, optional
+        Working memory in bytes or as text ("2GB"), beyond X, y and the weights.
+
+    Attributes
+    ----------
+    coef_ : (p, v) or (p,) array
+        Weights, **features first** as in himalaya and :class:`~fastencode.RidgeFit`; scikit-learn's linear models have (v, p).
+        1-D if y was. Float32 if X and y were, else float64.
+    intercept_ : (v,) array or scalar
+        Constants; zeros without an intercept.
+    alpha_ : (v,) float64 array or scalar
+        Chosen penalty of each target, a member of ``alphas_``.
+    alphas_ : (a,) float64 array
+        The grid: sorted, without duplicates.
+    cv_scores_ : (a, v) or (a,) array
+        Held-out score of every penalty, mean over folds. (himalaya's attribute of this name has only the best.)
+    best_score_ : (v,) array or scalar
+        Score of the chosen penalty.
+    at_edge_ : (v,) int8 array or scalar
+        −1 where the smallest penalty was chosen, +1 where the largest, else 0.
+    result_ : RidgeFit
+        All of the above as one object, sharing memory: ``result_.score(X, Y)`` is the score of **each** target,
+        ``result_.save(path)`` writes it without pickle, ``result_.stats`` says how it was computed. :meth:`predict` uses it.
+    n_features_in_ : int
+    feature_names_in_ : (p,) array of str
+        Only where X had string column names.
+
+    Notes
+    -----
+    Inputs become NumPy arrays in memory and are looked through for NaN, as in all of scikit-learn. For targets in a file larger
+    than memory, torch tensors, or one design and many participants, take :func:`fastencode.ridge_cv` or
+    :func:`fastencode.plan_ridge`.
+
+    :meth:`score` is scikit-learn's: R², averaged over targets, and 1 or 0 for a constant target that is or is not predicted
+    exactly. ``result_.score(X, Y)`` has one number for each target, by ``scoring`` unless told otherwise.
+
+    Metadata routing: ``groups`` is requested by ``fit`` from the start, ``sample_weight`` after
+    ``set_fit_request(sample_weight=True)``.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> model = make_pipeline(StandardScaler(), RidgeCV(cv="runs", scoring="pearson"))
+    >>> model.fit(X, Y, ridgecv__groups=runs).predict(X_test)  # doctest: +SKIP
+    """
+
+    # Runs belong to how the penalty is chosen: where routing is on, they reach fit unasked.
+    __metadata_request__fit = {"groups": True}  # noqa: RUF012 (scikit-learn reads this very name and type)
+
+    def __init__(
+        self,
+        alphas: Any = _ALPHAS,
+        *,
+        cv: Any = 5,
+        scoring: str = "r2",
+        per_target: bool = True,
+        fit_intercept: bool = True,
+        precision: str = "exact",
+        device: Any = None,
+        memory: int | str | None = None,
+    ) -> None:
+        self.alphas = alphas
+        self.cv = cv
+        self.scoring = scoring
+        self.per_target = per_target
+        self.fit_intercept = fit_intercept
+        self.precision = precision
+        self.device = device
+        self.memory = memory
+
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> RidgeCV:
+        """Choose each target's penalty and fit its weights.
+
+        Parameters
+        ----------
+        X : (t, p) array-like or data frame
+            Features. Float32 stays float32 (and y with it, if it is), everything else becomes float64.
+        y : (t,) or (t, v) array-like or data frame
+            Targets.
+        groups : (t,) array-like, optional
+            Run (story, session) of every row: numbers or strings. No fold of an int ``cv`` or of ``"runs"`` cuts one.
+        sample_weight : float or (t,) array-like, optional
+            Weights of the rows in the fit and in the held-out scores: finite, not negative, not all zero. A row of weight 0 is
+            absent, also where an int ``cv`` makes its blocks; a splitter and explicit indices still count every row.
+
+        Returns
+        -------
+        RidgeCV
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            For what scikit-learn's validation refuses; for all else its subclass :class:`~fastencode.InputError`, which names the
+            value and the next step.
+        DeviceError
+            If the device does not exist.
+
+        Warns
+        -----
+        FastencodeWarning
+            Once, with the number of targets whose penalty is at an edge of the grid.
+        """
+        X, y = validate_data(self, X, y, dtype=list(_DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
+        cv, runs = self._folds(X, y, groups)
+        fit = ridge_cv(
+            X,
+            y,
+            alphas=self.alphas,
+            cv=cv,
+            runs=runs,
+            scoring=self.scoring,
+            per_target=self.per_target,
+            fit_intercept=self.fit_intercept,
+            precision=self.precision,
+            device=self.device,
+            memory=self.memory,
+            sample_weight=None if sample_weight is None else _weights(sample_weight, X),
+        )
+        self.result_ = fit
+        self.coef_, self.intercept_ = fit.coef, fit.intercept
+        self.alpha_, self.alphas_ = fit.alpha, fit.alphas
+        self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
+        return self
+
+    def _folds(self, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any, Any]:
+        """``cv`` and ``runs`` for the solver; a splitter is asked here, where y and the groups' own labels are at hand."""
+        if groups is not None:
+            try:
+                check_runs(groups, len(X))
+            except InputError as error:
+                raise InputError(f"groups are the solver's runs: {error}") from None
+        if isinstance(self.cv, str):
+            if self.cv == "runs" and groups is None:
+                raise InputError("cv='runs' needs groups=, one label for each row: fit(X, y, groups=...)")
+        elif hasattr(self.cv, "split"):
+            return list(self.cv.split(X, y, groups)), None
+        return self.cv, groups
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predicted targets.
+
+        Parameters
+        ----------
+        X : (t, p) array-like or data frame
+
+        Returns
+        -------
+        (t, v) array, or (t,) if y was 1-D
+            In the dtype of ``coef_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before :meth:`fit`.
+        ValueError
+            If X has other features, or holds NaN or infinite values.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=list(_DTYPES), reset=False)
+        return np.asarray(self.result_.predict(X))
+
+
+def _weights(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+    """One finite weight for each row, none negative, not all zero."""
+    weights = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise InputError(f"sample_weight holds {weights[row]:g} at row {row}; pass weights of 0 or more (0 leaves a row out)")
+    if not weights.any():  # older versions of scikit-learn let this pass
+        raise InputError("sample_weight is zero for every row, so there is nothing to fit; give some rows a positive weight")
+    return weights
