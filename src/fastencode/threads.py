@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 from fastencode.errors import InputError
 
-__all__ = ["available_threads", "limit_threads"]
+__all__ = ["available_threads", "limit_threads", "together"]
+
+T = TypeVar("T")
 
 _lock = Lock()
 _active: list[tuple[object, int]] = []
@@ -90,3 +93,10 @@ def _limit_loaded(n: int) -> list[tuple[Any, int]]:
         undo.append((numba.set_num_threads, numba.get_num_threads()))
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
     return undo
+
+
+def together(jobs: list[Callable[[], T]], threads: int) -> list[T]:
+    """Run jobs on an outer layer of threads. BLAS gets what the layer leaves over: one thread each when jobs are many."""
+    workers = max(1, min(threads, len(jobs)))
+    with limit_threads(max(1, threads // workers)), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(lambda job: job(), jobs))

@@ -1,9 +1,9 @@
 """One symmetric eigendecomposition of all rows: the coordinates in which every fold and the refit are computed.
 
-With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger than the grid's smallest, and U_τ = U diag(√(λ / (λ + τ))), responses y
-enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
-V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows does
-not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X.
+With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger than the grid's smallest, and U_τ = U diag(√(λ / (λ + τ))),
+responses y enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
+V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows
+does not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X.
 
 Legend: t = time, p = features, r = directions kept.
 """

@@ -117,8 +117,8 @@ def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_
 def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None) -> list[Fold]:
     """Turn any ``cv`` argument into checked folds.
 
-    Where only some rows are ``kept``, an int and ``"runs"`` make folds of those; splitters and indices count all rows, and what they
-    name beyond the kept ones is left out. Either way the folds returned count the kept rows.
+    Where only some rows are ``kept``, an int and ``"runs"`` make folds of those; splitters and indices count all rows, and what
+    they name beyond the kept ones is left out. Either way the folds returned count the kept rows.
 
     Parameters
     ----------

@@ -1,11 +1,12 @@
 """Few penalties at which to predict, so that all others follow: interpolation in the penalty, with its error known beforehand.
 
-Held-out predictions depend on the penalty only through how much each direction of the design is shrunk, s(λ) = λ / (λ + α). Over a
-grid of penalties and an interval of λ these curves are nearly linear combinations of a few of their own: the *nodes*. Predicting at
-k nodes and keeping the k × k Gram of the predictions gives the scores of the whole grid; cost no longer grows with the grid.
+Held-out predictions depend on the penalty only through how much each direction of the design is shrunk, s(λ) = λ / (λ + α).
+Over a grid of penalties and an interval of λ these curves are nearly linear combinations of a few of their own: the *nodes*.
+Predicting at k nodes and keeping the k × k Gram of the predictions gives the scores of the whole grid: beyond some density of the
+grid, cost no longer grows with it.
 
-Curves are taken relative to the top of the interval, g(λ) = s(λ) / s(λ_top), so that a penalty far above every λ, whose predictions
-all but vanish, still has its direction (correlation needs it).
+Curves are taken relative to the largest λ, g(λ) = s(λ) / s(λ_top), so that a penalty far above every λ, whose predictions all but
+vanish, still has its direction (correlation needs it).
 
 Legend: a = penalties, k = nodes, l = sampled λ.
 """
@@ -13,6 +14,7 @@ Legend: a = penalties, k = nodes, l = sampled λ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -51,7 +53,7 @@ class Nodes:
     interval: tuple[float, float]
 
 
-def scale_of(alphas: F64, top: float) -> F64:
+def scale_of(alphas: Any, top: float) -> Any:
     """What predictions are multiplied by: 1 / s(λ_top)."""
     return 1.0 + alphas / top if top > 0 else np.ones_like(alphas)
 

@@ -1,8 +1,8 @@
 """What predicts a fold's held-out rows at every node, made from the basis without another decomposition.
 
-Write R = (I − H)_LL for the rows L that a fold leaves out, H the hat matrix of all rows at one penalty (intercept included). Refitting
-without L gives on L exactly  ŷ = R⁻¹ U_L D c_f,  with D = diag((λ + τ) / (λ + α)) and c_f the coordinates of the training responses:
-one Cholesky of the smaller of L × L and r × r for each node, instead of a decomposition for each fold. Three forms:
+Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``). Refitting without L gives on L exactly
+ŷ = R⁻¹ U_L D c_f, with D = diag((λ + τ) / (λ + α)) and c_f the coordinates of the training responses: one Cholesky of the smaller
+of L × L and r × r for each node, instead of a decomposition for each fold. Three forms:
 
     apart   c_f = c − U_Lᵀ y_L, then one (k·m × r) product                              large folds
     whole   one product U (D c) for all folds together, then m × m blocks at each fold   many small folds, leave one out
@@ -16,7 +16,9 @@ Legend: t = time, r = directions, k = nodes, m = rows of a fold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,32 +26,21 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.solve.basis import Basis
-from fastencode.solve.folds import Fold
+from fastencode.solve.leave_out import Left, by_rows, reduced, reduced_gram, residual
 from fastencode.solve.nodes import scale_of
+from fastencode.solve.strategy import solve_operations
+from fastencode.threads import together
 
-__all__ = ["LIMITS", "WHOLE_ROWS", "Left", "Operator", "WholeFolds", "leave_out", "make_whole", "shared_gram", "solve_apart",
-    "solve_train", "training_extremes"]
+__all__ = ["LIMITS", "WHOLE_ROWS", "Operator", "WholeFolds", "make_operators"]
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
-# Largest 1 / λ_min(R) a form may have, by item size: `whole` loses that factor of the dtype's digits, `apart` its square root, and
-# what float64 planning may lose. Beyond, the training rows are decomposed by themselves.
+# Largest 1 / λ_min(R) a form may have, by item size: `whole` loses that factor of the dtype's digits, `apart` its square root,
+# `train` that factor of float64's. Beyond, the training rows are decomposed by themselves.
 LIMITS = {4: {"whole": 1e2, "apart": 1e4, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
 WHOLE_ROWS = 32
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
-
-
-@dataclass(frozen=True, eq=False)
-class Left:
-    """The rows a fold leaves out, and how much they weigh."""
-
-    train: Rows
-    test: Rows
-    rows: Rows
-    held: Rows
-    mass: float
-    condition: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,98 +91,58 @@ class WholeFolds:
     mass_b: F64
 
 
-def leave_out(basis: Basis, fold: Fold) -> Left:
-    """What a fold leaves out, and 1 / λ_min(R) at the smallest penalty (infinite if training rows repeat)."""
-    train, test = fold
-    n = len(basis.rows_tr)
-    mask = np.ones(n, dtype=bool)
-    mask[train] = False
-    left = np.flatnonzero(mask)
-    mass = float((basis.root_t[train] ** 2).sum())
-    held = np.searchsorted(left, test)
-    if n - len(left) < len(train):
-        return Left(train, test, left, held, mass, np.inf)
-    return Left(train, test, left, held, mass, _condition(basis, left))
+def make_operators(
+    basis: Basis, lefts: list[Left], alphas: F64, analyze_tr: NDArray[Any], threads: int
+) -> tuple[tuple[Operator, ...], tuple[WholeFolds, ...], float]:
+    """Everything folds need, each in the form its size and condition ask for; and the operations that took."""
+    dtype, k, r, operations = analyze_tr.dtype, len(alphas), len(basis.lam), 0.0
+    limits, forms = LIMITS[dtype.itemsize], [_form(basis, left, LIMITS[dtype.itemsize]) for left in lefts]
+    apart = [index for index, form in enumerate(forms) if form == "apart"]
+    grams = dict(zip(apart, together([partial(_shared_gram, basis, lefts[i]) for i in apart], threads), strict=True))
+    by_size: dict[int, list[int]] = {}
+    folds: list[Operator] = []
+    jobs: list[Callable[[], Any]] = []
+    for index, (left, form) in enumerate(zip(lefts, forms, strict=True)):
+        m = len(left.rows)
+        if form == "whole":
+            by_size.setdefault(m, []).append(index)
+            continue
+        predict = np.empty((k, len(left.test), r if form == "apart" else len(left.train)), dtype=dtype)
+        if form == "apart":
+            jobs += [partial(_solve_apart, basis, left, grams[index], a, predict[j]) for j, a in enumerate(alphas)]
+        else:
+            jobs.append(partial(_solve_train, basis, left, alphas, predict, limits["train"]))
+        operations += k * solve_operations(m, len(left.test), len(left.train), r, form == "train")
+        analyze = _rows_of(analyze_tr, left.rows) if form == "apart" else None
+        folds.append(Operator(left.train, left.test, left.rows, form, left.mass, predict, analyze))
+    together(jobs, threads)
+    whole = []
+    for m, members in sorted(by_size.items()):
+        whole.append(_make_whole(basis, [lefts[i] for i in members], np.array(members), alphas, dtype))
+        operations += k * len(members) * solve_operations(m, m, 0, r, False)
+    return tuple(folds), tuple(whole), operations
 
 
-def _condition(basis: Basis, left: Rows) -> float:
-    """1 / λ_min(R) at τ, where D = 1."""
-    if not len(basis.lam):
-        return 1.0
-    matrix = _residual(basis, left, basis.tau) if _by_rows(basis, left) else _reduced(basis, reduced_gram(basis, left), basis.tau)
-    smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= 256 else _smallest(matrix)
-    return 1.0 / smallest if smallest > 0 else np.inf
+def _form(basis: Basis, left: Left, limits: dict[str, float]) -> str:
+    """The form a fold's size and condition ask for."""
+    if len(left.test) == len(left.rows) <= WHOLE_ROWS and left.condition <= limits["whole"]:
+        return "whole"
+    return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
 
 
-def _by_rows(basis: Basis, left: Rows) -> bool:
-    """Whether the |L| × |L| system is the cheaper one; the r × r one's Gram is shared by all nodes."""
-    m, r = len(left), len(basis.lam)
-    return basis.complete or 4.0 * m * m * r + m**3 / 3 < 2.0 * m * r * r + r**3 / 3
+def _rows_of(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Rows of an array: a view where they are consecutive."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
 
 
-def _smallest(matrix: F64) -> float:
-    """Smallest eigenvalue of a matrix with spectrum in (0, 1], by inverse iteration: within a few percent, from above."""
-    try:
-        factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-    except scipy.linalg.LinAlgError:
-        return 0.0
-    vector, size = np.random.default_rng(0).standard_normal(len(matrix)), 1.0
-    for _ in range(30):
-        vector /= np.linalg.norm(vector)
-        vector = scipy.linalg.cho_solve(factor, vector, check_finite=False)
-        before, size = size, float(np.linalg.norm(vector))
-        if abs(size - before) < 0.01 * size:
-            break
-    return 0.9 / size
+def _shared_gram(basis: Basis, left: Left) -> F64 | None:
+    """What :func:`_solve_apart` wants for all nodes of a fold."""
+    return None if by_rows(basis, left.rows) else reduced_gram(basis, left.rows)
 
 
-def _residual(basis: Basis, rows: Rows, alpha: float) -> F64:
-    """(I − H) of some rows, H the hat matrix of all rows at a penalty, intercept included."""
-    rows_mr, d = basis.rows_tr[rows], (basis.lam + basis.tau) / (basis.lam + alpha)
-    if basis.complete:  # without cancellation: the smaller α, the smaller it is
-        return np.asarray((rows_mr * (d * alpha / basis.lam)) @ rows_mr.T)
-    out = np.asarray((rows_mr * -d) @ rows_mr.T)
-    out[np.diag_indices(len(rows))] += 1.0
-    if basis.center:
-        root = basis.root_t
-        out -= np.outer(root[rows], root[rows] / (root**2).sum())
-    return out
-
-
-def reduced_gram(basis: Basis, left: Rows) -> F64:
-    """U_Lᵀ (I + o oᵀ / s_train) U_L: what the r × r systems of all nodes share."""
-    rows = basis.rows_tr[left]
-    gram = np.asarray(rows.T @ rows)
-    if basis.center:
-        root, total = basis.root_t[left], float((basis.root_t**2).sum())
-        pull = root @ rows
-        gram += np.outer(pull, pull / (total - (root**2).sum()))
-    return gram
-
-
-def _reduced(basis: Basis, gram: F64, alpha: float) -> F64:
-    """I − √D gram √D: as well conditioned as R, r × r."""
-    half = np.sqrt((basis.lam + basis.tau) / (basis.lam + alpha))
-    out = gram * -np.outer(half, half)
-    out[np.diag_indices(len(out))] += 1.0
-    return out
-
-
-def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
-    """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
-    shrunk = np.sqrt(basis.lam + basis.tau)
-    gram = reduced_gram(basis, left.rows) * -np.outer(shrunk, shrunk)
-    gram[np.diag_indices(len(gram))] += basis.lam
-    found = np.linalg.eigvalsh(gram)
-    return max(0.0, float(found[0])), float(found[-1])
-
-
-def shared_gram(basis: Basis, left: Left) -> F64 | None:
-    """What :func:`solve_apart` wants for all nodes of a fold."""
-    return None if _by_rows(basis, left.rows) else reduced_gram(basis, left.rows)
-
-
-def solve_apart(basis: Basis, left: Left, gram: F64 | None, alpha: float, out_mr: NDArray[Any]) -> None:
+def _solve_apart(basis: Basis, left: Left, gram: F64 | None, alpha: float, out_mr: NDArray[Any]) -> None:
     """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows.
 
     Solved in the dtype of ``out_mr`` where that loses no more than rounding the result to it does.
@@ -200,14 +151,13 @@ def solve_apart(basis: Basis, left: Left, gram: F64 | None, alpha: float, out_mr
     root, rows = basis.root_t, basis.rows_tr[left.rows]
     work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
     if gram is None:
-        residual, right = _residual(basis, left.rows, alpha), rows * d
-        found = _solve(residual, right, work)[left.held]
+        found = _solve(residual(basis, left.rows, alpha), rows * d, work)[left.held]
     else:
         half, held = np.sqrt(d), basis.rows_tr[left.test]
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
-        found = _solve(_reduced(basis, gram, alpha), (held * half).T, work).T * half
-    np.multiply(found, scale_of(np.float64(alpha), basis.top) / root[left.test, None], out=out_mr, casting="same_kind")
+        found = _solve(reduced(basis, gram, alpha), (held * half).T, work).T * half
+    np.multiply(found, scale_of(alpha, basis.top) / root[left.test, None], out=out_mr, casting="same_kind")
 
 
 def _solve(matrix: F64, right: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -216,12 +166,12 @@ def _solve(matrix: F64, right: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.asarray(scipy.linalg.cho_solve(factor, right, overwrite_b=True, check_finite=False))
 
 
-def solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
+def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
     """Maps from the training responses to the held-out predictions at every node."""
     if basis.complete and left.condition <= limit:
         rows, train = basis.rows_tr[left.rows], basis.rows_tr[left.train]
         for k, alpha in enumerate(alphas):
-            factor = scipy.linalg.cho_factor(_residual(basis, left.rows, alpha), lower=True, check_finite=False)
+            factor = scipy.linalg.cho_factor(residual(basis, left.rows, alpha), lower=True, check_finite=False)
             d = (basis.lam + basis.tau) / (basis.lam + alpha)
             # −R⁻¹ R_L,train, or R⁻¹ H_L,train: the one of the two that does not cancel.
             across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
@@ -245,11 +195,11 @@ def solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], li
 
 
 def _put(basis: Basis, left: Left, alpha: Any, found: F64, out: NDArray[Any]) -> None:
-    factor = scale_of(np.float64(alpha), basis.top) / basis.root_t[left.test, None]
+    factor = scale_of(alpha, basis.top) / basis.root_t[left.test, None]
     np.multiply(found, factor, out=out, casting="same_kind")
 
 
-def make_whole(basis: Basis, lefts: list[Left], index: Rows, alphas: F64, dtype: np.dtype[Any]) -> WholeFolds:
+def _make_whole(basis: Basis, lefts: list[Left], index: Rows, alphas: F64, dtype: np.dtype[Any]) -> WholeFolds:
     """Operators of folds of one size that hold out all they leave out."""
     rows_bm = np.array([left.rows for left in lefts])
     (b, m), k = rows_bm.shape, len(alphas)
@@ -262,12 +212,12 @@ def make_whole(basis: Basis, lefts: list[Left], index: Rows, alphas: F64, dtype:
         small = basis.complete and alpha < basis.top
         hat = (rows * d) @ rows.transpose(0, 2, 1)  # without the intercept
         if basis.complete:
-            residual = (rows * (d * alpha / basis.lam)) @ rows.transpose(0, 2, 1)
+            r_bmm = (rows * (d * alpha / basis.lam)) @ rows.transpose(0, 2, 1)
         else:
-            residual = eye - hat
+            r_bmm = eye - hat
             if basis.center:
-                residual -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
-        inverse = np.linalg.inv(residual)
+                r_bmm -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
+        inverse = np.linalg.inv(r_bmm)
         # y_L − R⁻¹ (R y)_L where R is the small one, R⁻¹ (H y − H_LL y_L) where H is: neither cancels.
         spread[j] = -d * alpha / basis.lam if small else scale[j] * d
         far[j] = inverse / root_bm[:, :, None] * (scale[j] if small else 1.0)

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.solve.basis import Basis, make_basis
 from fastencode.solve.fit import RidgeFit
+from fastencode.solve.leave_out import Left, leave_out, training_extremes
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
-from fastencode.solve.operators import (
-    LIMITS,
-    WHOLE_ROWS,
-    Left,
-    Operator,
-    WholeFolds,
-    leave_out,
-    make_whole,
-    shared_gram,
-    solve_apart,
-    solve_train,
-    training_extremes,
-)
+from fastencode.solve.operators import Operator, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
-from fastencode.solve.strategy import EIGH_RATE, GEMM_RATE, NOMINAL_VOXELS, Candidate, choose, solve_operations, voxel_operations
+from fastencode.solve.strategy import EIGH_RATE, GEMM_RATE, NOMINAL_VOXELS, Candidate, choose, voxel_operations
 from fastencode.solve.tiles import fit_plan
-from fastencode.threads import available_threads, limit_threads
+from fastencode.threads import available_threads, limit_threads, together
 
 __all__ = ["DEFAULT_ALPHAS", "RidgePlan", "make_plan", "plan_ridge"]
 
 DEFAULT_ALPHAS = np.logspace(0, 6, 20)
 DEFAULT_ALPHAS.flags.writeable = False
-
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RidgePlan:
@@ -225,7 +210,7 @@ def plan_ridge(
         strategy is possible; never changes a result except through the strategy.
     sample_weight : (t,) array-like, optional
         Weight of every row in the fit and in the held-out scores, not normalised: an integer weight counts as that many copies. A
-        row of weight zero is left out altogether (a censored scan), whatever it holds; an int ``cv`` makes its blocks of the others.
+        row of weight zero is left out altogether (a censored scan), whatever it holds; an int ``cv`` makes blocks of the others.
 
     Returns
     -------
@@ -257,8 +242,8 @@ def make_plan(
 ) -> RidgePlan:
     """Plan a checked problem.
 
-    ``strategy`` forces ``"primal"`` or ``"dual"``; ``n_voxels`` and ``scoring`` are what is known of the responses: nodes for squared
-    errors alone are fewer than those that serve correlation too.
+    ``strategy`` forces ``"primal"`` or ``"dual"``; ``n_voxels`` and ``scoring`` are what is known of the responses: nodes for
+    squared errors alone are fewer than those that serve correlation too.
     """
     began = time.perf_counter()
     threads = available_threads()
@@ -266,13 +251,13 @@ def make_plan(
     with limit_threads(threads):
         basis = make_basis(problem, best.name == "dual")
     decomposed = time.perf_counter()
-    lefts = _together([lambda f=f: leave_out(basis, f) for f in problem.folds], threads)
+    lefts = together([partial(leave_out, basis, fold) for fold in problem.folds], threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
     interval = _interval(basis, lefts, NOMINAL_VOXELS if n_voxels is None else n_voxels, threads)
     nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
     analyze = basis.rows_tr.astype(problem.X.dtype)
-    folds, whole, operations = _operators(problem, basis, lefts, nodes, analyze, threads)
+    folds, whole, operations = make_operators(basis, lefts, nodes.alphas, analyze, threads)
     done = time.perf_counter()
     (n, p), r = problem.X.shape, len(basis.lam)
     analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in folds if f.form == "apart"))
@@ -315,64 +300,7 @@ def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tup
         return float(basis.lam[0]), top
     worst = max(left.condition for left in lefts)
     if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / GEMM_RATE[4]:
-        found = _together([lambda le=le: training_extremes(basis, le) for le in lefts], threads)
+        found = together([partial(training_extremes, basis, left) for left in lefts], threads)
         return 0.999 * min(low for low, _ in found), 1.001 * max(high for _, high in found)
     # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ).
     return max(0.0, float((basis.lam[0] + basis.tau) / worst - basis.tau)), top
-
-
-def _operators(
-    problem: Problem, basis: Basis, lefts: list[Left], nodes: Nodes, analyze: NDArray[Any], threads: int
-) -> tuple[tuple[Operator, ...], tuple[WholeFolds, ...], float]:
-    """Everything folds need, each in the form its size and condition ask for; and the operations that took."""
-    dtype, k, r, operations = problem.X.dtype, len(nodes.alphas), len(basis.lam), 0.0
-    limits = LIMITS[dtype.itemsize]
-    apart_index = [i for i, le in enumerate(lefts) if not basis.complete and WHOLE_ROWS < len(le.rows) and le.condition <= limits["apart"]]
-    grams = dict(zip(apart_index, _together([lambda i=i: shared_gram(basis, lefts[i]) for i in apart_index], threads), strict=True))
-    by_size: dict[int, list[int]] = {}
-    folds: list[Operator] = []
-    jobs: list[Callable[[], Any]] = []
-    for index, left in enumerate(lefts):
-        m = len(left.rows)
-        if m == len(left.test) and m <= WHOLE_ROWS and left.condition <= limits["whole"]:
-            by_size.setdefault(m, []).append(index)
-            continue
-        apart = not basis.complete and left.condition <= limits["apart"]
-        predict = np.empty((k, len(left.test), r if apart else len(left.train)), dtype=dtype)
-        if apart:
-            gram = grams.get(index)
-            jobs += [lambda a=a, le=left, g=gram, out=predict[j]: solve_apart(basis, le, g, a, out) for j, a in enumerate(nodes.alphas)]
-        else:
-            jobs.append(lambda le=left, out=predict: solve_train(basis, le, nodes.alphas, out, limits["train"]))
-        operations += k * solve_operations(m, len(left.test), len(left.train), r, not apart)
-        folds.append(
-            Operator(
-                train=left.train,
-                test=left.test,
-                left=left.rows,
-                form="apart" if apart else "train",
-                mass=left.mass,
-                predict_kmr=predict,
-                analyze_mr=_rows_of(analyze, left.rows) if apart else None,
-            )
-        )
-    _together(jobs, threads)
-    whole = []
-    for m, members in sorted(by_size.items()):
-        whole.append(make_whole(basis, [lefts[i] for i in members], np.array(members), nodes.alphas, dtype))
-        operations += k * len(members) * solve_operations(m, m, 0, r, False)
-    return tuple(folds), tuple(whole), operations
-
-
-def _rows_of(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """Rows of an array: a view where they are consecutive."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]
-
-
-def _together(jobs: list[Callable[[], T]], threads: int) -> list[T]:
-    """Run jobs on an outer layer of threads. BLAS gets what the layer leaves over: one thread each when jobs are many."""
-    workers = max(1, min(threads, len(jobs)))
-    with limit_threads(max(1, threads // workers)), ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(lambda job: job(), jobs))

@@ -67,7 +67,7 @@ def ridge_cv(
         Show a progress bar on standard error.
     sample_weight : (t,) array-like, optional
         Weight of every row in the fit and in the held-out scores, not normalised: an integer weight counts as that many copies. A
-        row of weight zero is left out altogether (a censored scan), whatever it holds; an int ``cv`` makes its blocks of the others.
+        row of weight zero is left out altogether (a censored scan), whatever it holds; an int ``cv`` makes blocks of the others.
     nan_targets : {"raise", "skip"}
         What to do with voxels that hold NaN or infinite values: an error that counts them, or fit all others and return NaN for
         these (and 0 in ``at_edge``).

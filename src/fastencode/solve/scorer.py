@@ -1,6 +1,6 @@
 """Held-out scores of one tile at every penalty: predict at the nodes, reduce to moments, interpolate.
 
-Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held-out rows, w = voxels of one tile, u = those in use.
+Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held-out rows, w = voxels of a tile, u = those in use.
 """
 
 from __future__ import annotations

@@ -213,7 +213,8 @@ class _Sweep:
             if weights is not None:
                 values *= self.plan.root[:, None]
             used[:] = values
-        self.variance_v[here] = np.einsum("tw,tw->w", used, used, dtype=np.float64) / (len(tile) if weights is None else weights.sum())
+        mass = float(len(tile) if weights is None else weights.sum())
+        self.variance_v[here] = np.einsum("tw,tw->w", used, used, dtype=np.float64) / mass
         y_tw[:, stop - start :] = 0.0
         self._spent("read", began)
         return y_tw, base + mean
