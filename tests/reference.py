@@ -53,6 +53,39 @@ def cv_scores(X, Y, alphas, folds, scoring, intercept):
     return out / len(folds)
 
 
+def weighted_weights(X, y, alpha, intercept, w):
+    """As :func:`weights`, where row i counts w[i] times."""
+    X, y, w = (np.asarray(a, dtype=np.float64) for a in (X, y, w))
+    if intercept:
+        X, penalty = np.column_stack([X, np.ones(len(X))]), np.append(np.full(X.shape[1], alpha), 0.0)
+    else:
+        penalty = np.full(X.shape[1], alpha)
+    found = np.linalg.solve(X.T @ (w[:, None] * X) + np.diag(penalty), X.T @ (w * y))
+    return (found[:-1], found[-1]) if intercept else (found, 0.0)
+
+
+def weighted_score(scoring, y, p, w):
+    """A score in which row i counts w[i] times."""
+    y, p, w = (np.asarray(a, dtype=np.float64) for a in (y, p, w))
+    if scoring == "neg_mean_squared_error":
+        return -np.sum(w * (y - p) ** 2) / np.sum(w)
+    dy, dp = y - np.sum(w * y) / np.sum(w), p - np.sum(w * p) / np.sum(w)
+    if scoring == "r2":
+        return 1 - np.sum(w * (y - p) ** 2) / np.sum(w * dy**2)
+    return np.sum(w * dy * dp) / np.sqrt(np.sum(w * dy**2) * np.sum(w * dp**2))
+
+
+def weighted_cv_scores(X, Y, alphas, folds, scoring, intercept, w):
+    """As :func:`cv_scores`, where row i counts w[i] times in the fit and in the score."""
+    out = np.zeros((len(alphas), Y.shape[1]))
+    for train, test in folds:
+        for a, alpha in enumerate(alphas):
+            for v in range(Y.shape[1]):
+                coef, constant = weighted_weights(X[train], Y[train, v], alpha, intercept, w[train])
+                out[a, v] += weighted_score(scoring, Y[test, v], X[test] @ coef + constant, w[test])
+    return out / len(folds)
+
+
 def moments(Y, P_k, weight=None):
     """(m, voxels): weighted means of [target, node 0, node 1, ...], then the lower triangle of their centered weighted sums."""
     series = [np.asarray(a, dtype=np.longdouble) for a in (Y, *P_k)]

@@ -10,6 +10,7 @@ Legend: r = directions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from fastencode.solve.basis import Basis
 from fastencode.solve.folds import Fold
 
-__all__ = ["Left", "by_rows", "leave_out", "reduced", "reduced_gram", "residual", "training_extremes"]
+__all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes"]
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -28,7 +29,22 @@ _ALL_EIGENVALUES = 256
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """The rows a fold leaves out, and how much they weigh."""
+    """One fold by the rows it leaves out.
+
+    Attributes
+    ----------
+    train, test : index arrays
+    rows : (m,), increasing
+        All rows that are not training rows.
+    held : index array
+        Where the test rows are among them.
+    mass : float
+        Sum of the weights of the training rows.
+    condition : float
+        1 / λ_min(R) at τ; infinite if training rows repeat.
+    gram : (r, r) or None
+        What the r × r systems of all nodes share, where they are cheaper than the m × m ones.
+    """
 
     train: Rows
     test: Rows
@@ -36,6 +52,14 @@ class Left:
     held: Rows
     mass: float
     condition: float
+    gram: F64 | None
+
+
+def take_rows(array: NDArray[Any], rows: Rows) -> NDArray[Any]:
+    """Rows of an array: a view where they are consecutive and in order."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
 
 
 def leave_out(basis: Basis, fold: Fold) -> Left:
@@ -48,20 +72,21 @@ def leave_out(basis: Basis, fold: Fold) -> Left:
     mass = float((basis.root_t[train] ** 2).sum())
     held = np.searchsorted(left, test)
     if n - len(left) < len(train):
-        return Left(train, test, left, held, mass, np.inf)
-    return Left(train, test, left, held, mass, _condition(basis, left))
+        return Left(train, test, left, held, mass, np.inf, None)
+    gram = None if _by_rows(basis, left) else reduced_gram(basis, left)
+    return Left(train, test, left, held, mass, _condition(basis, left, gram), gram)
 
 
-def _condition(basis: Basis, left: Rows) -> float:
+def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:
     """1 / λ_min(R) at τ, where D = 1."""
     if not len(basis.lam):
         return 1.0
-    matrix = residual(basis, left, basis.tau) if by_rows(basis, left) else reduced(basis, reduced_gram(basis, left), basis.tau)
+    matrix = residual(basis, left, basis.tau) if gram is None else reduced(basis, gram, basis.tau)
     smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= _ALL_EIGENVALUES else _smallest(matrix)
     return 1.0 / smallest if smallest > 0 else np.inf
 
 
-def by_rows(basis: Basis, left: Rows) -> bool:
+def _by_rows(basis: Basis, left: Rows) -> bool:
     """Whether the |L| × |L| system is the cheaper one; the r × r one's Gram is shared by all nodes."""
     m, r = len(left), len(basis.lam)
     return basis.complete or 4.0 * m * m * r + m**3 / 3 < 2.0 * m * r * r + r**3 / 3
@@ -85,7 +110,7 @@ def _smallest(matrix: F64) -> float:
 
 def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
     """(I − H) of some rows, H the hat matrix of all rows at a penalty, intercept included."""
-    rows_mr, d = basis.rows_tr[rows], (basis.lam + basis.tau) / (basis.lam + alpha)
+    rows_mr, d = take_rows(basis.rows_tr, rows), (basis.lam + basis.tau) / (basis.lam + alpha)
     if basis.complete:  # without cancellation: the smaller α, the smaller it is
         return np.asarray((rows_mr * (d * alpha / basis.lam)) @ rows_mr.T)
     out = np.asarray((rows_mr * -d) @ rows_mr.T)
@@ -98,7 +123,7 @@ def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
 
 def reduced_gram(basis: Basis, left: Rows) -> F64:
     """U_Lᵀ (I + o oᵀ / s_train) U_L: what the r × r systems of all nodes share."""
-    rows = basis.rows_tr[left]
+    rows = take_rows(basis.rows_tr, left)
     gram = np.asarray(rows.T @ rows)
     if basis.center:
         root, total = basis.root_t[left], float((basis.root_t**2).sum())
@@ -110,7 +135,8 @@ def reduced_gram(basis: Basis, left: Rows) -> F64:
 def reduced(basis: Basis, gram: F64, alpha: float) -> F64:
     """I − √D gram √D: as well conditioned as R, r × r."""
     half = np.sqrt((basis.lam + basis.tau) / (basis.lam + alpha))
-    out = gram * -np.outer(half, half)
+    out = gram * -half[:, None]
+    out *= half
     out[np.diag_indices(len(out))] += 1.0
     return out
 
@@ -118,7 +144,8 @@ def reduced(basis: Basis, gram: F64, alpha: float) -> F64:
 def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
     """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
     shrunk = np.sqrt(basis.lam + basis.tau)
-    gram = reduced_gram(basis, left.rows) * -np.outer(shrunk, shrunk)
+    gram = reduced_gram(basis, left.rows) if left.gram is None else left.gram
+    gram = gram * -np.outer(shrunk, shrunk)
     gram[np.diag_indices(len(gram))] += basis.lam
     found = np.linalg.eigvalsh(gram)
     return max(0.0, float(found[0])), float(found[-1])

@@ -26,7 +26,7 @@ F64 = NDArray[np.float64]
 # Largest error of an interpolated shrinkage, as a part of the response, by item size of the dtype. A score moves by less, since
 # the error changes sign along λ: on measured spectra by a fifth to a thousandth of it.
 TOLERANCE = {4: 1e-6, 8: 1e-12}
-_PER_DECADE = 40
+_PER_DECADE = 60
 # Weights of an interpolation larger than this would multiply the rounding of the predictions visibly.
 _LARGEST_SUM = 30.0
 
@@ -42,7 +42,7 @@ class Nodes:
     weights : (a, k) float64
         Scaled predictions at every penalty of the grid = weights @ scaled predictions at the nodes.
     error : float
-        Largest error of a shrinkage s(λ) (``relative``: of g(λ)) over the grid and the interval.
+        Largest error of a shrinkage s(λ) (``relative``: of g(λ)) over the grid and a dense sample of the interval.
     interval : (float, float)
         The λ it holds for; smaller ones contribute less than the tolerance.
     """

@@ -26,7 +26,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.solve.basis import Basis
-from fastencode.solve.leave_out import Left, by_rows, reduced, reduced_gram, residual
+from fastencode.solve.leave_out import Left, reduced, residual, take_rows
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.strategy import solve_operations
 from fastencode.threads import together
@@ -97,8 +97,6 @@ def make_operators(
     """Everything folds need, each in the form its size and condition ask for; and the operations that took."""
     dtype, k, r, operations = analyze_tr.dtype, len(alphas), len(basis.lam), 0.0
     limits, forms = LIMITS[dtype.itemsize], [_form(basis, left, LIMITS[dtype.itemsize]) for left in lefts]
-    apart = [index for index, form in enumerate(forms) if form == "apart"]
-    grams = dict(zip(apart, together([partial(_shared_gram, basis, lefts[i]) for i in apart], threads), strict=True))
     by_size: dict[int, list[int]] = {}
     folds: list[Operator] = []
     jobs: list[Callable[[], Any]] = []
@@ -109,11 +107,11 @@ def make_operators(
             continue
         predict = np.empty((k, len(left.test), r if form == "apart" else len(left.train)), dtype=dtype)
         if form == "apart":
-            jobs += [partial(_solve_apart, basis, left, grams[index], a, predict[j]) for j, a in enumerate(alphas)]
+            jobs += [partial(_solve_apart, basis, left, a, predict[j]) for j, a in enumerate(alphas)]
         else:
             jobs.append(partial(_solve_train, basis, left, alphas, predict, limits["train"]))
         operations += k * solve_operations(m, len(left.test), len(left.train), r, form == "train")
-        analyze = _rows_of(analyze_tr, left.rows) if form == "apart" else None
+        analyze = take_rows(analyze_tr, left.rows) if form == "apart" else None
         folds.append(Operator(left.train, left.test, left.rows, form, left.mass, predict, analyze))
     together(jobs, threads)
     whole = []
@@ -130,33 +128,21 @@ def _form(basis: Basis, left: Left, limits: dict[str, float]) -> str:
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
 
 
-def _rows_of(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """Rows of an array: a view where they are consecutive."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]
-
-
-def _shared_gram(basis: Basis, left: Left) -> F64 | None:
-    """What :func:`_solve_apart` wants for all nodes of a fold."""
-    return None if by_rows(basis, left.rows) else reduced_gram(basis, left.rows)
-
-
-def _solve_apart(basis: Basis, left: Left, gram: F64 | None, alpha: float, out_mr: NDArray[Any]) -> None:
+def _solve_apart(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
     """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows.
 
     Solved in the dtype of ``out_mr`` where that loses no more than rounding the result to it does.
     """
     d = (basis.lam + basis.tau) / (basis.lam + alpha)
-    root, rows = basis.root_t, basis.rows_tr[left.rows]
+    root, rows = basis.root_t, take_rows(basis.rows_tr, left.rows)
     work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
-    if gram is None:
+    if left.gram is None:
         found = _solve(residual(basis, left.rows, alpha), rows * d, work)[left.held]
     else:
-        half, held = np.sqrt(d), basis.rows_tr[left.test]
+        half, held = np.sqrt(d), take_rows(basis.rows_tr, left.test)
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
-        found = _solve(reduced(basis, gram, alpha), (held * half).T, work).T * half
+        found = _solve(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
     np.multiply(found, scale_of(alpha, basis.top) / root[left.test, None], out=out_mr, casting="same_kind")
 
 
@@ -169,7 +155,7 @@ def _solve(matrix: F64, right: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
 def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
     """Maps from the training responses to the held-out predictions at every node."""
     if basis.complete and left.condition <= limit:
-        rows, train = basis.rows_tr[left.rows], basis.rows_tr[left.train]
+        rows, train = take_rows(basis.rows_tr, left.rows), basis.rows_tr[left.train]
         for k, alpha in enumerate(alphas):
             factor = scipy.linalg.cho_factor(residual(basis, left.rows, alpha), lower=True, check_finite=False)
             d = (basis.lam + basis.tau) / (basis.lam + alpha)

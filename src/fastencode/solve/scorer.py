@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.solve.leave_out import take_rows
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.operators import Operator, WholeFolds
 from fastencode.solve.scores import moments_kernel, score_moments
@@ -116,7 +117,7 @@ class FoldScorer:
             return None
         parts = get("parts", len(self.apart), *c_rw.shape, dtype=self.dtype)
         for fold, part in zip(self.apart, parts, strict=True):
-            np.matmul(fold.analyze_mr.T, _take(y_tw, fold.left), out=part)  # type: ignore[union-attr]
+            np.matmul(fold.analyze_mr.T, take_rows(y_tw, fold.left), out=part)  # type: ignore[union-attr]
         np.sum(parts, axis=0, out=c_rw)
         return parts
 
@@ -124,7 +125,7 @@ class FoldScorer:
         self, fold: Operator, place: int, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Coordinates of the training responses about their mean, c − U_Lᵀ (y_L − o_L ȳ), and that mean."""
-        left_mw = _take(y_tw, fold.left)
+        left_mw = take_rows(y_tw, fold.left)
         mean_w = self._mean(left_mw, fold.left, -fold.mass)  # all rows sum to zero, so what is left out tells it
         inner = get("inner", *c_rw.shape, dtype=self.dtype)
         if parts is not None:
@@ -149,7 +150,7 @@ class FoldScorer:
     def _targets(self, y_tw: NDArray[Any], rows: NDArray[np.intp], mean_w: NDArray[Any] | None, get: Get) -> NDArray[Any]:
         """Held-out responses relative to the training mean, without the roots of weights."""
         if mean_w is None and self.inverse_root is None:
-            taken = _take(y_tw, rows)
+            taken = take_rows(y_tw, rows)
             if taken.base is not None:
                 return taken
         target = get("target", len(rows), y_tw.shape[1], dtype=self.dtype)
@@ -188,18 +189,20 @@ class FoldScorer:
             chunk = slice(start, min(start + step, n_folds))
             rows_bm = whole.rows[chunk]
             b, rows = len(rows_bm), rows_bm.ravel()
-            analyze = _take(self.plan.analyze, rows)
+            analyze = take_rows(self.plan.analyze, rows)
             near = get("near", b, m, width, dtype=self.dtype)
             np.take(y_tw, rows, axis=0, out=near.reshape(b * m, width), mode="clip")
             self._about_training_means(whole, near, chunk)
             far, predicted = get("far", b, m, width, dtype=self.dtype), get("predicted", k, b, m, width, dtype=self.dtype)
             for j in range(k):
                 np.multiply(c_rw, whole.spread_kr[j][:, None], out=spread)
-                np.matmul(analyze, spread, out=far.reshape(b * m, width))
                 if m == 1:
-                    np.multiply(far, whole.far_kbmm[j, chunk], out=predicted[j])
-                    predicted[j] += near * whole.near_kbmm[j, chunk]
+                    np.matmul(analyze, spread, out=predicted[j].reshape(b, width))
+                    predicted[j] *= whole.far_kbmm[j, chunk]
+                    np.multiply(near, whole.near_kbmm[j, chunk], out=far)
+                    predicted[j] += far
                 else:
+                    np.matmul(analyze, spread, out=far.reshape(b * m, width))
                     np.matmul(whole.far_kbmm[j, chunk], far, out=predicted[j])
                     predicted[j] += whole.near_kbmm[j, chunk] @ near
             if self.inverse_root is not None:
@@ -232,10 +235,3 @@ class FoldScorer:
             target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used], weights
         )
         return self._interpolated(moments, float(b), variance_u) * b
-
-
-def _take(array: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
-    """Rows of an array: a view where they are consecutive and in order."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (len(rows) == 1 or (np.diff(rows) == 1).all()):
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]

@@ -136,7 +136,7 @@ class _Sweep:
         self.intercept_v = np.zeros(n_voxels, dtype=plan.dtype)
         self.scores_av = np.empty((n_alphas, n_voxels))
         self.variance_v = np.empty(n_voxels)
-        self.chosen_v = np.empty(n_voxels, dtype=np.intp)
+        self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
         self.bad_v = np.zeros(n_voxels, dtype=bool)
         self.work = _Workspace()
         self.lock = Lock()
@@ -299,10 +299,10 @@ class _Sweep:
 
 def _warn_edges(fit: RidgeFit) -> None:
     edge_v = np.atleast_1d(as_numpy(fit.at_edge, "at_edge"))
-    low, high = int((edge_v < 0).sum()), int((edge_v > 0).sum())
+    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - fit.stats["skipped_voxels"]
     if low or high:
         warnings.warn(
-            f"{low + high} of {len(edge_v)} voxels chose a penalty at the edge of the grid: {low} the smallest "
+            f"{low + high} of {fitted} voxels chose a penalty at the edge of the grid: {low} the smallest "
             f"({float(fit.alphas[0]):.4g}), {high} the largest ({float(fit.alphas[-1]):.4g}). Widen alphas, unless these are "
             "voxels that X does not predict (those always want the largest).",
             FastencodeWarning,
