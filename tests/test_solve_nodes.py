@@ -194,3 +194,15 @@ def test_plan_says_what_it_chose():
     for words in ("nodes: predicts at", "of 60 penalties", "folds: 4 apart", "operations to plan", "because"):
         assert words in text, words
     assert "200 whole" in str(fastencode.plan_ridge(X, alphas=[1.0, 10.0], cv=200))
+
+
+@pytest.mark.parametrize("shape", [(60, 12), (40, 70)])
+def test_repeated_training_rows_are_within_the_interval_of_the_nodes(shape):
+    """A row drawn thirty times has a larger training Gram than all rows together: interpolation must hold there too."""
+    X, Y = make(*shape, 4)
+    rng = np.random.default_rng(3)
+    folds = [(np.r_[np.repeat(rng.integers(0, 20, 3), 30), np.arange(20)], np.arange(20, 40)), blocks(shape[0], 4)[0]]
+    alphas = np.logspace(0, 5, 60)
+    fit = fastencode.ridge_cv(X, Y, alphas=alphas, cv=folds)
+    assert fit.stats["nodes"] < 60
+    np.testing.assert_allclose(fit.cv_scores, reference.cv_scores(X, Y, alphas, folds, "r2", True), atol=1e-9)

@@ -177,7 +177,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             precision=self.precision,
             device=self.device,
             memory=self.memory,
-            sample_weight=None if sample_weight is None else _weights(sample_weight, X),
+            sample_weight=None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64),
         )
         self.result_ = fit
         self.coef_, self.intercept_ = fit.coef, fit.intercept
@@ -221,14 +221,3 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         check_is_fitted(self)
         X = validate_data(self, X, dtype=list(_DTYPES), reset=False)
         return np.asarray(self.result_.predict(X))
-
-
-def _weights(sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-    """One finite weight for each row, none negative, not all zero."""
-    weights = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64))
-    if (weights < 0).any():
-        row = int(np.argmax(weights < 0))
-        raise InputError(f"sample_weight holds {weights[row]:g} at row {row}; pass weights of 0 or more (0 leaves a row out)")
-    if not weights.any():  # older versions of scikit-learn let this pass
-        raise InputError("sample_weight is zero for every row, so there is nothing to fit; give some rows a positive weight")
-    return weights

@@ -55,8 +55,8 @@ class Operator:
     mass : float
         Sum of weights of the training rows.
     predict_kmr : (k, m, r) or (k, m, n_train)
-    analyze_mr : (len(left), r) or None
-        Rows of U_τ; a view where they are consecutive.
+    analyze_mr : (len(left), r)
+        Rows of U_τ, a view where they are consecutive; none in the form "train".
     """
 
     train: Rows
@@ -65,7 +65,7 @@ class Operator:
     form: str
     mass: float
     predict_kmr: NDArray[Any]
-    analyze_mr: NDArray[Any] | None
+    analyze_mr: NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +74,6 @@ class WholeFolds:
 
     Attributes
     ----------
-    index : (b,)
-        Which folds.
     rows : (b, m)
     spread_kr : (k, r)
     far_kbmm, near_kbmm : (k, b, m, m)
@@ -83,7 +81,6 @@ class WholeFolds:
         Sum of weights of the training rows.
     """
 
-    index: Rows
     rows: Rows
     spread_kr: NDArray[Any]
     far_kbmm: NDArray[Any]
@@ -111,12 +108,12 @@ def make_operators(
         else:
             jobs.append(partial(_solve_train, basis, left, alphas, predict, limits["train"]))
         operations += k * solve_operations(m, len(left.test), len(left.train), r, form == "train")
-        analyze = take_rows(analyze_tr, left.rows) if form == "apart" else None
+        analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
         folds.append(Operator(left.train, left.test, left.rows, form, left.mass, predict, analyze))
     together(jobs, threads)
     whole = []
     for m, members in sorted(by_size.items()):
-        whole.append(_make_whole(basis, [lefts[i] for i in members], np.array(members), alphas, dtype))
+        whole.append(_make_whole(basis, [lefts[i] for i in members], alphas, dtype))
         operations += k * len(members) * solve_operations(m, m, 0, r, False)
     return tuple(folds), tuple(whole), operations
 
@@ -143,7 +140,7 @@ def _solve_apart(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
         found = _solve(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
-    np.multiply(found, scale_of(alpha, basis.top) / root[left.test, None], out=out_mr, casting="same_kind")
+    _put(basis, left, alpha, found, out_mr)
 
 
 def _solve(matrix: F64, right: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -162,8 +159,12 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
             # −R⁻¹ R_L,train, or R⁻¹ H_L,train: the one of the two that does not cancel.
             across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
             _put(basis, left, alpha, scipy.linalg.cho_solve(factor, across, check_finite=False)[left.held], out_kmt[k])
-        return
-    # By themselves: the training rows' own smaller Gram, and its own rounding cut off.
+    else:
+        _solve_by_itself(basis, left, alphas, out_kmt)
+
+
+def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any]) -> None:
+    """The same from the training rows' own smaller Gram, its own rounding cut off."""
     points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
     train, held = points[left.train], points[left.test]
     if basis.center:
@@ -180,12 +181,13 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
         _put(basis, left, alpha, (into / (lam + alpha)) @ out_of, out_kmt[k])
 
 
-def _put(basis: Basis, left: Left, alpha: Any, found: F64, out: NDArray[Any]) -> None:
+def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArray[Any]) -> None:
+    """Scale, and undo the roots of the weights of the held-out rows."""
     factor = scale_of(alpha, basis.top) / basis.root_t[left.test, None]
     np.multiply(found, factor, out=out, casting="same_kind")
 
 
-def _make_whole(basis: Basis, lefts: list[Left], index: Rows, alphas: F64, dtype: np.dtype[Any]) -> WholeFolds:
+def _make_whole(basis: Basis, lefts: list[Left], alphas: F64, dtype: np.dtype[Any]) -> WholeFolds:
     """Operators of folds of one size that hold out all they leave out."""
     rows_bm = np.array([left.rows for left in lefts])
     (b, m), k = rows_bm.shape, len(alphas)
@@ -208,4 +210,4 @@ def _make_whole(basis: Basis, lefts: list[Left], index: Rows, alphas: F64, dtype
         spread[j] = -d * alpha / basis.lam if small else scale[j] * d
         far[j] = inverse / root_bm[:, :, None] * (scale[j] if small else 1.0)
         near[j] = scale[j] * (eye if small else -inverse @ hat) / root_bm[:, :, None]
-    return WholeFolds(index, rows_bm, spread.astype(dtype), far, near, np.array([left.mass for left in lefts]))
+    return WholeFolds(rows_bm, spread.astype(dtype), far, near, np.array([left.mass for left in lefts]))

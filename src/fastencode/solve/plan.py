@@ -101,7 +101,7 @@ class RidgePlan:
     def nbytes(self) -> int:
         """Bytes the plan keeps, X not counted."""
         parts = [self.analyze, self.coef, *(f.predict_kmr for f in self.folds)]
-        parts += [f.analyze_mr for f in self.folds if f.analyze_mr is not None and f.analyze_mr.base is None]
+        parts += [f.analyze_mr for f in self.folds if f.analyze_mr.base is None]
         parts += [a for w in self.whole for a in (w.far_kbmm, w.near_kbmm, w.spread_kr)]
         return sum(a.nbytes for a in parts)
 
@@ -155,7 +155,7 @@ class RidgePlan:
             )
         forms = [f.form for f in self.folds]
         counts = [(forms.count("apart"), "apart"), (forms.count("train"), "from training rows")]
-        counts.append((sum(len(w.index) for w in self.whole), "whole"))
+        counts.append((sum(len(w.rows) for w in self.whole), "whole"))
         per_voxel = self.operations["score"] + self.operations["refit"]
         lines += [
             f"  operations, and seconds at nominal rates for planning and {NOMINAL_VOXELS} voxels",
@@ -293,7 +293,7 @@ def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tup
 
     Exact where a narrower interval saves more (a node for every voxel) than the eigenvalues of every fold cost.
     """
-    (n, r), top = basis.rows_tr.shape, basis.top
+    (n, r), top = basis.rows_tr.shape, basis.top * max(int(np.bincount(left.train).max()) for left in lefts)  # rows may repeat
     if not r or basis.lam[0] < 0.01 * basis.tau:
         return 0.0, top  # far below the smallest penalty: no node is saved by knowing it
     if basis.complete:  # training kernels are compressions of the whole one

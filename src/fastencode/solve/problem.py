@@ -41,6 +41,8 @@ class Problem:
         Positive sample weights.
     kept : (t,) int array or None
         Which rows of the responses belong to the rows of X, where rows of weight zero were left out.
+    n_given : int
+        Rows as they were given, those of weight zero included.
     """
 
     X: NDArray[Any]
@@ -51,15 +53,9 @@ class Problem:
     device: str
     library: str
     memory: int | None
-    weights: NDArray[np.float64] | None = None
-    kept: NDArray[np.intp] | None = None
-
-    @property
-    def n_given(self) -> int:
-        """Rows as they were given, those of weight zero included."""
-        return self._given or len(self.X)
-
-    _given: int = 0
+    weights: NDArray[np.float64] | None
+    kept: NDArray[np.intp] | None
+    n_given: int
 
     @classmethod
     def check(
@@ -101,7 +97,7 @@ class Problem:
             memory=parse_memory(memory),
             weights=weights,
             kept=kept,
-            _given=given,
+            n_given=given,
         )
 
 

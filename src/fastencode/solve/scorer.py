@@ -51,7 +51,7 @@ class FoldScorer:
         for fold in self.apart:
             covered[fold.left] += 1
         self.partition = bool(self.apart) and bool((covered == 1).all())
-        self.pulls = [self._root(f.left) @ f.analyze_mr for f in self.apart if f.analyze_mr is not None]
+        self.pulls = [self._root(f.left) @ f.analyze_mr for f in self.apart]
         self.widest = self._widest()
         if len(self.apart) * len(plan.lam) * self.widest * self.dtype.itemsize > _PARTS:
             self.partition = False
@@ -117,7 +117,7 @@ class FoldScorer:
             return None
         parts = get("parts", len(self.apart), *c_rw.shape, dtype=self.dtype)
         for fold, part in zip(self.apart, parts, strict=True):
-            np.matmul(fold.analyze_mr.T, take_rows(y_tw, fold.left), out=part)  # type: ignore[union-attr]
+            np.matmul(fold.analyze_mr.T, take_rows(y_tw, fold.left), out=part)
         np.sum(parts, axis=0, out=c_rw)
         return parts
 
@@ -131,7 +131,7 @@ class FoldScorer:
         if parts is not None:
             np.subtract(c_rw, parts[place], out=inner)
         else:
-            np.matmul(fold.analyze_mr.T, left_mw, out=inner)  # type: ignore[union-attr]
+            np.matmul(fold.analyze_mr.T, left_mw, out=inner)
             np.subtract(c_rw, inner, out=inner)
         if mean_w is not None:
             inner += np.outer(self.pulls[place], mean_w)
