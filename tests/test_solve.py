@@ -93,7 +93,8 @@ def folds_of(cv, n):
 def test_equal_to_naive_refitting(problem, strategy, whole_rows):
     X, Y, scoring, intercept = (problem[k] for k in ("X", "Y", "scoring", "fit_intercept"))
     before = X.copy(), Y.copy()
-    with mock.patch("fastencode.solve.operators.WHOLE_ROWS", whole_rows):  # small folds in the form of large ones, too
+    # Small folds in the form of large ones, too.
+    with mock.patch("fastencode.solve.operators.WHOLE_ROWS", dict.fromkeys((True, False), whole_rows)):
         fit = fit_with(X, Y, strategy, **{k: problem[k] for k in ("alphas", "cv", "scoring", "fit_intercept")})
     assert np.array_equal(X, before[0]) and np.array_equal(Y, before[1])
     alphas = np.unique(problem["alphas"])

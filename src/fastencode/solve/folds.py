@@ -198,8 +198,10 @@ def _check_fold(pair: Any, k: int, n: int) -> Fold:
     except (TypeError, ValueError):
         raise InputError(f"fold {k} of cv is not a pair; pass (train, test) index arrays") from None
     train, test = _rows(train, f"train of fold {k}", n), _rows(test, f"test of fold {k}", n)
-    shared = np.intersect1d(train, test)
-    if shared.size:
+    held = np.zeros(n, dtype=bool)
+    held[test] = True
+    if held[train].any():
+        shared = np.intersect1d(train, test)
         raise InputError(
             f"fold {k} tests on {shared.size} rows it also trains on (row {int(shared[0])} first); take them out of train"
         )

@@ -2,7 +2,8 @@
 
 Refitting without rows L changes their residuals by R⁻¹ exactly, R = (I − H)_LL. Two systems give the same: R itself,
 |L| × |L|, or I − √D U_Lᵀ (I + o oᵀ / s_train) U_L √D, r × r, with D = diag((λ + τ) / (λ + α)) and o the roots
-of the weights. Both have their spectrum in (0, 1], and the smallest eigenvalue says how many digits leaving L out may cost.
+of the weights. Both have their spectrum in (0, 1], and the smallest eigenvalue against the norm of I − H says how many digits
+leaving L out may cost.
 
 Legend: r = directions.
 """
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fastencode.solve.basis import Basis
 from fastencode.solve.folds import Fold
 
-__all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes"]
+__all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes", "training_gram"]
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -41,7 +42,7 @@ class Left:
     mass : float
         Sum of the weights of the training rows.
     condition : float
-        1 / λ_min(R) at τ; infinite if training rows repeat.
+        How much a residual's rounding may grow when L is left out: at τ, ‖I − H‖ / λ_min(R); infinite if training rows repeat.
     gram : (r, r) or None
         What the r × r systems of all nodes share, where they are cheaper than the m × m ones.
     """
@@ -57,13 +58,13 @@ class Left:
 
 def take_rows(array: NDArray[Any], rows: Rows) -> NDArray[Any]:
     """Rows of an array: a view where they are consecutive and in order."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (len(rows) == 1 or (np.diff(rows) == 1).all()):
         return array[rows[0] : rows[-1] + 1]
     return array[rows]
 
 
 def leave_out(basis: Basis, fold: Fold) -> Left:
-    """What a fold leaves out, and 1 / λ_min(R) at the smallest penalty (infinite if training rows repeat)."""
+    """What a fold leaves out, and what that does to rounding."""
     train, test = fold
     n = len(basis.rows_tr)
     mask = np.ones(n, dtype=bool)
@@ -78,12 +79,16 @@ def leave_out(basis: Basis, fold: Fold) -> Left:
 
 
 def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:
-    """1 / λ_min(R) at τ, where D = 1."""
+    """‖I − H‖ / λ_min(R) at τ, where D = 1. Where the basis is complete, ‖I − H‖ is itself small."""
     if not len(basis.lam):
         return 1.0
     matrix = residual(basis, left, basis.tau) if gram is None else reduced(basis, gram, basis.tau)
-    smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= _ALL_EIGENVALUES else _smallest(matrix)
-    return 1.0 / smallest if smallest > 0 else np.inf
+    if len(matrix) == 1:
+        smallest = float(matrix[0, 0])
+    else:
+        smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= _ALL_EIGENVALUES else _smallest(matrix)
+    largest = basis.tau / (basis.lam[0] + basis.tau) if basis.complete else 1.0
+    return float(largest / smallest) if smallest > 0 else np.inf
 
 
 def _by_rows(basis: Basis, left: Rows) -> bool:
@@ -117,7 +122,7 @@ def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
     out[np.diag_indices(len(rows))] += 1.0
     if basis.center:
         root = basis.root_t
-        out -= np.outer(root[rows], root[rows] / (root**2).sum())
+        out -= np.outer(root[rows], root[rows] / (root @ root))
     return out
 
 
@@ -141,11 +146,17 @@ def reduced(basis: Basis, gram: F64, alpha: float) -> F64:
     return out
 
 
-def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
-    """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
+def training_gram(basis: Basis, left: Left) -> F64:
+    """The Gram of a fold's training rows about their mean, in the directions kept: r × r."""
     shrunk = np.sqrt(basis.lam + basis.tau)
     gram = reduced_gram(basis, left.rows) if left.gram is None else left.gram
-    gram = gram * -np.outer(shrunk, shrunk)
+    gram = gram * -shrunk[:, None]
+    gram *= shrunk
     gram[np.diag_indices(len(gram))] += basis.lam
-    found = np.linalg.eigvalsh(gram)
+    return gram
+
+
+def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
+    """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
+    found = np.linalg.eigvalsh(training_gram(basis, left))
     return max(0.0, float(found[0])), float(found[-1])

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-__all__ = ["TOLERANCE", "Nodes", "choose_nodes", "scale_of"]
+__all__ = ["TOLERANCE", "Nodes", "choose_nodes", "few_of", "rank_of", "scale_of"]
 
 F64 = NDArray[np.float64]
 # Largest error of an interpolated shrinkage, as a part of the response, by item size of the dtype. A score moves by less, since
@@ -82,13 +82,32 @@ def choose_nodes(alphas: F64, interval: tuple[float, float], top: float, toleran
     scale = scale_of(alphas, top)
     curves_la = lam / (lam + alphas) * scale
     allowed_a = np.full(len(alphas), tolerance) if relative else tolerance * scale
-    _, _, order = scipy.linalg.qr(curves_la / allowed_a, mode="economic", pivoting=True)
-    for k in range(1, len(alphas)):
+    chosen, weights_ka, error = few_of(curves_la, allowed_a)
+    if len(chosen) == len(alphas):
+        return exact
+    worst = float((error if relative else error / scale).max())
+    return Nodes(alphas[chosen], np.ascontiguousarray(weights_ka.T), worst, (float(low), float(high)))
+
+
+def rank_of(curves_la: F64) -> int:
+    """About how many of the curves it takes to give all of them within an error of 1."""
+    diagonal = np.abs(np.diag(scipy.linalg.qr(curves_la, mode="r", pivoting=True)[0]))
+    return max(1, int(np.count_nonzero(diagonal > 1.0)))
+
+
+def few_of(curves_la: F64, allowed_a: F64) -> tuple[NDArray[np.intp], F64, F64]:
+    """The fewest of some curves, by pivoted QR, that combine to all of them: (which k, increasing; weights (k, a); errors (a,)).
+
+    Weights stay small, see ``_LARGEST_SUM``; all curves if fewer do not suffice.
+    """
+    number = curves_la.shape[1]
+    triangle, order = scipy.linalg.qr(curves_la / allowed_a, mode="r", pivoting=True)
+    likely = int(np.count_nonzero(np.abs(np.diag(triangle)) > 10.0))
+    for k in range(max(1, likely - 1), number):
         chosen = np.sort(order[:k])
         weights, *_ = np.linalg.lstsq(curves_la[:, chosen], curves_la, rcond=1e-15)
         weights[:, chosen] = np.eye(k)
         error = np.abs(curves_la[:, chosen] @ weights - curves_la).max(axis=0)
         if (error <= allowed_a).all() and np.abs(weights).sum(axis=0).max() <= _LARGEST_SUM:
-            worst = float((error if relative else error / scale).max())
-            return Nodes(alphas[chosen], np.ascontiguousarray(weights.T), worst, (float(low), float(high)))
-    return exact
+            return chosen, np.asarray(weights, dtype=np.float64), error
+    return np.arange(number), np.eye(number), np.zeros(number)

@@ -1,17 +1,16 @@
-"""What predicts a fold's held-out rows at every node, made from the basis without another decomposition.
+"""What predicts a fold's held-out rows at every node, made from the basis.
 
 Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``). Refitting without L gives on L exactly
-ŷ = R⁻¹ U_L D c_f, with D = diag((λ + τ) / (λ + α)) and c_f the coordinates of the training responses: one Cholesky of the smaller
-of L × L and r × r for each node, instead of a decomposition for each fold. Three forms:
+ŷ = R⁻¹ U_L D c_f, with D = diag((λ + τ) / (λ + α)) and c_f the coordinates of the training responses. Three forms:
 
-    apart   c_f = c − U_Lᵀ y_L, then one (k·m × r) product                              large folds
-    whole   one product U (D c) for all folds together, then m × m blocks at each fold   many small folds, leave one out
-    train   a (k·m × n_train) product on the training responses themselves              p > n, and whatever is too
-                                                                                        ill-conditioned for the other two
+    apart   c_f = c − U_Lᵀ y_L, then a map from there (``maps.py``)                     large folds
+    whole   one product U (D c) for all folds together, then m × m blocks at each fold   small folds, leave one out; p > n
+    train   a (k·m × n_train) product on the training responses themselves              whatever is too ill-conditioned
+                                                                                        for the other two
 
 Predictions are relative to the mean of the training responses and scaled by 1 + α / λ_top (see ``nodes.scale_of``).
 
-Legend: t = time, r = directions, k = nodes, m = rows of a fold.
+Legend: t = time, r = directions, k = nodes, m = rows of a fold, l = rows left out, s = a fold's own directions.
 """
 
 from __future__ import annotations
@@ -25,20 +24,22 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.errors import InputError
 from fastencode.solve.basis import Basis
-from fastencode.solve.leave_out import Left, reduced, residual, take_rows
+from fastencode.solve.leave_out import Left, reduced, residual, take_rows, training_gram
+from fastencode.solve.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.nodes import scale_of
-from fastencode.solve.strategy import solve_operations
+from fastencode.solve.shrinkage import Curves, Shrinkage, cut_spectrum, make_shrinkage
+from fastencode.solve.strategy import SEGMENTED, WHOLE_ROWS, MapCost, map_costs, solve_operations
 from fastencode.threads import together
 
-__all__ = ["LIMITS", "WHOLE_ROWS", "Operator", "WholeFolds", "make_operators"]
+__all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
-# Largest 1 / λ_min(R) a form may have, by item size: `whole` loses that factor of the dtype's digits, `apart` its square root,
-# `train` that factor of float64's. Beyond, the training rows are decomposed by themselves.
+# Largest condition a form may have, by item size: `whole` and a factored map lose that factor of the dtype's digits, `apart` its
+# square root, `train` that factor of float64's. Beyond, the training rows are decomposed by themselves.
 LIMITS = {4: {"whole": 1e2, "apart": 1e4, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
-WHOLE_ROWS = 32
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
 
@@ -54,8 +55,9 @@ class Operator:
     form : {"apart", "train"}
     mass : float
         Sum of weights of the training rows.
-    predict_kmr : (k, m, r) or (k, m, n_train)
-    analyze_mr : (len(left), r)
+    map : Map
+        From coordinates (the form "train": from the training responses) to predictions.
+    analyze_lr : (l, r)
         Rows of U_τ, a view where they are consecutive; none in the form "train".
     """
 
@@ -64,68 +66,213 @@ class Operator:
     left: Rows
     form: str
     mass: float
-    predict_kmr: NDArray[Any]
-    analyze_mr: NDArray[Any]
+    map: Map
+    analyze_lr: NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class WholeFolds:
-    """All folds of one size m, predicted together: far @ (U (spread c)) + near @ y.
+    """All folds of one size m, predicted together: far @ U @ diag(g) @ c + near @ y.
 
     Attributes
     ----------
     rows : (b, m)
-    spread_kr : (k, r)
-    far_kbmm, near_kbmm : (k, b, m, m)
+    shrinkage : Shrinkage
+        g at every node.
+    far_kbmm : (k, b, m, m)
+    near_kbmm : tuple of (b, m, m) or None
+        None stands for the identity, over the roots of the weights and times ``scale_k``.
+    scale_k : (k,)
     mass_b : (b,)
         Sum of weights of the training rows.
     """
 
     rows: Rows
-    spread_kr: NDArray[Any]
+    shrinkage: Shrinkage
     far_kbmm: NDArray[Any]
-    near_kbmm: NDArray[Any]
+    near_kbmm: tuple[NDArray[Any] | None, ...]
+    scale_k: NDArray[Any]
     mass_b: F64
 
+    @property
+    def operations(self) -> float:
+        """For one voxel."""
+        near = sum(a.size for a in self.near_kbmm if a is not None)
+        return self.rows.size * self.shrinkage.operations + 2.0 * (self.far_kbmm.size + near)
 
-def make_operators(
-    basis: Basis, lefts: list[Left], alphas: F64, analyze_tr: NDArray[Any], threads: int
-) -> tuple[tuple[Operator, ...], tuple[WholeFolds, ...], float]:
-    """Everything folds need, each in the form its size and condition ask for; and the operations that took."""
-    dtype, k, r, operations = analyze_tr.dtype, len(alphas), len(basis.lam), 0.0
-    limits, forms = LIMITS[dtype.itemsize], [_form(basis, left, LIMITS[dtype.itemsize]) for left in lefts]
-    by_size: dict[int, list[int]] = {}
-    folds: list[Operator] = []
-    jobs: list[Callable[[], Any]] = []
-    for index, (left, form) in enumerate(zip(lefts, forms, strict=True)):
-        m = len(left.rows)
+    @property
+    def nbytes(self) -> int:
+        """What is kept."""
+        return self.far_kbmm.nbytes + sum(a.nbytes for a in self.near_kbmm if a is not None) + self.shrinkage.nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class Operators:
+    """All folds: one by one, and together by size; and the operations it took to make them."""
+
+    folds: tuple[Operator, ...]
+    whole: tuple[WholeFolds, ...]
+    operations: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """What operators are made for.
+
+    Attributes
+    ----------
+    alphas : (k,) float64
+        The nodes.
+    tolerance : float
+        Allowed error of a shrinkage; ``relative``: against that of the largest eigenvalue.
+    relative : bool
+    voxels : int
+        Expected, to weigh planning against.
+    memory : int or None
+        Bytes the plan may take.
+    kept : int
+        Bytes it takes already.
+    threads : int
+    """
+
+    alphas: F64
+    tolerance: float
+    relative: bool
+    voxels: int
+    memory: int | None
+    kept: int
+    threads: int
+
+
+def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr: NDArray[Any]) -> Operators:
+    """Everything folds need, each in the form and map its size, its condition, the voxels and the memory ask for.
+
+    Raises
+    ------
+    InputError
+        If the leanest maps do not fit in the room.
+    """
+    dtype, k, r = analyze_tr.dtype, len(request.alphas), len(basis.lam)
+    curves = _curves(basis, basis.lam, request)
+    cuts = cut_spectrum(curves)
+    shrinkage = make_shrinkage(curves, cuts, dtype)
+    forms = [_form(basis, left, LIMITS[dtype.itemsize], shrinkage) for left in lefts]
+    by_size: dict[int, list[Left]] = {}
+    for left, form in zip(lefts, forms, strict=True):
         if form == "whole":
-            by_size.setdefault(m, []).append(index)
-            continue
-        predict = np.empty((k, len(left.test), r if form == "apart" else len(left.train)), dtype=dtype)
-        if form == "apart":
-            jobs += [partial(_solve_apart, basis, left, a, predict[j]) for j, a in enumerate(alphas)]
-        else:
-            jobs.append(partial(_solve_train, basis, left, alphas, predict, limits["train"]))
-        operations += k * solve_operations(m, len(left.test), len(left.train), r, form == "train")
-        analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
-        folds.append(Operator(left.train, left.test, left.rows, form, left.mass, predict, analyze))
-    together(jobs, threads)
-    whole = []
-    for m, members in sorted(by_size.items()):
-        whole.append(_make_whole(basis, [lefts[i] for i in members], alphas, dtype))
-        operations += k * len(members) * solve_operations(m, m, 0, r, False)
-    return tuple(folds), tuple(whole), operations
+            by_size.setdefault(len(left.rows), []).append(left)
+    whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
+    singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
+    costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
+    folds = together(
+        [
+            partial(_make_fold, basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
+            for (left, form), cost in zip(singles, costs, strict=True)
+        ],
+        request.threads,
+    )
+    operations = sum(cost.plan for cost in costs) + sum(
+        k * solve_operations(m, m, 0, r, False) * len(g) for m, g in by_size.items()
+    )
+    return Operators(tuple(folds), whole, operations)
 
 
-def _form(basis: Basis, left: Left, limits: dict[str, float]) -> str:
-    """The form a fold's size and condition ask for."""
-    if len(left.test) == len(left.rows) <= WHOLE_ROWS and left.condition <= limits["whole"]:
+def _form(basis: Basis, left: Left, limits: dict[str, float], shrinkage: Shrinkage) -> str:
+    """The form a fold's size and condition ask for; for the larger folds of a complete basis, the one with less work."""
+    m, k = len(left.rows), shrinkage.nodes
+    can = len(left.test) == m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]
+    if can and (m <= WHOLE_ROWS[False] or SEGMENTED * shrinkage.operations + 2.0 * k * m < 2.0 * k * len(left.train)):
         return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
 
 
-def _solve_apart(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
+def _curves(basis: Basis, lam: F64, request: Request) -> Curves:
+    """Scaled shrinkage at the nodes in coordinates of U_τ (where the basis is complete, that of residuals up to λ_top)."""
+    alphas, tau, tolerance = request.alphas[:, None], basis.tau, request.tolerance
+    scale = scale_of(request.alphas, basis.top)
+    values = (lam + tau) * (scale[:, None] / (lam + alphas))
+    allowed = np.full(len(alphas), tolerance) if request.relative else tolerance * scale
+    if basis.complete:
+        small = request.alphas < basis.top
+        values[small] *= -(alphas / lam)[small] / scale[small, None]
+        allowed[small] = tolerance * request.alphas[small] / (basis.lam[0] + request.alphas[small])
+    return Curves(lam, values, lam / (lam + tau), allowed)
+
+
+def _choose_maps(
+    singles: list[tuple[Left, str]], request: Request, shrinkage: Shrinkage, analyze_tr: NDArray[Any], kept: int
+) -> list[MapCost]:
+    """The fastest map of each fold, or the leanest if those do not fit next to what is kept already."""
+    (_, r), k, dtype = analyze_tr.shape, len(request.alphas), analyze_tr.dtype
+    limit, ways, kept = LIMITS[dtype.itemsize]["whole"], [], kept + request.kept
+    for left, form in singles:
+        if form == "apart" and take_rows(analyze_tr[:, :0], left.rows).base is None:
+            kept += len(left.rows) * r * dtype.itemsize
+        sizes = (len(left.rows), len(left.test), len(left.train))
+        found = map_costs(sizes, r, k, shrinkage.operations, dtype.itemsize, request.voxels, form == "train")
+        ways.append([c for c in found if c.name != "factored" or left.condition <= limit])
+    fastest = [min(way, key=lambda c: c.seconds) for way in ways]
+    if request.memory is None or kept + sum(c.kept for c in fastest) <= request.memory:
+        return fastest
+    leanest = [min(way, key=lambda c: c.kept) for way in ways]
+    if (least := kept + sum(c.kept for c in leanest)) > request.memory:
+        raise InputError(
+            f"memory={request.memory} bytes is too small to plan with: the smallest that works is {least} bytes, plus tiles of "
+            "responses"
+        )
+    return leanest
+
+
+def _make_fold(
+    basis: Basis, left: Left, form: str, cost: MapCost, request: Request, cut: tuple[Shrinkage, F64], analyze_tr: NDArray[Any]
+) -> Operator:
+    """A fold that is predicted by itself."""
+    dtype, k, (shrinkage, cuts) = analyze_tr.dtype, len(request.alphas), cut
+    analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
+    made: Map
+    if form == "train":
+        predict = np.empty((k, len(left.test), len(left.train)), dtype=dtype)
+        _solve_train(basis, left, request.alphas, predict, LIMITS[dtype.itemsize]["train"])
+        made = Merged(predict)
+    elif cost.name == "merged":
+        predict = np.empty((k, len(left.test), len(basis.lam)), dtype=dtype)
+        for alpha, out in zip(request.alphas, predict, strict=True):
+            _solve_merged(basis, left, alpha, out)
+        made = Merged(predict)
+    elif cost.name == "factored":
+        solve = np.empty((k, len(left.test), len(left.rows)), dtype=dtype)
+        for alpha, out in zip(request.alphas, solve, strict=True):
+            _solve_factored(basis, left, alpha, out)
+        made = Factored(shrinkage, analyze, solve)
+    else:
+        made = _rotate(basis, left, request, cuts, dtype)
+    return Operator(left.train, left.test, left.rows, form, left.mass, made, analyze)
+
+
+def _solve_factored(basis: Basis, left: Left, alpha: float, out_ml: NDArray[Any]) -> None:
+    """R⁻¹ of the held-out rows at one node, for unweighted rows; the shrinkage holds the scale."""
+    factor = scipy.linalg.cho_factor(residual(basis, left.rows, alpha), lower=True, overwrite_a=True, check_finite=False)
+    inverse = scipy.linalg.cho_solve(factor, np.eye(len(left.rows)), overwrite_b=True, check_finite=False)
+    np.divide(inverse[left.held], basis.root_t[left.test, None], out=out_ml, casting="same_kind")
+
+
+def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
+    """Into the eigenvectors of the training Gram, where every penalty is diagonal."""
+    shrunk, root = np.sqrt(basis.lam + basis.tau), basis.root_t
+    lam, vectors = scipy.linalg.eigh(training_gram(basis, left), overwrite_a=True, driver="evd", check_finite=False)
+    lam = np.maximum(lam, 0.0)
+    own = np.sqrt(lam + basis.tau)
+    held = take_rows(basis.rows_tr, left.test)
+    if basis.center:  # about the mean of the training rows, which all rows' sum, zero, tells from those left out
+        held = held + np.outer(root[left.test], (root[left.rows] @ take_rows(basis.rows_tr, left.rows)) / left.mass)
+    rows = (held * shrunk) @ vectors / own
+    rotate = (vectors * (1.0 / own)).T * shrunk
+    curves = _curves(basis, lam, request)
+    rows /= root[left.test, None]
+    return Rotated(rotate.astype(dtype), rows.astype(dtype), make_shrinkage(curves, cuts, dtype))
+
+
+def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
     """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows.
 
     Solved in the dtype of ``out_mr`` where that loses no more than rounding the result to it does.
@@ -187,27 +334,47 @@ def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArr
     np.multiply(found, factor, out=out, casting="same_kind")
 
 
-def _make_whole(basis: Basis, lefts: list[Left], alphas: F64, dtype: np.dtype[Any]) -> WholeFolds:
+def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Shrinkage, dtype: np.dtype[Any]) -> WholeFolds:
     """Operators of folds of one size that hold out all they leave out."""
-    rows_bm = np.array([left.rows for left in lefts])
+    rows_bm, alphas = np.array([left.rows for left in lefts]), request.alphas
     (b, m), k = rows_bm.shape, len(alphas)
-    scale, spread = scale_of(alphas, basis.top), np.empty((k, len(basis.lam)))
-    far, near = np.empty((k, b, m, m), dtype=dtype), np.empty((k, b, m, m), dtype=dtype)
-    root_bm, eye = basis.root_t[rows_bm], np.eye(m)
-    rows = basis.rows_tr[rows_bm]  # (b, m, r)
-    for j, alpha in enumerate(alphas):
-        d = (basis.lam + basis.tau) / (basis.lam + alpha)
-        small = basis.complete and alpha < basis.top
-        hat = (rows * d) @ rows.transpose(0, 2, 1)  # without the intercept
-        if basis.complete:
-            r_bmm = (rows * (d * alpha / basis.lam)) @ rows.transpose(0, 2, 1)
-        else:
-            r_bmm = eye - hat
-            if basis.center:
-                r_bmm -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
-        inverse = np.linalg.inv(r_bmm)
+    scale, far = scale_of(alphas, basis.top), np.empty((k, b, m, m), dtype=dtype)
+    jobs: list[Callable[[], Any]] = [
+        partial(_whole_node, basis, rows_bm, alpha, scale[j], far[j]) for j, alpha in enumerate(alphas)
+    ]
+    near = together(jobs, request.threads)
+    plain = np.where([block is None for block in near], scale, 0.0).astype(dtype)  # elsewhere it may not fit the dtype
+    return WholeFolds(rows_bm, shrinkage, far, tuple(near), plain, np.array([left.mass for left in lefts]))
+
+
+def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm: NDArray[Any]) -> NDArray[Any] | None:
+    """Fill the far blocks of one node; returns the near ones, None for the identity."""
+    d, root_bm = (basis.lam + basis.tau) / (basis.lam + alpha), basis.root_t[rows_bm]
+    if basis.complete and alpha < basis.top:
         # y_L − R⁻¹ (R y)_L where R is the small one, R⁻¹ (H y − H_LL y_L) where H is: neither cancels.
-        spread[j] = -d * alpha / basis.lam if small else scale[j] * d
-        far[j] = inverse / root_bm[:, :, None] * (scale[j] if small else 1.0)
-        near[j] = scale[j] * (eye if small else -inverse @ hat) / root_bm[:, :, None]
-    return WholeFolds(rows_bm, spread.astype(dtype), far, near, np.array([left.mass for left in lefts]))
+        inverse = np.linalg.inv(_blocks(basis, rows_bm, d * alpha / basis.lam))
+        np.multiply(inverse, scale / root_bm[:, :, None], out=far_bmm, casting="same_kind")
+        return None
+    hat = _blocks(basis, rows_bm, d)  # without the intercept
+    if basis.complete:
+        r_bmm = _blocks(basis, rows_bm, d * alpha / basis.lam)
+    else:
+        r_bmm = np.eye(rows_bm.shape[1]) - hat
+        if basis.center:
+            r_bmm -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
+    inverse = np.linalg.inv(r_bmm)
+    np.divide(inverse, root_bm[:, :, None], out=far_bmm, casting="same_kind")
+    return (-scale * (inverse @ hat) / root_bm[:, :, None]).astype(far_bmm.dtype)
+
+
+def _blocks(basis: Basis, rows_bm: Rows, d: F64) -> F64:
+    """(b, m, m): U_L diag(d) U_Lᵀ of every fold."""
+    b, m = rows_bm.shape
+    if m == 1:
+        rows = take_rows(basis.rows_tr, rows_bm[:, 0])
+        return np.einsum("br,br,r->b", rows, rows, d, optimize=False)[:, None, None]
+    out = np.empty((b, m, m))
+    for rows, block in zip(rows_bm, out, strict=True):
+        taken = take_rows(basis.rows_tr, rows)
+        np.matmul(taken * d, taken.T, out=block)
+    return out

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from fastencode.solve.basis import Basis, make_basis
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.leave_out import Left, leave_out, training_extremes
+from fastencode.solve.maps import Merged
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
-from fastencode.solve.operators import Operator, WholeFolds, make_operators
+from fastencode.solve.operators import Operator, Request, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
-from fastencode.solve.strategy import EIGH_RATE, GEMM_RATE, NOMINAL_VOXELS, Candidate, choose, voxel_operations
+from fastencode.solve.strategy import EIGH_RATE, GEMM_RATE, NOMINAL_VOXELS, Candidate, choose
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads, together
 
@@ -24,6 +25,7 @@ __all__ = ["DEFAULT_ALPHAS", "RidgePlan", "make_plan", "plan_ridge"]
 
 DEFAULT_ALPHAS = np.logspace(0, 6, 20)
 DEFAULT_ALPHAS.flags.writeable = False
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RidgePlan:
@@ -54,7 +56,7 @@ class RidgePlan:
     root : (t,) float64
         Square roots of the sample weights.
     condition : float
-        Largest 1 / λ_min(I − H) of a fold's rows at the smallest penalty.
+        Largest of any fold at the smallest penalty: how much rounding may grow, see ``leave_out.Left``.
     strategy : {"primal", "dual"}
     reason : str
     candidates : tuple of Candidate
@@ -100,10 +102,9 @@ class RidgePlan:
     @property
     def nbytes(self) -> int:
         """Bytes the plan keeps, X not counted."""
-        parts = [self.analyze, self.coef, *(f.predict_kmr for f in self.folds)]
-        parts += [f.analyze_mr for f in self.folds if f.analyze_mr.base is None]
-        parts += [a for w in self.whole for a in (w.far_kbmm, w.near_kbmm, w.spread_kr)]
-        return sum(a.nbytes for a in parts)
+        copies = sum(f.analyze_lr.nbytes for f in self.folds if f.analyze_lr.base is None)
+        made = sum(f.map.nbytes for f in self.folds) + sum(w.nbytes for w in self.whole)
+        return self.analyze.nbytes + self.coef.nbytes + copies + made
 
     def fit(
         self, Y: Any, *, scoring: str = "r2", per_target: bool = True, progress: bool = False, nan_targets: str = "raise"
@@ -135,6 +136,15 @@ class RidgePlan:
         """
         return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
 
+    def _products(self) -> str:
+        """How far cutting the spectrum into segments brings the products of a row down."""
+        cut = [f.map.shrinkage for f in self.folds if not isinstance(f.map, Merged)] + [w.shrinkage for w in self.whole]
+        if not cut:
+            return "the spectrum is not cut"
+        each = sum(s.directions for s in cut) / len(cut) / max(1, len(self.lam))
+        pieces = max(len(s.pieces) for s in cut)
+        return f"spectrum in up to {pieces} segments, {each:.2g} products a row for {len(self.nodes.alphas)} nodes"
+
     def __repr__(self) -> str:
         n, p = self.shape
         return f"<RidgePlan {n} x {p} {self.dtype}, {self.n_folds} folds, {len(self.problem.alphas)} alphas, {self.strategy}>"
@@ -153,8 +163,8 @@ class RidgePlan:
                 f"{mark} {c.name:<10}{c.gram:>10.2e}{c.decompose:>11.2e}{c.operators:>11.2e}{c.per_voxel:>11.2e}"
                 f"{c.bytes / 1e6:>8.1f} MB{c.seconds:>8.2g} s"
             )
-        forms = [f.form for f in self.folds]
-        counts = [(forms.count("apart"), "apart"), (forms.count("train"), "from training rows")]
+        names = [type(f.map).__name__.lower() if f.form == "apart" else "from training rows" for f in self.folds]
+        counts = [(names.count(name), name) for name in ("merged", "factored", "rotated", "from training rows")]
         counts.append((sum(len(w.rows) for w in self.whole), "whole"))
         per_voxel = self.operations["score"] + self.operations["refit"]
         lines += [
@@ -162,8 +172,8 @@ class RidgePlan:
             f"  chosen: {self.strategy}, because {self.reason}; {len(self.lam)} directions",
             f"  nodes: predicts at {len(nodes.alphas)} of {len(alphas)} penalties, the others within {nodes.error:.1g} of a "
             f"response (eigenvalues {nodes.interval[0]:.3g} to {nodes.interval[1]:.3g})",
-            f"  folds: {', '.join(f'{count} {form}' for count, form in counts if count)}; 1 / smallest eigenvalue of I - H: "
-            f"{self.condition:.3g}",
+            f"  folds: {', '.join(f'{count} {name}' for count, name in counts if count)}; largest "
+            f"condition {self.condition:.3g}; {self._products()}",
             f"  needs {self.operations['plan']:.3g} operations to plan, {per_voxel:.3g} for each voxel; "
             f"keeps {self.nbytes / 1e6:.1f} MB",
         ]
@@ -254,21 +264,22 @@ def make_plan(
     lefts = together([partial(leave_out, basis, fold) for fold in problem.folds], threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
-    interval = _interval(basis, lefts, NOMINAL_VOXELS if n_voxels is None else n_voxels, threads)
+    voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
+    interval = _interval(basis, lefts, voxels, threads)
     nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
     analyze = basis.rows_tr.astype(problem.X.dtype)
-    folds, whole, operations = make_operators(basis, lefts, nodes.alphas, analyze, threads)
+    kept = analyze.nbytes + basis.coef_pr.nbytes
+    request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads)
+    made = make_operators(basis, lefts, request, analyze)
     done = time.perf_counter()
     (n, p), r = problem.X.shape, len(basis.lam)
-    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in folds if f.form == "apart"))
-    inner = [(len(f.test), f.predict_kmr.shape[2]) for f in folds]
-    inner += [(m, r + 2 * m) for w in whole for m in [w.rows.shape[1]] * len(w.rows)]
-    score, refit = voxel_operations(inner, analyzed, n, p, r, len(nodes.alphas))
+    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in made.folds if f.form == "apart"))
+    score = 2.0 * r * analyzed + sum(f.map.operations for f in made.folds) + sum(w.operations for w in made.whole)
     return RidgePlan(
         problem=problem,
         nodes=nodes,
-        folds=folds,
-        whole=whole,
+        folds=made.folds,
+        whole=made.whole,
         lam=basis.lam,
         analyze=analyze,
         coef=basis.coef_pr,
@@ -279,7 +290,7 @@ def make_plan(
         strategy=best.name,
         reason=reason,
         candidates=candidates,
-        operations={"plan": best.gram + best.decompose + 2.0 * n * p * r + operations, "score": score, "refit": refit},
+        operations={"plan": best.gram + best.decompose + 2.0 * n * p * r + made.operations, "score": score, "refit": 2.0 * p * r},
         seconds={"decompose": decomposed - began, "operators": done - decomposed},
     )
 

@@ -51,7 +51,7 @@ class FoldScorer:
         for fold in self.apart:
             covered[fold.left] += 1
         self.partition = bool(self.apart) and bool((covered == 1).all())
-        self.pulls = [self._root(f.left) @ f.analyze_mr for f in self.apart]
+        self.pulls = [self._root(f.left) @ f.analyze_lr for f in self.apart]
         self.widest = self._widest()
         if len(self.apart) * len(plan.lam) * self.widest * self.dtype.itemsize > _PARTS:
             self.partition = False
@@ -61,7 +61,7 @@ class FoldScorer:
 
     def _rows_at_once(self) -> int:
         k = len(self.plan.nodes.alphas)
-        rows = [k * len(f.test) for f in self.plan.folds] + [k * w.rows.shape[1] for w in self.plan.whole]
+        rows = [k * len(f.test) for f in self.plan.folds] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
         return max(rows)
 
     def _widest(self) -> int:
@@ -70,19 +70,20 @@ class FoldScorer:
 
     def _chunk(self, whole: WholeFolds, width: int) -> int:
         """Folds of a group that are predicted at once."""
-        k, m = len(whole.spread_kr), whole.rows.shape[1]
+        k, m = len(whole.far_kbmm), whole.rows.shape[1]
         return int(max(1, _PREDICTIONS // (width * self.dtype.itemsize * m * k)))
 
     def bytes(self, width: int) -> int:
         """Working memory of one thread on one tile of responses."""
-        (n, p), r, item = self.plan.shape, len(self.plan.lam), self.dtype.itemsize
+        (n, p), r, item, k = self.plan.shape, len(self.plan.lam), self.dtype.itemsize, len(self.plan.nodes.alphas)
         longest = max([len(f.train if f.form == "train" else f.left) for f in self.plan.folds], default=0)
-        held = self._rows_at_once()
+        held = max([k * len(f.test) * width + f.map.values(width) for f in self.plan.folds], default=0)
         for w in self.plan.whole:
-            m, chunk = w.rows.shape[1], min(self._chunk(w, width), len(w.rows))
-            held = max(held, chunk * m * (len(w.spread_kr) + 3) + chunk * m * r // width)
+            m = w.rows.shape[1]
+            chunk = min(self._chunk(w, width), len(w.rows)) * m
+            held = max(held, chunk * width * (2 * k + 3) + chunk * r + w.shrinkage.values(width))
         parts = len(self.apart) if self.partition else 1
-        return int(width * (item * (n + 2 * longest + r * (2 + parts) + held + p) + 8 * (2 * n + r + p)))
+        return int(width * (item * (n + 2 * longest + r * (2 + parts) + p) + 8 * (2 * n + r + p)) + item * held)
 
     def score(self, y_tw: NDArray[Any], used: int, variance_u: F64, get: Get) -> tuple[NDArray[Any], F64]:
         """(coordinates (r, w), mean scores over folds (a, u)) of a padded tile of which ``used`` columns count."""
@@ -101,9 +102,8 @@ class FoldScorer:
                 mean_w = self._mean(inner, fold.train, fold.mass)
                 if mean_w is not None:
                     inner -= mean_w if self.weights is None else np.outer(self._root(fold.train), mean_w)
-            k, m, q = fold.predict_kmr.shape
-            predicted = get("predicted", k, m, width, dtype=self.dtype)
-            np.matmul(fold.predict_kmr.reshape(k * m, q), inner, out=predicted.reshape(k * m, width))  # R⁻¹ U_L D c_f
+            predicted = get("predicted", len(plan.nodes.alphas), len(fold.test), width, dtype=self.dtype)
+            fold.map.apply(inner, predicted, get)
             target = self._targets(y_tw, fold.test, mean_w, get)
             scores += self._fold_scores(target, predicted, used, variance_u, fold.test)
         for whole in plan.whole:
@@ -117,7 +117,7 @@ class FoldScorer:
             return None
         parts = get("parts", len(self.apart), *c_rw.shape, dtype=self.dtype)
         for fold, part in zip(self.apart, parts, strict=True):
-            np.matmul(fold.analyze_mr.T, take_rows(y_tw, fold.left), out=part)
+            np.matmul(fold.analyze_lr.T, take_rows(y_tw, fold.left), out=part)
         np.sum(parts, axis=0, out=c_rw)
         return parts
 
@@ -131,7 +131,7 @@ class FoldScorer:
         if parts is not None:
             np.subtract(c_rw, parts[place], out=inner)
         else:
-            np.matmul(fold.analyze_mr.T, left_mw, out=inner)
+            np.matmul(fold.analyze_lr.T, left_mw, out=inner)
             np.subtract(c_rw, inner, out=inner)
         if mean_w is not None:
             inner += np.outer(self.pulls[place], mean_w)
@@ -182,29 +182,30 @@ class FoldScorer:
         self, whole: WholeFolds, y_tw: NDArray[Any], c_rw: NDArray[Any], used: int, variance_u: F64, get: Get
     ) -> F64:
         """Sum of scores of many small folds."""
-        (k, _), (n_folds, m), width = whole.spread_kr.shape, whole.rows.shape, y_tw.shape[1]
+        k, (n_folds, m), width = len(whole.far_kbmm), whole.rows.shape, y_tw.shape[1]
         scores, step = np.zeros((len(self.scale_a1), used)), self._chunk(whole, width)
-        spread = get("inner", *c_rw.shape, dtype=self.dtype)
+        spread = whole.shrinkage.spread(c_rw, get)
         for start in range(0, n_folds, step):
             chunk = slice(start, min(start + step, n_folds))
             rows_bm = whole.rows[chunk]
             b, rows = len(rows_bm), rows_bm.ravel()
-            analyze = take_rows(self.plan.analyze, rows)
             near = get("near", b, m, width, dtype=self.dtype)
             np.take(y_tw, rows, axis=0, out=near.reshape(b * m, width), mode="clip")
             self._about_training_means(whole, near, chunk)
-            far, predicted = get("far", b, m, width, dtype=self.dtype), get("predicted", k, b, m, width, dtype=self.dtype)
+            before, scaled = get("before", k, b * m, width, dtype=self.dtype), get("far", b, m, width, dtype=self.dtype)
+            whole.shrinkage.product(take_rows(self.plan.analyze, rows), spread, before, get)
+            before = before.reshape(k, b, m, width)
+            predicted = before if m == 1 else get("predicted", k, b, m, width, dtype=self.dtype)
+            multiply = np.multiply if m == 1 else np.matmul
             for j in range(k):
-                np.multiply(c_rw, whole.spread_kr[j][:, None], out=spread)
-                if m == 1:
-                    np.matmul(analyze, spread, out=predicted[j].reshape(b, width))
-                    predicted[j] *= whole.far_kbmm[j, chunk]
-                    np.multiply(near, whole.near_kbmm[j, chunk], out=far)
-                    predicted[j] += far
+                multiply(whole.far_kbmm[j, chunk], before[j], out=predicted[j])
+                if (block := whole.near_kbmm[j]) is not None:
+                    multiply(block[chunk], near, out=scaled)
+                elif self.inverse_root is None:
+                    np.multiply(near, whole.scale_k[j], out=scaled)
                 else:
-                    np.matmul(analyze, spread, out=far.reshape(b * m, width))
-                    np.matmul(whole.far_kbmm[j, chunk], far, out=predicted[j])
-                    predicted[j] += whole.near_kbmm[j, chunk] @ near
+                    np.multiply(near, whole.scale_k[j] * self.inverse_root[rows_bm][:, :, None], out=scaled)
+                predicted[j] += scaled
             if self.inverse_root is not None:
                 near *= self.inverse_root[rows_bm][:, :, None]
             scores += self._chunk_scores(near, predicted, rows_bm, used, variance_u)
@@ -231,7 +232,5 @@ class FoldScorer:
         if self.weights is not None:
             weights = (self.weights[rows_bm] / self.weights[rows_bm].sum(axis=1, keepdims=True)).ravel()
         width, k = target.shape[2], len(predicted)
-        moments = self.moments(
-            target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used], weights
-        )
+        moments = self.moments(target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used], weights)
         return self._interpolated(moments, float(b), variance_u) * b

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from fastencode.errors import InputError
 from fastencode.solve.problem import Problem
 
-__all__ = ["EIGH_RATE", "GEMM_RATE", "NOMINAL_VOXELS", "Candidate", "choose", "solve_operations", "voxel_operations"]
+__all__ = [
+    "EIGH_RATE",
+    "GEMM_RATE",
+    "NOMINAL_VOXELS",
+    "SEGMENTED",
+    "WHOLE_ROWS",
+    "Candidate",
+    "MapCost",
+    "choose",
+    "map_costs",
+    "solve_operations",
+]
 
 # Nominal rates of one core, operations per second: products in float64 and float32, and the blocked tridiagonal eigensolver, half
 # of whose work is bound by memory.
@@ -19,8 +30,12 @@ GEMM_RATE = {8: 3.5e10, 4: 7.5e10}
 EIGH_RATE = 2.5e10
 EIGH_OPERATIONS = 9.0  # times size cubed: reduction, divide and conquer, back-transformation
 NOMINAL_VOXELS = 10_000
-# Nodes are known only after the decomposition; candidates are compared at this many.
-_NODES = 8
+# Rows of a fold up to which it may be predicted with all others, where the basis is complete (p > n) and where it is not.
+WHOLE_ROWS = {True: 1024, False: 32}
+# Nodes are known only after the decomposition; candidates are compared at this many, and this many products where segments help.
+_NODES, _PRODUCTS = 8, 6
+# Products of segments take this much longer than their operations at the nominal rate: they are written, read and mixed.
+SEGMENTED = 1.3
 
 
 @dataclass(frozen=True)
@@ -65,12 +80,58 @@ def solve_operations(left: int, test: int, train: int, rank: int, dual: bool) ->
     return rank**3 / 3 + 2.0 * test * rank * rank
 
 
-def voxel_operations(inner: list[tuple[int, int]], analyzed: int, n: int, p: int, rank: int, nodes: int) -> tuple[float, float]:
-    """Operations for one voxel: (scoring, refit).
+@dataclass(frozen=True)
+class MapCost:
+    """What one way to predict a fold costs (``maps.py``).
 
-    ``inner`` has (rows held out, inner dimension) of every fold's products, ``analyzed`` the rows that go into coordinates.
+    Attributes
+    ----------
+    name : {"merged", "factored", "rotated"}
+    plan, voxel : float
+        Operations to make it, and for each voxel.
+    kept : int
+        Bytes.
+    seconds : float
+        Expected on one core for making it and all voxels, at nominal rates.
     """
-    return 2.0 * rank * analyzed + nodes * sum(2.0 * m * q for m, q in inner), 2.0 * p * rank
+
+    name: str
+    plan: float
+    voxel: float
+    kept: int
+    seconds: float
+
+
+def map_costs(
+    sizes: tuple[int, int, int], rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int, train_form: bool
+) -> list[MapCost]:
+    """The ways to predict one fold.
+
+    Parameters
+    ----------
+    sizes : (left out, held out, training)
+        Rows of the fold.
+    rank, nodes, itemsize, voxels : int
+    shrinkage : float
+        Operations of one row and voxel at all nodes, cut into segments.
+    train_form : bool
+        Whether it must be the map from training responses.
+    """
+    left, test, train = sizes
+    across = train if train_form else rank
+    solve = nodes * solve_operations(left, test, train, rank, train_form)
+    ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
+    if not train_form:
+        invert = nodes * (2.0 * left * left * rank + left**3)
+        ways.append(("factored", invert, 0.0, SEGMENTED * left * shrinkage + 2.0 * nodes * test * left, nodes * test * left))
+        turn, own = 2.0 * rank * rank * (left + test), EIGH_OPERATIONS * rank**3
+        ways.append(("rotated", turn, own, 2.0 * rank * rank + SEGMENTED * test * shrinkage, rank * (rank + test)))
+    return [
+        MapCost(
+            name, plan + own, voxel, itemsize * kept, plan / GEMM_RATE[8] + own / EIGH_RATE + voxels * voxel / GEMM_RATE[itemsize]
+        )
+        for name, plan, own, voxel, kept in ways
+    ]
 
 
 def choose(
@@ -108,11 +169,13 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
     sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
     gram = 2.0 * n * n * p if dual else 2.0 * n * p * p
     decompose = EIGH_OPERATIONS * float(side) ** 3
-    operators = 2.0 * n * p * rank + nodes * sum(solve_operations(m, t, s, rank, dual) for m, t, s in sizes)
-    inner = [(t, s if dual else rank) for _, t, s in sizes]
-    kept = itemsize * (rank * (n + p) + nodes * sum(t * q for t, q in inner))
-    seconds = (gram + operators) / GEMM_RATE[8] + decompose / EIGH_RATE
-    per_voxel = sum(voxel_operations(inner, n, n, p, rank, nodes))
+    per_row = 2.0 * rank * min(nodes, _PRODUCTS)
+    ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, dual) for fold in sizes]
+    maps = [min(way, key=lambda c: c.seconds) for way in ways]
+    operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
+    per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
+    seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
+    seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / GEMM_RATE[itemsize]
     # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
     return Candidate(
         name="dual" if dual else "primal",
@@ -120,7 +183,14 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
         decompose=decompose,
         operators=operators,
         per_voxel=per_voxel,
-        kept=int(kept),
+        kept=itemsize * rank * (n + p) + sum(_least(fold, rank, len(problem.alphas), itemsize, dual) for fold in sizes),
         working=8 * (4 * side * side + n * rank),
-        seconds=(seconds + voxels * per_voxel / GEMM_RATE[itemsize]) / threads,
+        seconds=seconds / threads,
     )
+
+
+def _least(sizes: tuple[int, int, int], rank: int, nodes: int, itemsize: int, dual: bool) -> int:
+    """Bytes that the leanest operator of a fold keeps if every penalty is a node, small folds two blocks and a copy of rows."""
+    left, test, _ = sizes
+    leanest = min(c.kept for c in map_costs(sizes, rank, nodes, 0.0, itemsize, 0, dual))
+    return itemsize * left * rank + max(leanest, 2 * itemsize * nodes * test * test if test <= WHOLE_ROWS[False] else 0)
