@@ -70,13 +70,22 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
     plan = plan_ridge(X, **_arguments(case, options))
     seconds = [time.perf_counter() - began]
     candidates = [candidate.name for candidate in plan.candidates]
+    # How folds are stored is a choice of its own.
+    candidates += [
+        f"{plan.strategy}, {name}" for name in ("merged", "factored", "rotated") if plan.maps and name not in plan.maps
+    ]
     if "replan" in options:
         seconds = []
         while not seconds or (sum(seconds) < 3 and len(seconds) < 3):
             began = time.perf_counter()
-            plan = make_plan(plan.problem, strategy=options["replan"])
+            plan = make_plan(plan.problem, options["replan"], n_voxels=options["voxels"], scoring=case.scoring)
             seconds.append(time.perf_counter() - began)
-    says = {"plan": str(plan), "plan_seconds": float(np.median(seconds)), "strategy": plan.strategy, "candidates": candidates}
+    says = {
+        "plan": str(plan),
+        "plan_seconds": float(np.median(seconds)),
+        "strategy": options.get("replan") or plan.strategy,
+        "candidates": candidates,
+    }
     return lambda: _ours(plan.fit(Y, scoring=case.scoring)), says
 
 

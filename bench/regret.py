@@ -38,7 +38,7 @@ def _regret(case: cases.Case, options: Any, say: Any) -> dict[str, Any]:
             cases.write(small, folder)
         session.write(small.fields(), folder / "case.json")
         try:
-            chosen = _time(folder, None, options, options.limit, case.t / small.t)
+            chosen = _time(folder, None, options, options.limit, case)
         except (Unfinished, Failed) as error:
             say(f"{case.name}: the plan's own choice: {str(error).splitlines()[0]}")
             return {"name": case.name, "full": case.shape(), "chosen": str(error), "strategies": {}, "regret": None}
@@ -49,7 +49,7 @@ def _regret(case: cases.Case, options: Any, say: Any) -> dict[str, Any]:
             # Planned up to four times; what then needs five times as long as the choice is no regret.
             limit = min(options.limit, 4 * (5 * (chosen["plan"] + options.repeats * chosen["fit"]) + 30))
             try:
-                timed[strategy] = _time(folder, strategy, options, limit, case.t / small.t)
+                timed[strategy] = _time(folder, strategy, options, limit, case)
                 timed[strategy].pop("candidates")
             except Unfinished as error:
                 timed[strategy] = {"status": str(error)}
@@ -66,9 +66,10 @@ def _regret(case: cases.Case, options: Any, say: Any) -> dict[str, Any]:
     }
 
 
-def _time(folder: Path, strategy: str | None, options: Any, limit: float, share: float) -> dict[str, Any]:
+def _time(folder: Path, strategy: str | None, options: Any, limit: float, case: cases.Case) -> dict[str, Any]:
     """Seconds of planning and fitting with one strategy (None: the plan's choice), and of all voxels by proportion."""
-    given = {"threads": options.threads, "precision": options.precision, "replan": strategy}
+    given = {"threads": options.threads, "precision": options.precision, "replan": strategy, "voxels": case.t}
+    share = case.t / min(case.t, VOXELS)
     worker = Contestant(folder, "fastencode, planned", given)
     try:
         prepared = worker.ask("prepare", limit)

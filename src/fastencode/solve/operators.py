@@ -133,6 +133,8 @@ class Request:
     kept : int
         Bytes it takes already.
     threads : int
+    stored : str
+        The map to take where it can be, or "" for the cheapest.
     """
 
     alphas: F64
@@ -142,6 +144,7 @@ class Request:
     memory: int | None
     kept: int
     threads: int
+    stored: str = ""
 
 
 def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr: NDArray[Any]) -> Operators:
@@ -210,7 +213,8 @@ def _choose_maps(
             kept += len(left.rows) * r * dtype.itemsize
         sizes = (len(left.rows), len(left.test), len(left.train))
         found = map_costs(sizes, r, k, shrinkage.operations, dtype.itemsize, request.voxels, form == "train")
-        ways.append([c for c in found if c.name != "factored" or left.condition <= limit])
+        can = [c for c in found if c.name != "factored" or left.condition <= limit]
+        ways.append([c for c in can if c.name == request.stored] or can)
     fastest = [min(way, key=lambda c: c.seconds) for way in ways]
     if request.memory is None or kept + sum(c.kept for c in fastest) <= request.memory:
         return fastest

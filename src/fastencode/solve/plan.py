@@ -136,6 +136,11 @@ class RidgePlan:
         """
         return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
 
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """How its folds are stored, each way once; empty if all are predicted together or from training rows."""
+        return tuple(sorted({type(f.map).__name__.lower() for f in self.folds if f.form == "apart"}))
+
     def _products(self) -> str:
         """How far cutting the spectrum into segments brings the products of a row down."""
         cut = [f.map.shrinkage for f in self.folds if not isinstance(f.map, Merged)] + [w.shrinkage for w in self.whole]
@@ -252,12 +257,14 @@ def make_plan(
 ) -> RidgePlan:
     """Plan a checked problem.
 
-    ``strategy`` forces ``"primal"`` or ``"dual"``; ``n_voxels`` and ``scoring`` are what is known of the responses: nodes for
-    squared errors alone are fewer than those that serve correlation too.
+    ``strategy`` forces ``"primal"`` or ``"dual"``, and after a comma how folds are stored where they can be (``maps.py``):
+    ``"primal, rotated"``. ``n_voxels`` and ``scoring`` are what is known of the responses: nodes for squared errors alone are
+    fewer than those that serve correlation too.
     """
+    strategy, _, stored = (strategy or "").partition(", ")
     began = time.perf_counter()
     threads = available_threads()
-    best, candidates, reason = choose(problem, threads, n_voxels, strategy)
+    best, candidates, reason = choose(problem, threads, n_voxels, strategy or None)
     with limit_threads(threads):
         basis = make_basis(problem, best.name == "dual")
     decomposed = time.perf_counter()
@@ -269,7 +276,7 @@ def make_plan(
     nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
     analyze = basis.rows_tr.astype(problem.X.dtype)
     kept = analyze.nbytes + basis.coef_pr.nbytes
-    request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads)
+    request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads, stored)
     made = make_operators(basis, lefts, request, analyze)
     done = time.perf_counter()
     (n, p), r = problem.X.shape, len(basis.lam)
