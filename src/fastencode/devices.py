@@ -1,7 +1,7 @@
 """Where arrays can live besides NumPy's memory, and how they get there and back: CuPy and torch on a CUDA device.
 
-Nothing here imports either library unless a device is asked for by name: an array of theirs can only be handed in by code that has
-imported its library already. A :class:`Device` is what a solver computes on: a namespace of array functions and a place. The few
+Nothing here imports either library unless a device is asked for by name: an array of theirs can only be handed in by code that
+has imported its library already. A :class:`Device` is what a solver computes on: a namespace of array functions and a place. The few
 functions whose names differ between namespaces are its methods; everything else is called on the namespace. Any namespace that
 follows the array API standard will do, which is how the tests run device code without a device.
 
@@ -149,9 +149,10 @@ class Device:
             return
         settings = self.xp.backends.cuda.matmul
         # Since torch 2.9 there are two names for one setting, and reading the older one after writing the newer may raise.
-        name, values = ("fp32_precision", ("ieee", "tf32")) if hasattr(settings, "fp32_precision") else ("allow_tf32", (False, True))
+        newer = hasattr(settings, "fp32_precision")
+        name, full, short = ("fp32_precision", "ieee", "tf32") if newer else ("allow_tf32", False, True)
         before = getattr(settings, name)
-        setattr(settings, name, values[reduced])
+        setattr(settings, name, short if reduced else full)
         try:
             yield
         finally:
@@ -183,7 +184,7 @@ def parse_device(device: Any) -> str | None:
     if device is None:
         return None
     name = str(device).strip().lower()
-    found = re.fullmatch(r"(?:cuda|gpu)(?::(\d+))?", name)
+    found = re.fullmatch(r"cuda(?::(\d+))?", name)
     if found:
         return "cuda" if found[1] is None else f"cuda:{int(found[1])}"
     if name == "cpu":

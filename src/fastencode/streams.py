@@ -121,7 +121,7 @@ class Uploads:
 
 
 class Downloads:
-    """Arrays on their way back into columns of NumPy arrays; a thread puts them in place. Leave with ``with`` to have them all."""
+    """Arrays on their way back into NumPy arrays; a thread puts them in place. At the end of a ``with`` all are there."""
 
     def __init__(self, device: Device) -> None:
         self.device = device

@@ -44,7 +44,7 @@ class _Rows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Fold:
-    """An ``Operator`` on the device. ``left`` are the rows its products read: those left out, or in the form "train" those not."""
+    """An ``Operator`` on the device. ``left`` are the rows that its products read: in the form "train" its training rows."""
 
     form: str
     predict: Any
@@ -58,7 +58,7 @@ class _Fold:
 
 @dataclass(frozen=True, eq=False)
 class _Whole:
-    """``WholeFolds`` on the device; ``rows`` are those of all folds in a row, ``share`` the weights of each fold scaled to sum to 1."""
+    """``WholeFolds`` on the device; ``rows`` are those of all folds, ``share`` their weights, those of a fold summing to 1."""
 
     shape: tuple[int, int]
     rows: _Rows
@@ -347,7 +347,7 @@ class DeviceScorer:
                 yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0)
 
     def _scores(self, scored: _Scored, variance_w: Any) -> Any:
-        """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes in the order of kernels/moments.pyx."""
+        """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order)."""
         xp, k, width = self.device.xp, self.weights_ak.shape[1], variance_w.shape[0]
         moments = device_moments(self.device, *scored[:3])
         folds = moments.shape[1] // width

@@ -55,7 +55,9 @@ def device_for(problem: Problem, targets: Targets) -> Device | None:
         torch = problem.library == "torch" or (problem.home == "cpu" and targets.library == "torch")
         return find_device(problem.device, "torch" if torch else "cupy")
     if problem.asked not in (None, "cuda", there.name):
-        raise DeviceError(f"Y lies on {there.name} ({there.library}) and device={problem.asked!r}; move Y there, or pass device=None")
+        raise DeviceError(
+            f"Y lies on {there.name} ({there.library}) and device={problem.asked!r}; move Y there, or pass device=None"
+        )
     if problem.home != "cpu" and (problem.library, problem.home) != (there.library, there.name):
         raise DeviceError(
             f"X lies on {problem.home} ({problem.library}) and Y on {there.name} ({there.library}); give both in one library on "
@@ -76,7 +78,7 @@ def _width(sweep: DeviceSweep) -> int:
         if most < least:
             raise InputError(
                 f"memory={memory} bytes is too small: the smallest that works on {sweep.device.name} is "
-                f"{plan.nbytes + least * each} bytes, {plan.nbytes} for the plan and {least * each} for one tile of {least} voxels"
+                f"{plan.nbytes + least * each} bytes, {plan.nbytes} for the plan and {least * each} for a tile of {least} voxels"
             )
     tiles = -(-n_voxels // max(least, int(most)))
     if sweep.targets.device is None:

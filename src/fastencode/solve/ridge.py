@@ -60,11 +60,10 @@ def ridge_cv(
         "exact" is accurate to the dtype. "fast" may score in reduced precision: on a CUDA device, products of float32 predictions
         are computed in TF32, and weights as in "exact". On a CPU it computes the same as "exact".
     device : None, "cpu", "cuda" or such as "cuda:1"
-        Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed there,
-        by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there tile by
-        tile, through CuPy if that is installed, else torch (for torch tensors the other way round), and brings the result back.
-        A card adds in another order than a CPU: results agree to rounding. There Y is looked through for NaN while it is computed,
-        so that an error for it comes at the end.
+        Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
+        there, by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there
+        tile by tile, through CuPy if that is installed, else torch (for torch tensors the other way round), and brings the result
+        back. A card adds in another order than a CPU: results agree to rounding. On it, an error for NaN in Y comes at the end.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights; on the device, if there is one.
     progress : bool
@@ -79,8 +78,8 @@ def ridge_cv(
     Returns
     -------
     RidgeFit
-        Float32 if X and Y are float32, else float64; torch or CuPy if X or Y is, and on their device. Scores within ``1e-6`` of a voxel's best are ties, and
-        the largest penalty among them is chosen, in every precision.
+        Float32 if X and Y are float32, else float64; torch or CuPy if X or Y is, and on their device. Scores within ``1e-6`` of a
+        voxel's best are ties, and the largest penalty among them is chosen, in every precision.
 
     Raises
     ------

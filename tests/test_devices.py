@@ -1,0 +1,550 @@
+"""Code for devices, run without one: over torch on the CPU and over arrays that know nothing but the array API standard."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import array_api_strict
+import numpy as np
+import pytest
+import torch
+
+import fastencode
+from fastencode import devices, kernels
+from fastencode.arrays import as_numpy, check_device, dtype_of, to_host
+from fastencode.devices import Device, device_of, find_device, parse_device, plain_device
+from fastencode.errors import DeviceError, InputError
+from fastencode.kernels import fallback
+from fastencode.progress import progress
+from fastencode.solve import device_tiles
+from fastencode.solve.device_moments import SIZED, device_column_scores, device_moments, device_score_moments
+from fastencode.solve.device_tiles import DeviceSweep, device_for
+from fastencode.solve.problem import Problem
+from fastencode.solve.scores import SCORINGS, column_moments, score_moments
+from fastencode.solve.targets import Targets
+from fastencode.solve.tiles import TIE_TOLERANCE, fit_on
+from fastencode.streams import Downloads, Uploads, transfer_dtype
+from test_kernels import HOST, SHAPES, build, pointers, tiles
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+
+PLAIN = [plain_device(torch), plain_device(array_api_strict)]
+ALPHAS = np.logspace(-1, 4, 9)
+# (rows, features, folds): one of each form, and both kinds of operators in one plan.
+ROUGH = [(np.arange(40, 200), np.arange(0, 40)), (np.arange(0, 190), np.arange(190, 200))]
+FORMS = {
+    "apart": (200, 7, 4),
+    "apart, overlapping": (200, 7, [(np.delete(np.arange(200), slice(s, s + 50)), np.arange(s, s + 40)) for s in (0, 30, 120)]),
+    "train": (48, 90, 3),
+    "whole": (60, 7, 5),
+    "whole, in pairs": (60, 7, 30),
+    "mixed": (200, 7, ROUGH),
+}
+
+
+@pytest.fixture(params=PLAIN, ids=lambda device: device.library)
+def device(request):
+    return request.param
+
+
+def make(n, p, v=21, dtype=np.float64, seed=0):
+    rng = np.random.default_rng([n, p, v, seed])
+    X = rng.standard_normal((n, p)) + rng.uniform(-3, 3, p)
+    Y = X @ rng.standard_normal((p, v)) / np.sqrt(p) + rng.uniform(0.3, 3, v) * rng.standard_normal((n, v)) + 5.0
+    return X.astype(dtype), Y.astype(dtype)
+
+
+def both(device, X, Y, *, scoring="r2", per_target=True, skip=False, keep=True, width=None, there=False, **options):
+    """The fit of the CPU, and results and account of the loop for devices."""
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, **options)
+    fit = plan.fit(Y, scoring=scoring, per_target=per_target, nan_targets="skip" if skip else "raise")
+    return fit, *on_device(device, plan, Y, scoring, per_target, skip, keep, width, there)
+
+
+def on_device(device, plan, Y, scoring="r2", per_target=True, skip=False, keep=True, width=None, there=False):
+    targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
+    if there:
+        targets = Targets(device.put(Y), len(Y), targets.n_voxels, targets.one, device.library, plan.problem.kept, device)
+    with progress(desc="fit", total=1, enabled=False) as bar:
+        return fit_on(device, plan, targets, scoring, skip, per_target, bar, keep, width)
+
+
+def assert_same(fit, arrays, dtype, scale=1.0):
+    """Scores to 1e-5 or 1e-10 of their size, the same penalties, weights to rounding."""
+    tolerance = scale * (1e-5 if dtype == np.float32 else 1e-10)
+    for name, found in arrays.items():
+        found, wanted = np.asarray(found), np.asarray(getattr(fit, name))
+        assert found.shape == wanted.shape and found.dtype == wanted.dtype, name
+        if name in ("alpha", "alphas", "at_edge"):
+            np.testing.assert_array_equal(found, wanted, err_msg=name)
+        else:
+            np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("weighted", ["", "weights", "zero weights"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_device_loop_finds_what_the_cpu_finds(device, form, weighted, intercept, scoring, dtype):
+    n, p, cv = FORMS[form]
+    X, Y = make(n, p, dtype=dtype)
+    rng = np.random.default_rng(3)
+    weight = {"": None, "weights": rng.uniform(0.5, 2, n), "zero weights": rng.uniform(0.5, 2, n) * (np.arange(n) % 11 != 5)}[weighted]
+    fit, arrays, account = both(
+        device, X, Y, scoring=scoring, width=8, cv=cv, fit_intercept=intercept, sample_weight=weight
+    )
+    # R² of two rows is a ratio to their difference: rounding of the responses is multiplied by as much.
+    close = np.abs(fit.cv_scores).max()
+    assert_same(fit, arrays, dtype, scale=max(1.0, close if form == "whole, in pairs" else 1.0))
+    assert account["tile"] == 8 and account["halvings"] == 0 and account["device"] == "cpu"
+
+
+def test_forms_are_what_the_cases_are_named_after():
+    for name, (n, p, cv) in FORMS.items():
+        plan = fastencode.plan_ridge(make(n, p)[0], alphas=ALPHAS, cv=cv)
+        found = {fold.form for fold in plan.folds} | ({"whole"} if plan.whole else set())
+        assert found == ({"apart", "whole"} if name == "mixed" else {name.split(",")[0]}), name
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("per_target", [True, False])
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_skipped_voxels_and_one_penalty_for_all(device, scoring, per_target, there, keep):
+    X, Y = make(200, 7, v=19)
+    Y[3, 0], Y[7, 8], Y[:, 9], Y[1, 18] = np.nan, np.inf, np.nan, -np.inf
+    options = dict(scoring=scoring, per_target=per_target, skip=True, there=there, keep=keep, width=6, cv=4)
+    fit, arrays, account = both(device, X, Y, **options)
+    assert_same(fit, arrays, np.float64)
+    assert account["skipped_voxels"] == fit.stats["skipped_voxels"] == 4
+    assert np.isnan(np.asarray(arrays["coef"])[:, 9]).all() and np.isfinite(np.asarray(arrays["coef"])[:, 1]).all()
+    assert np.isnan(Y).sum() == 201  # nothing was written to it
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("kind", ["one series", "one voxel", "rows in another order", "integers", "float16", "X constant"])
+def test_odd_responses(device, kind, there):
+    X, Y = make(200, 7)
+    options = {"cv": 4}
+    if kind == "one series":
+        Y = Y[:, 0]
+    elif kind == "one voxel":
+        Y = Y[:, :1]
+    elif kind == "rows in another order":
+        order = np.random.default_rng(1).permutation(200)
+        options["cv"] = [(order[50:], order[:50]), (order[:150], order[150:])]
+        Y = np.asfortranarray(Y)
+    elif kind == "integers":
+        Y = np.round(Y * 10).astype(np.int16)
+    elif kind == "float16":
+        Y = Y.astype(np.float16)
+    else:
+        X = np.ones_like(X)
+    if there and kind == "float16" and device.library == "array_api_strict":
+        pytest.skip("the standard has no float16")
+    fit, arrays, _ = both(device, X, Y, there=there, **options)
+    assert_same(fit, arrays, np.float64)
+
+
+def test_constant_voxels_and_huge_offsets(device):
+    X, Y = make(200, 7)
+    Y[:, 0], Y[:, 1] = 1 / 3, Y[:, 1] + 1e7
+    for scoring in SCORINGS:
+        fit, arrays, _ = both(device, X, Y, scoring=scoring, cv=4)
+        np.testing.assert_array_equal(np.asarray(arrays["cv_scores"])[:, 0], fit.cv_scores[:, 0])
+        assert_same(fit, arrays, np.float64, scale=1e3)
+
+
+@pytest.mark.parametrize("per_target", [True, False])
+def test_voxels_that_cannot_be_fitted_are_named_at_the_end(device, per_target):
+    X, Y = make(60, 5)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS)
+    bad = Y.copy()
+    bad[7, 1] = bad[8, 3] = np.nan
+    with pytest.raises(InputError, match="2 of 21 voxels .* first is voxel 1;"):
+        on_device(device, plan, bad, per_target=per_target, width=4)
+    bad = Y.copy()
+    bad[:, 2] = np.linspace(-1, 1, 60) * np.finfo(float).max
+    for skip in (True, False):
+        with pytest.raises(InputError, match="too large to (add up|score)"):
+            on_device(device, plan, bad, per_target=per_target, skip=skip)
+
+
+def test_a_perturbed_plan_is_noticed(device):
+    """The comparison above can fail: an operator off by 1e-6 shows in float64."""
+    X, Y = make(200, 7)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    fit = plan.fit(Y)
+    plan.folds[1].predict_kmr[0, 0, 0] *= 1 + 1e-6
+    arrays, _ = on_device(device, plan, Y)
+    with pytest.raises(AssertionError, match="cv_scores"):
+        assert_same(fit, arrays, np.float64)
+
+
+# ---- memory
+
+
+class Scarce:
+    """A namespace whose matrix product runs out of memory where its right side is wider than it allows."""
+
+    def __init__(self, xp, widest):
+        self._xp, self._widest, self.refused = xp, widest, 0
+
+    def __getattr__(self, name):
+        return getattr(self._xp, name)
+
+    def matmul(self, left, right):
+        if len(right.shape) > 1 and right.shape[-1] > self._widest:
+            self.refused += 1
+            raise torch.OutOfMemoryError("out of memory")
+        return self._xp.matmul(left, right)
+
+
+@pytest.mark.parametrize("per_target", [True, False])
+@pytest.mark.parametrize("widest, halvings", [(40, 1), (39, 2), (17, 3)])
+def test_a_tile_that_does_not_fit_is_done_again_at_half_the_width(device, widest, halvings, per_target):
+    X, Y = make(200, 7, v=200)
+    short = Device(device.library, "cpu", Scarce(device.xp, widest))
+    fit, arrays, account = both(short, X, Y, width=80, cv=4, per_target=per_target)
+    assert_same(fit, arrays, np.float64)
+    assert short.xp.refused == account["halvings"] == halvings and account["tile"] == 80 // 2**halvings >= 16 - 6
+
+
+def test_too_little_memory_for_any_tile_is_an_error(device):
+    X, Y = make(200, 7, v=200)
+    short = Device(device.library, "cpu", Scarce(device.xp, 9))
+    with pytest.raises(DeviceError, match="ran out of memory on a tile of 16 voxels .* device=None") as caught:
+        both(short, X, Y, width=64, cv=4)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_other_errors_pass_through(device):
+    X, Y = make(200, 7)
+
+    class Broken(Scarce):
+        def matmul(self, left, right):
+            raise RuntimeError("an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        both(Device(device.library, "cpu", Broken(device.xp, 0)), X, Y)
+
+
+def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
+    monkeypatch.setattr(device_tiles, "_TILE_BYTES", 2**20)
+    X, Y = make(200, 7, v=3000)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    targets = Targets.check(Y, 200)
+    sweep = DeviceSweep(device, plan, targets, "r2", False, True, TIE_TOLERANCE)
+    assert sweep.bytes_per_voxel * sweep.width <= 2**20 and sweep.width >= 16
+    least = plan.nbytes + 16 * sweep.bytes_per_voxel
+    for memory, works in ((least - 1, False), (least, True)):
+        small = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+        object.__setattr__(small.problem, "memory", memory)
+        expected = contextlib.nullcontext() if works else pytest.raises(InputError, match=f"smallest that works .* is {least} bytes")
+        with expected:
+            assert DeviceSweep(device, small, targets, "r2", False, True, TIE_TOLERANCE).width <= 16
+
+
+# ---- waiting
+
+
+FORBIDDEN = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "__array__", "nonzero", "__len__")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_the_loop_never_waits_for_the_device(monkeypatch, form, scoring):
+    """Every way in which torch could hand a value to Python raises while tiles are computed."""
+    (n, p, cv), device = FORMS[form], PLAIN[0]
+    X, Y = make(n, p)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=cv, sample_weight=np.linspace(0.5, 2, n))
+    seen, run = [], DeviceSweep._run
+
+    def watched(self, job, bar):
+        with monkeypatch.context() as patch:
+            for name in FORBIDDEN:
+                patch.setattr(torch.Tensor, name, forbidden(name))
+            patch.setattr(Device, "get", forbidden("get"))
+            run(self, job, bar)
+            seen.append(job)
+            with pytest.raises(AssertionError, match="waits: __bool__"):
+                bool(self.chosen_v[0])
+
+    def forbidden(name):
+        def fail(*args, **kwargs):
+            raise AssertionError(f"this waits: {name}")
+
+        return fail
+
+    monkeypatch.setattr(DeviceSweep, "_run", watched)
+    for per_target in (True, False):
+        on_device(device, plan, Y, scoring, per_target, there=True, width=8)
+        on_device(device, plan, Y, scoring, per_target, there=False, width=8)
+    assert len(seen) == 6
+
+
+# ---- moments
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["plain", "huge mean", "first row far out"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_moments_by_array_functions(device, shape, kind, dtype, weighted):
+    y, p = tiles(shape, dtype, kind)
+    weight = np.random.default_rng(0).uniform(0.1, 3, len(y)) if weighted else None
+    found = device_moments(device, device.put(y), device.put(p), None if weight is None else device.put(weight))
+    wanted = fallback.moments(y, p, weight)
+    size = np.abs(wanted).max(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(found) / (size + 1e-300), wanted / (size + 1e-300), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES[3:7], ids=str)
+def test_the_launcher_for_torch_passes_sizes_on(tmp_path, shape, dtype):
+    """The entry points that torch compiles, on the host: a grid of one thread."""
+    source = HOST + kernels.cuda_source("moments") + SIZED
+    library = build(tmp_path, source)
+    (k, t, v), (y, p) = shape, tiles(shape, np.dtype(dtype).type)
+    weight = np.random.default_rng(0).uniform(0.1, 3, t)
+    for weights in (0, 1):
+        out = np.empty(((k + 1) * (k + 4) // 2, v))
+        sizes = np.array([k, t, v, v, t * v, v, weights], dtype=np.int64)
+        getattr(library, f"moments_{dtype}_sized")(*pointers(y, p, weight, out, sizes))
+        np.testing.assert_allclose(out, fallback.moments(y, p, weight if weights else None), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_scores_of_moments_and_of_columns(device, scoring):
+    rng = np.random.default_rng(2)
+    y = rng.standard_normal((40, 6))
+    p = y + rng.standard_normal((40, 6))
+    y[:, 0], p[:, 1], y[:, 2] = 3.0, 1e6 / 3, np.linspace(0, 1, 40) * 1e-16 + 1
+    m_mv = column_moments(y, p)
+    wanted = score_moments(scoring, tuple(m_mv), 40.0, 2.0, 0.5)
+    found = device_score_moments(device, scoring, tuple(device.put(row) for row in m_mv), 40.0, 2.0, 0.5)
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-13, atol=1e-15)
+    found = device_column_scores(device, scoring, device.put(y), device.put(p))
+    np.testing.assert_allclose(np.asarray(found), score_moments(scoring, tuple(m_mv), 40.0), rtol=1e-12, atol=1e-15)
+    assert scoring == "neg_mean_squared_error" or np.asarray(found)[0] == np.asarray(found)[2] == 0
+
+
+# ---- which device
+
+
+class FakeCuda:
+    """A library that sees some cards."""
+
+    def __init__(self, count, version="12.8"):
+        self.__version__, self.version = "9.9", types.SimpleNamespace(cuda=version)
+        self.cuda = types.SimpleNamespace(
+            is_available=lambda: count > 0,
+            device_count=lambda: count,
+            runtime=types.SimpleNamespace(getDeviceCount=self.count),
+        )
+        self.found = count
+
+    def count(self):
+        if self.found < 0:
+            raise RuntimeError("cudaErrorNoDevice")
+        return self.found
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    def put(**libraries):
+        def import_module(name):
+            if libraries.get(name) is None:
+                raise ImportError(f"No module named {name!r}")
+            return libraries[name]
+
+        monkeypatch.setattr(devices, "import_module", import_module)
+
+    return put
+
+
+def test_the_library_that_is_there_is_taken(installed):
+    two, one = FakeCuda(2), FakeCuda(1)
+    installed(cupy=two, torch=one)
+    assert find_device("cuda") == Device("cupy", "cuda:0", two)
+    assert find_device("cuda:1").name == check_device("cuda:1") == "cuda:1"
+    assert find_device("cuda", "torch") == Device("torch", "cuda:0", one)
+    installed(cupy=None, torch=one)
+    assert find_device("cuda:0").library == "torch"
+    installed(cupy=FakeCuda(-1), torch=one)
+    assert find_device("cuda").library == "torch"
+
+
+def test_what_is_missing_is_named(installed):
+    installed(cupy=None, torch=None)
+    with pytest.raises(DeviceError, match=r"'cuda'.*CuPy could not be imported.*gpu-cuda12x.*torch could not be imported.*None"):
+        find_device("cuda")
+    installed(cupy=FakeCuda(-1), torch=FakeCuda(0, None))
+    with pytest.raises(DeviceError, match="no driver or device .*nvidia-smi.* build without CUDA"):
+        find_device("cuda")
+    installed(cupy=FakeCuda(0), torch=FakeCuda(0))
+    with pytest.raises(DeviceError, match="cupy sees no device.*CUDA_VISIBLE_DEVICES.*torch sees no device"):
+        find_device("cuda")
+    installed(cupy=FakeCuda(2), torch=FakeCuda(1))
+    with pytest.raises(DeviceError, match="'cuda:2': cupy sees 2 CUDA devices; pass 'cuda:0' to 'cuda:1'"):
+        find_device("cuda:2")
+    with pytest.raises(DeviceError, match="'cuda:1': torch sees 1 CUDA device; pass 'cuda:0'$"):
+        find_device("cuda:1", "torch")
+
+
+@pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:", "cuda:x", "cuda:-1", "mps", ""])
+def test_what_is_no_device(name):
+    with pytest.raises(DeviceError, match=f"device='{name}' is not a device"):
+        parse_device(name)
+
+
+def test_names_of_devices():
+    assert [parse_device(d) for d in (None, "cpu", "CUDA", " cuda:01 ", torch.device("cuda", 1), torch.device("cpu"))] == [
+        None,
+        "cpu",
+        "cuda",
+        "cuda:1",
+        "cuda:1",
+        "cpu",
+    ]
+
+
+def test_arrays_of_the_host_have_no_device():
+    assert device_of(np.ones(3)) is device_of([1.0]) is device_of(torch.ones(3)) is None
+    with pytest.raises(DeviceError, match="on meta"):
+        device_of(torch.ones(3, device="meta"))
+    assert dtype_of(torch.ones(3, dtype=torch.bfloat16), "Y") == np.float32 and dtype_of([1, 2], "Y") == np.int64
+    assert to_host(torch.ones(2, requires_grad=True), "X").tolist() == [1.0, 1.0]
+
+
+ON_CARD = Device("cupy", "cuda:0", FakeCuda(2))
+
+
+def problem(asked=None, library="numpy", home="cpu", device="cpu"):
+    found = Problem.check(
+        np.eye(6), alphas=[1.0], cv=2, runs=None, fit_intercept=True, precision="exact", device=None, memory=None
+    )
+    for name, value in dict(asked=asked, library=library, home=home, device=device).items():
+        object.__setattr__(found, name, value)
+    return found
+
+
+def on(device, library="numpy"):
+    return Targets(None, 6, 1, False, library, None, device)
+
+
+def test_where_a_fit_is_computed(installed):
+    cupy, torch_ = FakeCuda(2), FakeCuda(2)
+    installed(cupy=cupy, torch=torch_)
+    assert device_for(problem(), on(None)) is None
+    assert device_for(problem("cpu"), on(None)) is None
+    assert device_for(problem(), on(ON_CARD, "cupy")) is ON_CARD
+    assert device_for(problem("cuda", device="cuda:0"), on(ON_CARD, "cupy")) is ON_CARD
+    assert device_for(problem(None, "cupy", "cuda:0", "cuda:0"), on(ON_CARD, "cupy")) is ON_CARD
+    assert device_for(problem("cuda", device="cuda:0"), on(None)) == Device("cupy", "cuda:0", cupy)
+    assert device_for(problem("cuda", device="cuda:0"), on(None, "torch")).library == "torch"
+    assert device_for(problem("cuda:1", "torch", device="cuda:1"), on(None)) == Device("torch", "cuda:1", torch_)
+    assert device_for(problem(None, "torch", "cuda:1", "cuda:1"), on(None)).library == "torch"
+    assert device_for(problem(None, "cupy", "cuda:0", "cuda:0"), on(None, "torch")).library == "cupy"
+    for asked in ("cpu", "cuda:1"):
+        with pytest.raises(DeviceError, match=rf"Y lies on cuda:0 \(cupy\) and device='{asked}'"):
+            device_for(problem(asked, device=asked), on(ON_CARD, "cupy"))
+    with pytest.raises(DeviceError, match=r"X lies on cuda:0 \(torch\) and Y on cuda:0 \(cupy\)"):
+        device_for(problem(None, "torch", "cuda:0", "cuda:0"), on(ON_CARD, "cupy"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_named_before_anything_is_computed():
+    X, Y = make(20, 3)
+    for call in (
+        lambda: fastencode.ridge_cv(X, Y, device="cuda"),
+        lambda: fastencode.plan_ridge(X, device="cuda:0"),
+        lambda: fastencode.RidgeCV(device="cuda").fit(X, Y),
+        lambda: fastencode.RidgeFit.load("no such file", device="cuda"),
+    ):
+        with pytest.raises(DeviceError, match="no CUDA device can be used here"):
+            call()
+
+
+def test_numpy_input_asks_for_no_library():
+    code = (
+        "import sys, numpy as np, fastencode; r = np.random.default_rng(0);"
+        "X, Y = r.standard_normal((40, 3)), r.standard_normal((40, 4));"
+        "fit = fastencode.plan_ridge(X, device='cpu').fit(Y); fit.predict(X); fit.score(X, Y); fastencode.r2(Y, Y);"
+        "print(sorted({'torch', 'cupy', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- the plan's copy, and transfers
+
+
+def test_operators_are_moved_once_and_not_pickled(device, monkeypatch):
+    X, Y = make(200, 7)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    moved = []
+    monkeypatch.setattr(device_tiles, "plan_on_device", lambda *a, real=device_tiles.plan_on_device: moved.append(real(*a)) or moved[-1])
+    for _ in range(2):
+        on_device(device, plan, Y)
+    assert len(moved) == 2 and moved[0] is moved[1]
+    again = pickle.loads(pickle.dumps(plan))
+    assert not vars(again)["_copies"] and np.array_equal(again.fit(Y).coef, plan.fit(Y).coef)
+
+
+def test_stored_responses_arrive_in_tiles(device, tmp_path):
+    import h5py
+
+    X, Y = make(200, 7, v=50, dtype=np.float32)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["Y"] = Y
+        arrays, _ = on_device(device, plan, file["Y"], keep=False, width=16)
+    assert isinstance(arrays["coef"], np.ndarray)
+    assert_same(plan.fit(Y), arrays, np.float32)
+    memmap = np.memmap(tmp_path / "y.bin", dtype=">f4", mode="w+", shape=Y.shape)
+    memmap[:] = Y
+    assert_same(plan.fit(Y), on_device(device, plan, memmap, width=16)[0], np.float32)
+
+
+def test_transfers_without_streams(device):
+    sent = Uploads(device, 3, 8, np.dtype("f4"))
+    tile = sent.send(lambda buffer: buffer.__setitem__(..., 2.0), 5)
+    sent.used()
+    out = np.zeros((3, 9))
+    with Downloads(device) as back:
+        back.fetch(device.cast(tile, np.float64), out[:, 2:7])
+    assert out.sum() == 30 and out[:, 2:7].min() == 2
+    assert [transfer_dtype(np.dtype(d)).str[1:] for d in (">f4", "?", "u2", "g", "i8")] == ["f4", "b1", "f8", "f8", "i8"]
+
+
+def test_what_lies_elsewhere_is_refused_by_code_for_the_cpu():
+    with pytest.raises(DeviceError, match=r"X is a torch tensor on meta and this computes on the CPU; pass X.cpu\(\)"):
+        as_numpy(torch.empty(3, device="meta"), "X")
+
+
+def test_products_setting_is_given_back():
+    """On a device that has streams torch's setting changes inside only; the CPU build has the setting, too."""
+    card, matmul = Device("torch", "cuda:0", torch), torch.backends.cuda.matmul
+    name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
+    before = getattr(matmul, name)
+    with card.products(np.float32, True):
+        assert getattr(matmul, name) in ("tf32", True)
+        with pytest.raises(ZeroDivisionError), card.products(np.float32, False):
+            assert getattr(matmul, name) in ("ieee", False)
+            raise ZeroDivisionError
+        assert getattr(matmul, name) in ("tf32", True)
+    with card.products(np.float64, True):
+        assert getattr(matmul, name) == before
+    assert getattr(matmul, name) == before
+
+
+def test_gpu_tests_exist_beside_these():
+    text = (Path(__file__).parent / "test_gpu.py").read_text()
+    assert "no CUDA device" in text
