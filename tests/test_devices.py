@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import subprocess
-import sys
-import types
-from pathlib import Path
 
 import array_api_strict
 import numpy as np
@@ -15,36 +11,23 @@ import pytest
 import torch
 
 import fastencode
-from fastencode import devices, kernels
-from fastencode.arrays import as_numpy, check_device, dtype_of, to_host
-from fastencode.devices import Device, device_of, find_device, parse_device, plain_device
+from device_cases import ALPHAS, FORMS, assert_same, both, make, on_device
+from fastencode import kernels
+from fastencode.devices import Device, plain_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
-from fastencode.progress import progress
 from fastencode.solve import device_tiles
 from fastencode.solve.device_moments import SIZED, device_column_scores, device_moments, device_score_moments
-from fastencode.solve.device_tiles import DeviceSweep, device_for
-from fastencode.solve.problem import Problem
+from fastencode.solve.device_tiles import DeviceSweep
 from fastencode.solve.scores import SCORINGS, column_moments, score_moments
 from fastencode.solve.targets import Targets
-from fastencode.solve.tiles import TIE_TOLERANCE, fit_on
+from fastencode.solve.tiles import TIE_TOLERANCE
 from fastencode.streams import Downloads, Uploads, transfer_dtype
 from test_kernels import HOST, SHAPES, build, pointers, tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
 PLAIN = [plain_device(torch), plain_device(array_api_strict)]
-ALPHAS = np.logspace(-1, 4, 9)
-# (rows, features, folds): one of each form, and both kinds of operators in one plan.
-ROUGH = [(np.arange(40, 200), np.arange(0, 40)), (np.arange(0, 190), np.arange(190, 200))]
-FORMS = {
-    "apart": (200, 7, 4),
-    "apart, overlapping": (200, 7, [(np.delete(np.arange(200), slice(s, s + 50)), np.arange(s, s + 40)) for s in (0, 30, 120)]),
-    "train": (48, 90, 3),
-    "whole": (60, 7, 5),
-    "whole, tiny": (60, 7, 20),
-    "mixed": (200, 7, ROUGH),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -59,40 +42,6 @@ def one_thread():
 @pytest.fixture(params=PLAIN, ids=lambda device: device.library)
 def device(request):
     return request.param
-
-
-def make(n, p, v=13, dtype=np.float64, seed=0):
-    rng = np.random.default_rng([n, p, v, seed])
-    X = rng.standard_normal((n, p)) + rng.uniform(-3, 3, p)
-    Y = X @ rng.standard_normal((p, v)) / np.sqrt(p) + rng.uniform(0.3, 3, v) * rng.standard_normal((n, v)) + 5.0
-    return X.astype(dtype), Y.astype(dtype)
-
-
-def both(device, X, Y, *, scoring="r2", per_target=True, skip=False, keep=True, width=None, there=False, **options):
-    """The fit of the CPU, and results and account of the loop for devices."""
-    plan = fastencode.plan_ridge(X, alphas=ALPHAS, **options)
-    fit = plan.fit(Y, scoring=scoring, per_target=per_target, nan_targets="skip" if skip else "raise")
-    return fit, *on_device(device, plan, Y, scoring, per_target, skip, keep, width, there)
-
-
-def on_device(device, plan, Y, scoring="r2", per_target=True, skip=False, keep=True, width=None, there=False):
-    targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
-    if there:
-        targets = Targets(device.put(Y), len(Y), targets.n_voxels, targets.one, device.library, plan.problem.kept, device)
-    with progress(desc="fit", total=1, enabled=False) as bar:
-        return fit_on(device, plan, targets, scoring, skip, per_target, bar, keep, width)
-
-
-def assert_same(fit, arrays, dtype, scale=1.0):
-    """Scores to 1e-5 or 1e-10 of their size, the same penalties, weights to rounding."""
-    tolerance = scale * (1e-5 if dtype == np.float32 else 1e-10)
-    for name, found in arrays.items():
-        found, wanted = np.asarray(found), np.asarray(getattr(fit, name))
-        assert found.shape == wanted.shape and found.dtype == wanted.dtype, name
-        if name in ("alpha", "alphas", "at_edge"):
-            np.testing.assert_array_equal(found, wanted, err_msg=name)
-        else:
-            np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -254,8 +203,8 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
     for memory, works in ((least - 1, False), (least, True)):
         small = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
         object.__setattr__(small.problem, "memory", memory)
-        expected = contextlib.nullcontext() if works else pytest.raises(InputError, match=f"smallest that works .* is {least} bytes")
-        with expected:
+        words = f"smallest that works .* is {least} bytes"
+        with contextlib.nullcontext() if works else pytest.raises(InputError, match=words):
             assert DeviceSweep(device, small, targets, "r2", False, True, TIE_TOLERANCE).width <= 16
 
 
@@ -291,10 +240,9 @@ def test_the_loop_never_waits_for_the_device(monkeypatch, form, scoring):
         return fail
 
     monkeypatch.setattr(DeviceSweep, "_run", watched)
-    for per_target in (True, False):
-        on_device(device, plan, Y, scoring, per_target, there=True, width=8)
-        on_device(device, plan, Y, scoring, per_target, there=False, width=8)
-    assert len(seen) == 6
+    on_device(device, plan, Y, scoring, True, there=False, width=8)
+    on_device(device, plan, Y, scoring, False, there=True, width=8)
+    assert len(seen) == 3
 
 
 # ---- moments
@@ -343,162 +291,14 @@ def test_scores_of_moments_and_of_columns(device, scoring):
     assert scoring == "neg_mean_squared_error" or np.asarray(found)[0] == np.asarray(found)[2] == 0
 
 
-# ---- which device
-
-
-class FakeCuda:
-    """A library that sees some cards."""
-
-    def __init__(self, count, version="12.8"):
-        self.__version__, self.version = "9.9", types.SimpleNamespace(cuda=version)
-        self.cuda = types.SimpleNamespace(
-            is_available=lambda: count > 0,
-            device_count=lambda: count,
-            runtime=types.SimpleNamespace(getDeviceCount=self.count),
-        )
-        self.found = count
-
-    def count(self):
-        if self.found < 0:
-            raise RuntimeError("cudaErrorNoDevice")
-        return self.found
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    def put(**libraries):
-        def import_module(name):
-            if libraries.get(name) is None:
-                raise ImportError(f"No module named {name!r}")
-            return libraries[name]
-
-        monkeypatch.setattr(devices, "import_module", import_module)
-
-    return put
-
-
-def test_the_library_that_is_there_is_taken(installed):
-    two, one = FakeCuda(2), FakeCuda(1)
-    installed(cupy=two, torch=one)
-    assert find_device("cuda") == Device("cupy", "cuda:0", two)
-    assert find_device("cuda:1").name == check_device("cuda:1") == "cuda:1"
-    assert find_device("cuda", "torch") == Device("torch", "cuda:0", one)
-    installed(cupy=None, torch=one)
-    assert find_device("cuda:0").library == "torch"
-    installed(cupy=FakeCuda(-1), torch=one)
-    assert find_device("cuda").library == "torch"
-
-
-def test_what_is_missing_is_named(installed):
-    installed(cupy=None, torch=None)
-    with pytest.raises(DeviceError, match=r"'cuda'.*CuPy could not be imported.*gpu-cuda12x.*torch could not be imported.*None"):
-        find_device("cuda")
-    installed(cupy=FakeCuda(-1), torch=FakeCuda(0, None))
-    with pytest.raises(DeviceError, match="no driver or device .*nvidia-smi.* build without CUDA"):
-        find_device("cuda")
-    installed(cupy=FakeCuda(0), torch=FakeCuda(0))
-    with pytest.raises(DeviceError, match="cupy sees no device.*CUDA_VISIBLE_DEVICES.*torch sees no device"):
-        find_device("cuda")
-    installed(cupy=FakeCuda(2), torch=FakeCuda(1))
-    with pytest.raises(DeviceError, match="'cuda:2': cupy sees 2 CUDA devices; pass 'cuda:0' to 'cuda:1'"):
-        find_device("cuda:2")
-    with pytest.raises(DeviceError, match="'cuda:1': torch sees 1 CUDA device; pass 'cuda:0'$"):
-        find_device("cuda:1", "torch")
-
-
-@pytest.mark.parametrize("name", ["gpu", "tpu", "cuda:", "cuda:x", "cuda:-1", "mps", ""])
-def test_what_is_no_device(name):
-    with pytest.raises(DeviceError, match=f"device='{name}' is not a device"):
-        parse_device(name)
-
-
-def test_names_of_devices():
-    assert [parse_device(d) for d in (None, "cpu", "CUDA", " cuda:01 ", torch.device("cuda", 1), torch.device("cpu"))] == [
-        None,
-        "cpu",
-        "cuda",
-        "cuda:1",
-        "cuda:1",
-        "cpu",
-    ]
-
-
-def test_arrays_of_the_host_have_no_device():
-    assert device_of(np.ones(3)) is device_of([1.0]) is device_of(torch.ones(3)) is None
-    with pytest.raises(DeviceError, match="on meta"):
-        device_of(torch.ones(3, device="meta"))
-    assert dtype_of(torch.ones(3, dtype=torch.bfloat16), "Y") == np.float32 and dtype_of([1, 2], "Y") == np.int64
-    assert to_host(torch.ones(2, requires_grad=True), "X").tolist() == [1.0, 1.0]
-
-
-ON_CARD = Device("cupy", "cuda:0", FakeCuda(2))
-
-
-def problem(asked=None, library="numpy", home="cpu", device="cpu"):
-    found = Problem.check(
-        np.eye(6), alphas=[1.0], cv=2, runs=None, fit_intercept=True, precision="exact", device=None, memory=None
-    )
-    for name, value in dict(asked=asked, library=library, home=home, device=device).items():
-        object.__setattr__(found, name, value)
-    return found
-
-
-def on(device, library="numpy"):
-    return Targets(None, 6, 1, False, library, None, device)
-
-
-def test_where_a_fit_is_computed(installed):
-    cupy, torch_ = FakeCuda(2), FakeCuda(2)
-    installed(cupy=cupy, torch=torch_)
-    assert device_for(problem(), on(None)) is None
-    assert device_for(problem("cpu"), on(None)) is None
-    assert device_for(problem(), on(ON_CARD, "cupy")) is ON_CARD
-    assert device_for(problem("cuda", device="cuda:0"), on(ON_CARD, "cupy")) is ON_CARD
-    assert device_for(problem(None, "cupy", "cuda:0", "cuda:0"), on(ON_CARD, "cupy")) is ON_CARD
-    assert device_for(problem("cuda", device="cuda:0"), on(None)) == Device("cupy", "cuda:0", cupy)
-    assert device_for(problem("cuda", device="cuda:0"), on(None, "torch")).library == "torch"
-    assert device_for(problem("cuda:1", "torch", device="cuda:1"), on(None)) == Device("torch", "cuda:1", torch_)
-    assert device_for(problem(None, "torch", "cuda:1", "cuda:1"), on(None)).library == "torch"
-    assert device_for(problem(None, "cupy", "cuda:0", "cuda:0"), on(None, "torch")).library == "cupy"
-    for asked in ("cpu", "cuda:1"):
-        with pytest.raises(DeviceError, match=rf"Y lies on cuda:0 \(cupy\) and device='{asked}'"):
-            device_for(problem(asked, device=asked), on(ON_CARD, "cupy"))
-    with pytest.raises(DeviceError, match=r"X lies on cuda:0 \(torch\) and Y on cuda:0 \(cupy\)"):
-        device_for(problem(None, "torch", "cuda:0", "cuda:0"), on(ON_CARD, "cupy"))
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_device_that_is_not_there_is_named_before_anything_is_computed():
-    X, Y = make(20, 3)
-    for call in (
-        lambda: fastencode.ridge_cv(X, Y, device="cuda"),
-        lambda: fastencode.plan_ridge(X, device="cuda:0"),
-        lambda: fastencode.RidgeCV(device="cuda").fit(X, Y),
-        lambda: fastencode.RidgeFit.load("no such file", device="cuda"),
-    ):
-        with pytest.raises(DeviceError, match="no CUDA device can be used here"):
-            call()
-
-
-def test_numpy_input_asks_for_no_library():
-    code = (
-        "import sys, numpy as np, fastencode; r = np.random.default_rng(0);"
-        "X, Y = r.standard_normal((40, 3)), r.standard_normal((40, 4));"
-        "fit = fastencode.plan_ridge(X, device='cpu').fit(Y); fit.predict(X); fit.score(X, Y); fastencode.r2(Y, Y);"
-        "print(sorted({'torch', 'cupy', 'sklearn'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 # ---- the plan's copy, and transfers
 
 
 def test_operators_are_moved_once_and_not_pickled(device, monkeypatch):
     X, Y = make(200, 7)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
-    moved = []
-    monkeypatch.setattr(device_tiles, "plan_on_device", lambda *a, real=device_tiles.plan_on_device: moved.append(real(*a)) or moved[-1])
+    moved, real = [], device_tiles.plan_on_device
+    monkeypatch.setattr(device_tiles, "plan_on_device", lambda *a: moved.append(real(*a)) or moved[-1])
     for _ in range(2):
         on_device(device, plan, Y)
     assert len(moved) == 2 and moved[0] is moved[1]
@@ -530,29 +330,3 @@ def test_transfers_without_streams(device):
         back.fetch(device.cast(tile, np.float64), out[:, 2:7])
     assert out.sum() == 30 and out[:, 2:7].min() == 2
     assert [transfer_dtype(np.dtype(d)).str[1:] for d in (">f4", "?", "u2", "g", "i8")] == ["f4", "b1", "f8", "f8", "i8"]
-
-
-def test_what_lies_elsewhere_is_refused_by_code_for_the_cpu():
-    with pytest.raises(DeviceError, match=r"X is a torch tensor on meta and this computes on the CPU; pass X.cpu\(\)"):
-        as_numpy(torch.empty(3, device="meta"), "X")
-
-
-def test_products_setting_is_given_back():
-    """On a device that has streams torch's setting changes inside only; the CPU build has the setting, too."""
-    card, matmul = Device("torch", "cuda:0", torch), torch.backends.cuda.matmul
-    name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
-    before = getattr(matmul, name)
-    with card.products(np.float32, True):
-        assert getattr(matmul, name) in ("tf32", True)
-        with pytest.raises(ZeroDivisionError), card.products(np.float32, False):
-            assert getattr(matmul, name) in ("ieee", False)
-            raise ZeroDivisionError
-        assert getattr(matmul, name) in ("tf32", True)
-    with card.products(np.float64, True):
-        assert getattr(matmul, name) == before
-    assert getattr(matmul, name) == before
-
-
-def test_gpu_tests_exist_beside_these():
-    text = (Path(__file__).parent / "test_gpu.py").read_text()
-    assert "no CUDA device" in text

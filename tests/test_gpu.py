@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastencode
+from device_cases import ALPHAS, FORMS, assert_same, make, on_device
 from fastencode import kernels
 from fastencode.devices import device_of, find_device
 from fastencode.errors import DeviceError, InputError
@@ -19,7 +20,6 @@ from fastencode.solve import device_tiles
 from fastencode.solve.device_moments import device_moments, moments_by
 from fastencode.solve.scores import SCORINGS
 from fastencode.solve.targets import Targets
-from test_devices import ALPHAS, FORMS, assert_same, make, on_device
 from test_kernels import SHAPES, tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")

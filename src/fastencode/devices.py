@@ -1,9 +1,9 @@
 """Where arrays can live besides NumPy's memory, and how they get there and back: CuPy and torch on a CUDA device.
 
 Nothing here imports either library unless a device is asked for by name: an array of theirs can only be handed in by code that
-has imported its library already. A :class:`Device` is what a solver computes on: a namespace of array functions and a place. The few
-functions whose names differ between namespaces are its methods; everything else is called on the namespace. Any namespace that
-follows the array API standard will do, which is how the tests run device code without a device.
+has imported its library already. A :class:`Device` is what a solver computes on: a namespace of array functions and a place. The
+few functions whose names differ between namespaces are its methods; everything else is called on the namespace. Any namespace
+that follows the array API standard will do, which is how the tests run device code without a device.
 
 Legend: t = time, w = columns of one tile.
 """
