@@ -141,7 +141,7 @@ class Device:
             core = import_module("cupy._core")
             linalg = import_module("cupy._core._routines_linalg")
             before = core.get_compute_type(np.float32)
-            core.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32 if reduced else linalg.COMPUTE_TYPE_FP32)
+            core.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32 if reduced else linalg.COMPUTE_TYPE_DEFAULT)
             try:
                 yield
             finally:
