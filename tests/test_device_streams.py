@@ -145,7 +145,8 @@ class FakeCupy:
     ndarray = Placed
 
     def __init__(self):
-        self.cuda, self.calls = Cuda(), []
+        self.cuda, self.calls, self.number, self.inside = Cuda(), [], 0, 0
+        self.cuda.Device = self.enter
         self.cuda.alloc_pinned_memory = lambda size: bytearray(b"M" * size)
         self.cuda.runtime = types.SimpleNamespace(
             memcpyAsync=self.copy, getDeviceProperties=lambda index: {"name": b"a stand-in"}
@@ -153,6 +154,12 @@ class FakeCupy:
         self.pending = Stream()
         self.cuda.Stream = lambda **options: self.pending
         self.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
+
+    @contextlib.contextmanager
+    def enter(self, index):
+        before, self.inside = self.inside, index
+        yield
+        self.inside = before
 
     def copy(self, target, source, size, kind, stream):
         self.calls.append(kind)
@@ -164,6 +171,7 @@ class FakeCupy:
             return found
 
         def call(*args, **options):
+            assert self.inside == self.number, "an array of another device"
             out = found(*args, **options)
             return out.view(Placed) if isinstance(out, np.ndarray) else out
 
@@ -188,6 +196,21 @@ def test_tiles_arrive_and_weights_come_back(card, width, keep, dtype):
     arrays, account = on_device(card, plan, Y, keep=keep, width=width)
     assert account["tile"] == min(width, 53) and account["card"] == "a stand-in"
     assert_same(plan.fit(Y), {name: np.asarray(value) for name, value in arrays.items()}, dtype)
+
+
+def test_arrays_are_made_on_the_device_that_was_named():
+    """CuPy makes arrays on its current device, whatever that is."""
+    second, (X, Y) = Device("cupy", "cuda:1", FakeCupy()), make(200, 7)
+    second.xp.number = 1
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
+        patch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+        arrays, account = on_device(second, plan, Y, keep=False, width=8)
+        assert account["device"] == "cuda:1" and second.xp.inside == 0
+        assert_same(plan.fit(Y), arrays, np.float64)
+        with pytest.raises(AssertionError, match="an array of another device"):
+            second.put(Y)
 
 
 def test_a_stored_series_in_two_passes(card, tmp_path):
@@ -300,6 +323,12 @@ def test_arguments_of_a_launch_through_torch(monkeypatch):
     assert name == "moments_float32_sized" and SIZED in source and grid == (3, 3, 1)
     assert without[4].tolist() == [5, 9, 300, 500, 2700, 300, 0] and with_weights[4].tolist()[-1] == 1
     assert without[4].dtype == torch.int64 and all(isinstance(a, torch.Tensor) for a in without)
+
+
+def test_what_counts_as_memory_that_ran_out(card):
+    texts = {"CUDA error: out of memory": True, "CUBLAS_STATUS_ALLOC_FAILED when": True, "CUDA error: illegal address": False}
+    assert {text: card.is_out_of_memory(RuntimeError(text)) for text in texts} == texts
+    assert card.is_out_of_memory(torch.OutOfMemoryError("")) and not card.is_out_of_memory(MemoryError("out of memory"))
 
 
 @pytest.mark.parametrize("error", [OSError("CUDA_HOME is not set"), RuntimeError("compilation failed"), TypeError("arguments")])

@@ -119,7 +119,8 @@ class Device:
         """Whether an error says that the device's memory is full."""
         if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # cupy.cuda.memory's, torch's
             return True
-        return self.streams and isinstance(error, RuntimeError) and "ALLOC_FAILED" in str(error)  # cuBLAS's own workspace
+        words = ("ALLOC_FAILED", "out of memory")  # cuBLAS's own workspace; page-locked memory of the host
+        return self.streams and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
     def free_cached(self) -> None:
         """Give memory that is kept for later arrays back to the device."""

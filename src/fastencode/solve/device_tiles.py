@@ -89,6 +89,8 @@ def _width(sweep: DeviceSweep) -> int:
 class DeviceSweep:
     """One pass of responses through a plan on a device: where results gather, and what is done to each tile.
 
+    All of it, the making too, inside ``with device.current()``.
+
     Parameters
     ----------
     device : Device
@@ -169,7 +171,7 @@ class DeviceSweep:
 
     def fit(self, per_target: bool, bar: Any, choose: Callable[[NDArray[Any], Any], Any]) -> None:
         """Do everything: one pass, or two for one penalty for all voxels, which ``choose(scores_av, variance)`` finds."""
-        with self.device.current(), self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
+        with self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
             if per_target:
                 self._run(self._score_and_refit, bar)
             else:
@@ -180,8 +182,7 @@ class DeviceSweep:
                     scores = self.device.get(self.scores_av)[:, good].mean(axis=1, keepdims=True)
                     self.chosen_v[...] = int(choose(scores, self.device.get(self.variance_v)[good].mean())[0])
                 self._run(self._refit, bar)
-        with self.device.current():
-            self.raise_for_voxels()
+        self.raise_for_voxels()
 
     def _run(self, job: Callable[[Any, int, int, int], None], bar: Any) -> None:
         """Do ``job(slab, first, start, stop)`` to every tile."""
@@ -319,27 +320,26 @@ class DeviceSweep:
     def arrays(self) -> dict[str, Any]:
         """Results by the names of ``RidgeFit``, in the library and shape of the input."""
         device, xp = self.device, self.device.xp
-        with device.current():
-            last, one, dtype = len(self.plan.problem.alphas) - 1, self.targets.one, self.plan.dtype
-            at_last, at_first = (device.cast(self.chosen_v == i, np.int8) for i in (last, 0))
-            best = xp.sum(xp.where(self.order_a1 == self.chosen_v[None, :], self.scores_av, self.zero), axis=0)
-            found = {
-                "intercept": self.intercept_v,
-                "alpha": device.take(self.here.alphas, self.chosen_v),
-                "cv_scores": device.cast(self.scores_av, dtype),
-                "best_score": device.cast(best, dtype),
-            }
-            nan = self.zero[0, :] * float("nan")
-            found = {name: xp.where(self.bad_v, xp.asarray(nan, dtype=values.dtype), values) for name, values in found.items()}
-            found["at_edge"] = xp.where(self.bad_v, xp.zeros_like(at_last), at_last - at_first)
-            found["alphas"] = device.put(self.plan.problem.alphas.copy())
-            if self.keep:
-                found["coef"] = self.coef_pv
-            else:
-                library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
-                found = {"coef": self.coef_pv, **{name: device.get(values) for name, values in found.items()}}
-                found = {name: export(values, library) for name, values in found.items()}
-            return {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
+        last, one, dtype = len(self.plan.problem.alphas) - 1, self.targets.one, self.plan.dtype
+        at_last, at_first = (device.cast(self.chosen_v == i, np.int8) for i in (last, 0))
+        best = xp.sum(xp.where(self.order_a1 == self.chosen_v[None, :], self.scores_av, self.zero), axis=0)
+        found = {
+            "intercept": self.intercept_v,
+            "alpha": device.take(self.here.alphas, self.chosen_v),
+            "cv_scores": device.cast(self.scores_av, dtype),
+            "best_score": device.cast(best, dtype),
+        }
+        nan = self.zero[0, :] * float("nan")
+        found = {name: xp.where(self.bad_v, xp.asarray(nan, dtype=values.dtype), values) for name, values in found.items()}
+        found["at_edge"] = xp.where(self.bad_v, xp.zeros_like(at_last), at_last - at_first)
+        found["alphas"] = device.put(self.plan.problem.alphas.copy())
+        if self.keep:
+            found["coef"] = self.coef_pv
+        else:
+            library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
+            found = {"coef": self.coef_pv, **{name: device.get(values) for name, values in found.items()}}
+            found = {name: export(values, library) for name, values in found.items()}
+        return {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
 
     def account(self) -> dict[str, Any]:
         """What ``RidgeFit.stats`` says of how it was computed."""

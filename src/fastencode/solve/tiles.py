@@ -116,9 +116,10 @@ def fit_on(
     width: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same on a device; ``keep`` leaves results there, ``width`` is the voxels of a tile, if not what memory suggests."""
-    sweep = DeviceSweep(device, plan, targets, scoring, skip_nan, keep, TIE_TOLERANCE, width)
-    sweep.fit(per_target, bar, lambda scores, variance: choose_alphas(scores, _tolerance(scoring, variance)))
-    return sweep.arrays(), sweep.account()
+    with device.current():
+        sweep = DeviceSweep(device, plan, targets, scoring, skip_nan, keep, TIE_TOLERANCE, width)
+        sweep.fit(per_target, bar, lambda scores, variance: choose_alphas(scores, _tolerance(scoring, variance)))
+        return sweep.arrays(), sweep.account()
 
 
 def choose_alphas(scores_av: NDArray[np.float64], tolerance: Any) -> NDArray[np.intp]:
