@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import sys
 import types
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 import fastencode
 from device_cases import ALPHAS, assert_same, make, on_device
 from fastencode.devices import Device
+from fastencode.errors import DeviceError, InputError
 from fastencode.solve import device_moments as moments_module
 from fastencode.solve.device_moments import SIZED
 from fastencode.streams import Downloads, Uploads
@@ -128,7 +130,10 @@ class FakeTorch:
 
 
 class Placed(np.ndarray):
-    """A NumPy array with the pointer and the ``get`` of a CuPy array."""
+    """A NumPy array with the pointer, the place and the ``get`` of a CuPy array."""
+
+    __module__ = "cupy"
+    device = types.SimpleNamespace(id=0)
 
     @property
     def data(self):
@@ -149,7 +154,7 @@ class FakeCupy:
         self.cuda.Device = self.enter
         self.cuda.alloc_pinned_memory = lambda size: bytearray(b"M" * size)
         self.cuda.runtime = types.SimpleNamespace(
-            memcpyAsync=self.copy, getDeviceProperties=lambda index: {"name": b"a stand-in"}
+            memcpyAsync=self.copy, getDeviceProperties=lambda index: {"name": b"a stand-in"}, getDeviceCount=lambda: 1
         )
         self.pending = Stream()
         self.cuda.Stream = lambda **options: self.pending
@@ -270,6 +275,116 @@ def test_errors_of_the_thread_that_places_weights_are_told(card):
     back.fetch(card.put(np.ones((2, 2))), place)
     with pytest.raises(ValueError, match="read-only"):
         back.__exit__()
+
+
+# ---- the public functions, on arrays of CuPy's stand-in
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """CuPy as far as ``import cupy`` goes, with its setting for products; moments are array functions there."""
+    fake, setting = FakeCupy(), {"now": "default"}
+    fake.settings = [setting["now"]]
+    core = types.SimpleNamespace(
+        get_compute_type=lambda dtype: fake.settings[-1], set_compute_type=lambda dtype, kind: fake.settings.append(kind)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setitem(sys.modules, "cupy._core", core)
+    kinds = types.SimpleNamespace(COMPUTE_TYPE_DEFAULT="full", COMPUTE_TYPE_TF32="tf32")
+    monkeypatch.setitem(sys.modules, "cupy._core._routines_linalg", kinds)
+    monkeypatch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+    return fake
+
+
+def values(array):
+    return array.get() if isinstance(array, Placed) else np.asarray(array)
+
+
+@pytest.mark.parametrize("x_there, y_there", [(True, True), (False, True), (True, False)])
+def test_results_are_where_the_arrays_were(cupy, x_there, y_there, tmp_path):
+    X, Y = make(200, 7, v=30)
+    wanted = fastencode.ridge_cv(X, Y, alphas=ALPHAS)
+    x, y = (a.view(Placed) if there else a for a, there in ((X, x_there), (Y, y_there)))
+    fit = fastencode.ridge_cv(x, y, alphas=ALPHAS)
+    names = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")
+    assert all(isinstance(getattr(fit, name), Placed) for name in names)
+    assert_same(wanted, {name: values(getattr(fit, name)) for name in names}, np.float64)
+    assert fit.stats["device"] == "cuda:0" and fit.stats["library"] == "cupy 0"
+    for other in (wanted, fit):
+        predicted, score = other.predict(x), other.score(x, y)
+        assert isinstance(predicted, Placed) == x_there and isinstance(score, Placed)
+        np.testing.assert_allclose(values(predicted), wanted.predict(X), atol=1e-12)
+        np.testing.assert_allclose(values(score), wanted.score(X, Y), atol=1e-12)
+    assert isinstance(fit.predict(X), np.ndarray) and not isinstance(fit.predict(X), Placed)
+    assert not isinstance(fit.score(X, Y, "pearson"), Placed)
+    np.testing.assert_allclose(fit.score(X, Y, "pearson"), wanted.score(X, Y, "pearson"), atol=1e-12)
+    fit.save(tmp_path / "fit.h5")
+    back, there = (fastencode.RidgeFit.load(tmp_path / "fit.h5", device) for device in (None, "cuda"))
+    assert not isinstance(back.coef, Placed) and isinstance(there.coef, Placed)
+    assert np.array_equal(back.coef, values(fit.coef)) and np.array_equal(values(there.coef), back.coef)
+    assert cupy.inside == 0
+
+
+def test_device_cuda_takes_arrays_of_the_host_there_and_back(cupy):
+    X, Y = make(200, 7, v=30, dtype=np.float32)
+    wanted = fastencode.ridge_cv(X, Y, alphas=ALPHAS)
+    for given, kind in ((X, np.ndarray), (torch.from_numpy(X.copy()), torch.Tensor)):
+        cupy.calls.clear()
+        fit = fastencode.ridge_cv(given, Y, alphas=ALPHAS, device="cuda")
+        assert fit.stats["device"] == "cuda:0" and type(fit.coef) is type(fit.alpha) is kind
+        assert cupy.calls == [1, 2] and np.array_equal(fit.alpha, wanted.alpha)  # one tile there, its weights back
+        np.testing.assert_allclose(fit.cv_scores, wanted.cv_scores, atol=1e-5)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, device="cuda:0")
+    assert "cuda:0" in str(plan) and plan.fit(Y[:, 0]).coef.shape == (7,)
+    estimator = fastencode.RidgeCV(alphas=ALPHAS, device="cuda").fit(X, Y)
+    assert estimator.result_.stats["device"] == "cuda:0" and type(estimator.predict(X)) is np.ndarray
+
+
+def test_fast_is_for_products_of_predictions_only(cupy):
+    X, Y = make(200, 7, v=30, dtype=np.float32)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4, precision="fast")
+    fit = plan.fit(Y.view(Placed))
+    assert fit.stats["scored_in"] == "tf32" and cupy.settings.count("tf32") == plan.n_folds and cupy.settings[-1] == "default"
+    cupy.settings[:] = ["default"]
+    assert fastencode.ridge_cv(X, Y.view(Placed), alphas=ALPHAS).stats["scored_in"] == "float32"
+    assert "tf32" not in cupy.settings and "full" in cupy.settings and cupy.settings[-1] == "default"
+
+
+def test_what_is_wrong_with_arrays_there_is_told_as_on_the_cpu(cupy):
+    X, Y = make(200, 7, v=30)
+    fit, bad = fastencode.ridge_cv(X, Y.view(Placed), alphas=[1.0]), Y.copy()
+    bad[3, 5] = np.nan
+    for call, words in (
+        (lambda: fastencode.ridge_cv(X, bad.view(Placed)), "1 of 30 voxels .* first is voxel 5"),
+        (lambda: fit.score(X, bad.view(Placed)), "1 of 30 voxels .* first is voxel 5"),
+        (lambda: fit.score(X, Y[:, :3].view(Placed)), "3 voxels and the fit has 30"),
+        (lambda: fit.score(X[:0], Y[:0].view(Placed)), "no rows"),
+        (lambda: fit.predict(X[:, :3].view(Placed)), "3 features and the fit has 7"),
+        (lambda: fit.predict((X * np.nan).view(Placed)), "row 0, column 0"),
+        (lambda: fastencode.ridge_cv(X, Y[:3].view(Placed)), "3 rows and X has 200"),
+        (lambda: fastencode.ridge_cv(X, Y.astype(complex).view(Placed)), "complex128"),
+        (lambda: fastencode.r2(bad.view(Placed), Y.view(Placed)), "Y holds 1 values"),
+        (lambda: fastencode.r2(Y.view(Placed), Y[:, :3].view(Placed)), "same shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+    with pytest.raises(DeviceError, match="Y lies on cuda:0 .* and device='cpu'"):
+        fastencode.ridge_cv(X, Y.view(Placed), device="cpu")
+    with pytest.raises(DeviceError, match="X lies on cuda:0 .* and device='cpu'"):
+        fastencode.ridge_cv(X.view(Placed), Y, device="cpu")
+    with pytest.raises(DeviceError, match=r"Y lies on cuda:0 \(cupy\) and P in the host's memory"):
+        fastencode.r2(Y.view(Placed), Y)
+    with pytest.raises(DeviceError, match="CuPy array and this computes on the CPU"):
+        fastencode.delay(X.view(Placed))
+
+
+@pytest.mark.parametrize("score", [fastencode.r2, fastencode.pearson])
+def test_public_scores_there(cupy, score):
+    Y, P = make(50, 7, v=9)[1], make(50, 7, v=9, seed=1)[1]
+    found = score(Y.view(Placed), P.view(Placed))
+    assert isinstance(found, Placed)
+    np.testing.assert_allclose(values(found), score(Y, P), atol=1e-12)
+    assert np.ndim(score(Y[:, 0].view(Placed), P[:, 0].view(Placed))) == 0
 
 
 # ---- what the launchers pass to the kernel
