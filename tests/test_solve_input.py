@@ -86,7 +86,7 @@ def test_bad_input_is_named(name):
         fastencode.ridge_cv(arguments.pop("X"), arguments.pop("Y"), **arguments)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "gpu", "tpu"])
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "tpu"])
 def test_a_device_that_is_not_there(device):
     with pytest.raises(DeviceError, match=f"'{device}'"):
         fastencode.ridge_cv(X, Y, device=device)

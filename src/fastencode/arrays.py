@@ -1,6 +1,7 @@
-"""Which library, device and dtype an array has, and how it becomes NumPy and goes back: the only file that asks.
+"""Which library and dtype an array has, and how it becomes NumPy and goes back; ``devices.py`` says where it lies.
 
-Nothing here imports torch or CuPy: a tensor can only be handed in by code that has imported its library already.
+Nothing here imports torch or CuPy, unless a device is asked for by name: a tensor can only be handed in by code that has imported
+its library already.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.devices import device_of, find_device, host_values, parse_device
 from fastencode.errors import DeviceError, InputError
 
-__all__ = ["as_numpy", "check_device", "export", "float_dtype", "is_stored", "library_of"]
+__all__ = ["as_numpy", "check_device", "dtype_of", "export", "float_dtype", "is_stored", "library_of", "to_host"]
 
 _STORED = ("h5py", "zarr")
 
@@ -42,27 +44,20 @@ def check_device(device: Any) -> str:
     Parameters
     ----------
     device : None, str or torch.device
-        None and ``"cpu"`` are the CPU.
+        None and ``"cpu"`` are the CPU; ``"cuda"`` and ``"cuda:1"`` are a CUDA device, through CuPy or torch.
 
     Returns
     -------
     str
-        ``"cpu"``.
+        ``"cpu"``, or such as ``"cuda:0"``.
 
     Raises
     ------
     DeviceError
-        For every other device: the solvers of this version run on the CPU.
+        For a name that is no device, and for a device that cannot be used; the message says what is missing.
     """
-    name = "cpu" if device is None else str(device).strip().lower()
-    if name == "cpu":
-        return name
-    if name.partition(":")[0] in ("cuda", "gpu"):
-        raise DeviceError(
-            f"device={str(device)!r}: the solvers run on the CPU in this version, there is no CUDA path yet; "
-            "pass device=None or device='cpu'"
-        )
-    raise DeviceError(f"device={str(device)!r} is not a device this package knows; pass device=None or device='cpu'")
+    name = parse_device(device)
+    return "cpu" if name in (None, "cpu") else find_device(name).name
 
 
 def as_numpy(value: Any, name: str) -> NDArray[Any]:
@@ -78,15 +73,17 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     DeviceError
-        If the array lives on a GPU.
+        If the array lies on another device: this is for code that computes on the CPU, see :func:`to_host`.
     InputError
         If it cannot become an array of real numbers, or is a masked array with masked values.
     """
     library = library_of(value)
     if library == "cupy":
-        raise DeviceError(f"{name} is a CuPy array and there is no CUDA path yet; pass cupy.asnumpy({name})")
+        raise DeviceError(f"{name} is a CuPy array and this computes on the CPU; pass cupy.asnumpy({name})")
     if library == "torch":
-        value = _from_torch(value, name)
+        if value.device.type != "cpu":
+            raise DeviceError(f"{name} is a torch tensor on {value.device} and this computes on the CPU; pass {name}.cpu()")
+        value = host_values(value)
     elif is_stored(value):
         value = value[...]
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
@@ -101,13 +98,20 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def _from_torch(tensor: Any, name: str) -> Any:
-    if tensor.device.type != "cpu":
-        raise DeviceError(f"{name} is a torch tensor on {tensor.device} and there is no CUDA path yet; pass {name}.cpu()")
-    tensor = tensor.detach()
-    if str(tensor.dtype) == "torch.bfloat16":  # NumPy has no such type
-        tensor = tensor.float()
-    return tensor.resolve_conj().resolve_neg().numpy()
+def to_host(value: Any, name: str) -> NDArray[Any]:
+    """:func:`as_numpy` that fetches what lies on a CUDA device, for code that knows what to do with it."""
+    array = value if device_of(value) is None else host_values(value)
+    return as_numpy(array, name)
+
+
+def dtype_of(value: Any, name: str) -> np.dtype[Any]:
+    """NumPy's dtype for an array-like's values, without reading or moving them where they lie in a file or on a device."""
+    if is_stored(value):
+        return np.dtype(value.dtype)
+    if device_of(value) is None:
+        return as_numpy(value, name).dtype
+    kind = str(value.dtype).removeprefix("torch.")
+    return np.dtype({"bfloat16": "float32"}.get(kind, kind))
 
 
 def check_real(dtype: np.dtype[Any], name: str) -> None:
@@ -125,8 +129,12 @@ def float_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-def export(array: Any, library: str) -> Any:
-    """A NumPy array in the library its input came from, sharing memory."""
+def export(array: Any, library: str, where: str = "cpu") -> Any:
+    """A NumPy array in the library its input came from: on the CPU sharing memory, else copied to the device named."""
+    if where != "cpu":
+        device = find_device(where, library)
+        with device.current():
+            return device.put(array)
     if library != "torch":
         return array
     torch = sys.modules["torch"]

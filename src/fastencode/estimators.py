@@ -57,8 +57,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
         As in :func:`fastencode.ridge_cv`.
-    device : None or str
-        Where to compute.
+    device : None, "cpu", "cuda" or such as "cuda:1"
+        Where to compute, as in :func:`fastencode.ridge_cv`; results are NumPy's, wherever that was.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, y and the weights.
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.arrays import as_numpy, check_device, export, library_of
-from fastencode.errors import InputError
+from fastencode.arrays import check_device, export, float_dtype, library_of, to_host
+from fastencode.devices import Device, device_of
+from fastencode.errors import DeviceError, InputError
 from fastencode.files import whole_file
+from fastencode.solve.device_moments import device_column_scores
 from fastencode.solve.problem import check_design
 from fastencode.solve.scores import check_scoring, column_moments, score_moments
 from fastencode.solve.targets import Targets
@@ -29,7 +31,8 @@ _SCORE_TILE = 1024
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RidgeFit:
-    """Weights, chosen penalties and scores. Arrays are of the library and dtype that went in; one series loses its voxel axis.
+    """Weights, chosen penalties and scores. Arrays are of the library, device and dtype that went in; one series loses its voxel
+    axis.
 
     Attributes
     ----------
@@ -50,7 +53,7 @@ class RidgeFit:
     scoring : str
         The score the penalty was chosen by.
     stats : dict
-        strategy, operations, bytes, seconds per stage, precision, device, versions.
+        strategy, operations, bytes, seconds per stage, precision, device (and which library and card), versions.
     """
 
     coef: Any
@@ -68,61 +71,90 @@ class RidgeFit:
         return f"<RidgeFit coef {shape} {self.coef.dtype}, {len(self.alphas)} alphas, by {self.scoring}>"
 
     def _weights(self) -> tuple[Any, Any]:
-        coef, intercept = np.asarray(as_numpy(self.coef, "coef")), np.asarray(as_numpy(self.intercept, "intercept"))
+        coef, intercept = np.asarray(to_host(self.coef, "coef")), np.asarray(to_host(self.intercept, "intercept"))
         return (coef[:, None], intercept[None]) if coef.ndim == 1 else (coef, intercept)
+
+    def _weights_there(self, device: Device) -> tuple[Any, Any]:
+        """The same on a device, moved there if they lie elsewhere."""
+        here = device_of(self.coef) == device
+        coef, intercept = (self.coef, self.intercept) if here else map(device.put, self._weights())
+        return (coef[:, None], intercept[None]) if len(coef.shape) == 1 else (coef, intercept)
+
+    def _design_there(self, device: Device, X: Any, coef: Any) -> Any:
+        """X in the dtype of the weights on their device; what is wrong with it is told as on the CPU."""
+        sound = device_of(X) == device and len(X.shape) == 2 and X.shape[1] == coef.shape[0]
+        if sound:
+            design = device.xp.asarray(X.detach() if device.library == "torch" else X, dtype=coef.dtype)
+            if bool(device.xp.all(device.xp.isfinite(design))):
+                return design
+        dtype = np.dtype(str(coef.dtype).removeprefix("torch."))
+        return device.put(check_design(to_host(X, "X"), dtype, coef.shape[0]))
 
     def predict(self, X: Any) -> Any:
         """Predicted responses.
 
         Parameters
         ----------
-        X : (t, p) array, NumPy or torch
-            Converted to the dtype of the weights.
+        X : (t, p) array, NumPy, torch or CuPy
+            Converted to the dtype of the weights. Computed where the weights lie.
 
         Returns
         -------
         (t, v) array, or (t,) if the fit was of a single series
-            In X's library.
+            In X's library, where X lies.
 
         Raises
         ------
         InputError
             If X has another number of features, or holds NaN or infinite values.
         """
-        coef, intercept = self._weights()
-        design = check_design(as_numpy(X, "X"), coef.dtype, len(coef))
-        predicted = design @ coef
-        predicted += intercept
-        return export(predicted[:, 0] if self.coef.ndim == 1 else predicted, library_of(X))
+        there, device = device_of(X), device_of(self.coef)
+        if device is None:
+            coef, intercept = self._weights()
+            design = check_design(to_host(X, "X"), coef.dtype, len(coef))
+            predicted = design @ coef
+            predicted += intercept
+        else:
+            with device.current(), np.errstate(all="ignore"):
+                coef, intercept = self._weights_there(device)
+                design = self._design_there(device, X, coef)
+                with device.products(np.dtype(str(coef.dtype).removeprefix("torch.")), False):
+                    predicted = device.xp.matmul(design, coef) + intercept
+                if there != device:
+                    predicted = device.get(predicted)
+        predicted = predicted[:, 0] if self.coef.ndim == 1 else predicted
+        return predicted if device is not None and there == device else export(predicted, library_of(X), _place(there))
 
     def score(self, X: Any, Y: Any, scoring: str | None = None) -> Any:
         """Score predictions of Y from X, voxel by voxel, without holding all predictions at once.
 
         Parameters
         ----------
-        X : (t, p) array
-        Y : (t, v) or (t,) array, memory map, torch tensor or h5py dataset
+        X : (t, p) array, NumPy, torch or CuPy
+        Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
+            Scored where it lies if that is a device, else where X or the weights lie.
         scoring : {"r2", "pearson", "neg_mean_squared_error"}, optional
             By default the one the penalties were chosen by.
 
         Returns
         -------
         (v,) array in the dtype of the weights, or a scalar if the fit was of a single series
-            Finite: 0 where the score is not defined.
+            Finite: 0 where the score is not defined. Where Y or X lies, if that is a device.
 
         Raises
         ------
+        DeviceError
+            If X and Y lie on different devices.
         InputError
             If shapes do not fit, or a value is NaN or infinite.
         """
         name = check_scoring(self.scoring if scoring is None else scoring)
+        device = device_of(Y) or device_of(X) or device_of(self.coef)
+        if device is not None:
+            return self._score_there(device, X, Y, name)
         coef, intercept = self._weights()
-        design = check_design(as_numpy(X, "X"), coef.dtype, len(coef))
-        if len(design) == 0:
-            raise InputError("X has no rows; pass at least one to score on")
-        targets = Targets.check(Y, len(design))
-        if targets.n_voxels != coef.shape[1]:
-            raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {coef.shape[1]}; pass the same voxels")
+        design = check_design(to_host(X, "X"), coef.dtype, len(coef))
+        targets = _check_targets(Y, design, coef)
         scores = np.empty(coef.shape[1], dtype=coef.dtype)
         for first, slab in targets.slabs(_SCORE_TILE):
             for start in range(0, slab.shape[1], _SCORE_TILE):
@@ -134,6 +166,37 @@ class RidgeFit:
                 scores[here] = score_moments(name, tuple(moments), len(design))
         library = "torch" if "torch" in (library_of(X), targets.library) else "numpy"
         return export(scores[0] if self.coef.ndim == 1 else scores, library)
+
+    def _score_there(self, device: Device, X: Any, Y: Any, name: str) -> Any:
+        """Scores on a device, tile by tile."""
+        there = device_of(X)
+        if there is not None and there != device:
+            raise DeviceError(f"X lies on {there.name} ({there.library}) and Y on {device.name} ({device.library}); move one")
+        xp = device.xp
+        with device.current(), np.errstate(all="ignore"):
+            coef, intercept = self._weights_there(device)
+            design = self._design_there(device, X, coef)
+            targets, dtype = _check_targets(Y, design, coef), np.dtype(str(coef.dtype).removeprefix("torch."))
+            scores, missing = (device.empty(coef.shape[1], dtype=kind) for kind in (dtype, bool))
+            for first, slab in targets.slabs(_SCORE_TILE):
+                for start in range(0, slab.shape[1], _SCORE_TILE):
+                    observed = slab[:, start : start + _SCORE_TILE]
+                    observed = device.put(observed) if targets.device is None else observed
+                    wide = float_dtype(dtype, targets.dtype)  # as on the CPU: a float64 Y is compared in float64
+                    here = slice(first + start, first + start + observed.shape[1])
+                    with device.products(dtype, False):
+                        predicted = xp.matmul(design, coef[:, here]) + intercept[here]
+                    columns = (device.cast(observed, wide), device.cast(predicted, wide))
+                    missing[here] = ~xp.all(xp.isfinite(columns[0]), axis=0)
+                    scores[here] = device.cast(device_column_scores(device, name, *columns), dtype)
+            bad_v = device.get(missing)
+            if bad_v.any():
+                targets.refuse(bad_v)
+            one = self.coef.ndim == 1
+            if there is not None or targets.device is not None:
+                return scores[0] if one else scores
+            found = device.get(scores)
+            return export(found[0] if one else found, "torch" if "torch" in (library_of(X), targets.library) else "numpy")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to an HDF5 file (data sets and a JSON attribute, no pickle), whole or not at all.
@@ -154,27 +217,28 @@ class RidgeFit:
             file.attrs["kind"], file.attrs["layout"] = _KIND, _LAYOUT
             file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
             for name in _ARRAYS:
-                file[name] = as_numpy(getattr(self, name), name)
+                file[name] = to_host(getattr(self, name), name)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: Any = None) -> RidgeFit:
-        """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved.
+        """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved, unless a device is named.
 
         Parameters
         ----------
         path : path-like
-        device : None or "cpu"
+        device : None, "cpu", "cuda" or such as "cuda:1"
+            Where its arrays are put: on a CUDA device they are CuPy's, or torch's where there is no CuPy.
 
         Raises
         ------
         InputError
             If the file is not such a fit.
         DeviceError
-            If the device does not exist.
+            If the device does not exist or cannot be used.
         """
         import h5py  # 0.2 s to import: only when a file is touched
 
-        check_device(device)
+        where = check_device(device)
         try:
             file = h5py.File(path, "r")
         except FileNotFoundError:
@@ -186,5 +250,19 @@ class RidgeFit:
                 raise InputError(f"{os.fspath(path)!r} is not a saved RidgeFit; pass a file that RidgeFit.save wrote")
             if file.attrs["layout"] != _LAYOUT:
                 raise InputError(f"{os.fspath(path)!r} has layout {file.attrs['layout']}, this version reads {_LAYOUT}")
-            arrays = {name: file[name][()] for name in _ARRAYS}
+            arrays = {name: export(file[name][()], "cupy" if where != "cpu" else "numpy", where) for name in _ARRAYS}
             return cls(**arrays, scoring=str(file.attrs["scoring"]), stats=json.loads(file.attrs["stats"]))
+
+
+def _check_targets(Y: Any, design: Any, coef: Any) -> Targets:
+    """Responses to score, or ``InputError`` where they do not fit the design or the weights."""
+    if len(design) == 0:
+        raise InputError("X has no rows; pass at least one to score on")
+    targets = Targets.check(Y, len(design))
+    if targets.n_voxels != coef.shape[1]:
+        raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {coef.shape[1]}; pass the same voxels")
+    return targets
+
+
+def _place(device: Device | None) -> str:
+    return "cpu" if device is None else device.name

@@ -218,8 +218,8 @@ def plan_ridge(
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
         "exact" is accurate to the dtype. "fast" may score in reduced precision; on a CPU it computes the same as "exact".
-    device : None or "cpu"
-        Where to compute: the CPU.
+    device : None, "cpu", "cuda" or such as "cuda:1"
+        Where responses are computed, as in :func:`fastencode.ridge_cv`; plans are made on the CPU.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights. Decides how much is done at once, and whether a
         strategy is possible; never changes a result except through the strategy.

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.arrays import as_numpy, check_device, float_dtype, library_of
-from fastencode.errors import InputError
+from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
+from fastencode.devices import device_of, find_device, parse_device
+from fastencode.errors import DeviceError, InputError
 from fastencode.solve.folds import Fold, check_runs, resolve_folds
 
 __all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "parse_memory"]
@@ -33,8 +34,13 @@ class Problem:
     fit_intercept : bool
     precision : {"exact", "fast"}
     device : str
-    library : {"numpy", "torch"}
+        Where responses are computed: ``"cpu"``, or such as ``"cuda:0"``.
+    asked : str or None
+        The device that was asked for by name: ``"cuda"`` is any of them.
+    library : {"numpy", "torch", "cupy"}
         What X came in as, and so what results go out as.
+    home : str
+        Where X lay: ``"cpu"``, or such as ``"cuda:0"``. Here it is in the host's memory, where plans are made.
     memory : int or None
         Bytes of working memory.
     weights : (t,) float64 or None
@@ -51,7 +57,9 @@ class Problem:
     fit_intercept: bool
     precision: str
     device: str
+    asked: str | None
     library: str
+    home: str
     memory: int | None
     weights: NDArray[np.float64] | None
     kept: NDArray[np.intp] | None
@@ -73,11 +81,11 @@ class Problem:
         response_dtype: np.dtype[Any] | None = None,
     ) -> Problem:
         """Check every argument; float64 responses make a float64 problem. Raises ``InputError`` or ``DeviceError``."""
-        where = check_device(device)
+        asked, where = _place(X, device)
         if precision not in PRECISIONS:
             raise InputError(f"precision={precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
         library = library_of(X)
-        array = as_numpy(X, "X")
+        array = to_host(X, "X")
         given = len(array) if array.ndim else 0
         weights, kept = (None, None) if sample_weight is None else _check_weights(sample_weight, given)
         if kept is not None:
@@ -93,7 +101,9 @@ class Problem:
             fit_intercept=bool(fit_intercept),
             precision=precision,
             device=where,
+            asked=asked,
             library=library,
+            home="cpu" if (there := device_of(X)) is None else there.name,
             memory=parse_memory(memory),
             weights=weights,
             kept=kept,
@@ -101,9 +111,20 @@ class Problem:
         )
 
 
+def _place(X: Any, device: Any) -> tuple[str | None, str]:
+    """The device that was asked for, and the one to compute on: where X lies, unless another one is named."""
+    asked, there = parse_device(device), device_of(X)
+    if there is None:
+        library = "torch" if library_of(X) == "torch" else "cupy"
+        return asked, check_device(asked) if asked in (None, "cpu") else find_device(str(asked), library).name
+    if asked not in (None, "cuda", there.name):
+        raise DeviceError(f"X lies on {there.name} ({there.library}) and device={asked!r}; move X there, or pass device=None")
+    return asked, there.name
+
+
 def _check_weights(sample_weight: Any, n: int) -> tuple[NDArray[np.float64] | None, NDArray[np.intp] | None]:
     """Positive weights of the rows kept, and which rows those are (None if all)."""
-    weights = as_numpy(sample_weight, "sample_weight").astype(np.float64)
+    weights = to_host(sample_weight, "sample_weight").astype(np.float64)
     if weights.shape != (n,):
         raise InputError(f"sample_weight has shape {weights.shape} and X has {n} rows; pass one weight for each row")
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from fastencode.arrays import as_numpy, is_stored
+from fastencode.arrays import dtype_of
+from fastencode.solve.device_tiles import device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
 from fastencode.solve.problem import Problem
@@ -38,9 +37,9 @@ def ridge_cv(
 
     Parameters
     ----------
-    X : (t, p) array, NumPy or torch
-        Features. Never written to.
-    Y : (t, v) or (t,) array, memory map, torch tensor or h5py dataset
+    X : (t, p) array, NumPy, torch or CuPy
+        Features. Never written to. What depends on X only is computed on the CPU.
+    Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
         Responses. Read in tiles, never written to.
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
@@ -58,11 +57,15 @@ def ridge_cv(
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
-        "exact" is accurate to the dtype. "fast" may score in reduced precision; on a CPU it computes the same as "exact".
-    device : None or "cpu"
-        Where to compute: the CPU.
+        "exact" is accurate to the dtype. "fast" may score in reduced precision: on a CUDA device, products of float32 predictions
+        are computed in TF32, and weights as in "exact". On a CPU it computes the same as "exact".
+    device : None, "cpu", "cuda" or such as "cuda:1"
+        Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
+        there, by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there
+        tile by tile, through CuPy if that is installed, else torch (for torch tensors the other way round), and brings the result
+        back. A card adds in another order than a CPU: results agree to rounding. On it, an error for NaN in Y comes at the end.
     memory : int or str, optional
-        Working memory in bytes or as text ("2GB"), beyond X, Y and the weights.
+        Working memory in bytes or as text ("2GB"), beyond X, Y and the weights; on the device, if there is one.
     progress : bool
         Show a progress bar on standard error.
     sample_weight : (t,) array-like, optional
@@ -75,15 +78,15 @@ def ridge_cv(
     Returns
     -------
     RidgeFit
-        Float32 if X and Y are float32, else float64; torch if X or Y is. Scores within ``1e-6`` of a voxel's best are ties, and
-        the largest penalty among them is chosen, in every precision.
+        Float32 if X and Y are float32, else float64; torch or CuPy if X or Y is, and on their device. Scores within ``1e-6`` of a
+        voxel's best are ties, and the largest penalty among them is chosen, in every precision.
 
     Raises
     ------
     InputError
         For a bad argument: the message names the value and the next step.
     DeviceError
-        If the device does not exist.
+        If the device does not exist, or X, Y and ``device`` name different ones, or its memory cannot hold the result.
 
     Warns
     -----
@@ -95,7 +98,6 @@ def ridge_cv(
     Hoerl & Kennard (1970), Technometrics 12, 55-67; Dupré la Tour et al. (2022), NeuroImage 264, 119728.
     """
     check_scoring(scoring)
-    responses = Y if is_stored(Y) else as_numpy(Y, "Y")
     problem = Problem.check(
         X,
         alphas=alphas,
@@ -106,10 +108,11 @@ def ridge_cv(
         device=device,
         memory=memory,
         sample_weight=sample_weight,
-        response_dtype=np.dtype(responses.dtype),
+        response_dtype=dtype_of(Y, "Y"),
     )
     # Before minutes of planning, not after.
     check_test_rows(problem, scoring)
     targets = Targets.check(Y, problem.n_given, problem.kept)
+    device_for(problem, targets)
     plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
     return fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode import kernels
-from fastencode.arrays import as_numpy, export, float_dtype, library_of
-from fastencode.errors import FastencodeWarning, InputError
+from fastencode.arrays import as_numpy, dtype_of, export, float_dtype, library_of
+from fastencode.devices import Device, device_of
+from fastencode.errors import DeviceError, FastencodeWarning, InputError
+from fastencode.solve.device_moments import device_column_scores
 
 __all__ = [
     "SCORINGS",
@@ -102,12 +104,15 @@ def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64
 
 
 def _score(scoring: str, Y: Any, P: Any) -> Any:
+    there, other = device_of(Y), device_of(P)
+    if there is not None or other is not None:
+        if there is None or there != other:
+            where = [f"on {d.name} ({d.library})" if d else "in the host's memory" for d in (there, other)]
+            raise DeviceError(f"Y lies {where[0]} and P {where[1]}; move one to the other")
+        return _score_there(there, scoring, Y, P)
     library = "torch" if "torch" in (library_of(Y), library_of(P)) else "numpy"
     y, p = as_numpy(Y, "Y"), as_numpy(P, "P")
-    if y.shape != p.shape:
-        raise InputError(f"Y has shape {y.shape} and P {p.shape}; pass predictions of the same shape as the targets")
-    if y.ndim not in (1, 2) or len(y) == 0:
-        raise InputError(f"Y and P have shape {y.shape}; pass (time,) or (time, voxels) with at least one row")
+    _check_shapes(y.shape, p.shape)
     for name, array in (("Y", y), ("P", p)):
         bad = np.size(array) - np.count_nonzero(np.isfinite(array))
         if bad:
@@ -118,13 +123,38 @@ def _score(scoring: str, Y: Any, P: Any) -> Any:
     return export(scores[0] if one else scores, library)
 
 
+def _check_shapes(y: Any, p: Any) -> None:
+    y, p = tuple(y), tuple(p)
+    if y != p:
+        raise InputError(f"Y has shape {y} and P {p}; pass predictions of the same shape as the targets")
+    if len(y) not in (1, 2) or y[0] == 0:
+        raise InputError(f"Y and P have shape {y}; pass (time,) or (time, voxels) with at least one row")
+
+
+def _score_there(device: Device, scoring: str, Y: Any, P: Any) -> Any:
+    """Scores of arrays of a device, on it."""
+    xp = device.xp
+    _check_shapes(Y.shape, P.shape)
+    dtype = float_dtype(dtype_of(Y, "Y"), dtype_of(P, "P"))
+    with device.current():
+        columns = []
+        for name, array in (("Y", Y), ("P", P)):
+            values = device.cast(array.detach() if device.library == "torch" else array, dtype)
+            bad = int(xp.sum(~xp.isfinite(values)))
+            if bad:
+                raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
+            columns.append(values[:, None] if len(values.shape) == 1 else values)
+        scores = device.cast(device_column_scores(device, scoring, *columns), dtype)
+        return scores[0] if len(Y.shape) == 1 else scores
+
+
 def r2(Y: Any, P: Any) -> Any:
     """Coefficient of determination of each voxel, 1 − Σ(y − p)² / Σ(y − ȳ)².
 
     Parameters
     ----------
     Y, P : (t, v) or (t,) array
-        Targets and predictions, NumPy or torch.
+        Targets and predictions, NumPy, torch or CuPy: both in the host's memory or both on one device.
 
     Returns
     -------
@@ -135,6 +165,8 @@ def r2(Y: Any, P: Any) -> Any:
     ------
     InputError
         If the shapes differ, there is no row, or a value is NaN or infinite.
+    DeviceError
+        If they lie in different places.
     """
     return _score("r2", Y, P)
 
@@ -145,7 +177,7 @@ def pearson(Y: Any, P: Any) -> Any:
     Parameters
     ----------
     Y, P : (t, v) or (t,) array
-        Targets and predictions, NumPy or torch.
+        Targets and predictions, NumPy, torch or CuPy: both in the host's memory or both on one device.
 
     Returns
     -------
@@ -156,6 +188,8 @@ def pearson(Y: Any, P: Any) -> Any:
     ------
     InputError
         If the shapes differ, there is no row, or a value is NaN or infinite.
+    DeviceError
+        If they lie in different places.
     """
     return _score("pearson", Y, P)
 

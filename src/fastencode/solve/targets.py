@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.arrays import as_numpy, check_real, is_stored, library_of
+from fastencode.arrays import as_numpy, check_real, dtype_of, is_stored, library_of
+from fastencode.devices import Device, device_of
 from fastencode.errors import InputError
 
 __all__ = ["Targets"]
@@ -23,7 +24,7 @@ _SLAB_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Responses of shape (t, v) in memory, in a memory map, or in a file.
+    """Responses of shape (t, v) in memory, in a memory map, in a file, or on a device.
 
     Attributes
     ----------
@@ -32,9 +33,11 @@ class Targets:
     n_voxels : int
     one : bool
         Whether they came as a single 1-D series.
-    library : {"numpy", "torch"}
+    library : {"numpy", "torch", "cupy"}
     kept : int array or None
         The rows in use, if not all.
+    device : Device or None
+        Where they lie, if not in the host's memory.
     """
 
     source: Any
@@ -43,13 +46,17 @@ class Targets:
     one: bool
     library: str
     kept: NDArray[np.intp] | None = None
+    device: Device | None = None
 
     @classmethod
     def check(cls, Y: Any, n: int, kept: NDArray[np.intp] | None = None) -> Targets:
         """Check shape and dtype; the values are checked as they are read. Raises ``InputError`` or ``DeviceError``."""
-        library = library_of(Y)
-        source = Y if is_stored(Y) else as_numpy(Y, "Y")
-        check_real(source.dtype, "Y")
+        library, device = library_of(Y), device_of(Y)
+        if device is not None:
+            source = Y.detach() if library == "torch" else Y
+        else:
+            source = Y if is_stored(Y) else as_numpy(Y, "Y")
+        check_real(dtype_of(source, "Y"), "Y")
         if len(source.shape) not in (1, 2):
             raise InputError(f"Y has shape {tuple(source.shape)}; pass (time, voxels), or (time,) for a single series")
         if source.shape[0] != n:
@@ -58,16 +65,18 @@ class Targets:
         n_voxels = 1 if one else int(source.shape[1])
         if n_voxels == 0:
             raise InputError(f"Y has shape {tuple(source.shape)}: no voxels; pass at least one column")
-        return cls(source, n, n_voxels, one, library, kept)
+        return cls(source, n, n_voxels, one, library, kept, device)
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype as stored."""
-        return np.dtype(self.source.dtype)
+        return dtype_of(self.source, "Y")
 
-    def slabs(self, tile: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    def slabs(self, tile: int) -> Iterator[tuple[int, Any]]:
         """(first voxel, values) of consecutive slabs whose width is a multiple of ``tile``; one slab where Y is in memory."""
-        if self.one:
+        if self.device is not None:
+            yield 0, self.source[:, None] if self.one else self.source
+        elif self.one:
             yield 0, np.asarray(self.source[...])[:, None]
         elif not is_stored(self.source):
             yield 0, self.source
@@ -81,16 +90,18 @@ class Targets:
         return values if self.kept is None else values[self.kept]
 
     def refuse_bad(self) -> None:
-        """Count the voxels with NaN or infinite values over all of Y, and raise if there are any."""
-        bad, first_bad = 0, -1
+        """Look for NaN and infinite values in all of Y, in the host's memory, and raise if there are any."""
+        bad_v = np.zeros(self.n_voxels, dtype=bool)
         for first, slab in self.slabs(1024):
             for start in range(0, slab.shape[1], 1024):
-                columns = np.flatnonzero(~np.isfinite(self.in_use(slab[:, start : start + 1024])).all(axis=0))
-                if len(columns) and not bad:
-                    first_bad = first + start + int(columns[0])
-                bad += len(columns)
-        if bad:
-            raise InputError(
-                f"{bad} of {self.n_voxels} voxels in Y hold NaN or infinite values, the first is voxel {first_bad}; "
-                "leave those columns out (a mask of the brain often does), fill them, or pass nan_targets='skip'"
-            )
+                columns = ~np.isfinite(self.in_use(slab[:, start : start + 1024])).all(axis=0)
+                bad_v[first + start : first + start + len(columns)] = columns
+        if bad_v.any():
+            self.refuse(bad_v)
+
+    def refuse(self, bad_v: NDArray[np.bool_]) -> NoReturn:
+        """Raise for the voxels that hold NaN or infinite values."""
+        raise InputError(
+            f"{bad_v.sum()} of {self.n_voxels} voxels in Y hold NaN or infinite values, the first is voxel {bad_v.argmax()}; "
+            "leave those columns out (a mask of the brain often does), fill them, or pass nan_targets='skip'"
+        )

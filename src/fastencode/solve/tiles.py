@@ -23,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode import __version__
-from fastencode.arrays import as_numpy, export
+from fastencode.arrays import export, to_host
+from fastencode.devices import Device
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress as progress_bar
+from fastencode.solve.device_tiles import DeviceSweep, device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.problem import Problem
 from fastencode.solve.scorer import FoldScorer
@@ -36,7 +38,7 @@ from fastencode.threads import available_threads, limit_threads
 if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
 
-__all__ = ["TIE_TOLERANCE", "check_test_rows", "choose_alphas", "fit_plan"]
+__all__ = ["TIE_TOLERANCE", "check_test_rows", "choose_alphas", "fit_on", "fit_plan"]
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for
 # the mean squared error in units of the target's variance. Above float32's rounding of a score, far below what a
@@ -72,20 +74,52 @@ def fit_plan(
     if nan_targets not in ("raise", "skip"):
         raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")
     targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
-    sweep = _Sweep(plan, targets, scoring, nan_targets == "skip")
+    device, skip = device_for(plan.problem, targets), nan_targets == "skip"
     with progress_bar(desc="ridge", unit="voxel", total=targets.n_voxels * (1 if per_target else 2), enabled=progress) as bar:
-        if per_target:
-            sweep.run(sweep.score_and_refit, bar)
+        if device is None:
+            arrays, account = _on_cpu(plan, targets, scoring, skip, per_target, bar)
         else:
-            sweep.run(sweep.score, bar)
-            good = ~sweep.bad_v
-            if good.any():
-                mean = sweep.scores_av[:, good].mean(axis=1, keepdims=True)
-                sweep.chosen_v[:] = choose_alphas(mean, _tolerance(scoring, sweep.variance_v[good].mean()))
-            sweep.run(sweep.refit, bar)
-    fit = sweep.result(time.perf_counter() - began)
+            keep = targets.device is not None or plan.problem.home != "cpu"
+            arrays, account = fit_on(device, plan, targets, scoring, skip, per_target, bar, keep)
+    stats = _stats(plan, targets, account, time.perf_counter() - began)
+    fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
     _warn_edges(fit)
     return fit
+
+
+def _on_cpu(
+    plan: RidgePlan, targets: Targets, scoring: str, skip_nan: bool, per_target: bool, bar: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Results by the names of ``RidgeFit``, and what is to be said of how they were computed."""
+    sweep = _Sweep(plan, targets, scoring, skip_nan)
+    if per_target:
+        sweep.run(sweep.score_and_refit, bar)
+    else:
+        sweep.run(sweep.score, bar)
+        good = ~sweep.bad_v
+        if good.any():
+            mean = sweep.scores_av[:, good].mean(axis=1, keepdims=True)
+            sweep.chosen_v[:] = choose_alphas(mean, _tolerance(scoring, sweep.variance_v[good].mean()))
+        sweep.run(sweep.refit, bar)
+    return sweep.arrays(), sweep.account()
+
+
+def fit_on(
+    device: Device,
+    plan: RidgePlan,
+    targets: Targets,
+    scoring: str,
+    skip_nan: bool,
+    per_target: bool,
+    bar: Any,
+    keep: bool,
+    width: int | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same on a device; ``keep`` leaves results there, ``width`` is the voxels of a tile, if not what memory suggests."""
+    with device.current():
+        sweep = DeviceSweep(device, plan, targets, scoring, skip_nan, keep, TIE_TOLERANCE, width)
+        sweep.fit(per_target, bar, lambda scores, variance: choose_alphas(scores, _tolerance(scoring, variance)))
+        return sweep.arrays(), sweep.account()
 
 
 def choose_alphas(scores_av: NDArray[np.float64], tolerance: Any) -> NDArray[np.intp]:
@@ -252,8 +286,8 @@ class _Sweep:
             self.intercept_v[here] = mean_w - plan.feature_means @ coef_pw[:, :used].astype(np.float64)
         self._spent("refit", began)
 
-    def result(self, seconds: float) -> RidgeFit:
-        """Gather the results in the library and shape of the input."""
+    def arrays(self) -> dict[str, Any]:
+        """Results by the names of ``RidgeFit``, in the library and shape of the input."""
         last, one = len(self.alphas) - 1, self.targets.one
         edge_v = ((self.chosen_v == last).astype(np.int8) - (self.chosen_v == 0).astype(np.int8)).astype(np.int8)
         best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0]
@@ -272,33 +306,40 @@ class _Sweep:
         }
         library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
         out = {name: export(array[..., 0] if one else array, library) for name, array in arrays.items()}
-        stats = self._stats(seconds)
-        return RidgeFit(**out, alphas=export(self.alphas.copy(), library), scoring=self.scoring, stats=stats)
+        return {**out, "alphas": export(self.alphas.copy(), library)}
 
-    def _stats(self, seconds: float) -> dict[str, Any]:
-        cost, problem, n_voxels = self.plan.operations, self.plan.problem, self.targets.n_voxels
+    def account(self) -> dict[str, Any]:
+        """What ``RidgeFit.stats`` says of how it was computed."""
         return {
-            "strategy": self.plan.strategy,
-            "reason": self.plan.reason,
-            "operations": {"plan": cost["plan"], "fit": (cost["score"] + cost["refit"]) * n_voxels},
+            "device": "cpu",
             "bytes": {"plan": self.plan.nbytes, "tiles": self.tile_bytes * self.workers},
-            "seconds": {**self.plan.seconds, **{f"{k} (all threads)": s for k, s in self.seconds.items()}, "fit": seconds},
-            "precision": problem.precision,
+            "seconds": {f"{name} (all threads)": seconds for name, seconds in self.seconds.items()},
             "scored_in": str(self.plan.dtype),
-            "device": problem.device,
             "threads": self.workers,
             "tile": self.width,
-            "folds": self.plan.n_folds,
-            "nodes": len(self.plan.nodes.alphas),
-            "interpolation_error": self.plan.nodes.error,
             "skipped_voxels": int(self.bad_v.sum()),
-            "tie_tolerance": TIE_TOLERANCE,
-            "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
         }
 
 
+def _stats(plan: RidgePlan, targets: Targets, account: dict[str, Any], seconds: float) -> dict[str, Any]:
+    cost = plan.operations
+    return {
+        "strategy": plan.strategy,
+        "reason": plan.reason,
+        "operations": {"plan": cost["plan"], "fit": (cost["score"] + cost["refit"]) * targets.n_voxels},
+        "precision": plan.problem.precision,
+        **account,
+        "seconds": {**plan.seconds, **account.get("seconds", {}), "fit": seconds},
+        "folds": plan.n_folds,
+        "nodes": len(plan.nodes.alphas),
+        "interpolation_error": plan.nodes.error,
+        "tie_tolerance": TIE_TOLERANCE,
+        "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
 def _warn_edges(fit: RidgeFit) -> None:
-    edge_v = np.atleast_1d(as_numpy(fit.at_edge, "at_edge"))
+    edge_v = np.atleast_1d(to_host(fit.at_edge, "at_edge"))
     low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - fit.stats["skipped_voxels"]
     if low or high:
         warnings.warn(

@@ -1,0 +1,272 @@
+"""Where arrays can live besides NumPy's memory, and how they get there and back: CuPy and torch on a CUDA device.
+
+Nothing here imports either library unless a device is asked for by name: an array of theirs can only be handed in by code that
+has imported its library already. A :class:`Device` is what a solver computes on: a namespace of array functions and a place. The
+few functions whose names differ between namespaces are its methods; everything else is called on the namespace. Any namespace
+that follows the array API standard will do, which is how the tests run device code without a device.
+
+Legend: t = time, w = columns of one tile.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import DeviceError
+
+__all__ = ["Device", "device_of", "find_device", "host_values", "parse_device", "plain_device"]
+
+# What both libraries can hold; everything else becomes float64 on its way.
+_SHARED = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A namespace of array functions, and where its arrays lie.
+
+    Attributes
+    ----------
+    library : {"cupy", "torch"} or another namespace's name
+    name : str
+        ``"cuda:0"``, or ``"cpu"`` for a namespace without devices.
+    xp : module
+        The namespace.
+    """
+
+    library: str
+    name: str
+    xp: Any
+
+    @property
+    def streams(self) -> bool:
+        """Whether work on it runs beside the host's."""
+        return self.name != "cpu"
+
+    @property
+    def index(self) -> int:
+        """Number of the card; 0 without one."""
+        return int(self.name.partition(":")[2] or 0)
+
+    def dtype(self, dtype: Any) -> Any:
+        """The namespace's own name of a NumPy dtype."""
+        name = np.dtype(dtype).name
+        return getattr(self.xp, "bool_" if name == "bool" and self.library == "cupy" else name)
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Makes this the device that new arrays and kernels go to."""
+        if not self.streams:
+            return nullcontext()
+        return self.xp.cuda.Device(self.index) if self.library == "cupy" else self.xp.cuda.device(self.index)
+
+    def put(self, array: Any, dtype: Any = None) -> Any:
+        """An array of this device with the values of a NumPy array; on a CPU it may share memory."""
+        array = np.asarray(array, dtype=dtype)
+        if array.dtype.str[1:] not in _SHARED or not hasattr(self.xp, array.dtype.name):
+            array = array.astype(np.float64)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        if self.library != "torch":
+            return self.xp.asarray(array)
+        if not array.flags.writeable or any(step < 0 for step in array.strides):  # torch warns of one and refuses the other
+            array = array.copy()
+        return self.xp.asarray(array, device=self.name)
+
+    def get(self, array: Any) -> NDArray[Any]:
+        """A NumPy array with the values of one of this device's: waits for them."""
+        return host_values(array) if self.library in ("cupy", "torch") else np.asarray(array)
+
+    def empty(self, *shape: int, dtype: Any) -> Any:
+        """A new array whose values do not matter."""
+        return self._made("empty", shape, dtype)
+
+    def zeros(self, *shape: int, dtype: Any) -> Any:
+        """A new array of zeros."""
+        return self._made("zeros", shape, dtype)
+
+    def _made(self, how: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        where = {"device": self.name} if self.library == "torch" else {}
+        return getattr(self.xp, how)(shape, dtype=self.dtype(dtype), **where)
+
+    def cast(self, array: Any, dtype: Any) -> Any:
+        """``array.astype(dtype)``, itself where it is that already."""
+        return self.xp.asarray(array, dtype=self.dtype(dtype))
+
+    def contiguous(self, array: Any) -> Any:
+        """The same values row by row in memory, which kernels and copies want."""
+        if self.library == "torch":
+            return array.contiguous()
+        return self.xp.ascontiguousarray(array) if self.library == "cupy" else array
+
+    def take(self, array: Any, rows: Any) -> Any:
+        """``array[rows]`` along the first axis: a view for a slice, a copy for this device's array of int64."""
+        if isinstance(rows, slice):
+            return array[rows, ...]
+        return self.xp.index_select(array, 0, rows) if self.library == "torch" else self.xp.take(array, rows, axis=0)
+
+    def largest(self, array: Any) -> Any:
+        """``array.max(axis=0)``."""
+        return self.xp.max(array, axis=0) if self.library not in ("cupy", "torch") else self.xp.amax(array, axis=0)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error says that the device's memory is full."""
+        if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # cupy.cuda.memory's, torch's
+            return True
+        words = ("ALLOC_FAILED", "out of memory")  # cuBLAS's own workspace; page-locked memory of the host
+        return self.streams and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+    def free_cached(self) -> None:
+        """Give memory that is kept for later arrays back to the device."""
+        if self.library == "cupy" and self.streams:
+            self.xp.get_default_memory_pool().free_all_blocks()
+        elif self.streams:
+            self.xp.cuda.empty_cache()
+
+    @contextmanager
+    def products(self, dtype: Any, reduced: bool) -> Iterator[None]:
+        """Matrix products inside are exact to the dtype, or in TF32 (float32 on cards that have it), whatever was set outside.
+
+        The setting is one of the whole process in both libraries; it is given back at the end.
+        """
+        if not self.streams or np.dtype(dtype) != np.float32:
+            yield
+            return
+        if self.library == "cupy":
+            core = import_module("cupy._core")
+            linalg = import_module("cupy._core._routines_linalg")
+            before = core.get_compute_type(np.float32)
+            core.set_compute_type(np.float32, linalg.COMPUTE_TYPE_TF32 if reduced else linalg.COMPUTE_TYPE_DEFAULT)
+            try:
+                yield
+            finally:
+                core.set_compute_type(np.float32, before)
+            return
+        settings = self.xp.backends.cuda.matmul
+        # Since torch 2.9 there are two names for one setting, and reading the older one after writing the newer may raise.
+        newer = hasattr(settings, "fp32_precision")
+        name, full, short = ("fp32_precision", "ieee", "tf32") if newer else ("allow_tf32", False, True)
+        before = getattr(settings, name)
+        setattr(settings, name, short if reduced else full)
+        try:
+            yield
+        finally:
+            setattr(settings, name, before)
+
+    def describe(self) -> dict[str, str]:
+        """Its name, the library with its version, and what the card calls itself."""
+        out = {"device": self.name, "library": f"{self.library} {getattr(self.xp, '__version__', '')}".strip()}
+        if self.streams and self.library == "cupy":
+            out["card"] = self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
+        elif self.streams:
+            out["card"] = self.xp.cuda.get_device_name(self.index)
+        return out
+
+
+def plain_device(xp: Any) -> Device:
+    """The CPU through any namespace of the array API standard."""
+    return Device(xp.__name__.partition(".")[0], "cpu", xp)
+
+
+def parse_device(device: Any) -> str | None:
+    """``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None for None.
+
+    Raises
+    ------
+    DeviceError
+        For anything else.
+    """
+    if device is None:
+        return None
+    name = str(device).strip().lower()
+    found = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if found:
+        return "cuda" if found[1] is None else f"cuda:{int(found[1])}"
+    if name == "cpu":
+        return name
+    raise DeviceError(f"device={str(device)!r} is not a device this package knows; pass None, 'cpu', 'cuda' or 'cuda:1'")
+
+
+def device_of(value: Any) -> Device | None:
+    """The CUDA device an array lies on; None for everything in the host's memory.
+
+    Raises
+    ------
+    DeviceError
+        For a torch tensor on a device that is neither the CPU nor CUDA.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        if value.device.type == "cpu":
+            return None
+        if value.device.type != "cuda":
+            raise DeviceError(f"a torch tensor on {value.device}: this package computes on the CPU and on CUDA; pass .cpu()")
+        return Device("torch", f"cuda:{value.device.index}", torch)
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(value, cupy.ndarray):
+        return Device("cupy", f"cuda:{value.device.id}", cupy)
+    return None
+
+
+def host_values(value: Any) -> NDArray[Any]:
+    """The values of a CuPy array or a torch tensor as NumPy; memory is shared where it is the host's already."""
+    if not hasattr(value, "detach"):
+        return np.asarray(value.get())
+    value = value.detach()
+    if str(value.dtype) == "torch.bfloat16":  # NumPy has no such type
+        value = value.float()
+    return np.asarray(value.cpu().resolve_conj().resolve_neg().numpy())
+
+
+def find_device(name: str, prefer: str = "cupy") -> Device:
+    """The device of a name such as ``"cuda"`` or ``"cuda:1"``: through CuPy where it is importable and sees a card, else torch.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`parse_device` gives it.
+    prefer : {"cupy", "torch"}
+        Which library to try first.
+
+    Raises
+    ------
+    DeviceError
+        If there is none; the message says what is missing and what to do.
+    """
+    index = int(name.partition(":")[2] or 0)
+    missing = []
+    for library in ("torch", "cupy") if prefer == "torch" else ("cupy", "torch"):
+        found, xp = _count(library)
+        if isinstance(found, int) and index < found:
+            return Device(library, f"cuda:{index}", xp)
+        if isinstance(found, int):
+            last = "" if found == 1 else f" to 'cuda:{found - 1}'"
+            raise DeviceError(f"device={name!r}: {library} sees {found} CUDA device{'s' * (found > 1)}; pass 'cuda:0'{last}")
+        missing.append(found)
+    raise DeviceError(f"device={name!r}: no CUDA device can be used here: {'; '.join(missing)}. Or pass device=None for the CPU")
+
+
+def _count(library: str) -> tuple[int | str, Any]:
+    """How many cards a library sees (at least one), or why it cannot use any; and its namespace."""
+    try:
+        xp = import_module(library)
+    except ImportError as error:
+        if library == "torch":
+            return f"torch could not be imported ({error}): install a CUDA build of it", None
+        return f"CuPy could not be imported ({error}): pip install 'fastencode-neuro[gpu-cuda12x]' or '[gpu-cuda13x]'", None
+    if library == "torch":
+        if xp.version.cuda is None:
+            return f"torch {xp.__version__} is a build without CUDA", xp
+        found = int(xp.cuda.device_count()) if xp.cuda.is_available() else 0
+    else:
+        try:
+            found = int(xp.cuda.runtime.getDeviceCount())
+        except Exception as error:  # CUDARuntimeError, or the loader's own where there is no driver
+            return f"CuPy finds no driver or device ({error}): install NVIDIA's driver, nvidia-smi must list a card", xp
+    return found or f"{library} sees no device: nvidia-smi must list a card, and CUDA_VISIBLE_DEVICES must not hide it", xp

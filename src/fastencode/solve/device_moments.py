@@ -1,0 +1,193 @@
+"""Moments of a tile and scores of moments where the tile lies: the kernel of ``kernels/moments.cu`` on a card, array functions
+elsewhere. The contract is that of ``kernels/moments.pyx``.
+
+Legend: k = nodes, t = time, v = voxels of the tile, m = moments, a = penalties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from fastencode.devices import Device
+from fastencode.kernels import cuda_source
+
+__all__ = ["SIZED", "device_column_scores", "device_moments", "device_score_moments", "moments_by"]
+
+# torch's launcher knows neither 64-bit integers nor null pointers: sizes come in an array, the last says whether weights do.
+SIZED = "".join(
+    f"""
+extern "C" __global__ void moments_{name}_sized(const {c} *target_tv, const {c} *predicted_ktv, const double *weight_t,
+                                                double *out_mv, const long long *sizes) {{
+    moments_tile(target_tv, predicted_ktv, sizes[6] ? weight_t : (const double *)0, out_mv, sizes[0], sizes[1], sizes[2],
+                 sizes[3], sizes[4], sizes[5]);
+}}
+"""
+    for name, c in (("float32", "float"), ("float64", "double"))
+)
+_THREADS = 128
+_SIDE = 4  # MOMENTS_SIDE of the kernel: series in a tile of pairs
+
+Launch = Callable[[Device, Any, Any, Any, Any], None]
+
+
+def device_moments(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any = None) -> Any:
+    """Moments of a tile, (m, v) float64 on the device.
+
+    Parameters
+    ----------
+    device : Device
+    target_tv : (t, v) float32 or float64
+        At least one row; on a card the voxel axis is contiguous.
+    predicted_ktv : (k, t, v), same dtype
+    weight_t : (t,) float64, optional
+        Positive weights.
+    """
+    k, _, v = predicted_ktv.shape
+    out = device.empty((k + 1) * (k + 4) // 2, v, dtype=np.float64)
+    if v:
+        _launcher(device)[0](device, target_tv, predicted_ktv, weight_t, out)
+    return out
+
+
+def moments_by(device: Device) -> str:
+    """What computes moments there, for the account that a fit gives."""
+    return _launcher(device)[1]
+
+
+def device_score_moments(
+    device: Device, scoring: str, parts: tuple[Any, Any, Any, Any, Any], mass: float, scale: Any = 1.0, floor: Any = 0.0
+) -> Any:
+    """Scores of moments on the device; arguments and results as of :func:`fastencode.solve.scores.score_moments`."""
+    xp = device.xp
+    mean_y, mean_p, yy, yp, pp = parts
+    if scoring == "pearson":
+        spread = xp.sqrt(yy) * xp.sqrt(pp)
+        defined = (spread > 0) & (pp > floor)
+        ratio = yp / xp.where(defined, spread, xp.ones_like(spread))
+        return xp.clip(xp.where(defined, ratio, xp.zeros_like(ratio)), -1.0, 1.0)
+    error = yy + pp / scale / scale - 2 * yp / scale + mass * (mean_y - mean_p / scale) ** 2
+    error = xp.clip(error, 0.0, None)
+    if scoring == "r2":
+        varies = yy > 0
+        return 1.0 - xp.where(varies, error / xp.where(varies, yy, xp.ones_like(yy)), xp.ones_like(error))
+    return -error / mass
+
+
+def device_column_scores(device: Device, scoring: str, y_tv: Any, p_tv: Any) -> Any:
+    """Scores (v,) float64 of whole columns of one float dtype, where one that varies by its rounding only counts as constant."""
+    xp, rounding = device.xp, float(np.finfo(np.float32 if y_tv.dtype == device.dtype(np.float32) else np.float64).eps)
+    n = y_tv.shape[0]
+    m_mv = device_moments(device, device.contiguous(y_tv), device.contiguous(p_tv)[None, ...])
+    parts = [m_mv[i, :] for i in range(5)]
+    for mean, square in ((0, 2), (1, 4)):
+        constant = parts[square] <= n * (rounding * parts[mean]) ** 2
+        parts[square] = xp.where(constant, xp.zeros_like(parts[square]), parts[square])
+    return device_score_moments(device, scoring, tuple(parts), float(n))
+
+
+def _by_arithmetic(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:
+    """The same in array functions and float64: relative to the first row, then centered."""
+    xp, (k, n, _) = device.xp, predicted_ktv.shape
+    total = float(n) if weight_t is None else xp.sum(weight_t)
+    root = None if weight_t is None else xp.sqrt(weight_t)[:, None]
+    centered, at = [], k + 1
+    for s in range(k + 1):
+        values = device.cast(target_tv if s == 0 else predicted_ktv[s - 1, ...], np.float64)
+        first = values[0, ...]
+        z_tv = values - first
+        mean = (xp.sum(z_tv, axis=0) if weight_t is None else weight_t @ z_tv) / total
+        z_tv = z_tv - mean
+        centered.append(z_tv if root is None else z_tv * root)
+        out_mv[s, ...] = first + mean
+        for other in centered:
+            out_mv[at, ...] = xp.sum(centered[s] * other, axis=0)
+            at += 1
+
+
+def _steps(device: Device, target_tv: Any, predicted_ktv: Any) -> list[int]:
+    """Sizes and steps in values, as the kernel takes them."""
+    if device.library == "cupy":
+        item = target_tv.itemsize
+        steps = [s // item for s in (target_tv.strides[0], *predicted_ktv.strides[:2])]
+    else:
+        steps = [target_tv.stride(0), predicted_ktv.stride(0), predicted_ktv.stride(1)]
+    return [*map(int, predicted_ktv.shape), *map(int, steps)]
+
+
+def _grid(k: int, v: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Blocks over voxels and over tiles of pairs, and threads of a block."""
+    blocks = (k + _SIDE) // _SIDE
+    return (min(-(-v // _THREADS), 65535), blocks * (blocks + 1) // 2, 1), (_THREADS, 1, 1)
+
+
+def _name(device: Device, array: Any) -> str:
+    return "moments_float32" if array.dtype == device.dtype(np.float32) else "moments_float64"
+
+
+@cache
+def _launcher(device: Device) -> tuple[Launch, str]:
+    """What fills ``out_mv`` on a device, compiled at the first call."""
+    if device.streams:
+        try:
+            cupy = device.xp if device.library == "cupy" else import_module("cupy")
+        except ImportError:
+            cupy = None
+        if cupy is not None:
+            return _through_cupy(cupy), "moments.cu through CuPy"
+        launch = _through_torch(device)
+        if launch is not None:
+            return launch, "moments.cu through torch"
+    return _by_arithmetic, f"array functions of {device.library}"
+
+
+def _through_cupy(cupy: Any) -> Launch:
+    module = cupy.RawModule(code=cuda_source("moments"), options=("-std=c++17",))
+
+    def launch(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:
+        arrays = (target_tv, predicted_ktv, weight_t, out_mv)
+        sizes, grid = _steps(device, target_tv, predicted_ktv), _grid(predicted_ktv.shape[0], predicted_ktv.shape[2])
+        if device.library == "cupy":
+            places = [0 if a is None else a.data.ptr for a in arrays]
+            stream = cupy.cuda.get_current_stream()
+        else:
+            places = [0 if a is None else a.data_ptr() for a in arrays]
+            stream = cupy.cuda.ExternalStream(device.xp.cuda.current_stream(device.index).cuda_stream, device.index)
+        with cupy.cuda.Device(device.index), stream:
+            kernel = module.get_function(_name(device, target_tv))
+            kernel(*grid, (*map(np.uint64, places), *map(np.int64, sizes)))
+
+    return launch
+
+
+def _through_torch(device: Device) -> Launch | None:
+    """The kernel through torch's own run-time compiler, where this torch has one that works; else None."""
+    torch = device.xp
+    compiler = getattr(torch.cuda, "_compile_kernel", None)
+    if compiler is None:
+        return None
+    try:
+        with device.current():
+            source = cuda_source("moments") + SIZED
+            kernels = {f"moments_{name}": compiler(source, f"moments_{name}_sized") for name in ("float32", "float64")}
+    except (AssertionError, AttributeError, ImportError, OSError, RuntimeError, TypeError):
+        return None  # no CUDA headers beside it, or another torch: slower, never wrong
+
+    known: dict[tuple[int, ...], Any] = {}
+
+    def launch(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:
+        sizes = (*_steps(device, target_tv, predicted_ktv), int(weight_t is not None))
+        if sizes not in known:
+            if len(known) > 256:
+                known.clear()
+            known[sizes] = torch.tensor(sizes, dtype=torch.int64, pin_memory=True).to(device.name, non_blocking=True)
+        grid, block = _grid(predicted_ktv.shape[0], predicted_ktv.shape[2])
+        weights = out_mv if weight_t is None else weight_t
+        with device.current():
+            kernels[_name(device, target_tv)](grid, block, [target_tv, predicted_ktv, weights, out_mv, known[sizes]])
+
+    return launch

@@ -1,0 +1,364 @@
+"""Held-out scores of one tile where it lies: what ``scorer.py`` does, on the arrays of a device and without waiting for it.
+
+The algebra, its forms and its names are those of ``scorer.py`` and ``operators.py``. Here a form is one function that yields
+(targets, predictions at the nodes, rows) of its folds; everything after is common to all forms.
+
+Legend: t = time, a = penalties, k = nodes, r = directions, m = rows of a fold, b = folds of a chunk, w = voxels of a tile,
+q = pairs of nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.devices import Device
+from fastencode.solve.device_moments import device_moments, device_score_moments
+from fastencode.solve.nodes import scale_of
+from fastencode.solve.operators import Operator, WholeFolds
+
+if TYPE_CHECKING:
+    from fastencode.solve.plan import RidgePlan
+
+__all__ = ["DeviceScorer", "PlanOnDevice", "plan_on_device"]
+
+# All folds' parts of the coordinates are kept for a tile if they take no more than this for each of its voxels.
+_PARTS = 128 * 2**10
+# Predictions of small folds that are made at once, in bytes.
+_PREDICTIONS = 256 * 2**20
+
+
+class _Rows(NamedTuple):
+    """Rows of a fold on the device: a slice where they are consecutive, else indices; and what their weights come to."""
+
+    at: Any
+    root_m1: Any
+    inverse_root_m1: Any
+    weight_m: Any
+    mass: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """An ``Operator`` on the device. ``left`` are the rows that its products read: in the form "train" its training rows."""
+
+    form: str
+    predict: Any
+    shape: tuple[int, int, int]
+    analyze_mr: Any
+    pull_r1: Any
+    left: _Rows
+    test: _Rows
+    mass: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """``WholeFolds`` on the device; ``rows`` are those of all folds, ``share`` their weights, those of a fold summing to 1."""
+
+    shape: tuple[int, int]
+    rows: _Rows
+    share: Any
+    masses: tuple[float, ...]
+    spread_kr: Any
+    far_kbmm: Any
+    near_kbmm: Any
+    mass_b1: Any
+
+
+@dataclass(frozen=True, eq=False)
+class PlanOnDevice:
+    """What a plan keeps, on a device: for responses and for the refit."""
+
+    device: Device
+    analyze_tr: Any
+    coef_pr: Any
+    root_t1: Any
+    weight_t: Any
+    kept: Any
+    folds: tuple[_Fold, ...]
+    whole: tuple[_Whole, ...]
+    lam_r1: Any
+    shrunk_r1: Any
+    feature_means: Any
+    alphas: Any
+    partition: bool
+
+
+class _Copies(dict[Device, PlanOnDevice]):
+    """A plan's copy on a device: the last one asked for. Left behind when the plan is pickled."""
+
+    def __reduce__(self) -> Any:
+        return _Copies, ()
+
+
+def plan_on_device(plan: RidgePlan, device: Device) -> PlanOnDevice:
+    """The plan's operators on a device: moved there once, kept with the plan."""
+    copies = vars(plan).setdefault("_copies", _Copies())  # a frozen object's own memory, no part of what it is
+    if device not in copies:
+        copies.clear()
+        copies[device] = _move(plan, device)
+    return copies[device]
+
+
+def _move(plan: RidgePlan, device: Device) -> PlanOnDevice:
+    problem, analyze, apart = plan.problem, device.put(plan.analyze), [f for f in plan.folds if f.form == "apart"]
+    covered = np.zeros(len(plan.root), dtype=np.intp)
+    for fold in apart:
+        covered[fold.left] += 1
+    small = len(apart) * len(plan.lam) * plan.dtype.itemsize <= _PARTS
+    weighted = problem.weights is not None
+    return PlanOnDevice(
+        device=device,
+        analyze_tr=analyze,
+        coef_pr=device.put(plan.coef),
+        root_t1=device.put(plan.root[:, None]) if weighted else None,
+        weight_t=device.put(problem.weights) if weighted else None,
+        kept=None if problem.kept is None else device.put(problem.kept, np.int64),
+        folds=tuple(_fold(plan, device, analyze, fold) for fold in plan.folds),
+        whole=tuple(_whole(plan, device, whole) for whole in plan.whole),
+        lam_r1=device.put(plan.lam[:, None]),
+        shrunk_r1=device.put(np.sqrt(plan.lam + plan.tau)[:, None]),
+        feature_means=device.put(plan.feature_means),
+        alphas=device.put(problem.alphas),
+        partition=bool(apart) and bool((covered == 1).all()) and small,
+    )
+
+
+def _rows(plan: RidgePlan, device: Device, rows: NDArray[np.intp]) -> _Rows:
+    """``root_m1`` is in the plan's dtype, None without weights; ``mass`` is the number of rows or the sum of their weights."""
+    consecutive = len(rows) > 0 and bool((np.diff(rows) == 1).all())
+    at = slice(int(rows[0]), int(rows[-1]) + 1) if consecutive else device.put(rows, np.int64)
+    weights = plan.problem.weights
+    if weights is None:
+        return _Rows(at, None, None, None, float(len(rows)))
+    root = plan.root[rows][:, None]
+    return _Rows(
+        at,
+        device.put(root, plan.dtype),
+        device.put(1.0 / root, plan.dtype),
+        device.put(weights[rows]),
+        float(weights[rows].sum()),
+    )
+
+
+def _some(rows: _Rows, start: int, stop: int) -> _Rows:
+    """Consecutive ones of the rows."""
+    here = slice(start, stop)
+    at = slice(rows.at.start + start, rows.at.start + stop) if isinstance(rows.at, slice) else rows.at[here]
+    if rows.root_m1 is None:
+        return _Rows(at, None, None, None, float(stop - start))
+    return _Rows(at, rows.root_m1[here, ...], rows.inverse_root_m1[here, ...], rows.weight_m[here], rows.mass)
+
+
+def _fold(plan: RidgePlan, device: Device, analyze: Any, fold: Operator) -> _Fold:
+    apart, (k, m, q) = fold.form == "apart", fold.predict_kmr.shape
+    left = _rows(plan, device, fold.left if apart else fold.train)
+    pull = plan.root[fold.left].astype(plan.dtype) @ fold.analyze_mr if apart else np.zeros(0)
+    return _Fold(
+        form=fold.form,
+        predict=device.put(fold.predict_kmr.reshape(k * m, q)),
+        shape=(k, m, q),
+        analyze_mr=device.take(analyze, left.at) if apart else None,
+        pull_r1=device.put(pull[:, None]),
+        left=left,
+        test=_rows(plan, device, fold.test),
+        mass=fold.mass,
+    )
+
+
+def _whole(plan: RidgePlan, device: Device, whole: WholeFolds) -> _Whole:
+    weights = plan.problem.weights
+    weight_bm = np.ones(whole.rows.shape) if weights is None else weights[whole.rows]
+    mass_b = weight_bm.sum(axis=1)
+    return _Whole(
+        whole.rows.shape,
+        _rows(plan, device, whole.rows.ravel()),
+        device.put((weight_bm / mass_b[:, None]).ravel()),
+        tuple(mass_b.tolist()),
+        device.put(whole.spread_kr),
+        device.put(whole.far_kbmm),
+        device.put(whole.near_kbmm),
+        device.put(whole.mass_b[:, None]),
+    )
+
+
+class _Scored(NamedTuple):
+    """Held-out responses and predictions to score: (m, w), (k, m, w), weights (m,) or None, their sum, folds this stands for."""
+
+    target_mw: Any
+    predicted_kmw: Any
+    weight_m: Any
+    mass: float
+    folds: float
+
+
+class DeviceScorer:
+    """What does not change from tile to tile."""
+
+    def __init__(self, plan: RidgePlan, here: PlanOnDevice, scoring: str, fast: bool) -> None:
+        self.plan, self.here, self.device, self.scoring = plan, here, here.device, scoring
+        self.fast = fast and plan.dtype == np.float32
+        self.center, self.weighted = plan.problem.fit_intercept, plan.problem.weights is not None
+        nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
+        put, k = self.device.put, len(nodes.alphas)
+        row, column = np.tril_indices(k)
+        self.scale_a1 = put(scale_of(plan.problem.alphas, top)[:, None])
+        self.weights_ak = put(nodes.weights)
+        self.pairs_aq = put(nodes.weights[:, row] * nodes.weights[:, column] * np.where(row == column, 1.0, 2.0))
+        first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
+        self.cross, self.inner = put(first, np.int64), put(first[row] + column + 1, np.int64)
+        self.rounding = 8.0 * float(np.finfo(plan.dtype).eps) * float(np.sqrt(max(1, len(plan.lam))))
+
+    def bytes_per_voxel(self) -> int:
+        """Working memory that one voxel of a tile takes while it is scored."""
+        plan, k, item = self.plan, len(self.plan.nodes.alphas), self.plan.dtype.itemsize
+        r, a, q = len(plan.lam), len(plan.problem.alphas), (k + 1) * (k + 4) // 2
+        parts = sum(f.form == "apart" for f in self.here.folds) if self.here.partition else 1
+        longest = max([len(f.train if f.form == "train" else f.left) for f in plan.folds], default=0)
+        held = max([(k + 2) * len(f.test) for f in plan.folds], default=0)
+        held = max([held, *((2 * k + 3) * w.rows.shape[1] for w in plan.whole)])
+        return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
+
+    def score(self, y_tw: Any, variance_w: Any) -> tuple[Any, Any]:
+        """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device."""
+        width = y_tw.shape[1]
+        scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
+        c_rw, parts = self._coordinates(y_tw)
+        place = 0
+        for fold in self.here.folds:
+            if fold.form == "apart":
+                scored = self._apart(fold, y_tw, c_rw, None if parts is None else parts[place])
+                place += 1
+            else:
+                scored = self._train(fold, y_tw)
+            scores = scores + self._scores(scored, variance_w)
+        del parts
+        for whole in self.here.whole:
+            for chunk in self._whole(whole, y_tw, c_rw):
+                scores = scores + self._scores(chunk, variance_w)
+        return c_rw, scores / self.plan.n_folds
+
+    def _product(self, left: Any, right: Any) -> Any:
+        """``left @ right`` of a prediction, in TF32 if scores may be of reduced precision."""
+        with self.device.products(self.plan.dtype, self.fast):
+            return self.device.xp.matmul(left, right)
+
+    def _coordinates(self, y_tw: Any) -> tuple[Any, list[Any] | None]:
+        """U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned too."""
+        if not self.here.partition:
+            return self.device.xp.matmul(self.here.analyze_tr.T, y_tw), None
+        apart = [fold for fold in self.here.folds if fold.form == "apart"]
+        parts = [self.device.xp.matmul(fold.analyze_mr.T, self.device.take(y_tw, fold.left.at)) for fold in apart]
+        c_rw = parts[0]
+        for part in parts[1:]:
+            c_rw = c_rw + part
+        return c_rw, parts
+
+    def _apart(self, fold: _Fold, y_tw: Any, c_rw: Any, part_rw: Any) -> _Scored:
+        """From coordinates of the training responses about their mean, c − U_Lᵀ (y_L − o_L ȳ)."""
+        left_mw = self.device.take(y_tw, fold.left.at)
+        mean_w = self._mean(left_mw, fold.left, -fold.mass)  # all rows sum to zero, so what is left out tells it
+        inner = c_rw - (self.device.xp.matmul(fold.analyze_mr.T, left_mw) if part_rw is None else part_rw)
+        if mean_w is not None:
+            inner = inner + fold.pull_r1 * mean_w
+        return self._predicted(fold, inner, y_tw, mean_w)
+
+    def _train(self, fold: _Fold, y_tw: Any) -> _Scored:
+        """From the training responses themselves."""
+        inner = self.device.take(y_tw, fold.left.at)
+        mean_w = self._mean(inner, fold.left, fold.mass)
+        if mean_w is not None:
+            inner = inner - (mean_w if fold.left.root_m1 is None else fold.left.root_m1 * mean_w)
+        return self._predicted(fold, inner, y_tw, mean_w)
+
+    def _predicted(self, fold: _Fold, inner: Any, y_tw: Any, mean_w: Any) -> _Scored:
+        k, m, _ = fold.shape
+        predicted = self.device.xp.reshape(self._product(fold.predict, inner), (k, m, y_tw.shape[1]))
+        return _Scored(self._targets(y_tw, fold.test, mean_w), predicted, fold.test.weight_m, fold.test.mass, 1.0)
+
+    def _mean(self, values_mw: Any, rows: _Rows, mass: float) -> Any:
+        """Weighted sum of some responses (already times the roots of their weights) by a mass; None without an intercept."""
+        if not self.center:
+            return None
+        xp = self.device.xp
+        weighted = values_mw if rows.root_m1 is None else rows.root_m1 * values_mw
+        return self.device.cast(xp.sum(weighted, axis=0, dtype=self.device.dtype(np.float64)) / mass, self.plan.dtype)
+
+    def _targets(self, y_tw: Any, rows: _Rows, mean_w: Any) -> Any:
+        """Held-out responses relative to the training mean, without the roots of weights."""
+        target = self.device.take(y_tw, rows.at)
+        if rows.inverse_root_m1 is not None:
+            target = target * rows.inverse_root_m1
+        return target if mean_w is None else target - mean_w
+
+    def _whole(self, whole: _Whole, y_tw: Any, c_rw: Any) -> Iterator[_Scored]:
+        """Many small folds at once: far @ (U (spread c)) + near @ y."""
+        xp, plan, width = self.device.xp, self.plan, y_tw.shape[1]
+        (k, _), (n_folds, m) = whole.spread_kr.shape, whole.shape
+        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3))))
+        for start in range(0, n_folds, step):
+            stop = min(start + step, n_folds)
+            rows, b = _some(whole.rows, start * m, stop * m), stop - start
+            analyze = self.device.take(self.here.analyze_tr, rows.at)
+            near = xp.reshape(self.device.take(y_tw, rows.at), (b, m, width))
+            near = self._about_training_means(near, rows, whole.mass_b1[start:stop, ...])
+            predicted = self.device.empty(k, b, m, width, dtype=plan.dtype)
+            for j in range(k):
+                far = xp.reshape(self._product(analyze, c_rw * whole.spread_kr[j, :][:, None]), (b, m, width))
+                by_far, by_near = whole.far_kbmm[j, start:stop, ...], whole.near_kbmm[j, start:stop, ...]
+                if m == 1:
+                    predicted[j, ...] = by_far * far + by_near * near
+                else:
+                    predicted[j, ...] = self._product(by_far, far) + self._product(by_near, near)
+            if rows.inverse_root_m1 is not None:
+                near = near * xp.reshape(rows.inverse_root_m1, (b, m, 1))
+            yield from self._chunk(whole, start, near, predicted)
+
+    def _about_training_means(self, near: Any, rows: _Rows, mass_b1: Any) -> Any:
+        """Held-out responses (b, m, w) relative to the mean of each fold's training responses."""
+        if not self.center:
+            return near
+        (b, m, _), float64 = near.shape, self.device.dtype(np.float64)
+        root = None if rows.root_m1 is None else self.device.xp.reshape(rows.root_m1, (b, m, 1))
+        total = self.device.xp.sum(near if root is None else root * near, axis=1, dtype=float64)
+        mean = self.device.cast(-total / mass_b1, self.plan.dtype)[:, None, :]
+        return near - (mean if root is None else root * mean)
+
+    def _chunk(self, whole: _Whole, start: int, near: Any, predicted: Any) -> Iterator[_Scored]:
+        """What to score of the folds from ``start``, (b, m, w), predicted (k, b, m, w)."""
+        xp, (k, b, m, width) = self.device.xp, predicted.shape
+        here = slice(start * m, (start + b) * m)
+        if self.scoring == "neg_mean_squared_error":
+            # A sum of weighted means of squares is one weighted sum of squares.
+            target, flat = xp.reshape(near, (b * m, width)), xp.reshape(predicted, (k, b * m, width))
+            yield _Scored(target, flat, whole.share[here], float(b), float(b))
+        elif not self.weighted:
+            # Moments know no folds: a voxel of one fold is as good as another voxel.
+            target = xp.reshape(xp.moveaxis(near, 0, 1), (m, b * width))
+            yield _Scored(target, xp.reshape(xp.moveaxis(predicted, 1, 2), (k, m, b * width)), None, float(m), 1.0)
+        else:
+            weight_bm = xp.reshape(whole.rows.weight_m[here], (b, m))
+            for i in range(b):
+                yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0)
+
+    def _scores(self, scored: _Scored, variance_w: Any) -> Any:
+        """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order)."""
+        xp, k, width = self.device.xp, self.weights_ak.shape[1], variance_w.shape[0]
+        moments = device_moments(self.device, *scored[:3])
+        folds = moments.shape[1] // width
+        means, gram = moments[: k + 1, ...], moments[k + 1 :, ...]
+        pp = xp.clip(xp.matmul(self.pairs_aq, self.device.take(gram, self.inner)), 0.0, None)
+        yp = xp.matmul(self.weights_ak, self.device.take(gram, self.cross))
+        parts = (means[0, :], xp.matmul(self.weights_ak, means[1:, ...]), gram[0, :], yp, pp)
+        floor = variance_w * (scored.mass * self.rounding**2)
+        if folds > 1:
+            floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))
+        scores = device_score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor)
+        if folds > 1:
+            scores = xp.sum(xp.reshape(scores, (scores.shape[0], folds, width)), axis=1)
+        return scores * scored.folds

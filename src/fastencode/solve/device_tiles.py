@@ -1,0 +1,356 @@
+"""The loop over tiles of voxels on a device: what ``tiles.py`` does in threads, here one tile after another, wider ones.
+
+    tile of responses ─► (uploaded while the one before computes) ─► center ─► coordinates ─► scores ─► choose ─► weights
+                      ─► (downloaded while the next one computes, where the result is for the host)
+
+The host only starts work: no value of a tile is looked at until all tiles are done. What is wrong with a voxel is written down
+beside its scores and told at the end. A tile for which memory does not suffice is started again at half the width, and so are
+all after it.
+
+Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = voxels of one tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import export
+from fastencode.devices import Device, find_device
+from fastencode.errors import DeviceError, InputError
+from fastencode.solve.device_moments import moments_by
+from fastencode.solve.device_scorer import DeviceScorer, PlanOnDevice, plan_on_device
+from fastencode.solve.problem import Problem
+from fastencode.solve.targets import Targets
+from fastencode.streams import Downloads, Uploads, transfer_dtype
+
+if TYPE_CHECKING:
+    from fastencode.solve.plan import RidgePlan
+
+__all__ = ["DeviceSweep", "device_for"]
+
+# Working memory of a tile, and what a tile of weights may take on its way to the host: there are three of them, two page-locked.
+_TILE_BYTES = 2 * 2**30
+_WEIGHT_BYTES = 512 * 2**20
+_WIDEST, _NARROWEST = 16384, 16
+# Features whose means are multiplied by float64 weights at once.
+_BLOCK = 8192
+
+
+def device_for(problem: Problem, targets: Targets) -> Device | None:
+    """Where a fit is computed: where ``device=`` said, else where its arrays lie. None is the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If these contradict each other, or the device cannot be used.
+    """
+    there = targets.device
+    if there is None:
+        if problem.device == "cpu":
+            return None
+        torch = problem.library == "torch" or (problem.home == "cpu" and targets.library == "torch")
+        return find_device(problem.device, "torch" if torch else "cupy")
+    if problem.asked not in (None, "cuda", there.name):
+        raise DeviceError(
+            f"Y lies on {there.name} ({there.library}) and device={problem.asked!r}; move Y there, or pass device=None"
+        )
+    if problem.home != "cpu" and (problem.library, problem.home) != (there.library, there.name):
+        raise DeviceError(
+            f"X lies on {problem.home} ({problem.library}) and Y on {there.name} ({there.library}); give both in one library on "
+            "one device"
+        )
+    return there
+
+
+def _width(sweep: DeviceSweep) -> int:
+    """Voxels in a tile: of the plan, the responses' dtype and number, and ``memory``."""
+    plan, each, n_voxels = sweep.plan, sweep.bytes_per_voxel, sweep.targets.n_voxels
+    most = min(_WIDEST, _TILE_BYTES // each)
+    if not sweep.keep:
+        most = min(most, _WEIGHT_BYTES // (plan.shape[0] * plan.dtype.itemsize))
+    memory, least = plan.problem.memory, min(_NARROWEST, n_voxels)
+    if memory is not None:
+        most = min(most, (memory - plan.nbytes) // each)
+        if most < least:
+            raise InputError(
+                f"memory={memory} bytes is too small: the smallest that works on {sweep.device.name} is "
+                f"{plan.nbytes + least * each} bytes, {plan.nbytes} for the plan and {least * each} for a tile of {least} voxels"
+            )
+    tiles = -(-n_voxels // max(least, int(most)))
+    if sweep.targets.device is None:
+        tiles = max(tiles, min(4, n_voxels // 1024))  # one tile alone would have to arrive before anything is computed
+    return min(n_voxels, max(least, -(-n_voxels // tiles)))
+
+
+class DeviceSweep:
+    """One pass of responses through a plan on a device: where results gather, and what is done to each tile.
+
+    All of it, the making too, inside ``with device.current()``.
+
+    Parameters
+    ----------
+    device : Device
+    plan : RidgePlan
+    targets : Targets
+    scoring : str
+    skip_nan : bool
+    keep : bool
+        Whether results stay on the device. Otherwise they are for the host, and weights go there tile by tile.
+    tie_tolerance : float
+        As ``tiles.TIE_TOLERANCE``.
+    width : int, optional
+        Voxels in a tile, instead of what memory and their number suggest.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        plan: RidgePlan,
+        targets: Targets,
+        scoring: str,
+        skip_nan: bool,
+        keep: bool,
+        tie_tolerance: float,
+        width: int | None = None,
+    ) -> None:
+        self.device, self.plan, self.targets, self.scoring = device, plan, targets, scoring
+        self.skip_nan, self.keep, self.tie_tolerance = skip_nan, keep, tie_tolerance
+        self.center, self.fast = plan.problem.fit_intercept, plan.problem.precision == "fast"
+        n_alphas, n_voxels, p = len(plan.problem.alphas), targets.n_voxels, plan.shape[1]
+        self.here, self.coef_pv = self._room(p, n_voxels)
+        self.scorer = DeviceScorer(plan, self.here, scoring, self.fast)
+        self.bytes_per_voxel = self._bytes()
+        self.width = _width(self) if width is None else min(width, n_voxels)
+        self.halvings = 0
+        zeros, float64 = device.zeros, np.float64
+        self.intercept_v = zeros(n_voxels, dtype=plan.dtype)
+        self.scores_av = zeros(n_alphas, n_voxels, dtype=float64)
+        self.variance_v = zeros(n_voxels, dtype=float64)
+        self.chosen_v = zeros(n_voxels, dtype=np.int64)
+        self.bad_v = zeros(n_voxels, dtype=bool)  # the sum is not finite,
+        self.holds_v = zeros(n_voxels, dtype=bool)  # because a value is not,
+        self.unscored_v = zeros(n_voxels, dtype=bool)  # or a score is not
+        self.zero, self.none = zeros(1, 1, dtype=float64), zeros(1, 1, dtype=np.int64)
+        self.order_a1 = device.put(np.arange(n_alphas)[:, None], np.int64)
+        weights = plan.problem.weights
+        self.mass = float(plan.shape[0] if weights is None else weights.sum())
+        self.uploads = self._uploads()
+        self.downloads: Downloads | None = None
+
+    def _room(self, p: int, n_voxels: int) -> tuple[PlanOnDevice, Any]:
+        """The plan on the device, and memory for the weights; ``DeviceError`` where that alone is too much."""
+        plan, device = self.plan, self.device
+        size = p * n_voxels * plan.dtype.itemsize
+        try:
+            here = plan_on_device(plan, device)
+            coef = device.empty(p, n_voxels, dtype=plan.dtype) if self.keep else None
+        except Exception as error:
+            if not device.is_out_of_memory(error):
+                raise
+            what = f"{size / 1e9:.1f} GB for weights and " if self.keep else ""
+            hint = "; pass X and Y as NumPy arrays with device='cuda' and the weights go to the host" if self.keep else ""
+            raise DeviceError(
+                f"{device.name} has not the memory that the result needs: {what}{plan.nbytes / 1e9:.1f} GB for the plan{hint}"
+            ) from error
+        return here, np.empty((p, n_voxels), dtype=plan.dtype) if coef is None else coef
+
+    def _bytes(self) -> int:
+        (n, p), item, r = self.plan.shape, self.plan.dtype.itemsize, len(self.plan.lam)
+        stored = 0 if self.targets.device is not None else 2 * transfer_dtype(self.targets.dtype).itemsize
+        read = n * (item + 3 * 8 + stored)
+        return self.scorer.bytes_per_voxel() + read + 2 * 8 * r + p * item * (1 if self.keep else 3)
+
+    def _uploads(self) -> Uploads | None:
+        if self.targets.device is not None:
+            return None
+        return Uploads(self.device, self.plan.shape[0], self.width, transfer_dtype(self.targets.dtype))
+
+    def fit(self, per_target: bool, bar: Any, choose: Callable[[NDArray[Any], Any], Any]) -> None:
+        """Do everything: one pass, or two for one penalty for all voxels, which ``choose(scores_av, variance)`` finds."""
+        with self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
+            if per_target:
+                self._run(self._score_and_refit, bar)
+            else:
+                self._run(self._score, bar)
+                self.raise_for_voxels()
+                good = ~self.device.get(self.bad_v)
+                if good.any():
+                    scores = self.device.get(self.scores_av)[:, good].mean(axis=1, keepdims=True)
+                    self.chosen_v[...] = int(choose(scores, self.device.get(self.variance_v)[good].mean())[0])
+                self._run(self._refit, bar)
+        self.raise_for_voxels()
+
+    def _run(self, job: Callable[[Any, int, int, int], None], bar: Any) -> None:
+        """Do ``job(slab, first, start, stop)`` to every tile."""
+        with np.errstate(all="ignore"):
+            for first, slab in self.targets.slabs(self.width):
+                start, end = 0, int(slab.shape[1])
+                while start < end:
+                    stop = min(start + self.width, end)
+                    if self._fits(job, slab, first, start, stop):
+                        bar.update(stop - start)
+                        start = stop
+
+    def _fits(self, job: Callable[[Any, int, int, int], None], slab: Any, first: int, start: int, stop: int) -> bool:
+        """Do one tile; if memory runs out, halve the width and return False."""
+        try:
+            job(slab, first, start, stop)
+            return True
+        except Exception as error:
+            if not self.device.is_out_of_memory(error):
+                raise
+            if stop - start <= _NARROWEST:
+                raise DeviceError(
+                    f"{self.device.name} ran out of memory on a tile of {stop - start} voxels ({self.bytes_per_voxel} bytes for "
+                    "each); free memory there, or pass device=None for the CPU"
+                ) from error
+        # Here, where nothing of the failed tile is held any more by the error's frames.
+        self.width = max(_NARROWEST, (stop - start) // 2)
+        self.halvings += 1
+        if self.downloads is not None:
+            self.downloads.wait()
+        if self.uploads is not None:
+            self.uploads.finish()
+        self.uploads = self._uploads()
+        self.device.free_cached()
+        return False
+
+    def _score_and_refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+        here = slice(first + start, first + stop)
+        y_tw, mean_w = self._read(slab, start, stop, here)
+        c_rw = self._scored(y_tw, here)
+        self.chosen_v[here] = self._choose(self.scores_av[:, here], self.variance_v[here])
+        self._weights(c_rw, mean_w, here)
+
+    def _score(self, slab: Any, first: int, start: int, stop: int) -> None:
+        here = slice(first + start, first + stop)
+        self._scored(self._read(slab, start, stop, here)[0], here)
+
+    def _refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+        here = slice(first + start, first + stop)
+        y_tw, mean_w = self._read(slab, start, stop, here)
+        self._weights(self.device.xp.matmul(self.here.analyze_tr.T, y_tw), mean_w, here)
+
+    def _values(self, slab: Any, start: int, stop: int) -> Any:
+        """Responses of a tile on the device, as they were stored: not to be written to."""
+        if self.uploads is None:
+            tile = slab[:, start:stop]
+            return tile if self.here.kept is None else self.device.take(tile, self.here.kept)
+
+        def fill(buffer: NDArray[Any]) -> None:
+            np.copyto(buffer, self.targets.in_use(slab[:, start:stop]), casting="unsafe")
+
+        return self.uploads.send(fill, stop - start)
+
+    def _read(self, slab: Any, start: int, stop: int, here: slice) -> tuple[Any, Any]:
+        """A tile of responses in the plan's dtype, centered if there is an intercept and times the roots of the weights; and its
+        means. Notes variances, and which voxels cannot be fitted: those are zeros from here on."""
+        device, xp, weight_t = self.device, self.device.xp, self.here.weight_t
+        values = device.cast(self._values(slab, start, stop), np.float64)
+        self.holds_v[here] = ~xp.all(xp.isfinite(values), axis=0)
+        # Relative to the first row: a constant voxel becomes exactly zero, and a large common offset costs no digits.
+        base = values[0, ...] if self.center else xp.zeros_like(values[0, ...])
+        values = values - base
+        if self.uploads is not None:
+            self.uploads.used()
+        total = xp.sum(values, axis=0) if weight_t is None else xp.matmul(weight_t, values)
+        bad = ~xp.isfinite(total)
+        self.bad_v[here] = bad
+        zero = self.zero[0, :]
+        mean, base = xp.where(bad, zero, total / self.mass), xp.where(bad, zero, base)
+        values = xp.where(bad[None, :], self.zero, values)
+        if self.center:
+            values = values - mean
+        if weight_t is not None:
+            values = values * self.here.root_t1
+        y_tw = device.contiguous(device.cast(values, self.plan.dtype))
+        rounded = device.cast(y_tw, np.float64)
+        self.variance_v[here] = xp.sum(rounded * rounded, axis=0) / self.mass
+        return y_tw, base + mean
+
+    def _scored(self, y_tw: Any, here: slice) -> Any:
+        """Note the scores of every penalty; returns the coordinates."""
+        xp = self.device.xp
+        c_rw, scores = self.scorer.score(y_tw, self.variance_v[here])
+        self.scores_av[:, here] = scores
+        self.unscored_v[here] = ~xp.all(xp.isfinite(scores), axis=0)
+        return c_rw
+
+    def _choose(self, scores_aw: Any, variance_w: Any) -> Any:
+        """Index of each voxel's penalty: the largest whose score is within the tolerance of the best."""
+        mse = self.scoring == "neg_mean_squared_error"
+        tolerance = self.tie_tolerance * variance_w if mse else self.tie_tolerance
+        ties = scores_aw >= self.device.largest(scores_aw) - tolerance
+        return self.device.largest(self.device.xp.where(ties, self.order_a1, self.none))
+
+    def _weights(self, c_rw: Any, mean_w: Any, here: slice) -> None:
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
+        device, xp, plan = self.device, self.device.xp, self.here
+        alpha_w = device.take(plan.alphas, self.chosen_v[here])
+        shrunk = device.cast(c_rw * (plan.shrunk_r1 / (plan.lam_r1 + alpha_w)), self.plan.dtype)
+        coef_pw = xp.matmul(plan.coef_pr, shrunk)
+        bad = self.bad_v[here]
+        if self.center:
+            predicted = xp.zeros_like(mean_w)
+            for start in range(0, coef_pw.shape[0], _BLOCK):
+                some = slice(start, min(start + _BLOCK, coef_pw.shape[0]))
+                predicted = predicted + xp.matmul(plan.feature_means[some], device.cast(coef_pw[some, ...], np.float64))
+            self.intercept_v[here] = device.cast(mean_w - predicted, self.plan.dtype)
+        if self.skip_nan:
+            coef_pw = xp.where(bad[None, :], device.cast(self.zero, self.plan.dtype) * float("nan"), coef_pw)
+        if self.keep or self.downloads is None:
+            self.coef_pv[:, here] = coef_pw
+        else:
+            self.downloads.fetch(coef_pw, self.coef_pv[:, here])
+
+    def raise_for_voxels(self) -> None:
+        """Raise for voxels that cannot be fitted, unless they are to be skipped. Waits for the device."""
+        bad, holds, unscored = (self.device.get(flags) for flags in (self.bad_v, self.holds_v, self.unscored_v))
+        if holds.any() and not self.skip_nan:
+            self.targets.refuse(holds)
+        if (bad & ~holds).any():
+            raise InputError("Y holds values too large to add up; rescale it")
+        if unscored.any():
+            raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
+
+    def arrays(self) -> dict[str, Any]:
+        """Results by the names of ``RidgeFit``, in the library and shape of the input."""
+        device, xp = self.device, self.device.xp
+        last, one, dtype = len(self.plan.problem.alphas) - 1, self.targets.one, self.plan.dtype
+        at_last, at_first = (device.cast(self.chosen_v == i, np.int8) for i in (last, 0))
+        best = xp.sum(xp.where(self.order_a1 == self.chosen_v[None, :], self.scores_av, self.zero), axis=0)
+        found = {
+            "intercept": self.intercept_v,
+            "alpha": device.take(self.here.alphas, self.chosen_v),
+            "cv_scores": device.cast(self.scores_av, dtype),
+            "best_score": device.cast(best, dtype),
+        }
+        nan = self.zero[0, :] * float("nan")
+        found = {name: xp.where(self.bad_v, xp.asarray(nan, dtype=values.dtype), values) for name, values in found.items()}
+        found["at_edge"] = xp.where(self.bad_v, xp.zeros_like(at_last), at_last - at_first)
+        found["alphas"] = device.put(self.plan.problem.alphas.copy())
+        if self.keep:
+            found["coef"] = self.coef_pv
+        else:
+            library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
+            found = {"coef": self.coef_pv, **{name: device.get(values) for name, values in found.items()}}
+            found = {name: export(values, library) for name, values in found.items()}
+        return {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
+
+    def account(self) -> dict[str, Any]:
+        """What ``RidgeFit.stats`` says of how it was computed."""
+        reduced = self.scorer.fast and self.device.streams
+        return {
+            **self.device.describe(),
+            "bytes": {"plan": self.plan.nbytes, "tiles": self.bytes_per_voxel * self.width},
+            "scored_in": "tf32" if reduced else str(self.plan.dtype),
+            "moments": moments_by(self.device),
+            "threads": 1,
+            "tile": self.width,
+            "halvings": self.halvings,
+            "skipped_voxels": int(self.device.get(self.bad_v).sum()),
+        }

@@ -1,0 +1,455 @@
+"""Streams, pinned buffers and kernel launches of both libraries, played by stand-ins: what a card would be told, in which order.
+
+The stand-ins compute at once but copy late: a copy is done only when somebody waits for an event recorded after it. A missing
+wait shows as stale values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+import fastencode
+from device_cases import ALPHAS, assert_same, make, on_device
+from fastencode.devices import Device
+from fastencode.errors import DeviceError, InputError
+from fastencode.solve import device_moments as moments_module
+from fastencode.solve.device_moments import SIZED
+from fastencode.streams import Downloads, Uploads
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+
+
+class Stream:
+    """Copies wait here until an event after them is waited for."""
+
+    inside: list[Stream] = []  # noqa: RUF012 (the stack of `with`)
+
+    def __init__(self, *args, **kwargs):
+        self.queue, self.ptr, self.cuda_stream = [], 0, 0
+
+    def wait_event(self, event):
+        event.synchronize()
+
+    def __enter__(self):
+        Stream.inside.append(self)
+
+    def __exit__(self, *error):
+        Stream.inside.pop()
+
+
+COMPUTES = Stream()
+
+
+class Event:
+    def __init__(self, **kwargs):
+        self.stream, self.upto = None, 0
+
+    def record(self, stream):
+        self.stream, self.upto = stream, len(stream.queue)
+
+    def synchronize(self):
+        if self.stream is not None:
+            for place in range(self.upto):
+                copy, self.stream.queue[place] = self.stream.queue[place], None
+                if copy is not None:
+                    copy()
+
+
+class Cuda:
+    """What both libraries' ``cuda`` have in common."""
+
+    Stream, Event = Stream, Event
+
+    @staticmethod
+    def stream(stream):
+        return stream
+
+    @staticmethod
+    def current_stream(index):
+        return COMPUTES
+
+    @staticmethod
+    def get_current_stream():
+        return COMPUTES
+
+    @staticmethod
+    def device(index):
+        return contextlib.nullcontext()
+
+    Device = device
+
+    @staticmethod
+    def empty_cache():
+        pass
+
+    @staticmethod
+    def get_device_name(index):
+        return "a stand-in"
+
+
+class Late(torch.Tensor):
+    """A tensor whose copies into it wait in the stream they were asked for in."""
+
+    @classmethod
+    def __torch_function__(cls, function, kinds, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function is torch.Tensor.copy_ and kwargs.pop("non_blocking", False):
+            plain = [a.as_subclass(torch.Tensor) for a in args]
+            Stream.inside[-1].queue.append(lambda: torch.Tensor.copy_(*plain))
+            return args[0]
+        return super().__torch_function__(function, kinds, args, kwargs)
+
+
+class FakeTorch:
+    """torch on the CPU that believes in a card."""
+
+    def __init__(self):
+        self.cuda = Cuda()
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    @staticmethod
+    def empty(*shape, pin_memory=False, device=None, **options):
+        return torch.full(*(shape if isinstance(shape[0], tuple) else [shape]), 77, **options).as_subclass(Late)
+
+    @staticmethod
+    def zeros(*shape, device=None, **options):
+        return torch.zeros(*shape, **options)
+
+    @staticmethod
+    def asarray(array, device=None, **options):
+        return torch.asarray(array, **options)
+
+
+class Placed(np.ndarray):
+    """A NumPy array with the pointer, the place and the ``get`` of a CuPy array."""
+
+    __module__ = "cupy"
+    device = types.SimpleNamespace(id=0)
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+    def get(self):
+        return np.array(self)
+
+
+class FakeCupy:
+    """NumPy that believes in a card, by CuPy's names."""
+
+    __version__ = "0"
+    ndarray = Placed
+
+    def __init__(self):
+        self.cuda, self.calls, self.number, self.inside = Cuda(), [], 0, 0
+        self.cuda.Device = self.enter
+        self.cuda.alloc_pinned_memory = lambda size: bytearray(b"M" * size)
+        self.cuda.runtime = types.SimpleNamespace(
+            memcpyAsync=self.copy, getDeviceProperties=lambda index: {"name": b"a stand-in"}, getDeviceCount=lambda: 1
+        )
+        self.pending = Stream()
+        self.cuda.Stream = lambda **options: self.pending
+        self.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
+
+    @contextlib.contextmanager
+    def enter(self, index):
+        before, self.inside = self.inside, index
+        yield
+        self.inside = before
+
+    def copy(self, target, source, size, kind, stream):
+        self.calls.append(kind)
+        self.pending.queue.append(lambda: ctypes.memmove(target, source, size))
+
+    def __getattr__(self, name):
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+
+        def call(*args, **options):
+            assert self.inside == self.number, "an array of another device"
+            out = found(*args, **options)
+            return out.view(Placed) if isinstance(out, np.ndarray) else out
+
+        return call
+
+
+@pytest.fixture(params=["torch", "cupy"])
+def card(request, monkeypatch):
+    """A device whose library is a stand-in; moments are array functions there."""
+    device = Device(request.param, "cuda:0", FakeTorch() if request.param == "torch" else FakeCupy())
+    monkeypatch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
+    monkeypatch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+    return device
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("width", [5, 16, 64])
+def test_tiles_arrive_and_weights_come_back(card, width, keep, dtype):
+    X, Y = make(200, 7, v=53, dtype=dtype)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    arrays, account = on_device(card, plan, Y, keep=keep, width=width)
+    assert account["tile"] == min(width, 53) and account["card"] == "a stand-in"
+    assert_same(plan.fit(Y), {name: np.asarray(value) for name, value in arrays.items()}, dtype)
+
+
+def test_arrays_are_made_on_the_device_that_was_named():
+    """CuPy makes arrays on its current device, whatever that is."""
+    second, (X, Y) = Device("cupy", "cuda:1", FakeCupy()), make(200, 7)
+    second.xp.number = 1
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
+        patch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+        arrays, account = on_device(second, plan, Y, keep=False, width=8)
+        assert account["device"] == "cuda:1" and second.xp.inside == 0
+        assert_same(plan.fit(Y), arrays, np.float64)
+        with pytest.raises(AssertionError, match="an array of another device"):
+            second.put(Y)
+
+
+def test_a_stored_series_in_two_passes(card, tmp_path):
+    X, Y = make(200, 7, v=53)
+    memmap = np.memmap(tmp_path / "y.bin", dtype=">f4", mode="w+", shape=Y.shape)
+    memmap[:] = Y
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    arrays, _ = on_device(card, plan, memmap, per_target=False, keep=False, width=8)
+    assert_same(plan.fit(memmap, per_target=False), arrays, np.float64)
+
+
+def test_memory_that_runs_out_while_tiles_are_on_their_way(card, monkeypatch):
+    X, Y = make(200, 7, v=200)
+    real = moments_module.device_moments
+
+    def hungry(device, target, *rest):
+        if target.shape[1] > 20:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(device, target, *rest)
+
+    monkeypatch.setattr("fastencode.solve.device_scorer.device_moments", hungry)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    arrays, account = on_device(card, plan, Y, keep=False, width=80)
+    assert account["halvings"] == 2 and account["tile"] == 20
+    assert_same(plan.fit(Y), arrays, np.float64)
+
+
+def test_the_stand_ins_notice_a_missing_wait(card, monkeypatch):
+    X, Y = make(200, 7, v=53)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
+    monkeypatch.setattr(Stream, "wait_event", lambda self, event: None)
+    arrays, _ = on_device(card, plan, Y, keep=True, width=8)
+    with pytest.raises(AssertionError):
+        assert_same(plan.fit(Y), {name: np.asarray(value) for name, value in arrays.items()}, np.float64)
+
+
+def test_buffers_take_turns_and_grow(card):
+    sent = Uploads(card, 3, 4, np.dtype("f8"))
+    tiles = []
+    for turn in range(5):
+        tile = sent.send(lambda buffer, turn=turn: buffer.__setitem__(..., turn), 4 - turn % 2)
+        tiles.append(np.asarray(tile).copy())
+        sent.used()
+    assert len(sent.slots) == 2 and [tile.shape for tile in tiles] == [(3, 4), (3, 3)] * 2 + [(3, 4)]
+    assert all((tile == turn).all() for turn, tile in enumerate(tiles))
+    sent.finish()
+    out = [np.zeros((2, width)) for width in (2, 3, 7, 1)]
+    with Downloads(card) as back:
+        for turn, place in enumerate(out):
+            back.fetch(card.put(np.full(place.shape, turn + 1.0)), place)
+    assert [place.min() for place in out] == [place.max() for place in out] == [1, 2, 3, 4]
+
+
+def test_errors_of_the_thread_that_places_weights_are_told(card):
+    place, back = np.zeros((2, 2)), Downloads(card)
+    place.flags.writeable = False
+    back.fetch(card.put(np.ones((2, 2))), place)
+    with pytest.raises(ValueError, match="read-only"):
+        back.__exit__()
+
+
+# ---- the public functions, on arrays of CuPy's stand-in
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """CuPy as far as ``import cupy`` goes, with its setting for products; moments are array functions there."""
+    fake, setting = FakeCupy(), {"now": "default"}
+    fake.settings = [setting["now"]]
+    core = types.SimpleNamespace(
+        get_compute_type=lambda dtype: fake.settings[-1], set_compute_type=lambda dtype, kind: fake.settings.append(kind)
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setitem(sys.modules, "cupy._core", core)
+    kinds = types.SimpleNamespace(COMPUTE_TYPE_DEFAULT="full", COMPUTE_TYPE_TF32="tf32")
+    monkeypatch.setitem(sys.modules, "cupy._core._routines_linalg", kinds)
+    monkeypatch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+    return fake
+
+
+def values(array):
+    return array.get() if isinstance(array, Placed) else np.asarray(array)
+
+
+@pytest.mark.parametrize("x_there, y_there", [(True, True), (False, True), (True, False)])
+def test_results_are_where_the_arrays_were(cupy, x_there, y_there, tmp_path):
+    X, Y = make(200, 7, v=30)
+    wanted = fastencode.ridge_cv(X, Y, alphas=ALPHAS)
+    x, y = (a.view(Placed) if there else a for a, there in ((X, x_there), (Y, y_there)))
+    fit = fastencode.ridge_cv(x, y, alphas=ALPHAS)
+    names = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")
+    assert all(isinstance(getattr(fit, name), Placed) for name in names)
+    assert_same(wanted, {name: values(getattr(fit, name)) for name in names}, np.float64)
+    assert fit.stats["device"] == "cuda:0" and fit.stats["library"] == "cupy 0"
+    for other in (wanted, fit):
+        predicted, score = other.predict(x), other.score(x, y)
+        assert isinstance(predicted, Placed) == x_there and isinstance(score, Placed)
+        np.testing.assert_allclose(values(predicted), wanted.predict(X), atol=1e-12)
+        np.testing.assert_allclose(values(score), wanted.score(X, Y), atol=1e-12)
+    assert isinstance(fit.predict(X), np.ndarray) and not isinstance(fit.predict(X), Placed)
+    assert not isinstance(fit.score(X, Y, "pearson"), Placed)
+    np.testing.assert_allclose(fit.score(X, Y, "pearson"), wanted.score(X, Y, "pearson"), atol=1e-12)
+    fit.save(tmp_path / "fit.h5")
+    back, there = (fastencode.RidgeFit.load(tmp_path / "fit.h5", device) for device in (None, "cuda"))
+    assert not isinstance(back.coef, Placed) and isinstance(there.coef, Placed)
+    assert np.array_equal(back.coef, values(fit.coef)) and np.array_equal(values(there.coef), back.coef)
+    assert cupy.inside == 0
+
+
+def test_device_cuda_takes_arrays_of_the_host_there_and_back(cupy):
+    X, Y = make(200, 7, v=30, dtype=np.float32)
+    wanted = fastencode.ridge_cv(X, Y, alphas=ALPHAS)
+    for given, kind in ((X, np.ndarray), (torch.from_numpy(X.copy()), torch.Tensor)):
+        cupy.calls.clear()
+        fit = fastencode.ridge_cv(given, Y, alphas=ALPHAS, device="cuda")
+        assert fit.stats["device"] == "cuda:0" and type(fit.coef) is type(fit.alpha) is kind
+        assert cupy.calls == [1, 2] and np.array_equal(fit.alpha, wanted.alpha)  # one tile there, its weights back
+        np.testing.assert_allclose(fit.cv_scores, wanted.cv_scores, atol=1e-5)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, device="cuda:0")
+    assert "cuda:0" in str(plan) and plan.fit(Y[:, 0]).coef.shape == (7,)
+    estimator = fastencode.RidgeCV(alphas=ALPHAS, device="cuda").fit(X, Y)
+    assert estimator.result_.stats["device"] == "cuda:0" and type(estimator.predict(X)) is np.ndarray
+
+
+def test_fast_is_for_products_of_predictions_only(cupy):
+    X, Y = make(200, 7, v=30, dtype=np.float32)
+    plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4, precision="fast")
+    fit = plan.fit(Y.view(Placed))
+    assert fit.stats["scored_in"] == "tf32" and cupy.settings.count("tf32") == plan.n_folds and cupy.settings[-1] == "default"
+    cupy.settings[:] = ["default"]
+    assert fastencode.ridge_cv(X, Y.view(Placed), alphas=ALPHAS).stats["scored_in"] == "float32"
+    assert "tf32" not in cupy.settings and "full" in cupy.settings and cupy.settings[-1] == "default"
+
+
+def test_what_is_wrong_with_arrays_there_is_told_as_on_the_cpu(cupy):
+    X, Y = make(200, 7, v=30)
+    fit, bad = fastencode.ridge_cv(X, Y.view(Placed), alphas=[1.0]), Y.copy()
+    bad[3, 5] = np.nan
+    for call, words in (
+        (lambda: fastencode.ridge_cv(X, bad.view(Placed)), "1 of 30 voxels .* first is voxel 5"),
+        (lambda: fit.score(X, bad.view(Placed)), "1 of 30 voxels .* first is voxel 5"),
+        (lambda: fit.score(X, Y[:, :3].view(Placed)), "3 voxels and the fit has 30"),
+        (lambda: fit.score(X[:0], Y[:0].view(Placed)), "no rows"),
+        (lambda: fit.predict(X[:, :3].view(Placed)), "3 features and the fit has 7"),
+        (lambda: fit.predict((X * np.nan).view(Placed)), "row 0, column 0"),
+        (lambda: fastencode.ridge_cv(X, Y[:3].view(Placed)), "3 rows and X has 200"),
+        (lambda: fastencode.ridge_cv(X, Y.astype(complex).view(Placed)), "complex128"),
+        (lambda: fastencode.r2(bad.view(Placed), Y.view(Placed)), "Y holds 1 values"),
+        (lambda: fastencode.r2(Y.view(Placed), Y[:, :3].view(Placed)), "same shape"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+    with pytest.raises(DeviceError, match="Y lies on cuda:0 .* and device='cpu'"):
+        fastencode.ridge_cv(X, Y.view(Placed), device="cpu")
+    with pytest.raises(DeviceError, match="X lies on cuda:0 .* and device='cpu'"):
+        fastencode.ridge_cv(X.view(Placed), Y, device="cpu")
+    with pytest.raises(DeviceError, match=r"Y lies on cuda:0 \(cupy\) and P in the host's memory"):
+        fastencode.r2(Y.view(Placed), Y)
+    with pytest.raises(DeviceError, match="CuPy array and this computes on the CPU"):
+        fastencode.delay(X.view(Placed))
+
+
+@pytest.mark.parametrize("score", [fastencode.r2, fastencode.pearson])
+def test_public_scores_there(cupy, score):
+    Y, P = make(50, 7, v=9)[1], make(50, 7, v=9, seed=1)[1]
+    found = score(Y.view(Placed), P.view(Placed))
+    assert isinstance(found, Placed)
+    np.testing.assert_allclose(values(found), score(Y, P), atol=1e-12)
+    assert np.ndim(score(Y[:, 0].view(Placed), P[:, 0].view(Placed))) == 0
+
+
+# ---- what the launchers pass to the kernel
+
+
+class Module:
+    """CuPy's ``RawModule``, noting launches."""
+
+    def __init__(self, code, options):
+        self.code, self.launches = code, []
+
+    def get_function(self, name):
+        return lambda grid, block, args: self.launches.append((name, grid, block, args))
+
+
+def test_arguments_of_a_launch_through_cupy(card):
+    made = []
+    cupy = types.SimpleNamespace(
+        RawModule=lambda **options: made.append(Module(**options)) or made[0],
+        cuda=types.SimpleNamespace(
+            ExternalStream=lambda pointer, index: contextlib.nullcontext(),
+            get_current_stream=contextlib.nullcontext,
+            Device=lambda index: contextlib.nullcontext(),
+        ),
+    )
+    launch = moments_module._through_cupy(cupy)
+    wide = card.put(np.zeros((9, 500), np.float32))
+    y, p, out = wide[:, :300], card.put(np.zeros((5, 9, 300), np.float32)), card.put(np.zeros((27, 300)))
+    launch(card, y, p, None, out)
+    name, grid, block, args = made[0].launches[0]
+    assert "moments_float32" in made[0].code and name == "moments_float32"
+    assert (grid, block) == ((3, 3, 1), (128, 1, 1))  # 300 voxels; 6 series are two of four, so three tiles of pairs
+    assert [a.dtype for a in args] == [np.uint64] * 4 + [np.int64] * 6
+    assert args[2] == 0 and [int(a) for a in args[4:]] == [5, 9, 300, 500, 2700, 300]
+    assert int(args[3]) == np.asarray(out).ctypes.data
+    launch(card, card.put(np.zeros((9, 1))), card.put(np.zeros((1, 9, 1))), card.put(np.ones(9)), out)
+    name, grid, _, args = made[0].launches[1]
+    assert name == "moments_float64" and grid == (1, 1, 1) and args[2] != 0
+
+
+def test_arguments_of_a_launch_through_torch(monkeypatch):
+    fake, launches = FakeTorch(), []
+    device = Device("torch", "cuda:0", fake)
+    fake.tensor = lambda values, dtype, pin_memory: types.SimpleNamespace(to=lambda *a, **o: torch.tensor(values, dtype=dtype))
+    fake.cuda._compile_kernel = lambda source, name: lambda grid, block, args: launches.append((name, source, grid, args))
+    launch = moments_module._through_torch(device)
+    y, p, out = torch.zeros(9, 500)[:, :300], torch.zeros(5, 9, 300), torch.zeros(27, 300)
+    for weight in (None, torch.ones(9)):
+        launch(device, y, p, weight, out)
+    (name, source, grid, without), (*_, with_weights) = launches
+    assert name == "moments_float32_sized" and SIZED in source and grid == (3, 3, 1)
+    assert without[4].tolist() == [5, 9, 300, 500, 2700, 300, 0] and with_weights[4].tolist()[-1] == 1
+    assert without[4].dtype == torch.int64 and all(isinstance(a, torch.Tensor) for a in without)
+
+
+def test_what_counts_as_memory_that_ran_out(card):
+    texts = {"CUDA error: out of memory": True, "CUBLAS_STATUS_ALLOC_FAILED when": True, "CUDA error: illegal address": False}
+    assert {text: card.is_out_of_memory(RuntimeError(text)) for text in texts} == texts
+    assert card.is_out_of_memory(torch.OutOfMemoryError("")) and not card.is_out_of_memory(MemoryError("out of memory"))
+
+
+@pytest.mark.parametrize("error", [OSError("CUDA_HOME is not set"), RuntimeError("compilation failed"), TypeError("arguments")])
+def test_a_torch_that_cannot_compile_kernels_computes_with_array_functions(error):
+    fake = FakeTorch()
+    fake.cuda._compile_kernel = lambda *a: (_ for _ in ()).throw(error)
+    assert moments_module._through_torch(Device("torch", "cuda:0", fake)) is None
+    fake.cuda._compile_kernel = None
+    assert moments_module._through_torch(Device("torch", "cuda:0", fake)) is None
