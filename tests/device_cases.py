@@ -15,7 +15,7 @@ ROUGH = [(np.arange(40, 200), np.arange(0, 40)), (np.arange(0, 190), np.arange(1
 FORMS = {
     "apart": (200, 7, 4),
     "apart, overlapping": (200, 7, [(np.delete(np.arange(200), slice(s, s + 50)), np.arange(s, s + 40)) for s in (0, 30, 120)]),
-    "train": (48, 90, 3),
+    "train": (80, 150, 2),
     "whole": (60, 7, 5),
     "whole, tiny": (60, 7, 20),
     "mixed": (200, 7, ROUGH),

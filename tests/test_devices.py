@@ -16,9 +16,11 @@ from fastencode import kernels
 from fastencode.devices import Device, plain_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
-from fastencode.solve import device_tiles
+from fastencode.solve import device_tiles, operators, shrinkage
 from fastencode.solve.device_moments import SIZED, device_column_scores, device_moments, device_score_moments
 from fastencode.solve.device_tiles import DeviceSweep
+from fastencode.solve.plan import make_plan
+from fastencode.solve.problem import Problem
 from fastencode.solve.scores import SCORINGS, column_moments, score_moments
 from fastencode.solve.targets import Targets
 from fastencode.solve.tiles import TIE_TOLERANCE
@@ -60,6 +62,26 @@ def test_the_device_loop_finds_what_the_cpu_finds(device, form, weighted, interc
         # R² of two or three rows is a ratio to how little they vary: rounding of the responses is multiplied by as much.
         assert_same(fit, arrays, dtype, scale=max(1.0, np.abs(fit.cv_scores).max()) if form == "whole, tiny" else 1.0)
         assert account["tile"] == 8 and account["halvings"] == 0 and account["device"] == "cpu"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(150, 40, 4), (160, 300, 4), (120, 30, 120)])
+@pytest.mark.parametrize("stored", ["merged", "factored", "rotated"])
+def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
+    monkeypatch.setattr(shrinkage, "_OVERHEAD", -20)  # cut wherever it can be
+    monkeypatch.setattr(operators, "SEGMENTED", 0.1)
+    n, p, cv = shape
+    X, Y = make(n, p, dtype=dtype)
+    X *= np.geomspace(30, 0.3 if p < n else 20, p).astype(dtype)
+    weight = np.random.default_rng(3).uniform(0.5, 2, n)
+    options = {"runs": None, "fit_intercept": True, "precision": "exact", "device": None, "memory": None}
+    problem = Problem.check(X, alphas=np.logspace(-1, 6, 24), cv=cv, sample_weight=weight, **options)
+    plan = make_plan(problem, f"{'dual' if p > n else 'primal'}, {stored}")
+    cut = [w.shrinkage for w in plan.whole] + [f.map.shrinkage for f in plan.folds if stored != "merged"]
+    assert (plan.maps == (stored,) if shape == (150, 40, 4) else plan.whole) and all(len(s.pieces) > 1 for s in cut)
+    for scoring in SCORINGS if cv < n else SCORINGS[2:]:
+        arrays, _ = on_device(device, plan, Y, scoring, width=8)
+        assert_same(plan.fit(Y, scoring=scoring), arrays, dtype)
 
 
 def test_forms_are_what_the_cases_are_named_after():
@@ -138,7 +160,7 @@ def test_a_perturbed_plan_is_noticed(device):
     X, Y = make(200, 7)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     fit = plan.fit(Y)
-    plan.folds[1].predict_kmr[0, 0, 0] *= 1 + 1e-6
+    plan.folds[1].map.predict_kmr[0, 0, 0] *= 1 + 1e-6
     arrays, _ = on_device(device, plan, Y)
     with pytest.raises(AssertionError, match="cv_scores"):
         assert_same(fit, arrays, np.float64)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from fastencode.devices import Device
 from fastencode.solve.device_moments import device_moments, device_score_moments
+from fastencode.solve.maps import Factored, Map, Merged
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.operators import Operator, WholeFolds
+from fastencode.solve.shrinkage import Shrinkage
 
 if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
@@ -43,12 +45,33 @@ class _Rows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class _Shrunk:
+    """A ``Shrinkage`` on the device: each segment's ends and curves (q, its directions, 1)."""
+
+    pieces: tuple[tuple[slice, Any], ...]
+    mix_kq: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """A fold's map on the device, one of the three of ``maps.py``; what a kind does not have is None.
+
+    ``first`` is multiplied first (merged: all there is, (k·m, r); rotated: (s, r)), then ``rows`` with the ``shrunk``, then
+    ``last`` (factored: (k, m, l)).
+    """
+
+    first: Any
+    rows: Any
+    shrunk: _Shrunk | None
+    last: Any
+
+
+@dataclass(frozen=True, eq=False)
 class _Fold:
     """An ``Operator`` on the device. ``left`` are the rows that its products read: in the form "train" its training rows."""
 
     form: str
-    predict: Any
-    shape: tuple[int, int, int]
+    map: _Map
     analyze_mr: Any
     pull_r1: Any
     left: _Rows
@@ -64,9 +87,11 @@ class _Whole:
     rows: _Rows
     share: Any
     masses: tuple[float, ...]
-    spread_kr: Any
+    shrunk: _Shrunk
+    products: int
     far_kbmm: Any
-    near_kbmm: Any
+    near_kbmm: tuple[Any, ...]
+    scale_k: tuple[float, ...]
     mass_b1: Any
 
 
@@ -155,15 +180,29 @@ def _some(rows: _Rows, start: int, stop: int) -> _Rows:
     return _Rows(at, rows.root_m1[here, ...], rows.inverse_root_m1[here, ...], rows.weight_m[here], rows.mass)
 
 
+def _shrunk(device: Device, shrinkage: Shrinkage) -> _Shrunk:
+    pieces = tuple((slice(*ends), device.put(curves[:, :, None])) for ends, curves in shrinkage.pieces)
+    return _Shrunk(pieces, None if shrinkage.mix_kq is None else device.put(shrinkage.mix_kq))
+
+
+def _map(device: Device, stored: Map, analyze_lr: Any) -> _Map:
+    if isinstance(stored, Merged):
+        k, m, r = stored.predict_kmr.shape
+        return _Map(device.put(stored.predict_kmr.reshape(k * m, r)), None, None, None)
+    if isinstance(stored, Factored):
+        return _Map(None, analyze_lr, _shrunk(device, stored.shrinkage), device.put(stored.solve_kml))
+    return _Map(device.put(stored.rotate_sr), device.put(stored.rows_ms), _shrunk(device, stored.shrinkage), None)
+
+
 def _fold(plan: RidgePlan, device: Device, analyze: Any, fold: Operator) -> _Fold:
-    apart, (k, m, q) = fold.form == "apart", fold.predict_kmr.shape
+    apart = fold.form == "apart"
     left = _rows(plan, device, fold.left if apart else fold.train)
-    pull = plan.root[fold.left].astype(plan.dtype) @ fold.analyze_mr if apart else np.zeros(0)
+    pull = plan.root[fold.left].astype(plan.dtype) @ fold.analyze_lr if apart else np.zeros(0)
+    analyze_mr = device.take(analyze, left.at) if apart else None
     return _Fold(
         form=fold.form,
-        predict=device.put(fold.predict_kmr.reshape(k * m, q)),
-        shape=(k, m, q),
-        analyze_mr=device.take(analyze, left.at) if apart else None,
+        map=_map(device, fold.map, analyze_mr),
+        analyze_mr=analyze_mr,
         pull_r1=device.put(pull[:, None]),
         left=left,
         test=_rows(plan, device, fold.test),
@@ -180,11 +219,21 @@ def _whole(plan: RidgePlan, device: Device, whole: WholeFolds) -> _Whole:
         _rows(plan, device, whole.rows.ravel()),
         device.put((weight_bm / mass_b[:, None]).ravel()),
         tuple(mass_b.tolist()),
-        device.put(whole.spread_kr),
+        _shrunk(device, whole.shrinkage),
+        whole.shrinkage.products,
         device.put(whole.far_kbmm),
-        device.put(whole.near_kbmm),
+        tuple(None if block is None else device.put(block) for block in whole.near_kbmm),
+        tuple(whole.scale_k.tolist()),
         device.put(whole.mass_b[:, None]),
     )
+
+
+def _values(stored: Map, k: int) -> int:
+    """Numbers that a map holds for one voxel besides what goes in and comes out."""
+    if isinstance(stored, Merged):
+        return 0
+    cut, rows = stored.shrinkage, stored.rows_lr if isinstance(stored, Factored) else stored.rows_ms
+    return cut.directions + (cut.products + k) * len(rows) + rows.shape[1]
 
 
 class _Scored(NamedTuple):
@@ -220,8 +269,9 @@ class DeviceScorer:
         r, a, q = len(plan.lam), len(plan.problem.alphas), (k + 1) * (k + 4) // 2
         parts = sum(f.form == "apart" for f in self.here.folds) if self.here.partition else 1
         longest = max([len(f.train if f.form == "train" else f.left) for f in plan.folds], default=0)
-        held = max([(k + 2) * len(f.test) for f in plan.folds], default=0)
-        held = max([held, *((2 * k + 3) * w.rows.shape[1] for w in plan.whole)])
+        held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.folds], default=0)
+        for w in plan.whole:
+            held = max(held, (2 * k + 3 + w.shrinkage.products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
 
     def score(self, y_tw: Any, variance_w: Any) -> tuple[Any, Any]:
@@ -277,9 +327,27 @@ class DeviceScorer:
         return self._predicted(fold, inner, y_tw, mean_w)
 
     def _predicted(self, fold: _Fold, inner: Any, y_tw: Any, mean_w: Any) -> _Scored:
-        k, m, _ = fold.shape
-        predicted = self.device.xp.reshape(self._product(fold.predict, inner), (k, m, y_tw.shape[1]))
+        predicted = self._mapped(fold.map, inner)
         return _Scored(self._targets(y_tw, fold.test, mean_w), predicted, fold.test.weight_m, fold.test.mass, 1.0)
+
+    def _mapped(self, stored: _Map, inner: Any) -> Any:
+        """Predictions (k, m, w) of a fold at all nodes."""
+        if stored.first is not None:
+            inner = self._product(stored.first, inner)
+        if stored.shrunk is None:
+            k = self.weights_ak.shape[1]
+            return self.device.xp.reshape(inner, (k, inner.shape[0] // k, inner.shape[1]))
+        predicted = self._shrunk(stored.shrunk, stored.rows, inner)
+        return predicted if stored.last is None else self._product(stored.last, predicted)
+
+    def _shrunk(self, shrunk: _Shrunk, rows_mr: Any, c_rw: Any) -> Any:
+        """rows @ diag(g_j) @ c for all nodes j, (k, m, w)."""
+        xp, (m, _), width = self.device.xp, rows_mr.shape, c_rw.shape[1]
+        made = [self._product(rows_mr[:, ends], curves * c_rw[ends, :]) for ends, curves in shrunk.pieces]
+        if shrunk.mix_kq is None:
+            return made[0]
+        mixed = self._product(shrunk.mix_kq, xp.reshape(xp.concat(made), (-1, m * width)))
+        return xp.reshape(mixed, (-1, m, width))
 
     def _mean(self, values_mw: Any, rows: _Rows, mass: float) -> Any:
         """Weighted sum of some responses (already times the roots of their weights) by a mass; None without an intercept."""
@@ -299,8 +367,8 @@ class DeviceScorer:
     def _whole(self, whole: _Whole, y_tw: Any, c_rw: Any) -> Iterator[_Scored]:
         """Many small folds at once: far @ (U (spread c)) + near @ y."""
         xp, plan, width = self.device.xp, self.plan, y_tw.shape[1]
-        (k, _), (n_folds, m) = whole.spread_kr.shape, whole.shape
-        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3))))
+        k, (n_folds, m) = len(whole.near_kbmm), whole.shape
+        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3 + whole.products))))
         for start in range(0, n_folds, step):
             stop = min(start + step, n_folds)
             rows, b = _some(whole.rows, start * m, stop * m), stop - start
@@ -308,13 +376,16 @@ class DeviceScorer:
             near = xp.reshape(self.device.take(y_tw, rows.at), (b, m, width))
             near = self._about_training_means(near, rows, whole.mass_b1[start:stop, ...])
             predicted = self.device.empty(k, b, m, width, dtype=plan.dtype)
-            for j in range(k):
-                far = xp.reshape(self._product(analyze, c_rw * whole.spread_kr[j, :][:, None]), (b, m, width))
-                by_far, by_near = whole.far_kbmm[j, start:stop, ...], whole.near_kbmm[j, start:stop, ...]
-                if m == 1:
-                    predicted[j, ...] = by_far * far + by_near * near
+            before = xp.reshape(self._shrunk(whole.shrunk, analyze, c_rw), (k, b, m, width))
+            times = xp.multiply if m == 1 else self._product
+            for j, (block, scale) in enumerate(zip(whole.near_kbmm, whole.scale_k, strict=True)):
+                far = times(whole.far_kbmm[j, start:stop, ...], before[j, ...])
+                if block is not None:
+                    predicted[j, ...] = far + times(block[start:stop, ...], near)
+                elif rows.inverse_root_m1 is None:
+                    predicted[j, ...] = far + scale * near
                 else:
-                    predicted[j, ...] = self._product(by_far, far) + self._product(by_near, near)
+                    predicted[j, ...] = far + scale * xp.reshape(rows.inverse_root_m1, (b, m, 1)) * near
             if rows.inverse_root_m1 is not None:
                 near = near * xp.reshape(rows.inverse_root_m1, (b, m, 1))
             yield from self._chunk(whole, start, near, predicted)
