@@ -11,6 +11,7 @@ Legend: t = time, p = features, r = directions kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,14 @@ class Basis:
     def complete(self) -> bool:
         """Whether U spans all that rows can hold (all but the constant): p > n, in general."""
         return len(self.lam) == len(self.rows_tr) - self.center
+
+    @cached_property
+    def residual_t(self) -> F64:
+        """Diagonal of I − H at the penalty τ, intercept included."""
+        if self.complete:
+            return np.asarray(np.einsum("tr,tr,r->t", self.rows_tr, self.rows_tr, self.tau / self.lam))
+        out = 1.0 - np.einsum("tr,tr->t", self.rows_tr, self.rows_tr)
+        return out - self.root_t**2 / (self.root_t @ self.root_t) if self.center else out
 
     @property
     def top(self) -> float:

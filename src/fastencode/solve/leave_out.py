@@ -70,7 +70,7 @@ def leave_out(basis: Basis, fold: Fold) -> Left:
     mask = np.ones(n, dtype=bool)
     mask[train] = False
     left = np.flatnonzero(mask)
-    mass = float((basis.root_t[train] ** 2).sum())
+    mass = float(basis.root_t[train] @ basis.root_t[train])
     held = np.searchsorted(left, test)
     if n - len(left) < len(train):
         return Left(train, test, left, held, mass, np.inf, None)
@@ -82,10 +82,10 @@ def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:
     """‖I − H‖ / λ_min(R) at τ, where D = 1. Where the basis is complete, ‖I − H‖ is itself small."""
     if not len(basis.lam):
         return 1.0
-    matrix = residual(basis, left, basis.tau) if gram is None else reduced(basis, gram, basis.tau)
-    if len(matrix) == 1:
-        smallest = float(matrix[0, 0])
+    if len(left) == 1:
+        smallest = float(basis.residual_t[left[0]])
     else:
+        matrix = residual(basis, left, basis.tau) if gram is None else reduced(basis, gram, basis.tau)
         smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= _ALL_EIGENVALUES else _smallest(matrix)
     largest = basis.tau / (basis.lam[0] + basis.tau) if basis.complete else 1.0
     return float(largest / smallest) if smallest > 0 else np.inf
