@@ -319,6 +319,7 @@ def disagreement(case: Case, ours: Outcome, theirs: Outcome) -> tuple[dict[str, 
         "same_choice": float(same.mean()),
         "same_choice_or_score": float((same | tied).mean()),
         "largest_score_difference": float(far.max()),
+        "worst_voxel": int(far.argmax()),
         "coef_difference": apart,
         "coef_voxels": int(alike.sum()),
     }
