@@ -94,6 +94,34 @@ def test_contestants_that_differ_are_refused(bench, spoil):
     assert words and ("chose" if spoil == "alpha" else spoil) in words[0]
 
 
+def test_only_a_peer_that_is_off_where_we_are_right_is_timed(bench, tmp_path):
+    import measure
+
+    cases, compare = bench
+    case = cases.CASES["folds"][0].scaled(0.02)
+    X = cases.design(case)
+    Y = np.hstack([tile for _, tile in cases.responses(case, X)])
+    ours = compare.fastencode(case, X, Y, {})[0]()
+    scores = {"fastencode": ours.cv_scores.copy(), "himalaya": ours.cv_scores.copy()}
+
+    def agreement():
+        rows, said = {}, []
+        for number, (name, cv_scores) in enumerate(scores.items()):
+            arrays = {"alpha": ours.alpha, "score": cv_scores.max(axis=0), "coef": ours.coef, "kept": np.arange(case.t)}
+            np.savez(tmp_path / f"{number}.npz", cv_scores=cv_scores, **arrays)
+            rows[name] = {"status": "finished", "file": f"{number}.npz"}
+        return measure._agreement(case, tmp_path, X, Y, rows, said.append), "\n".join(said)
+
+    found, said = agreement()
+    assert "off_from_naive_float64" not in found["himalaya"] and "all agree" in said
+    scores["himalaya"][:, 5] += 0.02
+    found, said = agreement()
+    assert found["himalaya"]["off_from_naive_float64"] == pytest.approx(0.02, rel=0.01) and "himalaya is off by 0.02" in said
+    scores["fastencode"][:, 5], scores["himalaya"][:, 5] = scores["himalaya"][:, 5], ours.cv_scores[:, 5]
+    with pytest.raises(measure.Disagreement, match="naive float64: voxel 5"):
+        agreement()
+
+
 def test_the_check_by_hand_can_fail(bench):
     cases, compare = bench
     case = cases.CASES["folds"][0].scaled(0.02)

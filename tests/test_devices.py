@@ -16,7 +16,7 @@ from fastencode import kernels
 from fastencode.devices import Device, plain_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
-from fastencode.solve import device_tiles, operators, shrinkage
+from fastencode.solve import device_tiles, shrinkage, strategy
 from fastencode.solve.device_moments import SIZED, device_column_scores, device_moments, device_score_moments
 from fastencode.solve.device_tiles import DeviceSweep
 from fastencode.solve.plan import make_plan
@@ -69,7 +69,7 @@ def test_the_device_loop_finds_what_the_cpu_finds(device, form, weighted, interc
 @pytest.mark.parametrize("stored", ["merged", "factored", "rotated"])
 def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
     monkeypatch.setattr(shrinkage, "_OVERHEAD", -20)  # cut wherever it can be
-    monkeypatch.setattr(operators, "SEGMENTED", 0.1)
+    monkeypatch.setattr(strategy, "SEGMENTED", 0.1)
     n, p, cv = shape
     X, Y = make(n, p, dtype=dtype)
     X *= np.geomspace(30, 0.3 if p < n else 20, p).astype(dtype)

@@ -8,7 +8,7 @@ import pytest
 import fastencode
 import reference
 from fastencode.errors import InputError
-from fastencode.solve import operators, shrinkage
+from fastencode.solve import operators, shrinkage, strategy
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.shrinkage import Curves, cut_spectrum, make_shrinkage
@@ -112,7 +112,7 @@ def test_large_folds_of_a_complete_basis_together(monkeypatch, dtype, scoring):
     X = rng.standard_normal((160, 300)).astype(dtype)
     Y = (X @ rng.standard_normal((300, 4)) / 10 + rng.standard_normal((160, 4))).astype(dtype)
     alphas = np.logspace(0, 4, 20)
-    monkeypatch.setattr(operators, "SEGMENTED", 0.1)
+    monkeypatch.setattr(strategy, "SEGMENTED", 0.1)
     plan = plan_for(X, alphas=alphas, cv=4)
     assert [w.rows.shape for w in plan.whole] == [(4, 40)] and not plan.folds
     folds = [(np.setdiff1d(np.arange(160), rows), rows) for rows in np.array_split(np.arange(160), 4)]

@@ -139,7 +139,7 @@ class RidgeFit:
         Returns
         -------
         (v,) array in the dtype of the weights, or a scalar if the fit was of a single series
-            Finite: 0 where the score is not defined. Where Y or X lies, if that is a device.
+            0 where the score is not defined; NaN only for voxels that the fit skipped. Where Y or X lies, if that is a device.
 
         Raises
         ------

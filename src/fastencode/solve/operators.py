@@ -30,7 +30,7 @@ from fastencode.solve.leave_out import Left, reduced, residual, take_rows, train
 from fastencode.solve.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.shrinkage import Curves, Shrinkage, cut_spectrum, make_shrinkage
-from fastencode.solve.strategy import SEGMENTED, WHOLE_ROWS, MapCost, map_costs, solve_operations
+from fastencode.solve.strategy import WHOLE_ROWS, MapCost, map_costs, whole_cost
 from fastencode.threads import together
 
 __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
@@ -159,7 +159,7 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     curves = _curves(basis, basis.lam, request)
     cuts = cut_spectrum(curves)
     shrinkage = make_shrinkage(curves, cuts, dtype)
-    forms = [_form(basis, left, LIMITS[dtype.itemsize], shrinkage) for left in lefts]
+    forms = [_form(basis, left, request, shrinkage, dtype.itemsize) for left in lefts]
     by_size: dict[int, list[Left]] = {}
     for left, form in zip(lefts, forms, strict=True):
         if form == "whole":
@@ -174,18 +174,19 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
         ],
         request.threads,
     )
-    operations = sum(cost.plan for cost in costs) + sum(
-        k * solve_operations(m, m, 0, r, False) * len(g) for m, g in by_size.items()
-    )
+    shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
+    operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
     return Operators(tuple(folds), whole, operations)
 
 
-def _form(basis: Basis, left: Left, limits: dict[str, float], shrinkage: Shrinkage) -> str:
+def _form(basis: Basis, left: Left, request: Request, shrinkage: Shrinkage, itemsize: int) -> str:
     """The form a fold's size and condition ask for; for the larger folds of a complete basis, the one with less work."""
-    m, k = len(left.rows), shrinkage.nodes
-    can = len(left.test) == m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]
-    if can and (m <= WHOLE_ROWS[False] or SEGMENTED * shrinkage.operations + 2.0 * k * m < 2.0 * k * len(left.train)):
-        return "whole"
+    m, r, k, limits = len(left.rows), len(basis.lam), len(request.alphas), LIMITS[itemsize]
+    if len(left.test) == m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
+        whole = whole_cost(m, r, k, shrinkage.operations, itemsize, request.voxels)
+        (train,) = map_costs((m, m, len(left.train)), r, k, shrinkage.operations, itemsize, request.voxels, True)
+        if m <= WHOLE_ROWS[False] or whole.seconds < train.seconds:
+            return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
 
 

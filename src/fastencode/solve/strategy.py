@@ -21,7 +21,7 @@ __all__ = [
     "MapCost",
     "choose",
     "map_costs",
-    "solve_operations",
+    "whole_cost",
 ]
 
 # Nominal rates of one core, operations per second: products in float64 and float32, and the blocked tridiagonal eigensolver, half
@@ -71,7 +71,7 @@ class Candidate:
         return self.kept + self.working
 
 
-def solve_operations(left: int, test: int, train: int, rank: int, dual: bool) -> float:
+def _solve_operations(left: int, test: int, train: int, rank: int, dual: bool) -> float:
     """Operations of one fold's operator at one node."""
     if dual:
         return 2.0 * left * rank * (left + train) + left**3 / 3 + 2.0 * left * left * train
@@ -86,7 +86,7 @@ class MapCost:
 
     Attributes
     ----------
-    name : {"merged", "factored", "rotated"}
+    name : {"merged", "factored", "rotated", "whole"}
     plan, voxel : float
         Operations to make it, and for each voxel.
     kept : int
@@ -119,7 +119,7 @@ def map_costs(
     """
     left, test, train = sizes
     across = train if train_form else rank
-    solve = nodes * solve_operations(left, test, train, rank, train_form)
+    solve = nodes * _solve_operations(left, test, train, rank, train_form)
     ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
     if not train_form:
         invert = nodes * (2.0 * left * left * rank + left**3)
@@ -132,6 +132,14 @@ def map_costs(
         )
         for name, plan, own, voxel, kept in ways
     ]
+
+
+def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int) -> MapCost:
+    """One of the folds that are predicted together; arguments as in :func:`map_costs`, far blocks only."""
+    plan = nodes * (2.0 * rows * rows * rank + rows**3)
+    voxel = SEGMENTED * rows * shrinkage + 2.0 * nodes * rows * rows
+    seconds = plan / GEMM_RATE[8] + voxels * voxel / GEMM_RATE[itemsize]
+    return MapCost("whole", plan, voxel, itemsize * nodes * rows * rows, seconds)
 
 
 def choose(
