@@ -72,8 +72,11 @@ class Targets:
         """Dtype as stored."""
         return dtype_of(self.source, "Y")
 
-    def slabs(self, tile: int) -> Iterator[tuple[int, Any]]:
-        """(first voxel, values) of consecutive slabs whose width is a multiple of ``tile``; one slab where Y is in memory."""
+    def slabs(self, tile: int, memory: int | None = None) -> Iterator[tuple[int, Any]]:
+        """(first voxel, values) of consecutive slabs whose width is a multiple of ``tile``; one slab where Y is in memory.
+
+        Slabs of a file take at most a quarter of ``memory``, or one tile.
+        """
         if self.device is not None:
             yield 0, self.source[:, None] if self.one else self.source
         elif self.one:
@@ -81,7 +84,8 @@ class Targets:
         elif not is_stored(self.source):
             yield 0, self.source
         else:
-            width = tile * max(1, _SLAB_BYTES // (tile * self.n * self.dtype.itemsize))
+            most = _SLAB_BYTES if memory is None else min(_SLAB_BYTES, memory // 4)
+            width = tile * max(1, most // (tile * self.n * self.dtype.itemsize))
             for first in range(0, self.n_voxels, width):
                 yield first, self.source[:, first : min(first + width, self.n_voxels)]
 

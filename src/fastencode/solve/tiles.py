@@ -98,7 +98,7 @@ def _on_cpu(
         sweep.run(sweep.score, bar)
         good = ~sweep.bad_v
         if good.any():
-            mean = sweep.scores_av[:, good].mean(axis=1, keepdims=True)
+            mean = sweep.scores_av[:, good].mean(axis=1, keepdims=True, dtype=np.float64)
             sweep.chosen_v[:] = choose_alphas(mean, _tolerance(scoring, sweep.variance_v[good].mean()))
         sweep.run(sweep.refit, bar)
     return sweep.arrays(), sweep.account()
@@ -168,7 +168,7 @@ class _Sweep:
         n_alphas, n_voxels = len(self.alphas), targets.n_voxels
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
         self.intercept_v = np.zeros(n_voxels, dtype=plan.dtype)
-        self.scores_av = np.empty((n_alphas, n_voxels))
+        self.scores_av = np.empty((n_alphas, n_voxels), dtype=plan.dtype)
         self.variance_v = np.empty(n_voxels)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
         self.bad_v = np.zeros(n_voxels, dtype=bool)
@@ -192,7 +192,7 @@ class _Sweep:
     def run(self, job: Any, bar: Any) -> None:
         """Do ``job(slab, first, start, stop)`` to every tile, in threads; the bar moves in this one."""
         with limit_threads(1), ThreadPoolExecutor(self.workers) as pool:
-            for first, slab in self.targets.slabs(self.width):
+            for first, slab in self.targets.slabs(self.width, self.plan.problem.memory):
                 stops = [(start, min(start + self.width, slab.shape[1])) for start in range(0, slab.shape[1], self.width)]
                 waiting = {pool.submit(job, slab, first, *ends): ends for ends in stops}
                 try:
@@ -206,8 +206,8 @@ class _Sweep:
     def score_and_refit(self, slab: NDArray[Any], first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         y_tw, mean_w = self._read(slab, start, stop, here)
-        c_rw = self._score(y_tw, here)
-        self.chosen_v[here] = choose_alphas(self.scores_av[:, here], _tolerance(self.scoring, self.variance_v[here]))
+        c_rw, scores_aw = self._score(y_tw, here)
+        self.chosen_v[here] = choose_alphas(scores_aw, _tolerance(self.scoring, self.variance_v[here]))
         self._refit(c_rw, mean_w, here)
 
     def score(self, slab: NDArray[Any], first: int, start: int, stop: int) -> None:
@@ -262,15 +262,16 @@ class _Sweep:
         values[:, bad] = 0.0
         self.bad_v[here] = bad
 
-    def _score(self, y_tw: NDArray[Any], here: slice) -> NDArray[Any]:
-        """Scores of every penalty; returns the coordinates."""
+    def _score(self, y_tw: NDArray[Any], here: slice) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Coordinates, and scores of every penalty in float64, which are kept in the plan's dtype."""
         began = time.perf_counter()
         c_rw, scores = self.scorer.score(y_tw, here.stop - here.start, self.variance_v[here], self.work.get)
-        if not np.isfinite(scores).all():
+        with np.errstate(over="ignore"):
+            self.scores_av[:, here] = scores
+        if not np.isfinite(self.scores_av[:, here]).all():
             raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
-        self.scores_av[:, here] = scores
         self._spent("score", began)
-        return c_rw
+        return c_rw, scores
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
@@ -300,8 +301,8 @@ class _Sweep:
             "coef": self.coef_pv,
             "intercept": self.intercept_v,
             "alpha": alpha_v,
-            "cv_scores": self.scores_av.astype(self.plan.dtype),
-            "best_score": best_v.astype(self.plan.dtype),
+            "cv_scores": self.scores_av,
+            "best_score": best_v,
             "at_edge": edge_v,
         }
         library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
