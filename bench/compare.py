@@ -65,15 +65,18 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
     """
     from fastencode import plan_ridge
     from fastencode.solve.plan import make_plan
+    from fastencode.solve.strategy import WHOLE_ROWS
 
     began = time.perf_counter()
     plan = plan_ridge(X, **_arguments(case, options))
     seconds = [time.perf_counter() - began]
     candidates = [candidate.name for candidate in plan.candidates]
     # How folds are stored is a choice of its own.
-    candidates += [
-        f"{plan.strategy}, {name}" for name in ("merged", "factored", "rotated") if plan.maps and name not in plan.maps
-    ]
+    apart = any(fold.form == "apart" for fold in plan.folds)
+    ways = ("merged", "rotated", "factored" if apart else "whole")
+    large = any(len(test) > WHOLE_ROWS[False] for _, test in plan.problem.folds)
+    taken = plan.maps or ("whole",)
+    candidates += [f"{plan.strategy}, {name}" for name in ways if large and name not in taken]
     if "replan" in options:
         seconds = []
         while not seconds or (sum(seconds) < 3 and len(seconds) < 3):

@@ -8,7 +8,7 @@ import pytest
 import fastencode
 import reference
 from fastencode.errors import InputError
-from fastencode.solve import operators, shrinkage, strategy
+from fastencode.solve import operators, shrinkage
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.shrinkage import Curves, cut_spectrum, make_shrinkage
@@ -78,9 +78,9 @@ def make(n, p, v, dtype=np.float64):
     return X.astype(dtype), (X @ rng.standard_normal((p, v)) / 10 + 20 * rng.standard_normal((n, v)) + 2).astype(dtype)
 
 
-def plan_for(X, **options):
+def plan_for(X, way=None, **options):
     defaults = {"runs": None, "fit_intercept": True, "precision": "exact", "device": None, "memory": None}
-    return make_plan(Problem.check(X, **{**defaults, **options}))
+    return make_plan(Problem.check(X, **{**defaults, **options}), way)
 
 
 @pytest.mark.parametrize("scoring", ["r2", "pearson", "neg_mean_squared_error"])
@@ -105,6 +105,28 @@ def test_every_map_equals_refitting(monkeypatch, name, dtype, intercept, scoring
 
 
 @pytest.mark.parametrize("scoring", ["r2", "pearson"])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["merged", "rotated"])
+@pytest.mark.parametrize("p", [60, 200])
+def test_every_map_from_training_rows_equals_refitting(monkeypatch, p, name, dtype, intercept, scoring):
+    force(monkeypatch, name)
+    monkeypatch.setattr(operators, "LIMITS", dict.fromkeys((4, 8), dict.fromkeys(("whole", "apart", "train"), 0.0)))
+    X, Y = make(120, p, 5, dtype)
+    weights = np.random.default_rng(2).uniform(0.2, 2.0, 120)
+    alphas, blocks = np.logspace(0, 6, 24), np.array_split(np.arange(120), 4)
+    folds = [(np.setdiff1d(np.arange(120), rows), rows) for rows in blocks]
+    folds[1] = (folds[1][0][:-9], folds[1][1][::-1][:-3])  # rows in neither set, test rows out of order
+    folds[2] = (np.r_[folds[2][0], folds[2][0][:7]], folds[2][1])  # rows twice
+    plan = plan_for(X, alphas=alphas, cv=folds, sample_weight=weights, fit_intercept=intercept)
+    assert {(f.form, type(f.map).__name__.lower()) for f in plan.folds} == {("train", name)}
+    assert f"4 {name} from training rows" in str(plan)
+    wanted = reference.weighted_cv_scores(X.astype(float), Y.astype(float), alphas, folds, scoring, intercept, weights)
+    found = plan.fit(Y, scoring=scoring).cv_scores
+    np.testing.assert_allclose(found, wanted, atol=(2e-5 if dtype == np.float32 else 1e-9) * (1 + np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("scoring", ["r2", "pearson"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_large_folds_of_a_complete_basis_together(monkeypatch, dtype, scoring):
     monkeypatch.setattr(shrinkage, "_OVERHEAD", -20)
@@ -112,8 +134,7 @@ def test_large_folds_of_a_complete_basis_together(monkeypatch, dtype, scoring):
     X = rng.standard_normal((160, 300)).astype(dtype)
     Y = (X @ rng.standard_normal((300, 4)) / 10 + rng.standard_normal((160, 4))).astype(dtype)
     alphas = np.logspace(0, 4, 20)
-    monkeypatch.setattr(strategy, "SEGMENTED", 0.1)
-    plan = plan_for(X, alphas=alphas, cv=4)
+    plan = plan_for(X, way="dual, whole", alphas=alphas, cv=4)
     assert [w.rows.shape for w in plan.whole] == [(4, 40)] and not plan.folds
     folds = [(np.setdiff1d(np.arange(160), rows), rows) for rows in np.array_split(np.arange(160), 4)]
     wanted = reference.cv_scores(X, Y, alphas, folds, scoring, True)

@@ -100,13 +100,13 @@ def _by_rows(basis: Basis, left: Rows) -> bool:
 def _smallest(matrix: F64) -> float:
     """Smallest eigenvalue of a matrix with spectrum in (0, 1], by inverse iteration: within a few percent, from above."""
     try:
-        factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-    except scipy.linalg.LinAlgError:
+        factor = np.linalg.cholesky(matrix)  # lets other threads run, as SciPy's does not
+    except np.linalg.LinAlgError:
         return 0.0
     vector, size = np.random.default_rng(0).standard_normal(len(matrix)), 1.0
     for _ in range(30):
         vector /= np.linalg.norm(vector)
-        vector = scipy.linalg.cho_solve(factor, vector, check_finite=False)
+        vector = scipy.linalg.cho_solve((factor.T, False), vector, check_finite=False)
         before, size = size, float(np.linalg.norm(vector))
         if abs(size - before) < 0.01 * size:
             break

@@ -1,7 +1,7 @@
-"""From the coordinates of a fold's training responses to its held-out predictions at every node: three ways to store one map.
+"""From a fold's training responses, or their coordinates, to its held-out predictions at every node: three ways to store one map.
 
     Merged     one (k·m × r) matrix                                          few nodes
-    Factored   the shrinkage cut into segments, then an m × m block a node   folds small against the directions
+    Factored   the shrinkage cut into segments, then an m × m block a node   folds small against the directions; coordinates only
     Rotated    into the training rows' own directions, then their shrinkage  large folds
 
 Legend: r = directions, s = a fold's own directions, k = nodes, l = rows left out, m = rows predicted, w = voxels of a tile.

@@ -5,8 +5,10 @@ Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``).
 
     apart   c_f = c − U_Lᵀ y_L, then a map from there (``maps.py``)                     large folds
     whole   one product U (D c) for all folds together, then m × m blocks at each fold   small folds, leave one out; p > n
-    train   a (k·m × n_train) product on the training responses themselves              whatever is too ill-conditioned
+    train   a map from the training responses themselves                                whatever is too ill-conditioned
                                                                                         for the other two
+
+Folds are made on threads, so nothing here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``).
 
 Predictions are relative to the mean of the training responses and scaled by 1 + α / λ_top (see ``nodes.scale_of``).
 
@@ -21,11 +23,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
 from fastencode.solve.basis import Basis
+from fastencode.solve.cholesky import solve_positive
 from fastencode.solve.leave_out import Left, reduced, residual, take_rows, training_gram
 from fastencode.solve.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.nodes import scale_of
@@ -42,6 +44,8 @@ Rows = NDArray[np.intp]
 LIMITS = {4: {"whole": 1e2, "apart": 1e4, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
+# From this size on, folds are decomposed one after another by all threads: no slower, and memory for one at a time.
+_LARGE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +138,7 @@ class Request:
         Bytes it takes already.
     threads : int
     stored : str
-        The map to take where it can be, or "" for the cheapest.
+        The map to take where it can be, or "whole" for large folds of a complete basis; "" for the cheapest.
     """
 
     alphas: F64
@@ -156,7 +160,7 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
         If the leanest maps do not fit in the room.
     """
     dtype, k, r = analyze_tr.dtype, len(request.alphas), len(basis.lam)
-    curves = _curves(basis, basis.lam, request)
+    curves = _curves(basis, basis.lam, request, basis.complete)
     cuts = cut_spectrum(curves)
     shrinkage = make_shrinkage(curves, cuts, dtype)
     forms = [_form(basis, left, request, shrinkage, dtype.itemsize) for left in lefts]
@@ -167,13 +171,12 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
     costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
-    folds = together(
-        [
-            partial(_make_fold, basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
-            for (left, form), cost in zip(singles, costs, strict=True)
-        ],
-        request.threads,
-    )
+    jobs = [
+        partial(_make_fold, basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
+        for (left, form), cost in zip(singles, costs, strict=True)
+    ]
+    large = r >= _LARGE and any(cost.name == "rotated" for cost in costs)
+    folds = [job() for job in jobs] if large else together(jobs, request.threads)
     shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
     operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
     return Operators(tuple(folds), whole, operations)
@@ -184,19 +187,20 @@ def _form(basis: Basis, left: Left, request: Request, shrinkage: Shrinkage, item
     m, r, k, limits = len(left.rows), len(basis.lam), len(request.alphas), LIMITS[itemsize]
     if len(left.test) == m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
         whole = whole_cost(m, r, k, shrinkage.operations, itemsize, request.voxels)
-        (train,) = map_costs((m, m, len(left.train)), r, k, shrinkage.operations, itemsize, request.voxels, True)
-        if m <= WHOLE_ROWS[False] or whole.seconds < train.seconds:
+        train = map_costs((m, m, len(left.train)), r, k, shrinkage.operations, itemsize, request.voxels, True)
+        faster = whole.seconds < min(way.seconds for way in train) if not request.stored else request.stored == "whole"
+        if m <= WHOLE_ROWS[False] or faster:
             return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
 
 
-def _curves(basis: Basis, lam: F64, request: Request) -> Curves:
-    """Scaled shrinkage at the nodes in coordinates of U_τ (where the basis is complete, that of residuals up to λ_top)."""
+def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves:
+    """Scaled shrinkage at the nodes in coordinates of U_τ; with ``residuals``, that of residuals up to λ_top."""
     alphas, tau, tolerance = request.alphas[:, None], basis.tau, request.tolerance
     scale = scale_of(request.alphas, basis.top)
     values = (lam + tau) * (scale[:, None] / (lam + alphas))
     allowed = np.full(len(alphas), tolerance) if request.relative else tolerance * scale
-    if basis.complete:
+    if residuals:
         small = request.alphas < basis.top
         values[small] *= -(alphas / lam)[small] / scale[small, None]
         allowed[small] = tolerance * request.alphas[small] / (basis.lam[0] + request.alphas[small])
@@ -235,7 +239,9 @@ def _make_fold(
     dtype, k, (shrinkage, cuts) = analyze_tr.dtype, len(request.alphas), cut
     analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
     made: Map
-    if form == "train":
+    if form == "train" and cost.name == "rotated":
+        made = _rotate_train(basis, left, request, cuts, dtype)
+    elif form == "train":
         predict = np.empty((k, len(left.test), len(left.train)), dtype=dtype)
         _solve_train(basis, left, request.alphas, predict, LIMITS[dtype.itemsize]["train"])
         made = Merged(predict)
@@ -256,15 +262,14 @@ def _make_fold(
 
 def _solve_factored(basis: Basis, left: Left, alpha: float, out_ml: NDArray[Any]) -> None:
     """R⁻¹ of the held-out rows at one node, for unweighted rows; the shrinkage holds the scale."""
-    factor = scipy.linalg.cho_factor(residual(basis, left.rows, alpha), lower=True, overwrite_a=True, check_finite=False)
-    inverse = scipy.linalg.cho_solve(factor, np.eye(len(left.rows)), overwrite_b=True, check_finite=False)
+    inverse = np.linalg.inv(residual(basis, left.rows, alpha))
     np.divide(inverse[left.held], basis.root_t[left.test, None], out=out_ml, casting="same_kind")
 
 
 def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
     """Into the eigenvectors of the training Gram, where every penalty is diagonal."""
     shrunk, root = np.sqrt(basis.lam + basis.tau), basis.root_t
-    lam, vectors = scipy.linalg.eigh(training_gram(basis, left), overwrite_a=True, driver="evd", check_finite=False)
+    lam, vectors = np.linalg.eigh(training_gram(basis, left))
     lam = np.maximum(lam, 0.0)
     own = np.sqrt(lam + basis.tau)
     held = take_rows(basis.rows_tr, left.test)
@@ -272,7 +277,7 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
         held = held + np.outer(root[left.test], (root[left.rows] @ take_rows(basis.rows_tr, left.rows)) / left.mass)
     rows = (held * shrunk) @ vectors / own
     rotate = (vectors * (1.0 / own)).T * shrunk
-    curves = _curves(basis, lam, request)
+    curves = _curves(basis, lam, request, False)
     rows /= root[left.test, None]
     return Rotated(rotate.astype(dtype), rows.astype(dtype), make_shrinkage(curves, cuts, dtype))
 
@@ -286,19 +291,13 @@ def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) 
     root, rows = basis.root_t, take_rows(basis.rows_tr, left.rows)
     work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
     if left.gram is None:
-        found = _solve(residual(basis, left.rows, alpha), rows * d, work)[left.held]
+        found = solve_positive(residual(basis, left.rows, alpha), rows * d, work)[left.held]
     else:
         half, held = np.sqrt(d), take_rows(basis.rows_tr, left.test)
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
-        found = _solve(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
+        found = solve_positive(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
     _put(basis, left, alpha, found, out_mr)
-
-
-def _solve(matrix: F64, right: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
-    factor = scipy.linalg.cho_factor(matrix.astype(dtype, copy=False), lower=True, overwrite_a=True, check_finite=False)
-    right = np.asfortranarray(right, dtype=dtype)
-    return np.asarray(scipy.linalg.cho_solve(factor, right, overwrite_b=True, check_finite=False))
 
 
 def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
@@ -306,17 +305,42 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
     if basis.complete and left.condition <= limit:
         rows, train = take_rows(basis.rows_tr, left.rows), basis.rows_tr[left.train]
         for k, alpha in enumerate(alphas):
-            factor = scipy.linalg.cho_factor(residual(basis, left.rows, alpha), lower=True, check_finite=False)
             d = (basis.lam + basis.tau) / (basis.lam + alpha)
             # −R⁻¹ R_L,train, or R⁻¹ H_L,train: the one of the two that does not cancel.
             across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
-            _put(basis, left, alpha, scipy.linalg.cho_solve(factor, across, check_finite=False)[left.held], out_kmt[k])
+            _put(basis, left, alpha, solve_positive(residual(basis, left.rows, alpha), across)[left.held], out_kmt[k])
     else:
         _solve_by_itself(basis, left, alphas, out_kmt)
 
 
 def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any]) -> None:
-    """The same from the training rows' own smaller Gram, its own rounding cut off."""
+    """The same from the training rows' own decomposition."""
+    own = _decompose_train(basis, left)
+    for k, alpha in enumerate(alphas):
+        _put(basis, left, alpha, (own.rows_ms * ((own.lam + basis.tau) / (own.lam + alpha))) @ own.rotate_st, out_kmt[k])
+
+
+def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
+    """From the training responses into the training rows' own directions, where every penalty is diagonal."""
+    own = _decompose_train(basis, left)
+    rows, shrinkage = (
+        own.rows_ms / basis.root_t[left.test, None],
+        make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype),
+    )
+    return Rotated(own.rotate_st.astype(dtype), rows.astype(dtype), shrinkage)
+
+
+@dataclass(frozen=True, eq=False)
+class _Train:
+    """The training rows by themselves: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses."""
+
+    lam: F64
+    rows_ms: F64
+    rotate_st: F64
+
+
+def _decompose_train(basis: Basis, left: Left) -> _Train:
+    """From the training rows' own smaller Gram, its own rounding cut off."""
     points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
     train, held = points[left.train], points[left.test]
     if basis.center:
@@ -324,13 +348,15 @@ def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any
         mean = root[left.train] @ train / left.mass
         train, held = train - np.outer(root[left.train], mean), held - np.outer(root[left.test], mean)
     dual = len(train) <= train.shape[1]
-    lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
+    gram = train @ train.T if dual else train.T @ train
+    lam, vectors = np.linalg.eigh(gram)
     floor = np.finfo(np.float64).eps * max(train.shape) * max(float(lam[-1]), 0.0) if len(lam) else 0.0
     keep = lam > floor
     lam, vectors = lam[keep], vectors[:, keep]
-    into, out_of = ((held @ train.T) @ vectors, vectors.T) if dual else (held @ vectors, vectors.T @ train.T)
-    for k, alpha in enumerate(alphas):
-        _put(basis, left, alpha, (into / (lam + alpha)) @ out_of, out_kmt[k])
+    size, shrunk = np.sqrt(lam), np.sqrt(lam + basis.tau)
+    if dual:
+        return _Train(lam, (held @ train.T) @ vectors / (size * shrunk), vectors.T * (size / shrunk)[:, None])
+    return _Train(lam, (held @ vectors) / shrunk, (vectors / shrunk).T @ train.T)
 
 
 def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArray[Any]) -> None:

@@ -138,8 +138,8 @@ class RidgePlan:
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """How its folds are stored, each way once; empty if all are predicted together or from training rows."""
-        return tuple(sorted({type(f.map).__name__.lower() for f in self.folds if f.form == "apart"}))
+        """How its folds are stored, each way once; empty if all are predicted together."""
+        return tuple(sorted({type(f.map).__name__.lower() for f in self.folds}))
 
     def _products(self) -> str:
         """How far cutting the spectrum into segments brings the products of a row down."""
@@ -168,8 +168,8 @@ class RidgePlan:
                 f"{mark} {c.name:<10}{c.gram:>10.2e}{c.decompose:>11.2e}{c.operators:>11.2e}{c.per_voxel:>11.2e}"
                 f"{c.bytes / 1e6:>8.1f} MB{c.seconds:>8.2g} s"
             )
-        names = [type(f.map).__name__.lower() if f.form == "apart" else "from training rows" for f in self.folds]
-        counts = [(names.count(name), name) for name in ("merged", "factored", "rotated", "from training rows")]
+        names = [type(f.map).__name__.lower() + (" from training rows" if f.form == "train" else "") for f in self.folds]
+        counts = [(names.count(name), name) for name in sorted(set(names))]
         counts.append((sum(len(w.rows) for w in self.whole), "whole"))
         per_voxel = self.operations["score"] + self.operations["refit"]
         lines += [
@@ -258,8 +258,8 @@ def make_plan(
     """Plan a checked problem.
 
     ``strategy`` forces ``"primal"`` or ``"dual"``, and after a comma how folds are stored where they can be (``maps.py``):
-    ``"primal, rotated"``. ``n_voxels`` and ``scoring`` are what is known of the responses: nodes for squared errors alone are
-    fewer than those that serve correlation too.
+    ``"primal, rotated"``, or ``"dual, whole"``. ``n_voxels`` and ``scoring`` say what is known of the responses: nodes for
+    squared errors alone are fewer than those that serve correlation too.
     """
     strategy, _, stored = (strategy or "").partition(", ")
     began = time.perf_counter()

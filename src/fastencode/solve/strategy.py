@@ -71,9 +71,9 @@ class Candidate:
         return self.kept + self.working
 
 
-def _solve_operations(left: int, test: int, train: int, rank: int, dual: bool) -> float:
+def _solve_operations(left: int, test: int, train: int, rank: int, train_form: bool) -> float:
     """Operations of one fold's operator at one node."""
-    if dual:
+    if train_form:
         return 2.0 * left * rank * (left + train) + left**3 / 3 + 2.0 * left * left * train
     if left <= rank:
         return 4.0 * left * left * rank + left**3 / 3
@@ -118,14 +118,17 @@ def map_costs(
         Whether it must be the map from training responses.
     """
     left, test, train = sizes
-    across = train if train_form else rank
+    across, own_rank = (train, min(train, rank)) if train_form else (rank, rank)
     solve = nodes * _solve_operations(left, test, train, rank, train_form)
     ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
     if not train_form:
         invert = nodes * (2.0 * left * left * rank + left**3)
         ways.append(("factored", invert, 0.0, SEGMENTED * left * shrinkage + 2.0 * nodes * test * left, nodes * test * left))
-        turn, own = 2.0 * rank * rank * (left + test), EIGH_OPERATIONS * rank**3
-        ways.append(("rotated", turn, own, 2.0 * rank * rank + SEGMENTED * test * shrinkage, rank * (rank + test)))
+        turn = 2.0 * rank * rank * (left + test)
+    else:
+        turn = own_rank * own_rank * (max(train, rank) + 2.0 * test) + 2.0 * test * rank * train
+    own, pushed = EIGH_OPERATIONS * own_rank**3, SEGMENTED * test * shrinkage * own_rank / max(1, rank)
+    ways.append(("rotated", turn, own, 2.0 * own_rank * across + pushed, own_rank * (across + test)))
     return [
         MapCost(
             name, plan + own, voxel, itemsize * kept, plan / GEMM_RATE[8] + own / EIGH_RATE + voxels * voxel / GEMM_RATE[itemsize]
@@ -177,8 +180,8 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
     sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
     gram = 2.0 * n * n * p if dual else 2.0 * n * p * p
     decompose = EIGH_OPERATIONS * float(side) ** 3
-    per_row = 2.0 * rank * min(nodes, _PRODUCTS)
-    ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, dual) for fold in sizes]
+    per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
+    ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, complete) for fold in sizes]
     maps = [min(way, key=lambda c: c.seconds) for way in ways]
     operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
     per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
@@ -191,14 +194,14 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
         decompose=decompose,
         operators=operators,
         per_voxel=per_voxel,
-        kept=itemsize * rank * (n + p) + sum(_least(fold, rank, len(problem.alphas), itemsize, dual) for fold in sizes),
+        kept=itemsize * rank * (n + p) + sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes),
         working=8 * (4 * side * side + n * rank),
         seconds=seconds / threads,
     )
 
 
-def _least(sizes: tuple[int, int, int], rank: int, nodes: int, itemsize: int, dual: bool) -> int:
+def _least(sizes: tuple[int, int, int], rank: int, nodes: int, itemsize: int, complete: bool) -> int:
     """Bytes that the leanest operator of a fold keeps if every penalty is a node, small folds two blocks and a copy of rows."""
     left, test, _ = sizes
-    leanest = min(c.kept for c in map_costs(sizes, rank, nodes, 0.0, itemsize, 0, dual))
+    leanest = min(c.kept for c in map_costs(sizes, rank, nodes, 0.0, itemsize, 0, complete))
     return itemsize * left * rank + max(leanest, 2 * itemsize * nodes * test * test if test <= WHOLE_ROWS[False] else 0)

@@ -1,0 +1,67 @@
+"""Solve positive definite systems without holding the interpreter's lock.
+
+``scipy.linalg.cho_factor`` and ``cho_solve`` hold it, so folds that are planned on two threads wait for each other: two solves of
+800 unknowns and 1000 right-hand sides took twice as long as one, and NumPy's LU, which lets go of it, as long. SciPy gives its
+LAPACK away as plain functions (``scipy.linalg.cython_lapack``); ctypes calls those with the lock released.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["solve_positive"]
+
+_Pointer = ctypes.c_void_p
+_LOWER = b"L"
+
+
+@cache
+def _lapack(name: str, arguments: int) -> Any:
+    """A routine of SciPy's LAPACK, every argument of which is a pointer."""
+    from scipy.linalg import cython_lapack
+
+    capsule = cython_lapack.__pyx_capi__[name]
+    name_of, pointer_of = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name_of.argtypes, name_of.restype = [ctypes.py_object], ctypes.c_char_p
+    pointer_of.argtypes, pointer_of.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+    return ctypes.CFUNCTYPE(None, *[_Pointer] * arguments)(pointer_of(capsule, name_of(capsule)))
+
+
+def solve_positive(matrix: NDArray[Any], right: NDArray[Any], dtype: Any = np.float64) -> NDArray[Any]:
+    """scipy.linalg.cho_solve(cho_factor(matrix), right), in float32 or float64.
+
+    Parameters
+    ----------
+    matrix : (n, n)
+        Symmetric and positive definite; which triangle is read does not matter. Not written to.
+    right : (n, m)
+    dtype : float32 or float64
+
+    Returns
+    -------
+    (n, m) array, in Fortran's order
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the matrix is not positive definite.
+    """
+    dtype = np.dtype(dtype)
+    factor, out = np.array(matrix, dtype=dtype, order="C"), np.array(right, dtype=dtype, order="F")
+    (n, m), kind = out.shape, {"f": "s", "d": "d"}[dtype.char]
+    if not n or not m:
+        return out
+    size, columns, info = ctypes.c_int(n), ctypes.c_int(m), ctypes.c_int(0)
+    lower, at, to = ctypes.c_char_p(_LOWER), factor.ctypes.data, out.ctypes.data
+    n_, m_, info_ = (ctypes.addressof(number) for number in (size, columns, info))
+    side = ctypes.cast(lower, _Pointer)
+    _lapack(f"{kind}potrf", 5)(side, n_, at, n_, info_)
+    if info.value > 0:
+        raise np.linalg.LinAlgError(f"the leading minor of size {info.value} is not positive definite")
+    _lapack(f"{kind}potrs", 8)(side, n_, m_, at, n_, to, n_, info_)
+    return out
