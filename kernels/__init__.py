@@ -2,13 +2,16 @@
 
     op        CPU kernel                     CUDA kernel     without the compiled extension
     moments   moments.pyx (Cython, C++)      moments.cu      fallback.moments (NumPy)
+    product   product.pyx (Cython, C++)      none            fallback.product (NumPy)
+    shrunk    product.pyx (Cython, C++)      none            fallback.shrunk (NumPy)
 
 The Numba kernels, ``lanczos.py`` and ``hrf.py``, are compiled on first use, need no fallback and are imported by name.
 
 ``cpu(op)`` returns the function, importing it on first use; ``lost(op)`` says why the fallback is in use and what that costs,
 or None; ``cuda_source(op)`` returns CUDA C++ that stands alone. Twins share a stem, argument names and argument order.
 
-Environment: ``FASTENCODE_NO_EXT=1`` never loads a compiled extension; ``FASTENCODE_REQUIRE_EXT=1`` makes its absence an error.
+Environment: ``FASTENCODE_NO_EXT=1`` never loads a compiled extension; ``FASTENCODE_REQUIRE_EXT=1`` makes its absence an error;
+``FASTENCODE_NO_TILES=1`` leaves float32 products to BLAS.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-__all__ = ["OPS", "cpu", "cuda_source", "lost"]
+__all__ = ["OPS", "cpu", "cuda_source", "has_tiles", "lost"]
 
 
 class Op(NamedTuple):
@@ -35,6 +38,8 @@ class Op(NamedTuple):
 
 OPS = {
     "moments": Op("moments", "moments", "moments.cu", "scores are reduced with plain NumPy, which is several times slower"),
+    "product": Op("product", "product", None, "float32 products never use a processor's matrix tiles"),
+    "shrunk": Op("product", "shrunk", None, "float32 products never use a processor's matrix tiles"),
 }
 
 
@@ -81,6 +86,11 @@ def cpu(op: str) -> Callable[..., Any]:
 def lost(op: str) -> str | None:
     """Why the fallback of an op is in use and what is lost; None when the compiled kernel is."""
     return _load(op)[1]
+
+
+def has_tiles() -> bool:
+    """Whether ``product`` and ``shrunk`` run on matrix tiles here: what BLAS does is faster without."""
+    return lost("product") is None and not _flag("FASTENCODE_NO_TILES") and bool(import_module(f"{__name__}.product").has_tiles())
 
 
 def cuda_source(op: str) -> str:

@@ -1,4 +1,4 @@
-"""Plain NumPy for an op whose compiled kernel is not there: the same arguments and results, more memory traffic.
+"""Plain NumPy for ops whose compiled kernels are not there: the same arguments and results, more memory traffic.
 
 Legend: k = nodes (predictions of one tile at several penalties), t = time, v = voxels of the tile, m = moments, s = series:
 the target and its k predictions. The checks of arguments serve the compiled kernel, too.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["check_moments", "moments", "rows_that_count"]
+__all__ = ["check_moments", "check_product", "check_shrunk", "moments", "product", "rows_that_count", "shrunk"]
 
 Float = NDArray[np.float32] | NDArray[np.float64]
 
@@ -42,7 +42,11 @@ def rows_that_count(weight_t: Any, n: int) -> tuple[NDArray[np.intp], NDArray[np
 
 
 def moments(
-    target_tv: Float, predicted_ktv: Float, weight_t: Any = None, out_mv: NDArray[np.float64] | None = None
+    target_tv: Float,
+    predicted_ktv: Float,
+    weight_t: Any = None,
+    out_mv: NDArray[np.float64] | None = None,
+    crossed: bool = True,
 ) -> NDArray[np.float64]:
     """Per-voxel moments of a tile; see ``moments.pyx`` for the contract."""
     (n, v), k = target_tv.shape, len(predicted_ktv)
@@ -64,6 +68,70 @@ def moments(
         if keep is not None:
             z_tv *= root[:, None]
         out[s] = used_tv[0] + mean
-        for other_tv in z_stv[: s + 1]:
-            np.einsum("tv,tv->v", z_tv, other_tv, out=next(products))
+        for other, other_tv in enumerate(z_stv[: s + 1]):
+            row = next(products)
+            if crossed or other in (0, s):
+                np.einsum("tv,tv->v", z_tv, other_tv, out=row)
+            else:
+                row[:] = 0.0
     return out
+
+
+def check_product(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...], parts: int) -> None:
+    """``ValueError`` where the arguments of ``product`` do not fit together."""
+    if not (len(left) == len(right) == 2 and left[1] == right[0] and out == (left[0], right[1])):
+        raise ValueError(f"product: factors are {left} and {right}, out is {out}; give (m, k), (k, n) and (m, n)")
+    if parts not in (2, 3):
+        raise ValueError(f"product: parts is {parts}; give 2 or 3")
+
+
+def product(left_mk: Float, right_kn: Float, out_mn: Float, parts: int = 3) -> Float:
+    """left @ right; see ``product.pyx`` for the contract."""
+    check_product(left_mk.shape, right_kn.shape, out_mn.shape, parts)
+    return np.matmul(left_mk, right_kn, out=out_mn)
+
+
+def check_shrunk(
+    rows: tuple[int, ...],
+    inner: tuple[int, ...],
+    ends: NDArray[np.intp],
+    counts: NDArray[np.intp],
+    curves: tuple[int, ...],
+    mix: tuple[int, ...] | None,
+    out: tuple[int, ...],
+    parts: int,
+) -> None:
+    """``ValueError`` where the arguments of ``shrunk`` do not fit together."""
+    if not (len(rows) == len(inner) == 2 and len(out) == 3 and rows[1] == inner[0] and out[1:] == (rows[0], inner[1])):
+        raise ValueError(f"shrunk: rows are {rows}, coordinates {inner}, out is {out}; give (m, r), (r, n) and (k, m, n)")
+    if len(ends) != len(counts) + 1 or ends[0] != 0 or ends[-1] != inner[0] or (np.diff(ends) < 1).any() or (counts < 0).any():
+        raise ValueError(f"shrunk: segments end at {ends} with {counts} curves; give increasing ends from 0 to {inner[0]}")
+    wanted = (out[0], int(counts.sum()))
+    if curves != (int((np.diff(ends) * counts).sum()),) or (wanted[0] != wanted[1] if mix is None else mix != wanted):
+        raise ValueError(f"shrunk: curves are {curves} and the mix is {mix}; give every curve of every segment, and {wanted}")
+    if mix is None and len(counts) != 1:
+        raise ValueError(f"shrunk: {len(counts)} segments and no mix; give the mix")
+    if parts not in (2, 3):
+        raise ValueError(f"shrunk: parts is {parts}; give 2 or 3")
+
+
+def shrunk(
+    rows_mr: Float,
+    inner_rn: Float,
+    ends: NDArray[np.intp],
+    counts: NDArray[np.intp],
+    curves: Float,
+    mix_kq: Float | None,
+    out_kmn: Float,
+    parts: int = 3,
+) -> Float:
+    """Products of rows with shrunk coordinates; see ``product.pyx`` for the contract."""
+    mix = None if mix_kq is None else mix_kq.shape
+    check_shrunk(rows_mr.shape, inner_rn.shape, ends, counts, curves.shape, mix, out_kmn.shape, parts)
+    made, place = [], 0
+    for start, stop, count in zip(ends[:-1], ends[1:], counts, strict=True):
+        for _ in range(count):
+            made.append(rows_mr[:, start:stop] @ (curves[place : place + stop - start, None] * inner_rn[start:stop]))
+            place += stop - start
+    out_kmn[...] = made if mix_kq is None else np.einsum("kq,qmn->kmn", mix_kq, np.array(made), optimize=True)
+    return out_kmn

@@ -21,7 +21,7 @@ cdef extern from "moments_cpu.cuh" nogil:
     void moments_tile[T](
         const T *target, const T *predicted, const Py_ssize_t *rows, const double *weight, const double *root, double total,
         Py_ssize_t k, Py_ssize_t n, Py_ssize_t v, Py_ssize_t target_step, Py_ssize_t node_step, Py_ssize_t row_step,
-        double *scratch, double *out,
+        double *scratch, double *out, bint crossed,
     )
 
 
@@ -36,6 +36,7 @@ cdef Py_ssize_t _step(Py_ssize_t stride, Py_ssize_t length, Py_ssize_t size) exc
 
 def moments(
     const floating[:, :] target_tv, const floating[:, :, :] predicted_ktv, weight_t=None, double[:, ::1] out_mv=None,
+    bint crossed=True,
 ):
     """Per-voxel moments of a tile: what every score of every combination of the predictions follows from.
 
@@ -49,6 +50,8 @@ def moments(
         Weights of the rows, at least 0, not all 0. Rows of weight 0 are passed over, NaN and all.
     out_mv : (m, v) float64, optional
         Where to write.
+    crossed : bool
+        False leaves the sums of products of two different predictions out: they come as zeros. (The CUDA twin has them always.)
 
     Returns
     -------
@@ -96,6 +99,6 @@ def moments(
     with nogil:
         moments_tile(
             &target_tv[0, 0], predicted, rows_at, weight_at, root_at, total, k, n, v, step_y, step_k, step_t,
-            &scratch[skip], &out_mv[0, 0],
+            &scratch[skip], &out_mv[0, 0], crossed,
         )
     return out

@@ -50,6 +50,7 @@ template <typename T> struct MomentsTile {
     double total;
     std::ptrdiff_t k, n, v, target_step, node_step, row_step;
     double *scratch, *out;
+    bool crossed;  // sums of products of different predictions too
 
     const T *series(std::ptrdiff_t i) const { return i == 0 ? target : predicted + (i - 1) * node_step; }
     std::ptrdiff_t step(std::ptrdiff_t i) const { return i == 0 ? target_step : row_step; }
@@ -92,9 +93,9 @@ template <typename T>
 static inline void moments_tile(const T *target, const T *predicted, const std::ptrdiff_t *rows, const double *weight,
                                 const double *root, double total, std::ptrdiff_t k, std::ptrdiff_t n, std::ptrdiff_t v,
                                 std::ptrdiff_t target_step, std::ptrdiff_t node_step, std::ptrdiff_t row_step, double *scratch,
-                                double *out) {
+                                double *out, bool crossed) {
     moments_run(MomentsTile<T>{target, predicted, rows, weight, root, total, k, n, v, target_step, node_step, row_step, scratch,
-                               out});
+                               out, crossed});
 }
 
 #endif

@@ -124,6 +124,40 @@ MOMENTS_INLINE void pairs(const double *packed, std::ptrdiff_t rows, std::ptrdif
     }
 }
 
+// Sums of x_i x_0 and x_i x_i only, for A series from i0 on.
+template <int A, typename T>
+MOMENTS_INLINE void uncrossed(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0) {
+    const std::ptrdiff_t one = MOMENTS_LANES * MOMENTS_BLOCK;
+    const double *target = packed, *left = packed + i0 * one;
+    moments_vec s[2 * A];
+    for (int m = 0; m < 2 * A; ++m) s[m] = spread(0.0);
+    ahead.advance();
+    const char *address = ahead.address;
+    const std::ptrdiff_t hop = ahead.hop;
+    for (const double *end = left + rows * MOMENTS_GROUP; left < end; left += MOMENTS_GROUP, target += MOMENTS_GROUP) {
+        MOMENTS_PREFETCH(address);
+        address += hop;
+        const moments_vec y = *(const moments_vec *)target;
+        for (int a = 0; a < A; ++a) {
+            const moments_vec x = *(const moments_vec *)(left + a * one);
+            add_product(&s[2 * a], x, y);
+            add_product(&s[2 * a + 1], x, x);
+        }
+    }
+    for (int a = 0; a < A; ++a) {
+        *(moments_vec *)(sums + moments_row(0, i0 + a, 0) * MOMENTS_GROUP) += s[2 * a];
+        if (i0 + a > 0) *(moments_vec *)(sums + moments_row(0, i0 + a, i0 + a) * MOMENTS_GROUP) += s[2 * a + 1];
+    }
+}
+
+// The same as `pairs` without products of different predictions.
+template <typename T>
+MOMENTS_INLINE void no_pairs(const double *packed, std::ptrdiff_t rows, std::ptrdiff_t series, double *sums, Ahead<T> &ahead) {
+    std::ptrdiff_t i = 0;
+    for (; i + 4 <= series; i += 4) uncrossed<4>(packed, rows, sums, ahead, i);
+    for (; i < series; ++i) uncrossed<1>(packed, rows, sums, ahead, i);
+}
+
 // One series of one strip, rows t to t + rows: relative to its first row, times the roots of the weights, and its plain sum.
 template <bool WEIGHTED, typename T>
 MOMENTS_INLINE void unpack(const MomentsTile<T> &tile, std::ptrdiff_t i, std::ptrdiff_t w, std::ptrdiff_t width, std::ptrdiff_t t,
@@ -170,7 +204,7 @@ MOMENTS_INLINE void finish(const MomentsTile<T> &tile, std::ptrdiff_t w, std::pt
         const moments_vec offset = sum[i] / n, mean = widen(first) + offset;
         std::memcpy(tile.out + i * tile.v + w, &mean, bytes);
         for (std::ptrdiff_t j = 0; j <= i; ++j, ++product, out += tile.v) {
-            const moments_vec center = MOMENTS_CENTER(*product, offset, sum[j]);
+            const moments_vec center = tile.crossed || j == 0 || i == j ? MOMENTS_CENTER(*product, offset, sum[j]) : spread(0.0);
             if (i == j) {
                 std::memcpy(x, &center, sizeof x);
                 for (int l = 0; l < MOMENTS_GROUP; ++l) x[l] = moments_square(x[l]);
@@ -203,8 +237,11 @@ template <bool WEIGHTED, typename T> MOMENTS_INLINE void walk(const MomentsTile<
                 const bool last = w + MOMENTS_LANES >= end;
                 const std::ptrdiff_t next = last && t + MOMENTS_BLOCK < tile.n ? t + MOMENTS_BLOCK : t;
                 Ahead<T> ahead = {tile, next, last ? begin : w + MOMENTS_LANES, 0, 0, (const char *)tile.target, 0};
-                for (std::ptrdiff_t g = 0; g < MOMENTS_LANES / group; ++g)
-                    pairs(packed + g * MOMENTS_BLOCK * group, rows, series, sums + g * sums_step + series * group, ahead);
+                for (std::ptrdiff_t g = 0; g < MOMENTS_LANES / group; ++g) {
+                    double *to = sums + g * sums_step + series * group;
+                    if (tile.crossed) pairs(packed + g * MOMENTS_BLOCK * group, rows, series, to, ahead);
+                    else no_pairs(packed + g * MOMENTS_BLOCK * group, rows, series, to, ahead);
+                }
             }
         }
         for (std::ptrdiff_t w = begin; w < end; w += group)

@@ -33,7 +33,7 @@ static void go(const T *y, const T *p, const std::ptrdiff_t *rows, const double 
                long long k, long long n, long long v, long long ys, long long ks, long long ts, double *out) {
     std::vector<double> scratch(moments_scratch(k, v) + 8);
     double *aligned = scratch.data() + (-(std::size_t)scratch.data() & 63) / 8;
-    moments_any::run(MomentsTile<T>{y, p, rows, weight, root, total, k, n, v, ys, ks, ts, aligned, out});
+    moments_any::run(MomentsTile<T>{y, p, rows, weight, root, total, k, n, v, ys, ks, ts, aligned, out, true});
 }
 #define EXPORT(T, name) extern "C" void name(const T *y, const T *p, const std::ptrdiff_t *rows, const double *weight, \\
         const double *root, double total, long long k, long long n, long long v, long long ys, long long ks, long long ts, \\

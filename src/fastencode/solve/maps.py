@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.solve.products import Products
 from fastencode.solve.shrinkage import Shrinkage
 
 __all__ = ["Factored", "Map", "Merged", "Rotated"]
@@ -43,10 +43,10 @@ class Merged:
         """Numbers held besides inner and predictions, for a tile."""
         return 0
 
-    def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get) -> None:
+    def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products) -> None:
         """Predict at all nodes."""
         k, m, r = self.predict_kmr.shape
-        np.matmul(self.predict_kmr.reshape(k * m, r), inner_rw, out=out_kmw.reshape(k * m, inner_rw.shape[1]))
+        products.multiply(self.predict_kmr.reshape(k * m, r), inner_rw, out_kmw.reshape(k * m, inner_rw.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +72,13 @@ class Factored:
         k, _, left = self.solve_kml.shape
         return k * left * width + self.shrinkage.values(width)
 
-    def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get) -> None:
+    def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products) -> None:
         """Predict at all nodes."""
         k, _, left = self.solve_kml.shape
         before = get("before", k, left, inner_rw.shape[1], dtype=inner_rw.dtype)
-        self.shrinkage.product(self.rows_lr, self.shrinkage.spread(inner_rw, get), before, get)
-        np.matmul(self.solve_kml, before, out=out_kmw)
+        self.shrinkage.product(self.rows_lr, inner_rw, before, get, products)
+        for solve_ml, part, out_mw in zip(self.solve_kml, before, out_kmw, strict=True):
+            products.multiply(solve_ml, part, out_mw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +103,11 @@ class Rotated:
         """Numbers held besides inner and predictions, for a tile."""
         return len(self.rotate_sr) * width + self.shrinkage.values(width)
 
-    def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get) -> None:
+    def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products) -> None:
         """Predict at all nodes."""
         own_sw = get("own", len(self.rotate_sr), inner_rw.shape[1], dtype=inner_rw.dtype)
-        np.matmul(self.rotate_sr, inner_rw, out=own_sw)
-        self.shrinkage.product(self.rows_ms, self.shrinkage.spread(own_sw, get), out_kmw, get)
+        products.multiply(self.rotate_sr, inner_rw, own_sw)
+        self.shrinkage.product(self.rows_ms, own_sw, out_kmw, get, products)
 
 
 Map = Merged | Factored | Rotated

@@ -171,7 +171,7 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
     costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
-    jobs = [
+    jobs: list[Callable[[], Operator]] = [
         partial(_make_fold, basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
         for (left, form), cost in zip(singles, costs, strict=True)
     ]

@@ -17,7 +17,7 @@ from fastencode.solve.maps import Merged
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
 from fastencode.solve.operators import Operator, Request, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
-from fastencode.solve.strategy import EIGH_RATE, GEMM_RATE, NOMINAL_VOXELS, Candidate, choose
+from fastencode.solve.strategy import EIGH_RATE, NOMINAL_VOXELS, Candidate, choose, voxel_rate
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads, together
 
@@ -317,7 +317,7 @@ def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tup
     if basis.complete:  # training kernels are compressions of the whole one
         return float(basis.lam[0]), top
     worst = max(left.condition for left in lefts)
-    if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / GEMM_RATE[4]:
+    if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / voxel_rate(4):
         found = together([partial(training_extremes, basis, left) for left in lefts], threads)
         return 0.999 * min(low for low, _ in found), 1.001 * max(high for _, high in found)
     # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ).

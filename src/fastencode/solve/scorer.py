@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastencode.solve.leave_out import take_rows
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.operators import Operator, WholeFolds
+from fastencode.solve.products import products_for
 from fastencode.solve.scores import moments_kernel, score_moments
 
 if TYPE_CHECKING:
@@ -36,11 +37,14 @@ class FoldScorer:
     def __init__(self, plan: RidgePlan, scoring: str) -> None:
         self.plan, self.scoring, self.dtype = plan, scoring, plan.dtype
         self.moments = moments_kernel()
+        self.products = products_for(self.dtype, plan.problem.precision == "fast")
         self.weights = plan.problem.weights
         self.inverse_root = None if self.weights is None else (1.0 / plan.root).astype(self.dtype)
         nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
         self.scale_a1 = scale_of(plan.problem.alphas, top)[:, None]
         self.weights_ak = nodes.weights
+        # Where every penalty is a node, nothing follows from products of two nodes' predictions.
+        self.crossed = len(nodes.alphas) < len(plan.problem.alphas)
         self.row, self.column = np.tril_indices(len(nodes.alphas))
         pairs = nodes.weights[:, self.row] * nodes.weights[:, self.column]
         self.pairs_aq = pairs * np.where(self.row == self.column, 1.0, 2.0)
@@ -103,7 +107,7 @@ class FoldScorer:
                 if mean_w is not None:
                     inner -= mean_w if self.weights is None else np.outer(self._root(fold.train), mean_w)
             predicted = get("predicted", len(plan.nodes.alphas), len(fold.test), width, dtype=self.dtype)
-            fold.map.apply(inner, predicted, get)
+            fold.map.apply(inner, predicted, get, self.products)
             target = self._targets(y_tw, fold.test, mean_w, get)
             scores += self._fold_scores(target, predicted, used, variance_u, fold.test)
         for whole in plan.whole:
@@ -113,11 +117,11 @@ class FoldScorer:
     def _coordinates(self, y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get) -> Any:
         """Fill U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned."""
         if not self.partition:
-            np.matmul(self.plan.analyze.T, y_tw, out=c_rw)
+            self.products.multiply(self.plan.analyze.T, y_tw, c_rw)
             return None
         parts = get("parts", len(self.apart), *c_rw.shape, dtype=self.dtype)
         for fold, part in zip(self.apart, parts, strict=True):
-            np.matmul(fold.analyze_lr.T, take_rows(y_tw, fold.left), out=part)
+            self.products.multiply(fold.analyze_lr.T, take_rows(y_tw, fold.left), part)
         np.sum(parts, axis=0, out=c_rw)
         return parts
 
@@ -131,7 +135,7 @@ class FoldScorer:
         if parts is not None:
             np.subtract(c_rw, parts[place], out=inner)
         else:
-            np.matmul(fold.analyze_lr.T, left_mw, out=inner)
+            self.products.multiply(fold.analyze_lr.T, left_mw, inner)
             np.subtract(c_rw, inner, out=inner)
         if mean_w is not None:
             inner += np.outer(self.pulls[place], mean_w)
@@ -166,16 +170,19 @@ class FoldScorer:
     ) -> F64:
         weights = None if self.weights is None else self.weights[rows]
         mass = float(len(rows) if weights is None else weights.sum())
-        return self._interpolated(self.moments(target[:, :used], predicted[:, :, :used], weights), mass, variance_u)
+        moments = self.moments(target[:, :used], predicted[:, :, :used], weights, None, self.crossed)
+        return self._interpolated(moments, mass, variance_u)
 
     def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64) -> F64:
         """Scores at every penalty from the moments of the nodes (kernels/moments.pyx has their order)."""
         k = self.weights_ak.shape[1]
         means, gram = moments_qu[: k + 1], moments_qu[k + 1 :]
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
-        inner = first[self.row] + self.column + 1
-        pp = np.maximum(self.pairs_aq @ gram[inner], 0.0)
-        parts = (means[0], self.weights_ak @ means[1:], gram[0], self.weights_ak @ gram[first], pp)
+        if self.crossed:
+            pp = np.maximum(self.pairs_aq @ gram[first[self.row] + self.column + 1], 0.0)
+            parts = (means[0], self.weights_ak @ means[1:], gram[0], self.weights_ak @ gram[first], pp)
+        else:
+            parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
         return score_moments(self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2)
 
     def _whole_scores(
@@ -184,7 +191,6 @@ class FoldScorer:
         """Sum of scores of many small folds."""
         k, (n_folds, m), width = len(whole.far_kbmm), whole.rows.shape, y_tw.shape[1]
         scores, step = np.zeros((len(self.scale_a1), used)), self._chunk(whole, width)
-        spread = whole.shrinkage.spread(c_rw, get)
         for start in range(0, n_folds, step):
             chunk = slice(start, min(start + step, n_folds))
             rows_bm = whole.rows[chunk]
@@ -193,7 +199,7 @@ class FoldScorer:
             np.take(y_tw, rows, axis=0, out=near.reshape(b * m, width), mode="clip")
             self._about_training_means(whole, near, chunk)
             before, scaled = get("before", k, b * m, width, dtype=self.dtype), get("far", b, m, width, dtype=self.dtype)
-            whole.shrinkage.product(take_rows(self.plan.analyze, rows), spread, before, get)
+            whole.shrinkage.product(take_rows(self.plan.analyze, rows), c_rw, before, get, self.products)
             before = before.reshape(k, b, m, width)
             predicted = before if m == 1 else get("predicted", k, b, m, width, dtype=self.dtype)
             multiply = np.multiply if m == 1 else np.matmul
@@ -232,5 +238,6 @@ class FoldScorer:
         if self.weights is not None:
             weights = (self.weights[rows_bm] / self.weights[rows_bm].sum(axis=1, keepdims=True)).ravel()
         width, k = target.shape[2], len(predicted)
-        moments = self.moments(target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used], weights)
+        target, predicted = target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used]
+        moments = self.moments(target, predicted, weights, None, self.crossed)
         return self._interpolated(moments, float(b), variance_u) * b

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.solve.nodes import few_of, rank_of
+from fastencode.solve.products import Products
 
 __all__ = ["Curves", "Shrinkage", "cut_spectrum", "make_shrinkage"]
 
@@ -27,6 +29,8 @@ Get = Callable[..., NDArray[Any]]
 _OVERHEAD = 60
 # Where the spectrum may be cut, and how many directions of a candidate are looked at.
 _BINS, _SAMPLES = 24, 48
+# Directions that the kernel for matrix tiles multiplies at once.
+_STEP = 32
 # Rows whose products of all segments are made before they are mixed, and the rows mixed at once: those stay in the cache.
 _ROWS, _MIXED = 192, 16
 
@@ -76,23 +80,24 @@ class Shrinkage:
         mixed = 0 if self.mix_kq is None else self.products * _ROWS * width
         return self.directions * width + mixed
 
-    def spread(self, c_rw: NDArray[Any], get: Get) -> list[NDArray[Any]]:
-        """Coordinates times the curves of every segment: what :meth:`product` multiplies rows with."""
-        width, place, out = c_rw.shape[1], 0, []
-        buffer = get("spread", self.directions, width, dtype=c_rw.dtype)
-        for (start, stop), curves in self.pieces:
-            for curve in curves:
-                out.append(buffer[place : place + stop - start])
-                np.multiply(c_rw[start:stop], curve[:, None], out=out[-1])
-                place += stop - start
-        return out
+    @cached_property
+    def flat(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any], NDArray[Any] | None]:
+        """Ends, counts, curves and mix as ``kernels.cpu("shrunk")`` takes them."""
+        ends = np.array([0, *(stop for (_, stop), _ in self.pieces)], dtype=np.intp)
+        counts = np.array([len(curves) for _, curves in self.pieces], dtype=np.intp)
+        return ends, counts, np.concatenate([curves.ravel() for _, curves in self.pieces]), self.mix_kq
 
-    def product(self, rows_mr: NDArray[Any], spread: list[NDArray[Any]], out_kmw: NDArray[Any], get: Get) -> None:
-        """rows @ diag(g_j) @ c for all j, from the spread coordinates."""
-        (m, _), width = rows_mr.shape, out_kmw.shape[2]
+    def product(
+        self, rows_mr: NDArray[Any], c_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products
+    ) -> None:
+        """rows @ diag(g_j) @ c for all j."""
+        if products.shrunk is not None:
+            products.shrunk(rows_mr, c_rw, *self.flat, out_kmw)
+            return
+        spread, (m, _), width = self._spread(c_rw, get), rows_mr.shape, out_kmw.shape[2]
         if self.mix_kq is None:
-            for j, part in enumerate(spread):
-                np.matmul(rows_mr, part, out=out_kmw[j])
+            for part, out_mw in zip(spread, out_kmw, strict=True):
+                products.multiply(rows_mr, part, out_mw)
             return
         step, k = _ROWS, len(out_kmw)
         for start in range(0, m, step):
@@ -101,12 +106,23 @@ class Shrinkage:
             made = get("segments", self.products, count, width, dtype=out_kmw.dtype)
             for ends, curves in self.pieces:
                 for _ in curves:
-                    np.matmul(rows_mr[here, slice(*ends)], spread[q], out=made[q])
+                    products.multiply(rows_mr[here, slice(*ends)], spread[q], made[q])
                     q += 1
             made, mixed = made.reshape(q, count * width), out_kmw.reshape(k, m * width)[:, start * width : here.stop * width]
             for first in range(0, count * width, _MIXED * width):
                 some = slice(first, first + _MIXED * width)
                 np.matmul(self.mix_kq, made[:, some], out=mixed[:, some])
+
+    def _spread(self, c_rw: NDArray[Any], get: Get) -> list[NDArray[Any]]:
+        """Coordinates times the curves of every segment."""
+        width, place, out = c_rw.shape[1], 0, []
+        buffer = get("spread", self.directions, width, dtype=c_rw.dtype)
+        for (start, stop), curves in self.pieces:
+            for curve in curves:
+                out.append(buffer[place : place + stop - start])
+                np.multiply(c_rw[start:stop], curve[:, None], out=out[-1])
+                place += stop - start
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +152,7 @@ def cut_spectrum(curves: Curves) -> F64:
     relative_rk = (curves.values_kr * curves.weight_r).T / curves.allowed_k
     if r < 2 or k < 3:
         return none
-    edges = np.unique(np.linspace(0, r, min(_BINS, r) + 1).astype(int))
+    edges = _in_steps(np.linspace(0, r, min(_BINS, r) + 1).astype(int))
     cost, back = np.full(len(edges), np.inf), np.zeros(len(edges), dtype=int)
     cost[0] = 0.0
     for j in range(1, len(edges)):
@@ -154,6 +170,13 @@ def cut_spectrum(curves: Curves) -> F64:
     return np.array(cuts[::-1])
 
 
+def _in_steps(edges: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where segments of many directions may begin without leaving a step of the kernels' half full."""
+    if edges[-1] > _BINS * _STEP // 2:
+        edges = np.r_[(edges[:-1] + _STEP // 2) // _STEP * _STEP, edges[-1]]
+    return np.unique(edges[edges <= edges[-1]])
+
+
 def make_shrinkage(curves: Curves, cuts: F64, dtype: np.dtype[Any]) -> Shrinkage:
     """Segments between the cuts, each with the fewest of the curves that give all of them within the allowed errors.
 
@@ -163,7 +186,7 @@ def make_shrinkage(curves: Curves, cuts: F64, dtype: np.dtype[Any]) -> Shrinkage
     if not len(cuts):
         return Shrinkage((((0, r), curves.values_kr.astype(dtype)),), None)
     weighted_rk = (curves.values_kr * curves.weight_r).T
-    edges = np.unique(np.r_[0, np.searchsorted(curves.lam, cuts), r])
+    edges = _in_steps(np.r_[0, np.searchsorted(curves.lam, cuts), r])
     pieces, mix = [], []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         chosen, weights_qk, _ = few_of(weighted_rk[start:stop], curves.allowed_k)

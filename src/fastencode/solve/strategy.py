@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastencode.errors import InputError
+from fastencode.kernels import has_tiles
 from fastencode.solve.problem import Problem
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MapCost",
     "choose",
     "map_costs",
+    "voxel_rate",
     "whole_cost",
 ]
 
@@ -29,6 +31,8 @@ __all__ = [
 GEMM_RATE = {8: 3.5e10, 4: 7.5e10}
 EIGH_RATE = 2.5e10
 EIGH_OPERATIONS = 9.0  # times size cubed: reduction, divide and conquer, back-transformation
+# Float32 products on matrix tiles against those of BLAS, and how much less of that products of segments gain.
+_TILES, _TILES_SEGMENTED = 1.65, 1.4
 NOMINAL_VOXELS = 10_000
 # Rows of a fold up to which it may be predicted with all others, where the basis is complete (p > n) and where it is not.
 WHOLE_ROWS = {True: 1024, False: 32}
@@ -36,6 +40,15 @@ WHOLE_ROWS = {True: 1024, False: 32}
 _NODES, _PRODUCTS = 8, 6
 # Products of segments take this much longer than their operations at the nominal rate: they are written, read and mixed.
 SEGMENTED = 1.3
+
+
+def voxel_rate(itemsize: int) -> float:
+    """Nominal rate of one core over the products of tiles of voxels."""
+    return GEMM_RATE[itemsize] * (_TILES if itemsize == 4 and has_tiles() else 1.0)
+
+
+def _segmented(itemsize: int) -> float:
+    return SEGMENTED * (_TILES_SEGMENTED if itemsize == 4 and has_tiles() else 1.0)
 
 
 @dataclass(frozen=True)
@@ -123,25 +136,27 @@ def map_costs(
     ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
     if not train_form:
         invert = nodes * (2.0 * left * left * rank + left**3)
-        ways.append(("factored", invert, 0.0, SEGMENTED * left * shrinkage + 2.0 * nodes * test * left, nodes * test * left))
+        pushed = _segmented(itemsize) * left * shrinkage
+        ways.append(("factored", invert, 0.0, pushed + 2.0 * nodes * test * left, nodes * test * left))
         turn = 2.0 * rank * rank * (left + test)
     else:
         turn = own_rank * own_rank * (max(train, rank) + 2.0 * test) + 2.0 * test * rank * train
-    own, pushed = EIGH_OPERATIONS * own_rank**3, SEGMENTED * test * shrinkage * own_rank / max(1, rank)
+    own, pushed = EIGH_OPERATIONS * own_rank**3, _segmented(itemsize) * test * shrinkage * own_rank / max(1, rank)
     ways.append(("rotated", turn, own, 2.0 * own_rank * across + pushed, own_rank * (across + test)))
+
+    def seconds(plan: float, own: float, voxel: float) -> float:
+        return plan / GEMM_RATE[8] + own / EIGH_RATE + voxels * voxel / voxel_rate(itemsize)
+
     return [
-        MapCost(
-            name, plan + own, voxel, itemsize * kept, plan / GEMM_RATE[8] + own / EIGH_RATE + voxels * voxel / GEMM_RATE[itemsize]
-        )
-        for name, plan, own, voxel, kept in ways
+        MapCost(name, plan + own, voxel, itemsize * kept, seconds(plan, own, voxel)) for name, plan, own, voxel, kept in ways
     ]
 
 
 def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int) -> MapCost:
     """One of the folds that are predicted together; arguments as in :func:`map_costs`, far blocks only."""
     plan = nodes * (2.0 * rows * rows * rank + rows**3)
-    voxel = SEGMENTED * rows * shrinkage + 2.0 * nodes * rows * rows
-    seconds = plan / GEMM_RATE[8] + voxels * voxel / GEMM_RATE[itemsize]
+    voxel = _segmented(itemsize) * rows * shrinkage + 2.0 * nodes * rows * rows
+    seconds = plan / GEMM_RATE[8] + voxels * voxel / voxel_rate(itemsize)
     return MapCost("whole", plan, voxel, itemsize * nodes * rows * rows, seconds)
 
 
@@ -186,7 +201,7 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
     operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
     per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
     seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
-    seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / GEMM_RATE[itemsize]
+    seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
     # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
     return Candidate(
         name="dual" if dual else "primal",

@@ -30,6 +30,7 @@ from fastencode.progress import progress as progress_bar
 from fastencode.solve.device_tiles import DeviceSweep, device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.problem import Problem
+from fastencode.solve.products import products_for
 from fastencode.solve.scorer import FoldScorer
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.targets import Targets
@@ -150,7 +151,9 @@ class _Workspace(local):
     def get(self, name: str, *shape: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         size, flat = int(np.prod(shape)), self.buffers.get(name)
         if flat is None or flat.size < size:
-            flat = self.buffers[name] = np.empty(size, dtype=dtype)
+            raw = np.empty(size * dtype.itemsize + 64, dtype=np.uint8)
+            start = -raw.ctypes.data % 64  # whole lines of the cache
+            flat = self.buffers[name] = raw[start : start + size * dtype.itemsize].view(dtype)
         return flat[:size].reshape(shape)
 
 
@@ -161,7 +164,7 @@ class _Sweep:
         (_, p), problem = plan.shape, plan.problem
         self.plan, self.targets, self.scoring, self.skip_nan = plan, targets, scoring, skip_nan
         self.alphas, self.center = problem.alphas, problem.fit_intercept
-        self.scorer = FoldScorer(plan, scoring)
+        self.scorer, self.products = FoldScorer(plan, scoring), products_for(plan.dtype)
         self.width = _tile_width(targets.n_voxels, self.scorer.widest)
         self.tile_bytes = self.scorer.bytes(self.width)
         self.workers = self._workers()
@@ -218,7 +221,7 @@ class _Sweep:
         here = slice(first + start, first + stop)
         y_tw, mean_w = self._read(slab, start, stop, here)
         c_rw = self.work.get("c", len(self.plan.lam), self.width, dtype=self.plan.dtype)
-        np.matmul(self.plan.analyze.T, y_tw, out=c_rw)
+        self.products.multiply(self.plan.analyze.T, y_tw, c_rw)
         self._refit(c_rw, mean_w, here)
 
     def _spent(self, stage: str, since: float) -> None:
@@ -281,7 +284,7 @@ class _Sweep:
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
         np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
         coef_pw = self.work.get("coef", plan.shape[1], self.width, dtype=plan.dtype)
-        np.matmul(plan.coef, c_rw, out=coef_pw)
+        self.products.multiply(plan.coef, c_rw, coef_pw)
         self.coef_pv[:, here] = coef_pw[:, :used]
         if self.center:
             self.intercept_v[here] = mean_w - plan.feature_means @ coef_pw[:, :used].astype(np.float64)
@@ -316,6 +319,7 @@ class _Sweep:
             "bytes": {"plan": self.plan.nbytes, "tiles": self.tile_bytes * self.workers},
             "seconds": {f"{name} (all threads)": seconds for name, seconds in self.seconds.items()},
             "scored_in": str(self.plan.dtype),
+            "products": self.scorer.products.name,
             "threads": self.workers,
             "tile": self.width,
             "skipped_voxels": int(self.bad_v.sum()),
