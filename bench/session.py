@@ -115,7 +115,7 @@ def surroundings(threads: int) -> dict[str, Any]:
     """Machine, versions, commit and command: what a number means nothing without."""
     names = ("fastencode-neuro", "numpy", "scipy", "himalaya", "scikit-learn", "torch", "cupy-cuda12x", "cupy-cuda13x")
     return {
-        "command": "python " + " ".join(["bench/run.py", *sys.argv[1:]]),
+        "command": "python " + " ".join([f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "threads": threads,
         "machine": {
             "cpu": cpu_name(),

@@ -18,7 +18,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && defined(__has_include)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(FASTENCODE_NO_VECTORS)
 #if __has_include(<amxbf16intrin.h>) && __has_include(<avx512bf16intrin.h>)
 #define FASTENCODE_TILES
 #endif

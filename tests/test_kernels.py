@@ -189,6 +189,21 @@ def test_moments_equal_the_naive_sums(name, dtype, kind, shape, request):
     assert not wrong(moments(y, p, weight_t), y, p, weight_t).any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["compiled", "fallback"])
+def test_products_of_two_predictions_can_be_left_out(name, shape, dtype):
+    moments, (y, p) = compiled() if name == "compiled" else fallback.moments, tiles(shape, dtype, "huge mean")
+    k = len(p)
+    crossed = [k + 1 + i * (i + 1) // 2 + j for i in range(2, k + 1) for j in range(1, i)]
+    for weight_t in (None, weights(len(y))):
+        found, every = moments(y, p, weight_t, None, False), moments(y, p, weight_t)
+        assert not found[crossed].any()
+        found[crossed] = every[crossed]
+        assert not wrong(found, y, p, weight_t).any()
+        assert np.array_equal(found[: k + 1], every[: k + 1])
+
+
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", ["slices", "backwards", "nodes inside rows", "read-only memmap"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import fastencode
 import reference
+from fastencode import kernels
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
@@ -320,6 +321,7 @@ def test_stats_record_what_was_done():
     stats = fastencode.ridge_cv(X, Y, precision="fast").stats
     assert stats["strategy"] in ("primal", "dual") and stats["precision"] == "fast" and stats["device"] == "cpu"
     assert stats["scored_in"] == "float32" and stats["folds"] == 5
+    assert stats["products"] == ("matrix tiles, 2 bfloat16 parts to a number" if kernels.has_tiles() else "BLAS")
     assert stats["operations"]["fit"] > 0 and stats["bytes"]["plan"] > 0
     assert {"decompose", "operators", "fit"} <= set(stats["seconds"]) and stats["versions"]["numpy"] == np.__version__
 

@@ -217,7 +217,7 @@ def plan_ridge(
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
-        "exact" is accurate to the dtype. "fast" may score in reduced precision; on a CPU it computes the same as "exact".
+        "exact" is accurate to the dtype. "fast" may score in reduced precision, as in :func:`fastencode.ridge_cv`.
     device : None, "cpu", "cuda" or such as "cuda:1"
         Where responses are computed, as in :func:`fastencode.ridge_cv`; plans are made on the CPU.
     memory : int or str, optional
@@ -273,7 +273,8 @@ def make_plan(
     itemsize = problem.X.dtype.itemsize
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
     interval = _interval(basis, lefts, voxels, threads)
-    nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
+    with limit_threads(1):  # small matrices: waking a second thread takes longer
+        nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
     analyze = basis.rows_tr.astype(problem.X.dtype)
     kept = analyze.nbytes + basis.coef_pr.nbytes
     request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads, stored)
