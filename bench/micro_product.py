@@ -3,8 +3,8 @@
     python bench/micro_product.py [--repeats 15] [--no-file]
 
 Writes bench/results/micro_product.json: operations per second by BLAS, with three bfloat16 parts to a number (what
-``precision="exact"`` multiplies with) and with two (``"fast"``), and each one's error against float64 as a part of the norms of row
-and column. ``shrunk`` is the product of rows with coordinates shrunk at every node, against the BLAS products of all segments
+``precision="exact"`` multiplies with) and with two (``"fast"``), and each one's error against float64 as a part of the norms of
+row and column. ``shrunk`` is the product of rows with coordinates shrunk at every node, against the BLAS products of all segments
 and nodes and the mix.
 """
 

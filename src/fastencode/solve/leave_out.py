@@ -103,7 +103,9 @@ def _smallest(matrix: F64) -> float:
         factor = np.linalg.cholesky(matrix)  # lets other threads run, as SciPy's does not
     except np.linalg.LinAlgError:
         return 0.0
-    vector, before, diagonal, beside = np.random.default_rng(0).standard_normal(len(matrix)), np.zeros(len(matrix)), [], []
+    diagonal: list[float] = []
+    beside: list[float] = []
+    vector, before = np.random.default_rng(0).standard_normal(len(matrix)), np.zeros(len(matrix))
     vector /= np.linalg.norm(vector)
     for _ in range(_LANCZOS):
         found = scipy.linalg.cho_solve((factor.T, False), vector, check_finite=False)
