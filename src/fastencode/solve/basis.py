@@ -3,7 +3,8 @@
 With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger than the grid's smallest, and U_τ = U diag(√(λ / (λ + τ))),
 responses y enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
 V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows
-does not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X.
+does not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X; V, of which
+weights are made, comes in the dtype of X.
 
 Legend: t = time, p = features, r = directions kept.
 """
@@ -11,7 +12,7 @@ Legend: t = time, p = features, r = directions kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from fastencode.errors import InputError
 from fastencode.solve.problem import Problem
+from fastencode.solve.products import products_for
+from fastencode.threads import together
 
 __all__ = ["Basis", "column_means", "make_basis"]
 
@@ -43,7 +46,7 @@ class Basis:
         Subtracted from X; zeros without an intercept.
     root_t : (t,) float64
         Square roots of the sample weights; ones without.
-    center : bool
+    center, weighted : bool
     """
 
     lam: F64
@@ -53,6 +56,7 @@ class Basis:
     mean_p: F64
     root_t: F64
     center: bool
+    weighted: bool
 
     @property
     def complete(self) -> bool:
@@ -85,7 +89,7 @@ def column_means(X: NDArray[Any], weights_t: F64 | None = None) -> F64:
     return X[0].astype(np.float64) + total / (len(X) if weights_t is None else weights_t.sum())
 
 
-def make_basis(problem: Problem, dual: bool) -> Basis:
+def make_basis(problem: Problem, dual: bool, threads: int = 1) -> Basis:
     """Decompose the smaller Gram. Raises ``InputError`` if X is too large to square in its dtype."""
     X, center = problem.X, problem.fit_intercept
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
@@ -104,7 +108,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     tau = float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
     shrunk = np.sqrt(lam + tau)
     if dual:
-        coef = _features_times(X, mean, root, vectors / np.sqrt(lam))
+        coef = _features_times(X, mean, root, vectors / np.sqrt(lam), threads)
         rows = vectors * (np.sqrt(lam) / shrunk)
     else:
         coef = vectors.astype(X.dtype)
@@ -112,7 +116,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         for start in range(0, len(X), _BLOCK):
             here = slice(start, start + _BLOCK)
             rows[here] = _rows(X, mean, root, here) @ vectors / shrunk
-    return Basis(lam, tau, rows, coef, mean, root, center)
+    return Basis(lam, tau, rows, coef, mean, root, center, problem.weights is not None)
 
 
 def _rows(X: NDArray[Any], mean: F64, root: F64, here: slice) -> F64:
@@ -136,10 +140,16 @@ def _kernel(X: NDArray[Any], mean: F64, root: F64) -> F64:
     return kernel
 
 
-def _features_times(X: NDArray[Any], mean: F64, root: F64, right_tr: F64) -> NDArray[Any]:
-    """X̌ᵀ @ right, block by block of features."""
-    out = np.empty((X.shape[1], right_tr.shape[1]), dtype=X.dtype)
-    for start in range(0, X.shape[1], _BLOCK):
-        here = slice(start, start + _BLOCK)
-        out[here] = (np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]).T @ right_tr
+def _features_times(X: NDArray[Any], mean: F64, root: F64, right_tr: F64, threads: int) -> NDArray[Any]:
+    """X̌ᵀ @ right in the dtype of X, block by block of features: rounded there like the weights made of it."""
+    right, multiply = right_tr.astype(X.dtype), products_for(X.dtype).multiply
+    out = np.empty((X.shape[1], right.shape[1]), dtype=X.dtype)
+
+    def fill(here: slice) -> None:
+        block = np.subtract(X[:, here], mean[here], dtype=np.float64)
+        block *= root[:, None]
+        multiply(block.astype(X.dtype).T, right, out[here])
+
+    size = max(_BLOCK // 8, min(_BLOCK, -(-X.shape[1] // (2 * threads))))
+    together([partial(fill, slice(start, start + size)) for start in range(0, X.shape[1], size)], threads)
     return out

@@ -70,7 +70,7 @@ def leave_out(basis: Basis, fold: Fold) -> Left:
     mask = np.ones(n, dtype=bool)
     mask[train] = False
     left = np.flatnonzero(mask)
-    mass = float(basis.root_t[train] @ basis.root_t[train])
+    mass = float(basis.root_t[train] @ basis.root_t[train]) if basis.weighted else float(len(train))
     held = np.searchsorted(left, test)
     if n - len(left) < len(train):
         return Left(train, test, left, held, mass, np.inf, None)

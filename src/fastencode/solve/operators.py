@@ -171,12 +171,14 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
     costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
-    jobs: list[Callable[[], Operator]] = [
-        partial(_make_fold, basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
+    made = [
+        _fold_jobs(basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
         for (left, form), cost in zip(singles, costs, strict=True)
     ]
+    jobs = [job for some, _ in made for job in some]
     large = r >= _LARGE and any(cost.name == "rotated" for cost in costs)
-    folds = [job() for job in jobs] if large else together(jobs, request.threads)
+    results = iter([job() for job in jobs] if large else together(jobs, request.threads))
+    folds = [finish([next(results) for _ in some]) for some, finish in made]
     shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
     operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
     return Operators(tuple(folds), whole, operations)
@@ -232,32 +234,27 @@ def _choose_maps(
     return leanest
 
 
-def _make_fold(
+def _fold_jobs(
     basis: Basis, left: Left, form: str, cost: MapCost, request: Request, cut: tuple[Shrinkage, F64], analyze_tr: NDArray[Any]
-) -> Operator:
-    """A fold that is predicted by itself."""
+) -> tuple[list[Callable[[], Any]], Callable[[list[Any]], Operator]]:
+    """A fold by itself: what is to be done for its map, in pieces for several threads, and what puts the results together."""
     dtype, k, (shrinkage, cuts) = analyze_tr.dtype, len(request.alphas), cut
     analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
-    made: Map
-    if form == "train" and cost.name == "rotated":
-        made = _rotate_train(basis, left, request, cuts, dtype)
-    elif form == "train":
-        predict = np.empty((k, len(left.test), len(left.train)), dtype=dtype)
-        _solve_train(basis, left, request.alphas, predict, LIMITS[dtype.itemsize]["train"])
-        made = Merged(predict)
-    elif cost.name == "merged":
-        predict = np.empty((k, len(left.test), len(basis.lam)), dtype=dtype)
-        for alpha, out in zip(request.alphas, predict, strict=True):
-            _solve_merged(basis, left, alpha, out)
-        made = Merged(predict)
-    elif cost.name == "factored":
-        solve = np.empty((k, len(left.test), len(left.rows)), dtype=dtype)
-        for alpha, out in zip(request.alphas, solve, strict=True):
-            _solve_factored(basis, left, alpha, out)
-        made = Factored(shrinkage, analyze, solve)
-    else:
-        made = _rotate(basis, left, request, cuts, dtype)
-    return Operator(left.train, left.test, left.rows, form, left.mass, made, analyze)
+
+    def operator(made: Map) -> Operator:
+        return Operator(left.train, left.test, left.rows, form, left.mass, made, analyze)
+
+    if cost.name == "rotated":
+        rotate = _rotate_train if form == "train" else _rotate
+        return [partial(rotate, basis, left, request, cuts, dtype)], lambda found: operator(found[0])
+    across = {"train": len(left.train), "merged": len(basis.lam), "factored": len(left.rows)}
+    out = np.empty((k, len(left.test), across["train" if form == "train" else cost.name]), dtype=dtype)
+    if form == "train":
+        solve_all = partial(_solve_train, basis, left, request.alphas, out, LIMITS[dtype.itemsize]["train"])
+        return [solve_all], lambda _: operator(Merged(out))
+    solve = _solve_merged if cost.name == "merged" else _solve_factored
+    each = [partial(solve, basis, left, alpha, one) for alpha, one in zip(request.alphas, out, strict=True)]
+    return each, lambda _: operator(Merged(out) if cost.name == "merged" else Factored(shrinkage, analyze, out))
 
 
 def _solve_factored(basis: Basis, left: Left, alpha: float, out_ml: NDArray[Any]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fastencode.solve.basis import Basis, make_basis
 from fastencode.solve.fit import RidgeFit
+from fastencode.solve.folds import Fold
 from fastencode.solve.leave_out import Left, leave_out, training_extremes
 from fastencode.solve.maps import Merged
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
@@ -266,9 +267,9 @@ def make_plan(
     threads = available_threads()
     best, candidates, reason = choose(problem, threads, n_voxels, strategy or None)
     with limit_threads(threads):
-        basis = make_basis(problem, best.name == "dual")
+        basis = make_basis(problem, best.name == "dual", threads)
     decomposed = time.perf_counter()
-    lefts = together([partial(leave_out, basis, fold) for fold in problem.folds], threads)
+    lefts = _leave_out(basis, problem.folds, threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
@@ -301,6 +302,12 @@ def make_plan(
         operations={"plan": best.gram + best.decompose + 2.0 * n * p * r + made.operations, "score": score, "refit": 2.0 * p * r},
         seconds={"decompose": decomposed - began, "operators": done - decomposed},
     )
+
+
+def _leave_out(basis: Basis, folds: list[Fold], threads: int) -> list[Left]:
+    if sum(len(test) for _, test in folds) <= 2 * len(folds):  # rows by themselves: threads would wait for the interpreter
+        return [leave_out(basis, fold) for fold in folds]
+    return together([partial(leave_out, basis, fold) for fold in folds], threads)
 
 
 def _partition(lefts: list[Left], n: int) -> bool:

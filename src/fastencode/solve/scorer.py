@@ -20,7 +20,7 @@ from fastencode.solve.scores import moments_kernel, score_moments
 if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
 
-__all__ = ["FoldScorer"]
+__all__ = ["READ_ROWS", "REFIT_FEATURES", "FoldScorer"]
 
 F64 = NDArray[np.float64]
 Get = Callable[..., NDArray[Any]]
@@ -28,7 +28,11 @@ Get = Callable[..., NDArray[Any]]
 _WIDEST = 768
 _PREDICTIONS = 48 * 2**20
 # All folds' parts of the coordinates are kept for a tile if they take no more than this.
-_PARTS = 96 * 2**20
+_PARTS = 256 * 2**20
+# Rows of responses that are read at once: in float64 they stay in the cache.
+READ_ROWS = 64
+# Features whose weights are made at once: beyond, the product would leave the cache.
+REFIT_FEATURES = 2048
 
 
 class FoldScorer:
@@ -87,7 +91,8 @@ class FoldScorer:
             chunk = min(self._chunk(w, width), len(w.rows)) * m
             held = max(held, chunk * width * (2 * k + 3) + chunk * r + w.shrinkage.values(width))
         parts = len(self.apart) if self.partition else 1
-        return int(width * (item * (n + 2 * longest + r * (2 + parts) + p) + 8 * (2 * n + r + p)) + item * held)
+        weights, kept = min(p, REFIT_FEATURES), n + 2 * longest + r * (2 + parts)
+        return int(width * (item * (kept + weights) + 8 * (2 * READ_ROWS + 2 * r + weights)) + item * held)
 
     def score(self, y_tw: NDArray[Any], used: int, variance_u: F64, get: Get) -> tuple[NDArray[Any], F64]:
         """(coordinates (r, w), mean scores over folds (a, u)) of a padded tile of which ``used`` columns count."""

@@ -31,7 +31,7 @@ from fastencode.solve.device_tiles import DeviceSweep, device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.problem import Problem
 from fastencode.solve.products import products_for
-from fastencode.solve.scorer import FoldScorer
+from fastencode.solve.scorer import READ_ROWS, REFIT_FEATURES, FoldScorer
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
@@ -232,37 +232,42 @@ class _Sweep:
         """A padded tile of responses in the plan's dtype, centered if there is an intercept and times the roots of the weights;
         and its means."""
         began = time.perf_counter()
-        tile, weights = self.targets.in_use(slab[:, start:stop]), self.plan.problem.weights
+        tile, weights, width = self.targets.in_use(slab[:, start:stop]), self.plan.problem.weights, stop - start
         y_tw = self.work.get("y", len(tile), self.width, dtype=self.plan.dtype)
-        used = y_tw[:, : stop - start]
+        blocks = [slice(first, first + READ_ROWS) for first in range(0, len(tile), READ_ROWS)]
         # Relative to the first row: a constant voxel becomes exactly zero, and a large common offset costs no digits.
         with np.errstate(all="ignore"):
-            base = tile[0].astype(np.float64) if self.center else np.zeros(stop - start)
-            values = np.subtract(tile, base, dtype=np.float64)
-            total = values.sum(axis=0) if weights is None else weights @ values
-            mean = total / (len(tile) if weights is None else weights.sum())
-            bad = ~np.isfinite(total)
+            base = tile[0].astype(np.float64) if self.center else np.zeros(width)
+            total, squares = np.zeros(width), np.zeros(width)
+            for rows in blocks:
+                values = np.subtract(tile[rows], base, dtype=np.float64)
+                total += values.sum(axis=0) if weights is None else weights[rows] @ values
+            mass = float(len(tile) if weights is None else weights.sum())
+            mean, bad = total / mass, ~np.isfinite(total)
             if bad.any():
-                self._bad(tile, values, bad, here)
-                total[bad] = mean[bad] = base[bad] = 0.0
-            if self.center:
-                values -= mean
-            if weights is not None:
-                values *= self.plan.root[:, None]
-            used[:] = values
-        mass = float(len(tile) if weights is None else weights.sum())
-        self.variance_v[here] = np.einsum("tw,tw->w", used, used, dtype=np.float64) / mass
-        y_tw[:, stop - start :] = 0.0
+                self._bad(tile, bad, here)
+                mean[bad] = base[bad] = 0.0
+            for rows in blocks:
+                values = np.subtract(tile[rows], base, dtype=np.float64)
+                if self.center:
+                    values -= mean
+                if bad.any():
+                    values[:, bad] = 0.0
+                if weights is not None:
+                    values *= self.plan.root[rows, None]
+                y_tw[rows, :width] = values
+                squares += np.einsum("tw,tw->w", y_tw[rows, :width], y_tw[rows, :width], dtype=np.float64)
+        self.variance_v[here] = squares / mass
+        y_tw[:, width:] = 0.0
         self._spent("read", began)
         return y_tw, base + mean
 
-    def _bad(self, tile: NDArray[Any], values: NDArray[np.float64], bad: NDArray[np.bool_], here: slice) -> None:
+    def _bad(self, tile: NDArray[Any], bad: NDArray[np.bool_], here: slice) -> None:
         """Columns whose sum is not finite: skip them, or raise."""
         if not self.skip_nan:
             self.targets.refuse_bad()
         if not self.skip_nan or np.isfinite(tile[:, bad]).all(axis=0).any():
             raise InputError("Y holds values too large to add up; rescale it")
-        values[:, bad] = 0.0
         self.bad_v[here] = bad
 
     def _score(self, y_tw: NDArray[Any], here: slice) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -283,11 +288,16 @@ class _Sweep:
         alpha_w = np.ones(self.width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
         np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
-        coef_pw = self.work.get("coef", plan.shape[1], self.width, dtype=plan.dtype)
-        self.products.multiply(plan.coef, c_rw, coef_pw)
-        self.coef_pv[:, here] = coef_pw[:, :used]
+        intercept_w = mean_w.copy()
+        for first in range(0, plan.shape[1], REFIT_FEATURES):
+            some = slice(first, min(first + REFIT_FEATURES, plan.shape[1]))
+            coef_pw = self.work.get("coef", some.stop - first, self.width, dtype=plan.dtype)
+            self.products.multiply(plan.coef[some], c_rw, coef_pw)
+            self.coef_pv[some, here] = coef_pw[:, :used]
+            if self.center:
+                intercept_w -= plan.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
         if self.center:
-            self.intercept_v[here] = mean_w - plan.feature_means @ coef_pw[:, :used].astype(np.float64)
+            self.intercept_v[here] = intercept_w
         self._spent("refit", began)
 
     def arrays(self) -> dict[str, Any]:
