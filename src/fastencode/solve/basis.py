@@ -26,7 +26,8 @@ from fastencode.threads import together
 __all__ = ["Basis", "column_means", "make_basis"]
 
 F64 = NDArray[np.float64]
-_BLOCK = 2048
+# Rows or features of a block, and values of one whose rows are only added up.
+_BLOCK, _VALUES = 2048, 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +82,11 @@ def column_means(X: NDArray[Any], weights_t: F64 | None = None) -> F64:
     """(Weighted) column means in float64, exact for a constant column: taken relative to the first row."""
     if len(X) == 0:
         return np.zeros(X.shape[1])
-    total = np.zeros(X.shape[1])
+    total, step = np.zeros(X.shape[1]), max(1, _VALUES // X.shape[1])
     with np.errstate(over="ignore"):  # the Gram will not be finite either, and is checked
-        for start in range(0, len(X), _BLOCK):
-            block = np.subtract(X[start : start + _BLOCK], X[0], dtype=np.float64)
-            total += block.sum(axis=0) if weights_t is None else weights_t[start : start + _BLOCK] @ block
+        for start in range(0, len(X), step):
+            block = np.subtract(X[start : start + step], X[0], dtype=np.float64)
+            total += block.sum(axis=0) if weights_t is None else weights_t[start : start + step] @ block
     return X[0].astype(np.float64) + total / (len(X) if weights_t is None else weights_t.sum())
 
 

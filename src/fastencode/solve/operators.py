@@ -253,7 +253,8 @@ def _fold_jobs(
         solve_all = partial(_solve_train, basis, left, request.alphas, out, LIMITS[dtype.itemsize]["train"])
         return [solve_all], lambda _: operator(Merged(out))
     solve = _solve_merged if cost.name == "merged" else _solve_factored
-    each = [partial(solve, basis, left, alpha, one) for alpha, one in zip(request.alphas, out, strict=True)]
+    nodes = zip(request.alphas, out, strict=True)
+    each: list[Callable[[], Any]] = [partial(solve, basis, left, alpha, one) for alpha, one in nodes]
     return each, lambda _: operator(Merged(out) if cost.name == "merged" else Factored(shrinkage, analyze, out))
 
 
