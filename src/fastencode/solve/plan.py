@@ -18,6 +18,7 @@ from fastencode.solve.maps import Merged
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
 from fastencode.solve.operators import Operator, Request, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
+from fastencode.solve.scorer import FoldScorer
 from fastencode.solve.strategy import EIGH_RATE, NOMINAL_VOXELS, Candidate, choose, voxel_rate
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads, together
@@ -172,7 +173,7 @@ class RidgePlan:
         names = [type(f.map).__name__.lower() + (" from training rows" if f.form == "train" else "") for f in self.folds]
         counts = [(names.count(name), name) for name in sorted(set(names))]
         counts.append((sum(len(w.rows) for w in self.whole), "whole"))
-        per_voxel = self.operations["score"] + self.operations["refit"]
+        per_voxel, scorer = self.operations["score"] + self.operations["refit"], FoldScorer(self, "r2")
         lines += [
             f"  operations, and seconds at nominal rates for planning and {NOMINAL_VOXELS} voxels",
             f"  chosen: {self.strategy}, because {self.reason}; {len(self.lam)} directions",
@@ -180,6 +181,8 @@ class RidgePlan:
             f"response (eigenvalues {nodes.interval[0]:.3g} to {nodes.interval[1]:.3g})",
             f"  folds: {', '.join(f'{count} {name}' for count, name in counts if count)}; largest "
             f"condition {self.condition:.3g}; {self._products()}",
+            f"  voxels: tiles of up to {scorer.widest} on {available_threads()} threads, each with one thread of BLAS; products by "
+            f"{scorer.products.name}",
             f"  needs {self.operations['plan']:.3g} operations to plan, {per_voxel:.3g} for each voxel; "
             f"keeps {self.nbytes / 1e6:.1f} MB",
         ]
