@@ -173,7 +173,7 @@ class RidgePlan:
         names = [type(f.map).__name__.lower() + (" from training rows" if f.form == "train" else "") for f in self.folds]
         counts = [(names.count(name), name) for name in sorted(set(names))]
         counts.append((sum(len(w.rows) for w in self.whole), "whole"))
-        per_voxel, scorer = self.operations["score"] + self.operations["refit"], FoldScorer(self, "r2")
+        per_voxel = self.operations["score"] + self.operations["refit"]
         lines += [
             f"  operations, and seconds at nominal rates for planning and {NOMINAL_VOXELS} voxels",
             f"  chosen: {self.strategy}, because {self.reason}; {len(self.lam)} directions",
@@ -181,11 +181,15 @@ class RidgePlan:
             f"response (eigenvalues {nodes.interval[0]:.3g} to {nodes.interval[1]:.3g})",
             f"  folds: {', '.join(f'{count} {name}' for count, name in counts if count)}; largest "
             f"condition {self.condition:.3g}; {self._products()}",
-            f"  voxels: tiles of up to {scorer.widest} on {available_threads()} threads, each with one thread of BLAS; products by "
-            f"{scorer.products.name}",
             f"  needs {self.operations['plan']:.3g} operations to plan, {per_voxel:.3g} for each voxel; "
             f"keeps {self.nbytes / 1e6:.1f} MB",
         ]
+        if problem.device == "cpu":
+            scorer = FoldScorer(self, "r2")
+            lines.append(
+                f"  voxels: tiles of up to {scorer.widest}, side by side on {available_threads()} threads; products by "
+                f"{scorer.products.name}"
+            )
         if self.seconds:
             lines.append("  took " + ", ".join(f"{name} {s:.3g} s" for name, s in self.seconds.items()))
         return "\n".join(lines)
