@@ -248,6 +248,7 @@ def test_one_plan_serves_many_responses_and_holds_none():
     for Z in (Y, Y[:, ::-1], Y[:, 2]):
         assert np.array_equal(plan.fit(Z).alpha, fastencode.ridge_cv(X, Z, alphas=[1.0, 10.0], cv=4).alpha)
     text = str(plan)
+    assert "tiles of up to" in text and "products by" in text
     for word in ("primal", "dual", "because", "per voxel", "MB", "80 rows x 10 features"):
         assert word in text
 

@@ -98,7 +98,7 @@ def _by_rows(basis: Basis, left: Rows) -> bool:
 
 
 def _smallest(matrix: F64) -> float:
-    """Smallest eigenvalue of a matrix with spectrum in (0, 1], by Lanczos on its inverse: within a few percent, from above."""
+    """Smallest eigenvalue of a matrix with spectrum in (0, 1], by Lanczos on its inverse: a tenth below, to be safe."""
     try:
         factor = np.linalg.cholesky(matrix)  # lets other threads run, as SciPy's does not
     except np.linalg.LinAlgError:

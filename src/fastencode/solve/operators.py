@@ -33,7 +33,7 @@ from fastencode.solve.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.shrinkage import Curves, Shrinkage, cut_spectrum, make_shrinkage
 from fastencode.solve.strategy import WHOLE_ROWS, MapCost, map_costs, whole_cost
-from fastencode.threads import together
+from fastencode.threads import limit_threads, together
 
 __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
 
@@ -177,7 +177,8 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     ]
     jobs = [job for some, _ in made for job in some]
     large = r >= _LARGE and any(cost.name == "rotated" for cost in costs)
-    results = iter([job() for job in jobs] if large else together(jobs, request.threads))
+    with limit_threads(request.threads):
+        results = iter([job() for job in jobs] if large else together(jobs, request.threads))
     folds = [finish([next(results) for _ in some]) for some, finish in made]
     shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
     operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
@@ -321,10 +322,8 @@ def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any
 def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
     """From the training responses into the training rows' own directions, where every penalty is diagonal."""
     own = _decompose_train(basis, left)
-    rows, shrinkage = (
-        own.rows_ms / basis.root_t[left.test, None],
-        make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype),
-    )
+    rows = own.rows_ms / basis.root_t[left.test, None]
+    shrinkage = make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype)
     return Rotated(own.rotate_st.astype(dtype), rows.astype(dtype), shrinkage)
 
 
@@ -346,8 +345,7 @@ def _decompose_train(basis: Basis, left: Left) -> _Train:
         mean = root[left.train] @ train / left.mass
         train, held = train - np.outer(root[left.train], mean), held - np.outer(root[left.test], mean)
     dual = len(train) <= train.shape[1]
-    gram = train @ train.T if dual else train.T @ train
-    lam, vectors = np.linalg.eigh(gram)
+    lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
     floor = np.finfo(np.float64).eps * max(train.shape) * max(float(lam[-1]), 0.0) if len(lam) else 0.0
     keep = lam > floor
     lam, vectors = lam[keep], vectors[:, keep]

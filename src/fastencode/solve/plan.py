@@ -18,6 +18,7 @@ from fastencode.solve.maps import Merged
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
 from fastencode.solve.operators import Operator, Request, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
+from fastencode.solve.scorer import FoldScorer
 from fastencode.solve.strategy import EIGH_RATE, NOMINAL_VOXELS, Candidate, choose, voxel_rate
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads, together
@@ -183,6 +184,12 @@ class RidgePlan:
             f"  needs {self.operations['plan']:.3g} operations to plan, {per_voxel:.3g} for each voxel; "
             f"keeps {self.nbytes / 1e6:.1f} MB",
         ]
+        if problem.device == "cpu":
+            scorer = FoldScorer(self, "r2")
+            lines.append(
+                f"  voxels: tiles of up to {scorer.widest}, side by side on {available_threads()} threads; products by "
+                f"{scorer.products.name}"
+            )
         if self.seconds:
             lines.append("  took " + ", ".join(f"{name} {s:.3g} s" for name, s in self.seconds.items()))
         return "\n".join(lines)

@@ -42,6 +42,7 @@ class FoldScorer:
         self.plan, self.scoring, self.dtype = plan, scoring, plan.dtype
         self.moments = moments_kernel()
         self.products = products_for(self.dtype, plan.problem.precision == "fast")
+        self.exact = products_for(self.dtype)  # for the coordinates: weights are made of them
         self.weights = plan.problem.weights
         self.inverse_root = None if self.weights is None else (1.0 / plan.root).astype(self.dtype)
         nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
@@ -122,11 +123,11 @@ class FoldScorer:
     def _coordinates(self, y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get) -> Any:
         """Fill U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned."""
         if not self.partition:
-            self.products.multiply(self.plan.analyze.T, y_tw, c_rw)
+            self.exact.multiply(self.plan.analyze.T, y_tw, c_rw)
             return None
         parts = get("parts", len(self.apart), *c_rw.shape, dtype=self.dtype)
         for fold, part in zip(self.apart, parts, strict=True):
-            self.products.multiply(fold.analyze_lr.T, take_rows(y_tw, fold.left), part)
+            self.exact.multiply(fold.analyze_lr.T, take_rows(y_tw, fold.left), part)
         np.sum(parts, axis=0, out=c_rw)
         return parts
 

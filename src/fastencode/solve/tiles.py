@@ -30,7 +30,6 @@ from fastencode.progress import progress as progress_bar
 from fastencode.solve.device_tiles import DeviceSweep, device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.problem import Problem
-from fastencode.solve.products import products_for
 from fastencode.solve.scorer import READ_ROWS, REFIT_FEATURES, FoldScorer
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.targets import Targets
@@ -164,7 +163,7 @@ class _Sweep:
         (_, p), problem = plan.shape, plan.problem
         self.plan, self.targets, self.scoring, self.skip_nan = plan, targets, scoring, skip_nan
         self.alphas, self.center = problem.alphas, problem.fit_intercept
-        self.scorer, self.products = FoldScorer(plan, scoring), products_for(plan.dtype)
+        self.scorer = FoldScorer(plan, scoring)
         self.width = _tile_width(targets.n_voxels, self.scorer.widest)
         self.tile_bytes = self.scorer.bytes(self.width)
         self.workers = self._workers()
@@ -221,7 +220,7 @@ class _Sweep:
         here = slice(first + start, first + stop)
         y_tw, mean_w = self._read(slab, start, stop, here)
         c_rw = self.work.get("c", len(self.plan.lam), self.width, dtype=self.plan.dtype)
-        self.products.multiply(self.plan.analyze.T, y_tw, c_rw)
+        self.scorer.exact.multiply(self.plan.analyze.T, y_tw, c_rw)
         self._refit(c_rw, mean_w, here)
 
     def _spent(self, stage: str, since: float) -> None:
@@ -292,7 +291,7 @@ class _Sweep:
         for first in range(0, plan.shape[1], REFIT_FEATURES):
             some = slice(first, min(first + REFIT_FEATURES, plan.shape[1]))
             coef_pw = self.work.get("coef", some.stop - first, self.width, dtype=plan.dtype)
-            self.products.multiply(plan.coef[some], c_rw, coef_pw)
+            self.scorer.exact.multiply(plan.coef[some], c_rw, coef_pw)
             self.coef_pv[some, here] = coef_pw[:, :used]
             if self.center:
                 intercept_w -= plan.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
