@@ -204,6 +204,7 @@ class _Sweep:
                 except BaseException:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
+                del slab, waiting  # before the next one is read: there is memory for one
 
     def score_and_refit(self, slab: NDArray[Any], first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
