@@ -114,10 +114,11 @@ def mfcc(
         raise InputError(f"deltas={deltas}, lifter={lifter}: neither can be negative (0 switches it off)")
     signal, scale, framing = _prepare(audio, sample_rate, window, hop)
     filters_km = _mel_filters(n_mels, f_min, f_max, sample_rate, framing.n_fft)
-    cepstra_mc = _cosine_transform(n_mfcc, n_mels, lifter, with_c0=energy == "c0")
+    cepstra_mc = _cosine_transform(n_mfcc, n_mels, lifter)
+    kept = n_mfcc + (energy == "c0")
 
     def reduce(raw_fs: Floats, log_mel_fm: Floats) -> Floats:
-        static_fc = log_mel_fm @ cepstra_mc
+        static_fc = (log_mel_fm @ cepstra_mc)[:, :kept]  # one product for all: BLAS rounds by the number of columns
         if energy == "log":
             raw_energy_f = np.einsum("fs,fs->f", raw_fs, raw_fs)
             static_fc = np.column_stack([static_fc, np.log(np.maximum(raw_energy_f, POWER_FLOOR))])
@@ -271,15 +272,13 @@ def _mel_filters(n_mels: int, f_min: float, f_max: float | None, sample_rate: fl
     return filters_km
 
 
-def _cosine_transform(n_mfcc: int, n_mels: int, lifter: int, *, with_c0: bool) -> Floats:
-    """Log-mel spectrum to liftered cepstra as one matrix, shape (n_mels, n_mfcc [+ 1])."""
+def _cosine_transform(n_mfcc: int, n_mels: int, lifter: int) -> Floats:
+    """Log-mel spectrum to liftered cepstra as one matrix, shape (n_mels, n_mfcc + 1); the last is the zeroth."""
     order = np.arange(1, n_mfcc + 1)
     transform_mc = np.sqrt(2.0 / n_mels) * np.cos(np.pi / n_mels * np.outer(np.arange(n_mels) + 0.5, order))
     if lifter:
         transform_mc *= 1.0 + lifter / 2.0 * np.sin(np.pi * order / lifter)
-    if with_c0:
-        transform_mc = np.column_stack([transform_mc, np.full(n_mels, np.sqrt(2.0 / n_mels))])
-    return transform_mc
+    return np.column_stack([transform_mc, np.full(n_mels, np.sqrt(2.0 / n_mels))])
 
 
 def _by_blocks(
