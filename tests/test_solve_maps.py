@@ -61,11 +61,13 @@ def test_products_of_segments_are_the_whole_products(cuts, rows, dtype):
     made = make_shrinkage(curves_over(lam, alphas, 1e-6 if dtype == np.float32 else 1e-12), cuts, np.dtype(dtype))
     rows_mr, c_rw = rng.standard_normal((rows, 120)).astype(dtype), rng.standard_normal((120, 32)).astype(dtype)
     out = np.empty((12, rows, 32), dtype=dtype)
-    made.product(rows_mr, c_rw, out, get, Products(lambda left, right, out: np.matmul(left, right, out=out), None))
+    by_blas = Products(lambda left, right, out: np.matmul(left, right, out=out), None)
+    made.product(rows_mr, made.spread(c_rw, get, by_blas), out, get, by_blas)
     wanted = np.einsum("mr,kr,rw->kmw", rows_mr, lam / (lam + alphas[:, None]), c_rw, dtype=np.float64)
     np.testing.assert_allclose(out, wanted, atol=(1e-4 if dtype == np.float32 else 1e-10))
     other = np.empty_like(out)
-    made.product(rows_mr, c_rw, other, get, Products(None, kernels.cpu("shrunk")))
+    by_kernel = Products(None, kernels.cpu("shrunk"))
+    made.product(rows_mr, made.spread(c_rw, get, by_kernel), other, get, by_kernel)
     np.testing.assert_allclose(other, wanted, atol=(1e-4 if dtype == np.float32 else 1e-10))
 
 

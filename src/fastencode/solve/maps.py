@@ -70,13 +70,13 @@ class Factored:
     def values(self, width: int) -> int:
         """Numbers held besides inner and predictions, for a tile."""
         k, _, left = self.solve_kml.shape
-        return k * left * width + self.shrinkage.values(width)
+        return k * left * width + self.shrinkage.values(left, width)
 
     def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products) -> None:
         """Predict at all nodes."""
         k, _, left = self.solve_kml.shape
         before = get("before", k, left, inner_rw.shape[1], dtype=inner_rw.dtype)
-        self.shrinkage.product(self.rows_lr, inner_rw, before, get, products)
+        self.shrinkage.product(self.rows_lr, self.shrinkage.spread(inner_rw, get, products), before, get, products)
         for solve_ml, part, out_mw in zip(self.solve_kml, before, out_kmw, strict=True):
             products.multiply(solve_ml, part, out_mw)
 
@@ -101,13 +101,13 @@ class Rotated:
 
     def values(self, width: int) -> int:
         """Numbers held besides inner and predictions, for a tile."""
-        return len(self.rotate_sr) * width + self.shrinkage.values(width)
+        return len(self.rotate_sr) * width + self.shrinkage.values(len(self.rows_ms), width)
 
     def apply(self, inner_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products) -> None:
         """Predict at all nodes."""
         own_sw = get("own", len(self.rotate_sr), inner_rw.shape[1], dtype=inner_rw.dtype)
         products.multiply(self.rotate_sr, inner_rw, own_sw)
-        self.shrinkage.product(self.rows_ms, own_sw, out_kmw, get, products)
+        self.shrinkage.product(self.rows_ms, self.shrinkage.spread(own_sw, get, products), out_kmw, get, products)
 
 
 Map = Merged | Factored | Rotated

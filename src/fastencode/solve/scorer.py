@@ -90,7 +90,7 @@ class FoldScorer:
         for w in self.plan.whole:
             m = w.rows.shape[1]
             chunk = min(self._chunk(w, width), len(w.rows)) * m
-            held = max(held, chunk * width * (2 * k + 3) + chunk * r + w.shrinkage.values(width))
+            held = max(held, chunk * width * (2 * k + 3) + chunk * r + w.shrinkage.values(chunk, width))
         parts = len(self.apart) if self.partition else 1
         weights, kept = min(p, REFIT_FEATURES), n + 2 * longest + r * (2 + parts)
         return int(width * (item * (kept + weights) + 8 * (2 * READ_ROWS + 2 * r + weights)) + item * held)
@@ -197,6 +197,7 @@ class FoldScorer:
         """Sum of scores of many small folds."""
         k, (n_folds, m), width = len(whole.far_kbmm), whole.rows.shape, y_tw.shape[1]
         scores, step = np.zeros((len(self.scale_a1), used)), self._chunk(whole, width)
+        spread = whole.shrinkage.spread(c_rw, get, self.products)
         for start in range(0, n_folds, step):
             chunk = slice(start, min(start + step, n_folds))
             rows_bm = whole.rows[chunk]
@@ -205,7 +206,7 @@ class FoldScorer:
             np.take(y_tw, rows, axis=0, out=near.reshape(b * m, width), mode="clip")
             self._about_training_means(whole, near, chunk)
             before, scaled = get("before", k, b * m, width, dtype=self.dtype), get("far", b, m, width, dtype=self.dtype)
-            whole.shrinkage.product(take_rows(self.plan.analyze, rows), c_rw, before, get, self.products)
+            whole.shrinkage.product(take_rows(self.plan.analyze, rows), spread, before, get, self.products)
             before = before.reshape(k, b, m, width)
             predicted = before if m == 1 else get("predicted", k, b, m, width, dtype=self.dtype)
             multiply = np.multiply if m == 1 else np.matmul

@@ -75,10 +75,16 @@ class Shrinkage:
         """What is kept."""
         return sum(curves.nbytes for _, curves in self.pieces) + (0 if self.mix_kq is None else self.mix_kq.nbytes)
 
-    def values(self, width: int) -> int:
-        """Numbers held besides the result, for a tile."""
+    def values(self, rows: int, width: int) -> int:
+        """Numbers held besides the result, for a tile and so many rows: by BLAS, or by the kernel, whichever is more."""
         mixed = 0 if self.mix_kq is None else self.products * _ROWS * width
-        return self.directions * width + mixed
+        (_, r), curves = self.pieces[-1]
+        # Three bfloat16 parts of all rows and of the coordinates of 32 voxels, in steps; squares of 32 × 32 values.
+        padded = _STEP * len(self.pieces)
+        split = 3 * ((rows + _STEP) * (r + padded) + _STEP * (self.directions + self.products * _STEP)) // 2
+        kernel = split + 4 * self.products * (_STEP * _STEP + 16)
+        by_blas = self.directions * width + mixed
+        return max(by_blas, kernel) if curves.dtype == np.float32 else by_blas
 
     @cached_property
     def flat(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any], NDArray[Any] | None]:
@@ -87,14 +93,27 @@ class Shrinkage:
         counts = np.array([len(curves) for _, curves in self.pieces], dtype=np.intp)
         return ends, counts, np.concatenate([curves.ravel() for _, curves in self.pieces]), self.mix_kq
 
-    def product(
-        self, rows_mr: NDArray[Any], c_rw: NDArray[Any], out_kmw: NDArray[Any], get: Get, products: Products
-    ) -> None:
-        """rows @ diag(g_j) @ c for all j."""
+    def spread(self, c_rw: NDArray[Any], get: Get, products: Products) -> list[NDArray[Any]]:
+        """What rows are multiplied with, made once for a tile: coordinates times every curve, or as they are for the kernel."""
         if products.shrunk is not None:
-            products.shrunk(rows_mr, c_rw, *self.flat, out_kmw)
+            return [c_rw]
+        width, place, out = c_rw.shape[1], 0, []
+        buffer = get("spread", self.directions, width, dtype=c_rw.dtype)
+        for (start, stop), curves in self.pieces:
+            for curve in curves:
+                out.append(buffer[place : place + stop - start])
+                np.multiply(c_rw[start:stop], curve[:, None], out=out[-1])
+                place += stop - start
+        return out
+
+    def product(
+        self, rows_mr: NDArray[Any], spread: list[NDArray[Any]], out_kmw: NDArray[Any], get: Get, products: Products
+    ) -> None:
+        """rows @ diag(g_j) @ c for all j, from what :meth:`spread` made of c."""
+        if products.shrunk is not None:
+            products.shrunk(rows_mr, spread[0], *self.flat, out_kmw)
             return
-        spread, (m, _), width = self._spread(c_rw, get), rows_mr.shape, out_kmw.shape[2]
+        (m, _), width = rows_mr.shape, out_kmw.shape[2]
         if self.mix_kq is None:
             for part, out_mw in zip(spread, out_kmw, strict=True):
                 products.multiply(rows_mr, part, out_mw)
@@ -112,17 +131,6 @@ class Shrinkage:
             for first in range(0, count * width, _MIXED * width):
                 some = slice(first, first + _MIXED * width)
                 np.matmul(self.mix_kq, made[:, some], out=mixed[:, some])
-
-    def _spread(self, c_rw: NDArray[Any], get: Get) -> list[NDArray[Any]]:
-        """Coordinates times the curves of every segment."""
-        width, place, out = c_rw.shape[1], 0, []
-        buffer = get("spread", self.directions, width, dtype=c_rw.dtype)
-        for (start, stop), curves in self.pieces:
-            for curve in curves:
-                out.append(buffer[place : place + stop - start])
-                np.multiply(c_rw[start:stop], curve[:, None], out=out[-1])
-                place += stop - start
-        return out
 
 
 @dataclass(frozen=True, eq=False)
