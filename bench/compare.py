@@ -263,7 +263,7 @@ def quiet() -> None:
 # ---- do they agree? ----
 
 
-def naive(case: Case, X: Array, Y: Array, budget: float) -> tuple[list[int], Array] | None:
+def naive(case: Case, X: Array, Y: Array, budget: float = 3e12) -> tuple[list[int], Array] | None:
     """(indices of penalties, their mean held-out scores): float64, one solve for each fold and penalty, as on a blackboard.
 
     For a few voxels, and as many penalties as ``budget`` operations allow; None if that is fewer than two.
