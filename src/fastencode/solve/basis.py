@@ -23,7 +23,7 @@ from fastencode.solve.problem import Problem
 from fastencode.solve.products import products_for
 from fastencode.threads import together
 
-__all__ = ["Basis", "column_means", "make_basis"]
+__all__ = ["Basis", "centered_rows", "column_means", "decompose", "gram_of", "kernel_of", "make_basis", "scale_offset"]
 
 F64 = NDArray[np.float64]
 # Rows or features of a block, and values of one whose rows are only added up.
@@ -96,17 +96,9 @@ def make_basis(problem: Problem, dual: bool, threads: int = 1) -> Basis:
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
-        gram = _kernel(X, mean, root) if dual else _gram(X, mean, root)
-    # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
-    if not np.trace(gram) < 1e-8 * np.finfo(X.dtype).max:
-        raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
-    lam, vectors = np.linalg.eigh(gram)
-    # What lies below `size` roundings of the largest eigenvalue is not in the data but in the arithmetic, and would be blown up
-    # by a penalty smaller than itself.
-    floor = np.finfo(np.float64).eps * max(X.shape) * max(float(lam[-1]), 0.0)
-    keep = int(np.searchsorted(lam, floor, side="right"))
-    lam, vectors = lam[keep:], vectors[:, keep:]
-    tau = float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
+        gram = kernel_of(X, mean, root) if dual else gram_of(X, mean, root)
+    lam, vectors = decompose(gram, max(X.shape), X.dtype)
+    tau = scale_offset(problem, lam)
     shrunk = np.sqrt(lam + tau)
     if dual:
         coef = _features_times(X, mean, root, vectors / np.sqrt(lam), threads)
@@ -116,23 +108,44 @@ def make_basis(problem: Problem, dual: bool, threads: int = 1) -> Basis:
         rows = np.empty((len(X), len(lam)))
         for start in range(0, len(X), _BLOCK):
             here = slice(start, start + _BLOCK)
-            rows[here] = _rows(X, mean, root, here) @ vectors / shrunk
+            rows[here] = centered_rows(X, mean, root, here) @ vectors / shrunk
     return Basis(lam, tau, rows, coef, mean, root, center, problem.weights is not None)
 
 
-def _rows(X: NDArray[Any], mean: F64, root: F64, here: slice) -> F64:
+def scale_offset(problem: Problem, lam: F64) -> float:
+    """τ: the smallest penalty, or the largest eigenvalue where that is smaller."""
+    return float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
+
+
+def decompose(gram: F64, size: int, dtype: np.dtype[Any]) -> tuple[F64, F64]:
+    """Eigenvalues and vectors of a Gram of so many rows or features, those left out that are not in the data but in the arithmetic:
+    below ``size`` roundings of the largest, and blown up by a penalty smaller than themselves. Raises ``InputError`` for a Gram
+    too large for results of a dtype."""
+    # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
+    if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
+        raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")
+    lam, vectors = np.linalg.eigh(gram)
+    floor = np.finfo(np.float64).eps * size * max(float(lam[-1]), 0.0)
+    keep = int(np.searchsorted(lam, floor, side="right"))
+    return lam[keep:], vectors[:, keep:]
+
+
+def centered_rows(X: NDArray[Any], mean: F64, root: F64, here: slice) -> F64:
+    """Some rows of X̌: centered, times the roots of the weights."""
     return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
 
 
-def _gram(X: NDArray[Any], mean: F64, root: F64) -> F64:
+def gram_of(X: NDArray[Any], mean: F64, root: F64) -> F64:
+    """X̌ᵀ X̌."""
     gram = np.zeros((X.shape[1], X.shape[1]))
     for start in range(0, len(X), _BLOCK):
-        block = _rows(X, mean, root, slice(start, start + _BLOCK))
+        block = centered_rows(X, mean, root, slice(start, start + _BLOCK))
         gram += block.T @ block
     return gram
 
 
-def _kernel(X: NDArray[Any], mean: F64, root: F64) -> F64:
+def kernel_of(X: NDArray[Any], mean: F64, root: F64) -> F64:
+    """X̌ X̌ᵀ."""
     kernel = np.zeros((len(X), len(X)))
     for start in range(0, X.shape[1], _BLOCK):
         here = slice(start, start + _BLOCK)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.solve.basis import Basis, make_basis
+from fastencode.solve.basis import make_basis
 from fastencode.solve.fit import RidgeFit
-from fastencode.solve.folds import Fold
-from fastencode.solve.leave_out import Left, leave_out, training_extremes
+from fastencode.solve.fold_plan import FoldPlan, plan_folds
 from fastencode.solve.maps import Merged
-from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
-from fastencode.solve.operators import Operator, Request, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
 from fastencode.solve.scorer import FoldScorer
-from fastencode.solve.strategy import EIGH_RATE, NOMINAL_VOXELS, Candidate, choose, voxel_rate
+from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose
 from fastencode.solve.tiles import fit_plan
-from fastencode.threads import available_threads, limit_threads, together
+from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["DEFAULT_ALPHAS", "RidgePlan", "make_plan", "plan_ridge"]
 
@@ -30,35 +26,18 @@ DEFAULT_ALPHAS.flags.writeable = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RidgePlan:
+class RidgePlan(FoldPlan):
     """Decomposition, nodes, operators and strategy of a ridge problem: holds no responses, serves any number of them.
 
-    Made by :func:`plan_ridge`. ``print(plan)`` shows what was chosen, what each candidate would cost, and why.
+    Made by :func:`plan_ridge`. ``print(plan)`` shows what was chosen, what each candidate would cost, and why. Attributes as in
+    ``fold_plan.FoldPlan``, and
 
     Attributes
     ----------
-    problem : Problem
-        The checked design, folds and penalties.
-    nodes : Nodes
-        The penalties predictions are made at, and how the others follow from them.
-    folds : tuple of Operator
-        Folds predicted one by one.
-    whole : tuple of WholeFolds
-        Small folds predicted together, by size.
-    lam : (r,) float64
-        Eigenvalues of the Gram of all rows.
-    analyze : (t, r)
-        Responses to coordinates.
     coef : (p, r)
         Scaled coordinates to weights.
-    tau : float
-        Offset of the coordinates' scale.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
-    root : (t,) float64
-        Square roots of the sample weights.
-    condition : float
-        Largest of any fold at the smallest penalty: how much rounding may grow, see ``leave_out.Left``.
     strategy : {"primal", "dual"}
     reason : str
     candidates : tuple of Candidate
@@ -68,45 +47,13 @@ class RidgePlan:
         Wall time of each stage of planning.
     """
 
-    problem: Problem
-    nodes: Nodes
-    folds: tuple[Operator, ...]
-    whole: tuple[WholeFolds, ...]
-    lam: NDArray[np.float64]
-    analyze: NDArray[Any]
     coef: NDArray[Any]
-    tau: float
     feature_means: NDArray[np.float64]
-    root: NDArray[np.float64]
-    condition: float
     strategy: str
     reason: str
     candidates: tuple[Candidate, ...]
     operations: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows (those with weight) and features of the design."""
-        n, p = self.problem.X.shape
-        return int(n), int(p)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """What responses are converted to and results come in."""
-        return np.dtype(self.problem.X.dtype)
-
-    @property
-    def n_folds(self) -> int:
-        """Number of folds."""
-        return len(self.problem.folds)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes the plan keeps, X not counted."""
-        copies = sum(f.analyze_lr.nbytes for f in self.folds if f.analyze_lr.base is None)
-        made = sum(f.map.nbytes for f in self.folds) + sum(w.nbytes for w in self.whole)
-        return self.analyze.nbytes + self.coef.nbytes + copies + made
 
     def fit(
         self, Y: Any, *, scoring: str = "r2", per_target: bool = True, progress: bool = False, nan_targets: str = "raise"
@@ -276,64 +223,19 @@ def make_plan(
     with limit_threads(threads):
         basis = make_basis(problem, best.name == "dual", threads)
     decomposed = time.perf_counter()
-    lefts = _leave_out(basis, problem.folds, threads)
-    relative = scoring in (None, "pearson")
-    itemsize = problem.X.dtype.itemsize
-    voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
-    interval = _interval(basis, lefts, voxels, threads)
-    with limit_threads(1):  # small matrices: waking a second thread takes longer
-        nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
-    analyze = basis.rows_tr.astype(problem.X.dtype)
-    kept = analyze.nbytes + basis.coef_pr.nbytes
-    request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads, stored)
-    made = make_operators(basis, lefts, request, analyze)
+    folds = plan_folds(
+        problem, basis, threads, beside=basis.coef_pr.nbytes, n_voxels=n_voxels, scoring=scoring, stored=stored
+    )
     done = time.perf_counter()
     (n, p), r = problem.X.shape, len(basis.lam)
-    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in made.folds if f.form == "apart"))
-    score = 2.0 * r * analyzed + sum(f.map.operations for f in made.folds) + sum(w.operations for w in made.whole)
+    planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]
     return RidgePlan(
-        problem=problem,
-        nodes=nodes,
-        folds=made.folds,
-        whole=made.whole,
-        lam=basis.lam,
-        analyze=analyze,
+        **{name.name: getattr(folds, name.name) for name in fields(folds)},
         coef=basis.coef_pr,
-        tau=basis.tau,
         feature_means=basis.mean_p,
-        root=basis.root_t,
-        condition=max(left.condition for left in lefts),
         strategy=best.name,
         reason=reason,
         candidates=candidates,
-        operations={"plan": best.gram + best.decompose + 2.0 * n * p * r + made.operations, "score": score, "refit": 2.0 * p * r},
+        operations={"plan": planned, "score": folds.cost["score"], "refit": 2.0 * p * r},
         seconds={"decompose": decomposed - began, "operators": done - decomposed},
     )
-
-
-def _leave_out(basis: Basis, folds: list[Fold], threads: int) -> list[Left]:
-    if sum(len(test) for _, test in folds) <= 2 * len(folds):  # rows by themselves: threads would wait for the interpreter
-        return [leave_out(basis, fold) for fold in folds]
-    return together([partial(leave_out, basis, fold) for fold in folds], threads)
-
-
-def _partition(lefts: list[Left], n: int) -> bool:
-    return sum(len(left.rows) for left in lefts) == n == len(np.unique(np.concatenate([left.rows for left in lefts])))
-
-
-def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tuple[float, float]:
-    """Bounds of the positive eigenvalues of every training Gram; 0 where no lower one is known.
-
-    Exact where a narrower interval saves more (a node for every voxel) than the eigenvalues of every fold cost.
-    """
-    (n, r), top = basis.rows_tr.shape, basis.top * max(int(np.bincount(left.train).max()) for left in lefts)  # rows may repeat
-    if not r or basis.lam[0] < 0.01 * basis.tau:
-        return 0.0, top  # far below the smallest penalty: no node is saved by knowing it
-    if basis.complete:  # training kernels are compressions of the whole one
-        return float(basis.lam[0]), top
-    worst = max(left.condition for left in lefts)
-    if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / voxel_rate(4):
-        found = together([partial(training_extremes, basis, left) for left in lefts], threads)
-        return 0.999 * min(low for low, _ in found), 1.001 * max(high for _, high in found)
-    # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ).
-    return max(0.0, float((basis.lam[0] + basis.tau) / worst - basis.tau)), top

@@ -10,8 +10,9 @@ from fastencode.solve.fit import RidgeFit
 from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.scores import check_scoring
+from fastencode.solve.sweep import check_test_rows
 from fastencode.solve.targets import Targets
-from fastencode.solve.tiles import check_test_rows, fit_plan
+from fastencode.solve.tiles import fit_plan
 
 __all__ = ["ridge_cv"]
 

@@ -17,9 +17,6 @@ from fastencode.solve.operators import Operator, WholeFolds
 from fastencode.solve.products import products_for
 from fastencode.solve.scores import moments_kernel, score_moments
 
-if TYPE_CHECKING:
-    from fastencode.solve.plan import RidgePlan
-
 __all__ = ["READ_ROWS", "REFIT_FEATURES", "FoldScorer"]
 
 F64 = NDArray[np.float64]
@@ -38,7 +35,7 @@ REFIT_FEATURES = 2048
 class FoldScorer:
     """What does not change from tile to tile."""
 
-    def __init__(self, plan: RidgePlan, scoring: str) -> None:
+    def __init__(self, plan: FoldPlan, scoring: str) -> None:
         self.plan, self.scoring, self.dtype = plan, scoring, plan.dtype
         self.moments = moments_kernel()
         self.products = products_for(self.dtype, plan.problem.precision == "fast")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.arrays import as_numpy, check_real, dtype_of, is_stored, library_of
+from fastencode.arrays import as_numpy, check_real, dtype_of, is_stored, library_of, to_host
 from fastencode.devices import Device, device_of
 from fastencode.errors import InputError
 
@@ -88,6 +88,12 @@ class Targets:
             width = tile * max(1, most // (tile * self.n * self.dtype.itemsize))
             for first in range(0, self.n_voxels, width):
                 yield first, self.source[:, first : min(first + width, self.n_voxels)]
+
+    def columns(self, voxels: slice) -> NDArray[Any]:
+        """Some voxels in the host's memory, all rows."""
+        some = self.source[:] if self.one else self.source[:, voxels]
+        values = to_host(some, "Y")
+        return values[:, None] if self.one else values
 
     def in_use(self, values: NDArray[Any]) -> NDArray[Any]:
         """The rows in use of some columns."""

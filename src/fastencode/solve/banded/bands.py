@@ -1,0 +1,236 @@
+"""Which columns belong to which band, from whatever a user calls bands.
+
+Legend: t = time, p = features, b = bands.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import library_of, to_host
+from fastencode.errors import InputError
+
+__all__ = ["Bands", "Design", "check_bands", "join"]
+
+PRECOMPUTED = "precomputed"
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """Named groups of features.
+
+    Attributes
+    ----------
+    names : tuple of str
+    columns : tuple of int arrays
+        Which columns of X each one holds: every column is in one of them. Empty where only kernels are given.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[NDArray[np.intp], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def band_of_feature(self) -> NDArray[np.intp]:
+        """(p,): the number of each column's band."""
+        out = np.empty(sum(map(len, self.columns)), dtype=np.intp)
+        for b, columns in enumerate(self.columns):
+            out[columns] = b
+        return out
+
+    def without(self, b: int) -> Bands:
+        """All bands but one, columns counted in what is left of X."""
+        rest = [i for i in range(len(self)) if i != b]
+        kept = np.sort(np.concatenate([self.columns[i] for i in rest]))
+        return Bands(tuple(self.names[i] for i in rest), tuple(np.searchsorted(kept, self.columns[i]) for i in rest))
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What came in as X and ``bands``.
+
+    Attributes
+    ----------
+    X : (t, p) array, or None
+        All bands side by side, as the library's array it came in.
+    kernels : (b, t, t) array, or None
+    bands : Bands
+    """
+
+    X: Any
+    kernels: NDArray[Any] | None
+    bands: Bands
+
+
+def join(X: Any, bands: Any) -> Design:
+    """One design from one array and its bands, several arrays, or kernels. Raises ``InputError`` naming what does not fit."""
+    if isinstance(bands, str):
+        if bands != PRECOMPUTED:
+            raise InputError(f"bands={bands!r}; the only name is {PRECOMPUTED!r}: X holds one kernel (Gram) for each band")
+        return _kernels(X)
+    if isinstance(X, Mapping) or _is_several(X):
+        names, arrays = _named(X, bands)
+        return _side_by_side(names, arrays)
+    if bands is None:
+        raise InputError(
+            "bands is missing: pass name -> width, slice or indices of columns of X, or X itself as name -> array"
+        )
+    shape = getattr(X, "shape", None)
+    shape = np.shape(to_host(X, "X")) if shape is None else tuple(shape)
+    if len(shape) != 2:
+        raise InputError(f"X has shape {shape}; pass (time, features), or several such arrays as name -> array")
+    return Design(X, None, check_bands(bands, int(shape[1])))
+
+
+def _is_several(X: Any) -> bool:
+    """Whether X is a list of two-dimensional arrays, not one array written as lists."""
+    return isinstance(X, list | tuple) and len(X) > 0 and all(len(getattr(x, "shape", ())) == 2 for x in X)
+
+
+def _named(X: Any, bands: Any) -> tuple[tuple[str, ...], list[Any]]:
+    if isinstance(X, Mapping):
+        if bands is not None:
+            raise InputError("bands= and an X of named arrays say the same twice; pass bands=None")
+        if not X:
+            raise InputError("X names no array; pass at least one band")
+        return _check_names(tuple(X)), list(X.values())
+    if bands is None:
+        return tuple(f"band {b}" for b in range(len(X))), list(X)
+    if isinstance(bands, str | Mapping) or not isinstance(bands, Sequence) or not all(isinstance(b, str) for b in bands):
+        raise InputError("with X as a list of arrays, bands is None or one name for each of them")
+    if len(bands) != len(X):
+        raise InputError(f"bands names {len(bands)} arrays and X holds {len(X)}; give each one name")
+    return _check_names(tuple(bands)), list(X)
+
+
+def _check_names(names: tuple[Any, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise InputError(f"a band is named {name!r}; name bands with text")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"two bands are named {twice!r}; give each its own name")
+    return names
+
+
+def _side_by_side(names: tuple[str, ...], arrays: list[Any]) -> Design:
+    shapes = [tuple(array.shape) if hasattr(array, "shape") else np.shape(array) for array in arrays]
+    for name, shape in zip(names, shapes, strict=True):
+        if len(shape) != 2:
+            raise InputError(f"band {name!r} has shape {shape}; pass (time, features)")
+        if shape[0] != shapes[0][0]:
+            raise InputError(f"band {name!r} has {shape[0]} rows and band {names[0]!r} has {shapes[0][0]}; give all the same scans")
+        if shape[1] == 0:
+            raise InputError(f"band {name!r} has no features; leave it out")
+    edges = np.cumsum([0, *(shape[1] for shape in shapes)])
+    columns = tuple(np.arange(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True))
+    libraries = {library_of(array) for array in arrays}
+    if libraries == {"torch"}:
+        whole = sys.modules["torch"].cat(arrays, 1)
+    elif libraries == {"cupy"}:
+        whole = sys.modules["cupy"].concatenate(arrays, axis=1)
+    else:
+        whole = np.concatenate([to_host(array, f"band {name!r}") for name, array in zip(names, arrays, strict=True)], axis=1)
+    return Design(whole, None, Bands(names, columns))
+
+
+def _kernels(X: Any) -> Design:
+    """Grams of bands: each symmetric, one row and column for each scan."""
+    if isinstance(X, Mapping):
+        names, given = _check_names(tuple(X)), list(X.values())
+    else:
+        given = list(X) if isinstance(X, list | tuple) else to_host(X, "X")
+        names = tuple(f"band {b}" for b in range(len(given)))
+    if not len(given):
+        raise InputError("X holds no kernel; pass one (time, time) array for each band")
+    kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(names, given, strict=True)]
+    for name, kernel in zip(names, kernels, strict=True):
+        if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape != kernels[0].shape:
+            raise InputError(f"the kernel of {name!r} has shape {kernel.shape}; pass (time, time), the same for all bands")
+        if not np.isfinite(kernel).all():
+            row, column = map(int, np.argwhere(~np.isfinite(kernel))[0])
+            raise InputError(f"the kernel of {name!r} holds {kernel[row, column]} at row {row}, column {column}; fill it")
+        size, rounding = np.abs(kernel).max(initial=0.0), 1e-4 if kernel.dtype == np.float32 else 1e-8
+        if np.abs(kernel - kernel.T).max(initial=0.0) > rounding * size:
+            raise InputError(f"the kernel of {name!r} is not symmetric; pass X_b @ X_b.T, or another kernel of the rows with themselves")
+    return Design(None, np.stack(kernels), Bands(names, ()))
+
+
+def check_bands(bands: Any, n_features: int) -> Bands:
+    """Bands of the columns of one array.
+
+    Parameters
+    ----------
+    bands : mapping of name to width, slice, indices or mask; or a sequence of those
+        Widths (ints) count columns from the first on, in the order given.
+    n_features : int
+
+    Raises
+    ------
+    InputError
+        If a column is in two bands or in none, or an index is out of range.
+    """
+    if isinstance(bands, Bands):
+        bands = dict(zip(bands.names, bands.columns, strict=True))
+    if isinstance(bands, Mapping):
+        names, given = _check_names(tuple(bands)), list(bands.values())
+    elif isinstance(bands, Sequence | np.ndarray) and not isinstance(bands, str):
+        given = list(bands)
+        names = tuple(f"band {b}" for b in range(len(given)))
+    else:
+        raise InputError(f"bands is a {type(bands).__name__}; pass name -> width, slice or indices")
+    if not given:
+        raise InputError("bands is empty; pass at least one band")
+    widths = [isinstance(band, int | np.integer) and not isinstance(band, bool) for band in given]
+    if all(widths):
+        columns = _from_widths(names, [int(band) for band in given], n_features)
+    elif any(widths):
+        raise InputError("bands mixes widths with slices or indices; pass all of one kind (a single column is slice(i, i + 1))")
+    else:
+        columns = [_columns(name, band, n_features) for name, band in zip(names, given, strict=True)]
+    count = np.bincount(np.concatenate(columns), minlength=n_features)
+    if (count > 1).any():
+        twice = int(np.flatnonzero(count > 1)[0])
+        both = [name for name, some in zip(names, columns, strict=True) if twice in some]
+        raise InputError(f"column {twice} is in more than one band ({', '.join(map(repr, both))}); give every column to one")
+    if (count == 0).any():
+        none = np.flatnonzero(count == 0)
+        raise InputError(f"{len(none)} columns of X are in no band, the first is column {none[0]}; add a band or leave them out of X")
+    return Bands(names, tuple(columns))
+
+
+def _from_widths(names: tuple[str, ...], widths: list[int], n_features: int) -> list[NDArray[np.intp]]:
+    for name, width in zip(names, widths, strict=True):
+        if width < 1:
+            raise InputError(f"band {name!r} has width {width}; pass at least one column")
+    if sum(widths) != n_features:
+        raise InputError(f"the widths of all bands add up to {sum(widths)} and X has {n_features} features; delays count too")
+    edges = np.cumsum([0, *widths])
+    return [np.arange(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _columns(name: str, band: Any, n_features: int) -> NDArray[np.intp]:
+    if isinstance(band, slice):
+        index = np.arange(n_features)[band]
+    else:
+        index = to_host(band, f"band {name!r}")
+        if index.dtype == bool:
+            if index.shape != (n_features,):
+                raise InputError(f"band {name!r} is a mask of shape {index.shape} for {n_features} features")
+            index = np.flatnonzero(index)
+    if index.ndim != 1 or index.size == 0:
+        raise InputError(f"band {name!r} holds no column (shape {index.shape}); leave it out")
+    if index.dtype.kind not in "iu":
+        raise InputError(f"band {name!r} has dtype {index.dtype}; pass a width, a slice, integer indices or a mask")
+    if index.min() < 0 or index.max() >= n_features:
+        worst = int(index.min() if index.min() < 0 else index.max())
+        raise InputError(f"band {name!r} holds column {worst}, and the columns of X are 0 to {n_features - 1}")
+    return np.sort(index.astype(np.intp))

@@ -1,0 +1,78 @@
+"""Weightings of bands to try: samples of a Dirichlet distribution, a grid on the simplex, or given ones.
+
+Legend: i = candidates, b = bands.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import to_host
+from fastencode.errors import InputError
+
+__all__ = ["make_candidates", "simplex_grid"]
+
+F64 = NDArray[np.float64]
+
+
+def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:
+    """(i, b) non-negative weights, none all zero; arguments as in ``banded_ridge_cv``. Raises ``InputError``."""
+    if gammas is not None and not isinstance(gammas, str):
+        return _given(gammas, n_bands)
+    if isinstance(n_iter, bool) or not isinstance(n_iter, int | np.integer) or n_iter < 1:
+        raise InputError(f"n_iter={n_iter!r}; pass a positive number of candidates (given ones are gammas=)")
+    if n_bands == 1:
+        return np.ones((1, 1))
+    if gammas is not None:
+        if gammas != "grid":
+            raise InputError(f"gammas={gammas!r}; pass 'grid' or an array (candidates, bands)")
+        return simplex_grid(n_bands, int(n_iter))
+    return _dirichlet(n_bands, int(n_iter), concentration, random_state)
+
+
+def _given(gammas: Any, n_bands: int) -> F64:
+    array = np.atleast_2d(to_host(gammas, "gammas")).astype(np.float64)
+    if array.ndim != 2 or array.shape[1] != n_bands or not len(array):
+        raise InputError(f"gammas has shape {array.shape} and there are {n_bands} bands; pass (candidates, {n_bands})")
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        i, b = map(int, np.argwhere(bad)[0])
+        raise InputError(f"gammas holds {array[i, b]} for band {b} of candidate {i}; weights must be finite and not negative")
+    if not array.any(axis=1).all():
+        raise InputError(f"candidate {int(np.argmin(array.any(axis=1)))} of gammas is zero for every band; nothing would be fitted")
+    return array
+
+
+def _dirichlet(n_bands: int, n_iter: int, concentration: Any, random_state: Any) -> F64:
+    """Equal weights first, then samples that take turns with the concentrations."""
+    levels = np.atleast_1d(to_host(concentration, "concentration")).astype(np.float64)
+    if levels.ndim != 1 or not levels.size or not (np.isfinite(levels) & (levels > 0)).all():
+        raise InputError(f"concentration={concentration!r}; pass positive numbers")
+    rng = np.random.default_rng(random_state)
+    out = np.full((n_iter, n_bands), 1.0 / n_bands)
+    for i in range(1, n_iter):
+        out[i] = rng.dirichlet(np.full(n_bands, levels[i % len(levels)]))
+    return out
+
+
+def simplex_grid(n_bands: int, at_most: int) -> F64:
+    """The finest regular grid on the simplex of at most so many points, corners (one band alone) included.
+
+    Raises
+    ------
+    InputError
+        If not even the corners are that few.
+    """
+    if at_most < n_bands:
+        raise InputError(f"n_iter={at_most} is too few for a grid: its corners alone are {n_bands}")
+    steps = 1
+    while comb(steps + n_bands, n_bands - 1) <= at_most:  # points of the next finer one
+        steps += 1
+    bars = np.array(list(combinations(range(steps + n_bands - 1), n_bands - 1))).reshape(-1, n_bands - 1)
+    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), steps + n_bands - 1)])
+    return np.asarray((np.diff(edges, axis=1) - 1) / steps, dtype=np.float64)

@@ -1,0 +1,142 @@
+"""What all weightings of the bands share: one Gram of all features, or one kernel for each band.
+
+With weights γ, banded ridge is ridge on the features of band b times √γ_b: the primal Gram's rows and columns are scaled by √γ, the
+dual one is Σ γ_b K_b. A band of weight zero is not there at all.
+
+Legend: t = time, p = features, b = bands, r = directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError
+from fastencode.solve.banded.bands import Bands
+from fastencode.solve.basis import (
+    Basis,
+    centered_rows,
+    column_means,
+    decompose,
+    gram_of,
+    kernel_of,
+    scale_offset,
+)
+from fastencode.solve.problem import Problem
+
+__all__ = ["Grams", "make_grams"]
+
+F64 = NDArray[np.float64]
+# Rows whose coordinates are made at once.
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """The design of all bands, squared.
+
+    Attributes
+    ----------
+    problem : Problem
+        Its X has no columns where only kernels were given.
+    bands : Bands
+    primal_pp : (p, p) float64 or None
+        X̌ᵀ X̌.
+    dual_btt : (b, t, t) float64 or None
+        X̌_b X̌_bᵀ of each band: centered if there is an intercept, times the roots of the weights.
+    mean_p : (p,) float64
+        Subtracted from X; zeros without an intercept.
+    mean_bt : (b, t) float64 or None
+        Weighted column means of given kernels.
+    root_t : (t,) float64
+    """
+
+    problem: Problem
+    bands: Bands
+    primal_pp: F64 | None
+    dual_btt: F64 | None
+    mean_p: F64
+    mean_bt: F64 | None
+    root_t: F64
+
+    @property
+    def dual(self) -> bool:
+        """Whether t × t matrices are decomposed, not p × p ones."""
+        return self.dual_btt is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept, and those of a weighted sum."""
+        if self.dual_btt is not None:
+            return self.dual_btt.nbytes + self.dual_btt[0].nbytes
+        return 0 if self.primal_pp is None else 2 * self.primal_pp.nbytes
+
+    def basis(self, gamma_b: F64) -> Basis:
+        """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ: in the primal only."""
+        problem, center, weighted = self.problem, self.problem.fit_intercept, self.problem.weights is not None
+        dtype, size = problem.X.dtype, max(problem.X.shape)
+        if self.dual_btt is not None:
+            kernel = np.zeros(self.dual_btt.shape[1:])
+            for gamma, kernel_tt in zip(gamma_b, self.dual_btt, strict=True):
+                if gamma:
+                    kernel += kernel_tt if gamma == 1 else gamma * kernel_tt
+            lam, vectors = decompose(kernel, size, dtype)
+            tau = scale_offset(problem, lam)
+            rows, coef = vectors * (np.sqrt(lam) / np.sqrt(lam + tau)), np.empty((0, len(lam)), dtype=dtype)
+        else:
+            assert self.primal_pp is not None
+            scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
+            used = np.flatnonzero(scale_p)
+            scale = scale_p[used]
+            gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
+            gram *= scale
+            lam, vectors = decompose(gram, size, dtype)
+            tau = scale_offset(problem, lam)
+            vectors *= scale[:, None]
+            rows, shrunk = np.empty((len(problem.X), len(lam))), np.sqrt(lam + tau)
+            for start in range(0, len(rows), _BLOCK):
+                here = slice(start, start + _BLOCK)
+                block = centered_rows(problem.X, self.mean_p, self.root_t, here)
+                rows[here] = (block if len(used) == len(scale_p) else block[:, used]) @ vectors / shrunk
+            coef = np.zeros((len(scale_p), len(lam)), dtype=dtype)
+            coef[used] = vectors
+        return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, center, weighted)
+
+
+def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool) -> Grams:
+    """Square every band once. Raises ``InputError`` if X is too large to square in its dtype."""
+    X, center = problem.X, problem.fit_intercept
+    root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
+    if kernels is not None:
+        used = kernels if problem.kept is None else kernels[:, problem.kept][:, :, problem.kept]
+        centered, means = _center(used.astype(np.float64), root, center)
+        return Grams(problem, bands, None, centered, np.zeros(0), means, root)
+    mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
+    with np.errstate(all="ignore"):
+        if dual:
+            squared = np.stack([kernel_of(X[:, _plain(c)], mean[c], root) for c in bands.columns])
+        else:
+            squared = gram_of(X, mean, root)
+    if not np.isfinite(squared).all():
+        raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
+    return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root)
+
+
+def _plain(columns: NDArray[np.intp]) -> Any:
+    """A slice where the columns are neighbors: no copy."""
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first == len(columns) - 1 else columns
+
+
+def _center(kernels: F64, root: F64, center: bool) -> tuple[F64, F64]:
+    """Kernels of the features about their weighted means, times the roots of the weights; and the weighted column means."""
+    share = root**2 / (root @ root)
+    means = np.einsum("t,bts->bs", share, kernels)
+    if center:
+        for kernel, mean in zip(kernels, means, strict=True):
+            kernel += mean @ share - mean - mean[:, None]
+    kernels *= root[:, None] * root
+    return kernels, means

@@ -1,0 +1,266 @@
+"""The search over weightings of bands: a plan for each candidate, one pass of the responses through it, the best kept.
+
+    candidate γ ─► weighted Gram ─► one decomposition for all folds ─► tiles of voxels ─► best penalty of each ─► better than before?
+
+A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes two
+penalties tie: so a voxel's weights are the first ones within that of the best.
+
+Legend: i = candidates, b = bands, v = voxels, a = penalties, r = directions.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.solve.banded.checkpoint import Checkpoint
+from fastencode.solve.banded.grams import Grams
+from fastencode.solve.basis import Basis
+from fastencode.solve.fold_plan import FoldPlan, plan_folds
+from fastencode.solve.sweep import Sweep, choose_alphas, tie_tolerance
+from fastencode.solve.targets import Targets
+from fastencode.threads import available_threads, limit_threads
+
+__all__ = ["Bases", "Found", "Settings", "WINDOW", "search"]
+
+F64 = NDArray[np.float64]
+# Candidates that are looked back at to see whether going on is worth it.
+WINDOW = 10
+# Decompositions kept for the weights at the end, where memory= does not say less.
+_KEPT_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How responses are scored.
+
+    Attributes
+    ----------
+    scoring : str
+    per_target : bool
+        False takes one weighting and one penalty for all voxels.
+    skip_nan : bool
+    early_stopping : float or None
+        Least gain of the mean best score over the last ``WINDOW`` candidates to go on.
+    """
+
+    scoring: str
+    per_target: bool
+    skip_nan: bool
+    early_stopping: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """What weights are made from: a basis without what only folds need."""
+
+    lam: F64
+    tau: float
+    analyze_tr: NDArray[Any]
+    coef_pr: NDArray[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return self.analyze_tr.nbytes + self.coef_pr.nbytes
+
+
+class Bases:
+    """Decompositions by candidate: those of the candidates that won most voxels are kept, as many as there is room for."""
+
+    def __init__(self, grams: Grams, candidates_ib: F64) -> None:
+        self.grams, self.candidates_ib = grams, candidates_ib
+        memory = grams.problem.memory
+        self.room = _KEPT_BYTES if memory is None else memory // 8
+        self.kept: dict[int, Decomposed] = {}
+        self.decompositions = 0
+
+    def basis(self, i: int) -> Basis:
+        """Decompose a candidate."""
+        self.decompositions += 1
+        with limit_threads(available_threads()):
+            return self.grams.basis(self.candidates_ib[i])
+
+    def keep(self, i: int, plan: FoldPlan, coef_pr: NDArray[Any], won_i: NDArray[np.intp]) -> None:
+        """Keep one for later, and let go of what won the fewest voxels where room runs out."""
+        self.kept[i] = Decomposed(plan.lam, plan.tau, plan.analyze, coef_pr)
+        for old in [old for old in self.kept if not won_i[old]]:
+            del self.kept[old]
+        while sum(one.nbytes for one in self.kept.values()) > self.room:
+            del self.kept[min(self.kept, key=lambda old: int(won_i[old]))]
+
+    def get(self, i: int) -> Decomposed:
+        """One of them, decomposed again if it was not kept."""
+        if i in self.kept:
+            return self.kept.pop(i)
+        basis = self.basis(i)
+        return Decomposed(basis.lam, basis.tau, basis.rows_tr.astype(self.grams.problem.X.dtype), basis.coef_pr)
+
+    @property
+    def bytes(self) -> int:
+        """Most that is kept at a time."""
+        return min(self.room, sum(one.nbytes for one in self.kept.values()))
+
+
+@dataclass(eq=False)
+class Found:
+    """Where a search stands.
+
+    Attributes
+    ----------
+    scores_iv : (i, v)
+        Held-out score of every candidate tried, each voxel at its best penalty.
+    alphas_iv : (i, v) int16
+        Index of that penalty.
+    which_v, chosen_v : (v,) int
+        Candidate and penalty of each voxel.
+    best_v : (v,) float64
+    variance_v : (v,) float64
+    bad_v : (v,) bool
+        Voxels that hold NaN or infinite values.
+    mean_i : list of float
+        Mean over voxels of the best score after each candidate.
+    """
+
+    scores_iv: NDArray[Any]
+    alphas_iv: NDArray[np.int16]
+    which_v: NDArray[np.intp]
+    chosen_v: NDArray[np.intp]
+    best_v: F64
+    variance_v: F64
+    bad_v: NDArray[np.bool_]
+    mean_i: list[float] = field(default_factory=list)
+    account: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, candidates: int, n_voxels: int, dtype: np.dtype[Any]) -> Found:
+        """Nothing tried yet."""
+        zeros = (np.zeros(n_voxels, dtype=kind) for kind in (np.intp, np.intp))
+        return cls(
+            np.full((candidates, n_voxels), np.nan, dtype=dtype),
+            np.zeros((candidates, n_voxels), dtype=np.int16),
+            *zeros,
+            np.full(n_voxels, -np.inf),
+            np.zeros(n_voxels),
+            np.zeros(n_voxels, dtype=bool),
+        )
+
+    @property
+    def tried(self) -> int:
+        """How many candidates there have been."""
+        return len(self.mean_i)
+
+    def take(self, scores_v: F64, settings: Settings) -> None:
+        """Let the candidate whose scores and penalties were just written take over the voxels it is better for."""
+        i, good = self.tried, ~self.bad_v
+        if settings.per_target:
+            better = scores_v > self.best_v + tie_tolerance(settings.scoring, self.variance_v)
+        else:
+            mean, before = (values[good].mean() if good.any() else 0.0 for values in (scores_v, self.best_v))
+            variance = self.variance_v[good].mean() if good.any() else 1.0
+            better = np.full(len(good), mean > before + tie_tolerance(settings.scoring, variance))
+        self.which_v[better], self.chosen_v[better] = i, self.alphas_iv[i, better]
+        self.best_v[better] = scores_v[better]
+        self.mean_i.append(float(self.best_v[good].mean()) if good.any() else 0.0)
+
+    def gain(self) -> float:
+        """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
+        return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
+
+
+def search(
+    bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any
+) -> Found:
+    """Try all candidates, or until one rule says that it is enough; from where a checkpoint stands, if there is one."""
+    problem, count = bases.grams.problem, len(bases.candidates_ib)
+    found = Found.empty(count, targets.n_voxels, problem.X.dtype)
+    if checkpoint is not None:
+        for scores_v in checkpoint.restore(found):
+            found.take(scores_v, settings)
+            bar.update(targets.n_voxels)
+    stages: dict[str, float] = {"decompose": 0.0, "operators": 0.0}
+    operations = {"plan": 0.0, "score": 0.0}
+    while found.tried < count and not _enough(found, settings):
+        i = found.tried
+        began = time.perf_counter()
+        basis = bases.basis(i)
+        decomposed = time.perf_counter()
+        plan = _plan(bases, basis, targets, settings)
+        stages["decompose"] += decomposed - began
+        stages["operators"] += time.perf_counter() - decomposed
+        coef = basis.coef_pr
+        del basis
+        sweep = _CandidateSweep(plan, targets, settings, found, i)
+        sweep.run(sweep.job, bar)
+        scores_v = sweep.finish()
+        found.take(scores_v, settings)
+        bases.keep(i, plan, coef, np.bincount(found.which_v, minlength=count))
+        for name, seconds in sweep.seconds.items():
+            stages[f"{name} (all threads)"] = stages.get(f"{name} (all threads)", 0.0) + seconds
+        operations["plan"] += plan.cost["operators"]
+        operations["score"] += plan.cost["score"] * targets.n_voxels
+        found.account |= {
+            "threads": sweep.workers,
+            "tile": sweep.width,
+            "products": sweep.scorer.products.name,
+            "bytes": {"grams": bases.grams.nbytes, "plan": plan.nbytes, "tiles": sweep.tile_bytes * sweep.workers},
+        }
+        if checkpoint is not None:
+            checkpoint.write(found, scores_v)
+    found.account |= {"seconds": stages, "operations": operations}
+    return found
+
+
+def _enough(found: Found, settings: Settings) -> bool:
+    return settings.early_stopping is not None and found.gain() < settings.early_stopping
+
+
+def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> FoldPlan:
+    grams = bases.grams
+    return plan_folds(
+        grams.problem,
+        basis,
+        available_threads(),
+        beside=grams.nbytes + basis.coef_pr.nbytes + bases.bytes,
+        n_voxels=targets.n_voxels,
+        scoring=settings.scoring,
+    )
+
+
+class _CandidateSweep(Sweep):
+    """Scores of one candidate, written where all are kept."""
+
+    def __init__(self, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int) -> None:
+        super().__init__(plan, targets, settings.scoring, settings.skip_nan)
+        self.settings, self.found, self.i = settings, found, i
+        self.scores_v = np.empty(targets.n_voxels)
+        shared = (len(self.alphas), targets.n_voxels) if not settings.per_target else (0, 0)
+        self.scores_av = np.empty(shared)
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Read and score a tile."""
+        _, scores_aw = self.score(self.read(slab, inside, here)[0], here)
+        if not self.settings.per_target:
+            self.scores_av[:, here] = scores_aw
+            return
+        chosen = choose_alphas(scores_aw, tie_tolerance(self.scoring, self.variance_v[here]))
+        self.found.alphas_iv[self.i, here] = chosen
+        self.scores_v[here] = np.take_along_axis(scores_aw, chosen[None], axis=0)[0]
+
+    def finish(self) -> F64:
+        """Scores at each voxel's penalty in float64, after all tiles."""
+        found, good = self.found, ~self.bad_v
+        found.variance_v, found.bad_v = self.variance_v, self.bad_v
+        if not self.settings.per_target:
+            chosen = np.zeros(1, dtype=np.intp)
+            if good.any():
+                mean = self.scores_av[:, good].mean(axis=1, keepdims=True)
+                chosen = choose_alphas(mean, tie_tolerance(self.scoring, self.variance_v[good].mean()))
+            found.alphas_iv[self.i] = chosen[0]
+            self.scores_v = self.scores_av[chosen[0]]
+        found.scores_iv[self.i] = self.scores_v
+        return self.scores_v
