@@ -11,12 +11,14 @@ from importlib.util import find_spec
 from typing import Any
 
 _HOME_OF = {
+    "BandedFit": "solve.banded.fit",
     "FastencodeError": "errors",
     "FastencodeWarning": "errors",
     "InputError": "errors",
     "RidgeCV": "estimators",
     "RidgeFit": "solve.fit",
     "RidgePlan": "solve.plan",
+    "banded_ridge_cv": "solve.banded.ridge",
     "chunk_bootstrap": "solve.folds",
     "delay": "timing.delays",
     "hrf_convolve": "timing.hrf",

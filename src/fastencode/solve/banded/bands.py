@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastencode.arrays import library_of, to_host
 from fastencode.errors import InputError
 
-__all__ = ["Bands", "Design", "check_bands", "join"]
+__all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "is_several", "join"]
 
 PRECOMPUTED = "precomputed"
 
@@ -76,7 +76,7 @@ def join(X: Any, bands: Any) -> Design:
         if bands != PRECOMPUTED:
             raise InputError(f"bands={bands!r}; the only name is {PRECOMPUTED!r}: X holds one kernel (Gram) for each band")
         return _kernels(X)
-    if isinstance(X, Mapping) or _is_several(X):
+    if isinstance(X, Mapping) or is_several(X):
         names, arrays = _named(X, bands)
         return _side_by_side(names, arrays)
     if bands is None:
@@ -90,7 +90,7 @@ def join(X: Any, bands: Any) -> Design:
     return Design(X, None, check_bands(bands, int(shape[1])))
 
 
-def _is_several(X: Any) -> bool:
+def is_several(X: Any) -> bool:
     """Whether X is a list of two-dimensional arrays, not one array written as lists."""
     return isinstance(X, list | tuple) and len(X) > 0 and all(len(getattr(x, "shape", ())) == 2 for x in X)
 

@@ -25,7 +25,7 @@ from fastencode.solve.sweep import Sweep, choose_alphas, tie_tolerance
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
-__all__ = ["Bases", "Found", "Settings", "WINDOW", "search"]
+__all__ = ["WINDOW", "Bases", "Decomposed", "Found", "Settings", "run_search"]
 
 F64 = NDArray[np.float64]
 # Candidates that are looked back at to see whether going on is worth it.
@@ -172,9 +172,7 @@ class Found:
         return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
 
 
-def search(
-    bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any
-) -> Found:
+def run_search(bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any) -> Found:
     """Try all candidates, or until one rule says that it is enough; from where a checkpoint stands, if there is one."""
     problem, count = bases.grams.problem, len(bases.candidates_ib)
     found = Found.empty(count, targets.n_voxels, problem.X.dtype)

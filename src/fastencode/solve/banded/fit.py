@@ -1,0 +1,308 @@
+"""What a banded ridge fit found, and what can be done with it.
+
+Legend: t = time, p = features, b = bands, v = voxels, a = penalties, i = candidates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import check_device, export, library_of, to_host
+from fastencode.errors import InputError
+from fastencode.files import whole_file
+from fastencode.solve.banded.bands import is_several, join
+from fastencode.solve.problem import check_design
+from fastencode.solve.scores import check_scoring, column_moments, score_moments
+from fastencode.solve.targets import Targets
+
+__all__ = ["BandedFit"]
+
+F64 = NDArray[np.float64]
+_KIND = "fastencode.BandedFit"
+_LAYOUT = 1
+_ARRAYS = (
+    "coef", "dual_coef", "intercept", "alpha", "alphas", "gammas", "candidates", "cv_scores", "best_score", "at_edge", "feature_means",
+)  # fmt: skip
+_SCORE_TILE = 512
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BandedFit:
+    """Weights, chosen penalties and scores of every band. Arrays are of the library that went in; one series loses its voxel axis.
+
+    Attributes
+    ----------
+    coef : (p, v) or None
+        Weights, rows in the order of the columns of X. None where only kernels were given.
+    dual_coef : (t, v) or None
+        For kernels: predictions are Σ_b γ_b K_b @ dual_coef + intercept, K_b between new rows and those of the fit.
+    intercept : (v,)
+        Constants; zeros without an intercept.
+    alpha : (v,) float64
+        Chosen penalty of each voxel, a member of ``alphas``.
+    alphas : (a,) float64
+        The grid: sorted, without duplicates.
+    gammas : (b, v) float64
+        Chosen weights of the bands: band b is penalised by α / γ_b on ‖coef_b‖², and is zero where γ_b is.
+    candidates : (i, b) float64
+        The weights that were tried, in order.
+    cv_scores : (i, v)
+        Held-out score of every candidate at the voxel's best penalty for it, mean over folds; NaN where a search stopped early.
+    best_score : (v,)
+        Score of the chosen weights and penalty.
+    at_edge : (v,) int8
+        −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one).
+    feature_means : (p,) float64
+        What X was centered by; zeros without an intercept.
+    names : tuple of str
+        Of the bands.
+    columns : tuple of int arrays
+        Which columns of X each band holds.
+    scoring : str
+    stats : dict
+        ``search`` (candidates tried, whether it stopped early, what the last ones brought), strategy, seconds per stage, bytes,
+        precision, device, versions.
+    """
+
+    coef: Any
+    dual_coef: Any
+    intercept: Any
+    alpha: Any
+    alphas: Any
+    gammas: Any
+    candidates: Any
+    cv_scores: Any
+    best_score: Any
+    at_edge: Any
+    feature_means: Any
+    names: tuple[str, ...]
+    columns: tuple[NDArray[np.intp], ...]
+    scoring: str
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kind, weights = ("coef", self.coef) if self.dual_coef is None else ("dual_coef", self.dual_coef)
+        shape = " x ".join(map(str, weights.shape))
+        return f"<BandedFit {kind} {shape} {weights.dtype}, bands {', '.join(self.names)}, by {self.scoring}>"
+
+    @property
+    def deltas(self) -> Any:
+        """(b, v) float64: log(γ / α), −∞ where a band is switched off; himalaya's convention."""
+        with np.errstate(divide="ignore"):
+            found = np.log(to_host(self.gammas, "gammas") / to_host(self.alpha, "alpha"))
+        return export(found, library_of(self.gammas))
+
+    def _host(self, name: str) -> NDArray[Any]:
+        """One of the arrays as NumPy, with its voxel axis."""
+        array = np.asarray(to_host(getattr(self, name), name))
+        return array[..., None] if np.ndim(to_host(self.intercept, "intercept")) == 0 and name != "feature_means" else array
+
+    def _parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
+        """(what each band's weights are multiplied with, those weights, library) for predictions of each band."""
+        if self.dual_coef is not None:
+            return self._kernel_parts(X)
+        coef = self._host("coef")
+        if isinstance(X, Mapping) or is_several(X):
+            design, order = join(self._in_order(X) if isinstance(X, Mapping) else X, None), np.concatenate(self.columns)
+            if [len(c) for c in design.bands.columns] != [len(c) for c in self.columns]:
+                raise InputError(
+                    f"X has bands of {[len(c) for c in design.bands.columns]} features and the fit of "
+                    f"{[len(c) for c in self.columns]}; pass the same bands in the same order"
+                )
+            library, joined = library_of(design.X), to_host(design.X, "X")
+            array = np.empty(joined.shape, dtype=joined.dtype)
+            array[:, order] = joined
+        else:
+            library, array = library_of(X), to_host(X, "X")
+        checked = check_design(array, coef.dtype, len(coef))
+        return [checked[:, c] for c in self.columns], [coef[c] for c in self.columns], library
+
+    def _in_order(self, X: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays by name in the order of the bands."""
+        if set(X) != set(self.names):
+            raise InputError(f"X names {', '.join(map(repr, X))} and the fit has {', '.join(map(repr, self.names))}; pass the same bands")
+        return {name: X[name] for name in self.names}
+
+    def _kernel_parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
+        dual, gammas = self._host("dual_coef"), self._host("gammas")
+        given = list((self._in_order(X) if isinstance(X, Mapping) else dict(enumerate(X))).values())
+        kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(self.names, given, strict=False)]
+        if len(given) != len(self.names) or any(k.ndim != 2 or k.shape[1] != len(dual) for k in kernels):
+            raise InputError(
+                f"X has kernels of shapes {[np.shape(k) for k in given]}; pass (new rows, {len(dual)}) for each of {len(self.names)} bands"
+            )
+        for name, kernel in zip(self.names, kernels, strict=True):
+            if not np.isfinite(kernel).all():
+                raise InputError(f"the kernel of {name!r} holds NaN or infinite values; fill them")
+        weights = [(dual * gamma).astype(dual.dtype) for gamma in gammas]
+        return [kernel.astype(dual.dtype, copy=False) for kernel in kernels], weights, library_of(given[0])
+
+    def predict(self, X: Any, split: bool = False) -> Any:
+        """Predicted responses, of all bands together or of each.
+
+        Parameters
+        ----------
+        X : (t, p) array; several arrays, in order or by name; or for a fit of kernels, the kernels (t, rows of the fit) of each band
+        split : bool
+            Each band's part; their sum plus ``intercept`` is the prediction.
+
+        Returns
+        -------
+        (t, v) array, or with ``split`` (b, t, v); without the last axis if the fit was of a single series
+
+        Raises
+        ------
+        InputError
+            If X has other features or bands, or holds NaN or infinite values.
+        """
+        parts, weights, library = self._parts(X)
+        one = np.ndim(to_host(self.intercept, "intercept")) == 0
+        if split:
+            out = np.stack([part @ weight for part, weight in zip(parts, weights, strict=True)])
+        else:
+            out = parts[0] @ weights[0]
+            for part, weight in zip(parts[1:], weights[1:], strict=True):
+                out += part @ weight
+            out += self._host("intercept")
+        return export(out[..., 0] if one else out, library)
+
+    def score(self, X: Any, Y: Any, scoring: str | None = None, split: bool = False) -> Any:
+        """Score predictions of Y from X, voxel by voxel, for all bands together or divided among them.
+
+        Parameters
+        ----------
+        X : as in :meth:`predict`
+        Y : (t, v) or (t,) array, memory map or h5py dataset
+        scoring : {"r2", "pearson", "neg_mean_squared_error"}, optional
+            By default the one that weights and penalties were chosen by.
+        split : bool
+            Divide the score by the product measure: band b gets Σ (2 y − ŷ) ŷ_b / Σ y² of R², and cov(y, ŷ_b) / (σ_y σ_ŷ) of the
+            correlation, each about the means. A difference of the means of Y and of the prediction is divided by each band's share
+            in it, what no band has a part in equally. The parts of all bands add up to the score.
+
+        Returns
+        -------
+        (v,) array, or with ``split`` (b, v); without the last axis if the fit was of a single series
+            0 where the score is not defined.
+
+        Raises
+        ------
+        InputError
+            If shapes do not fit, a value is NaN or infinite, or for ``split`` with another score.
+        """
+        name = check_scoring(self.scoring if scoring is None else scoring)
+        if split and name == "neg_mean_squared_error":
+            raise InputError("scoring='neg_mean_squared_error' cannot be divided among bands; pass scoring='r2' or 'pearson'")
+        parts, weights, library = self._parts(X)
+        targets = Targets.check(Y, len(parts[0]))
+        intercept, n_voxels = self._host("intercept"), weights[0].shape[1]
+        if targets.n_voxels != n_voxels:
+            raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {n_voxels}; pass the same voxels")
+        scores = np.empty((len(parts) if split else 1, n_voxels), dtype=weights[0].dtype)
+        for start in range(0, n_voxels, _SCORE_TILE):
+            here = slice(start, min(start + _SCORE_TILE, n_voxels))
+            y = targets.columns(here)
+            if not np.isfinite(y).all():
+                targets.refuse_bad()
+            each = np.stack([part @ weight[:, here] for part, weight in zip(parts, weights, strict=True)])
+            whole = each.sum(axis=0) + intercept[here]
+            total = score_moments(name, tuple(column_moments(y, whole)), len(y))
+            scores[:, here] = self._divided(name, y, each, whole, total, here) if split else total
+        one = np.ndim(to_host(self.intercept, "intercept")) == 0
+        scores = scores if split else scores[0]
+        return export(scores[..., 0] if one else scores, "torch" if "torch" in (library, targets.library) else library)
+
+    def _divided(self, name: str, y: NDArray[Any], each: NDArray[Any], whole: NDArray[Any], total: F64, here: slice) -> F64:
+        """A score divided among bands, (b, voxels): rounding is shared too, so that parts add up to it."""
+        y, each, whole = (array.astype(np.float64) for array in (y, each, whole))
+        about, means = y - y.mean(axis=0), each.mean(axis=1)
+        parts = each - means[:, None]
+        predicted = whole - whole.mean(axis=0)
+        if name == "pearson":
+            spread = np.sqrt((about**2).sum(axis=0) * (predicted**2).sum(axis=0))
+            shares = np.einsum("tv,btv->bv", about, parts)
+        else:
+            spread = (about**2).sum(axis=0)
+            shares = np.einsum("tv,btv->bv", 2 * about - predicted, parts)
+            off = y.mean(axis=0) - whole.mean(axis=0)  # n off² is what the means cost
+            shift = means - self._at_means(here)  # of each band, against the rows of the fit
+            shares += len(y) * off * (shift - (off + shift.sum(axis=0)) / len(parts))
+        shares = np.divide(shares, spread, out=np.zeros_like(shares), where=spread > 0)
+        shares[:, total == 0] = 0.0
+        return np.asarray(shares + (total - shares.sum(axis=0)) / len(shares))
+
+    def _at_means(self, here: slice) -> F64:
+        """(b, voxels): what each band predicts at the means of the fit's features."""
+        if self.coef is None:
+            return np.zeros((len(self.names), here.stop - here.start))
+        coef, means = self._host("coef")[:, here], np.asarray(self.feature_means)
+        return np.stack([means[c] @ coef[c].astype(np.float64) for c in self.columns])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to an HDF5 file (data sets and JSON attributes, no pickle), whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Replaced if it exists; its folder must exist.
+
+        Raises
+        ------
+        InputError
+            If the folder does not exist.
+        """
+        import h5py  # 0.2 s to import: only when a file is touched
+
+        with whole_file(path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["kind"], file.attrs["layout"] = _KIND, _LAYOUT
+            file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
+            file.attrs["names"] = json.dumps(self.names)
+            for b, columns in enumerate(self.columns):
+                file[f"columns/{b}"] = columns
+            for name in _ARRAYS:
+                if getattr(self, name) is not None:
+                    file[name] = to_host(getattr(self, name), name)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: Any = None) -> BandedFit:
+        """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved.
+
+        Parameters
+        ----------
+        path : path-like
+        device : None or "cpu"
+            Predictions of bands are computed on the CPU.
+
+        Raises
+        ------
+        InputError
+            If the file is not such a fit, or another device is named.
+        """
+        import h5py  # 0.2 s to import: only when a file is touched
+
+        if check_device(device) != "cpu":
+            raise InputError(f"device={device!r}: banded fits are used on the CPU; pass device=None")
+        try:
+            file = h5py.File(path, "r")
+        except FileNotFoundError:
+            raise InputError(f"there is no file {os.fspath(path)!r}") from None
+        except OSError as error:
+            raise InputError(f"{os.fspath(path)!r} is not an HDF5 file ({error})") from error
+        with file:
+            if file.attrs.get("kind") != _KIND:
+                raise InputError(f"{os.fspath(path)!r} is not a saved BandedFit; pass a file that BandedFit.save wrote")
+            if file.attrs["layout"] != _LAYOUT:
+                raise InputError(f"{os.fspath(path)!r} has layout {file.attrs['layout']}, this version reads {_LAYOUT}")
+            names = tuple(json.loads(file.attrs["names"]))
+            columns = tuple(file[f"columns/{b}"][()] for b in range(len(file["columns"]))) if "columns" in file else ()
+            arrays = {name: file[name][()] if name in file else None for name in _ARRAYS}
+            return cls(
+                **arrays, names=names, columns=columns, scoring=str(file.attrs["scoring"]), stats=json.loads(file.attrs["stats"])
+            )

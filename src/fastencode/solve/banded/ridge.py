@@ -1,0 +1,289 @@
+"""Banded ridge regression: what all weightings share, the search, the weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fastencode import __version__
+from fastencode.arrays import dtype_of, export, library_of, to_host
+from fastencode.errors import DeviceError, FastencodeWarning, InputError
+from fastencode.progress import progress as progress_bar
+from fastencode.solve.banded.bands import Bands, Design, join
+from fastencode.solve.banded.candidates import make_candidates
+from fastencode.solve.banded.checkpoint import Checkpoint, fingerprint
+from fastencode.solve.banded.fit import BandedFit
+from fastencode.solve.banded.grams import Grams, make_grams
+from fastencode.solve.banded.refit import Weights, refit
+from fastencode.solve.banded.search import WINDOW, Bases, Found, Settings, run_search
+from fastencode.solve.device_tiles import device_for
+from fastencode.solve.fit import RidgeFit
+from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
+from fastencode.solve.problem import Problem
+from fastencode.solve.scores import check_scoring
+from fastencode.solve.strategy import choose
+from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows
+from fastencode.solve.targets import Targets
+from fastencode.solve.tiles import fit_plan
+from fastencode.threads import available_threads, limit_threads
+
+__all__ = ["SEARCHES", "banded_ridge_cv"]
+
+SEARCHES = ("random",)
+
+
+def banded_ridge_cv(
+    X: Any,
+    Y: Any,
+    *,
+    bands: Any = None,
+    search: str = "random",
+    n_iter: int = 100,
+    gammas: Any = None,
+    concentration: Any = (0.1, 1.0),
+    random_state: Any = None,
+    alphas: Any = DEFAULT_ALPHAS,
+    cv: Any = 5,
+    runs: Any = None,
+    scoring: str = "r2",
+    per_target: bool = True,
+    fit_intercept: bool = True,
+    precision: str = "exact",
+    device: Any = None,
+    memory: int | str | None = None,
+    progress: bool = False,
+    sample_weight: Any = None,
+    nan_targets: str = "raise",
+    early_stopping: float | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> BandedFit:
+    """Ridge regression of every voxel on several bands of features, each band with the weight in the penalty that predicts best.
+
+    With weights γ and penalty α, Σ_b α / γ_b ‖coef_b‖² is added to the squared error. Candidates γ are tried one after another,
+    each with every α; the best pair of each voxel is kept.
+
+    Parameters
+    ----------
+    X : (t, p) array, NumPy or torch; or name -> (t, p_b) array; or a list of such arrays; or kernels
+        Features. For ``bands="precomputed"``, one (t, t) kernel (Gram) for each band: name -> kernel, or (b, t, t). Each band may
+        have its own delays: ``{"sound": delay(A, (1, 2, 3), runs), "words": delay(W, range(1, 7), runs)}``. Never written to.
+    Y : (t, v) or (t,) array, NumPy or torch, memory map or h5py dataset
+        Responses. Read in tiles, once for each candidate; never written to.
+    bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
+        Which columns of X are which band: each in one. None where X names them itself.
+    search : {"random"}
+        "random" tries ``n_iter`` samples of Dirichlet distributions, equal weights first; or what ``gammas`` says.
+    n_iter : int
+        Number of candidates.
+    gammas : (i, b) array, "grid" or None
+        Candidates to try instead of samples: not negative, none all zero, not normalised. A band of weight 0 is switched off.
+        ``"grid"`` is the finest regular grid on the simplex of at most ``n_iter`` points.
+    concentration : float or sequence of float
+        Of the Dirichlet distributions, which samples take turns with: below 1 prefers few bands, 1 is uniform.
+    random_state : None, int, numpy.random.Generator
+        Seed or generator, as :func:`numpy.random.default_rng` takes it.
+    alphas : (a,) array-like
+        Penalties, the weight on ‖b‖² (scikit-learn's) of a band of weight 1. Positive; sorted and freed of duplicates.
+    per_target : bool
+        False takes one weighting and one penalty for all voxels, by their mean score (himalaya's ``local_alpha=False``).
+    cv, runs, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
+        As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
+    device : None or "cpu"
+        Banded ridge is computed on the CPU.
+    early_stopping : float, optional
+        Stop once the last 10 candidates together raised the mean of the voxels' best scores by less than this. Samples are
+        exchangeable, so as many more would bring no more than that, on average; ``stats["search"]`` has the gain.
+    checkpoint : path-like, optional
+        HDF5 file written after every candidate. A later call with the same arguments goes on from there, to the same result.
+
+    Returns
+    -------
+    BandedFit
+        Float32 if X and Y are float32, else float64; torch if X or Y is. One band is :func:`fastencode.ridge_cv`. A candidate
+        takes over a voxel where its score is higher by more than ``1e-6``.
+
+    Raises
+    ------
+    InputError
+        For a bad argument: the message names the value and the next step.
+    DeviceError
+        If another device is named, or arrays lie on one.
+
+    Warns
+    -----
+    FastencodeWarning
+        Once, with the number of voxels whose penalty is at an edge of the grid.
+
+    References
+    ----------
+    Nunez-Elizalde, Huth & Gallant (2019), NeuroImage 197, 482-492; Dupré la Tour et al. (2022), NeuroImage 264, 119728.
+    """
+    began = time.perf_counter()
+    check_scoring(scoring)
+    if search not in SEARCHES:
+        raise InputError(f"search={search!r}; pass one of {', '.join(map(repr, SEARCHES))}")
+    if nan_targets not in ("raise", "skip"):
+        raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")
+    if early_stopping is not None and not float(early_stopping) >= 0:
+        raise InputError(f"early_stopping={early_stopping!r}; pass a gain in score, not negative, or None")
+    design = join(X, bands)
+    candidates = make_candidates(len(design.bands), gammas, n_iter, concentration, random_state)
+    problem = Problem.check(
+        design.X if design.kernels is None else design.kernels[0],
+        alphas=alphas,
+        cv=cv,
+        runs=runs,
+        fit_intercept=fit_intercept,
+        precision=precision,
+        device=device,
+        memory=memory,
+        sample_weight=sample_weight,
+        response_dtype=dtype_of(Y, "Y"),
+    )
+    check_test_rows(problem, scoring)
+    targets = Targets.check(Y, problem.n_given, problem.kept)
+    if device_for(problem, targets) is not None:
+        raise DeviceError("banded ridge is computed on the CPU; pass arrays in the host's memory and device=None")
+    if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
+        plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FastencodeWarning)
+            one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
+        return _warned(_of_one(one, design.bands, plan.feature_means))
+    grams = _grams(problem, design, targets.n_voxels)
+    settings = Settings(scoring, bool(per_target), nan_targets == "skip", None if early_stopping is None else float(early_stopping))
+    place = None
+    if checkpoint is not None:
+        given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
+        given |= {} if design.kernels is None else {"kernels": design.kernels}
+        place = Checkpoint(checkpoint, fingerprint(problem, targets, given, repr(settings)))
+    bases = Bases(grams, candidates)
+    total = targets.n_voxels * (len(candidates) + 1)
+    with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
+        found = run_search(bases, targets, settings, place, bar)
+        if found.tried < len(candidates):
+            bar.total = targets.n_voxels * (found.tried + 1)
+        since = time.perf_counter()
+        weights = refit(bases, targets, settings.skip_nan, found.which_v, problem.alphas[found.chosen_v], bar)
+        found.account["seconds"]["refit"] = time.perf_counter() - since
+    stats = _stats(bases, found, settings, time.perf_counter() - began)
+    library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
+    return _warned(_fit(bases, found, weights, targets, library, scoring, stats))
+
+
+def _grams(problem: Problem, design: Design, n_voxels: int) -> Grams:
+    """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is."""
+    threads = available_threads()
+    if design.kernels is not None:
+        problem = replace(problem, X=np.empty((len(problem.X), 0), dtype=problem.X.dtype))
+        dual = True
+    else:
+        dual = choose(problem, threads, n_voxels)[0].name == "dual"
+    with limit_threads(threads):
+        return make_grams(problem, design.bands, design.kernels, dual)
+
+
+def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
+    """A fit of one band, of weight 1."""
+    library, best = library_of(fit.coef), to_host(fit.best_score, "best_score")
+    ones = np.where(np.isnan(to_host(fit.alpha, "alpha")), np.nan, 1.0)[None]
+    return BandedFit(
+        coef=fit.coef,
+        dual_coef=None,
+        intercept=fit.intercept,
+        alpha=fit.alpha,
+        alphas=fit.alphas,
+        gammas=export(ones, library),
+        candidates=export(np.ones((1, 1)), library),
+        cv_scores=export(best[None].copy(), library),
+        best_score=fit.best_score,
+        at_edge=fit.at_edge,
+        feature_means=feature_means,
+        names=bands.names,
+        columns=bands.columns,
+        scoring=fit.scoring,
+        stats={**fit.stats, "search": {"candidates": 1, "tried": 1, "stopped_early": False}},
+    )
+
+
+def _fit(
+    bases: Bases, found: Found, weights: Weights, targets: Targets, library: str, scoring: str, stats: dict[str, Any]
+) -> BandedFit:
+    grams, bad, last = bases.grams, found.bad_v, len(bases.grams.problem.alphas) - 1
+    dtype = grams.problem.X.dtype
+    gammas = np.ascontiguousarray(bases.candidates_ib[found.which_v].T)
+    edge = ((found.chosen_v == last).astype(np.int8) - (found.chosen_v == 0).astype(np.int8)).astype(np.int8)
+    alpha, best = grams.problem.alphas[found.chosen_v], found.best_v.astype(dtype)
+    per_voxel = {
+        "coef": weights.coef_pv,
+        "dual_coef": weights.dual_tv,
+        "intercept": weights.intercept_v,
+        "alpha": alpha,
+        "gammas": gammas,
+        "cv_scores": found.scores_iv,
+        "best_score": best,
+    }
+    if bad.any():
+        for array in per_voxel.values():
+            if array is not None:
+                array[..., bad] = np.nan
+        edge[bad] = 0
+    per_voxel["at_edge"] = edge
+    arrays = {
+        name: None if array is None else export(array[..., 0] if targets.one else array, library) for name, array in per_voxel.items()
+    }
+    return BandedFit(
+        **arrays,
+        alphas=export(grams.problem.alphas.copy(), library),
+        candidates=export(bases.candidates_ib.copy(), library),
+        feature_means=grams.mean_p,
+        names=grams.bands.names,
+        columns=grams.bands.columns,
+        scoring=scoring,
+        stats=stats,
+    )
+
+
+def _stats(bases: Bases, found: Found, settings: Settings, seconds: float) -> dict[str, Any]:
+    account = found.account
+    return {
+        "strategy": "dual" if bases.grams.dual else "primal",
+        "search": {
+            "candidates": len(bases.candidates_ib),
+            "tried": found.tried,
+            "stopped_early": found.tried < len(bases.candidates_ib),
+            "window": WINDOW,
+            "gain_of_last_window": None if found.tried <= WINDOW else found.gain(),
+            "mean_best_score": found.mean_i,
+            "decompositions": bases.decompositions,
+        },
+        "precision": bases.grams.problem.precision,
+        "device": "cpu",
+        **account,
+        "seconds": {**account["seconds"], "fit": seconds},
+        "folds": len(bases.grams.problem.folds),
+        "tie_tolerance": TIE_TOLERANCE,
+        "skipped_voxels": int(found.bad_v.sum()),
+        "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
+def _warned(fit: BandedFit) -> BandedFit:
+    """The fit, after a warning where voxels chose a penalty at the edge of the grid."""
+    edge_v = np.atleast_1d(np.asarray(fit.at_edge))
+    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - fit.stats["skipped_voxels"]
+    if low or high:
+        warnings.warn(
+            f"{low + high} of {fitted} voxels chose a penalty at the edge of the grid: {low} the smallest "
+            f"({float(fit.alphas[0]):.4g}), {high} the largest ({float(fit.alphas[-1]):.4g}). Widen alphas, unless these are "
+            "voxels that X does not predict (those always want the largest).",
+            FastencodeWarning,
+            stacklevel=3,  # the caller of banded_ridge_cv
+        )
+    return fit
