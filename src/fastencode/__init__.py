@@ -27,6 +27,7 @@ _HOME_OF = {
     "leave_one_run_out": "solve.folds",
     "mfcc": "speech.acoustics",
     "noise_ceiling": "study.ceilings",
+    "partition_variance": "solve.banded.partition",
     "pearson": "solve.scores",
     "plan_ridge": "solve.plan",
     "r2": "solve.scores",

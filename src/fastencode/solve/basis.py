@@ -118,9 +118,11 @@ def scale_offset(problem: Problem, lam: F64) -> float:
 
 
 def decompose(gram: F64, size: int, dtype: np.dtype[Any]) -> tuple[F64, F64]:
-    """Eigenvalues and vectors of a Gram of so many rows or features, those left out that are not in the data but in the arithmetic:
-    below ``size`` roundings of the largest, and blown up by a penalty smaller than themselves. Raises ``InputError`` for a Gram
-    too large for results of a dtype."""
+    """Eigenvalues and vectors of a Gram, without those that are not in the data but in the arithmetic.
+
+    Those are what lies below ``size`` roundings of the largest, and would be blown up by a penalty smaller than itself. Raises
+    ``InputError`` for a Gram too large for results of a dtype.
+    """
     # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
     if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
         raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")

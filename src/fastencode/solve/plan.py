@@ -223,9 +223,7 @@ def make_plan(
     with limit_threads(threads):
         basis = make_basis(problem, best.name == "dual", threads)
     decomposed = time.perf_counter()
-    folds = plan_folds(
-        problem, basis, threads, beside=basis.coef_pr.nbytes, n_voxels=n_voxels, scoring=scoring, stored=stored
-    )
+    folds = plan_folds(problem, basis, threads, beside=basis.coef_pr.nbytes, n_voxels=n_voxels, scoring=scoring, stored=stored)
     done = time.perf_counter()
     (n, p), r = problem.X.shape, len(basis.lam)
     planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]

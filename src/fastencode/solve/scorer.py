@@ -6,11 +6,12 @@ Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.solve.fold_plan import FoldPlan
 from fastencode.solve.leave_out import take_rows
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.operators import Operator, WholeFolds

@@ -80,9 +80,7 @@ def join(X: Any, bands: Any) -> Design:
         names, arrays = _named(X, bands)
         return _side_by_side(names, arrays)
     if bands is None:
-        raise InputError(
-            "bands is missing: pass name -> width, slice or indices of columns of X, or X itself as name -> array"
-        )
+        raise InputError("bands is missing: pass name -> width, slice or indices of columns of X, or X itself as name -> array")
     shape = getattr(X, "shape", None)
     shape = np.shape(to_host(X, "X")) if shape is None else tuple(shape)
     if len(shape) != 2:
@@ -127,7 +125,9 @@ def _side_by_side(names: tuple[str, ...], arrays: list[Any]) -> Design:
         if len(shape) != 2:
             raise InputError(f"band {name!r} has shape {shape}; pass (time, features)")
         if shape[0] != shapes[0][0]:
-            raise InputError(f"band {name!r} has {shape[0]} rows and band {names[0]!r} has {shapes[0][0]}; give all the same scans")
+            raise InputError(
+                f"band {name!r} has {shape[0]} rows and band {names[0]!r} has {shapes[0][0]}; give all the same scans"
+            )
         if shape[1] == 0:
             raise InputError(f"band {name!r} has no features; leave it out")
     edges = np.cumsum([0, *(shape[1] for shape in shapes)])
@@ -147,9 +147,9 @@ def _kernels(X: Any) -> Design:
     if isinstance(X, Mapping):
         names, given = _check_names(tuple(X)), list(X.values())
     else:
-        given = list(X) if isinstance(X, list | tuple) else to_host(X, "X")
+        given = list(X if isinstance(X, list | tuple) else to_host(X, "X"))
         names = tuple(f"band {b}" for b in range(len(given)))
-    if not len(given):
+    if not given:
         raise InputError("X holds no kernel; pass one (time, time) array for each band")
     kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(names, given, strict=True)]
     for name, kernel in zip(names, kernels, strict=True):
@@ -160,7 +160,9 @@ def _kernels(X: Any) -> Design:
             raise InputError(f"the kernel of {name!r} holds {kernel[row, column]} at row {row}, column {column}; fill it")
         size, rounding = np.abs(kernel).max(initial=0.0), 1e-4 if kernel.dtype == np.float32 else 1e-8
         if np.abs(kernel - kernel.T).max(initial=0.0) > rounding * size:
-            raise InputError(f"the kernel of {name!r} is not symmetric; pass X_b @ X_b.T, or another kernel of the rows with themselves")
+            raise InputError(
+                f"the kernel of {name!r} is not symmetric; pass X_b @ X_b.T, or another kernel of the rows with themselves"
+            )
     return Design(None, np.stack(kernels), Bands(names, ()))
 
 
@@ -203,7 +205,9 @@ def check_bands(bands: Any, n_features: int) -> Bands:
         raise InputError(f"column {twice} is in more than one band ({', '.join(map(repr, both))}); give every column to one")
     if (count == 0).any():
         none = np.flatnonzero(count == 0)
-        raise InputError(f"{len(none)} columns of X are in no band, the first is column {none[0]}; add a band or leave them out of X")
+        raise InputError(
+            f"{len(none)} columns of X are in no band, the first is column {none[0]}; add a band or leave them out of X"
+        )
     return Bands(names, tuple(columns))
 
 

@@ -44,7 +44,9 @@ def _given(gammas: Any, n_bands: int) -> F64:
         i, b = map(int, np.argwhere(bad)[0])
         raise InputError(f"gammas holds {array[i, b]} for band {b} of candidate {i}; weights must be finite and not negative")
     if not array.any(axis=1).all():
-        raise InputError(f"candidate {int(np.argmin(array.any(axis=1)))} of gammas is zero for every band; nothing would be fitted")
+        raise InputError(
+            f"candidate {int(np.argmin(array.any(axis=1)))} of gammas is zero for every band; nothing would be fitted"
+        )
     return array
 
 

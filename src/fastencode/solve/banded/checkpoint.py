@@ -1,7 +1,7 @@
 """A search on disk: what every candidate scored, so that a search that was killed goes on where it stood.
 
-The file is written whole or not at all after every candidate. It holds scores in float64, so that a search that goes on decides as
-one that never stopped; and a fingerprint, so that it goes on only with the same data and settings.
+The file is written whole or not at all after every candidate. It holds scores in float64, so that a search that goes on decides
+as one that never stopped; and a fingerprint, so that it goes on only with the same data and settings.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Checkpoint:
                 raise InputError(f"checkpoint {str(self.path)!r} is not one of a banded search; name another file")
             if file.attrs["fingerprint"] != self.mark:
                 raise InputError(
-                    f"checkpoint {str(self.path)!r} is of another search (data, folds, penalties, candidates or settings differ); "
-                    "delete it or name another file"
+                    f"checkpoint {str(self.path)!r} is of another search (data, folds, penalties, candidates or settings "
+                    "differ); delete it or name another file"
                 )
             scores, alphas = file["scores"][()], file["alphas"][()]
             found.variance_v, found.bad_v = file["variance"][()], file["bad"][()]

@@ -27,15 +27,16 @@ __all__ = ["BandedFit"]
 F64 = NDArray[np.float64]
 _KIND = "fastencode.BandedFit"
 _LAYOUT = 1
-_ARRAYS = (
-    "coef", "dual_coef", "intercept", "alpha", "alphas", "gammas", "candidates", "cv_scores", "best_score", "at_edge", "feature_means",
-)  # fmt: skip
+_PER_VOXEL = ("coef", "dual_coef", "intercept", "alpha", "gammas", "cv_scores", "best_score", "at_edge")
+_ARRAYS = (*_PER_VOXEL, "alphas", "candidates", "feature_means")
 _SCORE_TILE = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BandedFit:
-    """Weights, chosen penalties and scores of every band. Arrays are of the library that went in; one series loses its voxel axis.
+    """Weights, chosen penalties and scores of every band.
+
+    Arrays are of the library that went in; one series loses its voxel axis.
 
     Attributes
     ----------
@@ -127,7 +128,9 @@ class BandedFit:
     def _in_order(self, X: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays by name in the order of the bands."""
         if set(X) != set(self.names):
-            raise InputError(f"X names {', '.join(map(repr, X))} and the fit has {', '.join(map(repr, self.names))}; pass the same bands")
+            raise InputError(
+                f"X names {', '.join(map(repr, X))} and the fit {', '.join(map(repr, self.names))}; pass the same bands"
+            )
         return {name: X[name] for name in self.names}
 
     def _kernel_parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
@@ -136,7 +139,8 @@ class BandedFit:
         kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(self.names, given, strict=False)]
         if len(given) != len(self.names) or any(k.ndim != 2 or k.shape[1] != len(dual) for k in kernels):
             raise InputError(
-                f"X has kernels of shapes {[np.shape(k) for k in given]}; pass (new rows, {len(dual)}) for each of {len(self.names)} bands"
+                f"X has kernels of shapes {[np.shape(k) for k in given]}; pass (new rows, {len(dual)}) for each of "
+                f"{len(self.names)} bands"
             )
         for name, kernel in zip(self.names, kernels, strict=True):
             if not np.isfinite(kernel).all():
@@ -149,7 +153,8 @@ class BandedFit:
 
         Parameters
         ----------
-        X : (t, p) array; several arrays, in order or by name; or for a fit of kernels, the kernels (t, rows of the fit) of each band
+        X : (t, p) array, or several arrays in order or by name
+            For a fit of kernels: each band's, (t, rows of the fit).
         split : bool
             Each band's part; their sum plus ``intercept`` is the prediction.
 
@@ -184,7 +189,7 @@ class BandedFit:
             By default the one that weights and penalties were chosen by.
         split : bool
             Divide the score by the product measure: band b gets Σ (2 y − ŷ) ŷ_b / Σ y² of R², and cov(y, ŷ_b) / (σ_y σ_ŷ) of the
-            correlation, each about the means. A difference of the means of Y and of the prediction is divided by each band's share
+            correlation, each about the means. A difference of the means of Y and of the prediction is divided by each band's part
             in it, what no band has a part in equally. The parts of all bands add up to the score.
 
         Returns

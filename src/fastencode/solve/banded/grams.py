@@ -1,7 +1,7 @@
 """What all weightings of the bands share: one Gram of all features, or one kernel for each band.
 
-With weights γ, banded ridge is ridge on the features of band b times √γ_b: the primal Gram's rows and columns are scaled by √γ, the
-dual one is Σ γ_b K_b. A band of weight zero is not there at all.
+With weights γ, banded ridge is ridge on the features of band b times √γ_b: the primal Gram's rows and columns are scaled by √γ,
+the dual one is Σ γ_b K_b. A band of weight zero is not there at all.
 
 Legend: t = time, p = features, b = bands, r = directions.
 """
@@ -77,33 +77,46 @@ class Grams:
     def basis(self, gamma_b: F64) -> Basis:
         """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ: in the primal only."""
         problem, center, weighted = self.problem, self.problem.fit_intercept, self.problem.weights is not None
-        dtype, size = problem.X.dtype, max(problem.X.shape)
+        dtype = problem.X.dtype
         if self.dual_btt is not None:
             kernel = np.zeros(self.dual_btt.shape[1:])
             for gamma, kernel_tt in zip(gamma_b, self.dual_btt, strict=True):
                 if gamma:
                     kernel += kernel_tt if gamma == 1 else gamma * kernel_tt
-            lam, vectors = decompose(kernel, size, dtype)
+            lam, vectors = decompose(kernel, max(problem.X.shape), dtype)
             tau = scale_offset(problem, lam)
             rows, coef = vectors * (np.sqrt(lam) / np.sqrt(lam + tau)), np.empty((0, len(lam)), dtype=dtype)
         else:
-            assert self.primal_pp is not None
             scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
             used = np.flatnonzero(scale_p)
-            scale = scale_p[used]
-            gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
-            gram *= scale
-            lam, vectors = decompose(gram, size, dtype)
+            lam, rows, vectors = self._primal(used, scale_p[used])
             tau = scale_offset(problem, lam)
-            vectors *= scale[:, None]
-            rows, shrunk = np.empty((len(problem.X), len(lam))), np.sqrt(lam + tau)
-            for start in range(0, len(rows), _BLOCK):
-                here = slice(start, start + _BLOCK)
-                block = centered_rows(problem.X, self.mean_p, self.root_t, here)
-                rows[here] = (block if len(used) == len(scale_p) else block[:, used]) @ vectors / shrunk
+            rows /= np.sqrt(lam + tau)
             coef = np.zeros((len(scale_p), len(lam)), dtype=dtype)
             coef[used] = vectors
         return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, center, weighted)
+
+    def _primal(self, used: NDArray[np.intp], scale: F64) -> tuple[F64, F64, F64]:
+        """(λ, X̌ D V, D V) of some features times their scales D."""
+        assert self.primal_pp is not None
+        X, everything = self.problem.X, len(used) == len(self.primal_pp)
+        gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
+        gram *= scale
+        blocks = [slice(start, start + _BLOCK) for start in range(0, len(X), _BLOCK)]
+        if np.finfo(np.float64).eps * np.trace(gram) > self.problem.alphas[0]:
+            # A Gram that large has no digits left for directions as small as the penalty. The features still have them.
+            scaled = np.concatenate([centered_rows(X, self.mean_p, self.root_t, here)[:, used] * scale for here in blocks])
+            left, size, right = np.linalg.svd(scaled, full_matrices=False)
+            keep = size > np.finfo(np.float64).eps * max(scaled.shape) * size.max(initial=0.0)
+            order = np.flatnonzero(keep)[::-1]
+            return size[order] ** 2, left[:, order] * size[order], right[order].T * scale[:, None]
+        lam, vectors = decompose(gram, max(X.shape), X.dtype)
+        vectors *= scale[:, None]
+        rows = np.empty((len(X), len(lam)))
+        for here in blocks:
+            block = centered_rows(X, self.mean_p, self.root_t, here)
+            np.matmul(block if everything else block[:, used], vectors, out=rows[here])
+        return lam, rows, vectors
 
 
 def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool) -> Grams:

@@ -40,7 +40,7 @@ class Weights:
     """
 
     def __init__(self, grams: Grams, n_voxels: int) -> None:
-        n, p = grams.problem.X.shape
+        p = grams.problem.X.shape[1]
         kernels, dtype = grams.mean_bt is not None, grams.problem.X.dtype
         self.coef_pv = None if kernels else np.empty((p, n_voxels), dtype=dtype)
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None

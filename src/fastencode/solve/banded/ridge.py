@@ -157,7 +157,8 @@ def banded_ridge_cv(
             one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
         return _warned(_of_one(one, design.bands, plan.feature_means))
     grams = _grams(problem, design, targets.n_voxels)
-    settings = Settings(scoring, bool(per_target), nan_targets == "skip", None if early_stopping is None else float(early_stopping))
+    gain = None if early_stopping is None else float(early_stopping)
+    settings = Settings(scoring, bool(per_target), nan_targets == "skip", gain)
     place = None
     if checkpoint is not None:
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
@@ -236,7 +237,8 @@ def _fit(
         edge[bad] = 0
     per_voxel["at_edge"] = edge
     arrays = {
-        name: None if array is None else export(array[..., 0] if targets.one else array, library) for name, array in per_voxel.items()
+        name: None if array is None else export(array[..., 0] if targets.one else array, library)
+        for name, array in per_voxel.items()
     }
     return BandedFit(
         **arrays,

@@ -1,9 +1,9 @@
 """The search over weightings of bands: a plan for each candidate, one pass of the responses through it, the best kept.
 
-    candidate γ ─► weighted Gram ─► one decomposition for all folds ─► tiles of voxels ─► best penalty of each ─► better than before?
+    candidate γ ─► weighted Gram ─► one decomposition for all folds ─► tiles of voxels ─► best penalty of each ─► better?
 
-A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes two
-penalties tie: so a voxel's weights are the first ones within that of the best.
+A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes
+two penalties tie. So what is found scores within that of the best.
 
 Legend: i = candidates, b = bands, v = voxels, a = penalties, r = directions.
 """
@@ -139,11 +139,11 @@ class Found:
     @classmethod
     def empty(cls, candidates: int, n_voxels: int, dtype: np.dtype[Any]) -> Found:
         """Nothing tried yet."""
-        zeros = (np.zeros(n_voxels, dtype=kind) for kind in (np.intp, np.intp))
         return cls(
             np.full((candidates, n_voxels), np.nan, dtype=dtype),
             np.zeros((candidates, n_voxels), dtype=np.int16),
-            *zeros,
+            np.zeros(n_voxels, dtype=np.intp),
+            np.zeros(n_voxels, dtype=np.intp),
             np.full(n_voxels, -np.inf),
             np.zeros(n_voxels),
             np.zeros(n_voxels, dtype=bool),

@@ -1,0 +1,150 @@
+"""What only one band explains: held-out scores with all bands, and without each.
+
+Legend: b = bands, v = voxels, f = outer folds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import to_host
+from fastencode.errors import InputError
+from fastencode.solve.banded.bands import PRECOMPUTED, join
+from fastencode.solve.banded.ridge import banded_ridge_cv
+from fastencode.solve.folds import check_runs, resolve_folds
+from fastencode.solve.scores import check_scoring
+
+__all__ = ["Partition", "partition_variance"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Partition:
+    """Held-out scores of all bands together and of all but one.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the bands.
+    total : (v,) float64
+        Score of all bands together, mean over outer folds.
+    unique : (b, v) float64
+        ``total`` minus the score without the band: what it alone explains. Below zero where the band only adds noise.
+    shared : (v,) float64
+        What is left of ``total``: explained by more than one band, so by no single one's absence missed.
+    total_folds : (f, v) float64
+    unique_folds : (f, b, v) float64
+        The same for each outer fold.
+    scoring : str
+    """
+
+    names: tuple[str, ...]
+    total: NDArray[np.float64]
+    unique: NDArray[np.float64]
+    shared: NDArray[np.float64]
+    total_folds: NDArray[np.float64]
+    unique_folds: NDArray[np.float64]
+    scoring: str
+
+    def __repr__(self) -> str:
+        return (
+            f"<Partition of {', '.join(self.names)}, {len(self.total)} voxels, {len(self.total_folds)} folds, by {self.scoring}>"
+        )
+
+
+def partition_variance(
+    X: Any,
+    Y: Any,
+    *,
+    bands: Any = None,
+    outer: Any = 5,
+    runs: Any = None,
+    scoring: str = "r2",
+    gammas: Any = None,
+    **options: Any,
+) -> Partition:
+    """How much of each voxel every band explains that no other band does, on rows that no choice has seen.
+
+    For each outer fold, :func:`fastencode.banded_ridge_cv` is fitted to its training rows with all bands, and once without each
+    band; all are scored on the fold's test rows.
+
+    Parameters
+    ----------
+    X : (t, p) array; or name -> (t, p_b) array; or a list of such arrays
+        Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory.
+    Y : (t, v) or (t,) array
+        Responses, in memory.
+    bands : mapping, sequence or None
+        As there; at least two.
+    outer : int, "runs", splitter or list of (train, test)
+        Rows to score on, as ``cv`` of :func:`fastencode.ridge_cv`.
+    runs : (t,) array-like, optional
+        Run label of every row, for ``outer`` and for the cross-validation inside.
+    scoring : {"r2", "pearson", "neg_mean_squared_error"}
+        Penalties and weights are chosen by it, and the test rows scored.
+    gammas : (i, b) array, "grid" or None
+        As there. Without a band, its column is left out, and so are candidates that would be left with nothing.
+    **options
+        Passed on: ``alphas``, ``cv``, ``n_iter``, ``random_state`` and so on.
+
+    Returns
+    -------
+    Partition
+        Of one voxel where Y is a single series.
+
+    Raises
+    ------
+    InputError
+        For fewer than two bands, kernels, or what :func:`fastencode.banded_ridge_cv` refuses.
+
+    References
+    ----------
+    Lescroart, Stansbury & Gallant (2015), Frontiers in Computational Neuroscience 9, 135.
+    """
+    check_scoring(scoring)
+    if isinstance(bands, str):
+        raise InputError(
+            f"bands={bands!r}: variance is partitioned of features, not of {PRECOMPUTED} kernels; pass their features"
+        )
+    for name in ("checkpoint", "sample_weight"):
+        if options.get(name) is not None:
+            raise InputError(f"{name}= does not apply to a partition, which fits many times to some of the rows; leave it out")
+    design = join(X, bands)
+    features, found, responses = to_host(design.X, "X"), design.bands, to_host(Y, "Y")
+    if len(found) < 2:
+        raise InputError(f"there is one band, {found.names[0]!r}; a partition needs at least two")
+    if responses.ndim not in (1, 2) or len(responses) != len(features):
+        raise InputError(f"Y has shape {responses.shape} and X has {len(features)} rows; give both the same scans")
+    responses = responses[:, None] if responses.ndim == 1 else responses
+    labels = None if runs is None else check_runs(runs, len(features))
+    folds = resolve_folds(outer, len(features), labels)
+    scores = np.empty((len(folds), len(found) + 1, responses.shape[1]))
+    for f, (train, test) in enumerate(folds):
+        for b in range(-1, len(found)):
+            some = found if b < 0 else found.without(b)
+            kept = np.arange(features.shape[1]) if b < 0 else np.setdiff1d(np.arange(features.shape[1]), found.columns[b])
+            fit = banded_ridge_cv(
+                features[np.ix_(train, kept)],
+                responses[train],
+                bands=dict(zip(some.names, some.columns, strict=True)),
+                gammas=gammas if b < 0 else _without(gammas, b),
+                runs=None if labels is None else labels[train],
+                scoring=scoring,
+                **options,
+            )
+            scores[f, b + 1] = fit.score(features[np.ix_(test, kept)], responses[test])
+    unique_folds = scores[:, :1] - scores[:, 1:]
+    total, unique = scores[:, 0].mean(axis=0), unique_folds.mean(axis=0)
+    return Partition(found.names, total, unique, total - unique.sum(axis=0), scores[:, 0], unique_folds, scoring)
+
+
+def _without(gammas: Any, b: int) -> Any:
+    """Candidates for all bands but one."""
+    if gammas is None or isinstance(gammas, str):
+        return gammas
+    rest = np.delete(np.atleast_2d(to_host(gammas, "gammas")), b, axis=1)
+    rest = rest[rest.any(axis=1)]
+    return rest if len(rest) else np.ones((1, rest.shape[1]))
