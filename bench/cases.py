@@ -50,6 +50,8 @@ class Case:
         Standard deviation of the noise of "normal" data, in units of the signal's.
     peers : tuple of str
         The peers that can run it.
+    weightings : int
+        For banded ridge: candidate weights of the bands to try.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Case:
     seed: int = 0
     peers: tuple[str, ...] = BOTH
     note: str = ""
+    weightings: int = 0
 
     @property
     def p(self) -> int:
@@ -79,6 +82,18 @@ class Case:
     def grid(self) -> NDArray[np.float64]:
         """The penalties: weights on ‖b‖²."""
         return np.logspace(*self.alphas)
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns of each band, delayed copies included: bands stand side by side."""
+        return [width * self.delays for width in self.features]
+
+    @property
+    def gammas(self) -> NDArray[np.float64]:
+        """(weightings, bands): equal weights, then Dirichlet samples that prefer few bands and uniform ones by turns."""
+        rng, bands = np.random.default_rng([self.seed, 2]), len(self.features)
+        samples = [rng.dirichlet(np.full(bands, 0.1 if i % 2 else 1.0)) for i in range(self.weightings - 1)]
+        return np.array([np.full(bands, 1 / bands), *samples])
 
     @property
     def run_of_row(self) -> NDArray[np.intp]:
@@ -164,6 +179,21 @@ CASES: dict[str, tuple[Case, ...]] = {
     "features": tuple(replace(_SWEEP, name=f"features-{p}", features=(p // 4,), t=5000) for p in (100, 300, 1000, 3000, 10_000)),
     "folds": tuple(replace(_SWEEP, name=f"folds-{k}", cv=k) for k in (3, 6, 12, 24)),
 }  # fmt: skip
+
+# What bench/banded.py measures, at full size.
+BANDED: dict[str, Case] = {
+    "shortclips": replace(CASES["shortclips"][0], weightings=20, note="voxelwise_tutorials 09: two bands, random search"),
+    "speech": Case("speech", "spectral, articulatory and a model's layer, 24 stories", 9000, (80, 100, 768), 20_000, (1, 6, 20),
+                   "runs", runs=24, seed=8, peers=("himalaya",), weightings=20, **_DELAYED),
+}  # fmt: skip
+_BANDED_SWEEP = Case("", "sweep", 1200, (60, 60), 4000, (0, 6, 20), 6, seed=9, peers=("himalaya",), weightings=6, **_DELAYED)
+BANDED_SWEEP: dict[str, tuple[Case, ...]] = {
+    "folds": tuple(replace(_BANDED_SWEEP, name=f"folds-{k}", cv=k) for k in (3, 6, 12, 24)),
+    "weightings": tuple(replace(_BANDED_SWEEP, name=f"weightings-{k}", weightings=k) for k in (2, 6, 12)),
+    "alphas": tuple(replace(_BANDED_SWEEP, name=f"alphas-{k}", alphas=(0, 6, k)) for k in (5, 10, 20, 40)),
+    "bands": tuple(replace(_BANDED_SWEEP, name=f"bands-{k}", features=(120 // k,) * k) for k in (2, 4, 8)),
+    "voxels": tuple(replace(_BANDED_SWEEP, name=f"voxels-{k}", t=k) for k in (1000, 4000, 16_000)),
+}
 
 
 def guess(case: Case, peer: str, threads: int) -> float:

@@ -157,6 +157,49 @@ def _best(
     return {name: best[name] for name in settings[0]}, trials
 
 
+def banded(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
+    """banded_ridge_cv over the case's weights of bands."""
+    from fastencode import banded_ridge_cv
+
+    arguments = _arguments(case, options)
+    return lambda: _ours(banded_ridge_cv(X, Y, bands=case.widths, gammas=case.gammas, scoring=case.scoring, **arguments)), {}
+
+
+def banded_himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
+    """himalaya's random search over kernels, from features to weights of features; the faster of some batches on two folds."""
+    from himalaya import scoring
+    from himalaya.backend import set_backend
+    from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+
+    set_backend("numpy")
+    score = {"r2": scoring.r2_score, "pearson": scoring.correlation_score}[case.scoring]
+    edges = np.cumsum([0, *case.widths])
+    alphas, gammas = case.grid.astype(case.dtype), case.gammas.astype(case.dtype)
+
+    class Folds:
+        def __init__(self, folds: Any) -> None:
+            self.folds = folds
+
+        def split(self, *_: Any) -> Any:
+            return iter(self.folds)
+
+        def get_n_splits(self, *_: Any) -> int:
+            return len(self.folds)
+
+    def run(setting: dict[str, Any], Y: Array, folds: Any = None, some: Array = gammas) -> Outcome:
+        parts = [X[:, start:stop] - X[:, start:stop].mean(axis=0) for start, stop in itertools.pairwise(edges)]
+        deltas, dual, scores, best, _ = solve_multiple_kernel_ridge_random_search(
+            np.stack([part @ part.T for part in parts]), Y, n_iter=some, alphas=alphas, cv=Folds(folds or case.folds),
+            score_func=score, fit_intercept=True, return_weights="dual", progress_bar=False, return_alphas=True, **setting,
+        )  # fmt: skip
+        coef = np.concatenate([np.exp(delta) * (part.T @ dual) for delta, part in zip(deltas, parts, strict=True)])
+        return Outcome(best, scores.max(axis=0), coef, scores)
+
+    settings = [{"n_targets_batch": v, "n_alphas_batch": a} for v, a in ((5000, 5), (1000, 5), (5000, None))]
+    setting, trials = _best(settings, lambda setting, Y: run(setting, Y, case.folds[:2], gammas[:1]), Y, options)
+    return lambda: run(setting, Y), {"setting": setting, "trials": trials}
+
+
 def sklearn(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
     """What a user of scikit-learn would write: RidgeCV for leave-one-out, otherwise Ridge for each fold and penalty."""
     from sklearn.linear_model import Ridge, RidgeCV
@@ -251,6 +294,8 @@ CONTESTANTS: dict[str, Callable[[Case, Array, Array, dict[str, Any]], Prepared]]
     "himalaya, torch_cuda": himalaya,
     "himalaya, cupy": himalaya,
     "sklearn": sklearn,
+    "banded": banded,
+    "banded himalaya": banded_himalaya,
     "peak": machine_peak,
 }
 

@@ -1,0 +1,157 @@
+"""Measure banded ridge beside himalaya's random search over kernels, the same weights of bands given to both.
+
+    python bench/banded.py shortclips --weightings 3 --voxels 4000     a workload, cut
+    python bench/banded.py sweep        cost against folds, weightings, alphas, bands, voxels
+
+Writes bench/results/banded-<case>.json, the sweep a figure too. Scores of every weighting must agree before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cases
+import compare
+import numpy as np
+import session
+from session import Contestant
+from threadpoolctl import threadpool_limits
+
+OURS, PEER = "banded", "banded himalaya"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=[*cases.BANDED, "sweep"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of both (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=1, help="timed turns, after the first fit (%(default)s)")
+    parser.add_argument("--limit", type=float, default=1200.0, help="seconds for each answer of a contestant (%(default)g)")
+    parser.add_argument("--runs", type=int, help="runs to keep, all rows of each")
+    parser.add_argument("--weightings", type=int, help="weights of bands to try")
+    parser.add_argument("--voxels", type=int)
+    parser.add_argument("--scale", type=float, default=1.0, help="every size times this: a smoke run, not a measurement")
+    parser.add_argument("--out", type=Path, help="file for the results")
+    return parser.parse_args()
+
+
+def cut(case: cases.Case, options: argparse.Namespace) -> cases.Case:
+    """The slice that was asked for."""
+    small = case.scaled(options.scale)
+    if options.runs:
+        small = replace(small, n=small.n // small.runs * options.runs, runs=options.runs)
+    return replace(small, weightings=options.weightings or small.weightings, t=options.voxels or small.t)
+
+
+def measure(case: cases.Case, options: argparse.Namespace) -> dict[str, Any]:
+    """First fits, agreement, then turns."""
+    print(f"{case.name}: {case.shape()}, bands {case.widths}, {case.weightings} weightings", flush=True)
+    point: dict[str, Any] = {"name": case.name, "run": {**case.shape(), "bands": case.widths, "weightings": case.weightings}}
+    with tempfile.TemporaryDirectory(prefix="fastencode-bench-") as name:
+        folder = Path(name)
+        with threadpool_limits(options.threads):
+            cases.write(case, folder)
+        session.write(case.fields(), folder / "case.json")
+        given = {"threads": options.threads, "slice": case.t, "trial_seconds": options.limit / 4}
+        workers = {name: Contestant(folder, name, given) for name in (OURS, PEER)}
+        rows: dict[str, dict[str, Any]] = {}
+        try:
+            for name, worker in workers.items():
+                prepared = worker.ask("prepare", options.limit)
+                first = worker.ask("run", options.limit, save=str(folder / f"{name}.npz"))
+                print(f"  {name}: first fit {first['wall']:.3g} s", flush=True)
+                rows[name] = {"prepared": prepared, "first": first["wall"], "walls": [], "stats": first.get("stats")}
+            point["agreement"] = agreement(case, folder)
+            for _ in range(options.repeats):
+                for name, worker in workers.items():
+                    turn = worker.ask("run", options.limit)
+                    rows[name]["walls"].append(turn["wall"])
+                    rows[name]["peak_bytes"] = turn["memory"]["peak"]
+        finally:
+            for worker in workers.values():
+                worker.end()
+    for row in rows.values():
+        row["wall"] = session.spread(row.pop("walls"))
+    point["contestants"] = rows
+    point["times_ours"] = rows[PEER]["wall"]["median"] / rows[OURS]["wall"]["median"]
+    print(
+        f"  {OURS} {rows[OURS]['wall']['median']:.4g} s, himalaya {rows[PEER]['wall']['median']:.4g} s: "
+        f"{point['times_ours']:.3g} x; {point['agreement']}", flush=True,
+    )  # fmt: skip
+    return point
+
+
+def agreement(case: cases.Case, folder: Path) -> dict[str, Any]:
+    """How near the scores of every weighting and voxel are; stops where they differ and float64 by hand does not side with us."""
+    with np.load(folder / f"{OURS}.npz") as ours, np.load(folder / f"{PEER}.npz") as theirs:
+        a, b = ours["cv_scores"].astype(np.float64), theirs["cv_scores"].astype(np.float64)
+        coef, other = ours["coef"], theirs["coef"]
+        same = (a.argmax(axis=0) == b.argmax(axis=0)) & np.isclose(ours["alpha"], theirs["alpha"], rtol=1e-4)
+        kept = same[ours["kept"]]
+    apart = np.abs(a - b)
+    apart_coef = np.linalg.norm((coef - other)[:, kept]) / max(np.linalg.norm(coef[:, kept]), 1e-300)
+    found: dict[str, Any] = {
+        "largest_score_difference": float(apart.max()),
+        "same_choice": float(same.mean()),
+        "coef_difference": float(apart_coef),
+    }
+    if apart.max() > 1e-3:
+        i, v = np.unravel_index(apart.argmax(), apart.shape)
+        X, Y = np.load(folder / "X.npy", mmap_mode="r"), np.load(folder / "Y.npy", mmap_mode="r")
+        scaled = X * np.sqrt(np.repeat(case.gammas[i], case.widths)).astype(np.float32)
+        by_hand = compare.naive(case, scaled, np.asarray(Y[:, [v]]), 2e13)
+        if by_hand is None or len(by_hand[0]) < len(case.grid):
+            raise SystemExit(f"voxel {v} of weighting {i} scores {a[i, v]:.6g} here and {b[i, v]:.6g} there: nothing was timed")
+        truth = by_hand[1].max()
+        found |= {"naive float64": float(truth), "ours_there": float(a[i, v]), "himalaya_there": float(b[i, v])}
+        if abs(a[i, v] - truth) > 1e-4:
+            raise SystemExit(f"voxel {v} of weighting {i}: {found}; nothing was timed")
+    return found
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """One panel for each thing that grows."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sweeps = list(results["sweeps"].items())
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(3 * len(sweeps), 3), sharey=True, layout="constrained")
+    for axis, (name, points) in zip(axes, sweeps, strict=True):
+        at = [int(point["name"].rpartition("-")[2]) for point in points]
+        for who, label, style in ((PEER, "himalaya", "s--"), (OURS, "fastencode", "o-")):
+            axis.loglog(at, [point["contestants"][who]["wall"]["median"] for point in points], style, label=label)
+        axis.set_xlabel(name)
+        axis.set_xticks(at, [str(x) for x in at])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds")
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    options = arguments()
+    results: dict[str, Any] = {"case": f"banded-{options.case}", **session.surroundings(options.threads)}
+    path = options.out or session.RESULTS / f"banded-{options.case}.json"
+    if options.case == "sweep":
+        results["sweeps"] = {
+            name: [measure(cut(case, options), options) for case in some] for name, some in cases.BANDED_SWEEP.items()
+        }
+        draw(results, path.with_suffix(".png"))
+    else:
+        full = cases.BANDED[options.case]
+        results["full"] = {**full.shape(), "bands": full.widths, "weightings": full.weightings}
+        results |= measure(cut(full, options), options)
+    session.write(results, path)
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()
