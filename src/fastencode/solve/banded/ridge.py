@@ -224,7 +224,7 @@ def _fit(
     per_voxel = {
         "coef": weights.coef_pv,
         "dual_coef": weights.dual_tv,
-        "intercept": weights.intercept_v,
+        "intercept": weights.intercept_v.astype(dtype),
         "alpha": alpha,
         "gammas": gammas,
         "cv_scores": found.scores_iv,
