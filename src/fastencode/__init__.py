@@ -12,6 +12,7 @@ from typing import Any
 
 _HOME_OF = {
     "BandedFit": "solve.banded.fit",
+    "BandedRidgeCV": "estimators",
     "FastencodeError": "errors",
     "FastencodeWarning": "errors",
     "InputError": "errors",
@@ -35,7 +36,7 @@ _HOME_OF = {
 }
 
 # Where the library is missing, asking for the name says which extra brings it; `import *` and help() must not trip over that.
-_NEEDS = {"RidgeCV": "sklearn"}
+_NEEDS = {"BandedRidgeCV": "sklearn", "RidgeCV": "sklearn"}
 
 __all__ = ["__version__", *sorted(name for name in _HOME_OF if name not in _NEEDS or find_spec(_NEEDS[name]))]
 

@@ -5,18 +5,22 @@ Legend: t = time, p = features, v = voxels, a = penalties.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError, require
+from fastencode.solve.banded.bands import check_bands
+from fastencode.solve.banded.ridge import banded_ridge_cv
 from fastencode.solve.folds import check_runs
 from fastencode.solve.plan import DEFAULT_ALPHAS
 from fastencode.solve.ridge import ridge_cv
 
 try:
-    from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+    from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+    from sklearn.compose import ColumnTransformer
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 except ImportError:
     require("sklearn.base", "sklearn")  # says which extra brings it
@@ -30,13 +34,28 @@ except ImportError:  # scikit-learn 1.5 has it as a method
         return estimator._validate_data(X, y, **checks)
 
 
-__all__ = ["RidgeCV"]
+__all__ = ["BandedRidgeCV", "RidgeCV"]
 
 # A tuple, because scikit-learn wants defaults that cannot change.
 _ALPHAS = tuple(DEFAULT_ALPHAS.tolist())
 
 # What X is converted to when it is neither is the first: integers become float64.
 _DTYPES = (np.float64, np.float32)
+
+
+def _folds(cv: Any, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any, Any]:
+    """``cv`` and ``runs`` for the solver; a splitter is asked here, where y and the groups' own labels are at hand."""
+    if groups is not None:
+        try:
+            check_runs(groups, len(X))
+        except InputError as error:
+            raise InputError(f"groups are the solver's runs: {error}") from None
+    if isinstance(cv, str):
+        if cv == "runs" and groups is None:
+            raise InputError("cv='runs' needs groups=, one label for each row: fit(X, y, groups=...)")
+    elif hasattr(cv, "split"):
+        return list(cv.split(X, y, groups)), None
+    return cv, groups
 
 
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
@@ -164,7 +183,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             Once, with the number of targets whose penalty is at an edge of the grid.
         """
         X, y = validate_data(self, X, y, dtype=list(_DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
-        cv, runs = self._folds(X, y, groups)
+        cv, runs = _folds(self.cv, X, y, groups)
         fit = ridge_cv(
             X,
             y,
@@ -184,20 +203,6 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.alpha_, self.alphas_ = fit.alpha, fit.alphas
         self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
         return self
-
-    def _folds(self, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any, Any]:
-        """``cv`` and ``runs`` for the solver; a splitter is asked here, where y and the groups' own labels are at hand."""
-        if groups is not None:
-            try:
-                check_runs(groups, len(X))
-            except InputError as error:
-                raise InputError(f"groups are the solver's runs: {error}") from None
-        if isinstance(self.cv, str):
-            if self.cv == "runs" and groups is None:
-                raise InputError("cv='runs' needs groups=, one label for each row: fit(X, y, groups=...)")
-        elif hasattr(self.cv, "split"):
-            return list(self.cv.split(X, y, groups)), None
-        return self.cv, groups
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predicted targets.
@@ -221,3 +226,175 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         check_is_fitted(self)
         X = validate_data(self, X, dtype=list(_DTYPES), reset=False)
         return np.asarray(self.result_.predict(X))
+
+
+class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
+    """Banded ridge with cross-validated penalties and weights of bands: :func:`fastencode.banded_ridge_cv` as an estimator.
+
+    Parameters
+    ----------
+    bands : mapping, list of (name, transformer, columns), or None
+        Name -> width, slice, indices or mask of the columns of X, or column names where X is a data frame: every column in one
+        band. Or, as ``ColumnTransformer`` takes it: each band is what a transformer makes of some columns, ``"passthrough"``
+        leaves them as they are, columns not named are dropped. None: one band.
+    search, n_iter, gammas, concentration, random_state, early_stopping
+        As in :func:`fastencode.banded_ridge_cv`.
+    alphas, cv, scoring, per_target, fit_intercept, precision, device, memory
+        As in :class:`RidgeCV`.
+
+    Attributes
+    ----------
+    coef_ : (p, v) or (p,) array
+        Weights, **features first**: of the columns of X, or of the transformers' output, band after band.
+    intercept_ : (v,) array or scalar
+    alpha_ : (v,) array or scalar
+    gammas_, deltas_ : (b, v) or (b,) array
+        Chosen weights of the bands, and log(γ / α).
+    alphas_ : (a,) array
+    candidates_ : (i, b) array
+        The weights that were tried.
+    cv_scores_ : (i, v) or (i,) array
+        Held-out score of every candidate at the best penalty for it.
+    best_score_, at_edge_ : (v,) array or scalar
+    band_names_ : list of str
+    transformers_ : list of (name, ColumnTransformer)
+        One for each band, fitted; only where ``bands`` is a list.
+    result_ : BandedFit
+        All of the above as one object, sharing memory.
+    n_features_in_ : int
+    feature_names_in_ : (p,) array of str
+        Only where X had string column names.
+
+    Examples
+    --------
+    >>> model = BandedRidgeCV({"sound": slice(0, 80), "words": slice(80, 380)}, n_iter=20, random_state=0, cv="runs")
+    >>> model.fit(X, Y, groups=runs).split_score(X_test, Y_test)  # doctest: +SKIP
+    """
+
+    __metadata_request__fit = {"groups": True}  # noqa: RUF012 (scikit-learn reads this very name and type)
+
+    def __init__(
+        self,
+        bands: Any = None,
+        *,
+        search: str = "random",
+        n_iter: int = 100,
+        gammas: Any = None,
+        concentration: Any = (0.1, 1.0),
+        random_state: Any = None,
+        early_stopping: float | None = None,
+        alphas: Any = _ALPHAS,
+        cv: Any = 5,
+        scoring: str = "r2",
+        per_target: bool = True,
+        fit_intercept: bool = True,
+        precision: str = "exact",
+        device: Any = None,
+        memory: int | str | None = None,
+    ) -> None:
+        self.bands = bands
+        self.search = search
+        self.n_iter = n_iter
+        self.gammas = gammas
+        self.concentration = concentration
+        self.random_state = random_state
+        self.early_stopping = early_stopping
+        self.alphas = alphas
+        self.cv = cv
+        self.scoring = scoring
+        self.per_target = per_target
+        self.fit_intercept = fit_intercept
+        self.precision = precision
+        self.device = device
+        self.memory = memory
+
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> BandedRidgeCV:
+        """Choose each target's penalty and weights of bands and fit; arguments and errors as :meth:`RidgeCV.fit`."""
+        given = X
+        X, y = validate_data(self, X, y, dtype=list(_DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
+        design, bands = self._fitted_bands(given, X, y)
+        cv, runs = _folds(self.cv, X, y, groups)
+        fit = banded_ridge_cv(
+            design,
+            y,
+            bands=bands,
+            search=self.search,
+            n_iter=self.n_iter,
+            gammas=self.gammas,
+            concentration=self.concentration,
+            random_state=self.random_state,
+            early_stopping=self.early_stopping,
+            alphas=self.alphas,
+            cv=cv,
+            runs=runs,
+            scoring=self.scoring,
+            per_target=self.per_target,
+            fit_intercept=self.fit_intercept,
+            precision=self.precision,
+            device=self.device,
+            memory=self.memory,
+            sample_weight=None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64),
+        )
+        self.result_, self.band_names_ = fit, list(fit.names)
+        self.coef_, self.intercept_ = fit.coef, fit.intercept
+        self.alpha_, self.alphas_ = fit.alpha, fit.alphas
+        self.gammas_, self.deltas_, self.candidates_ = fit.gammas, fit.deltas, fit.candidates
+        self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
+        return self
+
+    def _fitted_bands(self, given: Any, X: NDArray[Any], y: Any) -> tuple[Any, Any]:
+        """X and ``bands`` for the solver; ``given`` is X before validation, which may have column names."""
+        self.__dict__.pop("transformers_", None)
+        if self.bands is None:
+            return X, {"all": slice(None)}
+        if isinstance(self.bands, Mapping):
+            return X, check_bands({name: self._numbered(name, band) for name, band in self.bands.items()}, X.shape[1])
+        try:
+            parts = [(str(name), transformer, columns) for name, transformer, columns in self.bands]
+        except (TypeError, ValueError):
+            raise InputError("bands is neither name -> columns nor a list of (name, transformer, columns)") from None
+        self.transformers_, arrays = [], {}
+        for name, transformer, columns in parts:
+            if name in arrays:
+                raise InputError(f"two bands are named {name!r}; give each its own name")
+            part = transformer if isinstance(transformer, str) else clone(transformer)
+            one = ColumnTransformer([(name, part, columns)], sparse_threshold=0)  # 0: dense, whatever it makes
+            arrays[name] = _in_dtype(one.fit_transform(given if hasattr(given, "columns") else X, y), X.dtype)
+            self.transformers_.append((name, one))
+        return arrays, None
+
+    def _numbered(self, name: str, band: Any) -> Any:
+        """Columns by number, where they are given by name."""
+        names = [band] if isinstance(band, str) else list(band) if isinstance(band, list | tuple | np.ndarray) else []
+        if not names or not all(isinstance(column, str) for column in names):
+            return band
+        known = list(getattr(self, "feature_names_in_", []))
+        for column in names:
+            if column not in known:
+                raise InputError(f"band {name!r} names column {column!r}, and X has {known or 'no column names'}")
+        return [known.index(column) for column in names]
+
+    def _design(self, X: Any) -> Any:
+        """Checked features in the solver's form."""
+        check_is_fitted(self)
+        checked = validate_data(self, X, dtype=list(_DTYPES), reset=False)
+        if not hasattr(self, "transformers_"):
+            return checked
+        rows = X if hasattr(X, "columns") else checked
+        return {name: _in_dtype(one.transform(rows), checked.dtype) for name, one in self.transformers_}
+
+    def predict(self, X: Any, split: bool = False) -> NDArray[Any]:
+        """Predicted targets, (t, v) or (t,); with ``split`` each band's part, (b, t, v) or (b, t). Errors as :class:`RidgeCV`."""
+        design = self._design(X)
+        return np.asarray(self.result_.predict(design, split))
+
+    def split_score(self, X: Any, y: Any, scoring: str | None = None) -> NDArray[Any]:
+        """(b, v) or (b,): what each band contributes to each target's score, see :meth:`fastencode.BandedFit.score`."""
+        design = self._design(X)
+        return np.asarray(self.result_.score(design, np.asarray(y), scoring, split=True))
+
+
+def _in_dtype(array: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """What a transformer made, as the solver takes it: one of text or objects says so there."""
+    values = np.asarray(array)
+    return values.astype(dtype) if values.dtype.kind in "iubf" and values.dtype != dtype else values

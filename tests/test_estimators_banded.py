@@ -1,0 +1,152 @@
+"""``BandedRidgeCV`` as scikit-learn sees it, and against the function it wraps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from banded_cases import ALPHAS, problem
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fastencode
+from fastencode import BandedRidgeCV, InputError, banded_ridge_cv
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+
+GRID = tuple(ALPHAS.tolist())
+BANDS = {"a": slice(0, 5), "b": slice(5, 13), "c": slice(13, 17)}
+SEARCH = {"n_iter": 4, "random_state": 3, "alphas": GRID}
+
+
+# No scaler among the bands: one that ignores sample weights fails the check that they count as copies.
+@parametrize_with_checks(
+    [
+        BandedRidgeCV(),
+        BandedRidgeCV(per_target=False, n_iter=3),
+        BandedRidgeCV(
+            [("all", "passthrough", slice(0, None)), ("again", "passthrough", slice(0, None))], n_iter=3, random_state=0
+        ),
+    ]
+)
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+def test_the_checks_that_need_a_setting_before_scipy_is_imported():
+    """Skipped above: scikit-learn's array API dispatch on NumPy arrays. In a process of its own, with the setting."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "check_array_api_input", __file__]
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if run.returncode == 5:
+        pytest.skip("this version of scikit-learn has no such check")
+    assert run.returncode == 0 and "3 passed" in run.stdout, run.stdout
+
+
+MASKED = {"a": list(range(5)), "b": (np.arange(17) >= 5) & (np.arange(17) < 13), "c": list(range(13, 17))}
+
+
+@pytest.mark.parametrize("form", [BANDS, {"a": 5, "b": 8, "c": 4}, MASKED], ids=["slices", "widths", "masks"])
+def test_is_the_function(form):
+    X, Y, _ = problem()
+    model, fit = BandedRidgeCV(form, **SEARCH).fit(X, Y), banded_ridge_cv(X, Y, bands=BANDS, **SEARCH)
+    for name in ("coef", "intercept", "alpha", "gammas", "deltas", "candidates", "cv_scores", "best_score", "at_edge"):
+        np.testing.assert_array_equal(getattr(model, name + "_"), getattr(fit, name))
+    np.testing.assert_array_equal(model.predict(X), fit.predict(X))
+    np.testing.assert_array_equal(model.predict(X, split=True), fit.predict(X, split=True))
+    np.testing.assert_array_equal(model.split_score(X, Y), fit.score(X, Y, split=True))
+    assert model.band_names_ == ["a", "b", "c"] and model.score(X, Y) == pytest.approx(fit.score(X, Y).mean())
+
+
+def test_bands_that_transformers_make():
+    X, Y, _ = problem()
+    bands = [
+        ("scaled", StandardScaler(), slice(0, 5)),
+        ("few", PCA(3, random_state=0), list(range(5, 13))),
+        ("rest", "passthrough", [13, 0]),
+    ]
+    model = BandedRidgeCV(bands, **SEARCH).fit(X, Y)
+    scaled, few = StandardScaler().fit(X[:, :5]), PCA(3, random_state=0).fit(X[:, 5:13])
+    by_hand = {"scaled": scaled.transform(X[:, :5]), "few": few.transform(X[:, 5:13]), "rest": X[:, [13, 0]]}
+    fit = banded_ridge_cv(by_hand, Y, **SEARCH)
+    np.testing.assert_allclose(model.coef_, fit.coef, atol=1e-12)
+    new = X[:7] + 1
+    parts = {"scaled": scaled.transform(new[:, :5]), "few": few.transform(new[:, 5:13]), "rest": new[:, [13, 0]]}
+    np.testing.assert_allclose(model.predict(new), fit.predict(parts), atol=1e-12)
+    assert [name for name, _ in model.transformers_] == model.band_names_ == ["scaled", "few", "rest"]
+    assert not hasattr(bands[0][1], "mean_"), "transformers are cloned"
+
+
+def test_sparse_output_becomes_dense():
+    X, Y, _ = problem()
+    X[:, 0] = np.arange(60) % 4
+    model = BandedRidgeCV([("kind", OneHotEncoder(), [0]), ("rest", "passthrough", slice(1, 17))], **SEARCH).fit(X, Y)
+    assert model.coef_.shape == (4 + 16, Y.shape[1])
+
+
+def test_columns_by_name():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, Y, _ = problem()
+    names = [f"f{i}" for i in range(17)]
+    frame = pandas.DataFrame(X, columns=names)
+    plain = BandedRidgeCV(BANDS, **SEARCH).fit(X, Y)
+    mapped = BandedRidgeCV({"a": names[:5], "b": names[5:13], "c": names[13:]}, **SEARCH).fit(frame, Y)
+    listed = BandedRidgeCV([("a", "passthrough", names[:5]), ("b", "passthrough", names[5:13]), ("c", "passthrough", names[13:])],
+                           **SEARCH).fit(frame, Y)  # fmt: skip
+    np.testing.assert_allclose(mapped.coef_, plain.coef_, atol=1e-12)
+    np.testing.assert_allclose(listed.coef_, plain.coef_, atol=1e-12)
+    np.testing.assert_allclose(listed.predict(frame), plain.predict(X), atol=1e-12)
+    with pytest.raises(InputError, match="names column 'nose'"):
+        BandedRidgeCV({"a": ["nose"], "b": names[1:]}, **SEARCH).fit(frame, Y)
+
+
+def test_in_pipelines_searches_and_cross_validation():
+    X, Y, _ = problem()
+    runs = np.repeat(list("bacdef"), 10)
+    model = BandedRidgeCV(BANDS, **SEARCH, cv="runs").fit(X, Y, groups=runs)
+    np.testing.assert_array_equal(model.cv_scores_, banded_ridge_cv(X, Y, bands=BANDS, cv="runs", runs=runs, **SEARCH).cv_scores)
+    pipe = make_pipeline(StandardScaler(), clone(model)).fit(X, Y, bandedridgecv__groups=runs)
+    assert pipe.predict(X).shape == Y.shape
+    found = GridSearchCV(BandedRidgeCV(BANDS, **SEARCH), {"n_iter": [1, 4]}, cv=GroupKFold(3)).fit(X, Y, groups=runs)
+    assert found.best_params_["n_iter"] in (1, 4) and len(found.cv_results_["mean_test_score"]) == 2
+    scores = cross_val_score(pipe, X, Y, groups=runs, cv=LeaveOneGroupOut(), params={"bandedridgecv__groups": runs})
+    assert len(scores) == 6 and np.isfinite(scores).all()
+
+
+def test_sample_weights_and_one_series():
+    X, Y, _ = problem()
+    w = np.arange(60) % 3 + 1.0
+    model = BandedRidgeCV(BANDS, **SEARCH).fit(X, Y[:, 0], sample_weight=w)
+    fit = banded_ridge_cv(X, Y[:, 0], bands=BANDS, sample_weight=w, **SEARCH)
+    np.testing.assert_array_equal(model.coef_, fit.coef)
+    assert model.coef_.shape == (17,) and model.gammas_.shape == (3,) and model.predict(X[:3]).shape == (3,)
+    assert model.predict(X[:3], split=True).shape == (3, 3) and model.split_score(X, Y[:, 0]).shape == (3,)
+
+
+def test_errors_say_what_is_wrong():
+    X, Y, _ = problem()
+    for bands, message in [
+        (3, "neither name -> columns nor a list"),
+        ([("a", "passthrough")], "neither name -> columns nor a list"),
+        ([("a", "passthrough", [0]), ("a", "passthrough", [1])], "two bands are named 'a'"),
+        ({"a": slice(0, 10)}, "7 columns of X are in no band"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            BandedRidgeCV(bands, **SEARCH).fit(X, Y)
+    with pytest.raises(InputError, match="cv='runs' needs groups="):
+        BandedRidgeCV(BANDS, cv="runs", **SEARCH).fit(X, Y)
+    with pytest.raises(NotFittedError):
+        BandedRidgeCV().predict(X)
+    assert "BandedRidgeCV" in fastencode.__all__
