@@ -12,13 +12,13 @@ Bands, each under SPM's hemodynamic response at the time a scan begins, delayed 
 - word form: the same impulses with heights that say how a word differs from the average one (z-scored over words): letters,
   duration in s, log of its count in the chapter, and 1 for a function word (`FUNCTION_WORDS`) or 0 for a content word. Heights
   have mean 0, so that the band does not hold the rate again.
-- sound power: the authors' regressor for each listener, which has the hemodynamic response in it.
+- sound power: the authors' regressor, which has the hemodynamic response in it; one file for each listener, all the same.
 
 A cubic polynomial and six motion parameters are regressed out of responses and features alike; both are z-scored. Every listener
 is partitioned alone: five contiguous blocks are held out, and contiguous blocks of the rest choose weights and penalties. R² of a
 block is taken against the block's own mean, so that slow drift puts it below 0 even for a model that predicts the mean of the
 other blocks: that score is the column "mean only" of the control. It is in "total", not in what is unique, hence in "shared" too.
-A second table removes slower than about 130 s (a polynomial of degree 11). The other control has all features moved
+Another table has what is slower than about 130 s removed (a polynomial of degree 11). The other control has all features moved
 against the responses by half the story, round its end.
 
 Intervals are percentiles of bootstrap means over listeners: what other listeners may give, not another story. They are not
