@@ -24,14 +24,25 @@ __all__ = ["available_threads", "limit_threads", "together"]
 T = TypeVar("T")
 
 _lock = Lock()
+_scanned: tuple[int, ThreadpoolController] | None = None
 _active: list[tuple[object, int]] = []
 _found: dict[str, int] = {}
+
+
+def _controller() -> ThreadpoolController:
+    """The libraries there are. Looking for them takes longer than a small problem; they come with modules, so it is done again
+    only after more have been imported."""
+    global _scanned
+    modules, before = len(sys.modules), _scanned
+    if before is None or before[0] != modules:
+        before = _scanned = modules, ThreadpoolController()
+    return before[1]
 
 
 def available_threads() -> int:
     """Threads a solver may use: what BLAS is allowed now (so a limit set outside holds), at most the cores of this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    blas = [pool["num_threads"] for pool in ThreadpoolController().info() if pool["user_api"] == "blas"]
+    blas = [pool["num_threads"] for pool in _controller().info() if pool["user_api"] == "blas"]
     return max(1, min([cores, *blas]))
 
 
@@ -55,7 +66,7 @@ def limit_threads(n: int) -> Iterator[None]:
         raise InputError(f"n={n!r} threads; pass a positive integer")
     token = object()
     with _lock:
-        controller = ThreadpoolController()
+        controller = _controller()
         for pool in controller.lib_controllers:
             _found.setdefault(pool.filepath, pool.num_threads)
         _active.append((token, int(n)))
@@ -68,7 +79,7 @@ def limit_threads(n: int) -> Iterator[None]:
             restore(before)
         with _lock:
             _active[:] = [entry for entry in _active if entry[0] is not token]
-            _apply(ThreadpoolController())
+            _apply(_controller())
             if not _active:
                 _found.clear()
 

@@ -100,6 +100,12 @@ def partition_variance(
     InputError
         For fewer than two bands, kernels, or what :func:`fastencode.banded_ridge_cv` refuses.
 
+    Notes
+    -----
+    R² of a block of rows counts how far the block's mean is from that of the training rows. Slow drift moves it, for all models
+    alike, so what it costs is in ``total`` and ``shared``, not in ``unique``: remove drift before, or score by "pearson".
+    Differences of correlations are not shares of variance.
+
     References
     ----------
     Lescroart, Stansbury & Gallant (2015), Frontiers in Computational Neuroscience 9, 135.
