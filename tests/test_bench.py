@@ -145,3 +145,15 @@ def test_every_case_is_sound(bench):
             cut, said = cases.cut(point, point.peers, 1200, 2, 12e9)
             assert cut.n <= point.n and cut.t <= point.t and (said == "full size") == (cut == point)
     assert len({point.name for points in cases.CASES.values() for point in points}) == sum(map(len, cases.CASES.values()))
+
+
+def test_banded_ridge_beside_himalaya(tmp_path):
+    out = tmp_path / "result.json"
+    words = ["shortclips", "--runs", "4", "--scale", "0.05", "--weightings", "2", "--threads", "1", "--out", str(out)]
+    command = [sys.executable, str(BENCH / "banded.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    assert result["agreement"]["largest_score_difference"] < 1e-3 and result["agreement"]["coef_difference"] < 1e-3
+    assert result["full"]["weightings"] == 20 and result["run"]["weightings"] == 2 and result["run"]["folds"] == 4
+    assert set(result["contestants"]) == {"banded", "banded himalaya"} and result["times_ours"] > 0
