@@ -121,9 +121,13 @@ def _smallest(matrix: F64) -> float:
 def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
     """(I − H) of some rows, H the hat matrix of all rows at a penalty, intercept included."""
     rows_mr, d = take_rows(basis.rows_tr, rows), (basis.lam + basis.tau) / (basis.lam + alpha)
+    # A matrix times its own transpose: BLAS does half of it.
     if basis.complete:  # without cancellation: the smaller α, the smaller it is
-        return np.asarray((rows_mr * (d * alpha / basis.lam)) @ rows_mr.T)
-    out = np.asarray((rows_mr * -d) @ rows_mr.T)
+        half_mr = rows_mr * np.sqrt(d * alpha / basis.lam)
+        return np.asarray(half_mr @ half_mr.T)
+    half_mr = rows_mr * np.sqrt(d)
+    out = half_mr @ half_mr.T
+    np.negative(out, out=out)
     out[np.diag_indices(len(rows))] += 1.0
     if basis.center:
         root = basis.root_t
