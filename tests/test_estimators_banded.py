@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed")
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -87,6 +89,56 @@ def test_bands_that_transformers_make():
     np.testing.assert_allclose(model.predict(new), fit.predict(parts), atol=1e-12)
     assert [name for name, _ in model.transformers_] == model.band_names_ == ["scaled", "few", "rest"]
     assert not hasattr(bands[0][1], "mean_"), "transformers are cloned"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gammas": [[1.0, 2.0, 3.0], [3.0, 0.0, 1.0]]},
+        {"scoring": "pearson"},
+        {"per_target": False},
+        {"fit_intercept": False},
+        {"n_iter": 40, "early_stopping": 1.0},
+        {"search": "hill"},
+        {"precision": "sloppy"},
+        {"device": "cuda:99"},
+        {"memory": "a lot"},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_every_argument_reaches_the_function(options):
+    X, Y, _ = problem()
+    try:
+        fit = banded_ridge_cv(X, Y, bands=BANDS, **{**SEARCH, **options})
+    except fastencode.FastencodeError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            BandedRidgeCV(BANDS, **{**SEARCH, **options}).fit(X, Y)
+        return
+    model = BandedRidgeCV(BANDS, **{**SEARCH, **options}).fit(X, Y)
+    for name in ("coef", "intercept", "alpha", "gammas", "candidates", "cv_scores", "best_score"):
+        np.testing.assert_array_equal(getattr(model, name + "_"), getattr(fit, name))
+
+
+def test_transformers_get_the_targets_and_float32_stays():
+    X, Y, _ = problem()
+    best = SelectKBest(f_regression, k=2)
+    bands = [("best", best, slice(0, 8)), ("rest", "passthrough", slice(8, 17))]
+    model = BandedRidgeCV(bands, **SEARCH).fit(X, Y[:, 0])
+    chosen = clone(best).fit(X[:, :8], Y[:, 0]).transform(X[:, :8])
+    fit = banded_ridge_cv({"best": chosen, "rest": X[:, 8:]}, Y[:, 0], **SEARCH)
+    np.testing.assert_allclose(model.coef_, fit.coef, atol=1e-12)
+    # One-hot columns are float64 whatever goes in.
+    X[:, 0] = np.arange(60) % 4
+    bands = [("kind", OneHotEncoder(), [0]), ("rest", "passthrough", slice(1, 17))]
+    assert BandedRidgeCV(bands, **SEARCH).fit(X.astype(np.float32), Y.astype(np.float32)).coef_.dtype == np.float32
+
+
+def test_a_second_fit_forgets_the_transformers_of_the_first():
+    X, Y, _ = problem()
+    model = BandedRidgeCV([("a", StandardScaler(), slice(0, 5)), ("b", "passthrough", slice(5, 17))], **SEARCH).fit(X, Y)
+    model.set_params(bands=BANDS).fit(X, Y)
+    assert not hasattr(model, "transformers_")
+    np.testing.assert_array_equal(model.predict(X), banded_ridge_cv(X, Y, bands=BANDS, **SEARCH).predict(X))
 
 
 def test_sparse_output_becomes_dense():
