@@ -176,20 +176,10 @@ def banded_himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> 
     edges = np.cumsum([0, *case.widths])
     alphas, gammas = case.grid.astype(case.dtype), case.gammas.astype(case.dtype)
 
-    class Folds:
-        def __init__(self, folds: Any) -> None:
-            self.folds = folds
-
-        def split(self, *_: Any) -> Any:
-            return iter(self.folds)
-
-        def get_n_splits(self, *_: Any) -> int:
-            return len(self.folds)
-
     def run(setting: dict[str, Any], Y: Array, folds: Any = None, some: Array = gammas) -> Outcome:
         parts = [X[:, start:stop] - X[:, start:stop].mean(axis=0) for start, stop in itertools.pairwise(edges)]
         deltas, dual, scores, best, _ = solve_multiple_kernel_ridge_random_search(
-            np.stack([part @ part.T for part in parts]), Y, n_iter=some, alphas=alphas, cv=Folds(folds or case.folds),
+            np.stack([part @ part.T for part in parts]), Y, n_iter=some, alphas=alphas, cv=folds or case.folds,
             score_func=score, fit_intercept=True, return_weights="dual", progress_bar=False, return_alphas=True, **setting,
         )  # fmt: skip
         coef = np.concatenate([np.exp(delta) * (part.T @ dual) for delta, part in zip(deltas, parts, strict=True)])

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 
 import h5py
 import numpy as np
@@ -194,7 +193,6 @@ def test_forms_of_bands_mean_the_same():
     fits = [banded_ridge_cv(x, Y, bands=bands, n_iter=4, random_state=3, alphas=ALPHAS) for x, bands in forms]
     for fit in fits[1:]:
         np.testing.assert_array_equal(fit.coef, fits[0].coef)
-    np.testing.assert_array_equal(fits[0].predict({"c": c, "a": a, "b": b}) if fits[0].names == ("a", "b", "c") else 0, 0)
     np.testing.assert_array_equal(fits[1].predict({"c": c, "a": a, "b": b}), fits[1].predict(X))
     np.testing.assert_array_equal(fits[1].predict([a, b, c]), fits[1].predict(X))
     mixed = banded_ridge_cv(
@@ -216,26 +214,13 @@ def himalaya_fit(X, Y, widths, gammas, alphas, folds, score):
     )  # fmt: skip
 
 
-class Folds:
-    """A list of folds as himalaya takes it."""
-
-    def __init__(self, folds):
-        self.folds = folds
-
-    def split(self, *_):
-        return iter(self.folds)
-
-    def get_n_splits(self, *_):
-        return len(self.folds)
-
-
 @pytest.mark.parametrize("scoring", ["r2", "pearson"])
 @pytest.mark.parametrize(("n", "widths"), [(60, (5, 8, 4)), (48, (40, 30))])
 def test_equals_himalaya_on_given_gammas(n, widths, scoring):
     X, Y, widths = problem(n, widths, v=20)
     gammas = np.random.default_rng(2).dirichlet(np.ones(len(widths)), 6)
     folds = leave_one_run_out(np.arange(n) // (n // 4))
-    deltas, dual, scores, best_alphas, intercept = himalaya_fit(X, Y, widths, gammas, ALPHAS, Folds(folds), scoring)
+    deltas, dual, scores, best_alphas, intercept = himalaya_fit(X, Y, widths, gammas, ALPHAS, folds, scoring)
     fit = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS, cv=folds, scoring=scoring)
     np.testing.assert_allclose(fit.cv_scores, scores, atol=1e-8)
     same = np.isclose(fit.alpha, best_alphas) & np.isclose(fit.deltas, deltas).all(axis=0)
@@ -329,7 +314,7 @@ def test_partition_of_planted_bands():
             partition_variance(x, Y, **arguments)
 
 
-def test_memory_tiles_and_a_cache_too_small_change_nothing(tmp_path):
+def test_memory_tiles_and_a_cache_too_small_change_nothing(tmp_path, monkeypatch):
     X, Y, widths = problem(80, (20, 10), v=150, dtype=np.float32)
     gammas = gammas_for(2)
     whole = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS)
@@ -341,14 +326,8 @@ def test_memory_tiles_and_a_cache_too_small_change_nothing(tmp_path):
             less = banded_ridge_cv(X, file["Y"], bands=widths, gammas=gammas, alphas=ALPHAS, memory=memory)
             for name in ("coef", "cv_scores", "alpha", "gammas", "intercept"):
                 np.testing.assert_array_equal(getattr(less, name), getattr(whole, name))
-    from fastencode.solve.banded import search
-
-    before = search._KEPT_BYTES
-    try:
-        search._KEPT_BYTES = 1
-        again = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS)
-    finally:
-        search._KEPT_BYTES = before
+    monkeypatch.setattr("fastencode.solve.banded.search._KEPT_BYTES", 1)
+    again = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS)
     np.testing.assert_array_equal(again.coef, whole.coef)
     assert again.stats["search"]["decompositions"] > whole.stats["search"]["decompositions"]
 
@@ -381,16 +360,17 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
         assert process.stdout.readline() == b"three\n"
         process.kill()
     assert len(h5py.File(path)["scores"]) == 3
-    began = time.perf_counter()
     resumed = banded_ridge_cv(X, Y, checkpoint=path, **arguments)
-    assert time.perf_counter() - began < 60
     whole = banded_ridge_cv(X, Y, **arguments)
     for name in ("coef", "intercept", "alpha", "gammas", "cv_scores", "best_score"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
     finished = banded_ridge_cv(X, Y, checkpoint=path, **arguments)
     np.testing.assert_array_equal(finished.coef, whole.coef)
-    with pytest.raises(InputError, match="of another search"):
-        banded_ridge_cv(X * 2, Y, checkpoint=path, **arguments)
+    other = Y.copy()
+    other[17, 31] += 1
+    for x, y in ((X * 2, Y), (X, other)):
+        with pytest.raises(InputError, match="of another search"):
+            banded_ridge_cv(x, y, checkpoint=path, **arguments)
     with pytest.raises(InputError, match="of another search"):
         banded_ridge_cv(X, Y, checkpoint=path, **{**arguments, "n_iter": 7})
     (tmp_path / "text").write_text("no")

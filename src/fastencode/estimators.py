@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError, require
-from fastencode.solve.banded.bands import check_bands
 from fastencode.solve.banded.ridge import banded_ridge_cv
 from fastencode.solve.folds import check_runs
 from fastencode.solve.plan import DEFAULT_ALPHAS
@@ -348,9 +347,9 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         if self.bands is None:
             return X, {"all": slice(None)}
         if isinstance(self.bands, Mapping):
-            return X, check_bands({name: self._numbered(name, band) for name, band in self.bands.items()}, X.shape[1])
+            return X, {name: self._numbered(name, band) for name, band in self.bands.items()}
         try:
-            parts = [(str(name), transformer, columns) for name, transformer, columns in self.bands]
+            parts = [(name, transformer, columns) for name, transformer, columns in self.bands]
         except (TypeError, ValueError):
             raise InputError("bands is neither name -> columns nor a list of (name, transformer, columns)") from None
         self.transformers_, arrays = [], {}
@@ -358,14 +357,14 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             if name in arrays:
                 raise InputError(f"two bands are named {name!r}; give each its own name")
             part = transformer if isinstance(transformer, str) else clone(transformer)
-            one = ColumnTransformer([(name, part, columns)], sparse_threshold=0)  # 0: dense, whatever it makes
+            one = ColumnTransformer([(str(name), part, columns)], sparse_threshold=0)  # 0: dense, whatever it makes
             arrays[name] = _in_dtype(one.fit_transform(given if hasattr(given, "columns") else X, y), X.dtype)
             self.transformers_.append((name, one))
         return arrays, None
 
     def _numbered(self, name: str, band: Any) -> Any:
         """Columns by number, where they are given by name."""
-        names = [band] if isinstance(band, str) else list(band) if isinstance(band, list | tuple | np.ndarray) else []
+        names = [band] if isinstance(band, str) else list(band) if np.ndim(band) == 1 else []
         if not names or not all(isinstance(column, str) for column in names):
             return band
         known = list(getattr(self, "feature_names_in_", []))

@@ -5,7 +5,6 @@ Legend: t = time, p = features, v = voxels, a = penalties.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,16 +14,14 @@ import numpy as np
 from fastencode.arrays import check_device, export, float_dtype, library_of, to_host
 from fastencode.devices import Device, device_of
 from fastencode.errors import DeviceError, InputError
-from fastencode.files import whole_file
 from fastencode.solve.device_moments import device_column_scores
+from fastencode.solve.fits import open_fit, save_fit
 from fastencode.solve.problem import check_design
 from fastencode.solve.scores import check_scoring, column_moments, score_moments
 from fastencode.solve.targets import Targets
 
 __all__ = ["RidgeFit"]
 
-_KIND = "fastencode.RidgeFit"
-_LAYOUT = 1
 _ARRAYS = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")
 _SCORE_TILE = 1024
 
@@ -211,13 +208,7 @@ class RidgeFit:
         InputError
             If the folder does not exist.
         """
-        import h5py  # 0.2 s to import: only when a file is touched
-
-        with whole_file(path) as partial, h5py.File(partial, "w") as file:
-            file.attrs["kind"], file.attrs["layout"] = _KIND, _LAYOUT
-            file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
-            for name in _ARRAYS:
-                file[name] = to_host(getattr(self, name), name)
+        save_fit(path, self, {name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: Any = None) -> RidgeFit:
@@ -236,22 +227,10 @@ class RidgeFit:
         DeviceError
             If the device does not exist or cannot be used.
         """
-        import h5py  # 0.2 s to import: only when a file is touched
-
         where = check_device(device)
-        try:
-            file = h5py.File(path, "r")
-        except FileNotFoundError:
-            raise InputError(f"there is no file {os.fspath(path)!r}") from None
-        except OSError as error:
-            raise InputError(f"{os.fspath(path)!r} is not an HDF5 file ({error})") from error
-        with file:
-            if file.attrs.get("kind") != _KIND:
-                raise InputError(f"{os.fspath(path)!r} is not a saved RidgeFit; pass a file that RidgeFit.save wrote")
-            if file.attrs["layout"] != _LAYOUT:
-                raise InputError(f"{os.fspath(path)!r} has layout {file.attrs['layout']}, this version reads {_LAYOUT}")
+        with open_fit(path, cls) as (file, kept):
             arrays = {name: export(file[name][()], "cupy" if where != "cpu" else "numpy", where) for name in _ARRAYS}
-            return cls(**arrays, scoring=str(file.attrs["scoring"]), stats=json.loads(file.attrs["stats"]))
+            return cls(**arrays, **kept)
 
 
 def _check_targets(Y: Any, design: Any, coef: Any) -> Targets:

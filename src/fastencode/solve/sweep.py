@@ -25,7 +25,18 @@ from fastencode.solve.scorer import READ_ROWS, FoldScorer
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
-__all__ = ["TIE_TOLERANCE", "Job", "Reader", "Sweep", "check_test_rows", "choose_alphas", "tie_tolerance", "tile_width"]
+__all__ = [
+    "TIE_TOLERANCE",
+    "Job",
+    "Reader",
+    "Sweep",
+    "check_test_rows",
+    "choose_alphas",
+    "choose_shared",
+    "edges_of",
+    "tie_tolerance",
+    "tile_width",
+]
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for
 # the mean squared error in units of the target's variance. Above float32's rounding of a score, far below what a
@@ -54,6 +65,22 @@ def choose_alphas(scores_av: NDArray[np.float64], tolerance: Any) -> NDArray[np.
     """Index of each voxel's penalty: the largest whose score is within the tolerance of the best."""
     ties = scores_av >= scores_av.max(axis=0) - tolerance
     return len(scores_av) - 1 - np.argmax(ties[::-1], axis=0)
+
+
+def choose_shared(
+    scores_av: NDArray[Any], scoring: str, variance_v: NDArray[np.float64], bad_v: NDArray[np.bool_]
+) -> int:
+    """Index of one penalty for all voxels, by their mean score."""
+    good = ~bad_v
+    if not good.any():
+        return 0
+    mean = scores_av[:, good].mean(axis=1, keepdims=True, dtype=np.float64)
+    return int(choose_alphas(mean, tie_tolerance(scoring, variance_v[good].mean()))[0])
+
+
+def edges_of(chosen_v: NDArray[np.intp], n_alphas: int) -> NDArray[np.int8]:
+    """−1 where the smallest penalty was chosen, +1 where the largest, else 0; 0 for a grid of one."""
+    return (chosen_v == n_alphas - 1).astype(np.int8) - (chosen_v == 0).astype(np.int8)
 
 
 def tie_tolerance(scoring: str, variance: Any) -> Any:

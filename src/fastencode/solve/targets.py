@@ -12,14 +12,21 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.arrays import as_numpy, check_real, dtype_of, is_stored, library_of, to_host
+from fastencode.arrays import as_numpy, check_real, dtype_of, is_stored, library_of
 from fastencode.devices import Device, device_of
 from fastencode.errors import InputError
 
-__all__ = ["Targets"]
+__all__ = ["Targets", "check_nan_targets"]
 
 # A file is read in slabs this wide at most: rows of a chunked data set are long strides, so narrow reads are slow.
 _SLAB_BYTES = 256 * 2**20
+
+
+def check_nan_targets(nan_targets: Any) -> bool:
+    """Whether voxels that hold NaN are to be skipped, or ``InputError``."""
+    if nan_targets not in ("raise", "skip"):
+        raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")
+    return bool(nan_targets == "skip")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +95,6 @@ class Targets:
             width = tile * max(1, most // (tile * self.n * self.dtype.itemsize))
             for first in range(0, self.n_voxels, width):
                 yield first, self.source[:, first : min(first + width, self.n_voxels)]
-
-    def columns(self, voxels: slice) -> NDArray[Any]:
-        """Some voxels in the host's memory, all rows."""
-        some = self.source[:] if self.one else self.source[:, voxels]
-        values = to_host(some, "Y")
-        return values[:, None] if self.one else values
 
     def in_use(self, values: NDArray[Any]) -> NDArray[Any]:
         """The rows in use of some columns."""

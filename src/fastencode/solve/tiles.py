@@ -8,25 +8,30 @@ Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = v
 
 from __future__ import annotations
 
-import platform
 import time
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode import __version__
-from fastencode.arrays import export, to_host
+from fastencode.arrays import export
 from fastencode.devices import Device
-from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.device_tiles import DeviceSweep, device_for
 from fastencode.solve.fit import RidgeFit
+from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.scorer import REFIT_FEATURES
 from fastencode.solve.scores import check_scoring
-from fastencode.solve.sweep import TIE_TOLERANCE, Sweep, check_test_rows, choose_alphas, tie_tolerance
-from fastencode.solve.targets import Targets
+from fastencode.solve.sweep import (
+    TIE_TOLERANCE,
+    Sweep,
+    check_test_rows,
+    choose_alphas,
+    choose_shared,
+    edges_of,
+    tie_tolerance,
+)
+from fastencode.solve.targets import Targets, check_nan_targets
 
 if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
@@ -47,10 +52,9 @@ def fit_plan(
     began = time.perf_counter()
     check_scoring(scoring)
     check_test_rows(plan.problem, scoring)
-    if nan_targets not in ("raise", "skip"):
-        raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")
+    skip = check_nan_targets(nan_targets)
     targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
-    device, skip = device_for(plan.problem, targets), nan_targets == "skip"
+    device = device_for(plan.problem, targets)
     with progress_bar(desc="ridge", unit="voxel", total=targets.n_voxels * (1 if per_target else 2), enabled=progress) as bar:
         if device is None:
             arrays, account = _on_cpu(plan, targets, scoring, skip, per_target, bar)
@@ -59,7 +63,7 @@ def fit_plan(
             arrays, account = fit_on(device, plan, targets, scoring, skip, per_target, bar, keep)
     stats = _stats(plan, targets, account, time.perf_counter() - began)
     fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
-    _warn_edges(fit)
+    warn_edges(fit, 3)  # at the caller of ridge_cv or of plan.fit
     return fit
 
 
@@ -72,10 +76,7 @@ def _on_cpu(
         sweep.run(sweep.score_and_refit, bar)
     else:
         sweep.run(sweep.score_only, bar)
-        good = ~sweep.bad_v
-        if good.any():
-            mean = sweep.scores_av[:, good].mean(axis=1, keepdims=True, dtype=np.float64)
-            sweep.chosen_v[:] = choose_alphas(mean, tie_tolerance(scoring, sweep.variance_v[good].mean()))
+        sweep.chosen_v[:] = choose_shared(sweep.scores_av, scoring, sweep.variance_v, sweep.bad_v)
         sweep.run(sweep.refit, bar)
     return sweep.arrays(), sweep.account()
 
@@ -146,8 +147,7 @@ class _RidgeSweep(Sweep):
 
     def arrays(self) -> dict[str, Any]:
         """Results by the names of ``RidgeFit``, in the library and shape of the input."""
-        last, one = len(self.alphas) - 1, self.targets.one
-        edge_v = ((self.chosen_v == last).astype(np.int8) - (self.chosen_v == 0).astype(np.int8)).astype(np.int8)
+        edge_v, one = edges_of(self.chosen_v, len(self.alphas)), self.targets.one
         best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0]
         alpha_v = self.alphas[self.chosen_v]
         if self.bad_v.any():
@@ -193,18 +193,5 @@ def _stats(plan: RidgePlan, targets: Targets, account: dict[str, Any], seconds: 
         "nodes": len(plan.nodes.alphas),
         "interpolation_error": plan.nodes.error,
         "tie_tolerance": TIE_TOLERANCE,
-        "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
-
-
-def _warn_edges(fit: RidgeFit) -> None:
-    edge_v = np.atleast_1d(to_host(fit.at_edge, "at_edge"))
-    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - fit.stats["skipped_voxels"]
-    if low or high:
-        warnings.warn(
-            f"{low + high} of {fitted} voxels chose a penalty at the edge of the grid: {low} the smallest "
-            f"({float(fit.alphas[0]):.4g}), {high} the largest ({float(fit.alphas[-1]):.4g}). Widen alphas, unless these are "
-            "voxels that X does not predict (those always want the largest).",
-            FastencodeWarning,
-            stacklevel=4,  # the caller of ridge_cv or of plan.fit
-        )

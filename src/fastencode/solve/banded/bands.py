@@ -180,8 +180,6 @@ def check_bands(bands: Any, n_features: int) -> Bands:
     InputError
         If a column is in two bands or in none, or an index is out of range.
     """
-    if isinstance(bands, Bands):
-        bands = dict(zip(bands.names, bands.columns, strict=True))
     if isinstance(bands, Mapping):
         names, given = _check_names(tuple(bands)), list(bands.values())
     elif isinstance(bands, Sequence | np.ndarray) and not isinstance(bands, str):
@@ -223,7 +221,10 @@ def _from_widths(names: tuple[str, ...], widths: list[int], n_features: int) -> 
 
 def _columns(name: str, band: Any, n_features: int) -> NDArray[np.intp]:
     if isinstance(band, slice):
-        index = np.arange(n_features)[band]
+        try:
+            index = np.arange(n_features)[band]
+        except TypeError:
+            raise InputError(f"band {name!r} is {band}; pass a slice of column numbers") from None
     else:
         index = to_host(band, f"band {name!r}")
         if index.dtype == bool:

@@ -26,13 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "fingerprint"]
 
 _KIND = "fastencode.BandedSearch"
-_ROWS_AT_ONCE = 4096
-# Voxels whose responses are part of the fingerprint: this many, evenly spread.
-_SAMPLED = 64
+# Rows that are copied at once, and responses read from a file.
+_ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 4096, 1024
 
 
 def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, Any], settings: str) -> str:
-    """A hash of the whole design, of some voxels' responses, of folds, penalties, candidates and settings."""
+    """A hash of the design, the responses, folds, penalties, candidates and settings: one more pass over Y."""
     digest = hashlib.blake2b(digest_size=16)
 
     def add(array: Any) -> None:
@@ -49,10 +48,9 @@ def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, Any], sett
             add(rows)
     for name in sorted(arrays):
         add(arrays[name])
-    voxels = np.unique(np.linspace(0, targets.n_voxels - 1, _SAMPLED).astype(int))
     digest.update(f"{targets.n} {targets.n_voxels} {targets.dtype}".encode())
-    for v in voxels:
-        add(targets.columns(slice(v, v + 1)))
+    for _, slab in targets.slabs(_COLUMNS_AT_ONCE, problem.memory):
+        add(slab)
     digest.update(f"{settings} {problem.fit_intercept} {problem.precision}".encode())
     return digest.hexdigest()
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import check_device, export, library_of, to_host
 from fastencode.errors import InputError
-from fastencode.files import whole_file
 from fastencode.solve.banded.bands import is_several, join
+from fastencode.solve.fits import open_fit, save_fit
 from fastencode.solve.problem import check_design
 from fastencode.solve.scores import check_scoring, column_moments, score_moments
 from fastencode.solve.targets import Targets
@@ -25,10 +25,19 @@ from fastencode.solve.targets import Targets
 __all__ = ["BandedFit"]
 
 F64 = NDArray[np.float64]
-_KIND = "fastencode.BandedFit"
-_LAYOUT = 1
-_PER_VOXEL = ("coef", "dual_coef", "intercept", "alpha", "gammas", "cv_scores", "best_score", "at_edge")
-_ARRAYS = (*_PER_VOXEL, "alphas", "candidates", "feature_means")
+_ARRAYS = (
+    "coef",
+    "dual_coef",
+    "intercept",
+    "alpha",
+    "alphas",
+    "gammas",
+    "candidates",
+    "cv_scores",
+    "best_score",
+    "at_edge",
+    "feature_means",
+)
 _SCORE_TILE = 512
 
 
@@ -100,10 +109,15 @@ class BandedFit:
             found = np.log(to_host(self.gammas, "gammas") / to_host(self.alpha, "alpha"))
         return export(found, library_of(self.gammas))
 
+    @property
+    def _one(self) -> bool:
+        """Whether the fit is of a single series."""
+        return len(self.intercept.shape) == 0
+
     def _host(self, name: str) -> NDArray[Any]:
-        """One of the arrays as NumPy, with its voxel axis."""
+        """One of the arrays of voxels as NumPy, with its voxel axis."""
         array = np.asarray(to_host(getattr(self, name), name))
-        return array[..., None] if np.ndim(to_host(self.intercept, "intercept")) == 0 and name != "feature_means" else array
+        return array[..., None] if self._one else array
 
     def _parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
         """(what each band's weights are multiplied with, those weights, library) for predictions of each band."""
@@ -135,7 +149,7 @@ class BandedFit:
 
     def _kernel_parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
         dual, gammas = self._host("dual_coef"), self._host("gammas")
-        given = list((self._in_order(X) if isinstance(X, Mapping) else dict(enumerate(X))).values())
+        given = list(self._in_order(X).values()) if isinstance(X, Mapping) else list(X)
         kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(self.names, given, strict=False)]
         if len(given) != len(self.names) or any(k.ndim != 2 or k.shape[1] != len(dual) for k in kernels):
             raise InputError(
@@ -168,7 +182,6 @@ class BandedFit:
             If X has other features or bands, or holds NaN or infinite values.
         """
         parts, weights, library = self._parts(X)
-        one = np.ndim(to_host(self.intercept, "intercept")) == 0
         if split:
             out = np.stack([part @ weight for part, weight in zip(parts, weights, strict=True)])
         else:
@@ -176,7 +189,7 @@ class BandedFit:
             for part, weight in zip(parts[1:], weights[1:], strict=True):
                 out += part @ weight
             out += self._host("intercept")
-        return export(out[..., 0] if one else out, library)
+        return export(out[..., 0] if self._one else out, library)
 
     def score(self, X: Any, Y: Any, scoring: str | None = None, split: bool = False) -> Any:
         """Score predictions of Y from X, voxel by voxel, for all bands together or divided among them.
@@ -211,18 +224,18 @@ class BandedFit:
         if targets.n_voxels != n_voxels:
             raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {n_voxels}; pass the same voxels")
         scores = np.empty((len(parts) if split else 1, n_voxels), dtype=weights[0].dtype)
-        for start in range(0, n_voxels, _SCORE_TILE):
-            here = slice(start, min(start + _SCORE_TILE, n_voxels))
-            y = targets.columns(here)
-            if not np.isfinite(y).all():
-                targets.refuse_bad()
-            each = np.stack([part @ weight[:, here] for part, weight in zip(parts, weights, strict=True)])
-            whole = each.sum(axis=0) + intercept[here]
-            total = score_moments(name, tuple(column_moments(y, whole)), len(y))
-            scores[:, here] = self._divided(name, y, each, whole, total, here) if split else total
-        one = np.ndim(to_host(self.intercept, "intercept")) == 0
+        for first, slab in targets.slabs(_SCORE_TILE):
+            for start in range(0, slab.shape[1], _SCORE_TILE):
+                y = to_host(slab[:, start : start + _SCORE_TILE], "Y")
+                if not np.isfinite(y).all():
+                    targets.refuse_bad()
+                here = slice(first + start, first + start + y.shape[1])
+                each = np.stack([part @ weight[:, here] for part, weight in zip(parts, weights, strict=True)])
+                whole = each.sum(axis=0) + intercept[here]
+                total = score_moments(name, tuple(column_moments(y, whole)), len(y))
+                scores[:, here] = self._divided(name, y, each, whole, total, here) if split else total
         scores = scores if split else scores[0]
-        return export(scores[..., 0] if one else scores, "torch" if "torch" in (library, targets.library) else library)
+        return export(scores[..., 0] if self._one else scores, "torch" if "torch" in (library, targets.library) else library)
 
     def _divided(self, name: str, y: NDArray[Any], each: NDArray[Any], whole: NDArray[Any], total: F64, here: slice) -> F64:
         """A score divided among bands, (b, voxels): rounding is shared too, so that parts add up to it."""
@@ -263,17 +276,8 @@ class BandedFit:
         InputError
             If the folder does not exist.
         """
-        import h5py  # 0.2 s to import: only when a file is touched
-
-        with whole_file(path) as partial, h5py.File(partial, "w") as file:
-            file.attrs["kind"], file.attrs["layout"] = _KIND, _LAYOUT
-            file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
-            file.attrs["names"] = json.dumps(self.names)
-            for b, columns in enumerate(self.columns):
-                file[f"columns/{b}"] = columns
-            for name in _ARRAYS:
-                if getattr(self, name) is not None:
-                    file[name] = to_host(getattr(self, name), name)
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        save_fit(path, self, {**arrays, **{f"columns/{b}": c for b, c in enumerate(self.columns)}}, names=self.names)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: Any = None) -> BandedFit:
@@ -290,24 +294,9 @@ class BandedFit:
         InputError
             If the file is not such a fit, or another device is named.
         """
-        import h5py  # 0.2 s to import: only when a file is touched
-
         if check_device(device) != "cpu":
             raise InputError(f"device={device!r}: banded fits are used on the CPU; pass device=None")
-        try:
-            file = h5py.File(path, "r")
-        except FileNotFoundError:
-            raise InputError(f"there is no file {os.fspath(path)!r}") from None
-        except OSError as error:
-            raise InputError(f"{os.fspath(path)!r} is not an HDF5 file ({error})") from error
-        with file:
-            if file.attrs.get("kind") != _KIND:
-                raise InputError(f"{os.fspath(path)!r} is not a saved BandedFit; pass a file that BandedFit.save wrote")
-            if file.attrs["layout"] != _LAYOUT:
-                raise InputError(f"{os.fspath(path)!r} has layout {file.attrs['layout']}, this version reads {_LAYOUT}")
-            names = tuple(json.loads(file.attrs["names"]))
-            columns = tuple(file[f"columns/{b}"][()] for b in range(len(file["columns"]))) if "columns" in file else ()
-            arrays = {name: file[name][()] if name in file else None for name in _ARRAYS}
-            return cls(
-                **arrays, names=names, columns=columns, scoring=str(file.attrs["scoring"]), stats=json.loads(file.attrs["stats"])
-            )
+        with open_fit(path, cls) as (file, kept):
+            arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
+            columns = tuple(file[f"columns/{b}"][()] for b in range(len(file.get("columns", ()))))
+            return cls(**arrays, names=tuple(json.loads(file.attrs["names"])), columns=columns, **kept)

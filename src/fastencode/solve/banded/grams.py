@@ -82,7 +82,7 @@ class Grams:
             kernel = np.zeros(self.dual_btt.shape[1:])
             for gamma, kernel_tt in zip(gamma_b, self.dual_btt, strict=True):
                 if gamma:
-                    kernel += kernel_tt if gamma == 1 else gamma * kernel_tt
+                    kernel += gamma * kernel_tt
             lam, vectors = decompose(kernel, max(problem.X.shape), dtype)
             tau = scale_offset(problem, lam)
             rows, coef = vectors * (np.sqrt(lam) / np.sqrt(lam + tau)), np.empty((0, len(lam)), dtype=dtype)
@@ -130,7 +130,9 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
         if dual:
-            squared = np.stack([kernel_of(X[:, _plain(c)], mean[c], root) for c in bands.columns])
+            squared = np.empty((len(bands), len(X), len(X)))
+            for kernel, columns in zip(squared, bands.columns, strict=True):
+                kernel[...] = kernel_of(X[:, _plain(columns)], mean[columns], root)
         else:
             squared = gram_of(X, mean, root)
     if not np.isfinite(squared).all():

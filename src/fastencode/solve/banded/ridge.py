@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import time
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fastencode import __version__
 from fastencode.arrays import dtype_of, export, library_of, to_host
-from fastencode.errors import DeviceError, FastencodeWarning, InputError
+from fastencode.errors import DeviceError, InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded.bands import Bands, Design, join
 from fastencode.solve.banded.candidates import make_candidates
@@ -24,12 +21,13 @@ from fastencode.solve.banded.refit import Weights, refit
 from fastencode.solve.banded.search import WINDOW, Bases, Found, Settings, run_search
 from fastencode.solve.device_tiles import device_for
 from fastencode.solve.fit import RidgeFit
+from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.strategy import choose
-from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows
-from fastencode.solve.targets import Targets
+from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows, edges_of
+from fastencode.solve.targets import Targets, check_nan_targets
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
@@ -128,8 +126,7 @@ def banded_ridge_cv(
     check_scoring(scoring)
     if search not in SEARCHES:
         raise InputError(f"search={search!r}; pass one of {', '.join(map(repr, SEARCHES))}")
-    if nan_targets not in ("raise", "skip"):
-        raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")
+    skip = check_nan_targets(nan_targets)
     if early_stopping is not None and not float(early_stopping) >= 0:
         raise InputError(f"early_stopping={early_stopping!r}; pass a gain in score, not negative, or None")
     design = join(X, bands)
@@ -152,13 +149,11 @@ def banded_ridge_cv(
         raise DeviceError("banded ridge is computed on the CPU; pass arrays in the host's memory and device=None")
     if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
         plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FastencodeWarning)
-            one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
-        return _warned(_of_one(one, design.bands, plan.feature_means))
+        one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
+        return _of_one(one, design.bands, plan.feature_means)
     grams = _grams(problem, design, targets.n_voxels)
     gain = None if early_stopping is None else float(early_stopping)
-    settings = Settings(scoring, bool(per_target), nan_targets == "skip", gain)
+    settings = Settings(scoring, bool(per_target), skip, gain)
     place = None
     if checkpoint is not None:
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
@@ -171,11 +166,13 @@ def banded_ridge_cv(
         if found.tried < len(candidates):
             bar.total = targets.n_voxels * (found.tried + 1)
         since = time.perf_counter()
-        weights = refit(bases, targets, settings.skip_nan, found.which_v, problem.alphas[found.chosen_v], bar)
+        weights = refit(bases, targets, skip, found.which_v, problem.alphas[found.chosen_v], bar)
         found.account["seconds"]["refit"] = time.perf_counter() - since
     stats = _stats(bases, found, settings, time.perf_counter() - began)
     library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
-    return _warned(_fit(bases, found, weights, targets, library, scoring, stats))
+    fit = _fit(bases, found, weights, targets, library, scoring, stats)
+    warn_edges(fit, 2)  # at the caller of this
+    return fit
 
 
 def _grams(problem: Problem, design: Design, n_voxels: int) -> Grams:
@@ -216,10 +213,10 @@ def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
 def _fit(
     bases: Bases, found: Found, weights: Weights, targets: Targets, library: str, scoring: str, stats: dict[str, Any]
 ) -> BandedFit:
-    grams, bad, last = bases.grams, found.bad_v, len(bases.grams.problem.alphas) - 1
+    grams, bad = bases.grams, found.bad_v
     dtype = grams.problem.X.dtype
     gammas = np.ascontiguousarray(bases.candidates_ib[found.which_v].T)
-    edge = ((found.chosen_v == last).astype(np.int8) - (found.chosen_v == 0).astype(np.int8)).astype(np.int8)
+    edge = edges_of(found.chosen_v, len(grams.problem.alphas))
     alpha, best = grams.problem.alphas[found.chosen_v], found.best_v.astype(dtype)
     per_voxel = {
         "coef": weights.coef_pv,
@@ -272,20 +269,5 @@ def _stats(bases: Bases, found: Found, settings: Settings, seconds: float) -> di
         "folds": len(bases.grams.problem.folds),
         "tie_tolerance": TIE_TOLERANCE,
         "skipped_voxels": int(found.bad_v.sum()),
-        "versions": {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
-
-
-def _warned(fit: BandedFit) -> BandedFit:
-    """The fit, after a warning where voxels chose a penalty at the edge of the grid."""
-    edge_v = np.atleast_1d(np.asarray(fit.at_edge))
-    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - fit.stats["skipped_voxels"]
-    if low or high:
-        warnings.warn(
-            f"{low + high} of {fitted} voxels chose a penalty at the edge of the grid: {low} the smallest "
-            f"({float(fit.alphas[0]):.4g}), {high} the largest ({float(fit.alphas[-1]):.4g}). Widen alphas, unless these are "
-            "voxels that X does not predict (those always want the largest).",
-            FastencodeWarning,
-            stacklevel=3,  # the caller of banded_ridge_cv
-        )
-    return fit

@@ -21,7 +21,7 @@ from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.basis import Basis
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
-from fastencode.solve.sweep import Sweep, choose_alphas, tie_tolerance
+from fastencode.solve.sweep import Sweep, choose_alphas, choose_shared, tie_tolerance
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
@@ -251,14 +251,11 @@ class _CandidateSweep(Sweep):
 
     def finish(self) -> F64:
         """Scores at each voxel's penalty in float64, after all tiles."""
-        found, good = self.found, ~self.bad_v
+        found = self.found
         found.variance_v, found.bad_v = self.variance_v, self.bad_v
         if not self.settings.per_target:
-            chosen = np.zeros(1, dtype=np.intp)
-            if good.any():
-                mean = self.scores_av[:, good].mean(axis=1, keepdims=True)
-                chosen = choose_alphas(mean, tie_tolerance(self.scoring, self.variance_v[good].mean()))
-            found.alphas_iv[self.i] = chosen[0]
-            self.scores_v = self.scores_av[chosen[0]]
+            chosen = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v)
+            found.alphas_iv[self.i] = chosen
+            self.scores_v = self.scores_av[chosen]
         found.scores_iv[self.i] = self.scores_v
         return self.scores_v
