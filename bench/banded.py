@@ -141,9 +141,11 @@ def main() -> None:
     results: dict[str, Any] = {"case": f"banded-{options.case}", **session.surroundings(options.threads)}
     path = options.out or session.RESULTS / f"banded-{options.case}.json"
     if options.case == "sweep":
-        results["sweeps"] = {
-            name: [measure(cut(case, options), options) for case in some] for name, some in cases.BANDED_SWEEP.items()
-        }
+        results["sweeps"] = sweeps = {name: [] for name in cases.BANDED_SWEEP}
+        for name, some in cases.BANDED_SWEEP.items():
+            for case in some:
+                sweeps[name].append(measure(cut(case, options), options))
+                session.write(results, path)  # after every point: the next may be the last there is time for
         draw(results, path.with_suffix(".png"))
     else:
         full = cases.BANDED[options.case]

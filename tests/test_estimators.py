@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import subprocess
@@ -22,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastencode
+from estimator_checks import run_array_api_checks
 from fastencode import InputError, RidgeCV
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
@@ -36,13 +36,7 @@ def test_scikit_learns_checks(estimator, check):
 
 
 def test_the_checks_that_need_a_setting_before_scipy_is_imported():
-    """Skipped above: scikit-learn's array API dispatch on NumPy arrays. In a process of its own, with the setting."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "check_array_api_input", __file__]
-    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    if run.returncode == 5:
-        pytest.skip("this version of scikit-learn has no such check")
-    assert run.returncode == 0 and "3 passed" in run.stdout, run.stdout
+    run_array_api_checks(__file__, 3)
 
 
 def make(n=60, p=8, v=5, seed=0, dtype=np.float64):
