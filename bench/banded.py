@@ -2,6 +2,7 @@
 
     python bench/banded.py shortclips --weightings 3 --voxels 4000     a workload, cut
     python bench/banded.py sweep        cost against folds, weightings, alphas, bands, voxels
+    python bench/banded.py accuracy     every precision against float64 by hand, two bands, one of them off in some weightings
 
 Writes bench/results/banded-<case>.json, the sweep a figure too. Scores of every weighting must agree before anything is timed.
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import accuracy as by_hand
 import cases
 import compare
 import numpy as np
@@ -23,12 +26,13 @@ from session import Contestant
 from threadpoolctl import threadpool_limits
 
 OURS, PEER = "banded", "banded himalaya"
+TIES = 1e-6  # scores nearer than this, in units of the variance for squared errors, are ties by the solver's rule
 
 
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("case", choices=[*cases.BANDED, "sweep"])
+    parser.add_argument("case", choices=[*cases.BANDED, "sweep", "accuracy"])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of both (%(default)s)")
     parser.add_argument("--repeats", type=int, default=1, help="timed turns, after the first fit (%(default)s)")
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds for each answer of a contestant (%(default)g)")
@@ -114,6 +118,37 @@ def agreement(case: cases.Case, folder: Path) -> dict[str, Any]:
     return found
 
 
+def accuracy(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Scores of every weighting at its best penalty, and choices, beside one solve for each weighting, fold and penalty."""
+    from fastencode import banded_ridge_cv
+
+    rows = []
+    for name, X, Y, alphas, scoring in by_hand.problems(options.scale):
+        half, folds = X.shape[1] // 2, [(np.setdiff1d(np.arange(len(X)), t), t) for t in np.array_split(np.arange(len(X)), 5)]
+        widths, gammas = [half, X.shape[1] - half], np.array([[0.5, 0.5], [1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.02, 0.98]])
+        size = Y.var(axis=0) if scoring == "neg_mean_squared_error" else np.ones(Y.shape[1])
+        for dtype in ("float64", "float32"):
+            x, y = X.astype(dtype), Y.astype(dtype)
+            wide = [x.astype(np.float64) * np.sqrt(np.repeat(gamma, widths)) for gamma in gammas]
+            every = [by_hand.by_hand(one, y.astype(np.float64), alphas, folds, scoring)[0] for one in wide]
+            truth = np.stack([np.take_along_axis(one, by_hand.choose(one, TIES * size)[None], 0)[0] for one in every])
+            for precision in ("exact",) if dtype == "float64" else ("exact", "fast"):
+                fit = banded_ridge_cv(
+                    x, y, bands=widths, gammas=gammas, alphas=alphas, cv=folds, scoring=scoring, precision=precision
+                )
+                apart = np.abs(fit.cv_scores - truth) / size / (1 + np.abs(truth / size))
+                found = truth[np.argmax((gammas.T[:, :, None] == fit.gammas[:, None]).all(axis=0), axis=0), np.arange(len(size))]
+                missed = (truth.max(axis=0) - found) / size
+                row = {"problem": name, "scoring": scoring, "dtype": dtype, "precision": precision}
+                row |= {"largest_score_difference": float(apart.max()), "largest_score_missed": float(missed.max())}
+                rows.append(row | {"best_weighting": float((missed <= 2 * TIES).mean())})
+                print(
+                    f"{name:22} {scoring:24} {dtype} {precision:6} scores within {apart.max():.1e}, a best weighting on "
+                    f"{rows[-1]['best_weighting']:.2%}, at most {missed.max():.1e} missed", flush=True,
+                )  # fmt: skip
+    return rows
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """One panel for each thing that grows."""
     import matplotlib
@@ -147,6 +182,10 @@ def main() -> None:
                 sweeps[name].append(measure(cut(case, options), options))
                 session.write(results, path)  # after every point: the next may be the last there is time for
         draw(results, path.with_suffix(".png"))
+    elif options.case == "accuracy":
+        warnings.simplefilter("ignore")
+        with threadpool_limits(options.threads):
+            results["rows"] = accuracy(options)
     else:
         full = cases.BANDED[options.case]
         results["full"] = {**full.shape(), "bands": full.widths, "weightings": full.weightings}

@@ -10,7 +10,7 @@ import pytest
 
 
 def run_array_api_checks(file: str, number: int) -> None:
-    """Run those of a test file, which has so many, in a process of its own, with the setting: array API dispatch on NumPy arrays."""
+    """Run the array API checks of a test file, which has so many, in a process of its own with the setting."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "check_array_api_input", file]
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
