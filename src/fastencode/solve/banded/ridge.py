@@ -17,8 +17,9 @@ from fastencode.solve.banded.candidates import make_candidates
 from fastencode.solve.banded.checkpoint import Checkpoint, fingerprint
 from fastencode.solve.banded.fit import BandedFit
 from fastencode.solve.banded.grams import Grams, make_grams
+from fastencode.solve.banded.refine import refine
 from fastencode.solve.banded.refit import Weights, refit
-from fastencode.solve.banded.search import WINDOW, Bases, Found, Settings, run_search
+from fastencode.solve.banded.search import WINDOW, Bases, Chosen, Found, Settings, run_search
 from fastencode.solve.device_tiles import device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
@@ -26,14 +27,15 @@ from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.strategy import choose
-from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows, edges_of
+from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows
 from fastencode.solve.targets import Targets, check_nan_targets
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["SEARCHES", "banded_ridge_cv"]
 
-SEARCHES = ("random",)
+# How many candidates each search tries where n_iter does not say, and whether every voxel then goes on by itself.
+SEARCHES = {"random": (100, False), "gradient": (1, True), "auto": (10, True)}
 
 
 def banded_ridge_cv(
@@ -42,7 +44,8 @@ def banded_ridge_cv(
     *,
     bands: Any = None,
     search: str = "random",
-    n_iter: int = 100,
+    n_iter: int | None = None,
+    n_steps: int = 10,
     gammas: Any = None,
     concentration: Any = (0.1, 1.0),
     random_state: Any = None,
@@ -64,7 +67,7 @@ def banded_ridge_cv(
     """Ridge regression of every voxel on several bands of features, each band with the weight in the penalty that predicts best.
 
     With weights γ and penalty α, Σ_b α / γ_b ‖coef_b‖² is added to the squared error. Candidates γ are tried one after another,
-    each with every α; the best pair of each voxel is kept.
+    each with every α; the best pair of each voxel is kept. From there, every voxel can climb its held-out score by the gradient.
 
     Parameters
     ----------
@@ -75,10 +78,15 @@ def banded_ridge_cv(
         Responses. Read in tiles, once for each candidate; never written to.
     bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
         Which columns of X are which band: each in one. None where X names them itself.
-    search : {"random"}
-        "random" tries ``n_iter`` samples of Dirichlet distributions, equal weights first; or what ``gammas`` says.
-    n_iter : int
-        Number of candidates.
+    search : {"random", "gradient", "auto"}
+        "random" tries ``n_iter`` samples of Dirichlet distributions, equal weights first; or what ``gammas`` says. "gradient"
+        starts from equal weights and lets every voxel find penalties of its own, one for each band, by the gradient of its
+        held-out score. "auto" is a short random search, then that.
+    n_iter : int, optional
+        Number of candidates: 100 for "random", 1 for "gradient" and 10 for "auto" if None.
+    n_steps : int
+        Evaluations of score and gradient that each voxel may take, for "gradient" and "auto". A voxel ends sooner where the next
+        step promises less than 1e-5 (of R², correlation, or its variance).
     gammas : (i, b) array, "grid" or None
         Candidates to try instead of samples: not negative, none all zero, not normalised. A band of weight 0 is switched off.
         ``"grid"`` is the finest regular grid on the simplex of at most ``n_iter`` points.
@@ -104,7 +112,9 @@ def banded_ridge_cv(
     -------
     BandedFit
         Float32 if X and Y are float32, else float64; torch if X or Y is. One band is :func:`fastencode.ridge_cv`. A candidate
-        takes over a voxel where its score is higher by more than ``1e-6``.
+        takes over a voxel where its score is higher by more than ``1e-6``, and so does what the gradient led to: there γ adds up
+        to 1 and α is not of the grid. Steps keep α / γ_b between the smallest of ``alphas`` and where the band is as good as off;
+        a band of weight 0 comes back.
 
     Raises
     ------
@@ -126,11 +136,14 @@ def banded_ridge_cv(
     check_scoring(scoring)
     if search not in SEARCHES:
         raise InputError(f"search={search!r}; pass one of {', '.join(map(repr, SEARCHES))}")
+    usual, refines = SEARCHES[search]
+    if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 1:
+        raise InputError(f"n_steps={n_steps!r}; pass a positive number of evaluations")
     skip = check_nan_targets(nan_targets)
     if early_stopping is not None and not float(early_stopping) >= 0:
         raise InputError(f"early_stopping={early_stopping!r}; pass a gain in score, not negative, or None")
     design = join(X, bands)
-    candidates = make_candidates(len(design.bands), gammas, n_iter, concentration, random_state)
+    candidates = make_candidates(len(design.bands), gammas, usual if n_iter is None else n_iter, concentration, random_state)
     problem = Problem.check(
         design.X if design.kernels is None else design.kernels[0],
         alphas=alphas,
@@ -153,7 +166,7 @@ def banded_ridge_cv(
         return _of_one(one, design.bands, plan.feature_means)
     grams = _grams(problem, design, targets.n_voxels)
     gain = None if early_stopping is None else float(early_stopping)
-    settings = Settings(scoring, bool(per_target), skip, gain)
+    settings = Settings(scoring, bool(per_target), skip, gain, int(n_steps) if refines else 0)
     place = None
     if checkpoint is not None:
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
@@ -165,12 +178,15 @@ def banded_ridge_cv(
         found = run_search(bases, targets, settings, place, bar)
         if found.tried < len(candidates):
             bar.total = targets.n_voxels * (found.tried + 1)
+        chosen = found.chosen(bases)
+        if refines:
+            found.account["refined"] = refine(chosen, found, grams, targets, settings, place, bar)
         since = time.perf_counter()
-        weights = refit(bases, targets, skip, found.which_v, problem.alphas[found.chosen_v], bar)
+        weights = refit(bases, targets, skip, chosen, bar)
         found.account["seconds"]["refit"] = time.perf_counter() - since
-    stats = _stats(bases, found, settings, time.perf_counter() - began)
+    stats = _stats(bases, found, time.perf_counter() - began)
     library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
-    fit = _fit(bases, found, weights, targets, library, scoring, stats)
+    fit = _fit(bases, found, chosen, weights, targets, library, scoring, stats)
     warn_edges(fit, 2)  # at the caller of this
     return fit
 
@@ -211,21 +227,25 @@ def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
 
 
 def _fit(
-    bases: Bases, found: Found, weights: Weights, targets: Targets, library: str, scoring: str, stats: dict[str, Any]
+    bases: Bases,
+    found: Found,
+    chosen: Chosen,
+    weights: Weights,
+    targets: Targets,
+    library: str,
+    scoring: str,
+    stats: dict[str, Any],
 ) -> BandedFit:
-    grams, bad = bases.grams, found.bad_v
+    grams, bad, edge = bases.grams, found.bad_v, chosen.edge_v
     dtype = grams.problem.X.dtype
-    gammas = np.ascontiguousarray(bases.candidates_ib[found.which_v].T)
-    edge = edges_of(found.chosen_v, len(grams.problem.alphas))
-    alpha, best = grams.problem.alphas[found.chosen_v], found.best_v.astype(dtype)
     per_voxel = {
         "coef": weights.coef_pv,
         "dual_coef": weights.dual_tv,
         "intercept": weights.intercept_v.astype(dtype),
-        "alpha": alpha,
-        "gammas": gammas,
+        "alpha": chosen.alpha_v,
+        "gammas": chosen.gammas_bv,
         "cv_scores": found.scores_iv,
-        "best_score": best,
+        "best_score": chosen.score_v.astype(dtype),
     }
     if bad.any():
         for array in per_voxel.values():
@@ -249,7 +269,7 @@ def _fit(
     )
 
 
-def _stats(bases: Bases, found: Found, settings: Settings, seconds: float) -> dict[str, Any]:
+def _stats(bases: Bases, found: Found, seconds: float) -> dict[str, Any]:
     account = found.account
     return {
         "strategy": "dual" if bases.grams.dual else "primal",

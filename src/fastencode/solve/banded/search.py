@@ -21,11 +21,11 @@ from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.basis import Basis
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
-from fastencode.solve.sweep import Sweep, choose_alphas, choose_shared, tie_tolerance
+from fastencode.solve.sweep import Sweep, choose_alphas, choose_shared, edges_of, tie_tolerance
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
-__all__ = ["WINDOW", "Bases", "Decomposed", "Found", "Settings", "run_search"]
+__all__ = ["WINDOW", "Bases", "Chosen", "Decomposed", "Found", "Settings", "run_search"]
 
 F64 = NDArray[np.float64]
 # Candidates that are looked back at to see whether going on is worth it.
@@ -46,12 +46,15 @@ class Settings:
     skip_nan : bool
     early_stopping : float or None
         Least gain of the mean best score over the last ``WINDOW`` candidates to go on.
+    steps : int
+        Evaluations of each voxel that a refinement may take afterwards (``refine.py``).
     """
 
     scoring: str
     per_target: bool
     skip_nan: bool
     early_stopping: float | None
+    steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +170,37 @@ class Found:
         self.best_v[better] = scores_v[better]
         self.mean_i.append(float(self.best_v[good].mean()) if good.any() else 0.0)
 
+    def chosen(self, bases: Bases) -> Chosen:
+        """The best candidate and penalty of every voxel."""
+        alphas, gammas_bv = bases.grams.problem.alphas, np.ascontiguousarray(bases.candidates_ib[self.which_v].T)
+        edge_v = edges_of(self.chosen_v, len(alphas))
+        return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v)
+
     def gain(self) -> float:
         """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
         return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
+
+
+@dataclass(eq=False)
+class Chosen:
+    """What every voxel gets.
+
+    Attributes
+    ----------
+    which_v : (v,) int
+        Its candidate; −1 where it has penalties of its own.
+    gammas_bv : (b, v) float64
+    alpha_v : (v,) float64
+    score_v : (v,) float64
+    edge_v : (v,) int8
+        −1 and +1 where the penalty is at the lower or upper edge of the grid.
+    """
+
+    which_v: NDArray[np.intp]
+    gammas_bv: F64
+    alpha_v: F64
+    score_v: F64
+    edge_v: NDArray[np.int8]
 
 
 def run_search(bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any) -> Found:
