@@ -64,8 +64,11 @@ class Solved:
 
     def take(self, columns: NDArray[np.intp]) -> Solved:
         """Some voxels of it."""
-        given: dict[str, Any] = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Solved(**{name: None if array is None else array[..., columns].copy() for name, array in given.items()})
+        some: dict[str, Any] = {}
+        for name in self.__dataclass_fields__:
+            array = getattr(self, name)
+            some[name] = None if array is None else array[:, columns] if array.ndim == 2 else array[columns]
+        return Solved(**some)
 
 
 @dataclass(eq=False)
