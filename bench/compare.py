@@ -166,8 +166,8 @@ def banded(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
 
 
 def banded_himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
-    """himalaya's random search over kernels, or where there are more rows than features also over groups of features; from features
-    to weights of features, the faster of some batches on two folds."""
+    """himalaya's random search over kernels, or where there are more rows than features also over groups of features; from
+    features to weights of features, the faster of some batches on two folds."""
     from himalaya import scoring
     from himalaya.backend import set_backend
     from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
@@ -180,8 +180,8 @@ def banded_himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> 
 
     def over_groups(setting: dict[str, Any], Y: Array, folds: Any = None, some: Array = gammas) -> Outcome:
         deltas, coef, scores, _ = solve_group_ridge_random_search(
-            [X[:, start:stop] for start, stop in itertools.pairwise(edges)], Y, n_iter=some, alphas=alphas, cv=folds or case.folds,
-            score_func=score, fit_intercept=True, return_weights=True, progress_bar=False, **setting,
+            [X[:, start:stop] for start, stop in itertools.pairwise(edges)], Y, n_iter=some, alphas=alphas,
+            cv=folds or case.folds, score_func=score, fit_intercept=True, return_weights=True, progress_bar=False, **setting,
         )  # fmt: skip
         won = some[scores.argmax(axis=0)].T
         return Outcome((won / np.exp(deltas)).max(axis=0), scores.max(axis=0), coef, scores)
