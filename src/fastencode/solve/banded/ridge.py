@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastencode.arrays import dtype_of, export, library_of, to_host
-from fastencode.errors import DeviceError, InputError
+from fastencode.devices import Device
+from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded.bands import Bands, Design, join
 from fastencode.solve.banded.candidates import make_candidates
@@ -34,6 +37,8 @@ from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["SEARCHES", "banded_ridge_cv"]
 
+# Puts an array where results go.
+Place = Callable[[Any], Any]
 # How many candidates each search tries where n_iter does not say, and whether every voxel then goes on by itself.
 SEARCHES = {"random": (100, False), "gradient": (1, True), "auto": (10, True)}
 
@@ -100,8 +105,9 @@ def banded_ridge_cv(
         False takes one weighting and one penalty for all voxels, by their mean score (himalaya's ``local_alpha=False``).
     cv, runs, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
         As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
-    device : None or "cpu"
-        Banded ridge is computed on the CPU.
+    device : None, "cpu", "cuda" or such as "cuda:1"
+        Where candidates are scored, as in :func:`fastencode.ridge_cv`. Plans, steps by the gradient and weights are made on the
+        CPU; results go where X or Y lies.
     early_stopping : float, optional
         Stop once the last 10 candidates together raised the mean of the voxels' best scores by less than this. Samples are
         exchangeable, so as many more would bring no more than that, on average; ``stats["search"]`` has the gain.
@@ -121,7 +127,7 @@ def banded_ridge_cv(
     InputError
         For a bad argument: the message names the value and the next step.
     DeviceError
-        If another device is named, or arrays lie on one.
+        If the device does not exist, or X, Y and ``device`` name different ones, or its memory is too small.
 
     Warns
     -----
@@ -158,35 +164,36 @@ def banded_ridge_cv(
     )
     check_test_rows(problem, scoring)
     targets = Targets.check(Y, problem.n_given, problem.kept)
-    if device_for(problem, targets) is not None:
-        raise DeviceError("banded ridge is computed on the CPU; pass arrays in the host's memory and device=None")
+    there = device_for(problem, targets)
+    keep = there is not None and (targets.device is not None or problem.home != "cpu")
+    library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
+    place = partial(_put, there) if there is not None and keep else partial(export, library=library)
     if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
         plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
-        return _of_one(one, design.bands, plan.feature_means)
+        return _of_one(one, design.bands, plan.feature_means, place)
     grams = _grams(problem, design, targets.n_voxels)
     gain = None if early_stopping is None else float(early_stopping)
     settings = Settings(scoring, bool(per_target), skip, gain, int(n_steps) if refines else 0)
-    place = None
+    near, kept = targets.fetched(), None
     if checkpoint is not None:
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
         given |= {} if design.kernels is None else {"kernels": design.kernels}
-        place = Checkpoint(checkpoint, fingerprint(problem, targets, given, repr(settings)))
+        kept = Checkpoint(checkpoint, fingerprint(problem, near, given, repr(settings)))
     bases = Bases(grams, candidates)
     total = targets.n_voxels * (len(candidates) + 1)
     with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
-        found = run_search(bases, targets, settings, place, bar)
+        found = run_search(bases, targets, settings, kept, bar, there)
         if found.tried < len(candidates):
             bar.total = targets.n_voxels * (found.tried + 1)
         chosen = found.chosen(bases)
         if refines:
-            found.account["refined"] = refine(chosen, found, grams, targets, settings, place, bar)
+            found.account["refined"] = refine(chosen, found, grams, near, settings, kept, bar)
         since = time.perf_counter()
-        weights = refit(bases, targets, skip, chosen, bar)
+        weights = refit(bases, near, skip, chosen, bar)
         found.account["seconds"]["refit"] = time.perf_counter() - since
     stats = _stats(bases, found, time.perf_counter() - began)
-    library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
-    fit = _fit(bases, found, chosen, weights, targets, library, scoring, stats)
+    fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit, 2)  # at the caller of this
     return fit
 
@@ -203,9 +210,14 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> Grams:
         return make_grams(problem, design.bands, design.kernels, dual)
 
 
-def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
+def _put(device: Device, array: Any) -> Any:
+    with device.current():
+        return device.put(array)
+
+
+def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any, place: Place) -> BandedFit:
     """A fit of one band, of weight 1."""
-    library, best = library_of(fit.coef), to_host(fit.best_score, "best_score")
+    best = to_host(fit.best_score, "best_score")
     ones = np.where(np.isnan(to_host(fit.alpha, "alpha")), np.nan, 1.0)[None]
     return BandedFit(
         coef=fit.coef,
@@ -213,9 +225,9 @@ def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
         intercept=fit.intercept,
         alpha=fit.alpha,
         alphas=fit.alphas,
-        gammas=export(ones, library),
-        candidates=export(np.ones((1, 1)), library),
-        cv_scores=export(best[None].copy(), library),
+        gammas=place(ones),
+        candidates=place(np.ones((1, 1))),
+        cv_scores=place(best[None].copy()),
         best_score=fit.best_score,
         at_edge=fit.at_edge,
         feature_means=feature_means,
@@ -231,8 +243,8 @@ def _fit(
     found: Found,
     chosen: Chosen,
     weights: Weights,
-    targets: Targets,
-    library: str,
+    one: bool,
+    place: Place,
     scoring: str,
     stats: dict[str, Any],
 ) -> BandedFit:
@@ -254,13 +266,13 @@ def _fit(
         edge[bad] = 0
     per_voxel["at_edge"] = edge
     arrays = {
-        name: None if array is None else export(array[..., 0] if targets.one else array, library)
+        name: None if array is None else place(array[..., 0] if one else array)
         for name, array in per_voxel.items()
     }
     return BandedFit(
         **arrays,
-        alphas=export(grams.problem.alphas.copy(), library),
-        candidates=export(bases.candidates_ib.copy(), library),
+        alphas=place(grams.problem.alphas.copy()),
+        candidates=place(bases.candidates_ib.copy()),
         feature_means=grams.mean_p,
         names=grams.bands.names,
         columns=grams.bands.columns,
@@ -283,7 +295,6 @@ def _stats(bases: Bases, found: Found, seconds: float) -> dict[str, Any]:
             "decompositions": bases.decompositions,
         },
         "precision": bases.grams.problem.precision,
-        "device": "cpu",
         **account,
         "seconds": {**account["seconds"], "fit": seconds},
         "folds": len(bases.grams.problem.folds),
