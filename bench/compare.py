@@ -166,17 +166,27 @@ def banded(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
 
 
 def banded_himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> Prepared:
-    """himalaya's random search over kernels, from features to weights of features; the faster of some batches on two folds."""
+    """himalaya's random search over kernels, or where there are more rows than features also over groups of features; from
+    features to weights of features, the faster of some batches on two folds."""
     from himalaya import scoring
     from himalaya.backend import set_backend
     from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search
+    from himalaya.ridge import solve_group_ridge_random_search
 
     set_backend("numpy")
     score = {"r2": scoring.r2_score, "pearson": scoring.correlation_score}[case.scoring]
     edges = np.cumsum([0, *case.widths])
     alphas, gammas = case.grid.astype(case.dtype), case.gammas.astype(case.dtype)
 
-    def run(setting: dict[str, Any], Y: Array, folds: Any = None, some: Array = gammas) -> Outcome:
+    def over_groups(setting: dict[str, Any], Y: Array, folds: Any = None, some: Array = gammas) -> Outcome:
+        deltas, coef, scores, _ = solve_group_ridge_random_search(
+            [X[:, start:stop] for start, stop in itertools.pairwise(edges)], Y, n_iter=some, alphas=alphas,
+            cv=folds or case.folds, score_func=score, fit_intercept=True, return_weights=True, progress_bar=False, **setting,
+        )  # fmt: skip
+        won = some[scores.argmax(axis=0)].T
+        return Outcome((won / np.exp(deltas)).max(axis=0), scores.max(axis=0), coef, scores)
+
+    def over_kernels(setting: dict[str, Any], Y: Array, folds: Any = None, some: Array = gammas) -> Outcome:
         parts = [X[:, start:stop] - X[:, start:stop].mean(axis=0) for start, stop in itertools.pairwise(edges)]
         deltas, dual, scores, best, _ = solve_multiple_kernel_ridge_random_search(
             np.stack([part @ part.T for part in parts]), Y, n_iter=some, alphas=alphas, cv=folds or case.folds,
@@ -185,7 +195,12 @@ def banded_himalaya(case: Case, X: Array, Y: Array, options: dict[str, Any]) -> 
         coef = np.concatenate([np.exp(delta) * (part.T @ dual) for delta, part in zip(deltas, parts, strict=True)])
         return Outcome(best, scores.max(axis=0), coef, scores)
 
-    settings = [{"n_targets_batch": v, "n_alphas_batch": a} for v, a in ((5000, 5), (1000, 5), (5000, None))]
+    def run(setting: dict[str, Any], *given: Any) -> Outcome:
+        batches = {name: value for name, value in setting.items() if name != "over"}
+        return (over_groups if setting["over"] == "groups" else over_kernels)(batches, *given)
+
+    forms, batches = ("groups", "kernels") if case.n > case.p else ("kernels",), ((5000, 5), (1000, 5), (5000, None))
+    settings = [{"over": form, "n_targets_batch": v, "n_alphas_batch": a} for v, a in batches for form in forms]
     setting, trials = _best(settings, lambda setting, Y: run(setting, Y, case.folds[:2], gammas[:1]), Y, options)
     return lambda: run(setting, Y), {"setting": setting, "trials": trials}
 

@@ -18,7 +18,7 @@ from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
 from fastencode.solve import device_tiles, shrinkage, strategy
 from fastencode.solve.device_moments import SIZED, device_column_scores, device_moments, device_score_moments
-from fastencode.solve.device_tiles import DeviceSweep
+from fastencode.solve.device_tiles import DeviceRidge, DeviceSweep
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.scores import SCORINGS, column_moments, score_moments
@@ -221,7 +221,7 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
     X, Y = make(200, 7, v=3000)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     targets = Targets.check(Y, 200)
-    sweep = DeviceSweep(device, plan, targets, "r2", False, True, TIE_TOLERANCE)
+    sweep = DeviceRidge(device, plan, targets, "r2", False, True, TIE_TOLERANCE)
     assert sweep.bytes_per_voxel * sweep.width <= 2**20 and sweep.width >= 16
     least = plan.nbytes + 16 * sweep.bytes_per_voxel
     for memory, works in ((least - 1, False), (least, True)):
@@ -229,7 +229,7 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
         object.__setattr__(small.problem, "memory", memory)
         words = f"smallest that works .* is {least} bytes"
         with contextlib.nullcontext() if works else pytest.raises(InputError, match=words):
-            assert DeviceSweep(device, small, targets, "r2", False, True, TIE_TOLERANCE).width <= 16
+            assert DeviceRidge(device, small, targets, "r2", False, True, TIE_TOLERANCE).width <= 16
 
 
 # ---- waiting

@@ -91,6 +91,7 @@ def test_bands_that_transformers_make():
         {"per_target": False},
         {"fit_intercept": False},
         {"n_iter": 40, "early_stopping": 1.0},
+        {"search": "auto", "n_steps": 2},
         {"search": "hill"},
         {"precision": "sloppy"},
         {"device": "cuda:99"},

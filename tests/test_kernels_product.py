@@ -147,7 +147,8 @@ def test_shrunk_products_equal_float64(case, mixed, parts):
             made.append((left[:, start:stop] * curves[place : place + stop - start].astype(float)) @ right[start:stop])
             place += stop - start
     wanted = np.array(made) if mix is None else np.einsum("kq,qmn->kmn", mix.astype(float), made)
-    limit = 1e-6 if parts == 3 or not kernels.has_tiles() else 1e-4
+    # Without tiles the products are BLAS's own in float32.
+    limit = (1e-6 if parts == 3 else 1e-4) if kernels.has_tiles() else 3e-6
     np.testing.assert_allclose(out[:, 1:, 3:], wanted, atol=limit * np.abs(wanted).max())
     assert (out[:, 0] == -7.0).all() and (out[:, :, :3] == -7.0).all()
 

@@ -15,6 +15,7 @@ import fastencode
 import reference
 from fastencode import kernels
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.solve import basis
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.tiles import TIE_TOLERANCE, choose_alphas
@@ -315,6 +316,16 @@ def test_loading_something_else_is_refused(tmp_path):
     for name, words in (("text.h5", "not an HDF5"), ("other.h5", "not a saved RidgeFit"), ("none.h5", "no file")):
         with pytest.raises(InputError, match=words):
             fastencode.RidgeFit.load(tmp_path / name)
+
+
+def test_grams_too_large_for_divide_and_conquer_are_decomposed_another_way(monkeypatch):
+    X, Y = make(40, 60, 6)
+    usual = fastencode.ridge_cv(X, Y)
+    monkeypatch.setattr(basis, "_DIVIDED", 10)
+    monkeypatch.setattr(np.linalg, "eigh", None)
+    other = fastencode.ridge_cv(X, Y)
+    np.testing.assert_allclose(other.cv_scores, usual.cv_scores, atol=1e-10)
+    np.testing.assert_allclose(other.coef, usual.coef, atol=1e-10)
 
 
 def test_stats_record_what_was_done():

@@ -236,7 +236,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         Name -> width, slice, indices or mask of the columns of X, or column names where X is a data frame: every column in one
         band. Or, as ``ColumnTransformer`` takes it: each band is what a transformer makes of some columns, ``"passthrough"``
         leaves them as they are, columns not named are dropped. None: one band.
-    search, n_iter, gammas, concentration, random_state, early_stopping
+    search, n_iter, n_steps, gammas, concentration, random_state, early_stopping
         As in :func:`fastencode.banded_ridge_cv`.
     alphas, cv, scoring, per_target, fit_intercept, precision, device, memory
         As in :class:`RidgeCV`.
@@ -277,7 +277,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         bands: Any = None,
         *,
         search: str = "random",
-        n_iter: int = 100,
+        n_iter: int | None = None,
+        n_steps: int = 10,
         gammas: Any = None,
         concentration: Any = (0.1, 1.0),
         random_state: Any = None,
@@ -294,6 +295,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         self.bands = bands
         self.search = search
         self.n_iter = n_iter
+        self.n_steps = n_steps
         self.gammas = gammas
         self.concentration = concentration
         self.random_state = random_state
@@ -319,6 +321,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             bands=bands,
             search=self.search,
             n_iter=self.n_iter,
+            n_steps=self.n_steps,
             gammas=self.gammas,
             concentration=self.concentration,
             random_state=self.random_state,

@@ -16,6 +16,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
@@ -28,6 +29,8 @@ __all__ = ["Basis", "centered_rows", "column_means", "decompose", "gram_of", "ke
 F64 = NDArray[np.float64]
 # Rows or features of a block, and values of one whose rows are only added up.
 _BLOCK, _VALUES = 2048, 2**17
+# Beyond this size the working memory of LAPACK's divide-and-conquer is more than its 32-bit integers count: it would crash.
+_DIVIDED = 32_766
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,10 @@ def decompose(gram: F64, size: int, dtype: np.dtype[Any]) -> tuple[F64, F64]:
     # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
     if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
         raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")
-    lam, vectors = np.linalg.eigh(gram)
+    if len(gram) > _DIVIDED:
+        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
+    else:
+        lam, vectors = np.linalg.eigh(gram)
     floor = np.finfo(np.float64).eps * size * max(float(lam[-1]), 0.0)
     keep = int(np.searchsorted(lam, floor, side="right"))
     return lam[keep:], vectors[:, keep:]

@@ -24,7 +24,7 @@ from fastencode.solve.operators import Operator, WholeFolds
 from fastencode.solve.shrinkage import Shrinkage
 
 if TYPE_CHECKING:
-    from fastencode.solve.plan import RidgePlan
+    from fastencode.solve.fold_plan import FoldPlan
 
 __all__ = ["DeviceScorer", "PlanOnDevice", "plan_on_device"]
 
@@ -97,7 +97,7 @@ class _Whole:
 
 @dataclass(frozen=True, eq=False)
 class PlanOnDevice:
-    """What a plan keeps, on a device: for responses and for the refit."""
+    """What a plan keeps, on a device: for responses, and where it has them for weights."""
 
     device: Device
     analyze_tr: Any
@@ -121,7 +121,7 @@ class _Copies(dict[Device, PlanOnDevice]):
         return _Copies, ()
 
 
-def plan_on_device(plan: RidgePlan, device: Device) -> PlanOnDevice:
+def plan_on_device(plan: FoldPlan, device: Device) -> PlanOnDevice:
     """The plan's operators on a device: moved there once, kept with the plan."""
     copies = vars(plan).setdefault("_copies", _Copies())  # a frozen object's own memory, no part of what it is
     if device not in copies:
@@ -130,17 +130,18 @@ def plan_on_device(plan: RidgePlan, device: Device) -> PlanOnDevice:
     return copies[device]
 
 
-def _move(plan: RidgePlan, device: Device) -> PlanOnDevice:
+def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
     problem, analyze, apart = plan.problem, device.put(plan.analyze), [f for f in plan.folds if f.form == "apart"]
     covered = np.zeros(len(plan.root), dtype=np.intp)
     for fold in apart:
         covered[fold.left] += 1
     small = len(apart) * len(plan.lam) * plan.dtype.itemsize <= _PARTS
     weighted = problem.weights is not None
+    coef, means = getattr(plan, "coef", None), getattr(plan, "feature_means", None)  # a RidgePlan has them
     return PlanOnDevice(
         device=device,
         analyze_tr=analyze,
-        coef_pr=device.put(plan.coef),
+        coef_pr=None if coef is None else device.put(coef),
         root_t1=device.put(plan.root[:, None]) if weighted else None,
         weight_t=device.put(problem.weights) if weighted else None,
         kept=None if problem.kept is None else device.put(problem.kept, np.int64),
@@ -148,13 +149,13 @@ def _move(plan: RidgePlan, device: Device) -> PlanOnDevice:
         whole=tuple(_whole(plan, device, whole) for whole in plan.whole),
         lam_r1=device.put(plan.lam[:, None]),
         shrunk_r1=device.put(np.sqrt(plan.lam + plan.tau)[:, None]),
-        feature_means=device.put(plan.feature_means),
+        feature_means=None if coef is None else device.put(means),
         alphas=device.put(problem.alphas),
         partition=bool(apart) and bool((covered == 1).all()) and small,
     )
 
 
-def _rows(plan: RidgePlan, device: Device, rows: NDArray[np.intp]) -> _Rows:
+def _rows(plan: FoldPlan, device: Device, rows: NDArray[np.intp]) -> _Rows:
     """``root_m1`` is in the plan's dtype, None without weights; ``mass`` is the number of rows or the sum of their weights."""
     consecutive = len(rows) > 0 and bool((np.diff(rows) == 1).all())
     at = slice(int(rows[0]), int(rows[-1]) + 1) if consecutive else device.put(rows, np.int64)
@@ -194,7 +195,7 @@ def _map(device: Device, stored: Map, analyze_lr: Any) -> _Map:
     return _Map(device.put(stored.rotate_sr), device.put(stored.rows_ms), _shrunk(device, stored.shrinkage), None)
 
 
-def _fold(plan: RidgePlan, device: Device, analyze: Any, fold: Operator) -> _Fold:
+def _fold(plan: FoldPlan, device: Device, analyze: Any, fold: Operator) -> _Fold:
     apart = fold.form == "apart"
     left = _rows(plan, device, fold.left if apart else fold.train)
     pull = plan.root[fold.left].astype(plan.dtype) @ fold.analyze_lr if apart else np.zeros(0)
@@ -210,7 +211,7 @@ def _fold(plan: RidgePlan, device: Device, analyze: Any, fold: Operator) -> _Fol
     )
 
 
-def _whole(plan: RidgePlan, device: Device, whole: WholeFolds) -> _Whole:
+def _whole(plan: FoldPlan, device: Device, whole: WholeFolds) -> _Whole:
     weights = plan.problem.weights
     weight_bm = np.ones(whole.rows.shape) if weights is None else weights[whole.rows]
     mass_b = weight_bm.sum(axis=1)
@@ -249,7 +250,7 @@ class _Scored(NamedTuple):
 class DeviceScorer:
     """What does not change from tile to tile."""
 
-    def __init__(self, plan: RidgePlan, here: PlanOnDevice, scoring: str, fast: bool) -> None:
+    def __init__(self, plan: FoldPlan, here: PlanOnDevice, scoring: str, fast: bool) -> None:
         self.plan, self.here, self.device, self.scoring = plan, here, here.device, scoring
         self.fast = fast and plan.dtype == np.float32
         self.center, self.weighted = plan.problem.fit_intercept, plan.problem.weights is not None

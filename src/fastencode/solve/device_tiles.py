@@ -28,9 +28,13 @@ from fastencode.solve.targets import Targets
 from fastencode.streams import Downloads, Uploads, transfer_dtype
 
 if TYPE_CHECKING:
+    from fastencode.solve.fold_plan import FoldPlan
     from fastencode.solve.plan import RidgePlan
 
-__all__ = ["DeviceSweep", "device_for"]
+__all__ = ["DeviceRidge", "DeviceSweep", "device_for"]
+
+# Finds one penalty for all from (scores (a, 1), variance).
+Choose = Callable[[NDArray[Any], Any], Any]
 
 # Working memory of a tile, and what a tile of weights may take on its way to the host: there are three of them, two page-locked.
 _TILE_BYTES = 2 * 2**30
@@ -66,40 +70,18 @@ def device_for(problem: Problem, targets: Targets) -> Device | None:
     return there
 
 
-def _width(sweep: DeviceSweep) -> int:
-    """Voxels in a tile: of the plan, the responses' dtype and number, and ``memory``."""
-    plan, each, n_voxels = sweep.plan, sweep.bytes_per_voxel, sweep.targets.n_voxels
-    most = min(_WIDEST, _TILE_BYTES // each)
-    if not sweep.keep:
-        most = min(most, _WEIGHT_BYTES // (plan.shape[0] * plan.dtype.itemsize))
-    memory, least = plan.problem.memory, min(_NARROWEST, n_voxels)
-    if memory is not None:
-        most = min(most, (memory - plan.nbytes) // each)
-        if most < least:
-            raise InputError(
-                f"memory={memory} bytes is too small: the smallest that works on {sweep.device.name} is "
-                f"{plan.nbytes + least * each} bytes, {plan.nbytes} for the plan and {least * each} for a tile of {least} voxels"
-            )
-    tiles = -(-n_voxels // max(least, int(most)))
-    if sweep.targets.device is None:
-        tiles = max(tiles, min(4, n_voxels // 1024))  # one tile alone would have to arrive before anything is computed
-    return min(n_voxels, max(least, -(-n_voxels // tiles)))
-
-
 class DeviceSweep:
-    """One pass of responses through a plan on a device: where results gather, and what is done to each tile.
+    """One pass of responses through the folds of a plan on a device: scores and the penalties they choose.
 
     All of it, the making too, inside ``with device.current()``.
 
     Parameters
     ----------
     device : Device
-    plan : RidgePlan
+    plan : FoldPlan
     targets : Targets
     scoring : str
     skip_nan : bool
-    keep : bool
-        Whether results stay on the device. Otherwise they are for the host, and weights go there tile by tile.
     tie_tolerance : float
         As ``tiles.TIE_TOLERANCE``.
     width : int, optional
@@ -109,25 +91,23 @@ class DeviceSweep:
     def __init__(
         self,
         device: Device,
-        plan: RidgePlan,
+        plan: FoldPlan,
         targets: Targets,
         scoring: str,
         skip_nan: bool,
-        keep: bool,
         tie_tolerance: float,
         width: int | None = None,
     ) -> None:
         self.device, self.plan, self.targets, self.scoring = device, plan, targets, scoring
-        self.skip_nan, self.keep, self.tie_tolerance = skip_nan, keep, tie_tolerance
+        self.skip_nan, self.tie_tolerance = skip_nan, tie_tolerance
         self.center, self.fast = plan.problem.fit_intercept, plan.problem.precision == "fast"
-        n_alphas, n_voxels, p = len(plan.problem.alphas), targets.n_voxels, plan.shape[1]
-        self.here, self.coef_pv = self._room(p, n_voxels)
+        n_alphas, n_voxels = len(plan.problem.alphas), targets.n_voxels
+        self.here = self._room()
         self.scorer = DeviceScorer(plan, self.here, scoring, self.fast)
         self.bytes_per_voxel = self._bytes()
-        self.width = _width(self) if width is None else min(width, n_voxels)
+        self.width = self._width() if width is None else min(width, n_voxels)
         self.halvings = 0
         zeros, float64 = device.zeros, np.float64
-        self.intercept_v = zeros(n_voxels, dtype=plan.dtype)
         self.scores_av = zeros(n_alphas, n_voxels, dtype=float64)
         self.variance_v = zeros(n_voxels, dtype=float64)
         self.chosen_v = zeros(n_voxels, dtype=np.int64)
@@ -141,48 +121,65 @@ class DeviceSweep:
         self.uploads = self._uploads()
         self.downloads: Downloads | None = None
 
-    def _room(self, p: int, n_voxels: int) -> tuple[PlanOnDevice, Any]:
-        """The plan on the device, and memory for the weights; ``DeviceError`` where that alone is too much."""
-        plan, device = self.plan, self.device
-        size = p * n_voxels * plan.dtype.itemsize
+    def _room(self) -> PlanOnDevice:
+        """The plan on the device; ``DeviceError`` where that alone is too much."""
         try:
-            here = plan_on_device(plan, device)
-            coef = device.empty(p, n_voxels, dtype=plan.dtype) if self.keep else None
+            return plan_on_device(self.plan, self.device)
         except Exception as error:
-            if not device.is_out_of_memory(error):
+            if not self.device.is_out_of_memory(error):
                 raise
-            what = f"{size / 1e9:.1f} GB for weights and " if self.keep else ""
-            hint = "; pass X and Y as NumPy arrays with device='cuda' and the weights go to the host" if self.keep else ""
-            raise DeviceError(
-                f"{device.name} has not the memory that the result needs: {what}{plan.nbytes / 1e9:.1f} GB for the plan{hint}"
-            ) from error
-        return here, np.empty((p, n_voxels), dtype=plan.dtype) if coef is None else coef
+            raise self._too_much("", "") from error
+
+    def _too_much(self, what: str, hint: str) -> DeviceError:
+        plan = f"{what}{self.plan.nbytes / 1e9:.1f} GB for the plan{hint}"
+        return DeviceError(f"{self.device.name} has not the memory that the result needs: {plan}")
 
     def _bytes(self) -> int:
-        (n, p), item, r = self.plan.shape, self.plan.dtype.itemsize, len(self.plan.lam)
+        (n, _), item, r = self.plan.shape, self.plan.dtype.itemsize, len(self.plan.lam)
         stored = 0 if self.targets.device is not None else 2 * transfer_dtype(self.targets.dtype).itemsize
-        read = n * (item + 3 * 8 + stored)
-        return self.scorer.bytes_per_voxel() + read + 2 * 8 * r + p * item * (1 if self.keep else 3)
+        return self.scorer.bytes_per_voxel() + n * (item + 3 * 8 + stored) + 2 * 8 * r
+
+    def _most(self) -> int:
+        return min(_WIDEST, _TILE_BYTES // self.bytes_per_voxel)
+
+    def _width(self) -> int:
+        """Voxels in a tile: of the plan, the responses' dtype and number, and ``memory``."""
+        plan, each, n_voxels, most = self.plan, self.bytes_per_voxel, self.targets.n_voxels, self._most()
+        memory, least = plan.problem.memory, min(_NARROWEST, n_voxels)
+        if memory is not None:
+            most = min(most, (memory - plan.nbytes) // each)
+            if most < least:
+                raise InputError(
+                    f"memory={memory} bytes is too small: the smallest that works on {self.device.name} is "
+                    f"{plan.nbytes + least * each} bytes, {plan.nbytes} for the plan and {least * each} for a tile of {least} "
+                    "voxels"
+                )
+        tiles = -(-n_voxels // max(least, int(most)))
+        if self.targets.device is None:
+            tiles = max(tiles, min(4, n_voxels // 1024))  # one tile alone would have to arrive before anything is computed
+        return min(n_voxels, max(least, -(-n_voxels // tiles)))
 
     def _uploads(self) -> Uploads | None:
         if self.targets.device is not None:
             return None
         return Uploads(self.device, self.plan.shape[0], self.width, transfer_dtype(self.targets.dtype))
 
-    def fit(self, per_target: bool, bar: Any, choose: Callable[[NDArray[Any], Any], Any]) -> None:
-        """Do everything: one pass, or two for one penalty for all voxels, which ``choose(scores_av, variance)`` finds."""
-        with self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
+    def search(self, per_target: bool, bar: Any, choose: Choose) -> None:
+        """Score every penalty and choose one for each voxel, or for all: by ``choose(scores_av, variance)``."""
+        with self.device.products(self.plan.dtype, False):
             if per_target:
-                self._run(self._score_and_refit, bar)
+                self._run(self._score_and_choose, bar)
             else:
                 self._run(self._score, bar)
-                self.raise_for_voxels()
-                good = ~self.device.get(self.bad_v)
-                if good.any():
-                    scores = self.device.get(self.scores_av)[:, good].mean(axis=1, keepdims=True)
-                    self.chosen_v[...] = int(choose(scores, self.device.get(self.variance_v)[good].mean())[0])
-                self._run(self._refit, bar)
+                self._choose_shared(choose)
         self.raise_for_voxels()
+
+    def _choose_shared(self, choose: Choose) -> None:
+        self.raise_for_voxels()
+        good = ~self.device.get(self.bad_v)
+        if good.any():
+            scores = self.device.get(self.scores_av)[:, good].mean(axis=1, keepdims=True)
+            self.chosen_v[...] = int(choose(scores, self.device.get(self.variance_v)[good].mean())[0])
 
     def _run(self, job: Callable[[Any, int, int, int], None], bar: Any) -> None:
         """Do ``job(slab, first, start, stop)`` to every tile."""
@@ -219,21 +216,14 @@ class DeviceSweep:
         self.device.free_cached()
         return False
 
-    def _score_and_refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+    def _score_and_choose(self, slab: Any, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
-        y_tw, mean_w = self._read(slab, start, stop, here)
-        c_rw = self._scored(y_tw, here)
+        self._scored(self._read(slab, start, stop, here)[0], here)
         self.chosen_v[here] = self._choose(self.scores_av[:, here], self.variance_v[here])
-        self._weights(c_rw, mean_w, here)
 
     def _score(self, slab: Any, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         self._scored(self._read(slab, start, stop, here)[0], here)
-
-    def _refit(self, slab: Any, first: int, start: int, stop: int) -> None:
-        here = slice(first + start, first + stop)
-        y_tw, mean_w = self._read(slab, start, stop, here)
-        self._weights(self.device.xp.matmul(self.here.analyze_tr.T, y_tw), mean_w, here)
 
     def _values(self, slab: Any, start: int, stop: int) -> Any:
         """Responses of a tile on the device, as they were stored: not to be written to."""
@@ -287,6 +277,108 @@ class DeviceSweep:
         ties = scores_aw >= self.device.largest(scores_aw) - tolerance
         return self.device.largest(self.device.xp.where(ties, self.order_a1, self.none))
 
+    def raise_for_voxels(self) -> None:
+        """Raise for voxels that cannot be fitted, unless they are to be skipped. Waits for the device."""
+        bad, holds, unscored = (self.device.get(flags) for flags in (self.bad_v, self.holds_v, self.unscored_v))
+        if holds.any() and not self.skip_nan:
+            self.targets.refuse(holds)
+        if (bad & ~holds).any():
+            raise InputError("Y holds values too large to add up; rescale it")
+        if unscored.any():
+            raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
+
+    def best(self) -> Any:
+        """(v,): each voxel's score at its penalty."""
+        xp = self.device.xp
+        return xp.sum(xp.where(self.order_a1 == self.chosen_v[None, :], self.scores_av, self.zero), axis=0)
+
+    def account(self) -> dict[str, Any]:
+        """What ``RidgeFit.stats`` says of how it was computed."""
+        reduced = self.scorer.fast and self.device.streams
+        return {
+            **self.device.describe(),
+            "bytes": {"plan": self.plan.nbytes, "tiles": self.bytes_per_voxel * self.width},
+            "scored_in": "tf32" if reduced else str(self.plan.dtype),
+            "moments": moments_by(self.device),
+            "threads": 1,
+            "tile": self.width,
+            "halvings": self.halvings,
+            "skipped_voxels": int(self.device.get(self.bad_v).sum()),
+        }
+
+
+class DeviceRidge(DeviceSweep):
+    """The same with weights, for ridge.
+
+    Parameters
+    ----------
+    plan : RidgePlan
+    keep : bool
+        Whether results stay on the device. Otherwise they are for the host, and weights go there tile by tile.
+    others : as for :class:`DeviceSweep`
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        plan: RidgePlan,
+        targets: Targets,
+        scoring: str,
+        skip_nan: bool,
+        keep: bool,
+        tie_tolerance: float,
+        width: int | None = None,
+    ) -> None:
+        self.keep, p, n_voxels = keep, plan.shape[1], targets.n_voxels
+        self.coef_pv: Any = None if keep else np.empty((p, n_voxels), dtype=plan.dtype)
+        super().__init__(device, plan, targets, scoring, skip_nan, tie_tolerance, width)
+        self.intercept_v = device.zeros(n_voxels, dtype=plan.dtype)
+
+    def _room(self) -> PlanOnDevice:
+        """The plan on the device, and memory for the weights."""
+        plan, n_voxels = self.plan, self.targets.n_voxels
+        try:
+            here = plan_on_device(plan, self.device)
+            if self.keep:
+                self.coef_pv = self.device.empty(plan.shape[1], n_voxels, dtype=plan.dtype)
+            return here
+        except Exception as error:
+            if not self.device.is_out_of_memory(error):
+                raise
+            what = f"{plan.shape[1] * n_voxels * plan.dtype.itemsize / 1e9:.1f} GB for weights and " if self.keep else ""
+            hint = "; pass X and Y as NumPy arrays with device='cuda' and the weights go to the host" if self.keep else ""
+            raise self._too_much(what, hint) from error
+
+    def _bytes(self) -> int:
+        return super()._bytes() + self.plan.shape[1] * self.plan.dtype.itemsize * (1 if self.keep else 3)
+
+    def _most(self) -> int:
+        most = super()._most()
+        return most if self.keep else min(most, _WEIGHT_BYTES // (self.plan.shape[1] * self.plan.dtype.itemsize))
+
+    def fit(self, per_target: bool, bar: Any, choose: Choose) -> None:
+        """Do everything: one pass, or two for one penalty for all voxels, which ``choose(scores_av, variance)`` finds."""
+        with self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
+            if per_target:
+                self._run(self._score_and_refit, bar)
+            else:
+                self._run(self._score, bar)
+                self._choose_shared(choose)
+                self._run(self._refit, bar)
+        self.raise_for_voxels()
+
+    def _score_and_refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+        here = slice(first + start, first + stop)
+        y_tw, mean_w = self._read(slab, start, stop, here)
+        c_rw = self._scored(y_tw, here)
+        self.chosen_v[here] = self._choose(self.scores_av[:, here], self.variance_v[here])
+        self._weights(c_rw, mean_w, here)
+
+    def _refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+        here = slice(first + start, first + stop)
+        y_tw, mean_w = self._read(slab, start, stop, here)
+        self._weights(self.device.xp.matmul(self.here.analyze_tr.T, y_tw), mean_w, here)
+
     def _weights(self, c_rw: Any, mean_w: Any, here: slice) -> None:
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
         device, xp, plan = self.device, self.device.xp, self.here
@@ -307,27 +399,16 @@ class DeviceSweep:
         else:
             self.downloads.fetch(coef_pw, self.coef_pv[:, here])
 
-    def raise_for_voxels(self) -> None:
-        """Raise for voxels that cannot be fitted, unless they are to be skipped. Waits for the device."""
-        bad, holds, unscored = (self.device.get(flags) for flags in (self.bad_v, self.holds_v, self.unscored_v))
-        if holds.any() and not self.skip_nan:
-            self.targets.refuse(holds)
-        if (bad & ~holds).any():
-            raise InputError("Y holds values too large to add up; rescale it")
-        if unscored.any():
-            raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
-
     def arrays(self) -> dict[str, Any]:
         """Results by the names of ``RidgeFit``, in the library and shape of the input."""
         device, xp = self.device, self.device.xp
         last, one, dtype = len(self.plan.problem.alphas) - 1, self.targets.one, self.plan.dtype
         at_last, at_first = (device.cast(self.chosen_v == i, np.int8) for i in (last, 0))
-        best = xp.sum(xp.where(self.order_a1 == self.chosen_v[None, :], self.scores_av, self.zero), axis=0)
         found = {
             "intercept": self.intercept_v,
             "alpha": device.take(self.here.alphas, self.chosen_v),
             "cv_scores": device.cast(self.scores_av, dtype),
-            "best_score": device.cast(best, dtype),
+            "best_score": device.cast(self.best(), dtype),
         }
         nan = self.zero[0, :] * float("nan")
         found = {name: xp.where(self.bad_v, xp.asarray(nan, dtype=values.dtype), values) for name, values in found.items()}
@@ -340,17 +421,3 @@ class DeviceSweep:
             found = {"coef": self.coef_pv, **{name: device.get(values) for name, values in found.items()}}
             found = {name: export(values, library) for name, values in found.items()}
         return {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
-
-    def account(self) -> dict[str, Any]:
-        """What ``RidgeFit.stats`` says of how it was computed."""
-        reduced = self.scorer.fast and self.device.streams
-        return {
-            **self.device.describe(),
-            "bytes": {"plan": self.plan.nbytes, "tiles": self.bytes_per_voxel * self.width},
-            "scored_in": "tf32" if reduced else str(self.plan.dtype),
-            "moments": moments_by(self.device),
-            "threads": 1,
-            "tile": self.width,
-            "halvings": self.halvings,
-            "skipped_voxels": int(self.device.get(self.bad_v).sum()),
-        }

@@ -27,6 +27,7 @@ __all__ = [
     "pearson",
     "r2",
     "score_moments",
+    "score_slopes",
 ]
 
 SCORINGS = ("r2", "pearson", "neg_mean_squared_error")
@@ -90,6 +91,25 @@ def score_moments(
     if scoring == "r2":
         return 1.0 - np.divide(error, yy, out=np.ones_like(error), where=yy > 0)
     return -error / mass
+
+
+def score_slopes(
+    scoring: str, y_tv: NDArray[np.float64], p_tv: NDArray[np.float64], weights_t: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of float64 predictions with weights of rows, (v,), and their derivative with respect to every prediction, (t, v):
+    zero where a score is not defined."""
+    mass = float(weights_t.sum())
+    mean_y, mean_p = (weights_t @ a / mass for a in (y_tv, p_tv))
+    y, p, w = y_tv - mean_y, p_tv - mean_p, weights_t[:, None]
+    yy, yp, pp = (np.einsum("t,tv,tv->v", weights_t, a, b) for a, b in ((y, y), (y, p), (p, p)))
+    floor = mass * np.finfo(np.float64).eps ** 2 * (yy / mass + mean_y**2)
+    scores = score_moments(scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor)
+    if scoring == "pearson":
+        defined = (yy > 0) & (pp > floor)
+        spread = np.where(defined, np.sqrt(yy) * np.sqrt(pp), 1.0)
+        return scores, np.where(defined, w * (y / spread - p * (scores / np.where(defined, pp, 1.0))), 0.0)
+    size = yy if scoring == "r2" else np.full_like(yy, mass)
+    return scores, w * (y_tv - p_tv) * np.divide(2.0, size, out=np.zeros_like(size), where=size > 0)
 
 
 def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64]:

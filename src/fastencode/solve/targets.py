@@ -6,7 +6,7 @@ Legend: t = time, v = voxels, w = voxels of one tile.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -73,6 +73,10 @@ class Targets:
         if n_voxels == 0:
             raise InputError(f"Y has shape {tuple(source.shape)}: no voxels; pass at least one column")
         return cls(source, n, n_voxels, one, library, kept, device)
+
+    def fetched(self) -> Targets:
+        """The same in the host's memory, where it may be already."""
+        return self if self.device is None else replace(self, source=self.device.get(self.source), device=None)
 
     @property
     def dtype(self) -> np.dtype[Any]:

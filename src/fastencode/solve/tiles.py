@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fastencode.arrays import export
 from fastencode.devices import Device
 from fastencode.progress import progress as progress_bar
-from fastencode.solve.device_tiles import DeviceSweep, device_for
+from fastencode.solve.device_tiles import DeviceRidge, device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.scorer import REFIT_FEATURES
@@ -94,7 +94,7 @@ def fit_on(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The same on a device; ``keep`` leaves results there, ``width`` is the voxels of a tile, if not what memory suggests."""
     with device.current():
-        sweep = DeviceSweep(device, plan, targets, scoring, skip_nan, keep, TIE_TOLERANCE, width)
+        sweep = DeviceRidge(device, plan, targets, scoring, skip_nan, keep, TIE_TOLERANCE, width)
         sweep.fit(per_target, bar, lambda scores, variance: choose_alphas(scores, tie_tolerance(scoring, variance)))
         return sweep.arrays(), sweep.account()
 

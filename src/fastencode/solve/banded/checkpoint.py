@@ -1,7 +1,8 @@
 """A search on disk: what every candidate scored, so that a search that was killed goes on where it stood.
 
-The file is written whole or not at all after every candidate. It holds scores in float64, so that a search that goes on decides
-as one that never stopped; and a fingerprint, so that it goes on only with the same data and settings.
+The file is written whole or not at all after every candidate, and every cell of a refinement. It holds scores in float64, so that
+a search that goes on decides as one that never stopped; and a fingerprint, so that it goes on only with the same data and
+settings.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], mark: str) -> None:
         self.path, self.mark = Path(path), mark
         self.scores: list[NDArray[np.float64]] = []
+        self.refined: dict[str, NDArray[Any]] = {}
 
     def restore(self, found: Found) -> Iterator[NDArray[np.float64]]:
         """Fill in what the file holds, one candidate at a time: its scores, for each to be taken in turn.
@@ -78,6 +80,7 @@ class Checkpoint:
             file = h5py.File(self.path, "r")
         except OSError as error:
             raise InputError(f"checkpoint {str(self.path)!r} is not an HDF5 file ({error}); name another") from error
+        self.found = found
         with file:
             if file.attrs.get("kind") != _KIND:
                 raise InputError(f"checkpoint {str(self.path)!r} is not one of a banded search; name another file")
@@ -88,6 +91,8 @@ class Checkpoint:
                 )
             scores, alphas = file["scores"][()], file["alphas"][()]
             found.variance_v, found.bad_v = file["variance"][()], file["bad"][()]
+            for part, group in file.get("refined", {}).items():
+                self.refined |= {f"{part}/{name}": array[()] for name, array in group.items()}
         for i, scores_v in enumerate(scores):
             found.scores_iv[i], found.alphas_iv[i] = scores_v, alphas[i]
             self.scores.append(scores_v)
@@ -95,10 +100,22 @@ class Checkpoint:
 
     def write(self, found: Found, scores_v: NDArray[np.float64]) -> None:
         """Add what the last candidate scored."""
+        self.scores.append(scores_v)
+        self.found = found
+        self._write()
+
+    def write_refined(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """Replace what is known of the refinement that comes after all candidates."""
+        self.refined = arrays
+        self._write()
+
+    def _write(self) -> None:
         import h5py  # 0.2 s to import: only when a file is touched
 
-        self.scores.append(scores_v)
+        found = self.found
         with whole_file(self.path) as partial, h5py.File(partial, "w") as file:
             file.attrs["kind"], file.attrs["fingerprint"] = _KIND, self.mark
             file["scores"], file["alphas"] = np.stack(self.scores), found.alphas_iv[: found.tried]
             file["variance"], file["bad"] = found.variance_v, found.bad_v
+            for name, array in self.refined.items():
+                file[f"refined/{name}"] = array

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.solve.banded.cells import Cell, CellReader, by_cells
 from fastencode.solve.banded.grams import Grams
-from fastencode.solve.banded.search import Bases, Decomposed
+from fastencode.solve.banded.search import Bases, Chosen, Decomposed
+from fastencode.solve.banded.systems import systems_of
 from fastencode.solve.products import products_for
 from fastencode.solve.scorer import READ_ROWS, REFIT_FEATURES
 from fastencode.solve.sweep import Reader, tile_width
@@ -29,6 +32,8 @@ F64 = NDArray[np.float64]
 _WIDEST = 768
 # Dual weights that wait for the features, where memory= does not say less.
 _WAITING = 2**30
+# What is left of the residual of weights that are solved for step by step, float64's and float32's.
+_TOLERANCE = {8: 1e-12, 4: 1e-8}
 
 
 class Weights:
@@ -51,11 +56,38 @@ class Weights:
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
         self.intercept_v = np.zeros(n_voxels)
         self.waiting: list[tuple[NDArray[np.intp], F64, NDArray[Any]]] = []
+        memory = grams.problem.memory
+        self.room = _WAITING if memory is None else memory // 4
+        self.lock = Lock()
 
-    @property
-    def waiting_bytes(self) -> int:
-        """What dual weights that wait take."""
-        return sum(dual.nbytes for *_, dual in self.waiting)
+    def take_primal(self, here: NDArray[np.intp], coef_pw: NDArray[Any], mean_w: F64) -> None:
+        """Weights of some voxels, whose responses had these means."""
+        assert self.coef_pv is not None
+        self.coef_pv[:, here] = coef_pw
+        if self.grams.problem.fit_intercept:
+            self.intercept_v[here] = mean_w - self.grams.mean_p @ coef_pw
+
+    def take_dual(self, here: NDArray[np.intp], gamma_bw: F64, dual_tw: NDArray[Any], mean_w: F64) -> None:
+        """Dual weights of some voxels, for weights γ_b X̌_bᵀ ω: to wait for the features, or the result where there are only
+        kernels. ``gamma_bw`` has a column for each voxel or one for all."""
+        problem, used = self.grams.problem, len(mean_w)
+        if problem.fit_intercept:
+            self.intercept_v[here] = mean_w
+        if self.dual_tv is None:
+            with self.lock:
+                self.waiting.append((here, gamma_bw, dual_tw))
+            return
+        raw_tw = dual_tw[:, :used] * self.grams.root_t.astype(dual_tw.dtype)[:, None]
+        rows = np.arange(problem.n_given) if problem.kept is None else problem.kept
+        self.dual_tv[np.ix_(rows, here)] = raw_tw
+        if problem.fit_intercept:
+            assert self.grams.mean_bt is not None
+            self.intercept_v[here] -= (gamma_bw * (self.grams.mean_bt @ raw_tw)).sum(axis=0)
+
+    def flush_if_full(self, more: int = 0) -> None:
+        """Flush if there is no room for so many bytes more."""
+        if sum(dual.nbytes for *_, dual in self.waiting) + more > self.room:
+            self.flush()
 
     def flush(self) -> None:
         """Weights of features from all dual weights that wait: γ_b X̌_bᵀ ω."""
@@ -68,10 +100,10 @@ class Weights:
             block = np.subtract(problem.X[:, some], grams.mean_p[some], dtype=np.float64)
             block *= grams.root_t[:, None]
             right_pt, offsets = block.astype(dtype).T, []
-            for here, gamma_b, dual_tw in self.waiting:
+            for here, gamma_bw, dual_tw in self.waiting:
                 coef_pw = np.empty((some.stop - some.start, dual_tw.shape[1]), dtype=dtype)
                 multiply(right_pt, dual_tw, coef_pw)
-                coef_pw *= gamma_b[band_p[some], None].astype(dtype)
+                coef_pw *= gamma_bw[band_p[some]].astype(dtype)
                 used = coef_pw[:, : len(here)]
                 coef_pv[some, here] = used
                 offsets.append(grams.mean_p[some] @ used.astype(np.float64))
@@ -84,23 +116,51 @@ class Weights:
         self.waiting.clear()
 
 
-def refit(bases: Bases, targets: Targets, skip_nan: bool, which_v: NDArray[np.intp], alpha_v: F64, bar: Any) -> Weights:
-    """Weights of all voxels."""
-    out, problem = Weights(bases.grams, targets.n_voxels), bases.grams.problem
-    room = _WAITING if problem.memory is None else problem.memory // 4
-    for i in np.unique(which_v):
+def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any) -> Weights:
+    """Weights of all voxels: those of one candidate together, those with penalties of their own cell by cell."""
+    out, problem, which_v = Weights(bases.grams, targets.n_voxels), bases.grams.problem, chosen.which_v
+    for i in np.unique(which_v[which_v >= 0]):
         columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
         width = tile_width(len(columns), _WIDEST)
         # Whole tiles, so that room cannot show in the result.
-        step = width * max(1, room // (problem.X.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
+        step = width * max(1, out.room // (problem.X.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
         for first in range(0, len(columns), step):
             some = columns[first : first + step]
-            sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), alpha_v, out)
+            sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), chosen.alpha_v, out)
             sweep.run(sweep.job, bar)
-            if out.waiting_bytes + step * problem.X.itemsize * len(problem.X) > room:
-                out.flush()
+            out.flush_if_full(step * problem.X.itemsize * len(problem.X))
+    if (which_v < 0).any():
+        everything, at_bv = np.arange(len(problem.X)), np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
+        systems = systems_of(bases.grams, [(everything, everything[:0])])
+        for centre_b, some in by_cells(bases.grams, at_bv, np.flatnonzero(which_v < 0)):
+            own = _Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out)
+            own.run(own.job, bar)
+            out.flush_if_full()
     out.flush()
     return out
+
+
+class _Own(CellReader):
+    """One pass of the voxels of a cell."""
+
+    def __init__(
+        self, cell: Cell, targets: Targets, skip_nan: bool, columns: NDArray[np.intp], chosen: Chosen, out: Weights
+    ) -> None:
+        super().__init__(cell, targets, skip_nan, columns)
+        self.chosen, self.out = chosen, out
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Solve for a tile, twice: conjugate gradients only keep account of a residual, so it is looked at once more."""
+        y_nw, mean_w = self.responses(slab, inside, here)
+        gammas, alpha = self.chosen.gammas_bv[:, here], self.chosen.alpha_v[here]
+        delta, state, tolerance = gammas / alpha, self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
+        self.cell.solve(0, delta, state, tolerance)
+        self.cell.refresh(0, y_nw, state)
+        self.cell.solve(0, delta, state, tolerance)
+        if self.out.grams.dual:
+            self.out.take_dual(here, gammas, (state.x_mw / alpha).astype(self.dtype), mean_w)
+        else:
+            self.out.take_primal(here, state.x_mw, mean_w)
 
 
 class _Refit(Reader):
@@ -130,45 +190,32 @@ class _Refit(Reader):
         """Read a tile and make its weights."""
         y_tw, mean_w = self.read(slab, inside, here)
         began = time.perf_counter()
-        basis, used = self.basis, len(mean_w)
+        basis = self.basis
         lam, alpha_w = basis.lam[:, None], np.ones(self.width)
-        alpha_w[:used] = self.alpha_v[here]
+        alpha_w[: len(mean_w)] = self.alpha_v[here]
         c_rw = self.work.get("c", len(lam), self.width, dtype=self.dtype)
         self.multiply(basis.analyze_tr.T, y_tw, c_rw)
-        if self.problem.fit_intercept:
-            self.out.intercept_v[here] = mean_w
         if self.grams.dual:
             np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
-            self._dual(c_rw, here, used)
+            dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
+            self.multiply(basis.analyze_tr, c_rw, dual_tw)
+            self.out.take_dual(here, self.gamma_b[:, None], dual_tw, mean_w)
         else:
             np.multiply(c_rw, np.sqrt(lam + basis.tau) / (lam + alpha_w), out=c_rw, casting="same_kind")
-            self._primal(c_rw, here, used)
+            self._primal(c_rw, here, mean_w)
         self.spent("refit", began)
 
-    def _primal(self, c_rw: NDArray[Any], here: Any, used: int) -> None:
-        coef_pv = self.out.coef_pv
-        assert coef_pv is not None
-        for some in _blocks(len(coef_pv)):
+    def _primal(self, c_rw: NDArray[Any], here: Any, mean_w: F64) -> None:
+        out = self.out
+        assert out.coef_pv is not None
+        if self.problem.fit_intercept:
+            out.intercept_v[here] = mean_w
+        for some in _blocks(len(out.coef_pv)):
             coef_pw = self.work.get("coef", some.stop - some.start, self.width, dtype=self.dtype)
             self.multiply(self.basis.coef_pr[some], c_rw, coef_pw)
-            coef_pv[some, here] = coef_pw[:, :used]
+            out.coef_pv[some, here] = coef_pw[:, : len(mean_w)]
             if self.problem.fit_intercept:
-                self.out.intercept_v[here] -= self.grams.mean_p[some] @ coef_pw[:, :used].astype(np.float64)
-
-    def _dual(self, c_rw: NDArray[Any], here: Any, used: int) -> None:
-        """Dual weights: to wait for the features, or the result where there are only kernels."""
-        dual_tw = np.empty((len(self.basis.analyze_tr), self.width), dtype=self.dtype)
-        self.multiply(self.basis.analyze_tr, c_rw, dual_tw)
-        if self.out.dual_tv is None:
-            with self.lock:
-                self.out.waiting.append((here, self.gamma_b, dual_tw))
-            return
-        raw_tw = dual_tw[:, :used] * self.root[:, None]
-        rows = np.arange(self.problem.n_given) if self.problem.kept is None else self.problem.kept
-        self.out.dual_tv[np.ix_(rows, here)] = raw_tw
-        if self.problem.fit_intercept:
-            assert self.grams.mean_bt is not None
-            self.out.intercept_v[here] -= (self.gamma_b @ self.grams.mean_bt) @ raw_tw
+                out.intercept_v[here] -= self.grams.mean_p[some] @ coef_pw[:, : len(mean_w)].astype(np.float64)
 
 
 def _blocks(p: int) -> list[slice]:

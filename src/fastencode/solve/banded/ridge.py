@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastencode.arrays import dtype_of, export, library_of, to_host
-from fastencode.errors import DeviceError, InputError
+from fastencode.devices import Device
+from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded.bands import Bands, Design, join
 from fastencode.solve.banded.candidates import make_candidates
 from fastencode.solve.banded.checkpoint import Checkpoint, fingerprint
 from fastencode.solve.banded.fit import BandedFit
 from fastencode.solve.banded.grams import Grams, make_grams
+from fastencode.solve.banded.refine import refine
 from fastencode.solve.banded.refit import Weights, refit
-from fastencode.solve.banded.search import WINDOW, Bases, Found, Settings, run_search
+from fastencode.solve.banded.search import WINDOW, Bases, Chosen, Found, Settings, run_search
 from fastencode.solve.device_tiles import device_for
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
@@ -26,14 +30,17 @@ from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.strategy import choose
-from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows, edges_of
+from fastencode.solve.sweep import TIE_TOLERANCE, check_test_rows
 from fastencode.solve.targets import Targets, check_nan_targets
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["SEARCHES", "banded_ridge_cv"]
 
-SEARCHES = ("random",)
+# Puts an array where results go.
+Place = Callable[[Any], Any]
+# How many candidates each search tries where n_iter does not say, and whether every voxel then goes on by itself.
+SEARCHES = {"random": (100, False), "gradient": (1, True), "auto": (10, True)}
 
 
 def banded_ridge_cv(
@@ -42,7 +49,8 @@ def banded_ridge_cv(
     *,
     bands: Any = None,
     search: str = "random",
-    n_iter: int = 100,
+    n_iter: int | None = None,
+    n_steps: int = 10,
     gammas: Any = None,
     concentration: Any = (0.1, 1.0),
     random_state: Any = None,
@@ -64,7 +72,7 @@ def banded_ridge_cv(
     """Ridge regression of every voxel on several bands of features, each band with the weight in the penalty that predicts best.
 
     With weights γ and penalty α, Σ_b α / γ_b ‖coef_b‖² is added to the squared error. Candidates γ are tried one after another,
-    each with every α; the best pair of each voxel is kept.
+    each with every α; the best pair of each voxel is kept. From there, every voxel can climb its held-out score by the gradient.
 
     Parameters
     ----------
@@ -75,10 +83,15 @@ def banded_ridge_cv(
         Responses. Read in tiles, once for each candidate; never written to.
     bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
         Which columns of X are which band: each in one. None where X names them itself.
-    search : {"random"}
-        "random" tries ``n_iter`` samples of Dirichlet distributions, equal weights first; or what ``gammas`` says.
-    n_iter : int
-        Number of candidates.
+    search : {"random", "gradient", "auto"}
+        "random" tries ``n_iter`` samples of Dirichlet distributions, equal weights first; or what ``gammas`` says. "gradient"
+        starts from equal weights and lets every voxel find penalties of its own, one for each band, by the gradient of its
+        held-out score. "auto" is a short random search, then that.
+    n_iter : int, optional
+        Number of candidates: 100 for "random", 1 for "gradient" and 10 for "auto" if None.
+    n_steps : int
+        Evaluations of score and gradient that each voxel may take, for "gradient" and "auto". A voxel ends sooner where the next
+        step promises less than 1e-5 (of R², correlation, or its variance).
     gammas : (i, b) array, "grid" or None
         Candidates to try instead of samples: not negative, none all zero, not normalised. A band of weight 0 is switched off.
         ``"grid"`` is the finest regular grid on the simplex of at most ``n_iter`` points.
@@ -92,8 +105,9 @@ def banded_ridge_cv(
         False takes one weighting and one penalty for all voxels, by their mean score (himalaya's ``local_alpha=False``).
     cv, runs, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
         As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
-    device : None or "cpu"
-        Banded ridge is computed on the CPU.
+    device : None, "cpu", "cuda" or such as "cuda:1"
+        Where candidates are scored, as in :func:`fastencode.ridge_cv`. Plans, steps by the gradient and weights are made on the
+        CPU; results go where X or Y lies.
     early_stopping : float, optional
         Stop once the last 10 candidates together raised the mean of the voxels' best scores by less than this. Samples are
         exchangeable, so as many more would bring no more than that, on average; ``stats["search"]`` has the gain.
@@ -104,14 +118,16 @@ def banded_ridge_cv(
     -------
     BandedFit
         Float32 if X and Y are float32, else float64; torch if X or Y is. One band is :func:`fastencode.ridge_cv`. A candidate
-        takes over a voxel where its score is higher by more than ``1e-6``.
+        takes over a voxel where its score is higher by more than ``1e-6``, and so does what the gradient led to: there γ adds up
+        to 1 and α is not of the grid. Steps keep α / γ_b between the smallest of ``alphas`` and where the band is as good as off;
+        a band of weight 0 comes back.
 
     Raises
     ------
     InputError
         For a bad argument: the message names the value and the next step.
     DeviceError
-        If another device is named, or arrays lie on one.
+        If the device does not exist, or X, Y and ``device`` name different ones, or its memory is too small.
 
     Warns
     -----
@@ -126,11 +142,14 @@ def banded_ridge_cv(
     check_scoring(scoring)
     if search not in SEARCHES:
         raise InputError(f"search={search!r}; pass one of {', '.join(map(repr, SEARCHES))}")
+    usual, refines = SEARCHES[search]
+    if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 1:
+        raise InputError(f"n_steps={n_steps!r}; pass a positive number of evaluations")
     skip = check_nan_targets(nan_targets)
     if early_stopping is not None and not float(early_stopping) >= 0:
         raise InputError(f"early_stopping={early_stopping!r}; pass a gain in score, not negative, or None")
     design = join(X, bands)
-    candidates = make_candidates(len(design.bands), gammas, n_iter, concentration, random_state)
+    candidates = make_candidates(len(design.bands), gammas, usual if n_iter is None else n_iter, concentration, random_state)
     problem = Problem.check(
         design.X if design.kernels is None else design.kernels[0],
         alphas=alphas,
@@ -145,32 +164,36 @@ def banded_ridge_cv(
     )
     check_test_rows(problem, scoring)
     targets = Targets.check(Y, problem.n_given, problem.kept)
-    if device_for(problem, targets) is not None:
-        raise DeviceError("banded ridge is computed on the CPU; pass arrays in the host's memory and device=None")
+    there = device_for(problem, targets)
+    keep = there is not None and (targets.device is not None or problem.home != "cpu")
+    library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
+    place = partial(_put, there) if there is not None and keep else partial(export, library=library)
     if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
         plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
-        return _of_one(one, design.bands, plan.feature_means)
+        return _of_one(one, design.bands, plan.feature_means, place)
     grams = _grams(problem, design, targets.n_voxels)
     gain = None if early_stopping is None else float(early_stopping)
-    settings = Settings(scoring, bool(per_target), skip, gain)
-    place = None
+    settings = Settings(scoring, bool(per_target), skip, gain, int(n_steps) if refines else 0)
+    near, kept = targets.fetched(), None
     if checkpoint is not None:
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
         given |= {} if design.kernels is None else {"kernels": design.kernels}
-        place = Checkpoint(checkpoint, fingerprint(problem, targets, given, repr(settings)))
+        kept = Checkpoint(checkpoint, fingerprint(problem, near, given, repr(settings)))
     bases = Bases(grams, candidates)
     total = targets.n_voxels * (len(candidates) + 1)
     with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
-        found = run_search(bases, targets, settings, place, bar)
+        found = run_search(bases, targets, settings, kept, bar, there)
         if found.tried < len(candidates):
             bar.total = targets.n_voxels * (found.tried + 1)
+        chosen = found.chosen(bases)
+        if refines:
+            found.account["refined"] = refine(chosen, found, candidates, grams, near, settings, kept, bar)
         since = time.perf_counter()
-        weights = refit(bases, targets, skip, found.which_v, problem.alphas[found.chosen_v], bar)
+        weights = refit(bases, near, skip, chosen, bar)
         found.account["seconds"]["refit"] = time.perf_counter() - since
-    stats = _stats(bases, found, settings, time.perf_counter() - began)
-    library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
-    fit = _fit(bases, found, weights, targets, library, scoring, stats)
+    stats = _stats(bases, found, time.perf_counter() - began)
+    fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit, 2)  # at the caller of this
     return fit
 
@@ -187,9 +210,14 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> Grams:
         return make_grams(problem, design.bands, design.kernels, dual)
 
 
-def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
+def _put(device: Device, array: Any) -> Any:
+    with device.current():
+        return device.put(array)
+
+
+def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any, place: Place) -> BandedFit:
     """A fit of one band, of weight 1."""
-    library, best = library_of(fit.coef), to_host(fit.best_score, "best_score")
+    best = to_host(fit.best_score, "best_score")
     ones = np.where(np.isnan(to_host(fit.alpha, "alpha")), np.nan, 1.0)[None]
     return BandedFit(
         coef=fit.coef,
@@ -197,9 +225,9 @@ def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
         intercept=fit.intercept,
         alpha=fit.alpha,
         alphas=fit.alphas,
-        gammas=export(ones, library),
-        candidates=export(np.ones((1, 1)), library),
-        cv_scores=export(best[None].copy(), library),
+        gammas=place(ones),
+        candidates=place(np.ones((1, 1))),
+        cv_scores=place(best[None].copy()),
         best_score=fit.best_score,
         at_edge=fit.at_edge,
         feature_means=feature_means,
@@ -211,21 +239,25 @@ def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any) -> BandedFit:
 
 
 def _fit(
-    bases: Bases, found: Found, weights: Weights, targets: Targets, library: str, scoring: str, stats: dict[str, Any]
+    bases: Bases,
+    found: Found,
+    chosen: Chosen,
+    weights: Weights,
+    one: bool,
+    place: Place,
+    scoring: str,
+    stats: dict[str, Any],
 ) -> BandedFit:
-    grams, bad = bases.grams, found.bad_v
+    grams, bad, edge = bases.grams, found.bad_v, chosen.edge_v
     dtype = grams.problem.X.dtype
-    gammas = np.ascontiguousarray(bases.candidates_ib[found.which_v].T)
-    edge = edges_of(found.chosen_v, len(grams.problem.alphas))
-    alpha, best = grams.problem.alphas[found.chosen_v], found.best_v.astype(dtype)
     per_voxel = {
         "coef": weights.coef_pv,
         "dual_coef": weights.dual_tv,
         "intercept": weights.intercept_v.astype(dtype),
-        "alpha": alpha,
-        "gammas": gammas,
+        "alpha": chosen.alpha_v,
+        "gammas": chosen.gammas_bv,
         "cv_scores": found.scores_iv,
-        "best_score": best,
+        "best_score": chosen.score_v.astype(dtype),
     }
     if bad.any():
         for array in per_voxel.values():
@@ -234,13 +266,13 @@ def _fit(
         edge[bad] = 0
     per_voxel["at_edge"] = edge
     arrays = {
-        name: None if array is None else export(array[..., 0] if targets.one else array, library)
+        name: None if array is None else place(array[..., 0] if one else array)
         for name, array in per_voxel.items()
     }
     return BandedFit(
         **arrays,
-        alphas=export(grams.problem.alphas.copy(), library),
-        candidates=export(bases.candidates_ib.copy(), library),
+        alphas=place(grams.problem.alphas.copy()),
+        candidates=place(bases.candidates_ib.copy()),
         feature_means=grams.mean_p,
         names=grams.bands.names,
         columns=grams.bands.columns,
@@ -249,7 +281,7 @@ def _fit(
     )
 
 
-def _stats(bases: Bases, found: Found, settings: Settings, seconds: float) -> dict[str, Any]:
+def _stats(bases: Bases, found: Found, seconds: float) -> dict[str, Any]:
     account = found.account
     return {
         "strategy": "dual" if bases.grams.dual else "primal",
@@ -263,7 +295,6 @@ def _stats(bases: Bases, found: Found, settings: Settings, seconds: float) -> di
             "decompositions": bases.decompositions,
         },
         "precision": bases.grams.problem.precision,
-        "device": "cpu",
         **account,
         "seconds": {**account["seconds"], "fit": seconds},
         "folds": len(bases.grams.problem.folds),

@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.devices import Device
 from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.basis import Basis
+from fastencode.solve.device_tiles import DeviceSweep
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
-from fastencode.solve.sweep import Sweep, choose_alphas, choose_shared, tie_tolerance
+from fastencode.solve.sweep import TIE_TOLERANCE, Sweep, choose_alphas, choose_shared, edges_of, tie_tolerance
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
-__all__ = ["WINDOW", "Bases", "Decomposed", "Found", "Settings", "run_search"]
+__all__ = ["WINDOW", "Bases", "Chosen", "Decomposed", "Found", "Settings", "run_search"]
 
 F64 = NDArray[np.float64]
 # Candidates that are looked back at to see whether going on is worth it.
@@ -46,12 +48,15 @@ class Settings:
     skip_nan : bool
     early_stopping : float or None
         Least gain of the mean best score over the last ``WINDOW`` candidates to go on.
+    steps : int
+        Evaluations of each voxel that a refinement may take afterwards (``refine.py``).
     """
 
     scoring: str
     per_target: bool
     skip_nan: bool
     early_stopping: float | None
+    steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +172,44 @@ class Found:
         self.best_v[better] = scores_v[better]
         self.mean_i.append(float(self.best_v[good].mean()) if good.any() else 0.0)
 
+    def chosen(self, bases: Bases) -> Chosen:
+        """The best candidate and penalty of every voxel."""
+        alphas, gammas_bv = bases.grams.problem.alphas, np.ascontiguousarray(bases.candidates_ib[self.which_v].T)
+        edge_v = edges_of(self.chosen_v, len(alphas))
+        return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v)
+
     def gain(self) -> float:
         """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
         return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
 
 
-def run_search(bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any) -> Found:
-    """Try all candidates, or until one rule says that it is enough; from where a checkpoint stands, if there is one."""
+@dataclass(eq=False)
+class Chosen:
+    """What every voxel gets.
+
+    Attributes
+    ----------
+    which_v : (v,) int
+        Its candidate; −1 where it has penalties of its own.
+    gammas_bv : (b, v) float64
+    alpha_v : (v,) float64
+    score_v : (v,) float64
+    edge_v : (v,) int8
+        −1 and +1 where the penalty is at the lower or upper edge of the grid.
+    """
+
+    which_v: NDArray[np.intp]
+    gammas_bv: F64
+    alpha_v: F64
+    score_v: F64
+    edge_v: NDArray[np.int8]
+
+
+def run_search(
+    bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any, device: Device | None = None
+) -> Found:
+    """Try all candidates, or until one rule says that it is enough; from where a checkpoint stands, if there is one. Plans are
+    made here, responses scored on the device, if there is one."""
     problem, count = bases.grams.problem, len(bases.candidates_ib)
     found = Found.empty(count, targets.n_voxels, problem.X.dtype)
     if checkpoint is not None:
@@ -192,21 +228,22 @@ def run_search(bases: Bases, targets: Targets, settings: Settings, checkpoint: C
         stages["operators"] += time.perf_counter() - decomposed
         coef = basis.coef_pr
         del basis
-        sweep = _CandidateSweep(plan, targets, settings, found, i)
-        sweep.run(sweep.job, bar)
-        scores_v = sweep.finish()
+        if device is None:
+            sweep = _CandidateSweep(plan, targets, settings, found, i)
+            sweep.run(sweep.job, bar)
+            scores_v, seconds, account = sweep.finish(), sweep.seconds, sweep.account()
+        else:
+            scores_v, account = _score_there(device, plan, targets, settings, found, i, bar)
+            seconds = {"score": time.perf_counter() - decomposed}
         found.take(scores_v, settings)
         bases.keep(i, plan, coef, np.bincount(found.which_v, minlength=count))
-        for name, seconds in sweep.seconds.items():
-            stages[f"{name} (all threads)"] = stages.get(f"{name} (all threads)", 0.0) + seconds
+        for name, spent in seconds.items():
+            name = name if device else f"{name} (all threads)"
+            stages[name] = stages.get(name, 0.0) + spent
         operations["plan"] += plan.cost["operators"]
         operations["score"] += plan.cost["score"] * targets.n_voxels
-        found.account |= {
-            "threads": sweep.workers,
-            "tile": sweep.width,
-            "products": sweep.scorer.products.name,
-            "bytes": {"grams": bases.grams.nbytes, "plan": plan.nbytes, "tiles": sweep.tile_bytes * sweep.workers},
-        }
+        found.account |= account
+        found.account["bytes"] = {"grams": bases.grams.nbytes, **account["bytes"]}
         if checkpoint is not None:
             checkpoint.write(found, scores_v)
     found.account |= {"seconds": stages, "operations": operations}
@@ -227,6 +264,19 @@ def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> F
         n_voxels=targets.n_voxels,
         scoring=settings.scoring,
     )
+
+
+def _score_there(
+    device: Device, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int, bar: Any
+) -> tuple[F64, dict[str, Any]]:
+    """Score one candidate on a device: what :class:`_CandidateSweep` does, and what is to be said of how."""
+    with device.current():
+        sweep = DeviceSweep(device, plan, targets, settings.scoring, settings.skip_nan, TIE_TOLERANCE)
+        sweep.search(settings.per_target, bar, lambda scores, size: choose_alphas(scores, tie_tolerance(settings.scoring, size)))
+        found.variance_v, found.bad_v = device.get(sweep.variance_v), device.get(sweep.bad_v)
+        found.alphas_iv[i], scores_v = device.get(sweep.chosen_v), device.get(sweep.best())
+        found.scores_iv[i] = scores_v
+        return scores_v, sweep.account()
 
 
 class _CandidateSweep(Sweep):
@@ -259,3 +309,13 @@ class _CandidateSweep(Sweep):
             self.scores_v = self.scores_av[chosen]
         found.scores_iv[self.i] = self.scores_v
         return self.scores_v
+
+    def account(self) -> dict[str, Any]:
+        """What is to be said of how it was computed."""
+        return {
+            "device": "cpu",
+            "threads": self.workers,
+            "tile": self.width,
+            "products": self.scorer.products.name,
+            "bytes": {"plan": self.plan.nbytes, "tiles": self.tile_bytes * self.workers},
+        }

@@ -1,0 +1,278 @@
+"""Penalties of each voxel's own: every voxel climbs its held-out score in log δ, δ_b = γ_b / α, from where it stands.
+
+    voxels ─► by cells of log δ ─► inverses at the cell's centre ─► tiles of voxels: steps within reach ─► those not done again
+
+Cells lie on a lattice, so no voxel's result depends on which others there are. Where one solution for all voxels is wanted, their
+mean score is climbed.
+
+Legend: n = rows, b = bands, v = voxels, w = voxels of a tile, k = folds.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.solve.banded.cells import CELL, Cell, CellReader, Solved, as_good_as_off, by_cells
+from fastencode.solve.banded.checkpoint import Checkpoint
+from fastencode.solve.banded.climb import Climb
+from fastencode.solve.banded.grams import Grams
+from fastencode.solve.banded.search import Chosen, Found, Settings
+from fastencode.solve.banded.systems import systems_of, traces
+from fastencode.solve.sweep import tie_tolerance
+from fastencode.solve.targets import Targets
+
+__all__ = ["Refiner", "bounds", "refine", "starts"]
+
+F64 = NDArray[np.float64]
+# How far from a cell's centre voxels are followed, in log δ: spectra within e^±3.
+REACH = 3.0
+# Of δ times the trace of a band's Gram: below the first it is not followed, and it starts no lower than so much of the largest.
+_LOWEST, _START = 1e-5, 0.01
+# Candidates whose score lacks this to the best count 1/e of it where to start.
+_NEAR = 0.03
+# And above this the systems lose their digits.
+_HIGHEST = 1e10
+# What is left of residuals while climbing, where scores are off by its square; and for the scores at the end, by itself.
+TOLERANCE, _EXACT = 1e-3, 1e-7
+# A step that promises less than this (in R², correlation, or shares of the variance) is not made.
+WORTH = 3e-5
+
+
+def bounds(grams: Grams) -> tuple[F64, F64]:
+    """(lowest, highest) log δ of every band, (b, 1) each: from off to the grid's smallest penalty."""
+    trace = np.log(traces(grams))[:, None]
+    high = np.minimum(-np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
+    return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
+
+
+def starts(grams: Grams, candidates_ib: F64, found: Found, unit_v: F64) -> F64:
+    """(b, v) log δ to climb from: the mean of all candidates with weights that fall with what their scores lack to the best.
+
+    It lies further inside than the best candidate, often a corner, where the slope of a band next to off cannot be felt.
+    """
+    low, high = bounds(grams)
+    trace = traces(grams)[:, None]
+    weights_iv = np.exp((found.scores_iv[: found.tried] - found.best_v) / (_NEAR * np.maximum(unit_v, np.finfo(np.float64).tiny)))
+    weights_iv /= weights_iv.sum(axis=0)
+    log_alpha = (weights_iv * np.log(grams.problem.alphas)[found.alphas_iv[: found.tried]]).sum(axis=0)
+    delta = np.exp(np.log(np.maximum(candidates_ib[: found.tried].T @ weights_iv, np.finfo(np.float64).tiny)) - log_alpha)
+    least = _START * (delta * trace).max(axis=0) / trace
+    return np.clip(np.log(np.maximum(delta, least)), low, high)
+
+
+def refine(
+    chosen: Chosen,
+    found: Found,
+    candidates_ib: F64,
+    grams: Grams,
+    targets: Targets,
+    settings: Settings,
+    checkpoint: Checkpoint | None,
+    bar: Any,
+) -> dict[str, Any]:
+    """Let every voxel go on from its candidate, and write down in ``chosen`` where that is better; an account of it."""
+    unit_v = found.variance_v if settings.scoring == "neg_mean_squared_error" else np.ones(targets.n_voxels)
+    at = starts(grams, candidates_ib, found, unit_v)
+    refiner = Refiner(grams, targets, settings, at if settings.per_target else at[:, :1], WORTH * unit_v)
+    refiner.run(found.bad_v, checkpoint, bar)
+    climb, good, before = refiner.climb, ~found.bad_v, chosen.score_v
+    at = np.broadcast_to(climb.at_bv, at.shape)
+    score_v, delta = refiner.exact_scores(at, np.flatnonzero(good), bar), np.exp(at)
+    if settings.per_target:
+        better = score_v > before + tie_tolerance(settings.scoring, found.variance_v)
+    else:
+        tolerance = tie_tolerance(settings.scoring, found.variance_v[good].mean()) if good.any() else np.inf
+        better = np.full(len(good), bool(good.any()) and score_v[good].mean() > before[good].mean() + tolerance)
+    own = np.flatnonzero(good & better)
+    alphas, alpha = grams.problem.alphas, 1.0 / delta[:, own].sum(axis=0)
+    chosen.which_v[own], chosen.alpha_v[own], chosen.gammas_bv[:, own] = -1, alpha, delta[:, own] * alpha
+    chosen.edge_v[own] = (alpha >= alphas[-1]).astype(np.int8) - (alpha <= alphas[0]).astype(np.int8)
+    gain = float((score_v[own] - before[own]).sum() / max(1, good.sum()))
+    chosen.score_v[own] = score_v[own]
+    return {
+        "voxels": len(own),
+        "mean_gain": gain,
+        "evaluations": int(climb.steps_v.sum()),
+        "cells": refiner.cells,
+        "seconds": refiner.seconds,
+    }
+
+
+class Refiner:
+    """Climbs scores from a start.
+
+    Parameters
+    ----------
+    grams : Grams
+    targets : Targets
+    settings : Settings
+        Of the search before.
+    at_bv : (b, v) float64
+        log δ to start from; (b, 1) where one solution for all is wanted.
+    worth_v : (v,) float64
+        Gain of a score that a step is made for.
+    """
+
+    def __init__(self, grams: Grams, targets: Targets, settings: Settings, at_bv: F64, worth_v: F64) -> None:
+        self.grams, self.targets, self.settings, self.climb = grams, targets, settings, Climb.begin(at_bv)
+        self.systems = systems_of(grams, grams.problem.folds)
+        self.low, self.high = bounds(grams)
+        self.worth_v = worth_v
+        self.cells = 0
+        self.seconds = {"inverses": 0.0, "climb": 0.0}
+        # Where the round began and how many of its cells are done.
+        self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
+
+    def run(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
+        """Climb until no voxel has anything to gain or steps left; from where a checkpoint stands, if there is one."""
+        if checkpoint is not None and checkpoint.refined:
+            self._restore(checkpoint.refined)
+        if not self.settings.per_target:
+            self._run_together(bad_v, checkpoint, bar)
+            return
+        self.round["going"] &= ~bad_v
+        self.climb.going_v &= ~bad_v
+        while self.round["going"].any():
+            cells = by_cells(self.grams, self.round["at"], np.flatnonzero(self.round["going"]))
+            for centre_b, columns in cells[int(self.round["done"]) :]:
+                job = _Follow(self, self.cell(np.exp(centre_b)), columns)
+                bar.total += len(columns)
+                self._timed(job, bar)
+                self.round["done"] += 1
+                self._keep(checkpoint)
+            self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
+
+    def _restore(self, kept: dict[str, NDArray[Any]]) -> None:
+        for name in self.climb.arrays():
+            setattr(self.climb, name, kept[f"climb/{name}"])
+        self.round = {name: kept[f"round/{name}"] for name in self.round}
+
+    def _timed(self, job: Any, bar: Any) -> None:
+        since = time.perf_counter()
+        job.run(job.job, bar)
+        self.seconds["climb"] += time.perf_counter() - since
+
+    def _keep(self, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None:
+            parts = {"climb": self.climb.arrays(), "round": self.round}
+            checkpoint.write_refined({f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()})
+
+    def exact_scores(self, at_bv: F64, columns: NDArray[np.intp], bar: Any) -> F64:
+        """(v,) scores at log δ, solved for to rounding; −∞ where none was asked for."""
+        out = np.full(self.targets.n_voxels, -np.inf)
+        for centre_b, some in by_cells(self.grams, at_bv, columns):
+            job = _Exact(self, self.cell(np.exp(centre_b)), some, at_bv, out)
+            bar.total += len(some)
+            self._timed(job, bar)
+        return out
+
+    def cell(self, delta_b: F64) -> Cell:
+        """Inverses at one δ, with all threads."""
+        since = time.perf_counter()
+        cell = Cell.at(self.systems, delta_b)
+        self.seconds["inverses"] += time.perf_counter() - since
+        self.cells += 1
+        return cell
+
+    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
+        """One δ for all voxels: each evaluation is one pass, at its own inverses."""
+        climb, one, columns = self.climb, np.zeros(1, dtype=np.intp), np.flatnonzero(~bad_v)
+        while len(columns):
+            at = climb.propose(one, self.low, self.high, self.worth_v[columns].mean(keepdims=True))
+            if not climb.going_v[0] or climb.steps_v[0] >= self.settings.steps:
+                return
+            once = _Once(self, self.cell(np.exp(at[:, 0])), columns, at)
+            bar.total += len(columns)
+            self._timed(once, bar)
+            climb.take(one, at, once.scores_v[columns].mean(keepdims=True), once.slopes_bv[:, columns].mean(axis=1)[:, None])
+            self._keep(checkpoint)
+
+
+class _Evaluator(CellReader):
+    """Tiles of voxels of one cell, and their scores."""
+
+    def __init__(self, refiner: Refiner, cell: Cell, columns: NDArray[np.intp]) -> None:
+        super().__init__(cell, refiner.targets, refiner.settings.skip_nan, columns)
+        self.refiner = refiner
+
+    def evaluate(self, y_nw: F64, at_bw: F64, states: list[Solved]) -> tuple[F64, F64]:
+        """(score (w,), slope (b, w)) of some voxels at their log δ, means over folds."""
+        delta, scoring = np.exp(at_bw), self.refiner.settings.scoring
+        score, slope = np.zeros(y_nw.shape[1]), np.zeros(at_bw.shape)
+
+        def one_fold(k: int) -> tuple[F64, F64]:
+            self.cell.solve(k, delta, states[k], TOLERANCE)
+            return self.cell.slope(k, y_nw, scoring, states[k], TOLERANCE)
+
+        for one, by in self.each_fold(one_fold):
+            score += one
+            slope += by
+        return score / len(states), slope / len(states)
+
+
+class _Follow(_Evaluator):
+    """Lets every voxel of a cell make its steps, as far as the cell's inverses reach."""
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Climb with the voxels of one tile."""
+        refiner, climb = self.refiner, self.refiner.climb
+        y_nw, _ = self.responses(slab, inside, here)
+        states = self.each_fold(partial(self.cell.start, y_nw=y_nw))
+        at_centre = np.log(self.cell.delta_b)[:, None]
+        off = at_centre - CELL / 2 <= as_good_as_off(refiner.grams)
+        low = np.where(off, refiner.low, np.maximum(refiner.low, at_centre - REACH))
+        high = np.maximum(np.minimum(refiner.high, at_centre + REACH), low)
+        while len(here):
+            proposed = climb.propose(here, refiner.low, refiner.high, refiner.worth_v[here])
+            climb.going_v[here[climb.steps_v[here] >= refiner.settings.steps]] = False
+            within = np.clip(proposed, low, high)
+            step, wanted = (np.abs(there - climb.at_bv[:, here]).max(axis=0) for there in (within, proposed))
+            # A voxel that wants to go where this cell does not reach goes on from another.
+            go = climb.going_v[here] & ((step >= 0.5 * wanted) | ~np.isfinite(climb.score_v[here]))
+            some = np.flatnonzero(go)
+            if len(some) < len(here):
+                here, y_nw, within = here[some], y_nw[:, some], within[:, some]
+                states = [state.take(some) for state in states]
+            if len(here):
+                climb.take(here, within, *self.evaluate(y_nw, within, states))
+
+
+class _Exact(_Evaluator):
+    """Scores every voxel of a cell once more."""
+
+    def __init__(self, refiner: Refiner, cell: Cell, columns: NDArray[np.intp], at_bv: F64, out_v: F64) -> None:
+        super().__init__(refiner, cell, columns)
+        self.at_bv, self.out_v = at_bv, out_v
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Score one tile."""
+        y_nw, _ = self.responses(slab, inside, here)
+        delta, scoring = np.exp(self.at_bv[:, here]), self.refiner.settings.scoring
+
+        def one_fold(k: int) -> F64:
+            state = self.cell.start(k, y_nw)
+            self.cell.solve(k, delta, state, _EXACT)
+            return self.cell.score(k, y_nw, scoring, state)[0]
+
+        self.out_v[here] = np.mean(self.each_fold(one_fold), axis=0)
+
+
+class _Once(_Evaluator):
+    """Evaluates one δ for all voxels."""
+
+    def __init__(self, refiner: Refiner, cell: Cell, columns: NDArray[np.intp], at_b1: F64) -> None:
+        super().__init__(refiner, cell, columns)
+        self.at = at_b1
+        self.scores_v, self.slopes_bv = np.zeros(self.targets.n_voxels), np.zeros((len(at_b1), self.targets.n_voxels))
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Score one tile."""
+        y_nw, _ = self.responses(slab, inside, here)
+        states = self.each_fold(partial(self.cell.start, y_nw=y_nw))
+        at = np.repeat(self.at, y_nw.shape[1], axis=1)
+        self.scores_v[here], self.slopes_bv[:, here] = self.evaluate(y_nw, at, states)
