@@ -333,6 +333,37 @@ def test_results_are_where_the_arrays_were(cupy, x_there, y_there, tmp_path):
     assert cupy.inside == 0
 
 
+@pytest.mark.parametrize("search", ["random", "gradient"])
+@pytest.mark.parametrize("x_there, y_there", [(True, True), (False, True), (True, False)])
+def test_banded_results_are_where_the_arrays_were(cupy, x_there, y_there, search, tmp_path):
+    X, Y = make(200, 7, v=30)
+    given = {"bands": [3, 4], "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "search": search}
+    wanted = fastencode.banded_ridge_cv(X, Y, **given)
+    x, y = (a.view(Placed) if there else a for a, there in ((X, x_there), (Y, y_there)))
+    fit = fastencode.banded_ridge_cv(x, y, **given)
+    names = ("coef", "intercept", "alpha", "alphas", "gammas", "candidates", "cv_scores", "best_score", "at_edge")
+    for name in names:
+        assert isinstance(getattr(fit, name), Placed), name
+        np.testing.assert_allclose(values(getattr(fit, name)), getattr(wanted, name), atol=1e-6, err_msg=name)
+    assert fit.stats["device"] == "cuda:0" and fit.stats["library"] == "cupy 0"
+    assert type(fit.predict(x)) is type(fit.score(x, y)) is np.ndarray  # predictions of bands are computed on the CPU
+    np.testing.assert_allclose(fit.predict(x), wanted.predict(X), atol=1e-6)
+    np.testing.assert_allclose(fit.score(x, y), wanted.score(X, Y), atol=1e-6)
+    fit.save(tmp_path / "fit.h5")
+    assert np.array_equal(fastencode.BandedFit.load(tmp_path / "fit.h5").coef, values(fit.coef)) and cupy.inside == 0
+
+
+def test_banded_on_cuda_takes_arrays_of_the_host_there_and_back(cupy):
+    X, Y = make(200, 7, v=30)
+    given = {"n_iter": 3, "random_state": 0, "alphas": ALPHAS}
+    wanted = fastencode.banded_ridge_cv(X, Y, bands=[3, 4], **given)
+    fit = fastencode.banded_ridge_cv(X, Y, bands=[3, 4], device="cuda", **given)
+    assert type(fit.coef) is np.ndarray and fit.stats["device"] == "cuda:0" and wanted.stats["device"] == "cpu"
+    np.testing.assert_allclose(fit.coef, wanted.coef, atol=1e-10)
+    one = fastencode.banded_ridge_cv(X.view(Placed), Y, bands=[7], alphas=ALPHAS)
+    assert all(isinstance(array, Placed) for array in (one.coef, one.gammas, one.cv_scores))
+
+
 def test_device_cuda_takes_arrays_of_the_host_there_and_back(cupy):
     X, Y = make(200, 7, v=30, dtype=np.float32)
     wanted = fastencode.ridge_cv(X, Y, alphas=ALPHAS)

@@ -307,3 +307,23 @@ def test_the_loop_makes_no_synchronisation_that_torch_can_see(device):
         patch.setattr(device_tiles.DeviceSweep, "_run", watched)
         on_device(device, plan, there, width=256)
         on_device(device, plan, Y, width=256, keep=True)
+
+
+@pytest.mark.parametrize("where", ["both there", "host"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_banded_ridge_scores_candidates_on_the_card(device, dtype, where):
+    X, Y = make(200, 40, dtype=dtype)
+    given = {"bands": [15, 25], "n_iter": 4, "random_state": 0, "alphas": ALPHAS, "cv": 4}
+    wanted = fastencode.banded_ridge_cv(X, Y, **given)
+    if where == "host":
+        found = fastencode.banded_ridge_cv(X, Y, device="cuda", **given)
+        assert isinstance(found.coef, np.ndarray)
+    else:
+        found = fastencode.banded_ridge_cv(to(device, X), to(device, Y), **given)
+        assert device_of(found.coef) is not None and device_of(found.gammas) is not None
+    tolerance = 1e-5 if dtype == np.float32 else 1e-10
+    for name in ("coef", "intercept", "gammas", "alpha", "cv_scores", "best_score"):
+        np.testing.assert_allclose(
+            host(device, getattr(found, name)), getattr(wanted, name), rtol=tolerance, atol=tolerance, err_msg=name
+        )
+    np.testing.assert_allclose(host(device, found.predict(X)), wanted.predict(X), rtol=1e-3, atol=1e-3)

@@ -50,17 +50,17 @@ def bounds(grams: Grams) -> tuple[F64, F64]:
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
 
 
-def starts(grams: Grams, candidates_ib: F64, found: Found, unit_v: F64) -> F64:
+def starts(grams: Grams, candidates_ib: F64, scores_iv: F64, alphas_iv: NDArray[Any], unit_v: F64) -> F64:
     """(b, v) log δ to climb from: the mean of all candidates with weights that fall with what their scores lack to the best.
 
     It lies further inside than the best candidate, often a corner, where the slope of a band next to off cannot be felt.
     """
     low, high = bounds(grams)
-    trace = traces(grams)[:, None]
-    weights_iv = np.exp((found.scores_iv[: found.tried] - found.best_v) / (_NEAR * np.maximum(unit_v, np.finfo(np.float64).tiny)))
+    trace, tiny = traces(grams)[:, None], np.finfo(np.float64).tiny
+    weights_iv = np.exp((scores_iv - scores_iv.max(axis=0)) / (_NEAR * np.maximum(unit_v, tiny)))
     weights_iv /= weights_iv.sum(axis=0)
-    log_alpha = (weights_iv * np.log(grams.problem.alphas)[found.alphas_iv[: found.tried]]).sum(axis=0)
-    delta = np.exp(np.log(np.maximum(candidates_ib[: found.tried].T @ weights_iv, np.finfo(np.float64).tiny)) - log_alpha)
+    log_alpha = (weights_iv * np.log(grams.problem.alphas)[alphas_iv]).sum(axis=0)
+    delta = np.exp(np.log(np.maximum(candidates_ib.T @ weights_iv, tiny)) - log_alpha)
     least = _START * (delta * trace).max(axis=0) / trace
     return np.clip(np.log(np.maximum(delta, least)), low, high)
 
@@ -76,23 +76,28 @@ def refine(
     bar: Any,
 ) -> dict[str, Any]:
     """Let every voxel go on from its candidate, and write down in ``chosen`` where that is better; an account of it."""
+    good, before, tried = ~found.bad_v, chosen.score_v, found.tried
+    if not good.any():
+        return {"voxels": 0, "mean_gain": 0.0, "evaluations": 0, "cells": 0, "seconds": {}}
     unit_v = found.variance_v if settings.scoring == "neg_mean_squared_error" else np.ones(targets.n_voxels)
-    at = starts(grams, candidates_ib, found, unit_v)
-    refiner = Refiner(grams, targets, settings, at if settings.per_target else at[:, :1], WORTH * unit_v)
+    scores_iv, alphas_iv, unit = found.scores_iv[:tried].astype(np.float64), found.alphas_iv[:tried], unit_v
+    if not settings.per_target:
+        scores_iv, alphas_iv = scores_iv[:, good].mean(axis=1, keepdims=True), alphas_iv[:, :1]
+        unit = unit_v[good].mean(keepdims=True)
+    refiner = Refiner(grams, targets, settings, starts(grams, candidates_ib[:tried], scores_iv, alphas_iv, unit), WORTH * unit)
     refiner.run(found.bad_v, checkpoint, bar)
-    climb, good, before = refiner.climb, ~found.bad_v, chosen.score_v
-    at = np.broadcast_to(climb.at_bv, at.shape)
+    climb, at = refiner.climb, np.broadcast_to(refiner.climb.at_bv, (len(grams.bands), targets.n_voxels))
     score_v, delta = refiner.exact_scores(at, np.flatnonzero(good), bar), np.exp(at)
     if settings.per_target:
         better = score_v > before + tie_tolerance(settings.scoring, found.variance_v)
     else:
-        tolerance = tie_tolerance(settings.scoring, found.variance_v[good].mean()) if good.any() else np.inf
-        better = np.full(len(good), bool(good.any()) and score_v[good].mean() > before[good].mean() + tolerance)
+        tolerance = tie_tolerance(settings.scoring, found.variance_v[good].mean())
+        better = np.full(len(good), bool(score_v[good].mean() > before[good].mean() + tolerance))
     own = np.flatnonzero(good & better)
     alphas, alpha = grams.problem.alphas, 1.0 / delta[:, own].sum(axis=0)
     chosen.which_v[own], chosen.alpha_v[own], chosen.gammas_bv[:, own] = -1, alpha, delta[:, own] * alpha
     chosen.edge_v[own] = (alpha >= alphas[-1]).astype(np.int8) - (alpha <= alphas[0]).astype(np.int8)
-    gain = float((score_v[own] - before[own]).sum() / max(1, good.sum()))
+    gain = float((score_v[own] - before[own]).sum() / good.sum())
     chosen.score_v[own] = score_v[own]
     return {
         "voxels": len(own),
@@ -114,7 +119,7 @@ class Refiner:
         Of the search before.
     at_bv : (b, v) float64
         log δ to start from; (b, 1) where one solution for all is wanted.
-    worth_v : (v,) float64
+    worth_v : (v,) or (1,) float64
         Gain of a score that a step is made for.
     """
 
@@ -140,9 +145,7 @@ class Refiner:
         while self.round["going"].any():
             cells = by_cells(self.grams, self.round["at"], np.flatnonzero(self.round["going"]))
             for centre_b, columns in cells[int(self.round["done"]) :]:
-                job = _Follow(self, self.cell(np.exp(centre_b)), columns)
-                bar.total += len(columns)
-                self._timed(job, bar)
+                self._visit(_Follow(self, self.cell(np.exp(centre_b)), columns), len(columns), bar)
                 self.round["done"] += 1
                 self._keep(checkpoint)
             self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
@@ -152,7 +155,9 @@ class Refiner:
             setattr(self.climb, name, kept[f"climb/{name}"])
         self.round = {name: kept[f"round/{name}"] for name in self.round}
 
-    def _timed(self, job: Any, bar: Any) -> None:
+    def _visit(self, job: Any, count: int, bar: Any) -> None:
+        """Do a cell's job; who calls keeps no name of it, so that its inverses go before the next cell's are made."""
+        bar.total += count
         since = time.perf_counter()
         job.run(job.job, bar)
         self.seconds["climb"] += time.perf_counter() - since
@@ -166,9 +171,7 @@ class Refiner:
         """(v,) scores at log δ, solved for to rounding; −∞ where none was asked for."""
         out = np.full(self.targets.n_voxels, -np.inf)
         for centre_b, some in by_cells(self.grams, at_bv, columns):
-            job = _Exact(self, self.cell(np.exp(centre_b)), some, at_bv, out)
-            bar.total += len(some)
-            self._timed(job, bar)
+            self._visit(_Exact(self, self.cell(np.exp(centre_b)), some, at_bv, out), len(some), bar)
         return out
 
     def cell(self, delta_b: F64) -> Cell:
@@ -182,13 +185,12 @@ class Refiner:
     def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
         """One δ for all voxels: each evaluation is one pass, at its own inverses."""
         climb, one, columns = self.climb, np.zeros(1, dtype=np.intp), np.flatnonzero(~bad_v)
-        while len(columns):
-            at = climb.propose(one, self.low, self.high, self.worth_v[columns].mean(keepdims=True))
+        while True:
+            at = climb.propose(one, self.low, self.high, self.worth_v)
             if not climb.going_v[0] or climb.steps_v[0] >= self.settings.steps:
                 return
             once = _Once(self, self.cell(np.exp(at[:, 0])), columns, at)
-            bar.total += len(columns)
-            self._timed(once, bar)
+            self._visit(once, len(columns), bar)
             climb.take(one, at, once.scores_v[columns].mean(keepdims=True), once.slopes_bv[:, columns].mean(axis=1)[:, None])
             self._keep(checkpoint)
 

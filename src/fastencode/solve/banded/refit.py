@@ -133,11 +133,15 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
         everything, at_bv = np.arange(len(problem.X)), np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
         systems = systems_of(bases.grams, [(everything, everything[:0])])
         for centre_b, some in by_cells(bases.grams, at_bv, np.flatnonzero(which_v < 0)):
-            own = _Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out)
-            own.run(own.job, bar)
+            _weigh(_Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out), bar)
             out.flush_if_full()
     out.flush()
     return out
+
+
+def _weigh(own: _Own, bar: Any) -> None:
+    """Who calls keeps no name of it, so that the inverse goes before the next one is made."""
+    own.run(own.job, bar)
 
 
 class _Own(CellReader):
