@@ -201,6 +201,20 @@ def test_one_solution_for_all(n, widths):
     np.testing.assert_allclose(fit.best_score, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize(("n", "widths"), [(60, (5, 8, 4)), (30, (20, 25, 5))])
+def test_bands_whose_scales_differ_by_1e8_and_one_that_is_constant(n, widths):
+    X, Y, widths = problem(n, widths, scale=(1e4, 1e-4, 1.0))
+    edges = np.cumsum([0, *widths])
+    Y[:, 0] = X[:, edges[1] : edges[2]].sum(axis=1) * 1e4 + 0.1 * Y[:, 0]
+    X[:, edges[2] :] = 7.0
+    alphas = np.logspace(-9, 9, 19)
+    fit = banded_ridge_cv(X, Y, bands=widths, search="auto", alphas=alphas, cv=4, random_state=0, n_steps=20)
+    wanted = score_at(X, Y, widths, log_delta(fit), resolve_folds(4, n, None), "r2", True)
+    np.testing.assert_allclose(fit.best_score, wanted, atol=1e-5)
+    assert fit.best_score[0] > 0.8 and (fit.best_score >= fit.cv_scores.max(axis=0) - 1e-6).all()
+    assert abs(fit.coef[edges[2] :]).max() < 1e-12
+
+
 def test_one_band_is_ridge_cv():
     X, Y, _ = problem(60, (9,))
     fit, one = banded_ridge_cv(X, Y, bands=[9], search="gradient", alphas=ALPHAS), ridge_cv(X, Y, alphas=ALPHAS)

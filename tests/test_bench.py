@@ -157,3 +157,16 @@ def test_banded_ridge_beside_himalaya(tmp_path):
     assert result["agreement"]["largest_score_difference"] < 1e-3 and result["agreement"]["coef_difference"] < 1e-3
     assert result["full"]["weightings"] == 20 and result["run"]["weightings"] == 2 and result["run"]["folds"] == 4
     assert set(result["contestants"]) == {"banded", "banded himalaya"} and result["times_ours"] > 0
+
+
+def test_the_gradient_beside_random_search_in_the_same_time(tmp_path):
+    out = tmp_path / "result.json"
+    words = ["--problems", "three", "--seeds", "1", "--scale", "0.1", "--threads", "1", "--out", str(out)]
+    command = [sys.executable, str(BENCH / "gradient.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(out.read_text(encoding="utf-8"))
+    (row,) = result["rows"]
+    assert row["random"]["seconds"] >= max(row["gradient"]["seconds"], row["auto"]["seconds"])
+    assert row["auto"]["refined"]["voxels"] > 0 and row["random"]["refined"] is None
+    assert set(result["summary"]) == {"three, gradient", "three, auto"}

@@ -195,3 +195,19 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(NotFittedError):
         BandedRidgeCV().predict(X)
     assert "BandedRidgeCV" in fastencode.__all__
+
+
+def test_transformers_take_text_columns_of_a_data_frame():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, Y, _ = problem()
+    speaker = np.array(["Alice", "Rabbit", "Cat"])[np.arange(len(X)) % 3]
+    frame = pandas.DataFrame(X, columns=[f"f{i}" for i in range(17)]).assign(speaker=speaker)
+    bands = [("who", OneHotEncoder(), ["speaker"]), ("sound", "passthrough", [f"f{i}" for i in range(17)])]
+    model = BandedRidgeCV(bands, **SEARCH).fit(frame, Y)
+    one_hot = (speaker[:, None] == ["Alice", "Cat", "Rabbit"]).astype(float)
+    fit = banded_ridge_cv({"who": one_hot, "sound": X}, Y, **SEARCH)
+    np.testing.assert_allclose(model.coef_, fit.coef, atol=1e-12)
+    np.testing.assert_allclose(model.predict(frame[:7]), fit.predict({"who": one_hot[:7], "sound": X[:7]}), atol=1e-12)
+    assert model.coef_.dtype == np.float64
+    with pytest.raises(InputError, match="'who' has dtype object"):  # passed through, text stays text
+        BandedRidgeCV([("who", "passthrough", ["speaker"])], **SEARCH).fit(frame, Y)

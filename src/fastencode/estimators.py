@@ -235,7 +235,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     bands : mapping, list of (name, transformer, columns), or None
         Name -> width, slice, indices or mask of the columns of X, or column names where X is a data frame: every column in one
         band. Or, as ``ColumnTransformer`` takes it: each band is what a transformer makes of some columns, ``"passthrough"``
-        leaves them as they are, columns not named are dropped. None: one band.
+        leaves them as they are, columns not named are dropped; columns of a data frame may be text. None: one band.
     search, n_iter, n_steps, gammas, concentration, random_state, early_stopping
         As in :func:`fastencode.banded_ridge_cv`.
     alphas, cv, scoring, per_target, fit_intercept, precision, device, memory
@@ -312,7 +312,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> BandedRidgeCV:
         """Choose each target's penalty and weights of bands and fit; arguments and errors as :meth:`RidgeCV.fit`."""
         given = X
-        X, y = validate_data(self, X, y, dtype=list(_DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
+        X, y = validate_data(self, X, y, dtype=self._takes(X), multi_output=True, y_numeric=True, ensure_min_samples=2)
         design, bands = self._fitted_bands(given, X, y)
         cv, runs = _folds(self.cv, X, y, groups)
         fit = banded_ridge_cv(
@@ -344,6 +344,10 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
         return self
 
+    def _takes(self, X: Any) -> list[Any] | None:
+        """What X is converted to: nothing where transformers take columns of a data frame, which may hold text."""
+        return None if hasattr(X, "columns") and isinstance(self.bands, list | tuple) else list(_DTYPES)
+
     def _fitted_bands(self, given: Any, X: NDArray[Any], y: Any) -> tuple[Any, Any]:
         """X and ``bands`` for the solver; ``given`` is X before validation, which may have column names."""
         self.__dict__.pop("transformers_", None)
@@ -361,7 +365,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
                 raise InputError(f"two bands are named {name!r}; give each its own name")
             part = transformer if isinstance(transformer, str) else clone(transformer)
             one = ColumnTransformer([(str(name), part, columns)], sparse_threshold=0)  # 0: dense, whatever it makes
-            arrays[name] = _in_dtype(one.fit_transform(given if hasattr(given, "columns") else X, y), X.dtype)
+            arrays[name] = _in_dtype(one.fit_transform(given if hasattr(given, "columns") else X, y), _float(X.dtype))
             self.transformers_.append((name, one))
         return arrays, None
 
@@ -379,11 +383,11 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     def _design(self, X: Any) -> Any:
         """Checked features in the solver's form."""
         check_is_fitted(self)
-        checked = validate_data(self, X, dtype=list(_DTYPES), reset=False)
+        checked = validate_data(self, X, dtype=self._takes(X), reset=False)
         if not hasattr(self, "transformers_"):
             return checked
         rows = X if hasattr(X, "columns") else checked
-        return {name: _in_dtype(one.transform(rows), checked.dtype) for name, one in self.transformers_}
+        return {name: _in_dtype(one.transform(rows), _float(checked.dtype)) for name, one in self.transformers_}
 
     def predict(self, X: Any, split: bool = False) -> NDArray[Any]:
         """Predicted targets, (t, v) or (t,); with ``split`` each band's part, (b, t, v) or (b, t). Errors as :class:`RidgeCV`."""
@@ -394,6 +398,10 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         """(b, v) or (b,): what each band contributes to each target's score, see :meth:`fastencode.BandedFit.score`."""
         design = self._design(X)
         return np.asarray(self.result_.score(design, np.asarray(y), scoring, split=True))
+
+
+def _float(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32 if dtype == np.float32 else np.float64)
 
 
 def _in_dtype(array: Any, dtype: np.dtype[Any]) -> NDArray[Any]:

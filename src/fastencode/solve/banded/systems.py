@@ -97,7 +97,7 @@ class Systems:
         raise NotImplementedError
 
     def matrix(self, k: int, delta_b: F64) -> F64:
-        """A of a fold: its lower triangle at least."""
+        """A of a fold."""
         raise NotImplementedError
 
     def right(self, k: int, y_mw: F64) -> F64:
@@ -149,6 +149,10 @@ class Dual(Systems):
         if grams.problem.weights is not None:  # of the features themselves
             self.kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
         self.traces_b = traces(grams)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.kernels_bnn is self.grams.dual_btt else self.kernels_bnn.nbytes
 
     def size(self, k: int) -> int:
         return len(self.rows[k].train)
@@ -304,10 +308,10 @@ def systems_of(grams: Grams, folds: list[Fold]) -> Systems:
 
 
 def traces(grams: Grams) -> F64:
-    """(b,): the trace of every band's Gram, above zero."""
+    """(b,): the trace of every band's Gram; that of a constant band is next to nothing, but not zero."""
     if grams.dual_btt is not None:
         found = np.einsum("btt->b", grams.dual_btt)
     else:
         assert grams.primal_pp is not None
         found = np.bincount(grams.bands.band_of_feature, np.diag(grams.primal_pp), len(grams.bands))
-    return np.maximum(found, np.finfo(np.float64).tiny)
+    return np.maximum(found, 1e-12 * found.max() or 1.0)
