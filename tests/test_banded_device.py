@@ -74,6 +74,7 @@ def test_a_checkpoint_goes_on_there(fit_there, tmp_path):
     whole = banded_ridge_cv(X, Y, checkpoint=tmp_path / "search.h5", **given)
     found = fit_there(X, Y, checkpoint=tmp_path / "search.h5", **given)
     np.testing.assert_array_equal(found.coef, whole.coef)
+    assert found.stats["device"] == "cpu"  # nothing was left to score there
 
 
 def test_responses_there_are_fetched():

@@ -181,6 +181,7 @@ def splits_of(folds):
     return PredefinedSplit(of_row)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_band_of_weight_zero_comes_back():
     X, Y, widths = problem(60, (8, 10), v=6)
     alone = banded_ridge_cv(X, Y, bands=widths, gammas=[[1.0, 0.0]], alphas=ALPHAS, cv=4)

@@ -138,7 +138,7 @@ def decompose(gram: F64, size: int, dtype: np.dtype[Any]) -> tuple[F64, F64]:
     return lam[keep:], vectors[:, keep:]
 
 
-def centered_rows(X: NDArray[Any], mean: F64, root: F64, here: slice) -> F64:
+def centered_rows(X: NDArray[Any], mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:
     """Some rows of X̌: centered, times the roots of the weights."""
     return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
 

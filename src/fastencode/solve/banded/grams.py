@@ -27,7 +27,7 @@ from fastencode.solve.basis import (
 )
 from fastencode.solve.problem import Problem
 
-__all__ = ["Grams", "make_grams"]
+__all__ = ["Grams", "center_kernels", "make_grams"]
 
 F64 = NDArray[np.float64]
 # Rows whose coordinates are made at once.
@@ -125,7 +125,7 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     if kernels is not None:
         used = kernels if problem.kept is None else kernels[:, problem.kept][:, :, problem.kept]
-        centered, means = _center(used.astype(np.float64), root, center)
+        centered, means = center_kernels(used.astype(np.float64), root, center)
         return Grams(problem, bands, None, centered, np.zeros(0), means, root)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
@@ -146,8 +146,8 @@ def _plain(columns: NDArray[np.intp]) -> Any:
     return slice(first, last + 1) if last - first == len(columns) - 1 else columns
 
 
-def _center(kernels: F64, root: F64, center: bool) -> tuple[F64, F64]:
-    """Kernels of the features about their weighted means, times the roots of the weights; and the weighted column means."""
+def center_kernels(kernels: F64, root: F64, center: bool) -> tuple[F64, F64]:
+    """Kernels of the features about their weighted means, times the roots of the weights, in place; and weighted column means."""
     share = root**2 / (root @ root)
     means = np.einsum("t,bts->bs", share, kernels)
     if center:

@@ -130,7 +130,9 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
             sweep.run(sweep.job, bar)
             out.flush_if_full(step * problem.X.itemsize * len(problem.X))
     if (which_v < 0).any():
-        everything, at_bv = np.arange(len(problem.X)), np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
+        everything = np.arange(len(problem.X))
+        with np.errstate(divide="ignore"):  # weights of zero are those of candidates, not of these voxels
+            at_bv = np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
         systems = systems_of(bases.grams, [(everything, everything[:0])])
         for centre_b, some in by_cells(bases.grams, at_bv, np.flatnonzero(which_v < 0)):
             _weigh(_Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out), bar)

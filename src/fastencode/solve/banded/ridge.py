@@ -91,7 +91,7 @@ def banded_ridge_cv(
         Number of candidates: 100 for "random", 1 for "gradient" and 10 for "auto" if None.
     n_steps : int
         Evaluations of score and gradient that each voxel may take, for "gradient" and "auto". A voxel ends sooner where the next
-        step promises less than 1e-5 (of R², correlation, or its variance).
+        step promises less than 3e-5 (of R², correlation, or its variance).
     gammas : (i, b) array, "grid" or None
         Candidates to try instead of samples: not negative, none all zero, not normalised. A band of weight 0 is switched off.
         ``"grid"`` is the finest regular grid on the simplex of at most ``n_iter`` points.
@@ -295,6 +295,7 @@ def _stats(bases: Bases, found: Found, seconds: float) -> dict[str, Any]:
             "decompositions": bases.decompositions,
         },
         "precision": bases.grams.problem.precision,
+        "device": "cpu",  # unless a candidate was scored elsewhere
         **account,
         "seconds": {**account["seconds"], "fit": seconds},
         "folds": len(bases.grams.problem.folds),

@@ -225,7 +225,8 @@ def run_search(
         decomposed = time.perf_counter()
         plan = _plan(bases, basis, targets, settings)
         stages["decompose"] += decomposed - began
-        stages["operators"] += time.perf_counter() - decomposed
+        planned = time.perf_counter()
+        stages["operators"] += planned - decomposed
         coef = basis.coef_pr
         del basis
         if device is None:
@@ -234,7 +235,7 @@ def run_search(
             scores_v, seconds, account = sweep.finish(), sweep.seconds, sweep.account()
         else:
             scores_v, account = _score_there(device, plan, targets, settings, found, i, bar)
-            seconds = {"score": time.perf_counter() - decomposed}
+            seconds = {"score": time.perf_counter() - planned}
         found.take(scores_v, settings)
         bases.keep(i, plan, coef, np.bincount(found.which_v, minlength=count))
         for name, spent in seconds.items():

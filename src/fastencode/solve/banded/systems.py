@@ -17,6 +17,7 @@ Legend: n = rows, p = features, b = bands, m = unknowns, q = test rows, w = voxe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.solve.banded.grams import Grams
+from fastencode.solve.banded.grams import Grams, center_kernels
+from fastencode.solve.basis import centered_rows, column_means
 from fastencode.solve.folds import Fold
 
 __all__ = ["Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
@@ -69,7 +71,7 @@ class Rows:
         return (y_mw - mean_w) * self.root_m[:, None], mean_w
 
 
-class Systems:
+class Systems(ABC):
     """The matrices of all folds, linear in what :meth:`weigh` makes of δ.
 
     Parameters
@@ -83,50 +85,50 @@ class Systems:
         self.n, self.p = grams.problem.X.shape
         self.rows = [Rows.of(fold, grams.root_t**2, grams.problem.fit_intercept) for fold in folds]
 
+    @abstractmethod
     def size(self, k: int) -> int:
         """Unknowns of a fold."""
-        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:
         """Bytes kept beside the Grams."""
         return 0
 
+    @abstractmethod
     def weigh(self, delta_bw: F64) -> F64:
         """What the matrix is linear in, one row for each band."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matrix(self, k: int, delta_b: F64) -> F64:
         """A of a fold."""
-        raise NotImplementedError
 
+    @abstractmethod
     def right(self, k: int, y_mw: F64) -> F64:
         """The right side for training responses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fixed(self, k: int, x_mw: F64) -> F64:
         """The part of A @ x that does not depend on δ."""
-        raise NotImplementedError
 
+    @abstractmethod
     def change(self, k: int, by_bw: F64, x_mw: F64) -> F64:
         """What adding ``by`` to the weighed δ adds to A @ x."""
-        raise NotImplementedError
 
     def change_near(self, k: int, by_bw: F64, delta_b: F64, x_mw: F64, product_mw: F64) -> F64:
         """The same, where A @ x is known at one δ."""
         return self.change(k, by_bw, x_mw)
 
+    @abstractmethod
     def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
         """Test predictions about the training mean (q, w), and what :meth:`slope` reuses."""
-        raise NotImplementedError
 
+    @abstractmethod
     def adjoint(self, k: int, weighed_bw: F64, s_qw: F64) -> F64:
         """The right side that belongs to slopes of the predictions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slope(self, k: int, weighed_bw: F64, kept: Any, s_qw: F64, h_mw: F64) -> F64:
         """(b, w): ∂S/∂log δ."""
-        raise NotImplementedError
 
     def inverse(self, k: int, delta_b: F64) -> F64:
         """A⁻¹ of a fold, symmetric."""
@@ -165,11 +167,7 @@ class Dual(Systems):
         out = np.zeros((len(rows.train),) * 2)
         for delta, kernel_nn in zip(delta_b, self.kernels_bnn, strict=True):
             out += delta * kernel_nn[np.ix_(rows.train, rows.train)]
-        if rows.share_m is not None:
-            mean = rows.share_m @ out
-            out += (rows.share_m @ mean) - mean - mean[:, None]
-        out *= rows.root_m
-        out *= rows.root_m[:, None]
+        center_kernels(out[None], rows.root_m, rows.share_m is not None)
         out[np.diag_indices(len(out))] += 1.0
         return out
 
@@ -255,8 +253,7 @@ class Primal(Systems):
         """Features' means over the training rows, about the means of all."""
         if rows.share_m is None:
             return np.zeros(self.p)
-        X = self.grams.problem.X
-        return np.asarray(rows.share_m @ X[rows.train].astype(np.float64) - self.grams.mean_p)
+        return column_means(self.grams.problem.X[rows.train], rows.root_m**2) - self.grams.mean_p
 
     @property
     def nbytes(self) -> int:
@@ -268,7 +265,7 @@ class Primal(Systems):
         rows, more_n = self.rows[k], np.full(self.n, -1.0)  # how much oftener than once a row is trained on
         more_n[rows.train] += (rows.root_m / self.grams.root_t[rows.train]) ** 2
         other = np.flatnonzero(np.abs(more_n) > 0.5)
-        block = self._features(other) * self.grams.root_t[other, None]
+        block = centered_rows(self.grams.problem.X, self.grams.mean_p, self.grams.root_t, other)
         out = self.grams.primal_pp + (block.T * more_n[other]) @ block
         if rows.share_m is not None:
             out -= np.outer(self.means_kp[k], self.means_kp[k] * (rows.root_m @ rows.root_m))
