@@ -12,6 +12,7 @@ Legend: n = rows, b = bands, v = voxels, m = unknowns, q = test rows, w = voxels
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,7 +60,7 @@ def by_cells(grams: Grams, at_bv: F64, columns: NDArray[np.intp]) -> list[tuple[
 
 @dataclass(eq=False)
 class Solved:
-    """Where the systems of one fold stand for the voxels of a tile: the next δ starts from here. Arrays of the systems' device."""
+    """Where the systems of one fold stand for the voxels of a tile: the next δ starts from here. Arrays of the device."""
 
     weighed_bw: Any
     x_mw: Any
@@ -190,7 +191,7 @@ class Cell:
         return scale
 
 
-class CellReader(Reader):
+class CellReader(Reader, ABC):
     """Reads the tiles of a cell's voxels and does something with each where the systems lie.
 
     On the host a cell of few voxels is one tile, since products like to be wide: its folds then are done by several threads,
@@ -230,9 +231,9 @@ class CellReader(Reader):
         for some in (slice(0, half), slice(half, None)):
             self.job(slab, inside[some], here[some])
 
+    @abstractmethod
     def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
         """What to do with responses about their means (n, w), without the roots of weights; their means; which voxels."""
-        raise NotImplementedError
 
     def _responses(self, slab: NDArray[Any], inside: Any, here: Any) -> tuple[Any, F64]:
         y_tw, mean_w = self.read(slab, inside, here)

@@ -102,8 +102,8 @@ class Systems(ABC):
         least = grams.nbytes + self.nbytes + sum(squares) + max(squares)
         if memory is not None and least > memory:
             raise InputError(
-                f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} bytes, "
-                "plus tiles of responses"
+                f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} "
+                "bytes, plus tiles of responses"
             )
         self.there = [rows.on(device) for rows in self.rows]
 
