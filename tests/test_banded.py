@@ -16,7 +16,7 @@ import pytest
 
 import reference
 from banded_cases import ALPHAS, gammas_for, problem
-from fastencode import BandedFit, InputError, banded_ridge_cv, leave_one_run_out, partition_variance, ridge_cv
+from fastencode import BandedFit, InputError, banded_ridge_cv, leave_one_run_out, partition_variance, plan_ridge, ridge_cv
 from fastencode.solve.folds import resolve_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
@@ -330,6 +330,16 @@ def test_memory_tiles_and_a_cache_too_small_change_nothing(tmp_path, monkeypatch
     again = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS)
     np.testing.assert_array_equal(again.coef, whole.coef)
     assert again.stats["search"]["decompositions"] > whole.stats["search"]["decompositions"]
+
+
+def test_memory_for_the_grams_is_counted_before_they_are_made(monkeypatch):
+    X, Y, widths = problem(60, (4,) * 40, v=5)
+    plan_ridge(X, alphas=ALPHAS, memory="500kB")  # enough but for forty kernels
+    monkeypatch.setattr("fastencode.solve.banded.ridge.make_grams", None)
+    with pytest.raises(InputError, match="too small to plan with: the smallest that works is 1[0-9]{6} bytes"):
+        banded_ridge_cv(X, Y, bands=widths, n_iter=2, alphas=ALPHAS, memory="500kB")
+    with pytest.raises(InputError, match="too small to plan with"):
+        banded_ridge_cv([np.eye(60)] * 40, Y, bands="precomputed", n_iter=2, alphas=ALPHAS, memory="500kB")
 
 
 KILLED = """

@@ -256,6 +256,16 @@ def test_memory_and_file_change_nothing(tmp_path):
         banded_ridge_cv(X, Y, memory="900kB", **given)
 
 
+@pytest.mark.parametrize(("n", "widths", "cv", "memory"), [(400, (40, 60), 40, "5MB"), (90, (60, 120), 45, "2MB")])
+def test_memory_for_the_inverses_of_all_folds_is_counted_before_any_is_made(monkeypatch, n, widths, cv, memory):
+    X, Y, widths = problem(n, widths, v=20)
+    given = {"bands": widths, "alphas": ALPHAS, "cv": cv, "memory": memory}
+    banded_ridge_cv(X, Y, search="random", n_iter=2, **given)
+    monkeypatch.setattr(cells.Cell, "at", None)
+    with pytest.raises(InputError, match="too small for penalties of each voxel's own: the smallest that works is [0-9]+ bytes"):
+        banded_ridge_cv(X, Y, search="gradient", **given)
+
+
 def test_skips_voxels_that_are_not_finite_and_constant_ones_stay():
     X, Y, widths = problem(60, (5, 8, 4))
     Y[3, 2], Y[:, 4] = np.nan, 3.0

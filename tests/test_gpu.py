@@ -311,9 +311,11 @@ def test_the_loop_makes_no_synchronisation_that_torch_can_see(device):
 
 @pytest.mark.parametrize("where", ["both there", "host"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_banded_ridge_scores_candidates_on_the_card(device, dtype, where):
-    X, Y = make(200, 40, dtype=dtype)
-    given = {"bands": [15, 25], "n_iter": 4, "random_state": 0, "alphas": ALPHAS, "cv": 4}
+@pytest.mark.parametrize("search", ["random", "auto"])
+@pytest.mark.parametrize(("n", "widths"), [(200, [15, 25]), (60, [45, 55])], ids=["primal", "dual"])
+def test_banded_ridge_on_the_card(device, n, widths, search, dtype, where):
+    X, Y = make(n, sum(widths), dtype=dtype)
+    given = {"bands": widths, "search": search, "n_iter": 4, "random_state": 0, "alphas": ALPHAS, "cv": 4}
     wanted = fastencode.banded_ridge_cv(X, Y, **given)
     if where == "host":
         found = fastencode.banded_ridge_cv(X, Y, device="cuda", **given)

@@ -19,11 +19,12 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.errors import DeviceError
 
-__all__ = ["Device", "device_of", "find_device", "host_values", "parse_device", "plain_device"]
+__all__ = ["HOST", "Device", "device_of", "find_device", "host_values", "parse_device", "plain_device"]
 
 # What both libraries can hold; everything else becomes float64 on its way.
 _SHARED = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
@@ -105,15 +106,39 @@ class Device:
             return array.contiguous()
         return self.xp.ascontiguousarray(array) if self.library == "cupy" else array
 
-    def take(self, array: Any, rows: Any) -> Any:
-        """``array[rows]`` along the first axis: a view for a slice, a copy for this device's array of int64."""
+    def take(self, array: Any, rows: Any, axis: int = 0) -> Any:
+        """``array[rows]`` along an axis: a copy for this device's array of int64; along the first, a view for a slice."""
         if isinstance(rows, slice):
             return array[rows, ...]
-        return self.xp.index_select(array, 0, rows) if self.library == "torch" else self.xp.take(array, rows, axis=0)
+        return self.xp.index_select(array, axis, rows) if self.library == "torch" else self.xp.take(array, rows, axis=axis)
 
     def largest(self, array: Any) -> Any:
         """``array.max(axis=0)``."""
         return self.xp.max(array, axis=0) if self.library not in ("cupy", "torch") else self.xp.amax(array, axis=0)
+
+    def concatenate(self, arrays: list[Any]) -> Any:
+        """Arrays one below the other."""
+        return self.xp.concatenate(arrays) if self.library in ("numpy", "cupy") else self.xp.concat(arrays)
+
+    def dots(self, left: Any, right: Any) -> Any:
+        """``(left * right).sum(axis=0)``."""
+        if self.library == "numpy":
+            return np.einsum("mw,mw->w", left, right)
+        return self.xp.sum(left * right, axis=0)
+
+    def add_to_diagonal(self, square: Any, values: Any) -> Any:
+        """A contiguous square matrix plus values on its diagonal: itself where it can be written to in place."""
+        if self.library not in ("numpy", "cupy", "torch"):
+            return square + self.xp.eye(square.shape[0], dtype=square.dtype) * values
+        self.xp.reshape(square, (-1,))[:: square.shape[0] + 1] += values
+        return square
+
+    def inverse(self, square: Any) -> Any:
+        """Inverse of a symmetric positive definite matrix, which may be overwritten: symmetric to the last bit."""
+        if self.library == "numpy":
+            return _inverse(square)
+        inverse = self.xp.linalg.inv(square)
+        return 0.5 * (inverse + inverse.T)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error says that the device's memory is full."""
@@ -121,6 +146,16 @@ class Device:
             return True
         words = ("ALLOC_FAILED", "out of memory")  # cuBLAS's own workspace; page-locked memory of the host
         return self.streams and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+    @contextmanager
+    def room_for(self, what: str) -> Iterator[None]:
+        """Says what there was no memory for."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, DeviceError) or not self.is_out_of_memory(error):
+                raise
+            raise DeviceError(f"{self.name} ran out of memory for {what}; free memory there, or pass device=None") from error
 
     def free_cached(self) -> None:
         """Give memory that is kept for later arrays back to the device."""
@@ -167,6 +202,20 @@ class Device:
         elif self.streams:
             out["card"] = self.xp.cuda.get_device_name(self.index)
         return out
+
+
+def _inverse(square: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Symmetric, so its transpose will do: LAPACK need not copy it.
+    factor = scipy.linalg.lapack.dpotrf(square.T, lower=1, clean=1, overwrite_a=1)[0]
+    inverse = np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
+    diagonal = inverse.diagonal().copy()
+    inverse += inverse.T  # the other triangle was zero
+    inverse[np.diag_indices(len(inverse))] = diagonal
+    return inverse
+
+
+# NumPy itself: what serves a device and the host alike is written once.
+HOST = Device("numpy", "cpu", np)
 
 
 def plain_device(xp: Any) -> Device:

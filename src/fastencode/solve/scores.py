@@ -16,7 +16,7 @@ from fastencode import kernels
 from fastencode.arrays import as_numpy, dtype_of, export, float_dtype, library_of
 from fastencode.devices import Device, device_of
 from fastencode.errors import DeviceError, FastencodeWarning, InputError
-from fastencode.solve.device_moments import device_column_scores
+from fastencode.solve.device_moments import device_column_scores, device_score_moments
 
 __all__ = [
     "SCORINGS",
@@ -93,23 +93,26 @@ def score_moments(
     return -error / mass
 
 
-def score_slopes(
-    scoring: str, y_tv: NDArray[np.float64], p_tv: NDArray[np.float64], weights_t: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: Any) -> tuple[Any, Any]:
     """Scores of float64 predictions with weights of rows, (v,), and their derivative with respect to every prediction, (t, v):
-    zero where a score is not defined."""
-    mass = float(weights_t.sum())
+    zero where a score is not defined. Arrays of the device."""
+    xp, mass = device.xp, float(device.xp.sum(weights_t))
     mean_y, mean_p = (weights_t @ a / mass for a in (y_tv, p_tv))
     y, p, w = y_tv - mean_y, p_tv - mean_p, weights_t[:, None]
-    yy, yp, pp = (np.einsum("t,tv,tv->v", weights_t, a, b) for a, b in ((y, y), (y, p), (p, p)))
-    floor = mass * np.finfo(np.float64).eps ** 2 * (yy / mass + mean_y**2)
-    scores = score_moments(scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor)
+    weighed = w * y
+    yy, yp, pp = device.dots(weighed, y), device.dots(weighed, p), device.dots(w * p, p)
+    floor = mass * float(np.finfo(np.float64).eps) ** 2 * (yy / mass + mean_y**2)
+    scores = device_score_moments(device, scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor)
+    one = xp.ones_like(yy)
     if scoring == "pearson":
         defined = (yy > 0) & (pp > floor)
-        spread = np.where(defined, np.sqrt(yy) * np.sqrt(pp), 1.0)
-        return scores, np.where(defined, w * (y / spread - p * (scores / np.where(defined, pp, 1.0))), 0.0)
-    size = yy if scoring == "r2" else np.full_like(yy, mass)
-    return scores, w * (y_tv - p_tv) * np.divide(2.0, size, out=np.zeros_like(size), where=size > 0)
+        spread = xp.where(defined, xp.sqrt(yy) * xp.sqrt(pp), one)
+        slopes = w * (y / spread - p * (scores / xp.where(defined, pp, one)))
+        return scores, xp.where(defined[None, :], slopes, xp.zeros_like(slopes))
+    if scoring == "neg_mean_squared_error":
+        return scores, w * (y_tv - p_tv) * (2.0 / mass)
+    varies = yy > 0
+    return scores, w * (y_tv - p_tv) * xp.where(varies, 2.0 / xp.where(varies, yy, one), xp.zeros_like(yy))
 
 
 def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64]:

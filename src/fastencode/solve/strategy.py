@@ -161,9 +161,10 @@ def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int
 
 
 def choose(
-    problem: Problem, threads: int, n_voxels: int | None = None, only: str | None = None
+    problem: Problem, threads: int, n_voxels: int | None = None, only: str | None = None, beside: tuple[int, int] = (0, 0)
 ) -> tuple[Candidate, tuple[Candidate, ...], str]:
     """The candidate with the least expected time that fits in memory, all candidates, and the reason; ``only`` forces one.
+    ``beside`` are bytes that are kept as well, for the primal and the dual.
 
     Raises
     ------
@@ -172,7 +173,7 @@ def choose(
     """
     (n, p), memory = problem.X.shape, problem.memory
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
-    candidates = tuple(_cost(problem, dual, threads, voxels) for dual in (False, True))
+    candidates = tuple(_cost(problem, dual, threads, voxels, beside[dual]) for dual in (False, True))
     fitting = [c for c in candidates if (memory is None or c.bytes <= memory) and only in (None, c.name)]
     if not fitting:
         least = min(c.bytes for c in candidates if only in (None, c.name))
@@ -189,7 +190,7 @@ def choose(
     return best, candidates, reason
 
 
-def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
+def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int) -> Candidate:
     (n, p), itemsize, nodes = problem.X.shape, problem.X.dtype.itemsize, min(len(problem.alphas), _NODES)
     rank, side = min(n, p), n if dual else p
     sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
@@ -202,6 +203,7 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
     per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
     seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
     seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
+    operator_bytes = sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes)
     # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
     return Candidate(
         name="dual" if dual else "primal",
@@ -209,7 +211,7 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int) -> Candidate:
         decompose=decompose,
         operators=operators,
         per_voxel=per_voxel,
-        kept=itemsize * rank * (n + p) + sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes),
+        kept=beside + itemsize * rank * (n + p) + operator_bytes,
         working=8 * (4 * side * side + n * rank),
         seconds=seconds / threads,
     )

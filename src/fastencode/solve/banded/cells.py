@@ -5,11 +5,14 @@ within e^±(distance), and need no product with A_c: A_c times a preconditioned 
 adjoint both leave a residual; the score plus (adjoint)ᵀ(residual of the weights) is off by the product of the two only. Cells lie
 on a lattice, so no voxel's result depends on which others there are.
 
+Where the systems lie, on the host or a device, all of this is done; voxels come from the host, and what is found goes back.
+
 Legend: n = rows, b = bands, v = voxels, m = unknowns, q = test rows, w = voxels of a tile, k = folds.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +21,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.devices import HOST, Device
+from fastencode.errors import DeviceError
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.banded.systems import Systems, traces
 from fastencode.solve.scorer import READ_ROWS
@@ -36,7 +41,9 @@ CELL = 3.0
 _OFF = 0.05
 # Steps of conjugate gradients that are not exceeded: at spectra within e^±3, 8 digits take 60.
 _MOST_STEPS = 200
+# Voxels of a tile, and what the systems of all folds may take for it: on the host, and on a device.
 _WIDEST, _STATE_BYTES = 256, 2**29
+_WIDEST_THERE, _STATE_BYTES_THERE, _NARROWEST = 4096, 2**32, 16
 
 
 def as_good_as_off(grams: Grams) -> F64:
@@ -53,23 +60,23 @@ def by_cells(grams: Grams, at_bv: F64, columns: NDArray[np.intp]) -> list[tuple[
 
 @dataclass(eq=False)
 class Solved:
-    """Where the systems of one fold stand for the voxels of a tile: the next δ starts from here."""
+    """Where the systems of one fold stand for the voxels of a tile: the next δ starts from here. Arrays of the device."""
 
-    weighed_bw: F64
-    x_mw: F64
-    left_mw: F64
-    scale_w: F64 | None = None
-    adjoint_mw: F64 | None = None
-    h_mw: F64 | None = None
-    h_left_mw: F64 | None = None
-    h_scale_w: F64 | None = None
+    weighed_bw: Any
+    x_mw: Any
+    left_mw: Any
+    scale_w: Any = None
+    adjoint_mw: Any = None
+    h_mw: Any = None
+    h_left_mw: Any = None
+    h_scale_w: Any = None
 
-    def take(self, columns: NDArray[np.intp]) -> Solved:
+    def take(self, columns: Any, device: Device) -> Solved:
         """Some voxels of it."""
         some: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             array = getattr(self, name)
-            some[name] = None if array is None else array[:, columns] if array.ndim == 2 else array[columns]
+            some[name] = None if array is None else device.take(array, columns, axis=array.ndim - 1)
         return Solved(**some)
 
 
@@ -81,114 +88,156 @@ class Cell:
     ----------
     systems : Systems
     delta_b : (b,) float64
-    inverses : list of (m, m) float64
+    inverses : list of (m, m) float64 arrays of the systems' device
     """
 
     systems: Systems
     delta_b: F64
-    inverses: list[F64] = field(default_factory=list)
+    inverses: list[Any] = field(default_factory=list)
 
     @classmethod
     def at(cls, systems: Systems, delta_b: F64) -> Cell:
         """Invert the systems of all folds: with all threads, one fold after another."""
         with limit_threads(available_threads()):
-            return cls(systems, delta_b, [systems.inverse(k, delta_b) for k in range(len(systems.rows))])
+            folds = range(len(systems.rows))
+            return cls(systems, delta_b, [systems.device.inverse(systems.matrix(k, delta_b)) for k in folds])
 
-    def start(self, k: int, y_nw: F64) -> Solved:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the inverses."""
+        return sum(8 * self.systems.size(k) ** 2 for k in range(len(self.inverses)))
+
+    def start(self, k: int, y_nw: Any) -> Solved:
         """Nothing solved yet, at the cell's own δ."""
-        rows = self.systems.rows[k]
-        right = self.systems.right(k, rows.about_mean(y_nw)[0])
-        weighed = np.repeat(self.systems.weigh(self.delta_b[:, None]), y_nw.shape[1], axis=1)
-        return Solved(weighed, np.zeros_like(right), right)
+        systems, xp = self.systems, self.systems.device.xp
+        right = systems.right(k, systems.about_mean(k, y_nw)[0])
+        weighed = systems.device.zeros(len(self.delta_b), right.shape[1], dtype=np.float64) + self._weighed()
+        return Solved(weighed, xp.zeros_like(right), 1.0 * right)
 
-    def solve(self, k: int, delta_bw: F64, state: Solved, tolerance: float) -> None:
+    def _weighed(self) -> Any:
+        """(b, 1): the cell's own δ, weighed."""
+        return self.systems.weigh(self.systems.device.put(self.delta_b[:, None]))
+
+    def solve(self, k: int, delta_bw: Any, state: Solved, tolerance: float) -> None:
         """Solve for the weights of voxels at their δ, from where the last solution was."""
         weighed = self.systems.weigh(delta_bw)
         if state.scale_w is not None:
-            state.left_mw -= self.systems.change(k, weighed - state.weighed_bw, state.x_mw)
-            if state.h_mw is not None and state.h_left_mw is not None:
-                state.h_left_mw -= self.systems.change(k, weighed - state.weighed_bw, state.h_mw)
+            by_bw = weighed - state.weighed_bw
+            state.left_mw -= self.systems.change(k, by_bw, state.x_mw)
+            if state.h_mw is not None:
+                state.h_left_mw -= self.systems.change(k, by_bw, state.h_mw)
         state.weighed_bw = weighed
         state.scale_w = self._gradients(k, state, state.x_mw, state.left_mw, state.scale_w, tolerance)
 
-    def refresh(self, k: int, y_nw: F64, state: Solved) -> None:
+    def refresh(self, k: int, y_nw: Any, state: Solved) -> None:
         """Replace the residual that conjugate gradients kept by the one there is."""
         systems = self.systems
-        state.left_mw = systems.right(k, systems.rows[k].about_mean(y_nw)[0]) - systems.fixed(k, state.x_mw)
+        state.left_mw = systems.right(k, systems.about_mean(k, y_nw)[0]) - systems.fixed(k, state.x_mw)
         state.left_mw -= systems.change(k, state.weighed_bw, state.x_mw)
 
-    def score(self, k: int, y_nw: F64, scoring: str, state: Solved) -> tuple[F64, F64, Any]:
+    def score(self, k: int, y_nw: Any, scoring: str, state: Solved) -> tuple[Any, Any, Any]:
         """(score (w,), ∂score/∂predictions (q, w), what slopes reuse) of one fold, once its weights are solved for."""
-        rows = self.systems.rows[k]
-        predicted, kept = self.systems.predict(k, state.weighed_bw, state.x_mw)
-        _, mean_w = rows.about_mean(y_nw)
-        return *score_slopes(scoring, y_nw[rows.test] - mean_w, predicted, rows.weights_q), kept
+        systems, rows = self.systems, self.systems.there[k]
+        predicted, kept = systems.predict(k, state.weighed_bw, state.x_mw)
+        y_qw = systems.device.take(y_nw, rows.test) - systems.about_mean(k, y_nw)[1]
+        return *score_slopes(systems.device, scoring, y_qw, predicted, rows.weights_q), kept
 
-    def slope(self, k: int, y_nw: F64, scoring: str, state: Solved, tolerance: float) -> tuple[F64, F64]:
+    def slope(self, k: int, y_nw: Any, scoring: str, state: Solved, tolerance: float) -> tuple[Any, Any]:
         """(score (w,), ∂score/∂log δ (b, w)) of one fold, the score corrected by what the weights' residual costs."""
         systems, weighed = self.systems, state.weighed_bw
         scores, s_qw, kept = self.score(k, y_nw, scoring, state)
         right = systems.adjoint(k, weighed, s_qw)
-        if state.h_mw is None or state.h_left_mw is None or state.adjoint_mw is None:
-            state.h_mw, state.h_left_mw = np.zeros_like(right), right.copy()
+        if state.h_mw is None:
+            state.h_mw, state.h_left_mw = systems.device.xp.zeros_like(right), 1.0 * right
         else:
             state.h_left_mw += right - state.adjoint_mw
         state.adjoint_mw = right
         state.h_scale_w = self._gradients(k, state, state.h_mw, state.h_left_mw, state.h_scale_w, tolerance)
-        scores = scores + np.einsum("mw,mw->w", state.h_mw, state.left_mw)
+        scores = scores + systems.device.dots(state.h_mw, state.left_mw)
         return scores, systems.slope(k, weighed, kept, s_qw, state.h_mw)
 
-    def _gradients(self, k: int, state: Solved, x_mw: F64, left_mw: F64, scale_w: F64 | None, tolerance: float) -> F64:
+    def _gradients(self, k: int, state: Solved, x_mw: Any, left_mw: Any, scale_w: Any, tolerance: float) -> Any:
         """Conjugate gradients of every voxel at once, in place, until √(rᵀ A_c⁻¹ r) is below so much of what it was at first;
         returns that. A voxel that is done stays as it is, whatever the others need."""
-        inverse, by_bw = self.inverses[k], state.weighed_bw - self.systems.weigh(self.delta_b[:, None])
-        change = partial(self.systems.change_near, k, by_bw, self.delta_b)
+        device, xp = self.systems.device, self.systems.device.xp
+        inverse, by_bw = self.inverses[k], state.weighed_bw - self._weighed()
         z = inverse @ left_mw
-        rz = np.einsum("mw,mw->w", left_mw, z)
-        scale = np.sqrt(np.maximum(rz, 0.0)) if scale_w is None else scale_w
+        rz = device.dots(left_mw, z)
+        zero, one = xp.zeros_like(rz), xp.ones_like(rz)
+        scale = xp.sqrt(xp.where(rz > 0, rz, zero)) if scale_w is None else scale_w
         enough = (tolerance * scale) ** 2
-        p, at_centre = z, left_mw.copy()  # A_c p
+        p, at_centre = z, 1.0 * left_mw  # A_c p
         for _ in range(_MOST_STEPS):
             going = rz > enough
-            if not going.any():
+            if not bool(xp.any(going)):
                 break
-            times = change(p, at_centre)
+            times = self.systems.change_near(k, by_bw, self.delta_b, p, at_centre)
             times += at_centre
-            curvature = np.einsum("mw,mw->w", p, times)
-            step = np.divide(rz, curvature, out=np.zeros_like(rz), where=going & (curvature > 0))
+            curvature = device.dots(p, times)
+            usable = going & (curvature > 0)
+            step = xp.where(usable, rz / xp.where(usable, curvature, one), zero)
             x_mw += step * p
             times *= step
             left_mw -= times
             z = inverse @ left_mw
-            after = np.einsum("mw,mw->w", left_mw, z)
-            ratio = np.divide(after, rz, out=np.zeros_like(rz), where=going & (rz > 0))
+            after = device.dots(left_mw, z)
+            usable = going & (rz > 0)
+            ratio = xp.where(usable, after / xp.where(usable, rz, one), zero)
             p *= ratio
             p += z
             at_centre *= ratio
             at_centre += left_mw
-            rz = np.where(going, after, rz)
+            rz = xp.where(going, after, rz)
         return scale
 
 
-class CellReader(Reader):
-    """Reads the tiles of a cell's voxels. A cell of few voxels is one tile, since products like to be wide: its folds then are
-    done by several threads, otherwise its tiles."""
+class CellReader(Reader, ABC):
+    """Reads the tiles of a cell's voxels and does something with each where the systems lie.
+
+    On the host a cell of few voxels is one tile, since products like to be wide: its folds then are done by several threads,
+    otherwise its tiles. A device does one wide tile after another.
+    """
 
     def __init__(self, cell: Cell, targets: Targets, skip_nan: bool, columns: NDArray[np.intp]) -> None:
-        self.cell, systems, grams = cell, cell.systems, cell.systems.grams
+        self.cell, self.device, systems, grams = cell, cell.systems.device, cell.systems, cell.systems.grams
         folds, item, n, threads = range(len(systems.rows)), grams.problem.X.dtype.itemsize, systems.n, available_threads()
         state = 8 * (sum(5 * systems.size(k) for k in folds) + 2 * n) + item * n
-        most = min(_WIDEST, max(16, _STATE_BYTES // state // 16 * 16))
+        widest, room = (_WIDEST, _STATE_BYTES) if self.device is HOST else (_WIDEST_THERE, _STATE_BYTES_THERE)
+        most = min(widest, max(16, room // state // 16 * 16))
         width = tile_width(len(columns), most) if len(columns) > most else max(16, -(-len(columns) // 16) * 16)
         now = 8 * (6 * max(map(systems.size, folds)) + (len(grams.bands) + 2) * n * grams.dual) + 16 * READ_ROWS
-        kept = grams.nbytes + systems.nbytes + sum(inverse.nbytes for inverse in cell.inverses)
+        kept = grams.nbytes + systems.nbytes + cell.nbytes
         super().__init__(grams.problem, grams.root_t, targets, skip_nan, (width, width * (2 * state + now), kept), columns)
-        self.inside = max(1, threads // self.workers)
+        if self.device is not HOST:
+            self.workers = 1
+        self.inside = max(1, threads // self.workers) if self.device is HOST else 1
 
-    def responses(self, slab: NDArray[Any], inside: Any, here: Any) -> tuple[F64, F64]:
-        """Responses about their means (n, w), without the roots of weights, and those means (w,)."""
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Do one tile; in halves where the device has not the memory for the whole."""
+        try:
+            with self.device.current():
+                self.tile(*self._responses(slab, inside, here), here)
+            return
+        except Exception as error:
+            if not self.device.is_out_of_memory(error):
+                raise
+            if len(here) <= _NARROWEST:
+                raise DeviceError(
+                    f"{self.device.name} ran out of memory on {len(here)} voxels, beside {self.kept / 1e9:.1f} GB for all folds; "
+                    "free memory there, or pass device=None for the CPU"
+                ) from error
+        self.device.free_cached()  # here, where the error's frames hold nothing any more
+        half = len(here) // 2
+        for some in (slice(0, half), slice(half, None)):
+            self.job(slab, inside[some], here[some])
+
+    @abstractmethod
+    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+        """What to do with responses about their means (n, w), without the roots of weights; their means; which voxels."""
+
+    def _responses(self, slab: NDArray[Any], inside: Any, here: Any) -> tuple[Any, F64]:
         y_tw, mean_w = self.read(slab, inside, here)
-        return y_tw[:, : len(mean_w)] / self.root[:, None], mean_w
+        return self.device.put(y_tw[:, : len(mean_w)] / self.root[:, None]), mean_w
 
     def each_fold(self, job: Callable[[int], T]) -> list[T]:
         """Do a job for every fold, in the threads that tiles leave over."""

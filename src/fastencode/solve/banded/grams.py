@@ -27,7 +27,7 @@ from fastencode.solve.basis import (
 )
 from fastencode.solve.problem import Problem
 
-__all__ = ["Grams", "center_kernels", "make_grams"]
+__all__ = ["Grams", "center_kernel", "make_grams"]
 
 F64 = NDArray[np.float64]
 # Rows whose coordinates are made at once.
@@ -125,7 +125,8 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     if kernels is not None:
         used = kernels if problem.kept is None else kernels[:, problem.kept][:, :, problem.kept]
-        centered, means = center_kernels(used.astype(np.float64), root, center)
+        centered = used.astype(np.float64)
+        means = np.stack([center_kernel(kernel, root, center) for kernel in centered])
         return Grams(problem, bands, None, centered, np.zeros(0), means, root)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
@@ -146,12 +147,12 @@ def _plain(columns: NDArray[np.intp]) -> Any:
     return slice(first, last + 1) if last - first == len(columns) - 1 else columns
 
 
-def center_kernels(kernels: F64, root: F64, center: bool) -> tuple[F64, F64]:
-    """Kernels of the features about their weighted means, times the roots of the weights, in place; and weighted column means."""
+def center_kernel(kernel: Any, root: Any, center: bool) -> Any:
+    """A kernel of the features about their weighted means, times the roots of the weights, in place, on any device; returns the
+    weighted column means."""
     share = root**2 / (root @ root)
-    means = np.einsum("t,bts->bs", share, kernels)
+    mean = share @ kernel
     if center:
-        for kernel, mean in zip(kernels, means, strict=True):
-            kernel += mean @ share - mean - mean[:, None]
-    kernels *= root[:, None] * root
-    return kernels, means
+        kernel += mean @ share - mean[None, :] - mean[:, None]
+    kernel *= root[:, None] * root[None, :]
+    return mean

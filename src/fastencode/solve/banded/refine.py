@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.devices import Device
 from fastencode.solve.banded.cells import CELL, Cell, CellReader, Solved, as_good_as_off, by_cells
 from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.climb import Climb
@@ -74,8 +75,10 @@ def refine(
     settings: Settings,
     checkpoint: Checkpoint | None,
     bar: Any,
+    device: Device | None = None,
 ) -> dict[str, Any]:
-    """Let every voxel go on from its candidate, and write down in ``chosen`` where that is better; an account of it."""
+    """Let every voxel go on from its candidate, on the device if there is one, and write down in ``chosen`` where that is better;
+    an account of it."""
     good, before, tried = ~found.bad_v, chosen.score_v, found.tried
     if not good.any():
         return {"voxels": 0, "mean_gain": 0.0, "evaluations": 0, "cells": 0, "seconds": {}}
@@ -84,7 +87,8 @@ def refine(
     if not settings.per_target:
         scores_iv, alphas_iv = scores_iv[:, good].mean(axis=1, keepdims=True), alphas_iv[:, :1]
         unit = unit_v[good].mean(keepdims=True)
-    refiner = Refiner(grams, targets, settings, starts(grams, candidates_ib[:tried], scores_iv, alphas_iv, unit), WORTH * unit)
+    at = starts(grams, candidates_ib[:tried], scores_iv, alphas_iv, unit)
+    refiner = Refiner(grams, targets, settings, at, WORTH * unit, device)
     refiner.run(found.bad_v, checkpoint, bar)
     climb, at = refiner.climb, np.broadcast_to(refiner.climb.at_bv, (len(grams.bands), targets.n_voxels))
     score_v, delta = refiner.exact_scores(at, np.flatnonzero(good), bar), np.exp(at)
@@ -121,11 +125,15 @@ class Refiner:
         log δ to start from; (b, 1) where one solution for all is wanted.
     worth_v : (v,) or (1,) float64
         Gain of a score that a step is made for.
+    device : Device, optional
+        Where systems are solved; the host without.
     """
 
-    def __init__(self, grams: Grams, targets: Targets, settings: Settings, at_bv: F64, worth_v: F64) -> None:
+    def __init__(
+        self, grams: Grams, targets: Targets, settings: Settings, at_bv: F64, worth_v: F64, device: Device | None = None
+    ) -> None:
         self.grams, self.targets, self.settings, self.climb = grams, targets, settings, Climb.begin(at_bv)
-        self.systems = systems_of(grams, grams.problem.folds)
+        self.systems = systems_of(grams, grams.problem.folds, device)
         self.low, self.high = bounds(grams)
         self.worth_v = worth_v
         self.cells = 0
@@ -202,28 +210,27 @@ class _Evaluator(CellReader):
         super().__init__(cell, refiner.targets, refiner.settings.skip_nan, columns)
         self.refiner = refiner
 
-    def evaluate(self, y_nw: F64, at_bw: F64, states: list[Solved]) -> tuple[F64, F64]:
+    def evaluate(self, y_nw: Any, at_bw: F64, states: list[Solved]) -> tuple[F64, F64]:
         """(score (w,), slope (b, w)) of some voxels at their log δ, means over folds."""
-        delta, scoring = np.exp(at_bw), self.refiner.settings.scoring
-        score, slope = np.zeros(y_nw.shape[1]), np.zeros(at_bw.shape)
+        delta, scoring, get = self.device.put(np.exp(at_bw)), self.refiner.settings.scoring, self.device.get
+        score, slope = np.zeros(at_bw.shape[1]), np.zeros(at_bw.shape)
 
-        def one_fold(k: int) -> tuple[F64, F64]:
+        def one_fold(k: int) -> tuple[Any, Any]:
             self.cell.solve(k, delta, states[k], TOLERANCE)
             return self.cell.slope(k, y_nw, scoring, states[k], TOLERANCE)
 
         for one, by in self.each_fold(one_fold):
-            score += one
-            slope += by
+            score += get(one)
+            slope += get(by)
         return score / len(states), slope / len(states)
 
 
 class _Follow(_Evaluator):
     """Lets every voxel of a cell make its steps, as far as the cell's inverses reach."""
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Climb with the voxels of one tile."""
         refiner, climb = self.refiner, self.refiner.climb
-        y_nw, _ = self.responses(slab, inside, here)
         states = self.each_fold(partial(self.cell.start, y_nw=y_nw))
         at_centre = np.log(self.cell.delta_b)[:, None]
         off = at_centre - CELL / 2 <= as_good_as_off(refiner.grams)
@@ -238,8 +245,9 @@ class _Follow(_Evaluator):
             go = climb.going_v[here] & ((step >= 0.5 * wanted) | ~np.isfinite(climb.score_v[here]))
             some = np.flatnonzero(go)
             if len(some) < len(here):
-                here, y_nw, within = here[some], y_nw[:, some], within[:, some]
-                states = [state.take(some) for state in states]
+                here, within, there = here[some], within[:, some], self.device.put(some)
+                y_nw = self.device.take(y_nw, there, axis=1)
+                states = [state.take(there, self.device) for state in states]
             if len(here):
                 climb.take(here, within, *self.evaluate(y_nw, within, states))
 
@@ -251,15 +259,14 @@ class _Exact(_Evaluator):
         super().__init__(refiner, cell, columns)
         self.at_bv, self.out_v = at_bv, out_v
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Score one tile."""
-        y_nw, _ = self.responses(slab, inside, here)
-        delta, scoring = np.exp(self.at_bv[:, here]), self.refiner.settings.scoring
+        delta, scoring = self.device.put(np.exp(self.at_bv[:, here])), self.refiner.settings.scoring
 
         def one_fold(k: int) -> F64:
             state = self.cell.start(k, y_nw)
             self.cell.solve(k, delta, state, _EXACT)
-            return self.cell.score(k, y_nw, scoring, state)[0]
+            return self.device.get(self.cell.score(k, y_nw, scoring, state)[0])
 
         self.out_v[here] = np.mean(self.each_fold(one_fold), axis=0)
 
@@ -272,9 +279,8 @@ class _Once(_Evaluator):
         self.at = at_b1
         self.scores_v, self.slopes_bv = np.zeros(self.targets.n_voxels), np.zeros((len(at_b1), self.targets.n_voxels))
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Score one tile."""
-        y_nw, _ = self.responses(slab, inside, here)
         states = self.each_fold(partial(self.cell.start, y_nw=y_nw))
-        at = np.repeat(self.at, y_nw.shape[1], axis=1)
+        at = np.repeat(self.at, len(here), axis=1)
         self.scores_v[here], self.slopes_bv[:, here] = self.evaluate(y_nw, at, states)

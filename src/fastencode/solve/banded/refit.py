@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.devices import Device
 from fastencode.solve.banded.cells import Cell, CellReader, by_cells
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.banded.search import Bases, Chosen, Decomposed
 from fastencode.solve.banded.systems import systems_of
-from fastencode.solve.products import products_for
+from fastencode.solve.products import Products, products_for, products_there
 from fastencode.solve.scorer import READ_ROWS, REFIT_FEATURES
 from fastencode.solve.sweep import Reader, tile_width
 from fastencode.solve.targets import Targets
@@ -48,10 +49,10 @@ class Weights:
     intercept_v : (v,) float64
     """
 
-    def __init__(self, grams: Grams, n_voxels: int) -> None:
+    def __init__(self, grams: Grams, n_voxels: int, products: Products) -> None:
         p = grams.problem.X.shape[1]
         kernels, dtype = grams.mean_bt is not None, grams.problem.X.dtype
-        self.grams = grams
+        self.grams, self.products = grams, products
         self.coef_pv = None if kernels else np.empty((p, n_voxels), dtype=dtype)
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
         self.intercept_v = np.zeros(n_voxels)
@@ -94,15 +95,16 @@ class Weights:
         coef_pv, problem, grams = self.coef_pv, self.grams.problem, self.grams
         if coef_pv is None or not self.waiting:
             return
-        multiply, dtype, band_p = products_for(coef_pv.dtype).multiply, coef_pv.dtype, grams.bands.band_of_feature
+        products, dtype, band_p = self.products, coef_pv.dtype, grams.bands.band_of_feature
+        waiting = [(here, gamma_bw, products.put(dual_tw)) for here, gamma_bw, dual_tw in self.waiting]
 
         def fill(some: slice) -> list[F64]:
             block = np.subtract(problem.X[:, some], grams.mean_p[some], dtype=np.float64)
             block *= grams.root_t[:, None]
-            right_pt, offsets = block.astype(dtype).T, []
-            for here, gamma_bw, dual_tw in self.waiting:
+            block_tp, offsets = products.put(block.astype(dtype)), []
+            for here, gamma_bw, dual_tw in waiting:
                 coef_pw = np.empty((some.stop - some.start, dual_tw.shape[1]), dtype=dtype)
-                multiply(right_pt, dual_tw, coef_pw)
+                products.multiply(block_tp.T, dual_tw, coef_pw)
                 coef_pw *= gamma_bw[band_p[some]].astype(dtype)
                 used = coef_pw[:, : len(here)]
                 coef_pv[some, here] = used
@@ -116,9 +118,15 @@ class Weights:
         self.waiting.clear()
 
 
-def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any) -> Weights:
-    """Weights of all voxels: those of one candidate together, those with penalties of their own cell by cell."""
-    out, problem, which_v = Weights(bases.grams, targets.n_voxels), bases.grams.problem, chosen.which_v
+def refit(
+    bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any, device: Device | None = None
+) -> Weights:
+    """Weights of all voxels, in the host's memory: those of one candidate together, those with penalties of their own cell by
+    cell. Products are made on the device, if there is one."""
+    problem, which_v = bases.grams.problem, chosen.which_v
+    dtype = problem.X.dtype
+    products = products_for(dtype) if device is None else products_there(device, dtype)
+    out = Weights(bases.grams, targets.n_voxels, products)
     for i in np.unique(which_v[which_v >= 0]):
         columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
         width = tile_width(len(columns), _WIDEST)
@@ -133,7 +141,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
         everything = np.arange(len(problem.X))
         with np.errstate(divide="ignore"):  # weights of zero are those of candidates, not of these voxels
             at_bv = np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
-        systems = systems_of(bases.grams, [(everything, everything[:0])])
+        systems = systems_of(bases.grams, [(everything, everything[:0])], device)
         for centre_b, some in by_cells(bases.grams, at_bv, np.flatnonzero(which_v < 0)):
             _weigh(_Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out), bar)
             out.flush_if_full()
@@ -155,18 +163,18 @@ class _Own(CellReader):
         super().__init__(cell, targets, skip_nan, columns)
         self.chosen, self.out = chosen, out
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Solve for a tile, twice: conjugate gradients only keep account of a residual, so it is looked at once more."""
-        y_nw, mean_w = self.responses(slab, inside, here)
         gammas, alpha = self.chosen.gammas_bv[:, here], self.chosen.alpha_v[here]
-        delta, state, tolerance = gammas / alpha, self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
+        delta, state, tolerance = self.device.put(gammas / alpha), self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
         self.cell.solve(0, delta, state, tolerance)
         self.cell.refresh(0, y_nw, state)
         self.cell.solve(0, delta, state, tolerance)
+        x_mw = self.device.get(state.x_mw)
         if self.out.grams.dual:
-            self.out.take_dual(here, gammas, (state.x_mw / alpha).astype(self.dtype), mean_w)
+            self.out.take_dual(here, gammas, (x_mw / alpha).astype(self.dtype), mean_w)
         else:
-            self.out.take_primal(here, state.x_mw, mean_w)
+            self.out.take_primal(here, x_mw, mean_w)
 
 
 class _Refit(Reader):
@@ -190,21 +198,22 @@ class _Refit(Reader):
         kept = grams.nbytes + basis.nbytes + (problem.memory // 4 if grams.dual and problem.memory else 0)
         super().__init__(problem, grams.root_t, targets, skip_nan, (width, tile, kept), columns)
         self.grams, self.basis, self.gamma_b, self.alpha_v, self.out = grams, basis, gamma_b, alpha_v, out
-        self.multiply = products_for(self.dtype).multiply
+        self.products, self.analyze_tr = out.products, out.products.put(basis.analyze_tr)
+        self.coef_blocks = [out.products.put(basis.coef_pr[some]) for some in _blocks(len(basis.coef_pr))]
 
     def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         """Read a tile and make its weights."""
         y_tw, mean_w = self.read(slab, inside, here)
         began = time.perf_counter()
-        basis = self.basis
+        basis, products = self.basis, self.products
         lam, alpha_w = basis.lam[:, None], np.ones(self.width)
         alpha_w[: len(mean_w)] = self.alpha_v[here]
         c_rw = self.work.get("c", len(lam), self.width, dtype=self.dtype)
-        self.multiply(basis.analyze_tr.T, y_tw, c_rw)
+        products.multiply(self.analyze_tr.T, products.put(y_tw), c_rw)
         if self.grams.dual:
             np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
             dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
-            self.multiply(basis.analyze_tr, c_rw, dual_tw)
+            products.multiply(self.analyze_tr, products.put(c_rw), dual_tw)
             self.out.take_dual(here, self.gamma_b[:, None], dual_tw, mean_w)
         else:
             np.multiply(c_rw, np.sqrt(lam + basis.tau) / (lam + alpha_w), out=c_rw, casting="same_kind")
@@ -216,9 +225,10 @@ class _Refit(Reader):
         assert out.coef_pv is not None
         if self.problem.fit_intercept:
             out.intercept_v[here] = mean_w
-        for some in _blocks(len(out.coef_pv)):
+        right_rw = self.products.put(c_rw)
+        for some, coef_pr in zip(_blocks(len(out.coef_pv)), self.coef_blocks, strict=True):
             coef_pw = self.work.get("coef", some.stop - some.start, self.width, dtype=self.dtype)
-            self.multiply(self.basis.coef_pr[some], c_rw, coef_pw)
+            self.products.multiply(coef_pr, right_rw, coef_pw)
             out.coef_pv[some, here] = coef_pw[:, : len(mean_w)]
             if self.problem.fit_intercept:
                 out.intercept_v[here] -= self.grams.mean_p[some] @ coef_pw[:, : len(mean_w)].astype(np.float64)

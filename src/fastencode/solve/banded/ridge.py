@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -106,8 +107,8 @@ def banded_ridge_cv(
     cv, runs, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
         As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
     device : None, "cpu", "cuda" or such as "cuda:1"
-        Where candidates are scored, as in :func:`fastencode.ridge_cv`. Plans, steps by the gradient and weights are made on the
-        CPU; results go where X or Y lies.
+        Where candidates are scored, steps by the gradient made and weights multiplied, as in :func:`fastencode.ridge_cv`.
+        Decompositions are the CPU's; weights gather in the host's memory, and results go where X or Y lies.
     early_stopping : float, optional
         Stop once the last 10 candidates together raised the mean of the voxels' best scores by less than this. Samples are
         exchangeable, so as many more would bring no more than that, on average; ``stats["search"]`` has the gain.
@@ -172,7 +173,7 @@ def banded_ridge_cv(
         plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
         return _of_one(one, design.bands, plan.feature_means, place)
-    grams = _grams(problem, design, targets.n_voxels)
+    grams, planning = _grams(problem, design, targets.n_voxels)
     gain = None if early_stopping is None else float(early_stopping)
     settings = Settings(scoring, bool(per_target), skip, gain, int(n_steps) if refines else 0)
     near, kept = targets.fetched(), None
@@ -180,34 +181,46 @@ def banded_ridge_cv(
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
         given |= {} if design.kernels is None else {"kernels": design.kernels}
         kept = Checkpoint(checkpoint, fingerprint(problem, near, given, repr(settings)))
-    bases = Bases(grams, candidates)
+    bases = Bases(grams, candidates, planning)
     total = targets.n_voxels * (len(candidates) + 1)
     with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
         found = run_search(bases, targets, settings, kept, bar, there)
         if found.tried < len(candidates):
             bar.total = targets.n_voxels * (found.tried + 1)
         chosen = found.chosen(bases)
-        if refines:
-            found.account["refined"] = refine(chosen, found, candidates, grams, near, settings, kept, bar)
-        since = time.perf_counter()
-        weights = refit(bases, near, skip, chosen, bar)
-        found.account["seconds"]["refit"] = time.perf_counter() - since
+        with _on(there, problem):
+            if refines:
+                found.account["refined"] = refine(chosen, found, candidates, grams, near, settings, kept, bar, there)
+            since = time.perf_counter()
+            weights = refit(bases, near, skip, chosen, bar, there)
+            found.account["seconds"]["refit"] = time.perf_counter() - since
     stats = _stats(bases, found, time.perf_counter() - began)
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit, 2)  # at the caller of this
     return fit
 
 
-def _grams(problem: Problem, design: Design, n_voxels: int) -> Grams:
-    """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is."""
-    threads = available_threads()
+def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]:
+    """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is. And bytes that planning a
+    candidate takes, beside the Grams."""
+    threads, (n, p), only = available_threads(), problem.X.shape, None if design.kernels is None else "dual"
+    beside = 16 * p * p, 8 * (len(design.bands) + 1) * n * n
+    candidate = choose(problem, threads, n_voxels, only, beside)[0]
+    dual = candidate.name == "dual"
     if design.kernels is not None:
-        problem = replace(problem, X=np.empty((len(problem.X), 0), dtype=problem.X.dtype))
-        dual = True
-    else:
-        dual = choose(problem, threads, n_voxels)[0].name == "dual"
+        problem = replace(problem, X=np.empty((n, 0), dtype=problem.X.dtype))
     with limit_threads(threads):
-        return make_grams(problem, design.bands, design.kernels, dual)
+        return make_grams(problem, design.bands, design.kernels, dual), candidate.bytes - beside[dual]
+
+
+@contextmanager
+def _on(device: Device | None, problem: Problem) -> Iterator[None]:
+    """What is made inside lies on a device, if there is one, and is exact to the dtype."""
+    if device is None:
+        yield
+    else:
+        with device.current(), device.products(problem.X.dtype, False), device.room_for("the systems or the weights of a tile"):
+            yield
 
 
 def _put(device: Device, array: Any) -> Any:

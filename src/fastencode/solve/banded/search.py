@@ -75,12 +75,13 @@ class Decomposed:
 
 
 class Bases:
-    """Decompositions by candidate: those of the candidates that won most voxels are kept, as many as there is room for."""
+    """Decompositions by candidate: those of the candidates that won most voxels are kept, as many as there is room for beside
+    the Grams and ``planning`` bytes for the next one."""
 
-    def __init__(self, grams: Grams, candidates_ib: F64) -> None:
+    def __init__(self, grams: Grams, candidates_ib: F64, planning: int) -> None:
         self.grams, self.candidates_ib = grams, candidates_ib
         memory = grams.problem.memory
-        self.room = _KEPT_BYTES if memory is None else memory // 8
+        self.room = _KEPT_BYTES if memory is None else max(0, min(memory // 8, memory - grams.nbytes - planning))
         self.kept: dict[int, Decomposed] = {}
         self.decompositions = 0
 

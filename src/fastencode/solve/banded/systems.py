@@ -10,7 +10,7 @@ For the slope of a score S with ∂S/∂predictions = s, one more system with th
     dual      ∂S/∂log δ_b = δ_b (sᵀ K_b ω − hᵀ K_b ω), test rows and training rows
     primal    ∂S/∂log δ_b = Σ θ_i h_i / δ_b, features of the band
 
-``cells.py`` solves them.
+``cells.py`` solves them. All arrays but the rows' own numbers lie on a device, which may be the host (``devices.HOST``).
 
 Legend: n = rows, p = features, b = bands, m = unknowns, q = test rows, w = voxels of a tile.
 """
@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.solve.banded.grams import Grams, center_kernels
+from fastencode.devices import HOST, Device
+from fastencode.errors import InputError
+from fastencode.solve.banded.grams import Grams, center_kernel
 from fastencode.solve.basis import centered_rows, column_means
 from fastencode.solve.folds import Fold
 
@@ -44,31 +45,37 @@ class Rows:
         Increasing, each once.
     root_m : (m,) float64
         Square roots of their weights times how often they are trained on.
-    share_m : (m,) float64 or None
-        Their parts in the mean of the training rows; None without an intercept.
+    share_n : (n,) float64 or None
+        Parts of all rows in the mean of the training rows; None without an intercept.
     test : (q,) index array
     weights_q : (q,) float64
+    from_train, from_test : (n,) index arrays
+        Where among training or test rows a row is; past their end where it is not.
     """
 
-    train: NDArray[np.intp]
-    root_m: F64
-    share_m: F64 | None
-    test: NDArray[np.intp]
-    weights_q: F64
+    train: Any
+    root_m: Any
+    share_n: Any
+    test: Any
+    weights_q: Any
+    from_train: Any
+    from_test: Any
 
     @classmethod
     def of(cls, fold: Fold, weights_n: F64, center: bool) -> Rows:
-        """Rows of one fold; a test set may be empty."""
-        times = np.bincount(fold[0], minlength=len(weights_n))
-        train = np.flatnonzero(times)
-        mass = weights_n[train] * times[train]
-        return cls(train, np.sqrt(mass), mass / mass.sum() if center else None, fold[1], weights_n[fold[1]])
+        """Rows of one fold in the host's memory; a test set may be empty."""
+        times, test = np.bincount(fold[0], minlength=len(weights_n)), np.asarray(fold[1], dtype=np.int64)
+        train, mass_n = np.flatnonzero(times), weights_n * times
+        places = []
+        for some in (train, test):
+            place_n = np.full(len(weights_n), len(some))
+            place_n[some] = np.arange(len(some))
+            places.append(place_n)
+        return cls(train, np.sqrt(mass_n[train]), mass_n / mass_n.sum() if center else None, test, weights_n[test], *places)
 
-    def about_mean(self, y_nw: F64) -> tuple[F64, F64]:
-        """Training responses y̌ (m, w), and their mean (w,)."""
-        y_mw = y_nw[self.train]
-        mean_w = np.zeros(y_mw.shape[1]) if self.share_m is None else self.share_m @ y_mw
-        return (y_mw - mean_w) * self.root_m[:, None], mean_w
+    def on(self, device: Device) -> Rows:
+        """The same on a device."""
+        return Rows(**{name: None if a is None else device.put(a) for name, a in vars(self).items()})
 
 
 class Systems(ABC):
@@ -78,12 +85,27 @@ class Systems(ABC):
     ----------
     grams : Grams
     folds : list of (train, test)
+    device : Device
+        What is multiplied lies there.
+
+    Raises
+    ------
+    InputError
+        If ``memory`` does not hold them and their inverses at one δ.
     """
 
-    def __init__(self, grams: Grams, folds: list[Fold]) -> None:
-        self.grams = grams
+    def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
+        self.grams, self.device = grams, device
         self.n, self.p = grams.problem.X.shape
         self.rows = [Rows.of(fold, grams.root_t**2, grams.problem.fit_intercept) for fold in folds]
+        memory, squares = grams.problem.memory, [8 * self.size(k) ** 2 for k in range(len(folds))]
+        least = grams.nbytes + self.nbytes + sum(squares) + max(squares)
+        if memory is not None and least > memory:
+            raise InputError(
+                f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} "
+                "bytes, plus tiles of responses"
+            )
+        self.there = [rows.on(device) for rows in self.rows]
 
     @abstractmethod
     def size(self, k: int) -> int:
@@ -95,213 +117,223 @@ class Systems(ABC):
         return 0
 
     @abstractmethod
-    def weigh(self, delta_bw: F64) -> F64:
+    def weigh(self, delta_bw: Any) -> Any:
         """What the matrix is linear in, one row for each band."""
 
     @abstractmethod
-    def matrix(self, k: int, delta_b: F64) -> F64:
-        """A of a fold."""
+    def matrix(self, k: int, delta_b: F64) -> Any:
+        """A of a fold, to be overwritten."""
 
     @abstractmethod
-    def right(self, k: int, y_mw: F64) -> F64:
+    def right(self, k: int, y_mw: Any) -> Any:
         """The right side for training responses."""
 
     @abstractmethod
-    def fixed(self, k: int, x_mw: F64) -> F64:
+    def fixed(self, k: int, x_mw: Any) -> Any:
         """The part of A @ x that does not depend on δ."""
 
     @abstractmethod
-    def change(self, k: int, by_bw: F64, x_mw: F64) -> F64:
+    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
         """What adding ``by`` to the weighed δ adds to A @ x."""
 
-    def change_near(self, k: int, by_bw: F64, delta_b: F64, x_mw: F64, product_mw: F64) -> F64:
+    def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
         """The same, where A @ x is known at one δ."""
         return self.change(k, by_bw, x_mw)
 
     @abstractmethod
-    def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
+    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
         """Test predictions about the training mean (q, w), and what :meth:`slope` reuses."""
 
     @abstractmethod
-    def adjoint(self, k: int, weighed_bw: F64, s_qw: F64) -> F64:
+    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
         """The right side that belongs to slopes of the predictions."""
 
     @abstractmethod
-    def slope(self, k: int, weighed_bw: F64, kept: Any, s_qw: F64, h_mw: F64) -> F64:
+    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
         """(b, w): ∂S/∂log δ."""
 
-    def inverse(self, k: int, delta_b: F64) -> F64:
-        """A⁻¹ of a fold, symmetric."""
-        # Symmetric, so its transpose will do: LAPACK need not copy it.
-        factor = scipy.linalg.lapack.dpotrf(self.matrix(k, delta_b).T, lower=1, clean=1, overwrite_a=1)[0]
-        inverse = np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
-        diagonal = inverse.diagonal().copy()
-        inverse += inverse.T  # the other triangle was zero
-        inverse[np.diag_indices(len(inverse))] = diagonal
-        return inverse
+    def about_mean(self, k: int, y_nw: Any) -> tuple[Any, Any]:
+        """Training responses y̌ (m, w), and their mean (w,)."""
+        rows, y_mw = self.there[k], self.device.take(y_nw, self.there[k].train)
+        mean_w = self.device.xp.zeros_like(y_mw[0, ...]) if rows.share_n is None else rows.share_n @ y_nw
+        return (y_mw - mean_w) * rows.root_m[:, None], mean_w
 
 
 class Dual(Systems):
     """One unknown for each training row. Kernels stay whole: a fold picks and centers what goes in and what comes out."""
 
-    def __init__(self, grams: Grams, folds: list[Fold]) -> None:
-        super().__init__(grams, folds)
+    def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
+        super().__init__(grams, folds, device)
         assert grams.dual_btt is not None
-        self.kernels_bnn = grams.dual_btt
+        kernels_bnn = grams.dual_btt
         if grams.problem.weights is not None:  # of the features themselves
-            self.kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
+            kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
+        self.kernels = [device.put(kernel_nn) for kernel_nn in kernels_bnn]
         self.traces_b = traces(grams)
 
     @property
     def nbytes(self) -> int:
-        return 0 if self.kernels_bnn is self.grams.dual_btt else self.kernels_bnn.nbytes
+        weighted, kernels_btt = self.grams.problem.weights is not None, self.grams.dual_btt
+        return kernels_btt.nbytes if weighted and kernels_btt is not None else 0
 
     def size(self, k: int) -> int:
         return len(self.rows[k].train)
 
-    def weigh(self, delta_bw: F64) -> F64:
+    def weigh(self, delta_bw: Any) -> Any:
         return delta_bw
 
-    def matrix(self, k: int, delta_b: F64) -> F64:
-        rows = self.rows[k]
-        out = np.zeros((len(rows.train),) * 2)
-        for delta, kernel_nn in zip(delta_b, self.kernels_bnn, strict=True):
-            out += delta * kernel_nn[np.ix_(rows.train, rows.train)]
-        center_kernels(out[None], rows.root_m, rows.share_m is not None)
-        out[np.diag_indices(len(out))] += 1.0
-        return out
+    def matrix(self, k: int, delta_b: F64) -> Any:
+        device, rows, m = self.device, self.there[k], self.size(k)
+        out = device.zeros(m, m, dtype=np.float64)
+        for delta, kernel_nn in zip(delta_b, self.kernels, strict=True):
+            out += float(delta) * device.take(device.take(kernel_nn, rows.train), rows.train, axis=1)
+        center_kernel(out, rows.root_m, rows.share_n is not None)
+        return device.add_to_diagonal(out, 1.0)
 
-    def right(self, k: int, y_mw: F64) -> F64:
+    def right(self, k: int, y_mw: Any) -> Any:
         return y_mw
 
-    def fixed(self, k: int, x_mw: F64) -> F64:
+    def fixed(self, k: int, x_mw: Any) -> Any:
         return x_mw
 
-    def _multiply(self, k: int, at: NDArray[np.intp], values: F64, bands: Any = slice(None)) -> F64:
-        """(b, n, w): kernels times values that stand at some rows, features about the training mean on both sides."""
-        rows = self.rows[k]
-        spread = np.zeros((self.n, values.shape[1]))
-        spread[at] = values
-        if rows.share_m is not None:
-            spread[rows.train] -= rows.share_m[:, None] * values.sum(axis=0)
-        out = np.stack([kernel_nn @ spread for kernel_nn in self.kernels_bnn[bands]])
-        if rows.share_m is not None:
-            out -= np.einsum("m,bmw->bw", rows.share_m, out[:, rows.train])[:, None]
-        return out
+    def _spread(self, values: Any, places: Any) -> Any:
+        """(n, w): values where they stand among all rows, zeros elsewhere."""
+        zero_1w = self.device.zeros(1, values.shape[1], dtype=np.float64)
+        return self.device.take(self.device.concatenate([values, zero_1w]), places)
 
-    def _train(self, k: int, by_bw: F64, out_bnw: F64) -> F64:
+    def _multiply(self, k: int, values: Any, places: Any, leave_out: int | None = None) -> list[Any]:
+        """(n, w) for each band: kernels times values that stand at some rows, features about the training mean on both sides."""
+        rows, xp = self.there[k], self.device.xp
+        spread = self._spread(values, places)
+        if rows.share_n is not None:
+            spread -= rows.share_n[:, None] * xp.sum(values, axis=0)[None, :]
+        products = [kernel_nn @ spread for b, kernel_nn in enumerate(self.kernels) if b != leave_out]
+        if rows.share_n is not None:
+            for out in products:
+                out -= (rows.share_n @ out)[None, :]
+        return products
+
+    def _train(self, k: int, by_bw: Any, products: list[Any]) -> Any:
         """A weighted sum of products with kernels at the training rows."""
-        rows = self.rows[k]
-        total = by_bw[0] * out_bnw[0, rows.train]
-        for by_w, out_nw in zip(by_bw[1:], out_bnw[1:], strict=True):
-            total += by_w * out_nw[rows.train]
+        rows, take = self.there[k], self.device.take
+        total = take(products[0], rows.train)
+        total *= by_bw[0, :]
+        for b, out_nw in enumerate(products[1:], 1):
+            total += by_bw[b, :] * take(out_nw, rows.train)
         total *= rows.root_m[:, None]
         return total
 
-    def change(self, k: int, by_bw: F64, x_mw: F64) -> F64:
-        rows = self.rows[k]
-        return self._train(k, by_bw, self._multiply(k, rows.train, rows.root_m[:, None] * x_mw))
+    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+        rows = self.there[k]
+        return self._train(k, by_bw, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train))
 
-    def change_near(self, k: int, by_bw: F64, delta_b: F64, x_mw: F64, product_mw: F64) -> F64:
+    def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
         """The largest band's kernel is what A @ x holds beside the others."""
-        last = int(np.argmax(delta_b * self.traces_b))
-        share_w, rows = by_bw[last] / delta_b[last], self.rows[k]
+        last, rows, device = int(np.argmax(delta_b * self.traces_b)), self.there[k], self.device
+        share_w = by_bw[last, :] / float(delta_b[last])
         out = share_w * (product_mw - x_mw)
         if len(delta_b) > 1:
-            others = np.arange(len(delta_b)) != last
-            times = self._multiply(k, rows.train, rows.root_m[:, None] * x_mw, others)
-            out += self._train(k, by_bw[others] - share_w * delta_b[others, None], times)
-        return np.asarray(out)
+            others = np.flatnonzero(np.arange(len(delta_b)) != last)
+            by = device.take(by_bw, device.put(others)) - share_w * device.put(delta_b[others, None])
+            out += self._train(k, by, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train, last))
+        return out
 
-    def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
-        rows = self.rows[k]
-        out = self._multiply(k, rows.train, rows.root_m[:, None] * x_mw)
-        return np.einsum("bw,bqw->qw", weighed_bw, out[:, rows.test]), out
+    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+        rows, take = self.there[k], self.device.take
+        products = self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train)
+        predicted = weighed_bw[0, :] * take(products[0], rows.test)
+        for b, out_nw in enumerate(products[1:], 1):
+            predicted += weighed_bw[b, :] * take(out_nw, rows.test)
+        return predicted, products
 
-    def adjoint(self, k: int, weighed_bw: F64, s_qw: F64) -> F64:
-        return self._train(k, weighed_bw, self._multiply(k, self.rows[k].test, s_qw))
+    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+        return self._train(k, weighed_bw, self._multiply(k, s_qw, self.there[k].from_test))
 
-    def slope(self, k: int, weighed_bw: F64, kept: Any, s_qw: F64, h_mw: F64) -> F64:
-        rows = self.rows[k]
+    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+        rows, device = self.there[k], self.device
         scaled = rows.root_m[:, None] * h_mw
-        each = [np.einsum("qw,qw->w", s_qw, out[rows.test]) - np.einsum("mw,mw->w", scaled, out[rows.train]) for out in kept]
-        return np.asarray(weighed_bw * np.stack(each))
+        each = [
+            device.dots(s_qw, device.take(out, rows.test)) - device.dots(scaled, device.take(out, rows.train)) for out in kept
+        ]
+        return weighed_bw * device.xp.stack(each)
 
 
 class Primal(Systems):
     """One unknown for each feature."""
 
-    def __init__(self, grams: Grams, folds: list[Fold]) -> None:
-        super().__init__(grams, folds)
-        self.band_p = grams.bands.band_of_feature
+    def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
+        super().__init__(grams, folds, device)
+        self.X, self.mean_p = device.put(grams.problem.X), device.put(grams.mean_p)
+        self.band_p = device.put(np.asarray(grams.bands.band_of_feature, dtype=np.int64))
+        self.columns = [device.put(np.asarray(columns, dtype=np.int64)) for columns in grams.bands.columns]
         # What every cell and step needs again: features' means over training rows, test features about them, Grams.
-        self.means_kp = [self._mean(rows) for rows in self.rows]
-        self.tests = [self._features(rows.test) - mean for rows, mean in zip(self.rows, self.means_kp, strict=True)]
-        self.grams_kpp = [self._gram(k) for k in range(len(folds))]
+        self.means, self.tests, self.grams_kpp = [], [], []
+        for rows, there in zip(self.rows, self.there, strict=True):
+            mean_p = self._mean(rows)
+            self.means.append(device.put(mean_p))
+            self.tests.append(self._features(there.test) - self.means[-1])
+            self.grams_kpp.append(device.put(self._gram(rows, mean_p)))
 
     def size(self, k: int) -> int:
         return int(self.p)
 
-    def weigh(self, delta_bw: F64) -> F64:
+    def weigh(self, delta_bw: Any) -> Any:
         return 1.0 / delta_bw
 
-    def _features(self, rows: NDArray[np.intp]) -> F64:
+    def _features(self, rows: Any) -> Any:
         """Features of some rows about the means of all."""
-        return np.subtract(self.grams.problem.X[rows], self.grams.mean_p, dtype=np.float64)
+        return self.device.cast(self.device.take(self.X, rows), np.float64) - self.mean_p
 
     def _mean(self, rows: Rows) -> F64:
         """Features' means over the training rows, about the means of all."""
-        if rows.share_m is None:
+        if rows.share_n is None:
             return np.zeros(self.p)
         return column_means(self.grams.problem.X[rows.train], rows.root_m**2) - self.grams.mean_p
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in (*self.means_kp, *self.tests, *self.grams_kpp))
+        return 8 * self.p * sum(1 + len(rows.test) + self.p for rows in self.rows)
 
-    def _gram(self, k: int) -> F64:
+    def _gram(self, rows: Rows, mean_p: F64) -> F64:
         """X̌ᵀ X̌ of a fold: that of all rows, and what differs."""
         assert self.grams.primal_pp is not None
-        rows, more_n = self.rows[k], np.full(self.n, -1.0)  # how much oftener than once a row is trained on
+        more_n = np.full(self.n, -1.0)  # how much oftener than once a row is trained on
         more_n[rows.train] += (rows.root_m / self.grams.root_t[rows.train]) ** 2
         other = np.flatnonzero(np.abs(more_n) > 0.5)
         block = centered_rows(self.grams.problem.X, self.grams.mean_p, self.grams.root_t, other)
         out = self.grams.primal_pp + (block.T * more_n[other]) @ block
-        if rows.share_m is not None:
-            out -= np.outer(self.means_kp[k], self.means_kp[k] * (rows.root_m @ rows.root_m))
+        if rows.share_n is not None:
+            out -= np.outer(mean_p, mean_p * (rows.root_m @ rows.root_m))
         return np.asarray(out)
 
-    def matrix(self, k: int, delta_b: F64) -> F64:
-        out = self.grams_kpp[k].copy()
-        out[np.diag_indices(self.p)] += (1.0 / delta_b)[self.band_p]
-        return out
+    def matrix(self, k: int, delta_b: F64) -> Any:
+        ridge_p = self.device.put((1.0 / delta_b)[self.grams.bands.band_of_feature])
+        return self.device.add_to_diagonal(1.0 * self.grams_kpp[k], ridge_p)
 
-    def right(self, k: int, y_mw: F64) -> F64:
-        rows = self.rows[k]
-        return np.asarray(self._features(rows.train).T @ (rows.root_m[:, None] * y_mw))
+    def right(self, k: int, y_mw: Any) -> Any:
+        rows = self.there[k]
+        return self._features(rows.train).T @ (rows.root_m[:, None] * y_mw)
 
-    def fixed(self, k: int, x_mw: F64) -> F64:
+    def fixed(self, k: int, x_mw: Any) -> Any:
         return self.grams_kpp[k] @ x_mw
 
-    def change(self, k: int, by_bw: F64, x_mw: F64) -> F64:
-        return np.asarray(by_bw[self.band_p] * x_mw)
+    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+        return self.device.take(by_bw, self.band_p) * x_mw
 
-    def predict(self, k: int, weighed_bw: F64, x_mw: F64) -> tuple[F64, Any]:
+    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
         return self.tests[k] @ x_mw, x_mw
 
-    def adjoint(self, k: int, weighed_bw: F64, s_qw: F64) -> F64:
+    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
         return self.tests[k].T @ s_qw
 
-    def slope(self, k: int, weighed_bw: F64, kept: Any, s_qw: F64, h_mw: F64) -> F64:
-        both, out = kept * h_mw, np.zeros(weighed_bw.shape)
-        for b, columns in enumerate(self.grams.bands.columns):
-            out[b] = both[columns].sum(axis=0)
-        return np.asarray(weighed_bw * out)
+    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+        both, xp = kept * h_mw, self.device.xp
+        return weighed_bw * xp.stack([xp.sum(self.device.take(both, columns), axis=0) for columns in self.columns])
 
 
-def systems_of(grams: Grams, folds: list[Fold]) -> Systems:
+def systems_of(grams: Grams, folds: list[Fold], device: Device | None = None) -> Systems:
     """Systems in the space the bands were squared in."""
-    return (Dual if grams.dual else Primal)(grams, folds)
+    return (Dual if grams.dual else Primal)(grams, folds, HOST if device is None else device)
 
 
 def traces(grams: Grams) -> F64:
