@@ -164,8 +164,10 @@ def _check_seconds(**given: float) -> None:
 def _per_run(
     X: ArrayLike, runs: ArrayLike | None, rest: Rest, fewest: tuple[str, int] = ("it needs", 1), scale: bool = False
 ) -> Any:
-    """Keep the ``rest`` of every column, scaled to unit standard deviation if wanted, in blocks of columns of each run. ``fewest``
-    are rows a run must have, and what for."""
+    """Keep the ``rest`` of every column, scaled to unit standard deviation if wanted, in blocks of columns of each run.
+
+    ``fewest`` are the rows that a run must have, and what for.
+    """
     array = float_array(X, "X")
     if array.ndim not in (1, 2):
         raise InputError(f"X has shape {array.shape}: give a time series as (time, columns)")
