@@ -48,7 +48,7 @@ PLANTED = [
     ("solve.x", "from importlib import import_module\nimport_module('..timing.delays', __package__)", "solve and timing stand"),
     ("timing.x", "from ..errors import require\ndef f():\n    require('transformers', 'tune')", "solve and timing stand"),
     ("timing.x", "from fastencode import ridge_cv", "solve and timing stand"),
-    ("estimators", "from fastencode.study import significance", "estimators wrap the solvers"),
+    ("estimators", "from fastencode.study import significance", "estimators wrap solvers and timing"),
     ("study.x", "from fastencode import RidgeCV", "nobody builds on estimators"),
     ("tune.x", "from ..solve.ridge import ridge_cv", "tune never imports the solvers"),
     ("tune.x", "from fastencode import ridge_cv", "tune never imports the solvers"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fastencode
 import reference_timing as reference
 from fastencode.errors import InputError
-from fastencode.timing.clean import detrend_polynomial, zscore
+from fastencode.timing.clean import detrend_cosine, detrend_polynomial, detrend_savgol, zscore
 from fastencode.timing.times import run_slices
 
 
@@ -88,7 +88,8 @@ def test_constant_columns_become_zero_not_noise(dtype, value):
     X = np.full((37, 2), value, dtype)
     X[:20, 1] = np.arange(20)
     runs = np.repeat([0, 1], [20, 17])
-    for clean in (zscore(X, runs), detrend_polynomial(X, 1, runs)):
+    cosine, savgol = detrend_cosine(X, 2.0, 20.0, runs), detrend_savgol(X, 2.0, 18.0, 1, runs)
+    for clean in (zscore(X, runs), detrend_polynomial(X, 1, runs), cosine, savgol):
         assert (clean[:, 0] == 0).all() and (clean[20:, 1] == 0).all()
         assert np.isfinite(clean).all()
     assert (zscore(detrend_polynomial(X, 3, runs), runs)[:, 0] == 0).all()
@@ -111,6 +112,39 @@ def test_detrending_equals_polyfit_in_each_run(order):
         expected = X[rows] - np.stack([np.polyval(np.polyfit(t, column, order), t) for column in X[rows].T], axis=1)
         np.testing.assert_allclose(ours[rows], expected, atol=1e-11)
     assert (detrend_polynomial(np.linspace(5, 6, 30) ** max(order, 1) * (order > 0), max(order, 1)) == 0).all()
+
+
+def test_cosines_equal_least_squares_and_nilearn_in_each_run():
+    clean = pytest.importorskip("nilearn.signal", reason="nilearn is not installed").clean
+    rng, runs = np.random.default_rng(0), np.repeat([0, 1, 2], [100, 77, 9])
+    X = rng.standard_normal((186, 4)) + np.linspace(0, 5, 186)[:, None] + 100
+    ours = detrend_cosine(X, 1.5, 40.0, runs)
+    for first, last, waves in ((0, 100, 7), (100, 177, 5), (177, 186, 0)):
+        n = last - first
+        basis = np.cos(np.pi * (np.arange(n)[:, None] + 0.5) * np.arange(waves + 1) / n)
+        by_hand = X[first:last] - basis @ np.linalg.lstsq(basis, X[first:last], rcond=None)[0]
+        np.testing.assert_allclose(ours[first:last], by_hand, atol=1e-11)
+        if waves:
+            theirs = clean(X[first:last], detrend=False, standardize=None, filter="cosine", high_pass=1 / 40, t_r=1.5)
+            np.testing.assert_allclose(ours[first:last], theirs - theirs.mean(axis=0), atol=1e-9)
+    slow = np.cos(np.pi * (np.arange(100) + 0.5) * 3 / 100)
+    fast = np.cos(np.pi * (np.arange(100) + 0.5) * 30 / 100)
+    np.testing.assert_allclose(detrend_cosine(slow + fast, 1.5, 40.0), fast, atol=1e-12)
+
+
+@pytest.mark.parametrize(("tr", "window", "length"), [(2.0, 30.0, 15), (2.0, 28.0, 13), (1.5, 20.0, 13), (0.75, 20.0, 27)])
+def test_savgol_is_scipys_in_each_run(tr, window, length):
+    from scipy.signal import savgol_filter
+
+    rng, runs = np.random.default_rng(0), np.repeat(["a", "b"], [60, 33])
+    X = rng.standard_normal((93, 3)).astype(np.float32) + 50
+    ours = detrend_savgol(X, tr, window, runs=runs)
+    assert ours.dtype == np.float32
+    for rows in (slice(0, 60), slice(60, 93)):
+        expected = X[rows] - savgol_filter(X[rows].astype(np.float64), length, 2, axis=0)
+        np.testing.assert_allclose(ours[rows], expected, atol=1e-6)
+    trend = np.linspace(0, 9, 93) ** 2
+    np.testing.assert_allclose(detrend_savgol(trend, tr, window), 0.0, atol=1e-11)
 
 
 def test_blocks_of_columns_maps_and_empty_shapes(tmp_path, monkeypatch):
@@ -141,3 +175,14 @@ def test_cleaning_names_bad_input():
         detrend_polynomial(np.ones((9, 1)), 3, [0] * 5 + [1] * 4)
     with pytest.raises(InputError, match="order=-1"):
         detrend_polynomial(np.ones((9, 1)), -1)
+    for bad in (0.0, -1.0, np.nan):
+        with pytest.raises(InputError, match=f"tr={bad}: give a positive"):
+            detrend_cosine(np.ones(9), bad)
+        with pytest.raises(InputError, match=f"window={bad}: give a positive"):
+            detrend_savgol(np.ones(9), 2.0, bad)
+    with pytest.raises(InputError, match="period=4.0 s at tr=2.0 s: nothing would be left"):
+        detrend_cosine(np.ones(9), 2.0, 4.0)
+    with pytest.raises(InputError, match="order=5: .* below the 5 rows"):
+        detrend_savgol(np.ones(9), 2.0, 10.0, 5)
+    with pytest.raises(InputError, match="rows 5 to 8 has 4 rows, a window of 10.0 s at tr=2.0 s needs 5"):
+        detrend_savgol(np.ones(9), 2.0, 10.0, runs=[0] * 5 + [1] * 4)

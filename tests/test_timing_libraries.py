@@ -8,7 +8,7 @@ import pytest
 import fastencode
 from fastencode.errors import InputError
 from fastencode.speech.acoustics import log_mel
-from fastencode.timing.clean import detrend_polynomial, zscore
+from fastencode.timing.clean import detrend_cosine, detrend_polynomial, detrend_savgol, zscore
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -21,6 +21,8 @@ FUNCTIONS = {
     "delay": lambda X: fastencode.delay(X, (1, -2), np.repeat([0, 1], 6)),
     "zscore": zscore,
     "detrend_polynomial": detrend_polynomial,
+    "detrend_cosine": lambda X: detrend_cosine(X, 2.0, 10.0),
+    "detrend_savgol": lambda X: detrend_savgol(X, 2.0, 14.0),
     "mfcc": lambda X: fastencode.mfcc(X[:, 0], 200, n_mels=5, n_mfcc=3),
     "log_mel": lambda X: log_mel(X[:, 0], 200, n_mels=2),
 }

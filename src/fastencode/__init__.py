@@ -12,13 +12,18 @@ from typing import Any
 
 _HOME_OF = {
     "BandedFit": "solve.banded.fit",
-    "BandedRidgeCV": "estimators",
+    "BandedRidgeCV": "estimators.ridge",
+    "Delay": "estimators.timing",
+    "Detrend": "estimators.timing",
     "FastencodeError": "errors",
     "FastencodeWarning": "errors",
+    "HRFConvolve": "estimators.timing",
     "InputError": "errors",
-    "RidgeCV": "estimators",
+    "LanczosResample": "estimators.timing",
+    "RidgeCV": "estimators.ridge",
     "RidgeFit": "solve.fit",
     "RidgePlan": "solve.plan",
+    "ZScore": "estimators.timing",
     "banded_ridge_cv": "solve.banded.ridge",
     "chunk_bootstrap": "solve.folds",
     "delay": "timing.delays",
@@ -36,7 +41,7 @@ _HOME_OF = {
 }
 
 # Where the library is missing, asking for the name says which extra brings it; `import *` and help() must not trip over that.
-_NEEDS = {"BandedRidgeCV": "sklearn", "RidgeCV": "sklearn"}
+_NEEDS = {name: "sklearn" for name, home in _HOME_OF.items() if home.startswith("estimators.")}
 
 __all__ = ["__version__", *sorted(name for name in _HOME_OF if name not in _NEEDS or find_spec(_NEEDS[name]))]
 

@@ -11,35 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError
+from fastencode.estimators.sklearn import (
+    DTYPES,
+    BaseEstimator,
+    ColumnTransformer,
+    MultiOutputMixin,
+    RegressorMixin,
+    check_is_fitted,
+    check_sample_weight,
+    clone,
+    validate_data,
+)
 from fastencode.solve.banded.ridge import banded_ridge_cv
 from fastencode.solve.folds import check_runs
 from fastencode.solve.plan import DEFAULT_ALPHAS
 from fastencode.solve.ridge import ridge_cv
 
-try:
-    from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
-    from sklearn.compose import ColumnTransformer
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted
-except ImportError:
-    require("sklearn.base", "sklearn")  # says which extra brings it
-    raise
-
-try:
-    from sklearn.utils.validation import validate_data
-except ImportError:  # scikit-learn 1.5 has it as a method
-
-    def validate_data(estimator: Any, X: Any, y: Any = "no_validation", **checks: Any) -> Any:
-        return estimator._validate_data(X, y, **checks)
-
-
 __all__ = ["BandedRidgeCV", "RidgeCV"]
 
 # A tuple, because scikit-learn wants defaults that cannot change.
 _ALPHAS = tuple(DEFAULT_ALPHAS.tolist())
-
-# What X is converted to when it is neither is the first: integers become float64.
-_DTYPES = (np.float64, np.float32)
 
 
 def _folds(cv: Any, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any, Any]:
@@ -181,7 +173,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         FastencodeWarning
             Once, with the number of targets whose penalty is at an edge of the grid.
         """
-        X, y = validate_data(self, X, y, dtype=list(_DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
+        X, y = validate_data(self, X, y, dtype=list(DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
         cv, runs = _folds(self.cv, X, y, groups)
         fit = ridge_cv(
             X,
@@ -195,7 +187,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             precision=self.precision,
             device=self.device,
             memory=self.memory,
-            sample_weight=None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64),
+            sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, X, dtype=np.float64),
         )
         self.result_ = fit
         self.coef_, self.intercept_ = fit.coef, fit.intercept
@@ -223,7 +215,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             If X has other features, or holds NaN or infinite values.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=list(_DTYPES), reset=False)
+        X = validate_data(self, X, dtype=list(DTYPES), reset=False)
         return np.asarray(self.result_.predict(X))
 
 
@@ -335,7 +327,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             precision=self.precision,
             device=self.device,
             memory=self.memory,
-            sample_weight=None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64),
+            sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, X, dtype=np.float64),
         )
         self.result_, self.band_names_ = fit, list(fit.names)
         self.coef_, self.intercept_ = fit.coef, fit.intercept
@@ -346,7 +338,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
 
     def _takes(self, X: Any) -> list[Any] | None:
         """What X is converted to: nothing where transformers take columns of a data frame, which may hold text."""
-        return None if hasattr(X, "columns") and isinstance(self.bands, list | tuple) else list(_DTYPES)
+        return None if hasattr(X, "columns") and isinstance(self.bands, list | tuple) else list(DTYPES)
 
     def _fitted_bands(self, given: Any, X: NDArray[Any], y: Any) -> tuple[Any, Any]:
         """X and ``bands`` for the solver; ``given`` is X before validation, which may have column names."""
