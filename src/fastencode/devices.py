@@ -19,7 +19,6 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.errors import DeviceError
@@ -133,13 +132,6 @@ class Device:
         self.xp.reshape(square, (-1,))[:: square.shape[0] + 1] += values
         return square
 
-    def inverse(self, square: Any) -> Any:
-        """Inverse of a symmetric positive definite matrix, which may be overwritten: symmetric to the last bit."""
-        if self.library == "numpy":
-            return _inverse(square)
-        inverse = self.xp.linalg.inv(square)
-        return 0.5 * (inverse + inverse.T)
-
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error says that the device's memory is full."""
         if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # cupy.cuda.memory's, torch's
@@ -202,16 +194,6 @@ class Device:
         elif self.streams:
             out["card"] = self.xp.cuda.get_device_name(self.index)
         return out
-
-
-def _inverse(square: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Symmetric, so its transpose will do: LAPACK need not copy it.
-    factor = scipy.linalg.lapack.dpotrf(square.T, lower=1, clean=1, overwrite_a=1)[0]
-    inverse = np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
-    diagonal = inverse.diagonal().copy()
-    inverse += inverse.T  # the other triangle was zero
-    inverse[np.diag_indices(len(inverse))] = diagonal
-    return inverse
 
 
 # NumPy itself: what serves a device and the host alike is written once.

@@ -1,4 +1,4 @@
-"""Solve positive definite systems without holding the interpreter's lock.
+"""Positive definite matrices: systems solved without holding the interpreter's lock, inverses here and on a device.
 
 ``scipy.linalg.cho_factor`` and ``cho_solve`` hold it, so folds that are planned on two threads wait for each other: two solves of
 800 unknowns and 1000 right-hand sides took twice as long as one, and NumPy's LU, which lets go of it, as long. SciPy gives its
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["solve_positive"]
+from fastencode.devices import HOST, Device
+
+__all__ = ["invert_positive", "solve_positive"]
 
 _Pointer = ctypes.c_void_p
 _LOWER = b"L"
@@ -30,6 +32,22 @@ def _lapack(name: str, arguments: int) -> Any:
     name_of.argtypes, name_of.restype = [ctypes.py_object], ctypes.c_char_p
     pointer_of.argtypes, pointer_of.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
     return ctypes.CFUNCTYPE(None, *[_Pointer] * arguments)(pointer_of(capsule, name_of(capsule)))
+
+
+def invert_positive(device: Device, square: Any) -> Any:
+    """Inverse of a symmetric positive definite float64 matrix of a device; the matrix may be overwritten."""
+    if device is not HOST:
+        inverse = device.xp.linalg.inv(square)
+        return 0.5 * (inverse + inverse.T)
+    from scipy.linalg import lapack
+
+    # Symmetric, so its transpose will do: LAPACK need not copy it.
+    factor = lapack.dpotrf(square.T, lower=1, clean=1, overwrite_a=1)[0]
+    inverse = np.asarray(lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
+    diagonal = inverse.diagonal().copy()
+    inverse += inverse.T  # the other triangle was zero
+    inverse[np.diag_indices(len(inverse))] = diagonal
+    return inverse
 
 
 def solve_positive(matrix: NDArray[Any], right: NDArray[Any], dtype: Any = np.float64) -> NDArray[Any]:

@@ -25,6 +25,7 @@ from fastencode.devices import HOST, Device
 from fastencode.errors import DeviceError
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.banded.systems import Systems, traces
+from fastencode.solve.cholesky import invert_positive
 from fastencode.solve.scorer import READ_ROWS
 from fastencode.solve.scores import score_slopes
 from fastencode.solve.sweep import Reader, tile_width
@@ -100,17 +101,12 @@ class Cell:
         """Invert the systems of all folds: with all threads, one fold after another."""
         with limit_threads(available_threads()):
             folds = range(len(systems.rows))
-            return cls(systems, delta_b, [systems.device.inverse(systems.matrix(k, delta_b)) for k in folds])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the inverses."""
-        return sum(8 * self.systems.size(k) ** 2 for k in range(len(self.inverses)))
+            return cls(systems, delta_b, [invert_positive(systems.device, systems.matrix(k, delta_b)) for k in folds])
 
     def start(self, k: int, y_nw: Any) -> Solved:
         """Nothing solved yet, at the cell's own δ."""
         systems, xp = self.systems, self.systems.device.xp
-        right = systems.right(k, systems.about_mean(k, y_nw)[0])
+        right = systems.right(k, systems.about_mean(k, y_nw))
         weighed = systems.device.zeros(len(self.delta_b), right.shape[1], dtype=np.float64) + self._weighed()
         return Solved(weighed, xp.zeros_like(right), 1.0 * right)
 
@@ -132,14 +128,14 @@ class Cell:
     def refresh(self, k: int, y_nw: Any, state: Solved) -> None:
         """Replace the residual that conjugate gradients kept by the one there is."""
         systems = self.systems
-        state.left_mw = systems.right(k, systems.about_mean(k, y_nw)[0]) - systems.fixed(k, state.x_mw)
+        state.left_mw = systems.right(k, systems.about_mean(k, y_nw)) - systems.fixed(k, state.x_mw)
         state.left_mw -= systems.change(k, state.weighed_bw, state.x_mw)
 
     def score(self, k: int, y_nw: Any, scoring: str, state: Solved) -> tuple[Any, Any, Any]:
         """(score (w,), ∂score/∂predictions (q, w), what slopes reuse) of one fold, once its weights are solved for."""
         systems, rows = self.systems, self.systems.there[k]
         predicted, kept = systems.predict(k, state.weighed_bw, state.x_mw)
-        y_qw = systems.device.take(y_nw, rows.test) - systems.about_mean(k, y_nw)[1]
+        y_qw = systems.device.take(y_nw, rows.test) - systems.mean(k, y_nw)
         return *score_slopes(systems.device, scoring, y_qw, predicted, rows.weights_q), kept
 
     def slope(self, k: int, y_nw: Any, scoring: str, state: Solved, tolerance: float) -> tuple[Any, Any]:
@@ -206,7 +202,7 @@ class CellReader(Reader, ABC):
         most = min(widest, max(16, room // state // 16 * 16))
         width = tile_width(len(columns), most) if len(columns) > most else max(16, -(-len(columns) // 16) * 16)
         now = 8 * (6 * max(map(systems.size, folds)) + (len(grams.bands) + 2) * n * grams.dual) + 16 * READ_ROWS
-        kept = grams.nbytes + systems.nbytes + cell.nbytes
+        kept = grams.nbytes + systems.nbytes + systems.inverse_bytes
         super().__init__(grams.problem, grams.root_t, targets, skip_nan, (width, width * (2 * state + now), kept), columns)
         if self.device is not HOST:
             self.workers = 1

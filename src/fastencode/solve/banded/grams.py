@@ -27,7 +27,7 @@ from fastencode.solve.basis import (
 )
 from fastencode.solve.problem import Problem
 
-__all__ = ["Grams", "center_kernel", "make_grams"]
+__all__ = ["Grams", "center_kernel", "gram_bytes", "make_grams"]
 
 F64 = NDArray[np.float64]
 # Rows whose coordinates are made at once.
@@ -70,9 +70,8 @@ class Grams:
     @property
     def nbytes(self) -> int:
         """Bytes kept, and those of a weighted sum."""
-        if self.dual_btt is not None:
-            return self.dual_btt.nbytes + self.dual_btt[0].nbytes
-        return 0 if self.primal_pp is None else 2 * self.primal_pp.nbytes
+        n, p = self.problem.X.shape
+        return gram_bytes(n, p, len(self.bands))[self.dual]
 
     def basis(self, gamma_b: F64) -> Basis:
         """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ: in the primal only."""
@@ -117,6 +116,11 @@ class Grams:
             block = centered_rows(X, self.mean_p, self.root_t, here)
             np.matmul(block if everything else block[:, used], vectors, out=rows[here])
         return lam, rows, vectors
+
+
+def gram_bytes(n: int, p: int, n_bands: int) -> tuple[int, int]:
+    """Bytes of the Grams and of a weighted sum, in the primal and in the dual."""
+    return 8 * 2 * p * p, 8 * (n_bands + 1) * n * n
 
 
 def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool) -> Grams:

@@ -20,7 +20,7 @@ from fastencode.solve.banded.bands import Bands, Design, join
 from fastencode.solve.banded.candidates import make_candidates
 from fastencode.solve.banded.checkpoint import Checkpoint, fingerprint
 from fastencode.solve.banded.fit import BandedFit
-from fastencode.solve.banded.grams import Grams, make_grams
+from fastencode.solve.banded.grams import Grams, gram_bytes, make_grams
 from fastencode.solve.banded.refine import refine
 from fastencode.solve.banded.refit import Weights, refit
 from fastencode.solve.banded.search import WINDOW, Bases, Chosen, Found, Settings, run_search
@@ -204,7 +204,7 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]
     """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is. And bytes that planning a
     candidate takes, beside the Grams."""
     threads, (n, p), only = available_threads(), problem.X.shape, None if design.kernels is None else "dual"
-    beside = 16 * p * p, 8 * (len(design.bands) + 1) * n * n
+    beside = gram_bytes(n, p, len(design.bands))
     candidate = choose(problem, threads, n_voxels, only, beside)[0]
     dual = candidate.name == "dual"
     if design.kernels is not None:

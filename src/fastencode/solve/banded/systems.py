@@ -98,8 +98,8 @@ class Systems(ABC):
         self.grams, self.device = grams, device
         self.n, self.p = grams.problem.X.shape
         self.rows = [Rows.of(fold, grams.root_t**2, grams.problem.fit_intercept) for fold in folds]
-        memory, squares = grams.problem.memory, [8 * self.size(k) ** 2 for k in range(len(folds))]
-        least = grams.nbytes + self.nbytes + sum(squares) + max(squares)
+        memory, matrix = grams.problem.memory, 8 * max(map(self.size, range(len(folds)))) ** 2
+        least = grams.nbytes + self.nbytes + self.inverse_bytes + matrix
         if memory is not None and least > memory:
             raise InputError(
                 f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} "
@@ -115,6 +115,11 @@ class Systems(ABC):
     def nbytes(self) -> int:
         """Bytes kept beside the Grams."""
         return 0
+
+    @property
+    def inverse_bytes(self) -> int:
+        """Bytes of all folds' inverses at one δ."""
+        return sum(8 * self.size(k) ** 2 for k in range(len(self.rows)))
 
     @abstractmethod
     def weigh(self, delta_bw: Any) -> Any:
@@ -152,11 +157,15 @@ class Systems(ABC):
     def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
         """(b, w): ∂S/∂log δ."""
 
-    def about_mean(self, k: int, y_nw: Any) -> tuple[Any, Any]:
-        """Training responses y̌ (m, w), and their mean (w,)."""
-        rows, y_mw = self.there[k], self.device.take(y_nw, self.there[k].train)
-        mean_w = self.device.xp.zeros_like(y_mw[0, ...]) if rows.share_n is None else rows.share_n @ y_nw
-        return (y_mw - mean_w) * rows.root_m[:, None], mean_w
+    def mean(self, k: int, y_nw: Any) -> Any:
+        """Mean of the training responses (w,); zeros without an intercept."""
+        share_n = self.there[k].share_n
+        return self.device.xp.zeros_like(y_nw[0, ...]) if share_n is None else share_n @ y_nw
+
+    def about_mean(self, k: int, y_nw: Any) -> Any:
+        """Training responses y̌ (m, w)."""
+        rows = self.there[k]
+        return (self.device.take(y_nw, rows.train) - self.mean(k, y_nw)) * rows.root_m[:, None]
 
 
 class Dual(Systems):
