@@ -201,6 +201,21 @@ class Stories:
         """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``."""
         return self._read(participant, story, "individual_repeats", voxels, dtype)
 
+    def is_repeated(self, participant: str, story: str) -> bool:
+        """Return whether the single repeats of a story are in the participant's file, and a noise ceiling can be estimated."""
+        with _open(self.response_file(participant, story)) as file:
+            return "individual_repeats" in file
+
+    def response_file(self, participant: str, story: str) -> Path:
+        """Return the file of a participant's responses to a story; an error says if it is missing or not fetched."""
+        path = self._participant_folder(participant) / f"{story}.hf5"
+        return _present(path, f"responses of {participant} to {story!r}")
+
+    def stimulus_files(self, story: str) -> list[Path]:
+        """Return those of the story's sound and transcript that are here."""
+        files = (self.root / "stimuli" / f"{story}.wav", self._base / "TextGrids" / f"{story}.TextGrid")
+        return [path for path in files if path.exists() and not _is_unfetched(path)]
+
     def nan_voxels(self, participant: str, story: str) -> NDArray[np.int64]:
         """Return the sorted indices of the voxels that hold a value that is not finite anywhere in a story."""
         with self._dataset(participant, story, "data") as data:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, whole_file
 
-__all__ = ["read_audio", "resample", "write_audio"]
+__all__ = ["audio_seconds", "read_audio", "resample", "write_audio"]
 
 # The size a WAV writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
 _STREAMED = 0xFFFF_FF00
@@ -53,18 +53,14 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     soundfile = require("soundfile", "tune")
     if sample_rate < 1:
         raise InputError(f"sample_rate is {sample_rate}: give a rate in Hz, for example 16000")
-    path = check_file(path)
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
+    path = _check_audio(path)
     try:
         with soundfile.SoundFile(path) as file:
             declared = _declared_frames(path, file)
             rate = file.samplerate
             samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        raise InputError(
-            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
-        ) from error
+        raise _undecodable(path, error) from error
     if len(samples) < declared or not _ogg_is_whole(path):
         raise InputError(
             f"{path} is truncated: its header promises {declared} samples or an end that is not there, and {len(samples)} can be"
@@ -78,6 +74,23 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     if np.ptp(mono) == 0:
         warnings.warn(f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}", FastencodeWarning, stacklevel=2)
     return resample(mono, rate, sample_rate)
+
+
+def audio_seconds(path: str | os.PathLike[str]) -> float:
+    """Length of an audio file in s by its header, without decoding it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, or not audio.
+    """
+    soundfile = require("soundfile", "tune")
+    path = _check_audio(path)
+    try:
+        info = soundfile.info(path)
+    except soundfile.SoundFileError as error:
+        raise _undecodable(path, error) from error
+    return float(info.frames / info.samplerate)
 
 
 def resample(audio: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
@@ -115,6 +128,19 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
         raise InputError(f"audio peaks at {peak:g}: scale it to within ±1")
     with whole_file(path) as partial:
         soundfile.write(partial, samples, sample_rate, subtype="PCM_16", format="WAV")
+
+
+def _check_audio(path: str | os.PathLike[str]) -> Path:
+    path = check_file(path)
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
+    return path
+
+
+def _undecodable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
+    )
 
 
 def _declared_frames(path: Path, file: Any) -> int:
