@@ -186,7 +186,7 @@ def flat_tops(path: Path) -> int:
     ],
 )
 def test_clipped_samples_are_counted(tmp_path: Path, suffix: str, subtype: str) -> None:
-    loud = np.stack([3 * tone(16000), 0.9 * tone(16000)], axis=1)  # 1.5 on the left, 0.45 on the right
+    loud = np.stack([0.9 * tone(16000), 3 * tone(16000)], axis=1)  # 0.45 on the left, 1.5 on the right
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, np.clip(loud, -1, 1), 16000, subtype, format="NIST" if suffix == ".nist" else None)
     expected = flat_tops(path)
