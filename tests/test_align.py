@@ -117,7 +117,7 @@ def by_hand(world: Path, folder: Path, who: str, layer: int) -> tuple[np.ndarray
 @pytest.mark.parametrize(("who", "layer"), [("A", 0), ("B", 2)])
 def test_scores_are_those_of_ridge_by_hand(world: Path, models: dict[str, Path], finished: Path, who: str, layer: int) -> None:
     voxels, r = by_hand(world, models["random"], who, layer)
-    found = h5py.File(next(finished.glob(f"fits/random-at-1-2-3-4/{who}/layer-{layer:02d}/scores.h5")))
+    found = h5py.File(next(finished.glob(f"fits/random-at-1-2-3-4/{who}/layer-{layer:02d}/layer.h5")))
     np.testing.assert_array_equal(np.load(finished / f"responses/{who}/voxels.npy"), voxels)
     np.testing.assert_allclose(found["r"][:], r, atol=2e-4)
     table = pd.read_csv(finished / "scores.csv").query(f"participant == '{who}' and layer == {layer} and model == 'random'")
@@ -177,13 +177,13 @@ def test_killed_and_given_again_the_numbers_are_the_same(
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {path: path.read_bytes() for path in out.glob("fits/*/*/*/scores.h5") if ".partial" not in str(path)}
+    kept = {path: path.read_bytes() for path in out.glob("fits/*/*/*/layer.h5") if ".partial" not in str(path)}
     assert 3 <= len(kept) < 20
     assert main(given) == 0
     for name in ("scores.csv", "tests.csv", "contrasts.csv"):
         assert (out / name).read_bytes() == (finished / name).read_bytes()
     assert all(path.read_bytes() == content for path, content in kept.items())
-    for path in finished.glob("fits/*/*/*/scores.h5"):
+    for path in finished.glob("fits/*/*/*/layer.h5"):
         with h5py.File(path) as whole, h5py.File(out / path.relative_to(finished)) as resumed:
             for name in whole:
                 assert whole[name][...].tobytes() == resumed[name][...].tobytes(), f"{path}: {name}"
@@ -208,6 +208,23 @@ def test_baselines_residuals_lags_and_halves(world: Path, models: dict[str, Path
     np.testing.assert_allclose(
         np.load(tmp_path / "out" / "responses" / "A" / "test.npy"), repeats[1::2].mean(0)[:, voxels], atol=1e-6
     )
+
+
+def test_what_is_unique_to_a_layer(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """Beside the spectrum, which the world's auditory voxels follow, a random model has little of its own; the parts add up."""
+    more = ["--partition", '["spectrum", "word_rate"]', "--candidates", "6", "--participants", '["A"]', "--align.alphas", "[10, 1e3]"]
+    given = options(world, tmp_path / "out", [models["random"]], *more)
+    assert main(given) == 0
+    table = pd.read_csv(tmp_path / "out" / "partition.csv", keep_default_na=False).query("region == 'auditory'")
+    parts = table.pivot(index="layer", columns=["part", "band"], values="r2")
+    assert set(parts.columns) == {
+        ("total", ""), ("shared", ""), ("unique", "layer"), ("unique", "spectrum"), ("unique", "word_rate")
+    }  # fmt: skip
+    np.testing.assert_allclose(parts["unique"].sum(axis=1) + parts["shared", ""], parts["total", ""], atol=1e-12)
+    assert (parts["unique", "spectrum"] > parts["unique", "layer"]).all() and parts["unique", "spectrum"].max() > 0.02
+    before = (tmp_path / "out" / "partition.csv").read_bytes()
+    assert main(given) == 0
+    assert (tmp_path / "out" / "partition.csv").read_bytes() == before
 
 
 def test_windows_are_resampled_to_scans(world: Path, models: dict[str, Path], tmp_path: Path) -> None:

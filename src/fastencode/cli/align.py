@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -22,15 +23,16 @@ from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
 from fastencode.study.ceilings import noise_ceiling, split_repeats
-from fastencode.study.layer_scores import LayerScores, Listener, score_layer
+from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.sources import Design, LayerFolder, LowLevel, Source, Variant
-from fastencode.study.tables import WHOLE, contrast_rows, delays_text, score_rows, signed_rank_rows
+from fastencode.study.tables import WHOLE, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
 from fastencode.timing.clean import zscore
 
 __all__ = ["run"]
 
 _ROOMS = ("data", "solve", "speech", "study", "timing")
+_RECORD = "layer.h5"
 _MANY = 0.1  # a share of penalties at an edge of the grid that is worth a warning
 
 
@@ -42,16 +44,22 @@ def run(config: AlignRunConfig) -> Path:
     stages = Stages(config.out)
     for who, fit in heard.items():
         stages.run(_responses_job(stories, who, fit, config))
-    found: dict[tuple[Variant, str, int], LayerScores] = {}
+    scores: dict[tuple[Variant, str, int], LayerScores] = {}
+    shares: dict[tuple[Variant, str, int], LayerShares] = {}
+    low = [LowLevel(name, stories) for name in config.partition]
     for variant in variants:
+        partition = bool(low) and variant.plain and variant.delays == tuple(config.align.delays)
         for fit, group in groupby(sorted(heard, key=lambda who: heard[who]), key=lambda who: heard[who]):
             members = tuple(group)
             for layer in range(variant.source.n_layers):
-                jobs = _fit_jobs(stories, variant, layer, members, fit, config)
-                for who, path in zip(members, stages.run_all(jobs, workers=1).values(), strict=True):
-                    found[variant, who, layer] = LayerScores.load(path / "scores.h5")
+                layer_of = _LayerJobs(stories, variant, layer, fit, config)
+                for who, path in zip(members, stages.run_all(layer_of.fits(members), workers=1).values(), strict=True):
+                    scores[variant, who, layer] = load(LayerScores, path / _RECORD)
+                jobs = layer_of.partitions(members, low) if partition else []
+                for who, path in zip(members, stages.run_all(jobs, workers=1).values(), strict=False):
+                    shares[variant, who, layer] = load(LayerShares, path / _RECORD)
     columns = {who: _regions(stages.path(f"responses/{who}")) for who in heard}
-    return _write_tables(stages, found, columns, config)
+    return _write_tables(stages, scores, shares, columns, config)
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
@@ -72,7 +80,7 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
 
 def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: AlignRunConfig) -> Iterator[Variant]:
     """Every source as it is, then less the low-level features, then at single lags."""
-    for name in (*config.baselines, *config.residualize):
+    for name in (*config.baselines, *config.residualize, *config.partition):
         if name not in LOW_LEVEL:
             raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
     used = sorted({story for fit in heard.values() for story in fit} | {config.test_story})
@@ -150,33 +158,55 @@ def _test_responses(stories: Stories, who: str, config: AlignRunConfig) -> tuple
     return noise_ceiling(repeats[first], n_averaged=len(repeats[second])), repeats[second].mean(axis=0)
 
 
-def _fit_jobs(
-    stories: Stories, variant: Variant, layer: int, members: Sequence[str], fit: Sequence[str], config: AlignRunConfig
-) -> list[Job]:
-    test = (config.test_story, stories.usable_rows(config.test_story))
-    design = Design(variant, layer, fit, test, config.align)
-    used = (*fit, config.test_story)
-    settings = {
-        "features": {story: variant.source.key(story) for story in used},
-        "delays": variant.delays,
-        "less": [source.name for source in variant.nuisance],
-        "sounds": {story: _stamp(path) for story in used for path in stories.stimulus_files(story)}
-        if variant.nuisance or isinstance(variant.source, LowLevel)
-        else {},
-        "align": config.align,
-        "permutations": config.permutations,
-    }
-    return [
-        Job(
-            f"fits/{variant.folder}/{who}/layer-{layer:02d}",
-            {**settings, "layer": layer},
-            (f"responses/{who}",),
-            _fit,
-            (config.out / f"responses/{who}", design, config),
-            _ROOMS,
-        )
-        for who in members
-    ]
+class _LayerJobs:
+    """What there is to do with one layer: the same design for all who heard the same stories."""
+
+    def __init__(self, stories: Stories, variant: Variant, layer: int, fit: Sequence[str], config: AlignRunConfig) -> None:
+        test = (config.test_story, stories.usable_rows(config.test_story))
+        self._design = Design(variant, layer, fit, test, config.align)
+        self._stories, self._variant, self._layer, self._config = stories, variant, layer, config
+        self._used = (*fit, config.test_story)
+
+    def fits(self, members: Sequence[str]) -> list[Job]:
+        """A ridge for each participant."""
+        low = [*self._variant.nuisance, *([self._variant.source] if isinstance(self._variant.source, LowLevel) else [])]
+        settings = {"less": [source.name for source in self._variant.nuisance], "permutations": self._config.permutations}
+        return self._jobs("fits", members, settings, low, _fit, (self._design, self._config))
+
+    def partitions(self, members: Sequence[str], low: Sequence[LowLevel]) -> list[Job]:
+        """A banded ridge for each participant, with the low-level features beside the layer."""
+        settings = {"bands": [source.name for source in low], "candidates": self._config.candidates}
+        return self._jobs("partitions", members, settings, low, _partition, (self._design, tuple(low), self._config))
+
+    def _jobs(
+        self,
+        kind: str,
+        members: Sequence[str],
+        settings: Mapping[str, Any],
+        low: Sequence[LowLevel],
+        make: Callable[..., None],
+        arguments: tuple[Any, ...],
+    ) -> list[Job]:
+        files = {story: [_stamp(path) for path in self._stories.stimulus_files(story)] for story in self._used}
+        decisive = {
+            **settings,
+            "layer": self._layer,
+            "delays": self._variant.delays,
+            "features": {story: self._variant.source.key(story) for story in self._used},
+            "stimuli": files if low else {},
+            "align": self._config.align,
+        }
+        return [
+            Job(
+                f"{kind}/{self._variant.folder}/{who}/layer-{self._layer:02d}",
+                decisive,
+                (f"responses/{who}",),
+                make,
+                (self._config.out / f"responses/{who}", *arguments),
+                _ROOMS,
+            )
+            for who in members
+        ]
 
 
 def _regions(responses: Path) -> dict[str, np.ndarray]:
@@ -184,21 +214,34 @@ def _regions(responses: Path) -> dict[str, np.ndarray]:
     return {name: np.array(columns) for name, columns in regions.items()}
 
 
-def _fit(folder: Path, responses: Path, design: Design, config: AlignRunConfig) -> None:
+def _listener(responses: Path) -> Listener:
     ceiling = responses / "ceiling.npy"
-    listener = Listener(
+    return Listener(
         fit=np.load(responses / "fit.npy", mmap_mode="r"),
         test=np.load(responses / "test.npy"),
         ceiling=np.load(ceiling) if ceiling.exists() else None,
         regions=_regions(responses),
     )
-    scores = score_layer(design.plan, design.matrices[1], listener, config.align, permutations=config.permutations)
-    scores.save(folder / "scores.h5")
+
+
+def _fit(folder: Path, responses: Path, design: Design, config: AlignRunConfig) -> None:
+    scores = score_layer(
+        design.plan, design.matrices[1], _listener(responses), config.align, permutations=config.permutations
+    )
+    save(scores, folder / _RECORD)
+
+
+def _partition(folder: Path, responses: Path, design: Design, low: Sequence[LowLevel], config: AlignRunConfig) -> None:
+    shares = share_layer(
+        design.bands(low), design.matrices[2], _listener(responses), config.align, candidates=config.candidates
+    )
+    save(shares, folder / _RECORD)
 
 
 def _write_tables(
     stages: Stages,
     found: Mapping[tuple[Variant, str, int], LayerScores],
+    shares: Mapping[tuple[Variant, str, int], LayerShares],
     columns: Mapping[str, Mapping[str, np.ndarray]],
     config: AlignRunConfig,
 ) -> Path:
@@ -208,6 +251,8 @@ def _write_tables(
     tables = {"scores": scores, "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts))}
     if len(contrasts):
         tables["contrasts"] = contrasts
+    if shares:
+        tables["partition"] = pandas.DataFrame(share_rows(shares, config.partition, columns))
     for name, table in tables.items():
         with whole_file(stages.root / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)

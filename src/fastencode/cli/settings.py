@@ -181,6 +181,11 @@ class AlignRunConfig:
         time (slow waves: what drift and autocorrelation alone explain).
     residualize : tuple of str
         Low-level features to take out of every layer, which is then scored once more.
+    partition : tuple of str
+        Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is unique
+        to each (R² on the test story).
+    candidates : int
+        Weightings of those bands to try.
     lags : tuple of int
         Score every layer at each of these single delays (in TRs) too.
     permutations : int
@@ -199,6 +204,8 @@ class AlignRunConfig:
     split_half: bool = False
     baselines: tuple[str, ...] = ()
     residualize: tuple[str, ...] = ()
+    partition: tuple[str, ...] = ()
+    candidates: int = 20
     lags: tuple[int, ...] = ()
     permutations: int = 1000
     align: AlignConfig = field(default_factory=AlignConfig)
@@ -209,5 +216,6 @@ class AlignRunConfig:
         names = [folder.name for folder in self.features]
         if len(set(names)) < len(names):
             raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
-        if self.permutations < 1:
-            raise InputError(f"permutations={self.permutations}: give at least 1")
+        for name in ("permutations", "candidates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: give at least 1")

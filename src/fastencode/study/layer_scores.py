@@ -9,18 +9,23 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.solve.banded.partition import partition_variance
 from fastencode.solve.plan import RidgePlan
 from fastencode.solve.scores import pearson
 from fastencode.study.alignment import AlignConfig, plan_runs
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
+from fastencode.timing.clean import zscore
 
-__all__ = ["LayerScores", "Listener", "score_layer", "without"]
+__all__ = ["LayerScores", "LayerShares", "Listener", "load", "save", "score_layer", "share_layer", "without"]
+
+Record = TypeVar("Record", "LayerScores", "LayerShares")
 
 
 @dataclass(frozen=True)
@@ -72,17 +77,34 @@ class LayerScores:
     draws: NDArray[np.float64]
     draws_normalized: NDArray[np.float64]
 
-    def save(self, path: Path) -> None:
-        """Write them as HDF5, one data set for each attribute."""
-        with h5py.File(path, "w") as file:
-            for field in fields(self):
-                file[field.name] = getattr(self, field.name)
 
-    @classmethod
-    def load(cls, path: Path) -> LayerScores:
-        """Read what :meth:`save` wrote."""
-        with h5py.File(path) as file:
-            return cls(**{field.name: file[field.name][...] for field in fields(cls)})
+@dataclass(frozen=True)
+class LayerShares:
+    """What a layer explains of one participant's test run beside low-level features.
+
+    Attributes
+    ----------
+    total : ndarray, shape (v,)
+        R² of the layer and all of them together.
+    unique : ndarray, shape (b, v)
+        ``total`` less the R² without the band: first the layer, then each low-level feature.
+    """
+
+    total: NDArray[np.float64]
+    unique: NDArray[np.float64]
+
+
+def save(record: LayerScores | LayerShares, path: Path) -> None:
+    """Write a record as HDF5, one data set for each attribute."""
+    with h5py.File(path, "w") as file:
+        for field in fields(record):
+            file[field.name] = getattr(record, field.name)
+
+
+def load(kind: type[Record], path: Path) -> Record:
+    """Read what :func:`save` wrote."""
+    with h5py.File(path) as file:
+        return kind(**{field.name: file[field.name][...] for field in fields(kind)})
 
 
 def score_layer(
@@ -131,6 +153,47 @@ def score_layer(
         draws=raw.draws[:, 0],
         draws_normalized=draws_normalized,
     )
+
+
+def share_layer(
+    bands: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    labels: NDArray[np.intp],
+    listener: Listener,
+    config: AlignConfig,
+    *,
+    candidates: int,
+) -> LayerShares:
+    """Banded ridge on the fit rows with all bands, and without each, scored on the test run.
+
+    Parameters
+    ----------
+    bands : name → (X, X_test)
+        The layer first.
+    labels : ndarray, shape (t,)
+        The run of each fit row.
+    listener : Listener
+    config : AlignConfig
+    candidates : int
+        Weightings of the bands to try.
+    """
+    X = {name: np.vstack(parts) for name, parts in bands.items()}
+    Y = np.vstack([listener.fit, zscore(listener.test)])
+    n = len(listener.fit)
+    n_runs = len(np.unique(labels))
+    inner = {"cv": min(config.folds, n_runs)} if n_runs >= 2 else {"cv": config.folds}
+    with warnings.catch_warnings():  # as for a layer alone
+        warnings.simplefilter("ignore", FastencodeWarning)
+        found = partition_variance(
+            X,
+            Y,
+            outer=[(np.arange(n), np.arange(n, len(Y)))],
+            runs=np.concatenate([labels, np.full(len(Y) - n, n_runs)]) if n_runs >= 2 else None,
+            alphas=config.alphas,
+            n_iter=candidates,
+            random_state=config.seed,
+            **inner,
+        )
+    return LayerShares(found.total, found.unique)
 
 
 def without(

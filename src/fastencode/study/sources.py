@@ -135,6 +135,11 @@ class Variant:
         return f"{self.source.name}{less}"
 
     @property
+    def plain(self) -> bool:
+        """Whether it is a model's layer, with nothing taken out."""
+        return self.source.n_layers > 1 and not self.nuisance
+
+    @property
     def folder(self) -> str:
         """What its folder is called."""
         return f"{self.name} at {' '.join(map(str, self.delays))}".replace(" ", "-")
@@ -162,16 +167,12 @@ class Design:
     @cached_property
     def matrices(self) -> tuple[Floats, Floats, NDArray[np.intp]]:
         """X of the fit rows, X of the test rows, and the run of each fit row."""
-        fit, labels = self._stack(self._variant.source, self._layer)
-        test = self._variant.source.rows(self._test[0], self._layer)
-        whole = np.zeros(len(test), np.intp)
-        X, X_test = design(fit, labels, self._variant.delays), design(test, whole, self._variant.delays)
+        X, X_test, labels = self._delayed(self._variant.source, self._layer, self._variant.delays)
         if self._variant.nuisance:
-            known = np.hstack([self._stack(source, 0)[0] for source in self._variant.nuisance])
-            known_test = np.hstack([source.rows(self._test[0], 0) for source in self._variant.nuisance])
-            delays = self._config.delays
-            X, X_test = without(X, X_test, design(known, labels, delays), design(known_test, whole, delays), labels, self._config)
-        return X, np.ascontiguousarray(X_test[self._test[1]]), labels
+            known = [self._delayed(source, 0, self._config.delays) for source in self._variant.nuisance]
+            nuisance, nuisance_test = (np.hstack([parts[place] for parts in known]) for place in (0, 1))
+            X, X_test = without(X, X_test, nuisance, nuisance_test, labels, self._config)
+        return X, X_test, labels
 
     @cached_property
     def plan(self) -> RidgePlan:
@@ -179,6 +180,15 @@ class Design:
         X, _, labels = self.matrices
         return plan_runs(X, labels, self._config)
 
-    def _stack(self, source: Source, layer: int) -> tuple[Floats, NDArray[np.intp]]:
+    def bands(self, others: Sequence[Source]) -> dict[str, tuple[Floats, Floats]]:
+        """X and X_test of the layer and of each of the others, by name."""
+        found = {self._variant.name: self.matrices[:2]}
+        return found | {source.name: self._delayed(source, 0, self._config.delays)[:2] for source in others}
+
+    def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Floats, Floats, NDArray[np.intp]]:
+        """Delayed features of the fit rows and of the rows that are scored, and the run of each fit row."""
         parts = [source.rows(story, layer) for story in self._fit]
-        return np.concatenate(parts), np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        test = source.rows(self._test[0], layer)
+        X_test = design(test, np.zeros(len(test), np.intp), delays)
+        return design(np.concatenate(parts), labels, delays), np.ascontiguousarray(X_test[self._test[1]]), labels

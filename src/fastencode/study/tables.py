@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.layer_scores import LayerScores
+from fastencode.study.layer_scores import LayerScores, LayerShares
 from fastencode.study.significance import fdr, signed_rank
 from fastencode.study.sources import Variant
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WHOLE", "contrast_rows", "delays_text", "score_rows", "signed_rank_rows"]
+__all__ = ["WHOLE", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
 
 WHOLE = "all"
 """The region of every voxel that is mapped."""
@@ -65,6 +65,30 @@ def score_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
                     "at_edge": float((scores.at_edge[chosen] != 0).mean()),
                 }
             )
+    return rows
+
+
+def share_rows(
+    found: Mapping[tuple[Variant, str, int], LayerShares], others: Sequence[str], columns: Columns
+) -> list[dict[str, Any]]:
+    """One row for each model, participant, layer, region and part: ``total``, what is ``unique`` to each band, and ``shared``.
+
+    Means over the region's voxels of R²; ``band`` is ``layer`` or a low-level feature.
+    """
+    rows = []
+    for (variant, who, layer), shares in found.items():
+        values = {("total", ""): shares.total, ("shared", ""): shares.total - shares.unique.sum(axis=0)}
+        values |= {("unique", band): unique for band, unique in zip(("layer", *others), shares.unique, strict=True)}
+        for region, chosen in columns[who].items():
+            for (part, band), value in values.items():
+                rows.append(
+                    {
+                        **_names(variant, who, layer, region),
+                        "part": part,
+                        "band": band,
+                        "r2": float(value[chosen].mean()),
+                    }
+                )
     return rows
 
 
