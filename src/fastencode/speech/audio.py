@@ -14,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, whole_file
 
-__all__ = ["read_audio", "resample", "write_audio"]
+__all__ = ["audio_seconds", "read_audio", "resample", "write_audio"]
 
 # The size a WAV writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
 _STREAMED = 0xFFFF_FF00
 _OGG_LAST_PAGE = 0x04
+_UNDECODABLE = "{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
 
 
 def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDArray[np.float32]:
@@ -62,9 +63,7 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
             rate = file.samplerate
             samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        raise InputError(
-            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
-        ) from error
+        raise InputError(_UNDECODABLE.format(path=path, error=error)) from error
     if len(samples) < declared or not _ogg_is_whole(path):
         raise InputError(
             f"{path} is truncated: its header promises {declared} samples or an end that is not there, and {len(samples)} can be"
@@ -78,6 +77,25 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     if np.ptp(mono) == 0:
         warnings.warn(f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}", FastencodeWarning, stacklevel=2)
     return resample(mono, rate, sample_rate)
+
+
+def audio_seconds(path: str | os.PathLike[str]) -> float:
+    """Return how long a sound lasts in s, from its header: quick; whether it is all there, only ``read_audio`` finds out.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not audio.
+    MissingLibraryError
+        If soundfile is not installed (extra ``tune``).
+    """
+    soundfile = require("soundfile", "tune")
+    path = check_file(path)
+    try:
+        info = soundfile.info(path)
+    except soundfile.SoundFileError as error:
+        raise InputError(_UNDECODABLE.format(path=path, error=error)) from error
+    return float(info.frames / info.samplerate)
 
 
 def resample(audio: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
