@@ -17,7 +17,7 @@ from fastencode.errors import FastencodeWarning, InputError
 
 ROWS = [
     {"audio": "clips/a 1.wav", "label": "iloinen", "speaker": "p1", "split": "train", "text": '"Hei, sinä", hän', "tr": "1.35"},
-    {"audio": "clips/b.flac", "label": "悲しい", "speaker": "話者2", "split": "validation", "text": "一行目\n二行目", "tr": "2"},
+    {"audio": "clips/b.flac", "label": "悲しい", "speaker": "話者2", "split": "validation", "text": "一\n二\u2028行", "tr": "2"},
     {"audio": "clips/c.wav", "label": "حزين", "speaker": "متحدث", "split": "test", "text": "", "tr": "0.72"},
 ]
 
@@ -116,6 +116,7 @@ DAMAGES = [
     (HEADER + FIRST + "clips/b.flac,x,y,s2,test\n", "line 3 has 5 cells, but the header has 4: put cells that contain ','"),
     (HEADER + FIRST + "clips/b.flac,x\n", "line 3 has 2 cells, but the header has 4"),
     (HEADER + '"clips/a\n1.wav",x,s1,train\n' + "clips/b.flac,x\n", "line 4 has 2 cells"),
+    (HEADER + FIRST + '"clips/\nb.flac",x\n', "line 3 has 2 cells"),
     (HEADER + FIRST + "clips/../clips/a 1.wav,x,s2,test\n", "line 3: 'clips/../clips/a 1.wav' stands on line 2 already"),
     (HEADER + FIRST + "no.wav,x,s2,test\nclips,x,s3,test\n", r"2 of 3 files are missing, the first .*no\.wav on line 3; paths"),
     (HEADER + FIRST + '"clips/b.flac" x,x,s2,test\n', "line 3: .*check the quotation marks from there on"),
