@@ -12,7 +12,7 @@ import pytest
 from scipy.io import wavfile
 
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.speech.audio import read_audio, resample, write_audio
+from fastencode.speech.audio import audio_seconds, read_audio, resample, write_audio
 
 soundfile = pytest.importorskip("soundfile", reason="audio files need the extra 'tune'")
 
@@ -40,6 +40,18 @@ def test_formats(tmp_path: Path, suffix: str, options: dict[str, str], tolerance
     assert got.shape == expected.shape
     assert got.flags.c_contiguous
     np.testing.assert_allclose(got[800:-800], expected[800:-800], atol=tolerance)
+
+
+@pytest.mark.parametrize(("suffix", "options"), [(".wav", {}), (".flac", {}), (".nist", {"format": "NIST", "subtype": "PCM_16"})])
+def test_seconds_without_the_sound(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.zeros((11025, 2)), 22050, **options)
+    assert audio_seconds(path) == 0.5
+    path.write_text("not sound at all")
+    with pytest.raises(InputError, match=r"a\.\w+ cannot be decoded \(.*\): it is damaged, cut off, or not audio"):
+        audio_seconds(path)
+    with pytest.raises(InputError, match="does not exist"):
+        audio_seconds(tmp_path / "no.wav")
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])

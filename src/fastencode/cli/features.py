@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastencode.cli.settings import FeaturesConfig
 from fastencode.cli.stages import say
+from fastencode.data.manifest import read_manifest
 from fastencode.errors import InputError, require
 from fastencode.speech.extract import estimate, extract_features
 from fastencode.speech.layers import SpeechEncoder
@@ -13,6 +14,7 @@ from fastencode.threads import available_threads
 
 __all__ = ["find_sounds", "run"]
 
+_MANIFESTS = (".csv", ".tsv", ".jsonl")
 _SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".sph", ".nist", ".aiff", ".aif")
 
 
@@ -36,21 +38,24 @@ def run(config: FeaturesConfig) -> dict[str, Path]:
 
 
 def find_sounds(path: Path) -> dict[str, Path]:
-    """The audio file, or all of a folder, by their names without suffix.
+    """The audio file, or all of a folder, or those that a manifest lists in its column ``audio``; by their names without suffix.
 
     Raises
     ------
     InputError
         If there is none, or two differ in their suffix only.
     """
-    if not path.is_dir():
-        return {path.stem: path}
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SOUNDS]
+    elif path.suffix.lower() in _MANIFESTS:
+        files = [recording.path for recording in read_manifest(path, labels=(), speaker=None, split=None)]
+    else:
+        files = [path]
     sounds: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() in _SOUNDS:
-            if file.stem in sounds:
-                raise InputError(f"{file} and {sounds[file.stem].name} have one name: keep one of them, or give single files")
-            sounds[file.stem] = file
+    for file in files:
+        if file.stem in sounds:
+            raise InputError(f"{file} and {sounds[file.stem]} have one name: keep one of them, or give single files")
+        sounds[file.stem] = file
     if not sounds:
         raise InputError(f"{path} holds no audio files ({', '.join(_SOUNDS)}): give a folder of recordings, or one file")
     return sounds

@@ -119,7 +119,8 @@ class FeaturesConfig:
     Attributes
     ----------
     audio : Path
-        An audio file, or a folder of them; WAV, FLAC, OGG, MP3 or NIST SPHERE, at any rate.
+        An audio file, a folder of them, or a manifest (CSV, TSV, JSON lines) with a column ``audio``; WAV, FLAC, OGG, MP3 or NIST
+        SPHERE, at any rate.
     model : str
         Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
     out : Path
