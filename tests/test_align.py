@@ -318,6 +318,35 @@ def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: d
         LayerFolder(folder, stories, lobes=3, used=["story01", "story03"])
 
 
+def test_regions_from_images(world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label image in the order of a brain mask gives the regions that lists of indices give."""
+    nibabel = pytest.importorskip("nibabel", reason="images need the extra 'neuro'")
+    stories = Stories(world, test_story=TEST_STORY, test_skip=0)
+    n, own = stories.n_voxels("B"), stories.rois("B")
+    inside = np.zeros((4, 3, 3), bool)
+    inside.ravel()[np.sort(np.random.default_rng(0).choice(36, n, replace=False))] = True
+    labels = np.zeros(n, np.int16)
+    for number, voxels in enumerate(own.values(), 1):
+        labels[voxels] = number
+    volume = np.zeros(inside.shape, np.int16)
+    volume[inside] = labels
+    (tmp_path / "rois").mkdir()
+    (tmp_path / "masks").mkdir()
+    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(tmp_path / "rois" / "B.nii.gz")
+    nibabel.Nifti1Image(inside.astype(np.uint8), np.eye(4)).to_filename(tmp_path / "masks" / "B.nii.gz")
+    given = options(world, tmp_path / "out", [models["random"]], "--participants", '["B"]')
+    images = ["--rois", str(tmp_path / "rois"), "--masks", str(tmp_path / "masks")]
+    assert main([*given, *images]) == 0
+    found = json.loads((tmp_path / "out" / "responses" / "B" / "regions.json").read_text())
+    voxels = np.load(tmp_path / "out" / "responses" / "B" / "voxels.npy")
+    for number, wanted in enumerate(own.values(), 1):
+        kept = np.intersect1d(wanted, voxels)
+        assert np.array_equal(voxels[found[str(number)]], kept) if len(kept) else str(number) not in found
+    (tmp_path / "masks" / "B.nii.gz").unlink()
+    assert main([*given, *images]) == 2
+    assert "holds 0 files or folders called B" in capsys.readouterr().err
+
+
 def test_gaps_in_the_responses_are_left_out(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
     import shutil
 

@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 from fastencode.cli.output import write_settings
 from fastencode.cli.settings import AlignRunConfig
 from fastencode.cli.stages import Job, Stages, say
+from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
@@ -100,10 +101,32 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
 
 def _responses_job(stories: Stories, who: str, fit: Sequence[str], config: AlignRunConfig) -> Job:
     files = {story: _stamp(stories.response_file(who, story)) for story in (*fit, config.test_story)}
-    regions = {name: voxels.tolist() for name, voxels in stories.rois(who).items()}
+    regions = {name: voxels.tolist() for name, voxels in _rois(stories, who, config).items()}
     settings = {"files": files, "regions": regions, "ceiling": config.ceiling, "split_half": config.split_half}
     settings |= {"rows": [len(stories.row_times(story)) for story in fit], "test_skip": config.test_skip}
     return Job(f"responses/{who}", settings, (), _write_responses, (stories, who, fit, regions, config), _ROOMS)
+
+
+def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
+    """A participant's regions of interest, as voxel indices."""
+    if config.rois is None:
+        return stories.rois(who)
+    mask = None if config.masks is None else _of(config.masks, who)
+    rois = read_rois(_of(config.rois, who), mask, n_voxels=stories.n_voxels(who) if mask is None else None)
+    if WHOLE in rois:
+        raise InputError(f"a region of {who} is called {WHOLE!r}, as all voxels together are: rename it")
+    last = max(int(voxels.max()) for voxels in rois.values())
+    if last >= stories.n_voxels(who):
+        raise InputError(f"the regions of {who} reach voxel {last}, the responses have {stories.n_voxels(who)}: check the mask")
+    return rois
+
+
+def _of(folder: Path, who: str) -> Path:
+    """What a folder holds of a participant."""
+    found = [path for path in sorted(folder.iterdir()) if path.name.partition(".")[0] == who] if folder.is_dir() else []
+    if len(found) != 1:
+        raise InputError(f"{folder} holds {len(found)} files or folders called {who}: one is needed")
+    return found[0]
 
 
 def _stamp(path: Path) -> list[int]:

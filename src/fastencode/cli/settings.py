@@ -173,6 +173,11 @@ class AlignRunConfig:
         Rows at its start that are not scored.
     tr : float
         Repetition time in s.
+    rois : Path, optional
+        Regions of interest: a folder with a folder or file for each participant, called as the participant; NIfTI, GIFTI, NumPy,
+        JSON or text. By default the data set's own ``rois``.
+    masks : Path, optional
+        Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz`` or ``.npy``.
     ceiling : float
         Voxels are mapped where their noise ceiling is above this; all where the test story was not repeated.
     split_half : bool
@@ -201,6 +206,8 @@ class AlignRunConfig:
     test_story: str = "wheretheressmoke"
     test_skip: int = 40
     tr: float = 2.0
+    rois: Path | None = None
+    masks: Path | None = None
     ceiling: float = 0.05
     split_half: bool = False
     baselines: tuple[str, ...] = ()
