@@ -20,6 +20,7 @@ _HOME_OF = {
     "HRFConvolve": "estimators.timing",
     "InputError": "errors",
     "LanczosResample": "estimators.timing",
+    "LanczosStream": "timing.lanczos",
     "RidgeCV": "estimators.ridge",
     "RidgeFit": "solve.fit",
     "RidgePlan": "solve.plan",
