@@ -53,7 +53,13 @@ def hrf(folder: Path) -> Iterator[Row]:
     bases = np.load(folder / "spm_bases.npz")
     for name, derivative in (("hrf", None), ("time_derivative", "time"), ("dispersion_derivative", "dispersion")):
         kernel = fastencode.hrf_kernel("spm", dt=float(bases["dt"][0]), derivative=derivative)
-        yield "hrf", f"SPM's basis set, {name.replace('_', ' ')}, largest difference", 0.0, float(np.abs(kernel - bases[name]).max()), 1e-12
+        yield (
+            "hrf",
+            f"SPM's basis set, {name.replace('_', ' ')}, largest difference",
+            0.0,
+            float(np.abs(kernel - bases[name]).max()),
+            1e-12,
+        )
 
 
 def mfcc(folder: Path) -> Iterator[Row]:
@@ -61,7 +67,13 @@ def mfcc(folder: Path) -> Iterator[Row]:
     for number, settings in HTK.items():
         theirs = np.frombuffer((folder / f"test.wav.fea_htk.{number}").read_bytes()[12:], ">f4").reshape(-1, 39)
         ours = fastencode.mfcc(audio, rate, n_mels=23, deltas=2, **settings)
-        yield "mfcc", f"HTK's HCopy, configuration {number}, 142 × 39, largest difference", 0.0, float(np.abs(ours - theirs).max()), 5e-4
+        yield (
+            "mfcc",
+            f"HTK's HCopy, configuration {number}, 142 × 39, largest difference",
+            0.0,
+            float(np.abs(ours - theirs).max()),
+            5e-4,
+        )
 
 
 def ridge(folder: Path) -> Iterator[Row]:
@@ -74,7 +86,13 @@ def ridge(folder: Path) -> Iterator[Row]:
     printed = (0.14092, 0.14090, 0.14063, 0.13783, 0.12372, 0.09298, 0.06914, 0.06093, 0.05893, 0.05848)
     for alpha, theirs, ours in zip(case["alphas"], printed, fit.cv_scores.mean(axis=1), strict=True):
         yield "ridge", f"mean r, its α {alpha:.4g}", theirs, float(ours), 5e-6
-    yield "ridge", "scores of every α and voxel, largest difference", 0.0, float(np.abs(fit.cv_scores - case["ridge_corr"]).max()), 1e-8
+    yield (
+        "ridge",
+        "scores of every α and voxel, largest difference",
+        0.0,
+        float(np.abs(fit.cv_scores - case["ridge_corr"]).max()),
+        1e-8,
+    )
     weights = fastencode.ridge_cv(X, Y, alphas=[100.0], fit_intercept=False).coef
     yield "ridge", "norm of the weights at its α 10", 8.43839976, float(np.linalg.norm(weights)), 5e-9
     folds = [(np.setdiff1d(np.arange(n), held), held) for held in case["boot_valinds"]]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 PACKAGE = "fastencode"
 BASE = ("arrays", "devices", "errors", "files", "launch", "progress", "streams", "threads")
-CORE_LIBRARIES = ("h5py", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
+CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
 
 class Rule(NamedTuple):

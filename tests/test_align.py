@@ -212,7 +212,16 @@ def test_baselines_residuals_lags_and_halves(world: Path, models: dict[str, Path
 
 def test_what_is_unique_to_a_layer(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
     """Beside the spectrum, which the world's auditory voxels follow, a random model has little of its own; the parts add up."""
-    more = ["--partition", '["spectrum", "word_rate"]', "--candidates", "6", "--participants", '["A"]', "--align.alphas", "[10, 1e3]"]
+    more = [
+        "--partition",
+        '["spectrum", "word_rate"]',
+        "--candidates",
+        "6",
+        "--participants",
+        '["A"]',
+        "--align.alphas",
+        "[10, 1e3]",
+    ]
     given = options(world, tmp_path / "out", [models["random"]], *more)
     assert main(given) == 0
     table = pd.read_csv(tmp_path / "out" / "partition.csv", keep_default_na=False).query("region == 'auditory'")
@@ -255,6 +264,7 @@ def test_low_level_features_at_scans(world: Path) -> None:
         low_level(stories, "story01", "pitch")
 
 
+@pytest.mark.filterwarnings("ignore:.*edge of the grid:fastencode.errors.FastencodeWarning")
 def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_scored(world: Path) -> None:
     """The trap that splits by story avoid: slow noise, different in each story, scored on shuffled rows and on whole stories."""
     from scipy.signal import lfilter

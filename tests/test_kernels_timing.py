@@ -29,9 +29,7 @@ TERMS = [(1.0, 0.0, 6.0, 1.0), (-1 / 6, 0.0, 16.0, 1.0), (0.7, 1.5, 6 / 0.9, 0.9
 @pytest.fixture(scope="session")
 def on_host(tmp_path_factory):
     """Both .cu compiled for the host, where a grid of one thread does everything."""
-    return {
-        op: build(tmp_path_factory.mktemp(op), HOST + kernels.cuda_source(op) + boxed(op)) for op in ("lanczos", "hrf")
-    }
+    return {op: build(tmp_path_factory.mktemp(op), HOST + kernels.cuda_source(op) + boxed(op)) for op in ("lanczos", "hrf")}
 
 
 def numbers(*values):

@@ -248,16 +248,12 @@ def _listener(responses: Path) -> Listener:
 
 
 def _fit(folder: Path, responses: Path, design: Design, config: AlignRunConfig) -> None:
-    scores = score_layer(
-        design.plan, design.matrices[1], _listener(responses), config.align, permutations=config.permutations
-    )
+    scores = score_layer(design.plan, design.matrices[1], _listener(responses), config.align, permutations=config.permutations)
     save(scores, folder / _RECORD)
 
 
 def _partition(folder: Path, responses: Path, design: Design, low: Sequence[LowLevel], config: AlignRunConfig) -> None:
-    shares = share_layer(
-        design.bands(low), design.matrices[2], _listener(responses), config.align, candidates=config.candidates
-    )
+    shares = share_layer(design.bands(low), design.matrices[2], _listener(responses), config.align, candidates=config.candidates)
     save(shares, folder / _RECORD)
 
 

@@ -177,7 +177,7 @@ class AlignRunConfig:
         Regions of interest: a folder with a folder or file for each participant, called as the participant; NIfTI, GIFTI, NumPy,
         JSON or text. By default the data set's own ``rois``.
     masks : Path, optional
-        Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz`` or ``.npy``.
+        Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
     ceiling : float
         Voxels are mapped where their noise ceiling is above this; all where the test story was not repeated.
     split_half : bool
@@ -188,8 +188,8 @@ class AlignRunConfig:
     residualize : tuple of str
         Low-level features to take out of every layer, which is then scored once more.
     partition : tuple of str
-        Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is unique
-        to each (R² on the test story).
+        Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is
+        unique to each (R² on the test story).
     candidates : int
         Weightings of those bands to try.
     lags : tuple of int

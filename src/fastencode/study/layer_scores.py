@@ -180,7 +180,6 @@ def share_layer(
     Y = np.vstack([listener.fit, zscore(listener.test)])
     n = len(listener.fit)
     n_runs = len(np.unique(labels))
-    inner = {"cv": min(config.folds, n_runs)} if n_runs >= 2 else {"cv": config.folds}
     with warnings.catch_warnings():  # as for a layer alone
         warnings.simplefilter("ignore", FastencodeWarning)
         found = partition_variance(
@@ -191,7 +190,7 @@ def share_layer(
             alphas=config.alphas,
             n_iter=candidates,
             random_state=config.seed,
-            **inner,
+            cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
         )
     return LayerShares(found.total, found.unique)
 

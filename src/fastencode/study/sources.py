@@ -170,7 +170,7 @@ class Design:
         X, X_test, labels = self._delayed(self._variant.source, self._layer, self._variant.delays)
         if self._variant.nuisance:
             known = [self._delayed(source, 0, self._config.delays) for source in self._variant.nuisance]
-            nuisance, nuisance_test = (np.hstack([parts[place] for parts in known]) for place in (0, 1))
+            nuisance, nuisance_test = np.hstack([part[0] for part in known]), np.hstack([part[1] for part in known])
             X, X_test = without(X, X_test, nuisance, nuisance_test, labels, self._config)
         return X, X_test, labels
 

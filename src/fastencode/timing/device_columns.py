@@ -59,9 +59,7 @@ def device_lanczos_columns(
     for some_o, unit_oo in _blocks(np.flatnonzero(steps[:-1].cumsum() > 0)):
         weight_no, at_o = np.zeros((n, len(some_o))), np.arange(len(some_o))
         first, last = np.searchsorted(some_o, first_n), np.searchsorted(some_o, last_n)
-        lanczos_columns(
-            unit_oo, at_o, old_o[some_o], new_n, first, last, cutoff, lobes, False, weight_no, total_n, size_n
-        )
+        lanczos_columns(unit_oo, at_o, old_o[some_o], new_n, first, last, cutoff, lobes, False, weight_no, total_n, size_n)
         _add_product(device, weight_no, device.take(data_oc, device.put(order_o[some_o])), rectify, out_nc)
     sum_n += device.put(total_n)
     gross_n += device.put(size_n)
