@@ -1,20 +1,31 @@
-"""The `lanczos` kernel against the dense published form, a matrix of all weights: equal first, then by turns, medians.
+"""The `lanczos` kernel against the dense published form and reading the data once: equal first, then by turns, one thread.
 
-    python bench/micro_lanczos.py [--seconds 300] [--rate 50] [--columns 256] [--repeats 7]
+    python bench/micro_lanczos.py [--seconds 600] [--rate 50] [--columns 768] [--repeats 21] [--no-file]
 
-Processor time, so threads of BLAS in the dense form do not count against us.
+Writes bench/results/micro_lanczos.json: seconds of the thread, and two ratios of medians. `dense_over_ours`: the dense form makes
+a matrix of all weights, new times by old, row by row in NumPy, and multiplies with it; a few of its turns are enough.
+`ours_over_floor`: the floor is the bytes that have to be moved, the data read and the result written once, at the rate at which a
+compiled sum reads the same array in the same turns. The rate of NumPy's copy (read and written) is there to compare with.
+`pieces` is the streaming form, given one second of data at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
+from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
+from session import spread, surroundings, write
+from threadpoolctl import threadpool_limits
 
 import fastencode
+
+RESULT = Path(__file__).parent / "results" / "micro_lanczos.json"
+DENSE_TURNS = 3
 
 
 def dense(data: np.ndarray, old: np.ndarray, new: np.ndarray, lobes: float = 3.0) -> np.ndarray:
@@ -27,33 +38,79 @@ def dense(data: np.ndarray, old: np.ndarray, new: np.ndarray, lobes: float = 3.0
     return weights @ data
 
 
+def in_pieces(data: np.ndarray, old: np.ndarray, new: np.ndarray, rows: int) -> np.ndarray:
+    """The streaming form."""
+    stream = fastencode.LanczosStream(new)
+    parts = [stream.add(data[a : a + rows], old[a : a + rows]) for a in range(0, len(old), rows)]
+    return np.concatenate([*parts, stream.finish()])
+
+
+@numba.njit(nogil=True)
+def read(words: np.ndarray) -> int:
+    """The sum of 64-bit words as integers, whose order is free: wide enough to wait for memory only."""
+    total = 0
+    for word in words:
+        total += word
+    return total
+
+
+def measure(dtype: type, options: argparse.Namespace) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    old, new = np.arange(0, options.seconds, 1 / options.rate), np.arange(1, options.seconds, 2.0)
+    data = rng.standard_normal((len(old), options.columns)).astype(dtype)
+    words, copy, second = data.reshape(-1).view(np.int64), np.empty_like(data), max(1, round(options.rate))
+    contestants = {
+        "ours": lambda: fastencode.lanczos(data, old, new),
+        "pieces": lambda: in_pieces(data, old, new, second),
+        "read": lambda: read(words),
+        "copy": lambda: np.copyto(copy, data),
+        "dense": lambda: dense(data, old, new),
+    }
+    found = {name: contestants[name]() for name in ("ours", "pieces", "dense")}
+    size = float(np.abs(found["dense"]).max())
+    np.testing.assert_allclose(found["ours"], found["dense"], rtol=0, atol=size * (1e-6 if dtype == np.float32 else 1e-12))
+    np.testing.assert_array_equal(found["pieces"], found["ours"])
+    assert contestants["read"]() == words.sum()
+    contestants["copy"]()
+    spent: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(options.repeats):
+        for name, run in contestants.items():
+            if name == "dense" and turn >= DENSE_TURNS:
+                continue
+            began = time.thread_time()
+            run()
+            spent[name].append(time.thread_time() - began)
+    median = {name: float(np.median(times)) for name, times in spent.items()}
+    rate = data.nbytes / median["read"]
+    moved = data.nbytes + found["ours"].nbytes
+    return {
+        "dtype": np.dtype(dtype).name,
+        "old": len(old),
+        "new": len(new),
+        "columns": options.columns,
+        "bytes": {"data": data.nbytes, "result": found["ours"].nbytes, "moved": moved},
+        "thread_seconds": {name: spread(times) for name, times in spent.items()},
+        "gigabytes_per_second": {"read": rate / 1e9, "copy": 2 * data.nbytes / median["copy"] / 1e9},
+        "floor_seconds": moved / rate,
+        "ours_over_floor": median["ours"] / (moved / rate),
+        "pieces_over_floor": median["pieces"] / (moved / rate),
+        "dense_over_ours": median["dense"] / median["ours"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=300.0, help="length of the recording")
+    parser.add_argument("--seconds", type=float, default=600.0, help="length of the recording")
     parser.add_argument("--rate", type=float, default=50.0, help="old samples per second; a scan takes 2 seconds")
-    parser.add_argument("--columns", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--columns", type=int, default=768)
+    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--no-file", action="store_true", help="print only")
     options = parser.parse_args()
-    rng, results = np.random.default_rng(0), []
-    old, new = np.arange(0, options.seconds, 1 / options.rate), np.arange(1, options.seconds, 2.0)
-    contestants = {"fastencode": fastencode.lanczos, "dense": dense}
-    for dtype in (np.float32, np.float64):
-        data = rng.standard_normal((len(old), options.columns)).astype(dtype)
-        ours, theirs = (run(data, old, new) for run in contestants.values())
-        size = float(np.abs(theirs).max())
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=size * (1e-6 if dtype == np.float32 else 1e-12))
-        spent: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(options.repeats):
-            for name, run in contestants.items():
-                began = time.process_time()
-                run(data, old, new)
-                spent[name].append(time.process_time() - began)
-        medians = {name: float(np.median(times)) for name, times in spent.items()}
-        ratio = medians["dense"] / medians["fastencode"]
-        results.append({"dtype": np.dtype(dtype).name, "cpu_seconds": medians, "ratio": ratio})
-    shape = {"old": len(old), "new": len(new), "columns": options.columns}
-    machine = {"machine": platform.machine(), "system": platform.platform(), "numpy": np.__version__}
-    print(json.dumps({**shape, "results": results, **machine}, indent=2))
+    with threadpool_limits(1):
+        report = {"cases": [measure(dtype, options) for dtype in (np.float32, np.float64)], **surroundings(1)}
+    print(json.dumps(report, indent=1))
+    if not options.no_file:
+        write(report, RESULT)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     moments   moments.pyx (Cython, C++)      moments.cu      fallback.moments (NumPy)
     product   product.pyx (Cython, C++)      none            fallback.product (NumPy)
     shrunk    product.pyx (Cython, C++)      none            fallback.shrunk (NumPy)
-
-The Numba kernels, ``lanczos.py`` and ``hrf.py``, are compiled on first use, need no fallback and are imported by name.
+    lanczos   lanczos.py (Numba)             lanczos.cu      the same: Numba compiles it on first use
+    hrf       hrf.py (Numba)                 hrf.cu          the same
 
 ``cpu(op)`` returns the function, importing it on first use; ``lost(op)`` says why the fallback is in use and what that costs,
 or None; ``cuda_source(op)`` returns CUDA C++ that stands alone. Twins share a stem, argument names and argument order.
@@ -28,18 +28,23 @@ __all__ = ["OPS", "cpu", "cuda_source", "has_tiles", "lost"]
 
 
 class Op(NamedTuple):
-    """Where the kernels of one op live: CPU module and function, CUDA source, and what a missing extension costs."""
+    """Where the kernels of one op live: CPU module and function, CUDA source, and what a missing extension costs.
+
+    No cost: the module is no extension, and always there.
+    """
 
     module: str
     function: str
     cuda: str | None
-    cost: str
+    cost: str | None
 
 
 OPS = {
     "moments": Op("moments", "moments", "moments.cu", "scores are reduced with plain NumPy, which is several times slower"),
     "product": Op("product", "product", None, "float32 products never use a processor's matrix tiles"),
     "shrunk": Op("product", "shrunk", None, "float32 products never use a processor's matrix tiles"),
+    "lanczos": Op("lanczos", "lanczos_columns", "lanczos.cu", None),
+    "hrf": Op("hrf", "hrf_columns", "hrf.cu", None),
 }
 
 
@@ -56,6 +61,8 @@ def _op(op: str) -> Op:
 @cache
 def _load(op: str) -> tuple[Callable[..., Any], str | None]:
     found = _op(op)
+    if found.cost is None:
+        return getattr(import_module(f"{__name__}.{found.module}"), found.function), None
     if _flag("FASTENCODE_NO_EXT"):
         reason = "FASTENCODE_NO_EXT is set"
     else:

@@ -1,4 +1,4 @@
-"""Numba's decorator as every kernel here uses it."""
+"""Numba's decorator as every kernel here uses it, and what it lacks."""
 
 from __future__ import annotations
 
@@ -6,20 +6,44 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.core.cgutils import voidptr_t
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
-__all__ = ["njit"]
+__all__ = ["njit", "prefetch"]
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first use, serial and without the GIL, and keep the machine code on disk where some folder can be written.
 
+    A product that is added to something is rounded once where the processor can (``contract``); nothing else is reordered.
     Numba raises at decoration when neither the package's folder nor the user's cache folder is writable (read-only containers);
     then each process compiles anew, which costs about a second for each kernel.
     """
-    options = {"nogil": True, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
         return numba.njit(**options)(function)
+
+
+@intrinsic
+def prefetch(typing: Any, array: Any, place: Any) -> Any:
+    """``prefetch(array, place)`` in a kernel: have the line of the cache that holds ``array[place]`` (1-D) sent for.
+
+    The loop goes on meanwhile, and the value is there when it is needed. Nothing is read: any place is allowed.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [voidptr_t, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [voidptr_t], kind)
+        builder.call(function, [address, number(0), number(3), number(1)])  # to read, into all caches, data
+        return context.get_dummy_value()
+
+    return numba.types.void(array, numba.types.intp), generate

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "fastencode"
-BASE = ("arrays", "devices", "errors", "files", "progress", "streams", "threads")
-CORE_LIBRARIES = ("h5py", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
+BASE = ("arrays", "devices", "errors", "files", "launch", "progress", "streams", "threads")
+CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
 
 class Rule(NamedTuple):

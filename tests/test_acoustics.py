@@ -1,4 +1,4 @@
-"""Cepstra and log-mel spectra against HTK's own output and a bin-by-bin reference."""
+"""Cepstra and log-mel spectra against HTK's own output and a bin-by-bin reference; sound power against a plain loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import fastencode
 import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech import acoustics
-from fastencode.speech.acoustics import frame_times, log_mel, mfcc
+from fastencode.speech.acoustics import frame_times, log_mel, mfcc, sound_power
 
 HTK = {"1": {"energy": "c0", "preemphasis": 0.0}, "4": {"energy": "log", "preemphasis": 0.97}}
 
@@ -113,6 +113,45 @@ def test_frame_times_follow_whole_samples():
     assert abs(times[energy > energy.max() / 2].mean() - 15) < 0.005
 
 
+@pytest.mark.parametrize(("rate", "window", "hop"), [(16_000, 0.025, 0.010), (22_050, 0.031, 0.0113), (8_000, 0.01, 0.02)])
+def test_sound_power_is_the_mean_square_of_each_frame(monkeypatch, rate, window, hop):
+    audio = speechlike(rate // 3) + np.int16(900)  # an offset counts
+    length, step = int(window * rate), int(hop * rate)
+    starts = range(0, len(audio) - length + 1, step)
+    expected = [sum((int(a) / 32768) ** 2 for a in audio[start : start + length]) / length for start in starts]
+    power = sound_power(audio, rate, window=window, hop=hop)
+    assert power.dtype == np.float64
+    np.testing.assert_allclose(power, expected, rtol=1e-12)
+    assert len(power) == len(frame_times(len(power), rate, window=window, hop=hop)) == len(starts)
+    monkeypatch.setattr(acoustics, "FRAMES_PER_BLOCK", 7)
+    np.testing.assert_array_equal(sound_power(audio, rate, window=window, hop=hop), power)
+
+
+def test_sound_power_does_not_depend_on_the_scale_the_audio_came_on():
+    audio = speechlike(4_000)
+    power = sound_power(audio, 16_000)
+    np.testing.assert_array_equal(sound_power(audio / 32768, 16_000), power)
+    single = sound_power((audio / 32768).astype(np.float32), 16_000)
+    assert single.dtype == np.float32
+    np.testing.assert_array_equal(single, power.astype(np.float32))
+    with pytest.warns(FastencodeWarning, match="taken to be on the int16 scale already"):
+        np.testing.assert_array_equal(sound_power(audio.astype(np.float64), 16_000), power)
+    log_energy = mfcc(audio, 16_000, energy="log")[:, -1]
+    np.testing.assert_allclose(np.log(power * 400 * 32768.0**2), log_energy, atol=1e-12)
+
+
+def test_sound_power_of_known_waves():
+    seconds = np.arange(32_000) / 16_000
+    sine = np.sin(2 * np.pi * 200 * seconds)  # five periods in a frame
+    np.testing.assert_allclose(sound_power(sine, 16_000), 0.5, atol=1e-12)
+    np.testing.assert_allclose(sound_power(0.1 * sine, 16_000), 0.005, atol=1e-12)
+    assert (sound_power(np.sign(sine + 1e-9), 16_000) == 1).all()
+    assert (sound_power(np.zeros(800, np.int16), 16_000) == 0).all()
+    growing = sound_power(seconds * sine / 2, 16_000)  # amplitude t / 2
+    times = frame_times(len(growing), 16_000)
+    np.testing.assert_allclose(growing, times**2 / 8, atol=1e-3)
+
+
 def test_floats_on_the_int16_scale_are_used_as_they_are_with_a_warning():
     audio = speechlike(1_000)
     with pytest.warns(FastencodeWarning, match="taken to be on the int16 scale already"):
@@ -152,5 +191,9 @@ def test_empty_filters_are_named():
     ],
 )
 def test_bad_input_is_named(audio, settings, message):
+    settings = {"sample_rate": 16_000} | settings
     with pytest.raises(InputError, match=message):
-        mfcc(audio, **({"sample_rate": 16_000} | settings))
+        mfcc(audio, **settings)
+    if set(settings) == {"sample_rate"}:  # what all features refuse
+        with pytest.raises(InputError, match=message):
+            sound_power(audio, **settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 from scipy.io import wavfile
 
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.speech.audio import read_audio, resample, write_audio
+from fastencode.speech.audio import audio_seconds, read_audio, resample, write_audio
 
 soundfile = pytest.importorskip("soundfile", reason="audio files need the extra 'tune'")
 
@@ -39,12 +42,35 @@ def test_formats(tmp_path: Path, suffix: str, options: dict[str, str], tolerance
     np.testing.assert_allclose(got[800:-800], expected[800:-800], atol=tolerance)
 
 
+@pytest.mark.parametrize(("suffix", "options"), [(".wav", {}), (".flac", {}), (".nist", {"format": "NIST", "subtype": "PCM_16"})])
+def test_seconds_without_the_sound(tmp_path: Path, suffix: str, options: dict[str, str]) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.zeros((11025, 2)), 22050, **options)
+    assert audio_seconds(path) == 0.5
+    path.write_text("not sound at all")
+    with pytest.raises(InputError, match=r"a\.\w+ cannot be decoded \(.*\): it is damaged, cut off, or not audio"):
+        audio_seconds(path)
+    with pytest.raises(InputError, match="does not exist"):
+        audio_seconds(tmp_path / "no.wav")
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 def test_resampled_to_the_rate_asked_for(tmp_path: Path, rate: int) -> None:
     soundfile.write(tmp_path / "a.wav", tone(rate), rate)
     got = read_audio(tmp_path / "a.wav")
     assert len(got) == 8000
     np.testing.assert_allclose(got[400:-400], tone(16000)[400:-400], atol=2e-3)  # away from the ends, where the filter rings
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".nist"])
+def test_any_rate_and_channel_count_in_every_format(tmp_path: Path, suffix: str) -> None:
+    """The name says nothing: TIMIT's files are NIST SPHERE and end in ``.WAV``."""
+    path = tmp_path / ("SA1.WAV" if suffix == ".nist" else f"a{suffix}")
+    options = {"format": "NIST", "subtype": "PCM_16"} if suffix == ".nist" else {}
+    soundfile.write(path, np.stack([tone(22050), tone(22050, hertz=700.0)], axis=1), 22050, **options)
+    got, expected = read_audio(path), (tone(16000) + tone(16000, hertz=700.0)) / 2
+    assert len(got) == 8000
+    np.testing.assert_allclose(got[800:-800], expected[800:-800], atol=0.05 if suffix in (".ogg", ".mp3") else 2e-3)
 
 
 def test_resample_changes_nothing_at_the_same_rate() -> None:
@@ -145,12 +171,59 @@ def test_each_unusable_file_has_its_message(tmp_path: Path) -> None:
         read_audio(tmp_path / "nan.wav")
     with pytest.raises(InputError, match="sample_rate"):
         read_audio(tmp_path / "nan.wav", sample_rate=0)
+    header = b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
+    (tmp_path / "shorten.wv1").write_bytes(header.ljust(1024) + b"ajkg" + bytes(2000))
+    with pytest.raises(InputError, match="shorten: expand it"):
+        read_audio(tmp_path / "shorten.wv1")
 
 
 def test_silence_is_warned_about(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", np.zeros(100), 16000)
     with pytest.warns(FastencodeWarning, match="silent"):
         assert not read_audio(tmp_path / "a.wav").any()
+
+
+def flat_tops(path: Path) -> int:
+    """Samples in runs of five or more of one value near full scale, channel by channel and sample by sample."""
+    samples = soundfile.read(path, dtype="float32", always_2d=True)[0]
+    runs = [(value, len(list(run))) for channel in samples.T for value, run in itertools.groupby(channel)]
+    return sum(length for value, length in runs if length >= 5 and abs(value) >= 0.98)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [
+        *((".wav", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "ULAW", "ALAW")),
+        *((".flac", "PCM_16"), (".nist", "PCM_16")),
+    ],
+)
+def test_clipped_samples_are_counted(tmp_path: Path, suffix: str, subtype: str) -> None:
+    loud = np.stack([0.9 * tone(16000), 3 * tone(16000)], axis=1)  # 0.45 on the left, 1.5 on the right
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.clip(loud, -1, 1), 16000, subtype, format="NIST" if suffix == ".nist" else None)
+    expected = flat_tops(path)
+    assert 0.2 < expected / 16000 < 0.3
+    with pytest.warns(FastencodeWarning, match="is clipped") as caught:
+        read_audio(path, sample_rate=8000)
+    (found,) = [re.search(r"clipped: (\d+) of (\d+) samples, a share of ([\d.]+), stand", str(w.message)) for w in caught]
+    assert (int(found[1]), int(found[2]), float(found[3])) == (expected, 16000, float(f"{expected / 16000:.2g}"))
+    assert caught[0].filename == __file__
+
+
+def test_loud_is_not_clipped(tmp_path: Path) -> None:
+    peak = np.float32(32767 / 32768)
+    runs = np.tile(np.r_[np.full(4, peak), np.full(4, -peak), np.full(50, 0.97), 0.0], 20)  # four at the top, fifty below it
+    tones = [2 * tone(rate, 2.0, hertz) for rate, hertz in ((16000, 440.0), (48000, 40.0))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number, (audio, rate) in enumerate([(runs, 16000), (tones[0], 16000), (tones[1], 48000)]):
+            soundfile.write(tmp_path / f"{number}.wav", audio, rate)  # at full scale, not beyond
+            read_audio(tmp_path / f"{number}.wav")
+        soundfile.write(tmp_path / "headroom.wav", 3 * tone(16000), 16000, "FLOAT")  # beyond full scale, where floats do not clip
+        assert np.abs(read_audio(tmp_path / "headroom.wav")).max() > 1.4
+    soundfile.write(tmp_path / "five.wav", np.r_[runs, np.full(5, peak)], 16000)
+    with pytest.warns(FastencodeWarning, match=f"clipped: 5 of {len(runs) + 5} samples"):
+        read_audio(tmp_path / "five.wav")
 
 
 def test_real_recordings(shared_data: Path) -> None:

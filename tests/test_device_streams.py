@@ -20,7 +20,6 @@ from device_cases import ALPHAS, assert_same, make, on_device
 from fastencode.devices import Device
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve import device_moments as moments_module
-from fastencode.solve.device_moments import SIZED
 from fastencode.streams import Downloads, Uploads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
@@ -188,7 +187,7 @@ def card(request, monkeypatch):
     """A device whose library is a stand-in; moments are array functions there."""
     device = Device(request.param, "cuda:0", FakeTorch() if request.param == "torch" else FakeCupy())
     monkeypatch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
-    monkeypatch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+    monkeypatch.setattr(moments_module, "cuda_kernel", lambda device, op: None)
     return device
 
 
@@ -210,7 +209,7 @@ def test_arrays_are_made_on_the_device_that_was_named():
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
-        patch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+        patch.setattr(moments_module, "cuda_kernel", lambda device, op: None)
         arrays, account = on_device(second, plan, Y, keep=False, width=8)
         assert account["device"] == "cuda:1" and second.xp.inside == 0
         assert_same(plan.fit(Y), arrays, np.float64)
@@ -300,7 +299,7 @@ def cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy._core", core)
     kinds = types.SimpleNamespace(COMPUTE_TYPE_DEFAULT="full", COMPUTE_TYPE_TF32="tf32")
     monkeypatch.setitem(sys.modules, "cupy._core._routines_linalg", kinds)
-    monkeypatch.setattr(moments_module, "_launcher", lambda device: (moments_module._by_arithmetic, "array functions"))
+    monkeypatch.setattr(moments_module, "cuda_kernel", lambda device, op: None)
     return fake
 
 
@@ -426,69 +425,7 @@ def test_public_scores_there(cupy, score):
     assert np.ndim(score(Y[:, 0].view(Placed), P[:, 0].view(Placed))) == 0
 
 
-# ---- what the launchers pass to the kernel
-
-
-class Module:
-    """CuPy's ``RawModule``, noting launches."""
-
-    def __init__(self, code, options):
-        self.code, self.launches = code, []
-
-    def get_function(self, name):
-        return lambda grid, block, args: self.launches.append((name, grid, block, args))
-
-
-def test_arguments_of_a_launch_through_cupy(card):
-    made = []
-    cupy = types.SimpleNamespace(
-        RawModule=lambda **options: made.append(Module(**options)) or made[0],
-        cuda=types.SimpleNamespace(
-            ExternalStream=lambda pointer, index: contextlib.nullcontext(),
-            get_current_stream=contextlib.nullcontext,
-            Device=lambda index: contextlib.nullcontext(),
-        ),
-    )
-    launch = moments_module._through_cupy(cupy)
-    wide = card.put(np.zeros((9, 500), np.float32))
-    y, p, out = wide[:, :300], card.put(np.zeros((5, 9, 300), np.float32)), card.put(np.zeros((27, 300)))
-    launch(card, y, p, None, out)
-    name, grid, block, args = made[0].launches[0]
-    assert "moments_float32" in made[0].code and name == "moments_float32"
-    assert (grid, block) == ((3, 3, 1), (128, 1, 1))  # 300 voxels; 6 series are two of four, so three tiles of pairs
-    assert [a.dtype for a in args] == [np.uint64] * 4 + [np.int64] * 6
-    assert args[2] == 0 and [int(a) for a in args[4:]] == [5, 9, 300, 500, 2700, 300]
-    assert int(args[3]) == np.asarray(out).ctypes.data
-    launch(card, card.put(np.zeros((9, 1))), card.put(np.zeros((1, 9, 1))), card.put(np.ones(9)), out)
-    name, grid, _, args = made[0].launches[1]
-    assert name == "moments_float64" and grid == (1, 1, 1) and args[2] != 0
-
-
-def test_arguments_of_a_launch_through_torch(monkeypatch):
-    fake, launches = FakeTorch(), []
-    device = Device("torch", "cuda:0", fake)
-    fake.tensor = lambda values, dtype, pin_memory: types.SimpleNamespace(to=lambda *a, **o: torch.tensor(values, dtype=dtype))
-    fake.cuda._compile_kernel = lambda source, name: lambda grid, block, args: launches.append((name, source, grid, args))
-    launch = moments_module._through_torch(device)
-    y, p, out = torch.zeros(9, 500)[:, :300], torch.zeros(5, 9, 300), torch.zeros(27, 300)
-    for weight in (None, torch.ones(9)):
-        launch(device, y, p, weight, out)
-    (name, source, grid, without), (*_, with_weights) = launches
-    assert name == "moments_float32_sized" and SIZED in source and grid == (3, 3, 1)
-    assert without[4].tolist() == [5, 9, 300, 500, 2700, 300, 0] and with_weights[4].tolist()[-1] == 1
-    assert without[4].dtype == torch.int64 and all(isinstance(a, torch.Tensor) for a in without)
-
-
 def test_what_counts_as_memory_that_ran_out(card):
     texts = {"CUDA error: out of memory": True, "CUBLAS_STATUS_ALLOC_FAILED when": True, "CUDA error: illegal address": False}
     assert {text: card.is_out_of_memory(RuntimeError(text)) for text in texts} == texts
     assert card.is_out_of_memory(torch.OutOfMemoryError("")) and not card.is_out_of_memory(MemoryError("out of memory"))
-
-
-@pytest.mark.parametrize("error", [OSError("CUDA_HOME is not set"), RuntimeError("compilation failed"), TypeError("arguments")])
-def test_a_torch_that_cannot_compile_kernels_computes_with_array_functions(error):
-    fake = FakeTorch()
-    fake.cuda._compile_kernel = lambda *a: (_ for _ in ()).throw(error)
-    assert moments_module._through_torch(Device("torch", "cuda:0", fake)) is None
-    fake.cuda._compile_kernel = None
-    assert moments_module._through_torch(Device("torch", "cuda:0", fake)) is None

@@ -16,8 +16,9 @@ from fastencode import kernels
 from fastencode.devices import Device, plain_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
+from fastencode.launch import boxed
 from fastencode.solve import device_tiles, shrinkage, strategy
-from fastencode.solve.device_moments import SIZED, device_column_scores, device_moments, device_score_moments
+from fastencode.solve.device_moments import device_column_scores, device_moments, device_score_moments
 from fastencode.solve.device_tiles import DeviceRidge, DeviceSweep
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
@@ -289,14 +290,13 @@ def test_moments_by_array_functions(device, shape, kind, dtype, weighted):
 @pytest.mark.parametrize("shape", SHAPES[3:7], ids=str)
 def test_the_launcher_for_torch_passes_sizes_on(tmp_path, shape, dtype):
     """The entry points that torch compiles, on the host: a grid of one thread."""
-    source = HOST + kernels.cuda_source("moments") + SIZED
-    library = build(tmp_path, source)
+    library = build(tmp_path, HOST + kernels.cuda_source("moments") + boxed("moments"))
     (k, t, v), (y, p) = shape, tiles(shape, np.dtype(dtype).type)
     weight = np.random.default_rng(0).uniform(0.1, 3, t)
     for weights in (0, 1):
         out = np.empty(((k + 1) * (k + 4) // 2, v))
-        sizes = np.array([k, t, v, v, t * v, v, weights], dtype=np.int64)
-        getattr(library, f"moments_{dtype}_sized")(*pointers(y, p, weight, out, sizes))
+        numbers = np.array([1, 1, weights, 1, k, t, v, v, t * v, v], dtype=np.float64)
+        getattr(library, f"moments_{dtype}_boxed")(*pointers(y, p, weight, out, numbers))
         np.testing.assert_allclose(out, fallback.moments(y, p, weight if weights else None), rtol=1e-9, atol=1e-9)
 
 

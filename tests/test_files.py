@@ -8,7 +8,7 @@ import pytest
 
 from fastencode.data.textgrid import read_textgrid
 from fastencode.errors import InputError
-from fastencode.files import check_file, whole_file
+from fastencode.files import check_file, read_text, whole_file
 
 
 def test_a_file_appears_whole_and_replaces_the_earlier_one(tmp_path: Path) -> None:
@@ -45,3 +45,25 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         for read in (check_file, read_textgrid):
             with pytest.raises(InputError, match=words):
                 read(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_in_its_encodings(tmp_path: Path, encoding: str) -> None:
+    text = "word, größer\r\n你好\n"
+    (tmp_path / "a").write_bytes(text.encode(encoding))
+    assert read_text(tmp_path / "a") == text
+
+
+def test_text_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for raw, words in [
+        (b" \r\n", "is empty"),
+        (b"good\nb\xe4d\n", "is not UTF-8: see line 2, byte 6 of the file; save it as UTF-8"),
+        ("word".encode("utf-16")[:-1], "is not UTF-16: see line 1"),
+        ("word".encode("utf-16-be")[:-1], "is not UTF-16-BE: see line 1"),
+    ]:
+        path.write_bytes(raw)
+        with pytest.raises(InputError, match=words):
+            read_text(path)
+    with pytest.raises(InputError, match="is a folder"):
+        read_text(tmp_path)

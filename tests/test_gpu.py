@@ -12,14 +12,15 @@ import pytest
 
 import fastencode
 from device_cases import ALPHAS, FORMS, assert_same, make, on_device
-from fastencode import kernels
-from fastencode.devices import device_of, find_device
+from fastencode import kernels, launch
+from fastencode.devices import Device, device_of, find_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve import device_moments as moments_module
 from fastencode.solve import device_tiles
 from fastencode.solve.device_moments import device_moments, moments_by
 from fastencode.solve.scores import SCORINGS
 from fastencode.solve.targets import Targets
+from fastencode.timing import device_columns
 from test_kernels import SHAPES, tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
@@ -190,6 +191,13 @@ def test_public_scores(device):
             score(to(device, Y), P)
 
 
+def use_torchs_own(device, op, module, monkeypatch):
+    own = launch._through_torch(device, op)
+    if own is None:
+        pytest.skip("this torch cannot compile kernels here: array functions take their place")
+    monkeypatch.setattr(module, "cuda_kernel", lambda device, op: launch.CudaKernel(own, "torch"))
+
+
 @pytest.mark.parametrize("launcher", ["first choice", "torch's own"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -198,10 +206,7 @@ def test_the_kernel_on_the_card_is_the_kernel_of_the_cpu(device, shape, dtype, w
     if launcher == "torch's own":
         if device.library != "torch":
             pytest.skip("only torch has a launcher of its own")
-        own = moments_module._through_torch(device)
-        if own is None:
-            pytest.skip("this torch cannot compile kernels here: array functions take their place")
-        monkeypatch.setattr(moments_module, "_launcher", lambda device: (own, "torch"))
+        use_torchs_own(device, "moments", moments_module, monkeypatch)
     y, p = tiles(shape, dtype, "huge mean" if shape[1] % 2 else "plain")
     weight = np.random.default_rng(0).uniform(0.1, 3, len(y)) if weighted else None
     with device.current():
@@ -329,3 +334,52 @@ def test_banded_ridge_on_the_card(device, n, widths, search, dtype, where):
             host(device, getattr(found, name)), getattr(wanted, name), rtol=tolerance, atol=tolerance, err_msg=name
         )
     np.testing.assert_allclose(host(device, found.predict(X)), wanted.predict(X), rtol=1e-3, atol=1e-3)
+
+
+# ---- time kernels
+
+TIMES, SCANS = np.random.default_rng(1).uniform(0, 60, 700), np.arange(1.0, 60, 2.0)
+TIMING = {
+    "lanczos": lambda X: fastencode.lanczos(X, TIMES, SCANS),
+    "lanczos, rectify and normalize": lambda X: fastencode.lanczos(X, TIMES, SCANS, lobes=2.5, rectify=True, normalize=True),
+    "hrf, impulses": lambda X: fastencode.hrf_convolve(X, TIMES, SCANS[::-1]),
+    "hrf, boxcars": lambda X: fastencode.hrf_convolve(X, TIMES, SCANS, durations=np.linspace(0, 9, 700), derivative="time"),
+}
+
+
+@pytest.mark.parametrize("launcher", ["first choice", "torch's own", "array functions"])
+@pytest.mark.parametrize("shape", [(700,), (700, 1), (700, 3, 300)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", TIMING)
+def test_time_kernels_on_the_card(device, name, dtype, shape, launcher, monkeypatch):
+    op = name[:7] if name.startswith("lanczos") else "hrf"
+    if launcher == "torch's own":
+        if device.library != "torch":
+            pytest.skip("only torch has a launcher of its own")
+        use_torchs_own(device, op, device_columns, monkeypatch)
+    elif launcher == "array functions":
+        monkeypatch.setattr(device_columns, "cuda_kernel", lambda device, op: None)
+    data = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    wanted, there = TIMING[name](data), to(device, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(Device, "get", lambda *a: pytest.fail("data were copied to the host"))
+        found = TIMING[name](there)
+    assert device_of(found) == device
+    found = device.get(found)
+    assert found.dtype == wanted.dtype and found.shape == wanted.shape
+    size = np.abs(wanted).max()
+    np.testing.assert_allclose(found / size, wanted / size, rtol=0, atol=2e-7 if dtype == np.float32 else 1e-12)
+    assert np.array_equal(device.get(there), data)
+
+
+def test_streaming_and_bad_values_on_the_card(device):
+    data, times = np.random.default_rng(0).standard_normal((700, 9)), np.sort(TIMES)
+    stream, there = fastencode.LanczosStream(SCANS), to(device, data)
+    parts = [stream.add(there[a : a + 100], times[a : a + 100]) for a in range(0, 700, 100)]
+    found = np.concatenate([device.get(part) for part in (*parts, stream.finish())])
+    assert np.array_equal(found, device.get(fastencode.lanczos(there, times, SCANS)))
+    bad = data.copy()
+    bad[300, 4] = np.nan
+    for call in (fastencode.lanczos, fastencode.hrf_convolve, fastencode.LanczosStream(SCANS).add):
+        with pytest.raises(InputError, match=r"data\[300, 4\] is nan \(1 such"):
+            call(to(device, bad), times, *([] if call.__name__ == "add" else [SCANS]))

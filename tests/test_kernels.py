@@ -18,11 +18,16 @@ import reference
 from fastencode import kernels
 from fastencode.kernels import fallback
 
+# A grid of one thread; what a kernel writes in shared memory is that thread's own.
 HOST = """
+#include <math.h>
 struct Dim { unsigned x, y, z; };
 static const Dim blockIdx = {0, 0, 0}, threadIdx = {0, 0, 0}, blockDim = {1, 1, 1}, gridDim = {1, 1, 1};
 #define __global__
 #define __device__
+#define __shared__
+#define __syncthreads()
+#define sinpi(x) sin(3.14159265358979323846 * (x))
 """
 # The loop as processors without AVX2 run it, which this one would never choose.
 PORTABLE = """

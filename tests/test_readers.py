@@ -21,6 +21,7 @@ pytest.importorskip("praatio", reason="transcripts need the extra 'tune'")
 pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")
 
 LENGTHS = {"life": 60, "souls": 75, "wheretheressmoke": 311}
+SOUND_RATE = 400  # Hz: long sounds in small files
 VOXELS = {"UTS01": 23, "UTS02": 41}
 WORDS = [(0.0, 0.5, "sp"), (0.5, 0.9, "I"), (0.9, 1.3, "{BR}"), (1.3, 2.0, "WENT"), (2.0, 2.2, "{NS} "), (2.2, 3.0, "HOME")]
 PHONES = [(0.5, 0.9, "AY1"), (1.3, 1.5, "W"), (1.5, 1.7, "EH1"), (1.7, 1.8, "N"), (1.8, 2.0, "T"), (2.0, 2.2, "ns")]
@@ -30,6 +31,10 @@ def responses(participant: str, story: str, repeats: int = 0) -> np.ndarray:
     rng = np.random.default_rng([len(participant), VOXELS[participant], LENGTHS[story], repeats])
     shape = (LENGTHS[story] - 20, VOXELS[participant])
     return rng.standard_normal((repeats, *shape) if repeats else shape)
+
+
+def seconds(story: str) -> int:
+    return 2 * (LENGTHS[story] - 10)  # 10 s of silence before the sound and after it
 
 
 def make_tree(root: Path, *, derivative: bool, **storage: object) -> Path:
@@ -49,7 +54,7 @@ def make_tree(root: Path, *, derivative: bool, **storage: object) -> Path:
     (base / "respdict.json").write_text(json.dumps(LENGTHS))
     for story in LENGTHS:
         write_textgrid(base / "TextGrids" / f"{story}.TextGrid", {"phone": PHONES, "word": WORDS}, 3.5)
-        write_audio(root / "stimuli" / f"{story}.wav", 0.1 * np.sin(np.arange(44100)), 44100)
+        write_audio(root / "stimuli" / f"{story}.wav", 0.1 * np.sin(np.arange(SOUND_RATE * seconds(story))), SOUND_RATE)
     return root
 
 
@@ -72,8 +77,8 @@ def test_what_is_there(tree: Path) -> None:
     assert data.train_stories("UTS01", exclude="souls") == ["life"]
     assert data.train_stories("UTS01", exclude=["wheretheressmoke"]) == ["life", "souls"]
     assert [data.n_voxels(p) for p in data.participants] == [23, 41]
-    assert len(data.audio("life")) == 16000
-    assert len(data.audio("life", sample_rate=8000)) == 8000
+    assert len(data.audio("life")) == 16000 * 100
+    assert len(data.audio("life", sample_rate=8000)) == 8000 * 100
     assert [w.label for w in data.words("life")] == ["I", "WENT", "HOME"]
     assert data.words("life")[1] == Interval(1.3, 2.0, "WENT")
     assert [p.label for p in data.phones("life")] == ["AY1", "W", "EH1", "N", "T"]
@@ -94,6 +99,20 @@ def test_rows_and_their_times(tree: Path) -> None:
     # Feature row i spans [2i − 10, 2i − 8) s, so both cuts begin at the same time.
     assert 2 * features[50:-5][0] - 10 == data.row_times("wheretheressmoke")[rows][0] == 90
     assert data.usable_rows("life") == slice(0, 40)
+
+
+def test_a_wrong_tr_shows_in_the_sound(flat: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for story in LENGTHS:
+            Stories(flat, tr=2.0045).audio(story)  # what some papers print
+    for tr, story, fitting in [(1.5, "life", "2 s"), (3.0, "life", "2 s"), (0.72, "wheretheressmoke", "2 s")]:
+        with pytest.warns(FastencodeWarning, match=rf"{story}\.wav lasts .* check tr \(a TR of {fitting} would fit\)"):
+            Stories(flat, tr=tr).audio(story)
+    write_audio(flat / "stimuli" / "life.wav", 0.1 * np.sin(np.arange(SOUND_RATE * seconds("souls"))), SOUND_RATE)
+    message = r"life\.wav lasts 130\.0 s, but respdict\.json leaves it 50 TRs of 2 s, 100 s: .* whether this is the story's sound"
+    with pytest.warns(FastencodeWarning, match=message):
+        Stories(flat).audio("life")
 
 
 STORAGE = [{}, {"chunks": (16, 5)}, {"chunks": (7, 9), "compression": "gzip"}, {"chunks": (40, 1)}]
@@ -312,6 +331,11 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
         unfetch(folder / f"{story}.hf5")
     with pytest.raises(InputError, match="3 of 3 stories of UTS01 are git-annex links"):
         data.stories("UTS01")
+    (flat / "rois" / "UTS02").mkdir(parents=True)
+    np.save(flat / "rois" / "UTS02" / "AC.npy", [1, 2])
+    unfetch(flat / "rois" / "UTS02" / "AC.npy")
+    with pytest.raises(InputError, match=r"AC\.npy \(region 'AC' of UTS02\) is a git-annex link without content: run"):
+        Stories(flat).rois("UTS02")
     unfetch(flat / "respdict.json")
     with pytest.raises(InputError, match=f"datalad get {flat / 'respdict.json'}"):
         Stories(flat)

@@ -14,12 +14,18 @@ torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'
 transformers = pytest.importorskip("transformers", reason="speech models need the extra 'tune'")
 
 
-def saved_model(folder: Path, family: str, *, stable: bool = False, strides: tuple[int, ...] = (5, 4, 2)) -> Path:
+def saved_model(folder: Path, family: str, *, stable: bool = False, strides: tuple[int, ...] = (5, 4, 2), seed: int = 3) -> Path:
     """A random encoder of two layers, saved as users have them."""
-    config_class = {"wav2vec2": transformers.Wav2Vec2Config, "hubert": transformers.HubertConfig}[family]
-    model_class = {"wav2vec2": transformers.Wav2Vec2Model, "hubert": transformers.HubertModel}[family]
-    torch.manual_seed(3)
-    config = config_class(
+    torch.manual_seed(seed)
+    if family == "whisper":
+        sizes = {"encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        widths = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 10}
+        tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+        transformers.WhisperModel(transformers.WhisperConfig(**sizes, **widths, **tokens)).save_pretrained(folder)
+        transformers.WhisperFeatureExtractor().save_pretrained(folder)
+        return folder
+    name = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}[family]
+    config = getattr(transformers, f"{name}Config")(
         conv_dim=(8,) * 3,
         conv_kernel=(10, 3, 2),
         conv_stride=strides,
@@ -32,12 +38,13 @@ def saved_model(folder: Path, family: str, *, stable: bool = False, strides: tup
         do_stable_layer_norm=stable,
         feat_extract_norm="layer" if stable else "group",
     )
-    model_class(config).save_pretrained(folder)
+    getattr(transformers, f"{name}Model")(config).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize(("family", "stable"), [("wav2vec2", False), ("wav2vec2", True), ("hubert", False), ("hubert", True)])
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm"])
 def test_layers_are_those_of_the_whole_model(tmp_path: Path, family: str, stable: bool) -> None:
     encoder = SpeechEncoder(saved_model(tmp_path, family, stable=stable))
     clips = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 4000)).astype(np.float32))
@@ -51,6 +58,66 @@ def test_layers_are_those_of_the_whole_model(tmp_path: Path, family: str, stable
         torch.testing.assert_close(mine, theirs)
     torch.testing.assert_close(last, whole.last_hidden_state)
     assert frames.shape[1] == len(encoder.frame_times(4000))
+
+
+def test_whispers_layers_are_those_of_the_whole_model(tmp_path: Path) -> None:
+    encoder = SpeechEncoder(saved_model(tmp_path, "whisper"))
+    audio = np.random.default_rng(0).standard_normal((2, 32000)).astype(np.float32) * 0.1
+    extractor = transformers.WhisperFeatureExtractor()
+    with torch.inference_mode():
+        frames = encoder.cnn(torch.from_numpy(audio))
+        ours = encoder.layers(frames)
+        spectrum = extractor(list(audio), sampling_rate=16000, return_tensors="pt").input_features
+        whole = encoder.model.encoder(spectrum, output_hidden_states=True)
+        last = encoder.last_layer(frames)
+        normed = encoder.model.encoder.layer_norm(ours[-1])
+    assert len(ours) == encoder.n_layers == 3 and frames.shape[1] == 1500
+    for mine, theirs in zip(ours[:-1], whole.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(last, whole.last_hidden_state)
+    torch.testing.assert_close(normed, whole.last_hidden_state)  # as in other models, the last layer is before the final norm
+
+
+def test_whispers_frames_are_counted_where_there_is_sound(tmp_path: Path) -> None:
+    """A click moves the frames around it: those within a window of the spectrum and the reach of the convolutions."""
+    encoder = SpeechEncoder(saved_model(tmp_path, "whisper"))
+    noise = np.random.default_rng(1).standard_normal((1, 32000)).astype(np.float32) * 0.01
+    click = noise.copy()
+    click[0, 16000] = 0.05
+    with torch.inference_mode():
+        moved = (encoder.cnn(torch.from_numpy(click)) - encoder.cnn(torch.from_numpy(noise)))[0].abs().sum(1).numpy()
+    times = encoder.frame_times(32000)
+    assert len(times) == 100 and times[50] == 1.0
+    assert np.abs(np.flatnonzero(moved > 1e-4) - 50).max() <= 3 and moved[50] > 1e-4
+    assert len(encoder.frame_times(32001)) == 101
+    with pytest.raises(InputError, match=r"31 s is longer than the 30 s that .* hears at once"):
+        encoder.frame_times(31 * 16000)
+
+
+def test_a_models_hash_is_what_it_computes(tmp_path: Path) -> None:
+    one = SpeechEncoder(saved_model(tmp_path / "a", "hubert"))
+    assert one.hash() == SpeechEncoder(saved_model(tmp_path / "b", "hubert")).hash()
+    assert one.hash() != SpeechEncoder(saved_model(tmp_path / "c", "hubert", seed=4)).hash()
+    assert one.hash() != SpeechEncoder(saved_model(tmp_path / "d", "hubert", stable=True)).hash()
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path / "b")
+    assert one.hash() != SpeechEncoder(tmp_path / "b").hash()
+    with torch.no_grad():
+        next(one.model.encoder.layers.parameters())[0] += 1e-3
+    assert one.hash() != SpeechEncoder(tmp_path / "a").hash()
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "wavlm", "whisper"])
+def test_reduced_precision_stays_near(tmp_path: Path, family: str) -> None:
+    clips = torch.from_numpy(np.random.default_rng(2).standard_normal((2, 8000)).astype(np.float32))
+    saved = saved_model(tmp_path, family)
+    with torch.inference_mode():
+        full, half = (
+            [layer.float().numpy().ravel() for layer in encoder.layers(encoder.cnn(clips))]
+            for encoder in (SpeechEncoder(saved), SpeechEncoder(saved, dtype="bfloat16"))
+        )
+    for mine, theirs in zip(half, full, strict=True):
+        assert np.corrcoef(mine, theirs)[0, 1] > 0.999
+        assert not np.array_equal(mine, theirs)
 
 
 def test_frame_times_are_the_middles_of_what_a_frame_hears(tmp_path: Path) -> None:
@@ -106,8 +173,10 @@ def test_wrong_models_get_clear_errors(tmp_path: Path) -> None:
         SpeechEncoder(tmp_path / "nowhere")
     transformers.BertConfig().save_pretrained(tmp_path / "bert")
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "bert")
-    with pytest.raises(InputError, match="'bert' model"):
+    with pytest.raises(InputError, match="'bert' model: give one of wav2vec2, hubert, wavlm, whisper"):
         SpeechEncoder(tmp_path / "bert")
+    with pytest.raises(InputError, match="dtype='int8': choose one of"):
+        SpeechEncoder(SMALL_MODEL, dtype="int8")
     encoder = SpeechEncoder(saved_model(tmp_path / "small", "hubert"))
     with pytest.raises(InputError, match="shorter than one frame"):
         encoder.frame_times(20)

@@ -8,6 +8,7 @@ import pytest
 import fastencode
 from fastencode.errors import InputError
 from fastencode.speech.acoustics import log_mel
+from fastencode.speech.labels import event_rate
 from fastencode.timing.clean import detrend_cosine, detrend_polynomial, detrend_savgol, zscore
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -25,6 +26,9 @@ FUNCTIONS = {
     "detrend_savgol": lambda X: detrend_savgol(X, 2.0, 14.0),
     "mfcc": lambda X: fastencode.mfcc(X[:, 0], 200, n_mels=5, n_mfcc=3),
     "log_mel": lambda X: log_mel(X[:, 0], 200, n_mels=2),
+    "sound_power": lambda X: fastencode.sound_power(X[:, 0], 200),
+    "event_rate": lambda X: event_rate(TIMES, TIMES[::2], values=X),
+    "event_rate-lanczos": lambda X: event_rate(TIMES, TIMES[::2], values=X, how="lanczos"),
 }
 
 

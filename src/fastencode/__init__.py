@@ -20,13 +20,16 @@ _HOME_OF = {
     "HRFConvolve": "estimators.timing",
     "InputError": "errors",
     "LanczosResample": "estimators.timing",
+    "LanczosStream": "timing.lanczos",
     "RidgeCV": "estimators.ridge",
     "RidgeFit": "solve.fit",
     "RidgePlan": "solve.plan",
     "ZScore": "estimators.timing",
+    "articulatory": "speech.labels",
     "banded_ridge_cv": "solve.banded.ridge",
     "chunk_bootstrap": "solve.folds",
     "delay": "timing.delays",
+    "event_rate": "speech.labels",
     "hrf_convolve": "timing.hrf",
     "hrf_kernel": "timing.hrf",
     "lanczos": "timing.lanczos",
@@ -38,6 +41,7 @@ _HOME_OF = {
     "plan_ridge": "solve.plan",
     "r2": "solve.scores",
     "ridge_cv": "solve.ridge",
+    "sound_power": "speech.acoustics",
 }
 
 # Where the library is missing, asking for the name says which extra brings it; `import *` and help() must not trip over that.

@@ -117,9 +117,7 @@ def dtype_of(value: Any, name: str) -> np.dtype[Any]:
 def check_real(dtype: np.dtype[Any], name: str) -> None:
     """Raise ``InputError`` unless the dtype holds real numbers or booleans."""
     if dtype.kind not in "fiub":
-        hint = {"c": "pass its real part or its magnitude", "O": "convert it with .astype(float)"}.get(
-            dtype.kind, "pass numbers"
-        )
+        hint = {"c": "pass its real part or its magnitude", "O": "convert it with .astype(float)"}.get(dtype.kind, "pass numbers")
         raise InputError(f"{name} has dtype {dtype}, which is not a real number type; {hint}")
 
 

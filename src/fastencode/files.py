@@ -1,7 +1,8 @@
-"""Files on disk: found or named in an error, written whole or not at all."""
+"""Files on disk: found or named in an error, read as text, written whole or not at all."""
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from fastencode.errors import InputError
 
-__all__ = ["check_file", "whole_file"]
+__all__ = ["check_file", "read_text", "text_encoding", "whole_file"]
 
 
 def check_file(path: str | os.PathLike[str]) -> Path:
@@ -28,6 +29,36 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise InputError(f"{path} is a folder: give one file")
     return path
+
+
+def text_encoding(raw: bytes) -> str:
+    """What bytes are text in: UTF-16 if they begin with its byte-order mark or hold a zero among the first four, else UTF-8."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in raw[:4]:
+        return "utf-16-be" if raw[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a file in UTF-8 or UTF-16, with or without byte-order mark; line ends stay as they are.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, or in another encoding: the message names the line of the first wrong byte.
+    """
+    path = check_file(path)
+    raw = path.read_bytes()
+    if not raw.strip():
+        raise InputError(f"{path} is empty: fetch or export it again")
+    encoding = text_encoding(raw)
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        shown = encoding.removesuffix("-sig").upper()
+        raise InputError(f"{path} is not {shown}: see line {line}, byte {error.start} of the file; save it as UTF-8") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -38,11 +39,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     from fastencode.errors import require
 
     jsonargparse = require("jsonargparse", "tune")
-    from fastencode.cli.settings import AliceConfig, DemoConfig
+    from fastencode.cli.settings import AliceConfig, AlignRunConfig, DemoConfig, FeaturesConfig
 
     subcommands: dict[str, tuple[type, str]] = {
         "demo": (DemoConfig, "the whole system, small, on a world whose truth is known"),
         "alice": (AliceConfig, "the same on real brains that heard a chapter of Alice in Wonderland"),
+        "align": (AlignRunConfig, "layers × participants × regions: how well each layer predicts each brain"),
+        "features": (FeaturesConfig, "every layer of a speech model over recordings, into HDF5 files"),
     }
     parser = jsonargparse.ArgumentParser(
         prog="fastencode-tune", description="Brain-tune speech models on fMRI and see what changes, layer by layer."
@@ -57,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=_help(settings, switch))
         options.set_defaults(_lists_of_settings(settings))
         choices.add_subcommand(name, options, help=line)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args([_underscored(one) for one in (sys.argv[1:] if arguments is None else arguments)])
     name = parsed.subcommand
     import_module("fastencode.cli.stages").settle()
     chosen = parser.instantiate(parsed)[name]
@@ -65,6 +68,11 @@ def _run(arguments: Sequence[str] | None) -> int:
     run = import_module(f"fastencode.cli.{name}").run
     run(settings(**{field.name: chosen[field.name] for field in fields(settings)}))
     return 0
+
+
+def _underscored(argument: str) -> str:
+    """``--dry-run`` is ``--dry_run``: options are called as the settings are, and either spelling is one."""
+    return re.sub("^--[^=]+", lambda found: "--" + found[0][2:].replace("-", "_"), argument)
 
 
 def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:

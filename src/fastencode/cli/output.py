@@ -19,7 +19,7 @@ from fastencode.files import whole_file
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__all__ = ["publish"]
+__all__ = ["publish", "write_settings"]
 
 _VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
 
@@ -38,12 +38,8 @@ def publish(
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
     """Write everything into the output folder, print the summary, and return the path of the page."""
-    pandas, yaml = require("pandas", "tune"), require("yaml", "tune")
-    settings = _plain(asdict(config))
-    path = stages.root / "config.yaml"
-    text = f"# Everything needed to repeat this: {command} --config config.yaml\n" + yaml.safe_dump(settings, sort_keys=False)
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    pandas = require("pandas", "tune")
+    settings = write_settings(stages.root, config, command)
     scores = pandas.DataFrame(outcome.scores)
     page = write_report(
         stages.root,
@@ -62,6 +58,15 @@ def publish(
     say("\n" + verdict_table(list(verdicts)))
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
+
+
+def write_settings(folder: Path, config: Any, command: str) -> dict[str, Any]:
+    """Write ``config.yaml``, with which the command repeats itself; returns the settings as plain values."""
+    settings: dict[str, Any] = _plain(asdict(config))
+    text = require("yaml", "tune").safe_dump(settings, sort_keys=False)
+    with whole_file(folder / "config.yaml") as partial:
+        partial.write_text(f"# Everything needed to repeat this: {command} --config config.yaml\n{text}", encoding="utf-8")
+    return settings
 
 
 def _facts(stages: Stages) -> dict[str, str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fastencode.data.demo import WorldConfig
 from fastencode.errors import InputError
+from fastencode.speech.extract import ReadConfig
 from fastencode.study.alignment import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
 
-__all__ = ["AliceConfig", "DemoConfig"]
+__all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "FeaturesConfig"]
 
 FAST_MINUTES, FAST_STORY_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 6.0, 3.0, 4.0, 2
 
@@ -109,3 +110,120 @@ class AliceConfig:
         for name in ("jobs", "test_rows", "validation_rows"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """Read every layer of a speech model over recordings, straight into HDF5 files (times × layers × width).
+
+    Attributes
+    ----------
+    audio : Path
+        An audio file, a folder of them, or a manifest (CSV, TSV, JSON lines) with a column ``audio``; WAV, FLAC, OGG, MP3 or NIST
+        SPHERE, at any rate.
+    model : str
+        Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
+    out : Path
+        Folder of the files. Finished ones are kept, and one that was interrupted is gone on with.
+    read : ReadConfig
+        A clip for every TR, which is cheap, or a sliding window.
+    batch : int
+        Windows at a time.
+    dtype : str
+        What the model computes in: float32, bfloat16 or float16.
+    stored : str
+        What is kept on disk: float32 or float16.
+    device : str, optional
+        Such as "cuda"; the CPU by default.
+    dry_run : bool
+        Only say how many hours and gigabytes it would take.
+    """
+
+    audio: Path
+    model: str
+    out: Path = Path("features")
+    read: ReadConfig = field(default_factory=ReadConfig)
+    batch: int = 8
+    dtype: str = "float32"
+    stored: str = "float32"
+    device: str | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class AlignRunConfig:
+    """Which layer of which model predicts which region of whose brain, on stories in the layout of ds003020.
+
+    Attributes
+    ----------
+    stories : Path
+        Folder of the data set.
+    features : tuple of Path
+        Folders that ``fastencode-tune features`` filled, one for each model; a model is called as its folder. With more than one,
+        each is compared with the first.
+    out : Path
+        Output folder. What is finished in it is reused: one fit for each model, participant and layer.
+    participants : tuple of str
+        All of the data set by default.
+    exclude : tuple of str
+        Stories that no ridge is fitted on, such as those a model was tuned on.
+    test_story : str
+        The story that all scores are of.
+    test_skip : int
+        Rows at its start that are not scored.
+    tr : float
+        Repetition time in s.
+    rois : Path, optional
+        Regions of interest: a folder with a folder or file for each participant, called as the participant; NIfTI, GIFTI, NumPy,
+        JSON or text. By default the data set's own ``rois``.
+    masks : Path, optional
+        Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
+    ceiling : float
+        Voxels are mapped where their noise ceiling is above this; all where the test story was not repeated.
+    split_half : bool
+        Choose voxels, and estimate their ceilings, on one half of the repeats and score on the other.
+    baselines : tuple of str
+        Low-level features to score beside the models: spectrum, sound_power, word_rate, phone_rate, articulation,
+        time (slow waves: what drift and autocorrelation alone explain).
+    residualize : tuple of str
+        Low-level features to take out of every layer, which is then scored once more.
+    partition : tuple of str
+        Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is
+        unique to each (R² on the test story).
+    candidates : int
+        Weightings of those bands to try.
+    lags : tuple of int
+        Score every layer at each of these single delays (in TRs) too.
+    permutations : int
+        Permutations of blocks of scans for each voxel's p-value.
+    """
+
+    stories: Path
+    features: tuple[Path, ...] = ()
+    out: Path = Path("align-output")
+    participants: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    test_story: str = "wheretheressmoke"
+    test_skip: int = 40
+    tr: float = 2.0
+    rois: Path | None = None
+    masks: Path | None = None
+    ceiling: float = 0.05
+    split_half: bool = False
+    baselines: tuple[str, ...] = ()
+    residualize: tuple[str, ...] = ()
+    partition: tuple[str, ...] = ()
+    candidates: int = 20
+    lags: tuple[int, ...] = ()
+    permutations: int = 1000
+    align: AlignConfig = field(default_factory=AlignConfig)
+
+    def __post_init__(self) -> None:
+        if not self.features and not self.baselines:
+            raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
+        names = [folder.name for folder in self.features]
+        if len(set(names)) < len(names):
+            raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
+        for name in ("permutations", "candidates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: give at least 1")

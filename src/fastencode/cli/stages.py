@@ -33,7 +33,7 @@ __all__ = ["Job", "Stages", "say", "settle", "sha256"]
 
 _SIGNATURE = "stage.json"
 _PARTIAL = ".partial"
-_ROOMS = ("data", "speech", "timing", "tune")  # whose code stages run; scores and figures are made in every run
+_ROOMS = ("data", "speech", "timing", "tune")  # whose code most stages run; their scores and figures are made in every run
 
 
 def say(message: str) -> None:
@@ -73,6 +73,8 @@ class Job:
     make : callable
     arguments : tuple
         What ``make`` gets after its folder.
+    rooms : tuple of str
+        Whose code it runs: after an update of one of them it is made again.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Job:
     reads: tuple[str, ...]
     make: Callable[..., None]
     arguments: tuple[Any, ...] = ()
+    rooms: tuple[str, ...] = _ROOMS
 
 
 class Stages:
@@ -181,7 +184,7 @@ class Stages:
         upstream = {name: _signed(self.path(name)).get("digest") for name in job.reads}
         if None in upstream.values():
             raise InputError(f"stage {job.name} reads {[n for n, d in upstream.items() if d is None]}, which is not finished")
-        text = json.dumps([job.name, job.settings, upstream, _code()], sort_keys=True, default=_plain)
+        text = json.dumps([job.name, job.settings, upstream, _code(job.rooms)], sort_keys=True, default=_plain)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _sweep(self) -> None:
@@ -204,11 +207,11 @@ def _unheard_interrupt() -> Iterator[None]:
 
 
 @cache
-def _code() -> str:
-    """Digest of the code that makes stages: after an update they are made again."""
+def _code(rooms: tuple[str, ...]) -> str:
+    """Digest of the code of some rooms."""
     package = files("fastencode")
     total = hashlib.sha256()
-    for room in _ROOMS:
+    for room in rooms:
         sources = (item for item in package.joinpath(room).iterdir() if item.name.endswith(".py"))
         for source in sorted(sources, key=lambda item: item.name):
             total.update(f"{room}/{source.name}\n".encode() + source.read_bytes())

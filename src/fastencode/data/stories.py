@@ -38,6 +38,7 @@ __all__ = ["FIRST_ROW", "TRIMMED_ROWS", "Stories"]
 
 TRIMMED_ROWS = 20  # of n: 10 at the start, 5 that the features never have, 5 at the end
 FIRST_ROW = 5  # TRs from sound onset to the beginning of response row 0
+_QUIET_TRS = 10  # of n: before and after the sound
 _BLOCK_BYTES = 32 << 20  # of the file's own dtype in memory at a time
 _ANNEX_POINTER = b"/annex/objects/"  # content of a file whose data git-annex has not fetched, where links are not possible
 
@@ -149,8 +150,24 @@ class Stories:
         return slice(skip, rows)
 
     def audio(self, story: str, *, sample_rate: int = 16000) -> NDArray[np.float32]:
-        """Return the story's sound, shape (n,), float32 mono; see ``fastencode.speech.audio.read_audio``."""
-        return read_audio(_present(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}"), sample_rate=sample_rate)
+        """Return the story's sound, shape (n,), float32 mono; see ``fastencode.speech.audio.read_audio``.
+
+        Warns
+        -----
+        FastencodeWarning
+            If the sound and the story's length in TRs do not fit together: the TR is another, or the sound is another story's.
+        """
+        path = _present(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}")
+        sound = read_audio(path, sample_rate=sample_rate)
+        seconds, heard = len(sound) / sample_rate, self._lengths.get(story, 0) - _QUIET_TRS
+        if heard > 0 and abs(seconds / self.tr - heard) > _QUIET_TRS / 2:
+            warnings.warn(
+                f"{path} lasts {seconds:.1f} s, but respdict.json leaves it {heard} TRs of {self.tr:g} s, {heard * self.tr:g} s:"
+                f" check tr (a TR of {seconds / heard:.4g} s would fit) and whether this is the story's sound",
+                FastencodeWarning,
+                stacklevel=2,
+            )
+        return sound
 
     def words(self, story: str) -> list[Interval]:
         """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out."""
@@ -200,6 +217,21 @@ class Stories:
     ) -> NDArray[Any]:
         """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``."""
         return self._read(participant, story, "individual_repeats", voxels, dtype)
+
+    def is_repeated(self, participant: str, story: str) -> bool:
+        """Return whether the single repeats of a story are in the participant's file, and a noise ceiling can be estimated."""
+        with _open(self.response_file(participant, story)) as file:
+            return "individual_repeats" in file
+
+    def response_file(self, participant: str, story: str) -> Path:
+        """Return the file of a participant's responses to a story; an error says if it is missing or not fetched."""
+        path = self._participant_folder(participant) / f"{story}.hf5"
+        return _present(path, f"responses of {participant} to {story!r}")
+
+    def stimulus_files(self, story: str) -> list[Path]:
+        """Return those of the story's sound and transcript that are here."""
+        files = (self.root / "stimuli" / f"{story}.wav", self._base / "TextGrids" / f"{story}.TextGrid")
+        return [path for path in files if path.exists() and not _is_unfetched(path)]
 
     def nan_voxels(self, participant: str, story: str) -> NDArray[np.int64]:
         """Return the sorted indices of the voxels that hold a value that is not finite anywhere in a story."""
@@ -358,10 +390,12 @@ def _region_files(folder: Path, participant: str) -> Iterator[tuple[Path, dict[s
             raise InputError(f"{table} is not a table of regions: expected {{name: [voxel indices]}}")
         yield table, regions
     for path in sorted((folder / participant).glob("*.npy")):
+        _present(path, f"region {path.stem!r} of {participant}")
         try:
-            yield path, {path.stem: np.load(_present(path, f"region {path.stem!r} of {participant}"), allow_pickle=False)}
+            voxels = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise InputError(f"{path} is not a NumPy array file ({error}): save it again with numpy.save") from error
+        yield path, {path.stem: voxels}
 
 
 def _read_lengths(path: Path) -> dict[str, int]:

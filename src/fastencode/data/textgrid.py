@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import math
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastencode.errors import FastencodeWarning, InputError, require
-from fastencode.files import check_file, whole_file
+from fastencode.files import check_file, text_encoding, whole_file
 
 __all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "write_textgrid"]
 
@@ -160,12 +159,7 @@ def _decode(path: Path) -> str:
     raw = check_file(path).read_bytes()
     if not raw.strip():
         raise InputError(f"{path} is empty: export the TextGrid again")
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif b"\0" in raw[:4]:
-        encoding = "utf-16-be" if raw[0] == 0 else "utf-16-le"
-    else:
-        encoding = "utf-8-sig"
+    encoding = text_encoding(raw)
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:

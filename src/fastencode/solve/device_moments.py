@@ -6,33 +6,17 @@ Legend: k = nodes, t = time, v = voxels of the tile, m = moments, a = penalties.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from fastencode.devices import Device
-from fastencode.kernels import cuda_source
+from fastencode.launch import cuda_kernel, float_name
 
-__all__ = ["SIZED", "device_column_scores", "device_moments", "device_score_moments", "moments_by"]
+__all__ = ["device_column_scores", "device_moments", "device_score_moments", "moments_by"]
 
-# torch's launcher knows neither 64-bit integers nor null pointers: sizes come in an array, the last says whether weights do.
-SIZED = "".join(
-    f"""
-extern "C" __global__ void moments_{name}_sized(const {c} *target_tv, const {c} *predicted_ktv, const double *weight_t,
-                                                double *out_mv, const long long *sizes) {{
-    moments_tile(target_tv, predicted_ktv, sizes[6] ? weight_t : (const double *)0, out_mv, sizes[0], sizes[1], sizes[2],
-                 sizes[3], sizes[4], sizes[5]);
-}}
-"""
-    for name, c in (("float32", "float"), ("float64", "double"))
-)
 _THREADS = 128
 _SIDE = 4  # MOMENTS_SIDE of the kernel: series in a tile of pairs
-
-Launch = Callable[[Device, Any, Any, Any, Any], None]
 
 
 def device_moments(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any = None) -> Any:
@@ -49,14 +33,21 @@ def device_moments(device: Device, target_tv: Any, predicted_ktv: Any, weight_t:
     """
     k, _, v = predicted_ktv.shape
     out = device.empty((k + 1) * (k + 4) // 2, v, dtype=np.float64)
-    if v:
-        _launcher(device)[0](device, target_tv, predicted_ktv, weight_t, out)
+    kernel = cuda_kernel(device, "moments")
+    if v == 0:
+        return out
+    if kernel is None:
+        _by_arithmetic(device, target_tv, predicted_ktv, weight_t, out)
+    else:
+        arguments = (target_tv, predicted_ktv, weight_t, out, *_sizes(device, target_tv, predicted_ktv))
+        kernel.launch(float_name(device, target_tv), *_grid(k, v), arguments)
     return out
 
 
 def moments_by(device: Device) -> str:
     """What computes moments there, for the account that a fit gives."""
-    return _launcher(device)[1]
+    kernel = cuda_kernel(device, "moments")
+    return f"array functions of {device.library}" if kernel is None else kernel.by
 
 
 def device_score_moments(
@@ -109,7 +100,7 @@ def _by_arithmetic(device: Device, target_tv: Any, predicted_ktv: Any, weight_t:
             at += 1
 
 
-def _steps(device: Device, target_tv: Any, predicted_ktv: Any) -> list[int]:
+def _sizes(device: Device, target_tv: Any, predicted_ktv: Any) -> list[int]:
     """Sizes and steps in values, as the kernel takes them."""
     if device.library == "cupy":
         item = target_tv.itemsize
@@ -123,71 +114,3 @@ def _grid(k: int, v: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Blocks over voxels and over tiles of pairs, and threads of a block."""
     blocks = (k + _SIDE) // _SIDE
     return (min(-(-v // _THREADS), 65535), blocks * (blocks + 1) // 2, 1), (_THREADS, 1, 1)
-
-
-def _name(device: Device, array: Any) -> str:
-    return "moments_float32" if array.dtype == device.dtype(np.float32) else "moments_float64"
-
-
-@cache
-def _launcher(device: Device) -> tuple[Launch, str]:
-    """What fills ``out_mv`` on a device, compiled at the first call."""
-    if device.streams:
-        try:
-            cupy = device.xp if device.library == "cupy" else import_module("cupy")
-        except ImportError:
-            cupy = None
-        if cupy is not None:
-            return _through_cupy(cupy), "moments.cu through CuPy"
-        launch = _through_torch(device)
-        if launch is not None:
-            return launch, "moments.cu through torch"
-    return _by_arithmetic, f"array functions of {device.library}"
-
-
-def _through_cupy(cupy: Any) -> Launch:
-    module = cupy.RawModule(code=cuda_source("moments"), options=("-std=c++17",))
-
-    def launch(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:
-        arrays = (target_tv, predicted_ktv, weight_t, out_mv)
-        sizes, grid = _steps(device, target_tv, predicted_ktv), _grid(predicted_ktv.shape[0], predicted_ktv.shape[2])
-        if device.library == "cupy":
-            places = [0 if a is None else a.data.ptr for a in arrays]
-            stream = cupy.cuda.get_current_stream()
-        else:
-            places = [0 if a is None else a.data_ptr() for a in arrays]
-            stream = cupy.cuda.ExternalStream(device.xp.cuda.current_stream(device.index).cuda_stream, device.index)
-        with cupy.cuda.Device(device.index), stream:
-            kernel = module.get_function(_name(device, target_tv))
-            kernel(*grid, (*map(np.uint64, places), *map(np.int64, sizes)))
-
-    return launch
-
-
-def _through_torch(device: Device) -> Launch | None:
-    """The kernel through torch's own run-time compiler, where this torch has one that works; else None."""
-    torch = device.xp
-    compiler = getattr(torch.cuda, "_compile_kernel", None)
-    if compiler is None:
-        return None
-    try:
-        with device.current():
-            source = cuda_source("moments") + SIZED
-            kernels = {f"moments_{name}": compiler(source, f"moments_{name}_sized") for name in ("float32", "float64")}
-    except (AssertionError, AttributeError, ImportError, OSError, RuntimeError, TypeError):
-        return None  # no CUDA headers beside it, or another torch: slower, never wrong
-
-    known: dict[tuple[int, ...], Any] = {}
-
-    def launch(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:
-        sizes = (*_steps(device, target_tv, predicted_ktv), int(weight_t is not None))
-        if sizes not in known:
-            if len(known) > 256:
-                known.clear()
-            known[sizes] = torch.tensor(sizes, dtype=torch.int64, pin_memory=True).to(device.name, non_blocking=True)
-        grid, block = _grid(predicted_ktv.shape[0], predicted_ktv.shape[2])
-        weights = out_mv if weight_t is None else weight_t
-        with device.current():
-            kernels[_name(device, target_tv)](grid, block, [target_tv, predicted_ktv, weights, out_mv, known[sizes]])
-
-    return launch

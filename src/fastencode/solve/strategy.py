@@ -147,9 +147,7 @@ def map_costs(
     def seconds(plan: float, own: float, voxel: float) -> float:
         return plan / GEMM_RATE[8] + own / EIGH_RATE + voxels * voxel / voxel_rate(itemsize)
 
-    return [
-        MapCost(name, plan + own, voxel, itemsize * kept, seconds(plan, own, voxel)) for name, plan, own, voxel, kept in ways
-    ]
+    return [MapCost(name, plan + own, voxel, itemsize * kept, seconds(plan, own, voxel)) for name, plan, own, voxel, kept in ways]
 
 
 def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int) -> MapCost:

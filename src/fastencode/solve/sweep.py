@@ -67,9 +67,7 @@ def choose_alphas(scores_av: NDArray[np.float64], tolerance: Any) -> NDArray[np.
     return len(scores_av) - 1 - np.argmax(ties[::-1], axis=0)
 
 
-def choose_shared(
-    scores_av: NDArray[Any], scoring: str, variance_v: NDArray[np.float64], bad_v: NDArray[np.bool_]
-) -> int:
+def choose_shared(scores_av: NDArray[Any], scoring: str, variance_v: NDArray[np.float64], bad_v: NDArray[np.bool_]) -> int:
     """Index of one penalty for all voxels, by their mean score."""
     good = ~bad_v
     if not good.any():

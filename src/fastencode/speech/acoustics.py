@@ -1,4 +1,4 @@
-"""Low-level acoustic features: mel-frequency cepstra and log-mel spectra, by HTK's definition.
+"""Low-level acoustic features: mel-frequency cepstra and log-mel spectra, by HTK's definition, and sound power.
 
 Source of the definition: S. Young et al., *The HTK Book* (version 3.4), chapter 5. What it fixes, and other libraries do
 otherwise: samples are on the int16 scale; pre-emphasis is applied inside each frame; the filters are triangles on the scale
@@ -11,7 +11,7 @@ Axis letters: f frame, s sample within a frame, k FFT bin, m mel channel, c colu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.arrays import as_numpy, export, float_dtype, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["frame_times", "log_mel", "mfcc"]
+__all__ = ["frame_times", "log_mel", "mfcc", "sound_power"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -169,8 +169,37 @@ def log_mel(
     return export(spectrum_fm.astype(float_dtype(signal.dtype), copy=False), library_of(audio))
 
 
+def sound_power(audio: ArrayLike, sample_rate: float, *, window: float = 0.025, hop: float = 0.010) -> Any:
+    """Mean squared amplitude of each frame, a constant offset included.
+
+    Parameters
+    ----------
+    audio, sample_rate, window, hop
+        As in :func:`mfcc`.
+
+    Returns
+    -------
+    ndarray (torch.Tensor for a tensor), shape (n_frames,)
+        Relative to full scale, whichever scale the audio came on: a square wave at full scale has 1, a sine 0.5, digital silence
+        0 (on the int16 scale it would be 32768**2 times as much). float32 for float32 audio, else float64; summed in float64.
+
+    Raises
+    ------
+    InputError
+        If the audio is not one finite channel at least one frame long, or a setting is out of range.
+
+    See Also
+    --------
+    frame_times : the time of each row. ``lanczos(..., normalize=True)`` brings them to scan times as weighted means.
+    """
+    signal, scale, framing = _prepare(audio, sample_rate, window, hop)
+    blocks = _frame_blocks(signal, scale / INT16_SCALE, framing)
+    power_f = np.concatenate([np.einsum("fs,fs->f", block_fs, block_fs) for block_fs in blocks]) / framing.length
+    return export(power_f.astype(float_dtype(signal.dtype), copy=False), library_of(audio))
+
+
 def frame_times(n_frames: int, sample_rate: float, *, window: float = 0.025, hop: float = 0.010) -> NDArray[np.float64]:
-    """Time of the center of each frame of :func:`mfcc` and :func:`log_mel`, in seconds from the first sample.
+    """Time of the center of each frame of :func:`mfcc`, :func:`log_mel` and :func:`sound_power`, in s from the first sample.
 
     Frames step by whole samples, so at 22 050 Hz a "10 ms" hop lasts 9.977 ms: compute times here, not as ``hop * arange``.
 
@@ -181,7 +210,7 @@ def frame_times(n_frames: int, sample_rate: float, *, window: float = 0.025, hop
     sample_rate : float
         In Hz.
     window, hop : float
-        The values given to :func:`mfcc` or :func:`log_mel`, in seconds.
+        The values given to that function, in seconds.
 
     Returns
     -------
@@ -281,6 +310,15 @@ def _cosine_transform(n_mfcc: int, n_mels: int, lifter: int) -> Floats:
     return np.column_stack([transform_mc, np.full(n_mels, np.sqrt(2.0 / n_mels))])
 
 
+def _frame_blocks(signal: NDArray[Any], scale: float, framing: _Framing) -> Iterator[Floats]:
+    """Frames times ``scale``, in float64, some rows at a time."""
+    frames_fs = np.lib.stride_tricks.sliding_window_view(signal, framing.length)[:: framing.step]
+    for start in range(0, len(frames_fs), FRAMES_PER_BLOCK):
+        block_fs = frames_fs[start : start + FRAMES_PER_BLOCK].astype(np.float64)
+        block_fs *= scale
+        yield block_fs
+
+
 def _by_blocks(
     signal: NDArray[Any],
     scale: float,
@@ -292,12 +330,9 @@ def _by_blocks(
     """Apply ``reduce(raw frames, log-mel spectrum)`` to blocks of frames and stack the results."""
     if not 0 <= preemphasis <= 1:
         raise InputError(f"preemphasis={preemphasis}: give a coefficient between 0 (off) and 1")
-    frames_fs = np.lib.stride_tricks.sliding_window_view(signal, framing.length)[:: framing.step]
     taper = np.hamming(framing.length)
     blocks = []
-    for start in range(0, len(frames_fs), FRAMES_PER_BLOCK):
-        raw_fs = frames_fs[start : start + FRAMES_PER_BLOCK].astype(np.float64)
-        raw_fs *= scale
+    for raw_fs in _frame_blocks(signal, scale, framing):
         shaped_fs = raw_fs.copy()
         if preemphasis:
             shaped_fs[:, 1:] -= preemphasis * raw_fs[:, :-1]

@@ -14,11 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, whole_file
 
-__all__ = ["read_audio", "resample", "write_audio"]
+__all__ = ["audio_seconds", "read_audio", "resample", "write_audio"]
 
 # The size a WAV writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
 _STREAMED = 0xFFFF_FF00
 _OGG_LAST_PAGE = 0x04
+# A clipped wave has flat tops: so many equal samples in a row, this close to full scale. The loudest code of every format lies
+# above (μ-law 0.980, 8 bits 0.992). The top of a clean wave is not flat for so long at any frequency one hears in 16 bits, but
+# may be in 8.
+_FULL_SCALE, _FLAT = 0.98, 5
 
 
 def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDArray[np.float32]:
@@ -29,7 +33,7 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     Parameters
     ----------
     path : path
-        WAV, FLAC, OGG, MP3, NIST SPHERE or whatever else libsndfile reads.
+        WAV, FLAC, OGG, MP3, NIST SPHERE (not compressed with shorten) or whatever else libsndfile reads.
     sample_rate : int
         Rate of the result in Hz.
 
@@ -41,30 +45,28 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     Raises
     ------
     InputError
-        If the file is missing, empty, truncated, or not audio.
+        If the file is missing, empty, truncated, compressed with shorten, or not audio.
     MissingLibraryError
         If soundfile or soxr is not installed (extra ``tune``).
 
     Warns
     -----
     FastencodeWarning
-        If every sample has the same value: a silent recording.
+        If every sample has the same value: a silent recording. Or if samples are clipped: five or more successive samples of a
+        channel have one value, at 0.98 of full scale or beyond; the warning gives their share. What was clipped first and then
+        made quieter, resampled or compressed (MP3, OGG) has no such runs and is not found.
     """
     soundfile = require("soundfile", "tune")
     if sample_rate < 1:
         raise InputError(f"sample_rate is {sample_rate}: give a rate in Hz, for example 16000")
-    path = check_file(path)
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
+    path = _check_audio(path)
     try:
         with soundfile.SoundFile(path) as file:
             declared = _declared_frames(path, file)
             rate = file.samplerate
             samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        raise InputError(
-            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
-        ) from error
+        raise _undecodable(path, error) from error
     if len(samples) < declared or not _ogg_is_whole(path):
         raise InputError(
             f"{path} is truncated: its header promises {declared} samples or an end that is not there, and {len(samples)} can be"
@@ -77,7 +79,31 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
         raise InputError(f"{path} holds samples that are not numbers (NaN or infinity): export it again as 16-bit integers")
     if np.ptp(mono) == 0:
         warnings.warn(f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}", FastencodeWarning, stacklevel=2)
+    elif clipped := sum(_clipped(channel) for channel in samples.T):
+        warnings.warn(
+            f"{path} is clipped: {clipped} of {samples.size} samples, a share of {clipped / samples.size:.2g}, stand at full"
+            f" scale in runs of {_FLAT} or more; record or export it at a lower level",
+            FastencodeWarning,
+            stacklevel=2,
+        )
     return resample(mono, rate, sample_rate)
+
+
+def audio_seconds(path: str | os.PathLike[str]) -> float:
+    """Length of an audio file in s by its header, without decoding it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, or not audio.
+    """
+    soundfile = require("soundfile", "tune")
+    path = _check_audio(path)
+    try:
+        info = soundfile.info(path)
+    except soundfile.SoundFileError as error:
+        raise _undecodable(path, error) from error
+    return float(info.frames / info.samplerate)
 
 
 def resample(audio: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
@@ -117,6 +143,21 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
         soundfile.write(partial, samples, sample_rate, subtype="PCM_16", format="WAV")
 
 
+def _check_audio(path: str | os.PathLike[str]) -> Path:
+    path = check_file(path)
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): copy or download it again")
+    if "shorten" in _nist_header(path):
+        raise InputError(f"{path} is a NIST SPHERE file compressed with shorten: expand it, for example with sph2pipe")
+    return path
+
+
+def _undecodable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
+    )
+
+
 def _declared_frames(path: Path, file: Any) -> int:
     """Frames the header promises. libsndfile shortens its own count to what is there for WAV, and does not compare for NIST."""
     frames = int(file.frames)
@@ -125,11 +166,27 @@ def _declared_frames(path: Path, file: Any) -> int:
         if found and int(found[2]) < int(found[1]) < _STREAMED:
             return max(frames + 1, frames * int(found[1]) // max(int(found[2]), 1))
     if file.format == "NIST":
-        with path.open("rb") as raw:
-            found = re.search(r"^sample_count -i (\d+)", raw.read(1024).decode("latin-1"), re.MULTILINE)
+        found = re.search(r"^sample_count -i (\d+)", _nist_header(path), re.MULTILINE)
         # Some writers count samples of all channels together.
         return int(found[1]) // int(file.channels) if found else frames
     return frames
+
+
+def _nist_header(path: Path) -> str:
+    """The header of a NIST SPHERE file; empty for every other format."""
+    with path.open("rb") as raw:
+        start = raw.read(1024)
+    return start.decode("latin-1") if start.startswith(b"NIST_1A") else ""
+
+
+def _clipped(channel_n: NDArray[np.float32]) -> int:
+    """How many samples of a channel stand in flat tops at full scale."""
+    if max(float(channel_n.max()), -float(channel_n.min())) < _FULL_SCALE:
+        return 0
+    flat = (channel_n[1:] == channel_n[:-1]) & (np.abs(channel_n[1:]) >= _FULL_SCALE)
+    edges = np.flatnonzero(np.diff(flat, prepend=False, append=False))  # where runs of equal neighbors begin and end, in turns
+    lengths = edges[1::2] - edges[::2] + 1
+    return int(lengths[lengths >= _FLAT].sum())
 
 
 def _ogg_is_whole(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Hugging Face speech encoders, opened at the seam that brain-tuning needs: the CNN that stays frozen, and the layers above it.
 
 ``frames = cnn(clips)`` never changes while a model is tuned, so it is computed once and kept; ``layers(frames)`` is what is
-tuned and read.
+tuned and read. ``families.py`` knows where that seam is in each architecture.
 
 Axis letters: b clip in a batch, n audio sample, f frame, c CNN channel, l layer, d width.
 """
@@ -9,6 +9,7 @@ Axis letters: b clip in a batch, n audio sample, f frame, c CNN channel, l layer
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,32 +17,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastencode.arrays import check_device
 from fastencode.errors import InputError, require
 from fastencode.progress import progress
+from fastencode.speech.families import Spectrogram, Waveform, first
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SMALL_MODEL", "SpeechEncoder", "cut_clips", "layer_features"]
+__all__ = ["DTYPES", "SMALL_MODEL", "SpeechEncoder", "cut_clips", "layer_features", "unit_variance"]
+
+DTYPES = ("float32", "bfloat16", "float16")
 
 SMALL_MODEL = Path(__file__).parent / "small"
 """Folder of the small Wav2Vec2 that ships with the package; its README.md says how it was made."""
 
-_SUPPORTED = ("wav2vec2", "hubert")
+_FAMILIES: dict[str, type[Waveform] | type[Spectrogram]] = {
+    "wav2vec2": Waveform,
+    "hubert": Waveform,
+    "wavlm": Waveform,
+    "whisper": Spectrogram,
+}
 
 
 class SpeechEncoder:
-    """A wav2vec2 or HuBERT encoder with its input conventions.
+    """A wav2vec2, HuBERT, WavLM or Whisper encoder with its input conventions.
 
     Parameters
     ----------
     name : str or path
-        Local folder or hub name of a checkpoint.
+        Local folder or hub name of a checkpoint, of any size.
+    device : str, optional
+        Where it computes, such as ``"cuda"``; the CPU by default.
+    dtype : {"float32", "bfloat16", "float16"}
+        What it computes in.
 
     Attributes
     ----------
     model : transformers.PreTrainedModel
-        In evaluation mode (no dropout, no LayerDrop, no masking), float32.
+        In evaluation mode (no dropout, no LayerDrop, no masking).
     n_layers : int
         Number of layer outputs: the encoder's input and every transformer layer.
     width : int
@@ -49,37 +63,45 @@ class SpeechEncoder:
         In Hz.
     normalize : bool
         Whether the checkpoint wants clips of zero mean and unit variance.
+    longest : int or None
+        Most samples in a clip: 30 s for Whisper, whose frames always cover so much.
 
     Raises
     ------
     InputError
-        If the checkpoint is missing, incomplete, damaged or of another architecture.
+        If the checkpoint is missing, incomplete, damaged or of another architecture, or there is no such dtype.
+    DeviceError
+        If the device does not exist.
     MissingLibraryError
         If torch or transformers is not installed (extra ``tune``).
     """
 
-    def __init__(self, name: str | os.PathLike[str]) -> None:
+    def __init__(self, name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "float32") -> None:
         torch = require("torch", "tune")
         transformers = require("transformers", "tune")
         self.name = str(name)
+        self.device, self.dtype = check_device(device), dtype
+        if dtype not in DTYPES:
+            raise InputError(f"dtype={dtype!r}: choose one of {', '.join(map(repr, DTYPES))}")
         config, extractor = _read_settings(transformers, self.name)
-        if config.model_type not in _SUPPORTED:
-            raise InputError(
-                f"{self.name} is a {config.model_type!r} model: brain-tuning takes {' or '.join(_SUPPORTED)} for now"
-            )
-        config.layerdrop = 0.0
+        if config.model_type not in _FAMILIES:
+            raise InputError(f"{self.name} is a {config.model_type!r} model: give one of {', '.join(_FAMILIES)}")
+        config.layerdrop = config.encoder_layerdrop = 0.0
         config.apply_spec_augment = False
-        self.model = _read_weights(transformers, self.name, config, torch.float32).eval()
-        self.n_layers = config.num_hidden_layers + 1
-        self.width = config.hidden_size
-        self.sample_rate = int(extractor.sampling_rate)
-        self.normalize = bool(extractor.do_normalize)
+        # A decoder, where there is one, stays: what was read can be saved as it came.
+        self.model = _read_weights(transformers, self.name, config, getattr(torch, dtype)).eval().to(self.device)
+        self._family = _FAMILIES[config.model_type](self.model, extractor)
         self._extractor = extractor
-        self._kernels, self._strides = tuple(config.conv_kernel), tuple(config.conv_stride)
+        self.n_layers, self.width, self.longest = self._family.n_layers, self._family.width, self._family.longest
+        self.sample_rate = int(extractor.sampling_rate)
+        self.normalize = self._family.normalize
 
     def cnn(self, clips_bn: torch.Tensor) -> torch.Tensor:
-        """Run the convolutional front end on clips of equal length, (b, n) → frames (b, f, c)."""
-        return self.model.feature_extractor(clips_bn).transpose(1, 2)
+        """Run the convolutional front end on clips of equal length, (b, n) → frames (b, f, c).
+
+        Whisper's frames cover 30 s whatever n is: the first ``len(frame_times(n))`` carry the clip.
+        """
+        return self._family.front(clips_bn)
 
     def layers(self, frames_bfc: torch.Tensor) -> list[torch.Tensor]:
         """Run the transformer: the encoder's input and the output of every layer, each (b, f, d).
@@ -87,9 +109,9 @@ class SpeechEncoder:
         Equal to ``hidden_states`` of the whole model; for models with a final LayerNorm the last one is before it.
         """
         seen: list[torch.Tensor] = []
-        stack = self.model.encoder.layers
+        stack = self._family.blocks
         hooks = [stack[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))]
-        hooks += [layer.register_forward_hook(lambda *call: seen.append(_first(call[2]))) for layer in stack]
+        hooks += [layer.register_forward_hook(lambda *call: seen.append(first(call[2]))) for layer in stack]
         try:
             self.last_layer(frames_bfc)
         finally:
@@ -99,29 +121,37 @@ class SpeechEncoder:
 
     def last_layer(self, frames_bfc: torch.Tensor) -> torch.Tensor:
         """The encoder's output (b, f, d); for models with a final LayerNorm, after it."""
-        hidden = _first(self.model.feature_projection(frames_bfc))
-        return self.model.encoder(hidden).last_hidden_state
+        return self._family.encode(frames_bfc)
 
     def frame_times(self, n_samples: int) -> np.ndarray:
         """The middle of the stretch of audio under each frame of a clip, (f,) in s from the clip's start."""
-        field, step = 1, 1
-        for kernel, stride in zip(self._kernels, self._strides, strict=True):
-            field += (kernel - 1) * step
-            step *= stride
-        if n_samples < field:
-            raise InputError(f"a clip of {n_samples} samples is shorter than one frame of {self.name} ({field} samples)")
-        return (step * np.arange((n_samples - field) // step + 1) + field / 2) / self.sample_rate
+        family = self._family
+        if n_samples < family.field:
+            raise InputError(f"a clip of {n_samples} samples is shorter than one frame of {self.name} ({family.field} samples)")
+        if family.longest is not None and n_samples > family.longest:
+            raise InputError(
+                f"a clip of {n_samples / self.sample_rate:g} s is longer than the {family.longest / self.sample_rate:g} s that"
+                f" {self.name} hears at once: use shorter clips or less context"
+            )
+        return (family.step * np.arange(family.n_frames(n_samples)) + family.middle) / self.sample_rate
 
     def freeze_cnn(self) -> None:
         """No gradient for the CNN; everything above it stays trainable."""
-        self.model.feature_extractor._freeze_parameters()
+        self._family.freeze()
 
     def cnn_hash(self) -> str:
         """SHA-256 of the CNN's weights: equal before and after tuning."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.feature_extractor.state_dict().items()):
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _hash_weights(self._family.frozen)
+
+    def hash(self) -> str:
+        """SHA-256 of all weights, of the configuration and of how sound is prepared: two models are the same if this is.
+
+        Neither the folder nor the device counts; the dtype does, because weights are hashed as they are here.
+        """
+        settings = {**self.model.config.to_diff_dict(), "extractor": self._extractor.to_dict()}
+        kept = {name: value for name, value in settings.items() if name not in ("_name_or_path", "transformers_version")}
+        text = json.dumps(kept, sort_keys=True, default=str)
+        return hashlib.sha256(f"{text}{_hash_weights([self.model])}".encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint as a Hugging Face folder that any program reads."""
@@ -129,9 +159,15 @@ class SpeechEncoder:
         self._extractor.save_pretrained(folder)
 
 
-def _first(output: Any) -> Any:
-    """Modules return a tensor or a tuple that begins with it, depending on architecture and version."""
-    return output[0] if isinstance(output, tuple) else output
+def _hash_weights(modules: Sequence[Any]) -> str:
+    """SHA-256 of the names and bytes of all weights, in the order of their names."""
+    torch = require("torch", "tune")
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _read_settings(transformers: Any, name: str) -> tuple[Any, Any]:
@@ -193,10 +229,13 @@ def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rat
         [np.zeros(length, np.float32), audio, np.zeros(max(0, max(stops, default=0) - len(audio)), np.float32)]
     )
     clips = np.stack([padded[stop : stop + length] for stop in stops]) if len(stops) else np.empty((0, length), np.float32)
-    if normalize:
-        clips -= clips.mean(axis=1, keepdims=True)
-        clips /= np.sqrt(clips.var(axis=1, keepdims=True) + 1e-7)
-    return clips
+    return unit_variance(clips) if normalize else clips
+
+
+def unit_variance(clips_bn: Any) -> Any:
+    """Clips of zero mean and unit variance, as wav2vec2's feature extractor makes them; NumPy or torch, (b, n)."""
+    centered = clips_bn - clips_bn.mean(axis=1, keepdims=True)
+    return centered / ((centered * centered).mean(axis=1, keepdims=True) + 1e-7) ** 0.5
 
 
 def layer_features(

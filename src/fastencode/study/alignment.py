@@ -16,12 +16,12 @@ import numpy as np
 
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress
-from fastencode.solve.plan import plan_ridge
+from fastencode.solve.plan import RidgePlan, plan_ridge
 from fastencode.timing.clean import zscore
 from fastencode.timing.delays import delay
 from fastencode.timing.lanczos import lanczos
 
-__all__ = ["AlignConfig", "LayerFit", "align", "to_scans"]
+__all__ = ["AlignConfig", "LayerFit", "align", "design", "plan_runs", "to_scans"]
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,9 @@ def align(
     targets = {p: zscore(np.concatenate([runs[run] for run in fit_runs]), runs=labels) for p, runs in responses.items()}
     n_layers = features[test_run].shape[0]
     for layer in progress(range(n_layers), desc=desc, unit="layer", enabled=show_progress):
-        X = _design(np.concatenate([features[run][layer] for run in fit_runs]), labels, config)
-        X_test = _design(features[test_run][layer], np.zeros(features[test_run].shape[1], int), config)
-        several = len(fit_runs) >= 2
-        plan = plan_ridge(
-            X,
-            alphas=config.alphas,
-            cv=min(config.folds, len(fit_runs)) if several else config.folds,
-            runs=labels if several else None,
-        )
+        X = design(np.concatenate([features[run][layer] for run in fit_runs]), labels, config.delays)
+        X_test = design(features[test_run][layer], np.zeros(features[test_run].shape[1], int), config.delays)
+        plan = plan_runs(X, labels, config)
         for participant, Y in targets.items():
             with warnings.catch_warnings():  # penalties at an edge are in LayerFit: one table, not a warning a layer
                 warnings.simplefilter("ignore", FastencodeWarning)
@@ -155,5 +149,22 @@ def align(
             yield LayerFit(layer, participant, fit.predict(X_test), fit.alpha, fit.at_edge)
 
 
-def _design(features_td: np.ndarray, labels: np.ndarray, config: AlignConfig) -> np.ndarray:
-    return delay(zscore(features_td, runs=labels), config.delays, runs=labels)
+def design(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...]) -> np.ndarray:
+    """Features at scan times, z-scored and delayed within each run, (t, d) → (t, d × delays)."""
+    return delay(zscore(features_td, runs=labels), delays, runs=labels)
+
+
+def plan_runs(X: np.ndarray, labels: np.ndarray, config: AlignConfig) -> RidgePlan:
+    """The ridge plan of a design, cross-validated over whole runs; over contiguous blocks where there is one run only.
+
+    Parameters
+    ----------
+    X : ndarray, shape (t, p)
+    labels : ndarray, shape (t,)
+        The run of each row.
+    """
+    n_runs = len(np.unique(labels))
+    several = n_runs >= 2
+    return plan_ridge(
+        X, alphas=config.alphas, cv=min(config.folds, n_runs) if several else config.folds, runs=labels if several else None
+    )

@@ -11,23 +11,27 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["noise_ceiling"]
+__all__ = ["noise_ceiling", "split_repeats"]
 
 # A float64 copy of one block of voxels: 64 MB, beside repeats that may take gigabytes.
 VALUES_PER_BLOCK = 1 << 23
 
 
-def noise_ceiling(repeats: ArrayLike) -> Any:
+def noise_ceiling(repeats: ArrayLike, *, n_averaged: int | None = None) -> Any:
     """The largest correlation a model can reach with the mean over repeats, for each voxel.
 
     With N repeats, total power TP the mean over repeats of the variance over time (``ddof=1``), and signal power
-    ``SP = (N * variance of the mean repeat - TP) / (N - 1)``, the ceiling is ``1 / sqrt(1 + (TP / SP - 1) / N)``.
+    ``SP = (N * variance of the mean repeat - TP) / (N - 1)``, the ceiling is ``1 / sqrt(1 + (TP / SP - 1) / M)``, M = N or
+    ``n_averaged``.
 
     Parameters
     ----------
     repeats : array_like or h5py.Dataset, shape (n_repeats, n_times, n_voxels)
         Responses to the same stimulus, at least two repeats of at least two scans; NumPy, or torch on the CPU. Read in blocks
         of voxels, so a memory map or a data set larger than memory will do. Never written to.
+    n_averaged : int, optional
+        Repeats in the mean that is to be predicted, where that is another mean than theirs: with :func:`split_repeats`, voxels
+        are chosen, and their scores divided, by one half of the repeats, and scored on the other.
 
     Returns
     -------
@@ -39,7 +43,7 @@ def noise_ceiling(repeats: ArrayLike) -> Any:
     Raises
     ------
     InputError
-        If there are fewer than two repeats or scans, or the array is not 3-D.
+        If there are fewer than two repeats or scans, the array is not 3-D, or ``n_averaged`` is not positive.
 
     References
     ----------
@@ -51,6 +55,9 @@ def noise_ceiling(repeats: ArrayLike) -> Any:
     n_repeats, n_times, n_voxels = source.shape
     if n_repeats < 2 or n_times < 2:
         raise InputError(f"repeats has shape {tuple(source.shape)}: a noise ceiling needs at least 2 repeats of at least 2 scans")
+    averaged = n_repeats if n_averaged is None else n_averaged
+    if averaged < 1:
+        raise InputError(f"n_averaged={n_averaged}: give the number of repeats in the mean that is to be predicted")
     ceiling_v = np.zeros(n_voxels)
     n_bad = 0
     width = max(1, VALUES_PER_BLOCK // (n_repeats * n_times))
@@ -58,7 +65,7 @@ def noise_ceiling(repeats: ArrayLike) -> Any:
         block_rtv = np.asarray(source[:, :, start : start + width], dtype=np.float64)
         finite_v = np.isfinite(block_rtv).all(axis=(0, 1))
         n_bad += int((~finite_v).sum())
-        ceiling_v[start : start + width][finite_v] = _schoppe(block_rtv[:, :, finite_v])
+        ceiling_v[start : start + width][finite_v] = _schoppe(block_rtv[:, :, finite_v], averaged)
     if n_bad:
         warnings.warn(
             f"{n_bad} of {n_voxels} voxels have values that are not finite: their noise ceiling is 0",
@@ -68,7 +75,20 @@ def noise_ceiling(repeats: ArrayLike) -> Any:
     return export(ceiling_v, library_of(repeats))
 
 
-def _schoppe(block_rtv: NDArray[np.float64]) -> NDArray[np.float64]:
+def split_repeats(n_repeats: int) -> tuple[slice, slice]:
+    """Two halves of the repeats, every other one each: to choose voxels by one and score on the other shares no noise.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than three repeats: the first half, which a ceiling is estimated from, needs two.
+    """
+    if n_repeats < 3:
+        raise InputError(f"{n_repeats} repeats cannot be split: a ceiling needs two, and one more is needed to score on")
+    return slice(0, None, 2), slice(1, None, 2)
+
+
+def _schoppe(block_rtv: NDArray[np.float64], averaged: int) -> NDArray[np.float64]:
     n_repeats = len(block_rtv)
     total_v = block_rtv.var(axis=1, ddof=1).mean(axis=0)
     signal_v = (n_repeats * block_rtv.mean(axis=0).var(axis=0, ddof=1) - total_v) / (n_repeats - 1)
@@ -77,4 +97,4 @@ def _schoppe(block_rtv: NDArray[np.float64]) -> NDArray[np.float64]:
     usable_v = (signal_v > 0) & (total_v > rounding_v)
     ratio_v = np.divide(total_v, signal_v, out=np.ones_like(total_v), where=usable_v)
     # Identical repeats have TP = SP, up to rounding on either side.
-    return np.where(usable_v, 1.0 / np.sqrt(1.0 + np.maximum(ratio_v - 1.0, 0.0) / n_repeats), 0.0)
+    return np.where(usable_v, 1.0 / np.sqrt(1.0 + np.maximum(ratio_v - 1.0, 0.0) / averaged), 0.0)

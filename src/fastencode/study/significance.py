@@ -1,4 +1,5 @@
-"""How sure a score is: block bootstrap of region scores, block permutation for each voxel, false discovery rate.
+"""How sure a score is: block bootstrap of region scores, block permutation for each voxel, false discovery rate, and the
+signed-rank test over participants.
 
 fMRI samples are autocorrelated, so whole blocks of consecutive scans are resampled or permuted, never single scans.
 
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["RegionDraws", "block_permutation_pvalues", "bootstrap_region_scores", "fdr"]
+__all__ = ["RegionDraws", "SignedRank", "block_permutation_pvalues", "bootstrap_region_scores", "fdr", "signed_rank"]
 
 Float64 = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
@@ -264,6 +265,60 @@ def fdr(p: ArrayLike, *, method: str = "bh") -> Float64:
     if known.any():
         adjusted[known] = scipy.stats.false_discovery_control(values[known], method=method)
     return adjusted
+
+
+@dataclass(frozen=True)
+class SignedRank:
+    """A signed-rank test over participants.
+
+    Attributes
+    ----------
+    p : float
+        Two-sided; 1 where every difference is 0.
+    smallest : float
+        The smallest p that so many participants can reach at all: ``2 / 2 ** n``, n without those whose difference is 0.
+    n : int
+        Participants that count.
+    """
+
+    p: float
+    smallest: float
+    n: int
+
+
+def signed_rank(differences: ArrayLike) -> SignedRank:
+    """Wilcoxon's signed-rank test of one value for each participant against 0, exact without ties and up to 50 participants.
+
+    Parameters
+    ----------
+    differences : array_like, shape (participants,)
+        Scores, or differences of paired scores.
+
+    Raises
+    ------
+    InputError
+        If the values are not one finite number for each participant.
+
+    Warns
+    -----
+    FastencodeWarning
+        If the smallest p that can be reached is above .05: with fewer than six participants this test can never say anything.
+    """
+    values = as_numpy(differences, "differences").astype(np.float64)
+    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+        raise InputError(f"differences is {values!r}: give one finite number for each participant")
+    counted = values[values != 0]
+    if not len(counted):
+        return SignedRank(1.0, 1.0, 0)
+    smallest = 2.0 ** (1 - len(counted))
+    if smallest > 0.05:
+        warnings.warn(
+            f"{len(counted)} participants can reach p = {smallest:.3g} at the smallest: a signed-rank test needs six",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    exact = len(counted) <= 50 and len(np.unique(np.abs(counted))) == len(counted)
+    return SignedRank(float(scipy.stats.wilcoxon(counted, method="exact" if exact else "approx").pvalue), smallest, len(counted))
 
 
 def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tuple[Floats, list[Floats]]:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from fastencode.arrays import export, library_of
+from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.kernels.hrf import hrf_columns
-from fastencode.timing.times import check_finite, check_times, float_array
+from fastencode.timing.device_columns import device_hrf_columns
+from fastencode.timing.times import Rows, check_finite, check_times, rows_of
 
 __all__ = ["hrf_convolve", "hrf_kernel"]
 
@@ -167,7 +168,8 @@ def hrf_convolve(
     Parameters
     ----------
     data : array_like, shape (n, ...)
-        Amplitude of each event, or feature values, one row for each time; NumPy, or torch on the CPU. Never written to.
+        Amplitude of each event, or feature values, one row for each time; NumPy, or torch or CuPy wherever they lie: on a card
+        it is convolved there. Never written to.
     times : array_like, shape (n,)
         Onsets or sample times in seconds, in any order.
     new_times : array_like, shape (n_new,)
@@ -181,7 +183,7 @@ def hrf_convolve(
 
     Returns
     -------
-    ndarray (torch.Tensor for a tensor), shape (n_new, ...)
+    ndarray (torch or CuPy for such, on the same device), shape (n_new, ...)
         The data's floating dtype (float64 for integers); sums are taken in float64.
 
     Raises
@@ -190,10 +192,8 @@ def hrf_convolve(
         If lengths disagree, a time, a duration or a value that is used is not finite, a duration is negative, both ``durations``
         and ``dt`` are given, or a parameter of the response is out of range.
     """
-    array = float_array(data, "data")
     event_o, wanted = check_times(times, "times"), check_times(new_times, "new_times")
-    if array.ndim == 0 or len(array) != len(event_o):
-        raise InputError(f"data has shape {array.shape} for {len(event_o)} times: give one row for each time")
+    rows = rows_of(data, len(event_o), "times")
     response = _choose(model, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio)
     _check_positive(duration=duration)
     length_o = _lengths(durations, len(event_o))
@@ -203,14 +203,14 @@ def hrf_convolve(
             raise InputError("durations and dt are both given: durations are for events, dt is for sampled features; choose one")
         _check_positive(dt=dt)
         terms_m[:, 0] *= dt
-    order = np.argsort(wanted, kind="stable")
-    data_oc = np.ascontiguousarray(array.reshape(len(array), int(np.prod(array.shape[1:]))))
-    sorted_nc = _convolve(data_oc, event_o, length_o, wanted[order], duration, terms_m)
-    out_nc = np.empty_like(sorted_nc)
-    out_nc[order] = sorted_nc
-    if not np.isfinite(out_nc).all():
-        check_finite(data_oc, "data")
-    return export(out_nc.reshape(len(wanted), *array.shape[1:]), library_of(data))
+    device, xp = rows.device, rows.device.xp
+    with device.current(), device.room_for("convolved data"):
+        order_n = np.argsort(wanted, kind="stable")
+        out_nc = _convolve(rows, event_o, length_o, wanted[order_n], float(duration), terms_m)
+        out_nc = device.take(out_nc, device.put(np.argsort(order_n)))
+        if not bool(xp.all(xp.isfinite(out_nc))):
+            check_finite(rows.data_oc, "data", device)
+        return rows.give(xp.reshape(out_nc, (len(wanted), *rows.shape)))
 
 
 def _check_positive(**values: float) -> None:
@@ -265,7 +265,7 @@ def _combination(model: str, response: _Response, derivative: str | None, step: 
 
 
 def _terms(model: str, response: _Response, derivative: str | None, step: float | None, duration: float) -> NDArray[np.float64]:
-    """The continuous response as the kernel's table of gamma densities: (amplitude, shift, shape, scale)."""
+    """The continuous response as the kernel's table of gamma densities: (amplitude, shift, shape, scale, gammaln(shape))."""
     rows = []
     for weight, part in _combination(model, response, derivative, step):
         total = part.integral(duration)
@@ -273,7 +273,10 @@ def _terms(model: str, response: _Response, derivative: str | None, step: float 
             raise InputError(
                 f"the response's integral over duration={duration} s is {total:.3g}: use a longer duration or a larger ratio"
             )
-        rows += [(weight / total * amplitude, part.shift, shape, scale) for amplitude, shape, scale in part.gammas()]
+        rows += [
+            (weight / total * amplitude, part.shift, shape, scale, float(special.gammaln(shape)))
+            for amplitude, shape, scale in part.gammas()
+        ]
     return np.array(rows)
 
 
@@ -290,21 +293,24 @@ def _lengths(durations: ArrayLike | None, n: int) -> NDArray[np.float64]:
 
 
 def _convolve(
-    data_oc: Floats,
+    rows: Rows,
     event_o: NDArray[np.float64],
     length_o: NDArray[np.float64],
     new_n: NDArray[np.float64],
     support: float,
     terms_m: NDArray[np.float64],
-) -> Floats:
-    """Blocks of columns through the kernel."""
-    n_columns = data_oc.shape[1]
-    out_nc = np.empty((len(new_n), n_columns), data_oc.dtype)
-    data_oc = data_oc.view()
-    data_oc.flags.writeable = False  # one compiled signature for writable arrays and read-only maps
+) -> Any:
+    """Blocks of columns through the kernel, events in the order of time; new times ascend."""
+    device, n, n_columns = rows.device, len(new_n), int(rows.data_oc.shape[1])
+    order_o = np.argsort(event_o, kind="stable")
+    event_o, length_o = event_o[order_o], length_o[order_o]
+    out_nc = device.empty(n, n_columns, dtype=rows.dtype)
     for start in range(0, n_columns, COLUMNS_PER_BLOCK):
-        width = min(COLUMNS_PER_BLOCK, n_columns - start)
-        sums_nc = np.zeros((len(new_n), width))
-        hrf_columns(data_oc, event_o, length_o, new_n, float(support), terms_m, start, sums_nc)
-        out_nc[:, start : start + width] = sums_nc
+        stop = min(start + COLUMNS_PER_BLOCK, n_columns)
+        sums_nc = device.zeros(n, stop - start, dtype=np.float64)
+        if device is HOST:
+            hrf_columns(rows.data_oc, order_o, event_o, length_o, new_n, support, terms_m, start, sums_nc)
+        else:
+            device_hrf_columns(device, rows.data_oc, order_o, event_o, length_o, new_n, support, terms_m, start, sums_nc)
+        out_nc[:, start:stop] = device.cast(sums_nc, rows.dtype)
     return out_nc

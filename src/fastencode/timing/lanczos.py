@@ -1,23 +1,26 @@
-"""Lanczos resampling: from feature times (words, 50 Hz frames) to scan times, without a dense weight matrix."""
+"""Lanczos resampling: from feature times (words, 50 Hz frames) to scan times, without a dense weight matrix.
+
+Legend: o = old time, n = new time, c = column.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastencode.arrays import export, library_of
+from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.kernels.lanczos import lanczos_columns
-from fastencode.timing.times import check_finite, check_times, float_array
+from fastencode.timing.device_columns import device_lanczos_columns
+from fastencode.timing.times import Rows, check_finite, check_times, rows_of
 
-__all__ = ["lanczos"]
+__all__ = ["LanczosStream", "lanczos"]
 
-Floats = NDArray[np.floating[Any]]
+F64 = NDArray[np.float64]
 
-# Columns summed at once: the rows being written (six of them, in float64) then fit in a 48 kB first-level cache.
-COLUMNS_PER_BLOCK = 1024
 # Below this share of the weights' magnitude their sum is cancellation, and dividing by it would blow the row up.
 CANCELLED = 1e-6
 
@@ -40,7 +43,8 @@ def lanczos(
     Parameters
     ----------
     data : array_like, shape (n_old, ...)
-        One row for each old time; float32 or float64 (integers become float64). NumPy, or torch on the CPU. Never written to.
+        One row for each old time; float32 or float64 (integers become float64). NumPy, or torch or CuPy wherever they lie: on a
+        card it is resampled there. Never written to.
     old_times : array_like, shape (n_old,)
         Seconds. Irregular, repeated and unordered times are all fine: the result is a sum over rows, whatever their order.
     new_times : array_like, shape (n_new,)
@@ -58,7 +62,7 @@ def lanczos(
 
     Returns
     -------
-    ndarray (torch.Tensor for a tensor), shape (n_new, ...)
+    ndarray (torch or CuPy for such, on the same device), shape (n_new, ...)
         The data's floating dtype; sums are taken in float64. With ``rectify`` the last axis is twice as long ((n_new, 2) for 1-D
         data). Rows that no sample reaches are 0.
 
@@ -68,31 +72,239 @@ def lanczos(
         If lengths disagree, a time or a value that is used is not finite, new times descend or are fewer than two (no step), or
         ``lobes`` or ``cutoff_mult`` is not positive.
 
+    See Also
+    --------
+    LanczosStream : the same for data that arrive in pieces.
+
     References
     ----------
     C. E. Duchon (1979), "Lanczos filtering in one and two dimensions", Journal of Applied Meteorology 18, 1016-1022.
     """
-    array = float_array(data, "data")
-    old_o, new_n = check_times(old_times, "old_times"), check_times(new_times, "new_times")
-    if array.ndim == 0 or len(array) != len(old_o):
-        raise InputError(f"data has shape {array.shape} for {len(old_o)} old_times: give one row for each time")
-    for name, value in (("lobes", lobes), ("cutoff_mult", cutoff_mult)):
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name}={value}: give a positive number")
-    last_axis = array.shape[-1] if array.ndim > 1 else 1
-    shape = (len(new_n), *array.shape[1:-1], last_axis * 2) if rectify else (len(new_n), *array.shape[1:])
-    if len(new_n) == 0:
-        return export(np.zeros(shape, array.dtype), library_of(data))
-    cutoff = cutoff_mult / _mean_step(new_n)
-    data_oc = np.ascontiguousarray(array.reshape(len(array), int(np.prod(array.shape[1:]))))
-    # [negative | positive] over all columns; the reshape below turns it into halves of the last axis.
-    out_npc = _resample(data_oc, old_o, new_n, cutoff, float(lobes), normalize, rectify)
-    if not np.isfinite(out_npc).all():
-        check_finite(data_oc, "data")
-    if not rectify:
-        return export(out_npc.reshape(shape), library_of(data))
-    parts = out_npc.reshape(len(new_n), 2, *array.shape[1:-1], last_axis)
-    return export(np.ascontiguousarray(np.moveaxis(parts, 1, -2)).reshape(shape), library_of(data))
+    window = _Window.check(new_times, lobes, cutoff_mult, normalize, rectify)
+    old_o = check_times(old_times, "old_times")
+    rows = rows_of(data, len(old_o), "old_times")
+    with rows.device.current(), rows.device.room_for("resampled data"):
+        sums = window.sums(rows, len(window.new_n))
+        window.add(rows, old_o, 0, sums)
+        out = window.values(rows, sums)
+        if not bool(rows.device.xp.all(rows.device.xp.isfinite(out))):
+            check_finite(rows.data_oc, "data", rows.device)
+    return rows.give(out)
+
+
+class LanczosStream:
+    """Lanczos resampling of data that arrive in pieces: rows are handed out as soon as nothing can change them.
+
+    In any pieces, the rows are those of one call of :func:`lanczos` with everything, to the last bit. What is kept is one row
+    of float64 sums for each new time whose window has begun and not ended, or that the last piece has completed.
+
+    Parameters
+    ----------
+    new_times : array_like, shape (n_new,)
+        Seconds, ascending: all of them, because the cutoff follows from their mean step.
+    lobes, cutoff_mult, normalize, rectify
+        As in :func:`lanczos`.
+
+    Attributes
+    ----------
+    n_open : int
+        Rows that are kept.
+
+    Raises
+    ------
+    InputError
+        If new times descend or are fewer than two, or ``lobes`` or ``cutoff_mult`` is not positive.
+
+    Examples
+    --------
+    >>> stream = LanczosStream(numpy.arange(0.0, 6.0, 2.0), lobes=1)  # doctest: +SKIP
+    >>> parts = [stream.add(data[:500], times[:500]), stream.add(data[500:], times[500:]), stream.finish()]  # doctest: +SKIP
+    >>> numpy.concatenate(parts)  # lanczos(data, times, new_times, lobes=1)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        new_times: ArrayLike,
+        *,
+        lobes: float = 3,
+        cutoff_mult: float = 1.0,
+        normalize: bool = False,
+        rectify: bool = False,
+    ) -> None:
+        self._window = _Window.check(new_times, lobes, cutoff_mult, normalize, rectify)
+        self._given = 0  # rows handed out
+        self._latest = -np.inf
+        self._first: Rows | None = None  # the first piece without its rows: what all others must be like
+        self._sums: _Sums | None = None
+        self._finished = False
+
+    @property
+    def n_open(self) -> int:
+        """Rows whose sums are kept."""
+        return 0 if self._sums is None else int(self._sums.sum_n.shape[0])
+
+    def add(self, data: ArrayLike, old_times: ArrayLike) -> Any:
+        """Add a piece.
+
+        Parameters
+        ----------
+        data : array_like, shape (n_old, ...)
+            As in :func:`lanczos`; possibly no rows. All pieces have the same columns, dtype and place.
+        old_times : array_like, shape (n_old,)
+            Seconds, none of them before the latest of earlier pieces; within a piece in any order.
+
+        Returns
+        -------
+        array like the data, shape (n_ready, ...)
+            The next rows of the result, those whose windows end before the latest time; often none.
+
+        Raises
+        ------
+        InputError
+            If the piece goes back in time, differs from the first, or holds a value that is not finite (even one that no new
+            time is near to), or :meth:`finish` was called. The stream is then as before: the piece may be repaired and added.
+        """
+        old_o = check_times(old_times, "old_times")
+        rows = rows_of(data, len(old_o), "old_times")
+        self._check(rows, old_o)
+        check_finite(rows.data_oc, "data", rows.device)
+        window, device = self._window, rows.device
+        with device.current(), device.room_for("sums of resampled data"):
+            if self._first is None:
+                none = device.zeros(0, int(rows.data_oc.shape[1]), dtype=rows.dtype)
+                self._first, self._sums = rows._replace(data_oc=none), window.sums(rows, 0)
+            if len(old_o) == 0:
+                return self._hand_out(self._given)
+            self._latest = float(old_o.max())
+            begun = int(np.searchsorted(window.lower_n, self._latest, side="right"))
+            self._sums = self._opened(begun)
+            window.add(rows, old_o, self._given, self._sums)
+            # A later piece may begin with the latest time once more, so a window that ends there is still open.
+            return self._hand_out(int(np.searchsorted(window.upper_n, self._latest)))
+
+    def finish(self) -> Any:
+        """The rest of the rows: no more data will come.
+
+        Returns
+        -------
+        array like the data, shape (n_new - those handed out, ...)
+
+        Raises
+        ------
+        InputError
+            If no piece was added, which leaves the number of columns open, or it was called before.
+        """
+        if self._first is None:
+            raise InputError("finish() before any piece: add at least one, which may have no rows, to say what columns there are")
+        if self._finished:
+            raise InputError("finish() was called before: make a new LanczosStream for other data")
+        n_new = len(self._window.new_n)
+        with self._first.device.current(), self._first.device.room_for("sums of resampled data"):
+            self._sums = self._opened(n_new)
+            self._finished = True
+            return self._hand_out(n_new)
+
+    def _check(self, rows: Rows, old_o: F64) -> None:
+        if self._finished:
+            raise InputError("a piece after finish(): make a new LanczosStream for other data")
+        if self._first is not None and _likeness(rows) != _likeness(self._first):
+            told = f"this piece is {_likeness(rows)}, the first was {_likeness(self._first)}"
+            raise InputError(f"{told}: convert it, or make a new LanczosStream")
+        early = old_o < self._latest
+        if early.any():
+            row = int(np.argmax(early))
+            raise InputError(
+                f"old_times[{row}] is {old_o[row]}, before {self._latest} in an earlier piece: add pieces in the order of time, "
+                "or resample everything at once with lanczos()"
+            )
+
+    def _opened(self, upto: int) -> _Sums:
+        """The sums with zeros for those rows up to one of them that are new."""
+        assert self._first is not None and self._sums is not None
+        more = upto - self._given - self.n_open
+        if more <= 0:
+            return self._sums
+        fresh = self._window.sums(self._first, more)
+        return _Sums(*(self._first.device.concatenate([kept, new]) for kept, new in zip(self._sums, fresh, strict=True)))
+
+    def _hand_out(self, upto: int) -> Any:
+        """Rows up to one of them, which are then forgotten."""
+        assert self._first is not None and self._sums is not None
+        count = max(0, upto - self._given)
+        out = self._window.values(self._first, _Sums(*(part[:count, ...] for part in self._sums)))
+        if count:  # a copy of what stays, because a view would keep what went
+            self._sums = _Sums(*(self._first.device.concatenate([part[count:, ...]]) for part in self._sums))
+            self._given += count
+        return self._first.give(out)
+
+
+class _Sums(NamedTuple):
+    """What some rows have so far: their values [negative | positive parts], weights, and the weights' magnitudes; float64."""
+
+    out_nc: Any
+    sum_n: Any
+    gross_n: Any
+
+
+@dataclass(frozen=True)
+class _Window:
+    """All of a resampling but the data: new times, the reach of each, and the settings."""
+
+    new_n: F64
+    lower_n: F64
+    upper_n: F64
+    cutoff: float
+    lobes: float
+    normalize: bool
+    rectify: bool
+
+    @classmethod
+    def check(cls, new_times: ArrayLike, lobes: float, cutoff_mult: float, normalize: bool, rectify: bool) -> _Window:
+        new_n = check_times(new_times, "new_times")
+        for name, value in (("lobes", lobes), ("cutoff_mult", cutoff_mult)):
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"{name}={value}: give a positive number")
+        cutoff = float(cutoff_mult / _mean_step(new_n)) if len(new_n) else 1.0
+        reach = lobes / cutoff
+        return cls(new_n, new_n - reach, new_n + reach, cutoff, float(lobes), bool(normalize), bool(rectify))
+
+    def sums(self, rows: Rows, n: int) -> _Sums:
+        """Zeros for ``n`` rows, where the data lie."""
+        device, width = rows.device, int(rows.data_oc.shape[1]) * (2 if self.rectify else 1)
+        return _Sums(*(device.zeros(*shape, dtype=np.float64) for shape in ((n, width), (n,), (n,))))
+
+    def add(self, rows: Rows, old_o: F64, begin: int, sums: _Sums) -> None:
+        """Add data to the sums of rows from ``begin`` on."""
+        some = slice(begin, begin + int(sums.sum_n.shape[0]))
+        order_o = np.argsort(old_o, kind="stable")
+        old_o = old_o[order_o]
+        first_n, last_n = np.searchsorted(old_o, self.lower_n[some]), np.searchsorted(old_o, self.upper_n[some], side="right")
+        arguments = (rows.data_oc, order_o, old_o, self.new_n[some], first_n, last_n, self.cutoff, self.lobes, self.rectify)
+        if rows.device is HOST:
+            lanczos_columns(*arguments, *sums)
+        else:
+            device_lanczos_columns(rows.device, *arguments, *sums)
+
+    def values(self, rows: Rows, sums: _Sums) -> Any:
+        """Finished sums as rows of the result, (n, ...) in the data's dtype."""
+        device, xp = rows.device, rows.device.xp
+        out_nc, n = sums.out_nc, int(sums.sum_n.shape[0])
+        if self.normalize:
+            usable_n = xp.abs(sums.sum_n) > CANCELLED * sums.gross_n
+            one_n = xp.ones_like(sums.sum_n)
+            scale_n = xp.where(usable_n, one_n / xp.where(usable_n, sums.sum_n, one_n), xp.zeros_like(one_n))
+            out_nc = out_nc * scale_n[:, None]
+        out_nc = device.cast(out_nc, rows.dtype)
+        if not self.rectify:
+            return xp.reshape(out_nc, (n, *rows.shape))
+        *lead, last = rows.shape or (1,)
+        parts = xp.moveaxis(xp.reshape(out_nc, (n, 2, *lead, last)), 1, -2)
+        return xp.reshape(parts, (n, *lead, 2 * last))
+
+
+def _likeness(rows: Rows) -> str:
+    """What all pieces of a stream have in common, in words."""
+    return f"rows of shape {rows.shape}, {rows.dtype}, {rows.library} on {rows.device.name}"
 
 
 def _mean_step(new_n: NDArray[np.float64]) -> float:
@@ -108,30 +320,3 @@ def _mean_step(new_n: NDArray[np.float64]) -> float:
     if step <= 0:
         raise InputError(f"new_times are all {new_n[0]}: the cutoff follows from the step between them, which is 0")
     return step
-
-
-def _resample(
-    data_oc: Floats,
-    old_o: NDArray[np.float64],
-    new_n: NDArray[np.float64],
-    cutoff: float,
-    lobes: float,
-    normalize: bool,
-    rectify: bool,
-) -> Floats:
-    """Blocks of columns through the kernel; with ``rectify`` the columns are [all negative parts, all positive parts]."""
-    n_columns = data_oc.shape[1]
-    parts = 2 if rectify else 1
-    out_npc = np.empty((len(new_n), parts, n_columns), data_oc.dtype)
-    data_oc = data_oc.view()
-    data_oc.flags.writeable = False  # one compiled signature for writable arrays and read-only maps
-    for start in range(0, n_columns, COLUMNS_PER_BLOCK):
-        width = min(COLUMNS_PER_BLOCK, n_columns - start)
-        sums_nc = np.zeros((len(new_n), parts * width))
-        weight_n, gross_n = np.zeros(len(new_n)), np.zeros(len(new_n))
-        lanczos_columns(data_oc, old_o, new_n, cutoff, lobes, start, rectify, sums_nc, weight_n, gross_n)
-        if normalize:
-            usable_n = np.abs(weight_n) > CANCELLED * gross_n
-            sums_nc *= np.divide(1.0, weight_n, out=np.zeros(len(new_n)), where=usable_n)[:, None]
-        out_npc[:, :, start : start + width] = sums_nc.reshape(len(new_n), parts, width)
-    return out_npc

@@ -2,17 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastencode.arrays import as_numpy, float_dtype
+from fastencode.arrays import as_numpy, check_real, dtype_of, export, float_dtype, library_of
+from fastencode.devices import HOST, Device, device_of
 from fastencode.errors import InputError
+from fastencode.launch import float_name
 
-__all__ = ["check_finite", "check_times", "float_array", "run_slices"]
+__all__ = ["Rows", "check_finite", "check_times", "float_array", "rows_of", "run_slices"]
 
 Floats = NDArray[np.floating[Any]]
+
+
+class Rows(NamedTuple):
+    """Data as the time kernels take it, where it lies.
+
+    Attributes
+    ----------
+    data_oc : (n, columns) float32 or float64
+        Row by row in memory; one row for each time.
+    shape : tuple of int
+        Axes of the data after the first.
+    device : Device
+        ``devices.HOST`` for what lies in the host's memory.
+    library : {"numpy", "torch", "cupy"}
+        Of the data, and of the result.
+    """
+
+    data_oc: Any
+    shape: tuple[int, ...]
+    device: Device
+    library: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the data and of the result."""
+        return np.dtype(float_name(self.device, self.data_oc))
+
+    def give(self, out: Any) -> Any:
+        """A result as the caller's library has it."""
+        return export(out, self.library) if self.device is HOST else out
+
+
+def rows_of(data: Any, n: int, times: str) -> Rows:
+    """Data with one row for each of ``n`` times: shared where it is contiguous and floating, never moved off a card.
+
+    Raises
+    ------
+    InputError
+        If the rows are not as many as the times (named ``times`` in the message), or the values are no real numbers.
+    """
+    device = device_of(data) or HOST
+    if device is HOST:
+        array: Any = float_array(data, "data")
+    else:
+        check_real(dtype_of(data, "data"), "data")
+        with device.current():
+            array = device.cast(data.detach() if device.library == "torch" else data, float_dtype(dtype_of(data, "data")))
+    if len(array.shape) == 0 or array.shape[0] != n:
+        raise InputError(f"data has shape {tuple(array.shape)} for {n} {times}: give one row for each time")
+    shape = tuple(map(int, array.shape[1:]))
+    with device.current():
+        data_oc = device.contiguous(device.xp.reshape(array, (n, math.prod(shape))))
+    if device is HOST:
+        data_oc = np.ascontiguousarray(data_oc).view()
+        data_oc.flags.writeable = False  # one compiled signature for writable arrays and read-only maps
+    return Rows(data_oc, shape, device, library_of(data))
 
 
 def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -36,15 +95,17 @@ def float_array(data: ArrayLike, name: str) -> Floats:
     return array.astype(float_dtype(array.dtype), copy=False)
 
 
-def check_finite(data: Floats, name: str) -> None:
+def check_finite(data: Any, name: str, device: Device = HOST) -> None:
     """Raise an :class:`InputError` that names the first row, and column, whose value is not finite."""
-    if data.size == 0 or np.isfinite(data.sum(dtype=np.float64)):
+    xp = device.xp
+    if math.prod(data.shape) == 0 or bool(xp.isfinite(xp.sum(data, dtype=device.dtype(np.float64)))):
         return
-    bad = np.argwhere(~np.isfinite(data))
-    if bad.size:
-        place = tuple(int(i) for i in bad[0])
+    bad = device.cast(xp.reshape(~xp.isfinite(data), (-1,)), np.int8)
+    count = int(xp.sum(bad))
+    if count:
+        place = tuple(int(i) for i in np.unravel_index(int(xp.argmax(bad)), tuple(data.shape)))
         raise InputError(
-            f"{name}{list(place)} is {data[place]} ({len(bad)} such values in all): repair or leave out those rows or columns"
+            f"{name}{list(place)} is {float(data[place])} ({count} such values in all): repair or leave out those rows or columns"
         )
 
 

@@ -15,6 +15,7 @@ import torch
 from fastencode.errors import InputError
 from fastencode.progress import progress
 from fastencode.speech.layers import SpeechEncoder, cut_clips
+from fastencode.tune.model import check_tunable
 
 __all__ = ["RunFrames", "write_frames"]
 
@@ -86,6 +87,7 @@ def write_frames(
     batch : int
         Clips at a time.
     """
+    check_tunable(encoder)
     n_clips = {name: int(len(audio) / encoder.sample_rate / tr + 1e-6) for name, audio in runs.items()}
     for name, count in n_clips.items():
         if not count:

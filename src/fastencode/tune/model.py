@@ -5,9 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fastencode.errors import InputError
 from fastencode.speech.layers import SpeechEncoder
 
-__all__ = ["BrainModel"]
+__all__ = ["BrainModel", "check_tunable"]
+
+
+def check_tunable(encoder: SpeechEncoder) -> None:
+    """Raise an :class:`InputError` for Whisper, which is read but not tuned yet: its frames of silence would be pooled too."""
+    if encoder.longest is not None:
+        raise InputError(f"{encoder.name} cannot be tuned yet: give a wav2vec2, HuBERT or WavLM model")
 
 
 class BrainModel(nn.Module):
@@ -18,10 +25,16 @@ class BrainModel(nn.Module):
     encoder : SpeechEncoder
         Tuned in place; its CNN gets no gradient.
     n_voxels : int
+
+    Raises
+    ------
+    InputError
+        For Whisper, which is read but not tuned yet.
     """
 
     def __init__(self, encoder: SpeechEncoder, n_voxels: int) -> None:
         super().__init__()
+        check_tunable(encoder)
         encoder.freeze_cnn()
         self.encoder = encoder
         self.backbone = encoder.model  # registers its parameters

@@ -118,9 +118,7 @@ class Weights:
         self.waiting.clear()
 
 
-def refit(
-    bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any, device: Device | None = None
-) -> Weights:
+def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any, device: Device | None = None) -> Weights:
     """Weights of all voxels, in the host's memory: those of one candidate together, those with penalties of their own cell by
     cell. Products are made on the device, if there is one."""
     problem, which_v = bases.grams.problem, chosen.which_v

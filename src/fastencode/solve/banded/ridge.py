@@ -278,10 +278,7 @@ def _fit(
                 array[..., bad] = np.nan
         edge[bad] = 0
     per_voxel["at_edge"] = edge
-    arrays = {
-        name: None if array is None else place(array[..., 0] if one else array)
-        for name, array in per_voxel.items()
-    }
+    arrays = {name: None if array is None else place(array[..., 0] if one else array) for name, array in per_voxel.items()}
     return BandedFit(
         **arrays,
         alphas=place(grams.problem.alphas.copy()),

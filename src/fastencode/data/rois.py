@@ -1,0 +1,481 @@
+"""Regions of interest as voxel indices, from whatever a lab has, and values of voxels back into an image.
+
+A region is a sorted array of indices into the columns of the responses. For images, a brain mask says which voxel is which
+column: its nonzero voxels in C order, as ``image[mask]`` and nilearn's ``NiftiMasker`` have them. For surfaces, columns are
+vertices, or those of them that a boolean mask leaves. Files::
+
+    .nii .nii.gz   a label image, or one region; 0 is no region
+    .gii           the same for vertices (.label.gii with its table of names, .func.gii, .shape.gii)
+    .npy           a boolean mask; whole numbers for all voxels are labels, for fewer a list of indices
+    .json          {name: [indices]}, {name: [true or false for each voxel]}, {name: [names of other regions]}, or all of these
+    .txt           one region: its indices, and comments after #
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from fastencode.arrays import as_numpy
+from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.files import check_file, read_text
+
+__all__ = ["BRAIN_TUNING_SETS", "join_rois", "overlaps", "read_rois", "to_image"]
+
+Rois = dict[str, NDArray[np.intp]]
+
+BRAIN_TUNING_SETS: dict[str, tuple[str, ...]] = {
+    name: tuple(areas.split())
+    for name, areas in {
+        "AG": "PFm PGs PGi TPOJ2 TPOJ3",
+        "LTC": "STSda STSva STGa TE1a TE2a TGv TGd A5 STSdp STSvp PSL STV TPOJ1",
+        "IFG": "44 45 IFJa IFSp",
+        "MFG": "55b",
+        "primary auditory": "A1",
+        "early auditory": "A1 PBelt MBelt LBelt RI A4",
+    }.items()
+}
+"""Sets of areas of the Glasser atlas (HCP-MMP1) for ``join_rois``: language and auditory regions of arXiv:2510.21520, table 1."""
+
+_SUFFIX = re.compile(r"(?:\.(?:label|func|shape))?(\.gii|\.npy|\.json|\.txt|\.nii)(?:(?<=\.nii)\.gz)?$")
+_AFFIXES = re.compile(r"^(?:[lr]h\.)?(?:[LR]_)?|_ROI$")  # L_A1_ROI, rh.R_55b_ROI
+_SAME_PLACE = 1e-3  # mm between affines: some are stored as quaternions in float32
+_RESAMPLE = "resample it to the mask (nilearn.image.resample_to_img, interpolation='nearest')"
+
+
+class _Columns(NamedTuple):
+    """What the columns of the responses are."""
+
+    total: int | None
+    inside: NDArray[np.bool_] | None = None
+    """On the grid or surface, which places are columns, in C order."""
+    affine: NDArray[np.float64] | None = None
+
+
+def read_rois(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    mask: Any = None,
+    *,
+    n_voxels: int | None = None,
+    names: Mapping[int, str] | None = None,
+) -> Rois:
+    """Read regions of interest from a file of any of the kinds above, or from all in a folder.
+
+    Parameters
+    ----------
+    path : path or sequence of paths
+        A file or a folder. A sequence of GIFTI files is one surface after the other, say left and right: the vertices of the
+        second count on from those of the first, and regions of the same name are joined.
+    mask : path, nibabel image, fitted nilearn masker or boolean array, optional
+        Which places are columns of the responses: a brain mask (nonzero inside), whose shape and affine images must have; or a
+        boolean array of the shape of the grid, or one value for each vertex.
+    n_voxels : int, optional
+        Number of columns, for lists of indices without a mask.
+    names : mapping of int to str, optional
+        Label → name, for images and arrays of labels; a label without a name is called by its number, or if it is the only one
+        of a file, as the file is.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (k,), intp
+        Sorted indices, in the order of the labels or the file. Regions may overlap: ``overlaps`` counts.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or of another kind; does not fit the mask; holds NaN, fractions or negative labels; indices
+        lie outside the columns or stand twice; a name is defined twice or refers to nothing; or no region has a voxel.
+    MissingLibraryError
+        If nibabel is not installed (extra ``neuro``).
+
+    Warns
+    -----
+    FastencodeWarning
+        If regions have no voxel among the columns: they are left out.
+    """
+    columns = _columns(mask, n_voxels)
+    found: Rois = {}
+    for files in _parts(path):
+        for name, voxels in _read(files, columns, names or {}).items():
+            if name in found:
+                raise InputError(f"region {name!r} is defined twice, once more in {files[0]}: rename one")
+            found[name] = voxels
+    empty = [name for name, voxels in found.items() if not len(voxels)]
+    if len(empty) == len(found):
+        raise InputError(f"{path} holds no region with a voxel among the columns: check that the mask and the file fit")
+    if empty:
+        warnings.warn(
+            f"{path}: {len(empty)} of {len(found)} regions have no voxel among the columns and are left out: {', '.join(empty)}",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    return {name: voxels for name, voxels in found.items() if len(voxels)}
+
+
+def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) -> Rois:
+    """Join regions into larger ones, say areas of an atlas into lobes.
+
+    Parameters
+    ----------
+    rois : mapping of str to array_like of int
+        Regions, as ``read_rois`` returns them.
+    sets : mapping of str to sequence of str
+        Name → the regions to join, for example ``BRAIN_TUNING_SETS``. ``"A1"`` also means the atlas's own names for it in both
+        hemispheres, ``"L_A1_ROI"`` and ``"R_A1_ROI"``.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (k,), intp
+        Sorted indices, each once.
+
+    Raises
+    ------
+    InputError
+        If none of a set's regions is there.
+
+    Warns
+    -----
+    FastencodeWarning
+        If some are not: what is left is joined.
+    """
+    known: dict[str, list[str]] = {}
+    for name in rois:
+        known.setdefault(_AFFIXES.sub("", name), []).append(name)
+    joined: Rois = {}
+    absent: list[str] = []
+    for joint, members in sets.items():
+        parts = {member: [member] if member in rois else known.get(member, []) for member in members}
+        absent += [f"{member} of {joint}" for member, labels in parts.items() if not labels]
+        voxels = [np.asarray(rois[label], dtype=np.intp) for labels in parts.values() for label in labels]
+        if not voxels:
+            raise InputError(f"none of {list(members)}, which make up {joint!r}, is a region: the regions are {_few(rois)}")
+        joined[joint] = np.unique(np.concatenate(voxels))
+    if absent:
+        warnings.warn(f"no such regions, the rest was joined: {', '.join(absent)}", FastencodeWarning, stacklevel=2)
+    return joined
+
+
+def overlaps(rois: Mapping[str, ArrayLike]) -> dict[tuple[str, str], int]:
+    """Return the pairs of regions that share voxels, and how many; empty when no two do."""
+    names = list(rois)
+    voxels = [np.asarray(rois[name], dtype=np.intp) for name in names]
+    if not names:
+        return {}
+    ends = np.cumsum([0, *(len(v) for v in voxels)])
+    together = np.concatenate(voxels)
+    shape = (len(names), int(together.max(initial=-1)) + 1)
+    member = sparse.csr_array((np.ones(len(together), dtype=np.int64), together, ends), shape=shape)
+    shared = sparse.triu(member @ member.T, k=1).tocoo()  # R Rᵀ: voxels that two regions have in common
+    pairs = sorted(zip(shared.row.tolist(), shared.col.tolist(), shared.data.tolist(), strict=True))
+    return {(names[i], names[j]): n for i, j, n in pairs}
+
+
+def to_image(values: ArrayLike, mask: Any) -> Any:
+    """Put values of voxels where the voxels are: the way back from a score to a map.
+
+    Parameters
+    ----------
+    values : array_like, shape (V,) or (k, V)
+        One number for each column of the responses; k of them make k volumes.
+    mask : path, nibabel image or fitted nilearn masker
+        The brain mask that the responses were read with, nonzero inside. A masker's own ``inverse_transform`` is used.
+
+    Returns
+    -------
+    nibabel.Nifti1Image, shape (x, y, z) or (x, y, z, k)
+        0 outside the mask. Booleans become uint8, float16 float32, and 64-bit integers int32, which programs expect in NIfTI.
+        From a masker: the image that it makes.
+
+    Raises
+    ------
+    InputError
+        If the number of values is not the mask's, or the mask is an array: that does not say where it lies.
+    MissingLibraryError
+        If nibabel is not installed (extra ``neuro``).
+    """
+    array = as_numpy(values, "values")
+    if hasattr(mask, "inverse_transform"):
+        _check_fitted(mask)
+        return mask.inverse_transform(array)
+    columns = _columns(mask, None)
+    if columns.inside is None or columns.affine is None:
+        raise InputError(f"mask is {type(mask).__name__}, which does not say where voxels lie: give the mask image")
+    if array.ndim not in (1, 2) or array.shape[-1] != columns.total:
+        raise InputError(f"values have shape {array.shape}, but the mask has {columns.total} voxels: give (V,) or (k, V)")
+    array = _storable(array)
+    volume = np.zeros((*columns.inside.shape, *array.shape[:-1]), dtype=array.dtype)
+    volume[columns.inside] = array.T
+    return require("nibabel", "neuro").Nifti1Image(volume, columns.affine)
+
+
+def _storable(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8)
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        limits = np.iinfo(np.int32)
+        if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+            raise InputError(f"values reach {max(array.max(), -array.min())}, too large for an image of int32: give floats")
+        return array.astype(np.int32)
+    return array
+
+
+def _check_fitted(masker: Any) -> None:
+    if not hasattr(masker, "mask_img_"):
+        raise InputError(f"the {type(masker).__name__} has not been fitted: call its fit() first")
+
+
+def _columns(mask: Any, n_voxels: int | None) -> _Columns:
+    if mask is None:
+        columns = _Columns(n_voxels)
+    elif isinstance(mask, np.ndarray):
+        if mask.dtype != bool:
+            raise InputError(f"mask is an array of {mask.dtype}: give booleans, True where a column of the responses is")
+        columns = _Columns(int(mask.sum()), mask)
+    else:
+        columns = _mask_image(mask)
+    if n_voxels is not None and columns.total != n_voxels:
+        raise InputError(f"the mask has {columns.total} voxels, but n_voxels is {n_voxels}: give the mask of these responses")
+    return columns
+
+
+def _mask_image(mask: Any) -> _Columns:
+    what = "mask"
+    if hasattr(mask, "inverse_transform"):
+        _check_fitted(mask)
+        if any(hasattr(mask, own) for own in ("labels_img", "maps_img", "seeds")):
+            raise InputError(f"the columns of a {type(mask).__name__} are regions already: give a NiftiMasker, or the mask image")
+        mask = mask.mask_img_
+    elif isinstance(mask, str | os.PathLike):
+        what = str(mask)
+    data, affine = _volume(mask, what)
+    if not np.isfinite(data).all():
+        raise InputError(f"{what} holds {(~np.isfinite(data)).sum()} values that are NaN or infinite: set what is outside to 0")
+    inside = data != 0
+    if not inside.any():
+        raise InputError(f"{what} is 0 everywhere: no voxel is inside")
+    return _Columns(int(inside.sum()), inside, affine)
+
+
+def _volume(image: Any, what: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Values (x, y, z) and affine of a NIfTI image or its path."""
+    if isinstance(image, str | os.PathLike):
+        image = _load(Path(image))
+    if not hasattr(image, "affine") or not hasattr(image, "dataobj"):
+        raise InputError(
+            f"{what} is {type(image).__name__}, not an image in space: give a NIfTI image, or separate a CIFTI file into GIFTI"
+            " (wb_command -cifti-separate)"
+        )
+    try:
+        data = np.asanyarray(image.dataobj)
+    except Exception as error:  # what a file that is cut off raises depends on where: OSError, EOFError, zlib.error …
+        raise InputError(f"{what} cannot be read to its end ({error}): copy it again") from error
+    if data.ndim > 3 and data.shape[3:] == (1,) * (data.ndim - 3):
+        data = data.reshape(data.shape[:3])
+    if data.ndim != 3:
+        raise InputError(f"{what} has shape {data.shape}: give one volume, for example image.slicer[..., 0]")
+    return data, np.asarray(image.affine, dtype=np.float64)
+
+
+def _load(path: Path) -> Any:
+    nibabel = require("nibabel", "neuro")
+    try:
+        return nibabel.load(check_file(path))
+    except InputError:
+        raise
+    except Exception as error:  # nibabel lets what gzip, XML and header parsers raise escape
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}): it is damaged; copy it again") from error
+
+
+def _parts(path: Any) -> Iterator[list[Path]]:
+    """What is read together: a file, each file of a folder, or the files of a sequence."""
+    if not isinstance(path, str | os.PathLike):
+        files = [Path(part) for part in path]
+        if not files:
+            raise InputError("path is an empty sequence: give at least one file")
+        yield files
+    elif not Path(path).is_dir():
+        yield [Path(path)]
+    else:
+        files = [p for p in sorted(Path(path).iterdir()) if _SUFFIX.search(p.name) and not p.name.startswith(".")]
+        if not files:
+            raise InputError(f"{path} holds no file of regions: see fastencode.data.rois for the formats")
+        yield from ([file] for file in files)
+
+
+def _read(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Rois:
+    kinds = {match[1] if (match := _SUFFIX.search(file.name)) else None for file in files}
+    if kinds == {".gii"}:
+        return _surfaces(files, columns, names)
+    path, kind = files[0], kinds.pop()
+    if len(files) > 1:
+        raise InputError(f"{path} and others are not all GIFTI: read other files one by one, or from a folder")
+    if kind == ".nii":
+        data, affine = _volume(path, str(path))
+        return _place(path, _labeled(path, data, names), data.shape, columns, affine)
+    if kind == ".npy":
+        return _array(path, columns, names)
+    if kind == ".json":
+        return _table(path, columns)
+    if kind == ".txt":
+        return {_name(path): _indices(str(path), _numbers(path), columns)}
+    raise InputError(f"{path} is of no kind that is read here: give .nii, .nii.gz, .gii, .npy, .json or .txt")
+
+
+def _name(path: Path) -> str:
+    return _SUFFIX.sub("", path.name)
+
+
+def _labeled(path: Path, data: NDArray[Any], names: Mapping[int, str]) -> Rois:
+    """Name → sorted places (C order, of all) that carry a label other than 0."""
+    values = data.ravel()
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{path} holds {values.dtype}: labels are whole numbers")
+    if not np.isfinite(values).all():
+        count = (~np.isfinite(values)).sum()
+        raise InputError(f"{path} holds {count} values that are NaN or infinite: set the background to 0")
+    broken = values != np.rint(values) if values.dtype.kind == "f" else np.zeros(0, dtype=bool)
+    if broken.any():
+        raise InputError(
+            f"{path} holds {broken.sum()} values that are not whole, the first {values[broken][0]:g}: labels are whole numbers;"
+            " compare a map of probabilities with a threshold first"
+        )
+    if values.size and values.min() < 0:
+        raise InputError(f"{path} holds the label {values.min():g}: labels are 0 (background) and above")
+    labels = [int(label) for label in np.unique(values) if label]
+    if len(labels) == 1:
+        names = {labels[0]: _name(path), **names}
+    found: Rois = {}
+    for label in labels:
+        name, places = names.get(label, str(label)), np.flatnonzero(values == label)
+        found[name] = np.union1d(found[name], places) if name in found else places
+    return found
+
+
+def _place(
+    path: Path, regions: Rois, shape: tuple[int, ...], columns: _Columns, affine: NDArray[np.float64] | None = None
+) -> Rois:
+    """From places of the grid, surface or columns to columns."""
+    if columns.inside is not None and shape == columns.inside.shape:
+        apart = 0.0 if affine is None or columns.affine is None else np.abs(affine - columns.affine).max()
+        if apart > _SAME_PLACE:
+            raise InputError(f"{path} lies elsewhere than the mask: their affines differ by up to {apart:g}; {_RESAMPLE}")
+        inside = columns.inside.ravel()
+        column = np.cumsum(inside) - 1
+        return {name: column[places[inside[places]]] for name, places in regions.items()}
+    if len(shape) == 1 and columns.total in (None, shape[0]):
+        return regions
+    if columns.inside is None and len(shape) == 3:
+        raise InputError(f"{path} is an image {shape}: give mask=, whose nonzero voxels are the responses' columns")
+    there = f"the mask has shape {columns.inside.shape}" if columns.inside is not None else f"there are {columns.total} voxels"
+    what_next = _RESAMPLE if len(shape) == 3 else "give this participant's file"
+    raise InputError(f"{path} has shape {shape}, but {there}: {what_next}")
+
+
+def _surfaces(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Rois:
+    joined: dict[str, list[NDArray[np.intp]]] = {}
+    start = 0
+    for path in files:
+        image = _load(path)
+        arrays = getattr(image, "darrays", [])
+        if len(arrays) != 1 or arrays[0].data.ndim != 1:
+            raise InputError(f"{path} holds {len(arrays)} arrays, expected one of one number a vertex: give each map its file")
+        own = {int(label.key): label.label.strip() for label in image.labeltable.labels if label.label}
+        for name, places in _labeled(path, arrays[0].data, {**own, **names}).items():
+            joined.setdefault(name, []).append(places + start)
+        start += len(arrays[0].data)
+    return _place(files[0], {name: np.concatenate(parts) for name, parts in joined.items()}, (start,), columns)
+
+
+def _array(path: Path, columns: _Columns, names: Mapping[int, str]) -> Rois:
+    check_file(path)
+    try:
+        data = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} is not a NumPy array file ({error}): save it again with numpy.save") from error
+    grid = columns.inside.shape if columns.inside is not None else None
+    is_list = data.ndim == 1 and data.dtype.kind in "iu" and data.shape not in ((columns.total,), grid)
+    if is_list:
+        return {_name(path): _indices(str(path), data, columns)}
+    return _place(path, _labeled(path, data, names), data.shape, columns)
+
+
+def _table(path: Path, columns: _Columns) -> Rois:
+    try:
+        table = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): correct it or fetch it again") from error
+    if not isinstance(table, dict) or not all(isinstance(listed, list) for listed in table.values()):
+        raise InputError(f"{path} is not a table of regions: expected {{name: [voxel indices or names of regions]}}")
+
+    def voxels(name: str, above: tuple[str, ...] = ()) -> NDArray[np.intp]:
+        if name in above:
+            raise InputError(f"{path}: region {name!r} contains itself ({' > '.join((*above, name))}): list voxels at the end")
+        if name not in table:
+            close = difflib.get_close_matches(name, table, 3)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"the regions are {_few(table)}"
+            raise InputError(f"{path}: region {above[-1]!r} contains {name!r}, which is not defined there: {hint}")
+        listed = table[name]
+        if listed and all(isinstance(entry, str) for entry in listed):
+            return np.unique(np.concatenate([voxels(member, (*above, name)) for member in listed]))
+        return _indices(f"{path}, region {name!r}", listed, columns)
+
+    return {name: voxels(name) for name in table}
+
+
+def _numbers(path: Path) -> list[int]:
+    numbers: list[int] = []
+    for line, content in enumerate(read_text(path).splitlines(), 1):
+        for word in content.partition("#")[0].replace(",", " ").split():
+            if not word.isdecimal():
+                raise InputError(f"{path}, line {line}: {word!r} is not the index of a voxel: give whole numbers from 0 on")
+            numbers.append(int(word))
+    return numbers
+
+
+def _indices(where: str, listed: Any, columns: _Columns) -> NDArray[np.intp]:
+    """A list of column indices, or a mask of them, checked and sorted."""
+    try:
+        given = np.asarray(listed)
+    except ValueError as error:
+        raise InputError(f"{where} is a list of lists: give voxel indices") from error
+    total = columns.total
+    if total is None:
+        raise InputError(f"{where} is a list of indices: give mask= or n_voxels=, so that they can be checked")
+    if given.size == 0:
+        return np.zeros(0, dtype=np.intp)
+    if given.ndim == 1 and given.dtype == bool:
+        if len(given) != total:
+            raise InputError(f"{where}: the mask has {len(given)} entries, but there are {total} voxels")
+        return np.flatnonzero(given)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise InputError(f"{where} holds {given.dtype} of shape {given.shape}: give whole numbers, the indices of voxels")
+    outside = given[(given < 0) | (given >= total)]
+    if len(outside):
+        raise InputError(
+            f"{where}: {len(outside)} of {len(given)} indices lie outside 0 … {total - 1}, the first {outside[0]}: indices count"
+            " the columns of the responses from 0"
+        )
+    indices, counts = np.unique(given, return_counts=True)
+    if len(indices) < len(given):
+        twice = indices[counts > 1]
+        raise InputError(
+            f"{where}: {len(twice)} voxels stand there more than once, the first {twice[0]}: list each once (labels would need"
+            f" one for each of the {total} voxels)"
+        )
+    return indices.astype(np.intp)
+
+
+def _few(names: Mapping[str, Any]) -> str:
+    return ", ".join(list(names)[:8]) + (", …" if len(names) > 8 else "")

@@ -1,0 +1,250 @@
+"""Features of one recording on disk: times × layers × width, in an HDF5 file that a kill neither spoils nor sends back.
+
+HDF5 keeps its own bookkeeping in memory and writes it late, so a file that is open when its process is killed may be lost. Here
+the bookkeeping is done before the first row: the file is laid out whole, its data sets in one piece each, and closed. After that
+rows are written to their places by the system's own call, each followed by its check sum, which also says that it is there. The
+file is called ``<name>.partial`` until every row is.
+
+    features  (t, l, d) float32 or float16      times  (t,) float64, s      checks  (t,) uint64, 0 for a row that is not there
+
+Axis letters: t row, l layer, d width.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError
+from fastencode.files import check_file, whole_file
+
+__all__ = ["FeatureFile", "Features", "is_finished", "read_features"]
+
+_SUFFIX = ".partial"
+_THERE = 1 << 32  # a check sum of 32 bits may be 0; with this it is not
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a finished file holds.
+
+    Attributes
+    ----------
+    values : ndarray, shape (t, l, d), float32 or float16
+    times : ndarray, shape (t,), float64
+        When each row is, in s from the start of the recording.
+    layers : tuple of int
+        The number of each layer in ``values``.
+    n_layers : int
+        How many the file holds.
+    key : dict
+        What decided the values: hashes of recording and model, and the settings.
+    """
+
+    values: NDArray[Any]
+    times: NDArray[np.float64]
+    layers: tuple[int, ...]
+    n_layers: int
+    key: dict[str, Any]
+
+
+def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = None) -> Features:
+    """Read a finished file, or some of its layers.
+
+    Parameters
+    ----------
+    path : path
+    layers : sequence of int, optional
+        Which layers, ascending; negative ones count from the last. All by default.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not finished, or not one of these, or has no such layer.
+    """
+    path = Path(path)
+    if not path.exists() and _partial(path).exists():
+        raise InputError(f"{path} is not finished: give the command that began it once more")
+    with _open(path) as file:
+        values = file["features"]
+        count = values.shape[1]
+        asked = list(range(count)) if layers is None else list(layers)
+        wanted = [layer % count for layer in asked]
+        if not asked or not all(-count <= layer < count for layer in asked) or wanted != sorted(set(wanted)):
+            raise InputError(f"layers {asked}: {path} has layers 0 to {count - 1}; give some, ascending, each once")
+        # One slice for each layer: h5py takes a list of them many times slower.
+        parts = values[...] if layers is None else np.stack([values[:, layer] for layer in wanted], axis=1)
+        return Features(parts, file["times"][...], tuple(wanted), count, json.loads(file.attrs["key"]))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[h5py.File]:
+    """A finished file; what is wrong with it is said in one way."""
+    try:
+        with h5py.File(check_file(path)) as file:
+            yield file
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} does not hold features ({error}): make it again") from error
+
+
+def is_finished(path: Path, key: Mapping[str, Any]) -> bool:
+    """Whether a finished file with these features is there.
+
+    Raises
+    ------
+    InputError
+        If there is a file of something else: other features are never written over.
+    """
+    if not path.exists():
+        return False
+    with _open(path) as file:
+        _check_key(path, json.loads(file.attrs["key"]), key)
+    return True
+
+
+class FeatureFile:
+    """A file of features being made, or made on after an interruption: a context that gives the file its name once it is whole.
+
+    Parameters
+    ----------
+    path : path
+        Where the finished file will lie, in an existing folder.
+    times : ndarray, shape (t,)
+    shape : (l, d)
+    dtype : dtype
+        float32 or float16.
+    key : mapping
+        JSON values. What was begun with another key is not gone on with.
+
+    Attributes
+    ----------
+    dtype : dtype
+    missing : ndarray of int
+        The rows that are not there yet.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or another process is writing the file, or it was begun with another key.
+    """
+
+    def __init__(
+        self, path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]
+    ) -> None:
+        self._path, self.dtype, self._shape = path, np.dtype(dtype), shape
+        partial = _partial(path)
+        if not partial.exists():
+            with whole_file(partial) as fresh:
+                _lay_out(fresh, times, shape, self.dtype, key)
+        self._file = os.open(partial, os.O_RDWR)
+        try:
+            self._lock(partial)
+            with h5py.File(partial, locking=False) as file:
+                _check_key(partial, json.loads(file.attrs["key"]), key)
+                self._rows, self._checks = (int(file[name].id.get_offset()) for name in ("features", "checks"))
+                self.missing = _missing(file)
+        except BaseException as error:
+            os.close(self._file)
+            if isinstance(error, OSError | KeyError):
+                raise InputError(f"{partial} is damaged ({error}): delete it, and its features will be made again") from error
+            raise
+
+    def _lock(self, partial: Path) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.fstat(self._file).st_ino == os.stat(partial).st_ino
+        except OSError:
+            there = False
+        if not there:
+            raise InputError(f"{partial} is being written by another process: wait for it, or choose another folder")
+
+    def write(self, rows: NDArray[np.intp], values_tld: NDArray[Any]) -> None:
+        """Put rows in their places, then their check sums. Once this returns, a kill loses none of them."""
+        values = np.ascontiguousarray(values_tld, self.dtype)
+        if values.shape != (len(rows), *self._shape):
+            raise ValueError(f"{len(rows)} rows of {self._shape} were expected, not {values.shape}")
+        checks = np.array([_check(row) for row in values], np.uint64)
+        size = self.dtype.itemsize * self._shape[0] * self._shape[1]
+        try:
+            for row, value in zip(rows, values, strict=True):
+                _put(self._file, value.tobytes(), self._rows + int(row) * size)
+            for row, check in zip(rows, checks, strict=True):
+                _put(self._file, check.tobytes(), self._checks + int(row) * 8)
+        except OSError as error:
+            raise InputError(
+                f"{self._path} cannot be written ({error.strerror}): make room, and the same command goes on from here"
+            ) from error
+        self.missing = np.setdiff1d(self.missing, rows)
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None and not len(self.missing):
+                os.fsync(self._file)
+                os.replace(_partial(self._path), self._path)
+        finally:
+            os.close(self._file)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + _SUFFIX)
+
+
+def _lay_out(
+    path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]
+) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["key"] = json.dumps(key, sort_keys=True)
+        file["times"] = np.asarray(times, np.float64)
+        file["checks"] = np.zeros(len(times), np.uint64)
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple((len(times), *shape))
+        h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, settings)
+        file["features"].attrs["axes"] = "time, layer, width"
+
+
+def _missing(file: h5py.File) -> NDArray[np.intp]:
+    """Rows without a check sum, and rows that do not fit theirs: a loss of power may have kept one without the other."""
+    checks, values = file["checks"][:], file["features"]
+    there = [row for row in np.flatnonzero(checks) if _check(values[row]) == int(checks[row])]
+    return np.setdiff1d(np.arange(len(checks)), there)
+
+
+def _check(row_ld: NDArray[Any]) -> int:
+    return _THERE | zlib.crc32(np.ascontiguousarray(row_ld).tobytes())
+
+
+def _put(file: int, data: bytes, place: int) -> None:
+    """All of ``os.pwrite``: a full disk is an error here, where a memory map would end the process."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(file, view, place)
+        view, place = view[done:], place + done
+
+
+def _check_key(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(wanted))
+    for name in sorted({*found, *plain}):
+        if found.get(name) != plain.get(name):
+            raise InputError(
+                f"{path} was made with {name}={found.get(name)!r}, now it is {plain.get(name)!r}: "
+                "choose another folder, or delete the file"
+            )

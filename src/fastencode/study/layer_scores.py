@@ -1,0 +1,226 @@
+"""What one layer explains in one participant: a ridge over whole runs, scored on a test run no choice has seen, in a small file.
+
+Axis letters: t scan row, v voxel, r region, b bootstrap draw.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import FastencodeWarning, InputError
+from fastencode.solve.banded.partition import partition_variance
+from fastencode.solve.plan import RidgePlan
+from fastencode.solve.scores import pearson
+from fastencode.study.alignment import AlignConfig, plan_runs
+from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
+from fastencode.timing.clean import zscore
+
+__all__ = ["LayerScores", "LayerShares", "Listener", "load", "save", "score_layer", "share_layer", "without"]
+
+Record = TypeVar("Record", "LayerScores", "LayerShares")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One participant's responses, cut to the voxels that are mapped.
+
+    Attributes
+    ----------
+    fit : ndarray, shape (t, v), float32
+        Rows of all fit runs, z-scored within each; may be a memory map.
+    test : ndarray, shape (t, v), float32
+        Rows of the test run.
+    ceiling : ndarray, shape (v,), or None
+        Noise ceilings of the test responses, all positive.
+    regions : name → ndarray of int
+        Columns of the above.
+    """
+
+    fit: NDArray[np.float32]
+    test: NDArray[np.float32]
+    ceiling: NDArray[np.float64] | None
+    regions: Mapping[str, NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of one layer in one participant.
+
+    Attributes
+    ----------
+    r : ndarray, shape (v,)
+        Correlation of prediction and response over the test run.
+    p : ndarray, shape (v,)
+        One-sided, from permuting blocks of scans.
+    alpha, at_edge : ndarray, shape (v,)
+        Chosen penalties (weight on ‖b‖²), and −1 or +1 where one lies at an edge of the grid.
+    region, region_normalized : ndarray, shape (r,)
+        Means over each region's voxels of r, and of r / ceiling (NaN without ceilings).
+    draws, draws_normalized : ndarray, shape (b, r)
+        The same on resampled blocks of scans: the same blocks for every layer and model that was scored with one seed.
+    """
+
+    r: NDArray[np.float64]
+    p: NDArray[np.float64]
+    alpha: NDArray[np.float64]
+    at_edge: NDArray[np.int64]
+    region: NDArray[np.float64]
+    region_normalized: NDArray[np.float64]
+    draws: NDArray[np.float64]
+    draws_normalized: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerShares:
+    """What a layer explains of one participant's test run beside low-level features.
+
+    Attributes
+    ----------
+    total : ndarray, shape (v,)
+        R² of the layer and all of them together.
+    unique : ndarray, shape (b, v)
+        ``total`` less the R² without the band: first the layer, then each low-level feature.
+    """
+
+    total: NDArray[np.float64]
+    unique: NDArray[np.float64]
+
+
+def save(record: LayerScores | LayerShares, path: Path) -> None:
+    """Write a record as HDF5, one data set for each attribute."""
+    with h5py.File(path, "w") as file:
+        for field in fields(record):
+            file[field.name] = getattr(record, field.name)
+
+
+def load(kind: type[Record], path: Path) -> Record:
+    """Read what :func:`save` wrote."""
+    with h5py.File(path) as file:
+        return kind(**{field.name: file[field.name][...] for field in fields(kind)})
+
+
+def score_layer(
+    plan: RidgePlan, X_test: NDArray[np.float32], listener: Listener, config: AlignConfig, *, permutations: int = 1000
+) -> LayerScores:
+    """Fit every voxel on the plan's rows, predict the test run, and say how well and how surely.
+
+    Parameters
+    ----------
+    plan : RidgePlan
+        Of the fit rows' features; one serves every participant who heard the same runs.
+    X_test : ndarray, shape (t, p)
+        Features of the test run.
+    listener : Listener
+    config : AlignConfig
+        Its seed draws the blocks.
+    permutations : int
+        The smallest p is ``1 / (permutations + 1)``.
+
+    Raises
+    ------
+    InputError
+        If rows of features and responses differ.
+    """
+    if len(X_test) != len(listener.test):
+        raise InputError(f"{len(X_test)} rows of features for {len(listener.test)} test responses: check the test run's trimming")
+    with warnings.catch_warnings():  # penalties at an edge are among the scores: one table, not a warning for each layer
+        warnings.simplefilter("ignore", FastencodeWarning)
+        fit = plan.fit(listener.fit, scoring="pearson")
+    predicted = fit.predict(X_test)
+    draw = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
+    raw = bootstrap_region_scores(listener.test, [predicted], listener.regions, **draw)
+    region_normalized, draws_normalized = np.full_like(raw.r[0], np.nan), np.full_like(raw.draws[:, 0], np.nan)
+    if listener.ceiling is not None:
+        normalized = bootstrap_region_scores(listener.test, [predicted], listener.regions, ceilings=listener.ceiling, **draw)
+        region_normalized, draws_normalized = normalized.r[0], normalized.draws[:, 0]
+    return LayerScores(
+        r=np.asarray(pearson(listener.test, predicted), np.float64),
+        p=block_permutation_pvalues(
+            listener.test, predicted, block=config.block, n_permutations=permutations, random_state=config.seed
+        ),
+        alpha=np.asarray(fit.alpha, np.float64),
+        at_edge=np.asarray(fit.at_edge, np.int64),
+        region=raw.r[0],
+        region_normalized=region_normalized,
+        draws=raw.draws[:, 0],
+        draws_normalized=draws_normalized,
+    )
+
+
+def share_layer(
+    bands: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    labels: NDArray[np.intp],
+    listener: Listener,
+    config: AlignConfig,
+    *,
+    candidates: int,
+) -> LayerShares:
+    """Banded ridge on the fit rows with all bands, and without each, scored on the test run.
+
+    Parameters
+    ----------
+    bands : name → (X, X_test)
+        The layer first.
+    labels : ndarray, shape (t,)
+        The run of each fit row.
+    listener : Listener
+    config : AlignConfig
+    candidates : int
+        Weightings of the bands to try.
+    """
+    X = {name: np.vstack(parts) for name, parts in bands.items()}
+    Y = np.vstack([listener.fit, zscore(listener.test)])
+    n = len(listener.fit)
+    n_runs = len(np.unique(labels))
+    with warnings.catch_warnings():  # as for a layer alone
+        warnings.simplefilter("ignore", FastencodeWarning)
+        found = partition_variance(
+            X,
+            Y,
+            outer=[(np.arange(n), np.arange(n, len(Y)))],
+            runs=np.concatenate([labels, np.full(len(Y) - n, n_runs)]) if n_runs >= 2 else None,
+            alphas=config.alphas,
+            n_iter=candidates,
+            random_state=config.seed,
+            cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
+        )
+    return LayerShares(found.total, found.unique)
+
+
+def without(
+    X: NDArray[np.float32],
+    X_test: NDArray[np.float32],
+    nuisance: NDArray[np.float32],
+    nuisance_test: NDArray[np.float32],
+    labels: NDArray[np.intp],
+    config: AlignConfig,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features less what other features predict of them, by a ridge fitted on the fit rows only.
+
+    Parameters
+    ----------
+    X, X_test : ndarray, shape (t, p)
+        Of the fit runs and of the test run.
+    nuisance, nuisance_test : ndarray, shape (t, q)
+        What is to be taken out, such as word rate and spectrum, at the same rows.
+    labels : ndarray, shape (t,)
+        The run of each fit row.
+    config : AlignConfig
+        Its penalties and folds are used for this ridge too.
+
+    Returns
+    -------
+    X, X_test : ndarray
+    """
+    with warnings.catch_warnings():  # features that nothing predicts end at the largest penalty, rightly
+        warnings.simplefilter("ignore", FastencodeWarning)
+        fit = plan_runs(nuisance, labels, config).fit(X)
+    return X - fit.predict(nuisance), X_test - fit.predict(nuisance_test)

@@ -1,0 +1,95 @@
+"""What the ear and the clock already explain: spectrum, power, words, phones and their articulation, at the scans of a story.
+
+They are scored beside a model's layers, or taken out of them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.data.stories import Stories
+from fastencode.errors import InputError
+from fastencode.speech.acoustics import frame_times, log_mel, sound_power
+from fastencode.speech.labels import articulatory, event_rate
+from fastencode.timing.lanczos import lanczos
+
+__all__ = ["LOW_LEVEL", "low_level"]
+
+_RATE = 16000
+_MELS = 20
+# Periods of 1200 s, 600 s, … 60 s.
+_LONGEST_WAVE, _WAVES = 1200.0, 20
+
+Floats = NDArray[np.floating]
+
+
+def low_level(stories: Stories, story: str, name: str) -> NDArray[np.float32]:
+    """One low-level feature at the middle of every response row of a story.
+
+    Parameters
+    ----------
+    stories : Stories
+    story : str
+    name : str
+        One of ``LOW_LEVEL``: ``spectrum``, the log-mel spectrum in 20 bands; ``sound_power``; ``word_rate`` and ``phone_rate``,
+        onsets per second in each scan; ``articulation``, the sums per second of the phones' articulatory features; ``time``, slow
+        waves of the time since onset, which know nothing of the story: what drift alone explains, and what a model of nothing
+        but autocorrelation explains where rows of one story are fitted and scored.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns)
+
+    Raises
+    ------
+    InputError
+        If there is no such feature, or the story's sound or transcript is missing.
+    """
+    if name not in LOW_LEVEL:
+        raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+    values = LOW_LEVEL[name](stories, story, stories.row_times(story, middle=True))
+    return np.asarray(values.reshape(len(values), -1), np.float32)
+
+
+def _spectrum(stories: Stories, story: str, at: Floats) -> Floats:
+    return _means(log_mel(stories.audio(story, sample_rate=_RATE), _RATE, n_mels=_MELS), at)
+
+
+def _power(stories: Stories, story: str, at: Floats) -> Floats:
+    return _means(sound_power(stories.audio(story, sample_rate=_RATE), _RATE), at)
+
+
+def _means(frames: Floats, at: Floats) -> Floats:
+    return np.asarray(lanczos(frames, frame_times(len(frames), _RATE), at, normalize=True))
+
+
+def _words(stories: Stories, story: str, at: Floats) -> Floats:
+    return np.asarray(event_rate([word.start for word in stories.words(story)], at))
+
+
+def _phones(stories: Stories, story: str, at: Floats) -> Floats:
+    return np.asarray(event_rate([phone.start for phone in stories.phones(story)], at))
+
+
+def _articulation(stories: Stories, story: str, at: Floats) -> Floats:
+    phones = stories.phones(story)
+    features = articulatory([phone.label for phone in phones])
+    return np.asarray(event_rate([phone.start for phone in phones], at, values=features))
+
+
+def _time(stories: Stories, story: str, at: Floats) -> Floats:
+    angle = 2 * np.pi * np.outer(at, np.arange(1, _WAVES + 1)) / _LONGEST_WAVE
+    return np.hstack([np.cos(angle), np.sin(angle)])
+
+
+LOW_LEVEL: dict[str, Callable[[Stories, str, Floats], Floats]] = {
+    "spectrum": _spectrum,
+    "sound_power": _power,
+    "word_rate": _words,
+    "phone_rate": _phones,
+    "articulation": _articulation,
+    "time": _time,
+}

@@ -1,0 +1,194 @@
+"""Features of stories at their scans, from a folder of layers or from the stories themselves, and the design made of them.
+
+Nothing is read or planned before a fit asks for it, and then once for all participants who heard the same stories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.data.stories import FIRST_ROW, Stories
+from fastencode.errors import InputError
+from fastencode.solve.plan import RidgePlan
+from fastencode.speech.store import read_features
+from fastencode.study.alignment import AlignConfig, design, plan_runs
+from fastencode.study.layer_scores import without
+from fastencode.study.low_level import low_level
+from fastencode.timing.lanczos import lanczos
+
+__all__ = ["Design", "LayerFolder", "LowLevel", "Source", "Variant"]
+
+Floats = NDArray[np.float32]
+
+
+class Source(Protocol):
+    """Where features come from: a ``name``, ``n_layers``, and what they are at a story's scans."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def n_layers(self) -> int: ...
+
+    def rows(self, story: str, layer: int) -> Floats:
+        """(rows of the story's responses, columns)."""
+
+    def key(self, story: str) -> Any:
+        """What decides them, as JSON."""
+
+
+class LayerFolder:
+    """A model's layers, from the files of ``fastencode-tune features``.
+
+    Windows are resampled with a Lanczos kernel to the middle of each scan; of clips, the one that ends with the scan is taken.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``<story>.h5``.
+    stories : Stories
+        Says when scans were.
+    lobes : int
+        Of the Lanczos kernel.
+    used : sequence of str
+        The stories that will be asked for: they must be there, and made in one way.
+
+    Raises
+    ------
+    InputError
+        If a story's file is missing or not finished, or files were made with different settings, or clips do not end with scans.
+    """
+
+    def __init__(self, folder: Path, stories: Stories, *, lobes: int, used: Sequence[str]) -> None:
+        self.name = folder.name
+        self._folder, self._stories, self._lobes = folder, stories, lobes
+        self._keys: dict[str, Any] = {}
+        counts = {}
+        for story in used:
+            first = read_features(self._path(story), layers=(0,))
+            self._keys[story], counts[story] = first.key, first.n_layers
+            same = {name: value for name, value in first.key.items() if name != "audio"}
+            before = {name: value for name, value in self._keys[used[0]].items() if name != "audio"}
+            if same != before:
+                raise InputError(
+                    f"{self._path(story)} and {self._path(used[0])} were made with different settings: make one again"
+                )
+        self.n_layers = counts[used[0]]
+
+    def _path(self, story: str) -> Path:
+        return self._folder / f"{story}.h5"
+
+    def key(self, story: str) -> Any:
+        return self._keys[story]
+
+    def rows(self, story: str, layer: int) -> Floats:
+        found = read_features(self._path(story), layers=(layer,))
+        values = np.asarray(found.values[:, 0], np.float32)
+        if found.key["input"] == "window":
+            return np.asarray(lanczos(values, found.times, self._stories.row_times(story, middle=True), lobes=self._lobes))
+        tr, n_rows = self._stories.tr, self._stories.n_rows(story)
+        if found.key["tr"] != tr:
+            raise InputError(
+                f"{self._path(story)} holds clips every {found.key['tr']:g} s, scans come every {tr:g} s: read them again"
+            )
+        if len(values) < FIRST_ROW + n_rows:
+            raise InputError(
+                f"{self._path(story)} ends at {found.times[-1]:g} s, before the last scan of {story}: is this the story's sound?"
+            )
+        return values[FIRST_ROW : FIRST_ROW + n_rows]
+
+
+@dataclass(frozen=True)
+class LowLevel:
+    """One low-level feature of the stories, as a model of one layer."""
+
+    name: str
+    stories: Stories
+    n_layers: int = 1
+
+    def rows(self, story: str, layer: int) -> Floats:
+        return low_level(self.stories, story, self.name)
+
+    def key(self, story: str) -> Any:
+        return {"low level": self.name}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to score a source: with which delays (in TRs), and less which low-level features."""
+
+    source: Source
+    delays: tuple[int, ...]
+    nuisance: tuple[LowLevel, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What tables call it; delays have a column of their own."""
+        less = f" less {'+'.join(source.name for source in self.nuisance)}" if self.nuisance else ""
+        return f"{self.source.name}{less}"
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a model's layer, with nothing taken out."""
+        return self.source.n_layers > 1 and not self.nuisance
+
+    @property
+    def folder(self) -> str:
+        """What its folder is called."""
+        return f"{self.name} at {' '.join(map(str, self.delays))}".replace(" ", "-")
+
+
+class Design:
+    """The design of one layer over some stories, and its ridge plan.
+
+    Parameters
+    ----------
+    variant : Variant
+        Its low-level features, at the delays of ``config``, are taken out of the delayed features: what is left says nothing that
+        a model of them could say.
+    layer : int
+    fit : sequence of str
+        The stories to fit on.
+    test : (str, slice)
+        The story to score on, and its rows.
+    config : AlignConfig
+    """
+
+    def __init__(self, variant: Variant, layer: int, fit: Sequence[str], test: tuple[str, slice], config: AlignConfig) -> None:
+        self._variant, self._layer, self._fit, self._test, self._config = variant, layer, fit, test, config
+
+    @cached_property
+    def matrices(self) -> tuple[Floats, Floats, NDArray[np.intp]]:
+        """X of the fit rows, X of the test rows, and the run of each fit row."""
+        X, X_test, labels = self._delayed(self._variant.source, self._layer, self._variant.delays)
+        if self._variant.nuisance:
+            known = [self._delayed(source, 0, self._config.delays) for source in self._variant.nuisance]
+            nuisance, nuisance_test = np.hstack([part[0] for part in known]), np.hstack([part[1] for part in known])
+            X, X_test = without(X, X_test, nuisance, nuisance_test, labels, self._config)
+        return X, X_test, labels
+
+    @cached_property
+    def plan(self) -> RidgePlan:
+        """One for every participant who heard these stories."""
+        X, _, labels = self.matrices
+        return plan_runs(X, labels, self._config)
+
+    def bands(self, others: Sequence[Source]) -> dict[str, tuple[Floats, Floats]]:
+        """X and X_test of the layer and of each of the others, by name."""
+        found = {self._variant.name: self.matrices[:2]}
+        return found | {source.name: self._delayed(source, 0, self._config.delays)[:2] for source in others}
+
+    def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Floats, Floats, NDArray[np.intp]]:
+        """Delayed features of the fit rows and of the rows that are scored, and the run of each fit row."""
+        parts = [source.rows(story, layer) for story in self._fit]
+        labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        test = source.rows(self._test[0], layer)
+        X_test = design(test, np.zeros(len(test), np.intp), delays)
+        return design(np.concatenate(parts), labels, delays), np.ascontiguousarray(X_test[self._test[1]]), labels

@@ -1,0 +1,183 @@
+"""Tidy tables of layer scores: one row for each participant, layer and region; tests over participants; models compared.
+
+Axis letters: v voxel, r region, b bootstrap draw.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import FastencodeWarning
+from fastencode.study.layer_scores import LayerScores, LayerShares
+from fastencode.study.significance import fdr, signed_rank
+from fastencode.study.sources import Variant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["WHOLE", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
+
+WHOLE = "all"
+"""The region of every voxel that is mapped."""
+
+_RATE = 0.05  # of false discoveries
+_GROUP = ("model", "delays", "layer", "region")
+
+Found = Mapping[tuple[Variant, str, int], LayerScores]
+Columns = Mapping[str, Mapping[str, NDArray[np.intp]]]
+"""Participant → region → columns of its responses; scores hold regions in this order."""
+
+
+def delays_text(delays: Sequence[int]) -> str:
+    """Delays as the tables write them."""
+    return " ".join(map(str, delays))
+
+
+def score_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
+    """One row for each model, participant, layer and region.
+
+    ``significant`` is the share of the region's voxels whose p-value survives a false discovery rate of 5 %; the family is all
+    mapped voxels of one model, layer and participant.
+    """
+    rows = []
+    for (variant, who, layer), scores in found.items():
+        family = columns[who][WHOLE]
+        adjusted = np.full(len(scores.p), np.nan)
+        adjusted[family] = fdr(scores.p[family])
+        low, high = np.quantile(scores.draws, [0.025, 0.975], axis=0)
+        for place, (region, chosen) in enumerate(columns[who].items()):
+            rows.append(
+                {
+                    **_names(variant, who, layer, region),
+                    "n_voxels": len(chosen),
+                    "r": scores.region[place],
+                    "r_low": low[place],
+                    "r_high": high[place],
+                    "r_normalized": scores.region_normalized[place],
+                    "significant": float((adjusted[chosen] <= _RATE).mean()),
+                    "alpha_median": float(np.median(scores.alpha[chosen])),
+                    "at_edge": float((scores.at_edge[chosen] != 0).mean()),
+                }
+            )
+    return rows
+
+
+def share_rows(
+    found: Mapping[tuple[Variant, str, int], LayerShares], others: Sequence[str], columns: Columns
+) -> list[dict[str, Any]]:
+    """One row for each model, participant, layer, region and part: ``total``, what is ``unique`` to each band, and ``shared``.
+
+    Means over the region's voxels of R²; ``band`` is ``layer`` or a low-level feature.
+    """
+    rows = []
+    for (variant, who, layer), shares in found.items():
+        values = {("total", ""): shares.total, ("shared", ""): shares.total - shares.unique.sum(axis=0)}
+        values |= {("unique", band): unique for band, unique in zip(("layer", *others), shares.unique, strict=True)}
+        for region, chosen in columns[who].items():
+            for (part, band), value in values.items():
+                rows.append(
+                    {
+                        **_names(variant, who, layer, region),
+                        "part": part,
+                        "band": band,
+                        "r2": float(value[chosen].mean()),
+                    }
+                )
+    return rows
+
+
+def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
+    """Every model less the first, layer by layer, where both have the layer; intervals from draws of the same blocks.
+
+    ``versus`` names the first model. Low-level baselines are compared with nothing.
+    """
+    models = {variant.source.name: variant.source for variant, _, _ in found if variant.source.n_layers > 1}
+    first = next(iter(models.values()), None)
+    rows = []
+    for (variant, who, layer), scores in found.items():
+        if first is None or variant.source is first or variant.source.name not in models:
+            continue
+        against = found.get((replace(variant, source=first), who, layer))
+        if against is None:
+            continue
+        low, high = np.quantile(scores.draws - against.draws, [0.025, 0.975], axis=0)
+        for place, region in enumerate(columns[who]):
+            rows.append(
+                {
+                    **_names(variant, who, layer, region),
+                    "versus": first.name,
+                    "difference": scores.region[place] - against.region[place],
+                    "low": low[place],
+                    "high": high[place],
+                }
+            )
+    return rows
+
+
+def signed_rank_rows(scores: pd.DataFrame, contrasts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Signed-rank tests over participants of every score against 0, and of every difference.
+
+    ``p_smallest`` is what so many participants can reach at all; ``q`` is p adjusted for the false discovery rate over all layers
+    and regions of one model (and of one comparison).
+
+    Warns
+    -----
+    FastencodeWarning
+        Once, if there are too few participants for any p below .05.
+    """
+    rows = _tests(scores, "r", "0")
+    if len(contrasts):
+        rows += _tests(contrasts, "difference", str(contrasts["versus"].iloc[0]))
+    smallest = max((row["p_smallest"] for row in rows), default=0.0)
+    if smallest > 0.05:
+        warnings.warn(
+            f"with so few participants the smallest p of a signed-rank test is {smallest:.3g}: read the scores and intervals of"
+            " each participant instead",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    return rows
+
+
+def _tests(table: pd.DataFrame, column: str, versus: str) -> list[dict[str, Any]]:
+    rows = []
+    for names, group in table.groupby(list(_GROUP), sort=False):
+        values = group[column].to_numpy(np.float64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FastencodeWarning)
+            test = signed_rank(values)
+        error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+        rows.append(
+            {
+                **dict(zip(_GROUP, names, strict=True)),
+                "versus": versus,
+                "participants": len(values),
+                "mean": float(values.mean()),
+                "standard_error": error,
+                "p": test.p,
+                "p_smallest": test.smallest,
+            }
+        )
+    families: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    for row in rows:
+        families.setdefault((row["model"], row["delays"]), []).append(row)
+    for family in families.values():
+        for row, q in zip(family, fdr([row["p"] for row in family]), strict=True):
+            row["q"] = float(q)
+    return rows
+
+
+def _names(variant: Variant, who: str, layer: int, region: str) -> dict[str, Any]:
+    return {
+        "participant": who,
+        "model": variant.name,
+        "delays": delays_text(variant.delays),
+        "layer": layer,
+        "region": region,
+    }

@@ -1,0 +1,111 @@
+"""Who compiles the CUDA kernels, and what the launchers pass to them, with stand-ins for both libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+
+from fastencode import launch
+from fastencode.devices import Device
+from fastencode.launch import CudaKernel, boxed
+from fastencode.solve import device_moments
+from test_device_streams import FakeCupy, FakeTorch
+
+
+class Module:
+    """CuPy's ``RawModule``, noting launches."""
+
+    def __init__(self, code, options):
+        self.code, self.launches = code, []
+
+    def get_function(self, name):
+        return lambda grid, block, args: self.launches.append((name, grid, block, args))
+
+
+@pytest.fixture(params=["torch", "cupy"])
+def card(request):
+    return Device(request.param, "cuda:0", FakeTorch() if request.param == "torch" else FakeCupy())
+
+
+def use(monkeypatch, start):
+    monkeypatch.setattr(device_moments, "cuda_kernel", lambda device, op: CudaKernel(start, op))
+    return device_moments.device_moments
+
+
+def test_arguments_of_a_launch_through_cupy(card, monkeypatch):
+    made = []
+    cupy = types.SimpleNamespace(
+        RawModule=lambda **options: made.append(Module(**options)) or made[0],
+        cuda=types.SimpleNamespace(
+            ExternalStream=lambda pointer, index: contextlib.nullcontext(),
+            get_current_stream=contextlib.nullcontext,
+            Device=lambda index: contextlib.nullcontext(),
+        ),
+    )
+    moments = use(monkeypatch, launch._through_cupy(cupy, card, "moments"))
+    wide = card.put(np.zeros((9, 500), np.float32))
+    y, p = wide[:, :300], card.put(np.zeros((5, 9, 300), np.float32))
+    out = moments(card, y, p)
+    name, grid, block, args = made[0].launches[0]
+    assert "moments_float32" in made[0].code and name == "moments_float32"
+    assert (grid, block) == ((3, 3, 1), (128, 1, 1))  # 300 voxels; 6 series are two of four, so three tiles of pairs
+    assert [a.dtype for a in args] == [np.uint64] * 4 + [np.int64] * 6
+    assert args[2] == 0 and [int(a) for a in args[4:]] == [5, 9, 300, 500, 2700, 300]
+    assert int(args[3]) == np.asarray(out).ctypes.data
+    moments(card, card.put(np.zeros((9, 1))), card.put(np.zeros((1, 9, 1))), card.put(np.ones(9)))
+    name, grid, _, args = made[0].launches[1]
+    assert name == "moments_float64" and grid == (1, 1, 1) and args[2] != 0
+
+
+def test_arguments_of_a_launch_through_torch(monkeypatch):
+    fake, launches = FakeTorch(), []
+    device = Device("torch", "cuda:0", fake)
+    fake.tensor = lambda values, dtype, pin_memory: types.SimpleNamespace(to=lambda *a, **o: torch.tensor(values, dtype=dtype))
+    fake.cuda._compile_kernel = lambda source, name: lambda grid, block, args: launches.append((name, source, grid, args))
+    moments = use(monkeypatch, launch._through_torch(device, "moments"))
+    y, p = torch.zeros(9, 500)[:, :300], torch.zeros(5, 9, 300)
+    for weight in (None, torch.ones(9)):
+        moments(device, y, p, weight)
+    (name, source, grid, without), (*_, with_weights) = launches
+    assert name == "moments_float32_boxed" and boxed("moments") in source and grid == (3, 3, 1)
+    assert without[4].tolist() == [1, 1, 0, 1, 5, 9, 300, 500, 2700, 300] and with_weights[4].tolist()[2] == 1
+    assert without[4].dtype == torch.float64 and all(isinstance(a, torch.Tensor) for a in without)
+
+
+def test_numbers_stay_on_the_card_and_are_not_kept_for_ever(monkeypatch):
+    fake, sent = FakeTorch(), []
+    fake.tensor = lambda values, **o: types.SimpleNamespace(to=lambda *a, **o: sent.append(values) or torch.tensor(values))
+    fake.cuda._compile_kernel = lambda source, name: lambda grid, block, args: None
+    start = launch._through_torch(Device("torch", "cuda:0", fake), "lanczos")
+    monkeypatch.setattr(launch, "_KNOWN", 2)
+    for number in (1, 2, 1, 2, 3, 1):
+        start("float64", (1, 1, 1), (1, 1, 1), [torch.zeros(1), 0.5, number, None])
+    assert sent == [(1.0, 0.5, 1.0, 0.0), (1.0, 0.5, 2.0, 0.0), (1.0, 0.5, 3.0, 0.0), (1.0, 0.5, 1.0, 0.0)]
+
+
+def test_who_compiles(monkeypatch):
+    fake = FakeTorch()
+    monkeypatch.setitem(sys.modules, "cupy", None)  # not installed
+    assert launch.cuda_kernel(Device("torch", "cpu", fake), "hrf") is None
+    assert launch.cuda_kernel(Device("torch", "cuda:0", fake), "hrf") is None  # nobody
+    fake.cuda._compile_kernel = lambda source, name: None
+    assert launch.cuda_kernel(Device("torch", "cuda:1", fake), "hrf").by == "hrf.cu through torch"
+    cupy = FakeCupy()
+    cupy.RawModule = Module
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert launch.cuda_kernel(Device("torch", "cuda:2", fake), "hrf").by == "hrf.cu through CuPy"
+    assert launch.cuda_kernel(Device("cupy", "cuda:0", cupy), "hrf").by == "hrf.cu through CuPy"
+
+
+@pytest.mark.parametrize("error", [OSError("CUDA_HOME is not set"), RuntimeError("compilation failed"), TypeError("arguments")])
+def test_a_torch_that_cannot_compile_kernels_computes_with_array_functions(error):
+    fake = FakeTorch()
+    fake.cuda._compile_kernel = lambda *a: (_ for _ in ()).throw(error)
+    assert launch._through_torch(Device("torch", "cuda:0", fake), "moments") is None
+    fake.cuda._compile_kernel = None
+    assert launch._through_torch(Device("torch", "cuda:0", fake), "moments") is None
