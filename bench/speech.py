@@ -78,7 +78,7 @@ def matrix_rate(dtype: torch.dtype, device: str, side: int = 2048, seconds: floa
 def operations(encoder: SpeechEncoder, samples: int) -> float:
     """Multiplications and additions of one window: convolutions, linear maps and attention, as torch counts them."""
     clip = torch.zeros(1, samples, device=encoder.device)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder.layers(encoder.cnn(clip))
     return float(counter.get_total_flops())
 
