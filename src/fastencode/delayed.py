@@ -87,7 +87,7 @@ class Delayed:
         return out
 
     def take(self, rows: NDArray[np.intp]) -> Delayed:
-        """Some of the rows, copied as little as before."""
+        """Some of the rows; still no copies."""
         return replace(self, source_dt=self.source_dt[:, rows])
 
     def without_spare(self) -> Delayed:
