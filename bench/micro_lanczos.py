@@ -2,11 +2,15 @@
 
     python bench/micro_lanczos.py [--seconds 600] [--rate 50] [--columns 768] [--repeats 21] [--no-file]
 
-Writes bench/results/micro_lanczos.json: seconds of the thread, and two ratios of medians. `dense_over_ours`: the dense form makes
-a matrix of all weights, new times by old, row by row in NumPy, and multiplies with it; a few of its turns are enough.
-`ours_over_floor`: the floor is the bytes that have to be moved, the data read and the result written once, at the rate at which a
-compiled sum reads the same array in the same turns. The rate of NumPy's copy (read and written) is there to compare with.
-`pieces` is the streaming form, given one second of data at a time.
+Writes bench/results/micro_lanczos.json: seconds of the thread, and ratios of medians. `dense_over_ours`: the dense form makes a
+matrix of all weights, new times by old, row by row in NumPy, and multiplies with it; a few of its turns are enough. Two floors:
+
+memory      the bytes that have to be moved, the data read and the result written once, at the rate at which a compiled sum of
+            64-bit words reads the same array in the same turns (NumPy's copy, read and written, is there to compare with)
+arithmetic  one multiply-add in float64 for each value and each new time within reach of it, at the rate of a compiled loop that
+            does nothing else, on 2 kB, in the same turns
+
+No program in one thread is faster than the larger one. `pieces` is the streaming form, given one second of data at a time.
 """
 
 from __future__ import annotations
@@ -54,16 +58,28 @@ def read(words: np.ndarray) -> int:
     return total
 
 
+@numba.njit(fastmath={"contract"}, nogil=True)
+def multiply_add(count: int) -> float:
+    """About so many multiply-adds."""
+    sums = np.zeros(256)
+    for _ in range(count // 256):
+        for c in range(256):
+            sums[c] = sums[c] * 0.999 + 0.5
+    return sums.sum()
+
+
 def measure(dtype: type, options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     old, new = np.arange(0, options.seconds, 1 / options.rate), np.arange(1, options.seconds, 2.0)
     data = rng.standard_normal((len(old), options.columns)).astype(dtype)
     words, copy, second = data.reshape(-1).view(np.int64), np.empty_like(data), max(1, round(options.rate))
+    products = int((np.abs(new[:, None] - old) <= 6).sum()) * options.columns  # three lobes, and a scan takes 2 seconds
     contestants = {
         "ours": lambda: fastencode.lanczos(data, old, new),
         "pieces": lambda: in_pieces(data, old, new, second),
         "read": lambda: read(words),
         "copy": lambda: np.copyto(copy, data),
+        "multiply_add": lambda: multiply_add(products),
         "dense": lambda: dense(data, old, new),
     }
     found = {name: contestants[name]() for name in ("ours", "pieces", "dense")}
@@ -72,6 +88,7 @@ def measure(dtype: type, options: argparse.Namespace) -> dict[str, Any]:
     np.testing.assert_array_equal(found["pieces"], found["ours"])
     assert contestants["read"]() == words.sum()
     contestants["copy"]()
+    contestants["multiply_add"]()
     spent: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(options.repeats):
         for name, run in contestants.items():
@@ -83,6 +100,7 @@ def measure(dtype: type, options: argparse.Namespace) -> dict[str, Any]:
     median = {name: float(np.median(times)) for name, times in spent.items()}
     rate = data.nbytes / median["read"]
     moved = data.nbytes + found["ours"].nbytes
+    floors = {"memory": moved / rate, "arithmetic": median["multiply_add"]}
     return {
         "dtype": np.dtype(dtype).name,
         "old": len(old),
@@ -91,9 +109,11 @@ def measure(dtype: type, options: argparse.Namespace) -> dict[str, Any]:
         "bytes": {"data": data.nbytes, "result": found["ours"].nbytes, "moved": moved},
         "thread_seconds": {name: spread(times) for name, times in spent.items()},
         "gigabytes_per_second": {"read": rate / 1e9, "copy": 2 * data.nbytes / median["copy"] / 1e9},
-        "floor_seconds": moved / rate,
-        "ours_over_floor": median["ours"] / (moved / rate),
-        "pieces_over_floor": median["pieces"] / (moved / rate),
+        "multiply_adds": products,
+        "gigaflops": 2 * products / median["ours"] / 1e9,
+        "floor_seconds": floors,
+        "ours_over_floor": {name: median["ours"] / floor for name, floor in floors.items()},
+        "pieces_over_floor": {name: median["pieces"] / floor for name, floor in floors.items()},
         "dense_over_ours": median["dense"] / median["ours"],
     }
 

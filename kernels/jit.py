@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from llvmlite import ir
-from numba.core.cgutils import voidptr_t
+from numba.core.cgutils import int32_t, voidptr_t
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -32,18 +31,20 @@ def njit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, place: Any) -> Any:
-    """``prefetch(array, place)`` in a kernel: have the line of the cache that holds ``array[place]`` (1-D) sent for.
+    """``prefetch(array, place)`` in a kernel: have the line that holds ``array[place]`` (1-D) sent to the second-level cache.
 
-    The loop goes on meanwhile, and the value is there when it is needed. Nothing is read: any place is allowed.
+    The loop goes on meanwhile, what it works on stays in the first level, and the value is near when it is needed. Nothing is
+    read: any place is allowed.
     """
+
+    from llvmlite import ir
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = make_array(signature.args[0])(context, builder, arguments[0]).data
         address = builder.bitcast(builder.gep(data, [arguments[1]]), voidptr_t)
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [voidptr_t, number, number, number])
+        kind = ir.FunctionType(ir.VoidType(), [voidptr_t, int32_t, int32_t, int32_t])
         function = builder.module.declare_intrinsic("llvm.prefetch", [voidptr_t], kind)
-        builder.call(function, [address, number(0), number(3), number(1)])  # to read, into all caches, data
+        builder.call(function, [address, int32_t(0), int32_t(2), int32_t(1)])  # to read, to the second level, data
         return context.get_dummy_value()
 
     return numba.types.void(array, numba.types.intp), generate

@@ -4,10 +4,11 @@ The NumPy line it equals, with W the dense (n_new, n_old) matrix of weights that
 
     out_nc += W_no @ data_oc[order_o]
 
-Eight old samples at a time are made float64, a strip of columns after the other, and added to every new row they reach before
-the next eight are read: the data is read once, and what is being added and added to stays in a first-level cache. Meanwhile the
-next eight are on their way. A row's sum is one chain in the order of old time, whatever the strips: in pieces, or with other
-columns beside it, it has the same bits.
+Eight old samples at a time are added to every new row they reach, a strip of columns after the other, so that what is added and
+added to stays in a first-level cache, and the data is read once from memory: the next eight are sent for meanwhile. Rows that all
+eight reach are done two at a time, each value serving both. A row's sum is one chain in the order of old time, whatever the
+strips: in pieces, or with other columns beside it, it has the same bits. Tried and slower: one new row at a time, a float64 copy
+of the strip first, eight samples to a pass, whole rows instead of strips, and sending the next samples to the first level.
 
 Axis letters: o old time, n new time, c column.
 """
@@ -24,9 +25,9 @@ from fastencode.kernels.jit import njit, prefetch
 
 __all__ = ["lanczos_columns", "lanczos_weight"]
 
-# Old samples and columns at a time: 12 kB in float64, beside 1.5 kB of each of the six or seven new rows they reach.
-SAMPLES = 8
-STRIP = 192
+SAMPLES = 8  # old ones at a time
+# 384 columns of float32 or 256 of float64: eight samples of them, and the sums of six or seven rows, are about 30 kB.
+CACHE = 3072
 LINE = 64  # bytes that a cache sends for at once
 # Taylor's coefficients of sin(pi x), highest first: up to half the distance of zeros the rest is below 1e-17.
 SINE = np.array([(-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in reversed(range(11))])
@@ -61,31 +62,42 @@ def weigh(new: float, old_o: NDArray[np.float64], cutoff: float, lobes: float, w
 
 
 @njit
-def unpack(data_c: NDArray[Any], rectify: bool, part: int, tile_c: NDArray[np.float64]) -> None:
-    """A row's values as float64: all of them, or their negative (part 0) or positive (part 1) part."""
-    for c in range(len(data_c)):
+def split(row_c: NDArray[Any], part: int, tile_c: NDArray[np.float64]) -> None:
+    """The negative (part 0) or the positive (part 1) part of a row's values."""
+    for c in range(len(row_c)):
         # NaN fails the comparison and so goes into the positive part: it must not vanish.
-        negative = data_c[c] if rectify and data_c[c] < 0 else 0.0
-        tile_c[c] = negative if rectify and part == 0 else data_c[c] - negative
+        negative = row_c[c] if row_c[c] < 0 else 0.0
+        tile_c[c] = negative if part == 0 else row_c[c] - negative
 
 
 @njit
-def add_rows(
-    weight_o: NDArray[np.float64], tile_oc: NDArray[np.float64], first: int, last: int, out_c: NDArray[np.float64]
+def add_one(weight: float, row_c: NDArray[Any], out_c: NDArray[np.float64]) -> None:
+    """``out_c += weight * row_c``."""
+    for c in range(len(out_c)):
+        out_c[c] = out_c[c] + weight * row_c[c]
+
+
+@njit
+def add_all(
+    rows_oc: NDArray[Any],
+    place_o: NDArray[np.int64],
+    left: int,
+    a_o: NDArray[np.float64],
+    a_c: NDArray[np.float64],
+    b_o: NDArray[np.float64],
+    b_c: NDArray[np.float64],
 ) -> None:
-    """``out_c += weight_o[first:last] @ tile_oc[first:last]``, one row after the other."""
-    o = first
-    while o + 4 <= last:  # four to a pass: the sums are loaded and stored once for them
-        w0, w1, w2, w3 = weight_o[o], weight_o[o + 1], weight_o[o + 2], weight_o[o + 3]
-        row0, row1, row2, row3 = tile_oc[o], tile_oc[o + 1], tile_oc[o + 2], tile_oc[o + 3]
-        for c in range(len(out_c)):
-            out_c[c] = out_c[c] + w0 * row0[c] + w1 * row1[c] + w2 * row2[c] + w3 * row3[c]
-        o += 4
-    while o < last:
-        weight, row = weight_o[o], tile_oc[o]
-        for c in range(len(out_c)):
-            out_c[c] = out_c[c] + weight * row[c]
-        o += 1
+    """``a_c += a_o @ rows`` and ``b_c += b_o @ rows``, one row after the other, for the columns from ``left`` on."""
+    right = left + len(a_c)
+    for o in range(0, SAMPLES, 4):  # four to a pass: the sums are loaded and stored once for them
+        a0, a1, a2, a3 = a_o[o], a_o[o + 1], a_o[o + 2], a_o[o + 3]
+        b0, b1, b2, b3 = b_o[o], b_o[o + 1], b_o[o + 2], b_o[o + 3]
+        row0, row1 = rows_oc[place_o[o], left:right], rows_oc[place_o[o + 1], left:right]
+        row2, row3 = rows_oc[place_o[o + 2], left:right], rows_oc[place_o[o + 3], left:right]
+        for c in range(len(a_c)):
+            x0, x1, x2, x3 = float(row0[c]), float(row1[c]), float(row2[c]), float(row3[c])
+            a_c[c] = a_c[c] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+            b_c[c] = b_c[c] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
 
 
 @njit
@@ -116,10 +128,10 @@ def lanczos_columns(
     ``last_n`` are within reach of a new time. With ``rectify``, the first half of ``out_nc`` takes the columns' negative parts
     and the second half their positive parts.
     """
-    parts = 2 if rectify else 1
     width = data_oc.shape[1]
+    strip = max(1, min(CACHE // (data_oc.itemsize + 4), width))
     weight_no = np.empty((len(new_n), SAMPLES))
-    tile_oc = np.empty((SAMPLES, STRIP))
+    tile_oc, at_o = np.empty((SAMPLES, strip)), np.arange(SAMPLES)
     bottom = 0
     for begin in range(0, len(old_o), SAMPLES):
         end = min(begin + SAMPLES, len(old_o))
@@ -134,17 +146,37 @@ def lanczos_columns(
                 sum_n[top] += weight
                 gross_n[top] += abs(weight)
             top += 1
-        if top == bottom:  # nobody is near: these rows are not even read
+        if top == bottom:  # nobody is near: these samples are not even read
             continue
-        for part in range(parts):
-            for left in range(0, width, STRIP):
-                right = min(left + STRIP, width)
-                for o in range(begin, end):
-                    unpack(data_oc[order_o[o], left:right], rectify, part, tile_oc[o - begin])
-                for n in range(bottom, top):
-                    # Every new row has its share of the next block sent for while it is added to.
-                    done, count = n - bottom, top - bottom
-                    for o in range(end + done * SAMPLES // count, min(end + (done + 1) * SAMPLES // count, len(old_o))):
+        # From low up to high: the rows that all of these samples reach, an even number.
+        low = high = bottom
+        if end == begin + SAMPLES:
+            while low < top and last_n[low] < end:
+                low += 1
+            high = low
+            while high + 1 < top and first_n[high + 1] <= begin:
+                high += 2
+        for part in range(2 if rectify else 1):
+            for left in range(0, width, strip):
+                right = min(left + strip, width)
+                to, upto = part * width + left, part * width + right
+                if rectify:
+                    for o in range(begin, end):
+                        split(data_oc[order_o[o], left:right], part, tile_oc[o - begin])
+                for n in range(low, high, 2):
+                    # Every pair of rows has its share of the next samples sent for while it is added to.
+                    share, shares = (n - low) // 2, (high - low) // 2
+                    for o in range(end + share * SAMPLES // shares, min(end + (share + 1) * SAMPLES // shares, len(old_o))):
                         fetch(data_oc[order_o[o], left:right])
-                    first, last = max(first_n[n], begin) - begin, min(last_n[n], end) - begin
-                    add_rows(weight_no[n - bottom], tile_oc, first, last, out_nc[n, part * width + left : part * width + right])
+                    a_o, a_c = weight_no[n - bottom], out_nc[n, to:upto]
+                    b_o, b_c = weight_no[n + 1 - bottom], out_nc[n + 1, to:upto]
+                    if rectify:
+                        add_all(tile_oc, at_o, 0, a_o, a_c, b_o, b_c)
+                    else:
+                        add_all(data_oc, order_o[begin:end], left, a_o, a_c, b_o, b_c)
+                for n in range(bottom, top):
+                    for o in range(max(first_n[n], begin), begin if low <= n < high else min(last_n[n], end)):
+                        if rectify:
+                            add_one(weight_no[n - bottom, o - begin], tile_oc[o - begin], out_nc[n, to:upto])
+                        else:
+                            add_one(weight_no[n - bottom, o - begin], data_oc[order_o[o], left:right], out_nc[n, to:upto])

@@ -15,10 +15,11 @@ from scipy import special
 
 from fastencode import kernels
 from fastencode.kernels.hrf import hrf_columns
-from fastencode.kernels.lanczos import STRIP, lanczos_columns, lanczos_weight, sine_pi
+from fastencode.kernels.lanczos import CACHE, lanczos_columns, lanczos_weight, sine_pi
 from fastencode.launch import boxed
 from test_kernels import HOST, build, pointers
 
+STRIP = CACHE // 8  # columns of float32 at a time
 KERNELS = ["numba", "cuda on the host"]
 # (old, new, columns): nothing, one, primes, more old samples in one window than a chunk of shared memory, one past a strip.
 SHAPES = [(0, 5, 3), (4, 0, 3), (5, 7, 0), (1, 1, 1), (7, 13, 5), (23, 3, 129), (307, 11, 2), (31, 5, STRIP + 1)]

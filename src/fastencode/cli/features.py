@@ -28,7 +28,7 @@ def run(config: FeaturesConfig) -> dict[str, Path]:
         say(
             f"{len(sounds)} recordings, {len(cost.windows)} of them not read yet: {sum(cost.windows.values())} windows of "
             f"{config.read.longest:g} s, {encoder.n_layers} layers of {encoder.width}\n"
-            f"about {cost.seconds / 3600:.2g} hours on {encoder.device} in {encoder.dtype}, by a batch of {config.batch} now; "
+            f"about {cost.seconds / 3600:.2g} hours on {encoder.device} in {encoder.dtype}, by a batch of {cost.batch} now; "
             f"{cost.bytes / 1e9:.3g} GB on disk, {cost.free / 1e9:.3g} GB free"
         )
         return {}

@@ -127,8 +127,8 @@ class FeaturesConfig:
         Folder of the files. Finished ones are kept, and one that was interrupted is gone on with.
     read : ReadConfig
         A clip for every TR, which is cheap, or a sliding window.
-    batch : int
-        Windows at a time.
+    batch : int, optional
+        Windows at a time; chosen by the device and their length by default.
     dtype : str
         What the model computes in: float32, bfloat16 or float16.
     stored : str
@@ -143,7 +143,7 @@ class FeaturesConfig:
     model: str
     out: Path = Path("features")
     read: ReadConfig = field(default_factory=ReadConfig)
-    batch: int = 8
+    batch: int | None = None
     dtype: str = "float32"
     stored: str = "float32"
     device: str | None = None

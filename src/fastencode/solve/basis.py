@@ -19,6 +19,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.delayed import Delayed, Matrix
 from fastencode.errors import InputError
 from fastencode.solve.problem import Problem
 from fastencode.solve.products import products_for
@@ -81,7 +82,7 @@ class Basis:
         return float(self.lam[-1]) if len(self.lam) else 0.0
 
 
-def column_means(X: NDArray[Any], weights_t: F64 | None = None) -> F64:
+def column_means(X: Matrix, weights_t: F64 | None = None) -> F64:
     """(Weighted) column means in float64, exact for a constant column: taken relative to the first row."""
     if len(X) == 0:
         return np.zeros(X.shape[1])
@@ -138,12 +139,12 @@ def decompose(gram: F64, size: int, dtype: np.dtype[Any]) -> tuple[F64, F64]:
     return lam[keep:], vectors[:, keep:]
 
 
-def centered_rows(X: NDArray[Any], mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:
+def centered_rows(X: Matrix, mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:
     """Some rows of X̌: centered, times the roots of the weights."""
     return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
 
 
-def gram_of(X: NDArray[Any], mean: F64, root: F64) -> F64:
+def gram_of(X: Matrix, mean: F64, root: F64) -> F64:
     """X̌ᵀ X̌."""
     gram = np.zeros((X.shape[1], X.shape[1]))
     for start in range(0, len(X), _BLOCK):
@@ -152,8 +153,10 @@ def gram_of(X: NDArray[Any], mean: F64, root: F64) -> F64:
     return gram
 
 
-def kernel_of(X: NDArray[Any], mean: F64, root: F64) -> F64:
+def kernel_of(X: Matrix, mean: F64, root: F64) -> F64:
     """X̌ X̌ᵀ."""
+    if isinstance(X, Delayed):
+        return _delayed_kernel(X, mean, root)
     kernel = np.zeros((len(X), len(X)))
     for start in range(0, X.shape[1], _BLOCK):
         here = slice(start, start + _BLOCK)
@@ -162,7 +165,43 @@ def kernel_of(X: NDArray[Any], mean: F64, root: F64) -> F64:
     return kernel
 
 
-def _features_times(X: NDArray[Any], mean: F64, root: F64, right_tr: F64, threads: int) -> NDArray[Any]:
+def _delayed_kernel(X: Delayed, mean: F64, root: F64) -> F64:
+    """X̌ X̌ᵀ of delayed copies, from one kernel of what is copied.
+
+    With m the mean of all rows that are copied, μ that of one copy, o its padding (1 where it is zeros) and q the mean of o, a
+    centered copy S X₀ − 1 μᵀ is S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ, where c = μ − (1 − q) m: terms no larger than what they add up
+    to. Its rows are thus sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], and its kernel is W E Eᵀ Wᵀ. Means are weighted.
+    """
+    (copies, n), (rows, width) = X.source_dt.shape, X.base_sp.shape
+    empty = X.source_dt < 0
+    share = empty @ (root**2 / (root @ root))
+    means = mean.reshape(copies, width)
+    center = means.sum(axis=0) / ((copies - share.sum()) or 1.0)
+    apart, offset = share[:, None] - empty, means - center + share[:, None] * center
+    inner, kernel = np.zeros((rows + 1 + copies,) * 2), np.zeros((n, n))
+    for start in range(0, width, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        block = np.concatenate([X.base_sp[:, here] - center[here], center[None, here], offset[:, here]])
+        inner += block @ block.T
+
+    def mixed(d: int, here: slice, of: F64) -> F64:
+        """Some rows of W of: those copied, plus their part of m, minus c."""
+        out = of[X.source_dt[d, here]]
+        out[empty[d, here]] = 0
+        out += apart[d, here, None] * of[rows]
+        out -= of[rows + 1 + d]
+        return out
+
+    for start in range(0, n, _BLOCK // 8):
+        here = slice(start, start + _BLOCK // 8)
+        for d in range(copies):
+            kernel[here] += mixed(d, slice(None), mixed(d, here, inner).T).T
+    kernel *= root[:, None]
+    kernel *= root
+    return kernel
+
+
+def _features_times(X: Matrix, mean: F64, root: F64, right_tr: F64, threads: int) -> NDArray[Any]:
     """X̌ᵀ @ right in the dtype of X, block by block of features: rounded there like the weights made of it."""
     right, multiply = right_tr.astype(X.dtype), products_for(X.dtype).multiply
     out = np.empty((X.shape[1], right.shape[1]), dtype=X.dtype)

@@ -16,7 +16,7 @@ from fastencode.devices import Device, device_of
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve.device_moments import device_column_scores
 from fastencode.solve.fits import open_fit, save_fit
-from fastencode.solve.problem import check_design
+from fastencode.solve.problem import check_design, host_matrix
 from fastencode.solve.scores import check_scoring, column_moments, score_moments
 from fastencode.solve.targets import Targets
 
@@ -92,7 +92,7 @@ class RidgeFit:
 
         Parameters
         ----------
-        X : (t, p) array, NumPy, torch or CuPy
+        X : (t, p) array, NumPy, torch or CuPy, or :func:`fastencode.delay`'s copies that are not made
             Converted to the dtype of the weights. Computed where the weights lie.
 
         Returns
@@ -108,7 +108,7 @@ class RidgeFit:
         there, device = device_of(X), device_of(self.coef)
         if device is None:
             coef, intercept = self._weights()
-            design = check_design(to_host(X, "X"), coef.dtype, len(coef))
+            design = check_design(host_matrix(X), coef.dtype, len(coef))
             predicted = design @ coef
             predicted += intercept
         else:
@@ -127,7 +127,7 @@ class RidgeFit:
 
         Parameters
         ----------
-        X : (t, p) array, NumPy, torch or CuPy
+        X : (t, p) array, as in :meth:`predict`
         Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
             Scored where it lies if that is a device, else where X or the weights lie.
         scoring : {"r2", "pearson", "neg_mean_squared_error"}, optional
@@ -150,7 +150,7 @@ class RidgeFit:
         if device is not None:
             return self._score_there(device, X, Y, name)
         coef, intercept = self._weights()
-        design = check_design(to_host(X, "X"), coef.dtype, len(coef))
+        design = check_design(host_matrix(X), coef.dtype, len(coef))
         targets = _check_targets(Y, design, coef)
         scores = np.empty(coef.shape[1], dtype=coef.dtype)
         for first, slab in targets.slabs(_SCORE_TILE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ class RidgePlan(FoldPlan):
             f"  folds: {', '.join(f'{count} {name}' for count, name in counts if count)}; largest "
             f"condition {self.condition:.3g}; {self._products()}",
             f"  needs {self.operations['plan']:.3g} operations to plan, {per_voxel:.3g} for each voxel; "
-            f"keeps {self.nbytes / 1e6:.1f} MB",
+            f"keeps {self.nbytes / 1e6:.1f} MB beside X, {problem.X.nbytes / 1e6:.1f} MB",
         ]
         if problem.device == "cpu":
             scorer = FoldScorer(self, "r2")
@@ -158,7 +158,7 @@ def plan_ridge(
 
     Parameters
     ----------
-    X : (t, p) array, NumPy or torch
+    X : (t, p) array, NumPy or torch, or :func:`fastencode.delay`'s copies that are not made
         Features. Float32 is computed and stored in float32 (planning in float64), everything else in float64. Never written to.
         Directions of X whose squared size is below max(t, p) roundings of float64 of the largest are left out.
     alphas : (A,) array-like
@@ -220,6 +220,8 @@ def make_plan(
     began = time.perf_counter()
     threads = available_threads()
     best, candidates, reason = choose(problem, threads, n_voxels, strategy or None)
+    if best.name == "primal":
+        problem = replace(problem, X=np.asarray(problem.X))
     with limit_threads(threads):
         basis = make_basis(problem, best.name == "dual", threads)
     decomposed = time.perf_counter()

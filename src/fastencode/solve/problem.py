@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
+from fastencode.delayed import Delayed, Matrix
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve.folds import Fold, check_runs, resolve_folds
 
-__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "parse_memory"]
+__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "host_matrix", "parse_memory"]
 
 PRECISIONS = ("exact", "fast")
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -27,7 +28,8 @@ class Problem:
     Attributes
     ----------
     X : (t, p) float32 or float64
-        The design; shares memory with the input where its dtype allows. Never written to.
+        The design; shares memory with the input where its dtype allows. Never written to. Delayed copies may still have to be
+        made.
     folds : list of (train, test)
     alphas : (A,) float64
         Increasing, without duplicates: weights on ‖b‖².
@@ -51,7 +53,7 @@ class Problem:
         Rows as they were given, those of weight zero included.
     """
 
-    X: NDArray[Any]
+    X: Matrix
     folds: list[Fold]
     alphas: NDArray[np.float64]
     fit_intercept: bool
@@ -85,11 +87,11 @@ class Problem:
         if precision not in PRECISIONS:
             raise InputError(f"precision={precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
         library = library_of(X)
-        array = to_host(X, "X")
+        array = host_matrix(X)
         given = len(array) if array.ndim else 0
         weights, kept = (None, None) if sample_weight is None else _check_weights(sample_weight, given)
         if kept is not None:
-            array = array[kept]
+            array = array.take(kept) if isinstance(array, Delayed) else array[kept]
         design = check_design(array, float_dtype(array.dtype, array.dtype if response_dtype is None else response_dtype))
         if len(design) < 2:
             raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
@@ -136,8 +138,13 @@ def _check_weights(sample_weight: Any, n: int) -> tuple[NDArray[np.float64] | No
     return weights[kept], None if kept.size == n else kept
 
 
-def check_design(X: NDArray[Any], dtype: np.dtype[Any], n_features: int | None = None) -> NDArray[Any]:
-    """X as a finite 2-D array of the dtype, or ``InputError`` naming what and where."""
+def host_matrix(X: Any) -> Matrix:
+    """X in the host's memory; copies that are not made stay so."""
+    return X if isinstance(X, Delayed) else to_host(X, "X")
+
+
+def check_design(X: Matrix, dtype: np.dtype[Any], n_features: int | None = None) -> Matrix:
+    """X as a finite 2-D matrix of the dtype, or ``InputError`` naming what and where (before any delays)."""
     if X.ndim != 2:
         hint = "pass X[:, None] for a single feature" if X.ndim == 1 else "pass (time, features)"
         raise InputError(f"X has shape {X.shape}; {hint}")
@@ -145,6 +152,12 @@ def check_design(X: NDArray[Any], dtype: np.dtype[Any], n_features: int | None =
         raise InputError(f"X has shape {X.shape}: no features; pass at least one column")
     if n_features is not None and X.shape[1] != n_features:
         raise InputError(f"X has {X.shape[1]} features and the fit has {n_features}; pass the same features in the same order")
+    if isinstance(X, Delayed):
+        return replace(X, base_sp=_check_values(X.without_spare().base_sp, dtype))
+    return _check_values(X, dtype)
+
+
+def _check_values(X: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     # A sum is finite only if every value is (or it overflows, which the exact look below clears up): one pass, no n x p mask.
     if X.dtype.kind == "f":
         with np.errstate(all="ignore"):

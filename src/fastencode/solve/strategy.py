@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 from fastencode.kernels import has_tiles
 from fastencode.solve.problem import Problem
@@ -64,7 +65,7 @@ class Candidate:
     per_voxel : float
         Operations for each voxel, scores and refit.
     kept, working : int
-        Bytes beyond X: what the plan keeps; what planning needs meanwhile.
+        Bytes beyond X: what the plan keeps (and the delayed copies that it has to make); what planning needs meanwhile.
     seconds : float
         Expected for planning plus all voxels, at nominal rates.
     """
@@ -192,7 +193,10 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int) 
     (n, p), itemsize, nodes = problem.X.shape, problem.X.dtype.itemsize, min(len(problem.alphas), _NODES)
     rank, side = min(n, p), n if dual else p
     sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
-    gram = 2.0 * n * n * p if dual else 2.0 * n * p * p
+    width, made = p, 0
+    if isinstance(problem.X, Delayed):  # one kernel serves all copies, a Gram is of them
+        width, made = problem.X.base_sp.shape[1], 0 if dual else itemsize * n * p
+    gram = 2.0 * n * n * width if dual else 2.0 * n * p * p
     decompose = EIGH_OPERATIONS * float(side) ** 3
     per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
     ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, complete) for fold in sizes]
@@ -209,7 +213,7 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int) 
         decompose=decompose,
         operators=operators,
         per_voxel=per_voxel,
-        kept=beside + itemsize * rank * (n + p) + operator_bytes,
+        kept=beside + itemsize * rank * (n + p) + operator_bytes + made,
         working=8 * (4 * side * side + n * rank),
         seconds=seconds / threads,
     )

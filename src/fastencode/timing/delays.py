@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import export, library_of
+from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 from fastencode.timing.times import float_array, run_slices
 
 __all__ = ["delay"]
 
 
-def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | None = None) -> Any:
+def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | None = None, copy: bool = True) -> Any:
     """Stack delayed copies of the features, never across the edge of a run.
 
     Row t of the copy at delay d is row t - d of ``X`` where that row belongs to the same run, else 0. Features should therefore
@@ -29,17 +30,24 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
         In rows. Negative delays lead: -1 takes the next row.
     runs : array_like, shape (n,), optional
         One label for each row; the rows of one run stand together. None: one run.
+    copy : bool
+        False makes no copies but a :class:`~fastencode.delayed.Delayed`, which stands for them and shares memory with ``X``: for
+        :func:`fastencode.ridge_cv` and :func:`fastencode.plan_ridge`, ``RidgeFit.predict`` and ``score``. The results are those
+        of the copies to rounding. With more columns than rows (in the dual) the copies are never made whole, and their kernel
+        is summed from that of ``X``; in the primal, for predictions on a device, for banded ridge and whatever else takes an
+        array they are made at the door. NumPy on the CPU only.
 
     Returns
     -------
     ndarray (torch.Tensor for a tensor), shape (n, len(delays) * p)
-        Columns are [X at delays[0] | X at delays[1] | ...]. float32 for float32, else float64.
+        Columns are [X at delays[0] | X at delays[1] | ...]. float32 for float32, else float64. Without ``copy`` a ``Delayed`` of
+        that shape and dtype; ``numpy.asarray`` makes the array.
 
     Raises
     ------
     InputError
-        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, or ``runs`` does
-        not fit.
+        If ``X`` is not 1-D or 2-D, delays are empty, repeated or not integers, a run is shorter than a delay, ``runs`` does
+        not fit, or ``X`` is a tensor and not to be copied.
     """
     array = float_array(X, "X")
     if array.ndim not in (1, 2):
@@ -55,6 +63,15 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
                 f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, fewer than the delay {longest}: "
                 "leave the run out, join it to another, or use shorter delays"
             )
+    if copy:
+        return export(_copies(X_tp, steps, blocks), library_of(X))
+    if library_of(X) != "numpy":
+        raise InputError(f"copy=False with a {library_of(X)} tensor: only NumPy arrays stand for their copies; pass X.numpy()")
+    numbered = np.arange(1, len(X_tp) + 1)[:, None]  # rows from 1, so that padding becomes -1
+    return Delayed(X_tp, _copies(numbered, steps, blocks).T - 1)
+
+
+def _copies(X_tp: NDArray[Any], steps: list[int], blocks: list[slice]) -> NDArray[Any]:
     n, p = X_tp.shape
     out = np.zeros((n, len(steps) * p), X_tp.dtype)
     for place, step in enumerate(steps):
@@ -63,7 +80,7 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
             kept = rows.stop - rows.start - abs(step)
             to, source = rows.start + max(step, 0), rows.start + max(-step, 0)
             copy[to : to + kept] = X_tp[source : source + kept]
-    return export(out, library_of(X))
+    return out
 
 
 def _check_delays(delays: Sequence[int]) -> list[int]:

@@ -129,12 +129,12 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
         columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
         width = tile_width(len(columns), _WIDEST)
         # Whole tiles, so that room cannot show in the result.
-        step = width * max(1, out.room // (problem.X.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
+        step = width * max(1, out.room // (dtype.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
         for first in range(0, len(columns), step):
             some = columns[first : first + step]
             sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), chosen.alpha_v, out)
             sweep.run(sweep.job, bar)
-            out.flush_if_full(step * problem.X.itemsize * len(problem.X))
+            out.flush_if_full(step * dtype.itemsize * len(problem.X))
     if (which_v < 0).any():
         everything = np.arange(len(problem.X))
         with np.errstate(divide="ignore"):  # weights of zero are those of candidates, not of these voxels
