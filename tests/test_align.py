@@ -190,7 +190,7 @@ def test_killed_and_given_again_the_numbers_are_the_same(
 
 
 def test_baselines_residuals_lags_and_halves(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    more = ["--baselines", '["spectrum", "word_rate"]', "--residualize", '["spectrum"]', "--lags", "[0, 3, 9]"]
+    more = ["--baselines", "spectrum,word_rate", "--residualize=spectrum", "--lags", "0, 3, 9"]
     assert main(options(world, tmp_path / "out", [models["shipped"]], *more, "--split-half", "--participants", '["A"]')) == 0
     scores = pd.read_csv(tmp_path / "out" / "scores.csv", dtype={"delays": str}).query("region == 'auditory'")
     by = scores.groupby(["model", "delays"])["r"].max()

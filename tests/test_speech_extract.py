@@ -280,6 +280,8 @@ def test_sounds_are_found_by_name(tmp_path: Path, sounds: dict[str, Path]) -> No
     (folder / "one.FLAC").write_bytes(b"")
     with pytest.raises(InputError, match="have one name: keep one of them"):
         find_sounds(folder)
+    with pytest.raises(InputError, match=r"none\.wav does not exist"):
+        find_sounds(tmp_path / "none.wav")
     with pytest.raises(InputError, match="holds no audio files"):
         find_sounds(tmp_path)
 

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 import fastencode
 import reference_timing as reference
 from fastencode.errors import InputError
+from fastencode.kernels import hrf as kernel
 from fastencode.kernels.hrf import gamma_cdf, gamma_pdf
 
 hemodynamic = pytest.importorskip("nilearn.glm.first_level.hemodynamic_models", reason="nilearn is not installed")
@@ -181,3 +182,30 @@ def test_bad_input_is_named(change, message):
 def test_no_undershoot():
     kernel = fastencode.hrf_kernel(dt=0.1, ratio=np.inf)
     assert kernel.min() >= 0 and kernel.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"model": "glover", "derivative": "time"},
+        {"derivative": "dispersion"},
+        {"peak_delay": 1.05, "undershoot_delay": 3.0},
+        {"peak_delay": 4.0, "peak_dispersion": 0.3, "duration": 7.3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("longest", [None, 3.0, 80.0])
+def test_many_events_are_the_sum_of_few(options, longest):
+    """Many are read from a table of the response, few are computed: equal to rounding, kinks and shifted onsets included."""
+    rng = np.random.default_rng(4)
+    times, scans, data = rng.uniform(-20, 620, 2000), rng.uniform(0, 640, 300), rng.standard_normal((2000, 2))
+    lengths = None if longest is None else np.where(rng.uniform(size=2000) < 0.1, 0.0, rng.uniform(0.02, longest, 2000))
+    assert 2000 * 300 * options.get("duration", 32.0) / 640 > 1.2 * kernel.ENOUGH
+    some = [slice(a, a + 40) for a in range(0, 2000, 40)]
+    parts = [
+        fastencode.hrf_convolve(data[at], times[at], scans, durations=None if lengths is None else lengths[at], **options)
+        for at in some
+    ]
+    whole = fastencode.hrf_convolve(data, times, scans, durations=lengths, **options)
+    np.testing.assert_allclose(whole, np.sum(parts, axis=0), rtol=0, atol=1e-12 * np.abs(whole).max())

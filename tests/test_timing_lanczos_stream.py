@@ -39,9 +39,7 @@ def in_pieces(data, old, new, cuts, **options):
     dtype=st.sampled_from([np.float32, np.float64, np.int32]),
     seed=st.integers(0, 99),
 )
-def test_any_pieces_give_the_bits_of_one_call(
-    old, new, cuts, grid, trailing, lobes, mult, normalize, rectify, dtype, seed
-):
+def test_any_pieces_give_the_bits_of_one_call(old, new, cuts, grid, trailing, lobes, mult, normalize, rectify, dtype, seed):
     old, new = np.sort(np.round(old) if grid else old), np.sort(np.round(new) if grid else new)  # a grid: repeated, equal times
     new[-1] += 1.0  # a positive mean step
     data = (4 * np.random.default_rng(seed).standard_normal((len(old), *trailing))).astype(dtype)

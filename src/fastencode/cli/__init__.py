@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from itertools import takewhile
@@ -60,7 +60,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=_help(settings, switch))
         options.set_defaults(_lists_of_settings(settings))
         choices.add_subcommand(name, options, help=line)
-    parsed = parser.parse_args([_underscored(one) for one in (sys.argv[1:] if arguments is None else arguments)])
+    parsed = parser.parse_args(_as_typed(sys.argv[1:] if arguments is None else arguments, [s for s, _ in subcommands.values()]))
     name = parsed.subcommand
     import_module("fastencode.cli.stages").settle()
     chosen = parser.instantiate(parsed)[name]
@@ -70,9 +70,29 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _underscored(argument: str) -> str:
-    """``--dry-run`` is ``--dry_run``: options are called as the settings are, and either spelling is one."""
-    return re.sub("^--[^=]+", lambda found: "--" + found[0][2:].replace("-", "_"), argument)
+def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
+    """What is typed as what is parsed: ``--dry-run`` for ``--dry_run``, and ``--lags 0,1`` for ``--lags [0,1]``."""
+    lists = {f"--{name}" for one in settings for name in _lists(one)}
+    found: list[str] = []
+    for argument in arguments:
+        argument = re.sub("^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
+        name, equals, value = argument.partition("=")
+        if equals and name in lists and not value.startswith("["):
+            argument = f"{name}=[{value}]"
+        elif found and found[-1] in lists and not argument.startswith(("[", "--")):
+            argument = f"[{argument}]"
+        found.append(argument)
+    return found
+
+
+def _lists(settings: type, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the settings that are lists of plain values."""
+    for field in fields(settings):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(default):
+            yield from _lists(type(default), f"{prefix}{field.name}.")
+        elif str(field.type).startswith(("tuple[str,", "tuple[int,", "tuple[float,", "tuple[Path,")):
+            yield f"{prefix}{field.name}"
 
 
 def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:

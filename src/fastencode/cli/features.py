@@ -8,6 +8,7 @@ from fastencode.cli.settings import FeaturesConfig
 from fastencode.cli.stages import say
 from fastencode.data.manifest import read_manifest
 from fastencode.errors import InputError, require
+from fastencode.files import check_file
 from fastencode.speech.extract import estimate, extract_features
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.threads import available_threads
@@ -50,7 +51,7 @@ def find_sounds(path: Path) -> dict[str, Path]:
     elif path.suffix.lower() in _MANIFESTS:
         files = [recording.path for recording in read_manifest(path, labels=(), speaker=None, split=None)]
     else:
-        files = [path]
+        files = [check_file(path)]
     sounds: dict[str, Path] = {}
     for file in files:
         if file.stem in sounds:

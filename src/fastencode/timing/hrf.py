@@ -184,7 +184,8 @@ def hrf_convolve(
     Returns
     -------
     ndarray (torch or CuPy for such, on the same device), shape (n_new, ...)
-        The data's floating dtype (float64 for integers); sums are taken in float64.
+        The data's floating dtype (float64 for integers); sums are taken in float64. Where thousands of pairs of events and new
+        times are near each other, the response is read from polynomials that are within 1e-13 of its largest value.
 
     Raises
     ------
