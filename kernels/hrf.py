@@ -125,11 +125,12 @@ def make_table(lasting: bool, support: float, terms_m: NDArray[np.float64]) -> t
 
 @njit
 def polynomial(coefficient_j: NDArray[np.float64], x: float) -> float:
-    """Its value, the constant first."""
-    total = 0.0
-    for j in range(len(coefficient_j) - 1, -1, -1):
-        total = total * x + coefficient_j[j]
-    return total
+    """Its value, of degree 9, the constant first; pairs of terms, so that few products wait for others."""
+    c, x2 = coefficient_j, x * x
+    x4 = x2 * x2
+    low = (c[0] + c[1] * x) + (c[2] + c[3] * x) * x2
+    high = (c[4] + c[5] * x) + (c[6] + c[7] * x) * x2
+    return low + (high + (c[8] + c[9] * x) * x4) * x4
 
 
 @njit
@@ -167,9 +168,16 @@ def hrf_columns(
     """
     width, pairs, lasting = out_nc.shape[1], np.zeros(2, np.int64), length_o > 0.0
     first_o, last_o = np.empty(len(event_o), np.int64), np.empty(len(event_o), np.int64)
+    first = last = 0  # events ascend, and so do most of their ends: a step or two from one to the next
     for o in range(len(event_o)):
-        first_o[o] = np.searchsorted(new_n, event_o[o])
-        last_o[o] = np.searchsorted(new_n, event_o[o] + length_o[o] + support, side="right")
+        end = event_o[o] + length_o[o] + support
+        while first < len(new_n) and new_n[first] < event_o[o]:
+            first += 1
+        while last < len(new_n) and new_n[last] <= end:
+            last += 1
+        while last > 0 and new_n[last - 1] > end:
+            last -= 1
+        first_o[o], last_o[o] = first, last
         pairs[int(lasting[o])] += last_o[o] - first_o[o]
     impulse_kj, impulse_k = make_table(False, support, terms_m) if pairs[0] > ENOUGH else NOTHING
     step_kj, step_k = make_table(True, support, terms_m) if pairs[1] > ENOUGH else NOTHING

@@ -39,7 +39,7 @@ assert TARGET in fastencode.__file__, fastencode.__file__
 y = np.arange(12.0).reshape(4, 3)
 mean = cpu("moments")(y, y[None] + 1.0)[:2]
 np.testing.assert_allclose(mean, [y.mean(0), y.mean(0) + 1])
-assert "__global__" in cuda_source("moments")
+assert all("__global__" in cuda_source(op) for op in ("moments", "lanczos", "hrf"))
 print("lost:", lost("moments"))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always", fastencode.FastencodeWarning)
