@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,19 +84,22 @@ def operations(encoder: SpeechEncoder, samples: int) -> float:
     return float(counter.get_total_flops())
 
 
+@cache
+def loaded(folder: Path) -> tuple[Any, Any]:
+    """The model and its feature extractor as transformers has them."""
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, transformers.AutoFeatureExtractor.from_pretrained(folder)
+
+
 def one_by_one(folder: Path, audio: np.ndarray, stops: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """As published codes do it: transformers' extractor and whole model, one window at a time, (windows, layers, width)."""
-    model = one_by_one.models.setdefault(folder, transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval())
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    model, extractor = loaded(folder)
     rows = []
     with torch.inference_mode():
         for start, stop in zip(starts, stops, strict=True):
             inputs = extractor(audio[start:stop], sampling_rate=RATE, return_tensors="pt")
             rows.append(torch.stack([layer[0, -1] for layer in model(**inputs, output_hidden_states=True).hidden_states]).numpy())
     return np.stack(rows)
-
-
-one_by_one.models = {}  # type: ignore[attr-defined]
 
 
 def by_turns(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, Any]:

@@ -236,6 +236,18 @@ def test_what_is_unique_to_a_layer(world: Path, models: dict[str, Path], tmp_pat
     assert (tmp_path / "out" / "partition.csv").read_bytes() == before
 
 
+def test_another_test_story_is_another_fit(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """The same stories with the parts exchanged, in one folder: nothing of the first is taken for the second. No repeats here."""
+    left_out = json.dumps([VALIDATION_STORY, TEST_STORY, "story03"])
+    for test in ("story01", "story02"):
+        for out in ("both", test):
+            more = ["--participants", "B", "--test_story", test, "--exclude", left_out]
+            assert main(options(world, tmp_path / out, [models["random"]], *more)) == 0
+        table = pd.read_csv(tmp_path / test / "scores.csv")
+        assert (tmp_path / "both" / "scores.csv").read_bytes() == (tmp_path / test / "scores.csv").read_bytes()
+        assert table["r_normalized"].isna().all() and table.query("region == 'all'")["n_voxels"].eq(21).all()
+
+
 def test_windows_are_resampled_to_scans(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
     from fastencode.study.sources import LayerFolder
     from reference_timing import lanczos as dense

@@ -1,8 +1,9 @@
-"""Files on disk: found or named in an error, read as text, written whole or not at all."""
+"""Files on disk: found or named in an error, read as text, told apart by a digest, written whole or not at all."""
 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from fastencode.errors import InputError
 
-__all__ = ["check_file", "read_text", "text_encoding", "whole_file"]
+__all__ = ["check_file", "read_text", "sha256", "text_encoding", "whole_file"]
 
 
 def check_file(path: str | os.PathLike[str]) -> Path:
@@ -29,6 +30,12 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise InputError(f"{path} is a folder: give one file")
     return path
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Digest of a file's bytes; an :class:`InputError` if it is missing."""
+    with check_file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_encoding(raw: bytes) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 from fastencode.cli.experiment import Material, Outcome, Run, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import AliceConfig
-from fastencode.cli.stages import Job, Stages, say, sha256
+from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.brennan import Alice
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at
 from fastencode.data.textgrid import Interval
+from fastencode.files import sha256
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.verdicts import Verdict, layer_thirds

@@ -103,19 +103,20 @@ def _responses_job(stories: Stories, who: str, fit: Sequence[str], config: Align
     files = {story: _stamp(stories.response_file(who, story)) for story in (*fit, config.test_story)}
     regions = {name: voxels.tolist() for name, voxels in _rois(stories, who, config).items()}
     settings = {"files": files, "regions": regions, "ceiling": config.ceiling, "split_half": config.split_half}
-    settings |= {"rows": [len(stories.row_times(story)) for story in fit], "test_skip": config.test_skip}
+    settings |= {"fit": fit, "test": config.test_story, "test_skip": config.test_skip}
     return Job(f"responses/{who}", settings, (), _write_responses, (stories, who, fit, regions, config), _ROOMS)
 
 
 def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
     """A participant's regions of interest, as voxel indices."""
     if config.rois is None:
-        return stories.rois(who)
-    mask = None if config.masks is None else _of(config.masks, who)
-    rois = read_rois(_of(config.rois, who), mask, n_voxels=stories.n_voxels(who) if mask is None else None)
+        rois = stories.rois(who)
+    else:
+        mask = None if config.masks is None else _of(config.masks, who)
+        rois = read_rois(_of(config.rois, who), mask, n_voxels=stories.n_voxels(who) if mask is None else None)
     if WHOLE in rois:
         raise InputError(f"a region of {who} is called {WHOLE!r}, as all voxels together are: rename it")
-    last = max(int(voxels.max()) for voxels in rois.values())
+    last = max((int(voxels.max()) for voxels in rois.values() if len(voxels)), default=0)
     if last >= stories.n_voxels(who):
         raise InputError(f"the regions of {who} reach voxel {last}, the responses have {stories.n_voxels(who)}: check the mask")
     return rois
@@ -213,6 +214,8 @@ class _LayerJobs:
         files = {story: [_stamp(path) for path in self._stories.stimulus_files(story)] for story in self._used}
         decisive = {
             **settings,
+            "test": self._config.test_story,
+            "tr": self._config.tr,
             "layer": self._layer,
             "delays": self._variant.delays,
             "features": {story: self._variant.source.key(story) for story in self._used},

@@ -16,8 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastencode.cli.stages import Job, Stages, sha256
+from fastencode.cli.stages import Job, Stages
 from fastencode.errors import InputError, require
+from fastencode.files import sha256
 from fastencode.speech.layers import SpeechEncoder, layer_features
 from fastencode.study.alignment import AlignConfig, LayerFit, align, to_scans
 from fastencode.study.report import MODEL_ORDER

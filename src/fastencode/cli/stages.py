@@ -29,7 +29,7 @@ from tqdm import tqdm
 from fastencode import progress
 from fastencode.errors import InputError, require
 
-__all__ = ["Job", "Stages", "say", "settle", "sha256"]
+__all__ = ["Job", "Stages", "say", "settle"]
 
 _SIGNATURE = "stage.json"
 _PARTIAL = ".partial"
@@ -39,12 +39,6 @@ _ROOMS = ("data", "speech", "timing", "tune")  # whose code most stages run; the
 def say(message: str) -> None:
     """One line on the terminal, above the progress bars."""
     tqdm.write(message)
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def settle() -> None:

@@ -9,7 +9,6 @@ Axis letters: k window, n audio sample, t row, l layer, d width.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections import deque
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError, require
-from fastencode.files import check_file
+from fastencode.files import sha256
 from fastencode.progress import progress
 from fastencode.speech.audio import audio_seconds, read_audio
 from fastencode.speech.layers import SpeechEncoder, unit_variance
@@ -241,8 +240,7 @@ class _Sound:
 
 
 def _decode(source: Path, path: Path, settings: Mapping[str, Any], windows: int, sample_rate: int) -> _Sound:
-    with check_file(source).open("rb") as file:
-        key = {**settings, "audio": hashlib.file_digest(file, "sha256").hexdigest()}
+    key = {**settings, "audio": sha256(source)}
     return _Sound(key, windows, None if is_finished(path, key) else read_audio(source, sample_rate=sample_rate))
 
 
