@@ -1,6 +1,6 @@
 """The `hrf` kernel against the dense form and against nilearn: equal first, then by turns, one thread.
 
-    python bench/micro_hrf.py [--events 2000] [--seconds 600] [--columns 1] [--counts 500 2000 8000] [--repeats 15] [--no-file]
+    python bench/micro_hrf.py [--events 2000] [--seconds 600] [--columns 1] [--counts 500 2000 8000] [--repeats 51] [--no-file]
 
 Writes bench/results/micro_hrf.json: seconds of the thread, and ratios of medians. The dense form evaluates the response at every
 pair of event and scan, at exact times. nilearn (`compute_regressor`, one column at a time) rounds onsets to a grid, so it is only
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600.0, help="length of the recording; a scan takes 2 seconds")
     parser.add_argument("--columns", type=int, default=1)
     parser.add_argument("--counts", type=int, nargs="+", default=[500, 2000, 8000, 32000], help="of events, for what one costs")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=51)
     parser.add_argument("--no-file", action="store_true", help="print only")
     options = parser.parse_args()
     warnings.simplefilter("ignore")

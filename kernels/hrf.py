@@ -5,7 +5,9 @@ The NumPy line it equals, with h the response (or, for an event that lasts, its 
     out_nc += h(new_n[:, None] - event_o[None, :]) @ data_oc[order_o]
 
 Each event is added only to the new times inside the response's support, so the cost is linear in events. Sums are float64.
-Exponentials and incomplete gamma functions would be nearly all of it, so a table takes their place where there is much to do.
+Exponentials and incomplete gamma functions would be nearly all of it, so a table takes their place where there is much to do;
+where new times are evenly apart, as scans are, an event reads one polynomial's coefficients for all of them side by side.
+Tried and slower: a table read for one new time after the other (2.5 times), a flag for each piece in place of NaN.
 
 A response is a sum of gamma densities; row m of ``terms_m`` holds (amplitude, shift, shape, scale, log of the gamma function
 of the shape) of one of them.
@@ -24,24 +26,26 @@ from fastencode.kernels.jit import njit
 
 __all__ = ["gamma_cdf", "gamma_pdf", "hrf_columns"]
 
-# Where there are many pairs of events and new times, the response is tabulated: polynomials of degree 9 over 128 pieces, exact to
-# OFF of its largest value (a fit is that far off by rounding alone).
-PIECES, OFF, ENOUGH = 128, 1e-13, 4 * 128 * 10
-POINTS = np.cos((np.arange(10) + 0.5) * np.pi / 10)
+# Where there are many pairs of events and new times, the response is read from polynomials: of degree 8 (its integral: 9) over
+# 128 equal pieces of its support or more, exact to OFF of its largest value and to what rounding leaves of its terms.
+PIECES, ENOUGH = 128, 40
+OFF, ROUNDING = 1e-13, 2e-15
+POINTS = np.cos((np.arange(9) + 0.5) * np.pi / 9)
 BETWEEN = np.array([-1.0, -0.45, 0.6, 1.0])
 FIT = np.linalg.inv(np.vander(POINTS, increasing=True))
-NOTHING = np.empty((0, 10)), np.empty(0, np.bool_)
+
+U = np.uint64  # an index that cannot be negative is not looked at twice, and the loop vectorizes
 
 
 @njit
-def gamma_pdf(t: float, shape: float, scale: float, log_gamma: float) -> float:
-    """Density of the gamma distribution at ``t``; ``log_gamma`` is ``lgamma(shape)``, which callers need often."""
-    if t < 0.0:
-        return 0.0
-    x = t / scale
-    if x == 0.0:
-        return 1.0 / scale if shape == 1.0 else 0.0
-    return math.exp((shape - 1.0) * math.log(x) - x - log_gamma) / scale
+def gamma_pdf(t: float, shape: float, scale: float, log_gamma: float, log_x: float) -> float:
+    """Density of the gamma distribution at ``t``; ``log_gamma`` is ``lgamma(shape)`` and ``log_x`` is ``log(t / scale)``.
+
+    Callers need the one often, and the other for several shapes.
+    """
+    if t > 0.0:
+        return math.exp((shape - 1.0) * log_x - t / scale - log_gamma) / scale
+    return 1.0 / scale if t == 0.0 and shape == 1.0 else 0.0
 
 
 @njit
@@ -81,9 +85,12 @@ def gamma_cdf(t: float, shape: float, scale: float, log_gamma: float) -> float:
 @njit
 def impulse(lag: float, terms_m: NDArray[np.float64]) -> float:
     """The response ``lag`` seconds after an impulse."""
-    total = 0.0
+    total, shift, scale, log_x = 0.0, np.nan, np.nan, 0.0
     for m in range(terms_m.shape[0]):
-        total += terms_m[m, 0] * gamma_pdf(lag - terms_m[m, 1], terms_m[m, 2], terms_m[m, 3], terms_m[m, 4])
+        if terms_m[m, 1] != shift or terms_m[m, 3] != scale:
+            shift, scale = terms_m[m, 1], terms_m[m, 3]
+            log_x = math.log((lag - shift) / scale) if lag > shift else 0.0
+        total += terms_m[m, 0] * gamma_pdf(lag - shift, terms_m[m, 2], scale, terms_m[m, 4], log_x)
     return total
 
 
@@ -97,57 +104,129 @@ def step(lag: float, terms_m: NDArray[np.float64]) -> float:
 
 
 @njit
-def make_table(lasting: bool, support: float, terms_m: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Polynomials of :func:`step` (or :func:`impulse`) over equal pieces of 0 to ``support``, and which pieces they serve.
+def reach(
+    event_o: NDArray[np.float64], length_o: NDArray[np.float64], new_n: NDArray[np.float64], support: float
+) -> NDArray[np.int64]:
+    """The new times at which each event begins, ends, and at which the response to its onset and to its end is over.
 
-    Each is fitted at Chebyshev's points and looked at in between: where it is off, near a kink such as a shifted onset, the
-    function itself will be called.
+    Events ascend, and so do most of their ends: a step or two from one to the next.
     """
-    table_kj, good_k = np.empty((PIECES, len(POINTS))), np.ones(PIECES, np.bool_)
-    half, value_j, largest = 0.5 * support / PIECES, np.empty(len(POINTS)), 0.0
-    for k in range(PIECES):
-        middle = (2 * k + 1) * half
+    bound_oi, bound_i = np.empty((len(event_o), 4), np.int64), np.zeros(4, np.int64)
+    for o in range(len(event_o)):
+        for i in range(4):
+            n, time = bound_i[i], event_o[o] + (length_o[o] if i % 2 else 0.0) + (support if i > 1 else 0.0)
+            while n < len(new_n) and (new_n[n] < time or (i > 1 and new_n[n] == time)):
+                n += 1
+            while n > 0 and (new_n[n - 1] > time or (i < 2 and new_n[n - 1] == time)):
+                n -= 1
+            bound_oi[o, i] = bound_i[i] = n
+    return bound_oi
+
+
+@njit
+def step_of(new_n: NDArray[np.float64], support: float) -> float:
+    """What new times are apart, if they are evenly, but for rounding, and several are within the support; else 0."""
+    if len(new_n) < 2:
+        return 0.0
+    apart = (new_n[-1] - new_n[0]) / (len(new_n) - 1)
+    rounding = 4e-16 * max(abs(new_n[0]), abs(new_n[-1]))
+    for n in range(len(new_n)):
+        if abs(new_n[n] - (new_n[0] + n * apart)) > rounding:
+            return 0.0
+    return apart if 8.0 * apart <= support else 0.0
+
+
+@njit
+def make_table(
+    lasting: bool, pairs: int, apart: float, support: float, terms_m: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float, bool]:
+    """Polynomials of :func:`impulse` (or :func:`step`) over equal pieces; (phases, 10, steps), the constant first.
+
+    The piece of a phase and a step is number ``step * phases + phase``: one after another along steps for times that are
+    ``apart``, which is as many pieces as there are phases. One step serves any times, where they are not evenly apart (0). Each
+    is fitted at Chebyshev's points and looked at in between: it is off near a kink, such as a shifted onset, and then NaN. Those
+    of the integral are integrals of these, from the middle of each piece. Then the width of a piece, and whether all serve. No
+    steps where so few pairs of events and new times are not worth it.
+    """
+    phases, steps, width = PIECES, 1, support / PIECES
+    if apart > 0.0:
+        phases, steps = int(np.ceil(apart / width)), int(support / apart) + 2
+        width = apart / phases
+    if pairs < ENOUGH * phases * steps:
+        return np.empty((0, 10, 0)), width, False
+    table_rjm, value_kj = np.zeros((phases, len(POINTS) + 1, steps)), np.empty((phases * steps, len(POINTS)))
+    half, rounding, whole = 0.5 * width, 0.0, True
+    for k in range(len(value_kj)):
+        m, r = divmod(k, phases)
         for j in range(len(POINTS)):
-            lag = middle + half * POINTS[j]
-            value_j[j] = step(lag, terms_m) if lasting else impulse(lag, terms_m)
-            largest = max(largest, abs(value_j[j]))
+            value_kj[k, j] = impulse((2 * k + 1 + POINTS[j]) * half, terms_m)
         for i in range(len(POINTS)):
-            table_kj[k, i] = 0.0
+            coefficient = 0.0
             for j in range(len(POINTS)):
-                table_kj[k, i] += FIT[i, j] * value_j[j]
-    for k in range(PIECES):
+                coefficient += FIT[i, j] * value_kj[k, j]
+            table_rjm[r, i, m] = coefficient
+    for term_m in terms_m:
+        rounding += ROUNDING * abs(term_m[0]) / term_m[3]
+    limit = OFF * np.abs(value_kj).max() + rounding
+    for k in range(len(value_kj)):
+        m, r = divmod(k, phases)
+        off = 0.0
         for x in BETWEEN:
-            lag = (2 * k + 1) * half + half * x
-            value = step(lag, terms_m) if lasting else impulse(lag, terms_m)
-            good_k[k] &= abs(polynomial(table_kj[k], x) - value) <= OFF * largest
-    return table_kj, good_k
+            off = max(off, abs(polynomial(table_rjm, U(r), U(m), x) - impulse((2 * k + 1 + x) * half, terms_m)))
+        if lasting:
+            for j in range(len(POINTS), 0, -1):
+                table_rjm[r, j, m] = half / j * table_rjm[r, j - 1, m]
+            table_rjm[r, 0, m] = step((2 * k + 1) * half, terms_m)
+        if off > limit:
+            table_rjm[r, :, m] = np.nan
+            whole = False
+    return table_rjm, width, whole
 
 
 @njit
-def polynomial(coefficient_j: NDArray[np.float64], x: float) -> float:
-    """Its value, of degree 9, the constant first; pairs of terms, so that few products wait for others."""
-    c, x2 = coefficient_j, x * x
+def polynomial(c: NDArray[np.float64], r: np.uint64, m: np.uint64, x: float) -> float:
+    """The value of one of a table's, of degree 9; pairs of terms, so that few products wait for others."""
+    x2 = x * x
     x4 = x2 * x2
-    low = (c[0] + c[1] * x) + (c[2] + c[3] * x) * x2
-    high = (c[4] + c[5] * x) + (c[6] + c[7] * x) * x2
-    return low + (high + (c[8] + c[9] * x) * x4) * x4
+    low = (c[r, U(0), m] + c[r, U(1), m] * x) + (c[r, U(2), m] + c[r, U(3), m] * x) * x2
+    high = (c[r, U(4), m] + c[r, U(5), m] * x) + (c[r, U(6), m] + c[r, U(7), m] * x) * x2
+    return low + (high + (c[r, U(8), m] + c[r, U(9), m] * x) * x4) * x4
 
 
 @njit
-def look_up(
-    lag: float,
+def respond(
+    new_n: NDArray[np.float64],
+    begin: int,
+    end: int,
+    since: float,
     lasting: bool,
     support: float,
     terms_m: NDArray[np.float64],
-    table_kj: NDArray[np.float64],
-    good_k: NDArray[np.bool_],
-) -> float:
-    """:func:`step` or :func:`impulse` at a lag from 0 to ``support``, by the table where it serves."""
-    place = lag * (len(good_k) / support)
-    k = min(int(place), len(good_k) - 1)
-    if k >= 0 and good_k[k]:
-        return polynomial(table_kj[k], 2.0 * (place - k) - 1.0)
-    return step(lag, terms_m) if lasting else impulse(lag, terms_m)
+    table: tuple[NDArray[np.float64], float, bool],
+    response_i: NDArray[np.float64],
+) -> None:
+    """:func:`step` or :func:`impulse` at new times from ``begin`` to ``end``, none later than ``support`` after ``since``."""
+    table_rjm, width, whole = table
+    phases, _, steps = table_rjm.shape
+    count = U(max(end - begin, 0))
+    if steps == 1:
+        for i in range(count):
+            place = (new_n[U(begin) + i] - since) / width
+            r = min(int(place), phases - 1)
+            response_i[i] = polynomial(table_rjm, U(r), U(0), 2.0 * (place - r) - 1.0)
+    elif steps > 1 and count > 0:
+        place = (new_n[begin] - since) / width
+        k = int(place)
+        m, x = U(k // phases), 2.0 * (place - k) - 1.0
+        r = U(k) - m * U(phases)
+        for i in range(count):
+            response_i[i] = polynomial(table_rjm, r, m + i, x)
+    if whole:
+        return
+    for i in range(count):
+        if steps == 0 or np.isnan(response_i[i]):
+            lag = min(new_n[U(begin) + i] - since, support)
+            response_i[i] = step(lag, terms_m) if lasting else impulse(lag, terms_m)
 
 
 @njit
@@ -166,32 +245,32 @@ def hrf_columns(
 
     ``event_o`` and ``new_n`` ascend; ``data_oc[order_o[o]]`` is the row of ``event_o[o]``.
     """
-    width, pairs, lasting = out_nc.shape[1], np.zeros(2, np.int64), length_o > 0.0
-    first_o, last_o = np.empty(len(event_o), np.int64), np.empty(len(event_o), np.int64)
-    first = last = 0  # events ascend, and so do most of their ends: a step or two from one to the next
+    columns, longest, pairs = out_nc.shape[1], 0, np.zeros(2, np.int64)
+    bound_oi, apart = reach(event_o, length_o, new_n, support), step_of(new_n, support)
     for o in range(len(event_o)):
-        end = event_o[o] + length_o[o] + support
-        while first < len(new_n) and new_n[first] < event_o[o]:
-            first += 1
-        while last < len(new_n) and new_n[last] <= end:
-            last += 1
-        while last > 0 and new_n[last - 1] > end:
-            last -= 1
-        first_o[o], last_o[o] = first, last
-        pairs[int(lasting[o])] += last_o[o] - first_o[o]
-    impulse_kj, impulse_k = make_table(False, support, terms_m) if pairs[0] > ENOUGH else NOTHING
-    step_kj, step_k = make_table(True, support, terms_m) if pairs[1] > ENOUGH else NOTHING
+        near = bound_oi[o, 3] - bound_oi[o, 0]
+        pairs[int(length_o[o] > 0.0)] += near
+        longest = max(longest, near)
+    impulses, steps = make_table(False, pairs[0], apart, support, terms_m), make_table(True, pairs[1], apart, support, terms_m)
+    weight_i, rest_i, left = np.empty(longest), np.empty(longest), step(support, terms_m)
     for o in range(len(event_o)):
+        begun, ended, full, over = bound_oi[o, 0], bound_oi[o, 1], bound_oi[o, 2], bound_oi[o, 3]
+        if length_o[o] > 0.0:
+            respond(new_n, begun, full, event_o[o], True, support, terms_m, steps, weight_i)
+            respond(new_n, ended, over, event_o[o] + length_o[o], True, support, terms_m, steps, rest_i)
+            for n in range(full, over):
+                weight_i[n - begun] = left
+            for n in range(ended, over):
+                weight_i[n - begun] -= rest_i[n - ended]
+        else:
+            respond(new_n, begun, over, event_o[o], False, support, terms_m, impulses, weight_i)
         # A row sliced out here lets the loop over columns vectorize; indexed by [o, start + c] it ran four times slower.
-        data_c = data_oc[order_o[o], start : start + width]
-        for n in range(first_o[o], last_o[o]):
-            lag = new_n[n] - event_o[o]
-            if lasting[o]:
-                weight = look_up(min(lag, support), True, support, terms_m, step_kj, step_k)
-                if lag > length_o[o]:
-                    weight -= look_up(min(lag - length_o[o], support), True, support, terms_m, step_kj, step_k)
-            else:
-                weight = look_up(lag, False, support, terms_m, impulse_kj, impulse_k) if lag <= support else 0.0
-            out_c = out_nc[n]
-            for c in range(width):
-                out_c[c] += weight * data_c[c]
+        data_c = data_oc[order_o[o], start : start + columns]
+        if columns == 1:
+            for i in range(U(over - begun)):
+                out_nc[U(begun) + i, 0] += data_c[0] * weight_i[i]
+        else:
+            for n in range(begun, over):
+                out_c = out_nc[n]
+                for c in range(columns):
+                    out_c[c] += weight_i[n - begun] * data_c[c]

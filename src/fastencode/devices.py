@@ -58,6 +58,8 @@ class Device:
 
     def dtype(self, dtype: Any) -> Any:
         """The namespace's own name of a NumPy dtype."""
+        if self.library == "numpy":
+            return np.dtype(dtype)
         name = np.dtype(dtype).name
         return getattr(self.xp, "bool_" if name == "bool" and self.library == "cupy" else name)
 

@@ -7,7 +7,8 @@ Its derivatives are finite differences of two such responses, as SPM and nilearn
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +60,9 @@ class _Response:
         lag = max(end - self.shift, 0.0)
         return sum(amplitude * float(special.gammainc(shape, lag / scale)) for amplitude, shape, scale in self.gammas())
 
+
+# Weights and responses whose weighted sum is wanted.
+_Parts: TypeAlias = tuple[tuple[float, _Response], ...]
 
 _MODELS: dict[str, _Response] = {
     "spm": _Response(6.0, 16.0, 1.0, 1.0, 6.0),
@@ -185,7 +189,8 @@ def hrf_convolve(
     -------
     ndarray (torch or CuPy for such, on the same device), shape (n_new, ...)
         The data's floating dtype (float64 for integers); sums are taken in float64. Where thousands of pairs of events and new
-        times are near each other, the response is read from polynomials that are within 1e-13 of its largest value.
+        times are near each other, the response is read from polynomials that are within 1e-13 of its largest value (derivatives:
+        or within rounding of what they are the difference of).
 
     Raises
     ------
@@ -198,7 +203,7 @@ def hrf_convolve(
     response = _choose(model, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio)
     _check_positive(duration=duration)
     length_o = _lengths(durations, len(event_o))
-    terms_m = _terms(model, response, derivative, derivative_step, duration)
+    terms_m = np.array(_terms(_combination(model, response, derivative, derivative_step), float(duration)))
     if dt is not None:
         if durations is not None:
             raise InputError("durations and dt are both given: durations are for events, dt is for sampled features; choose one")
@@ -206,9 +211,7 @@ def hrf_convolve(
         terms_m[:, 0] *= dt
     device, xp = rows.device, rows.device.xp
     with device.current(), device.room_for("convolved data"):
-        order_n = np.argsort(wanted, kind="stable")
-        out_nc = _convolve(rows, event_o, length_o, wanted[order_n], float(duration), terms_m)
-        out_nc = device.take(out_nc, device.put(np.argsort(order_n)))
+        out_nc = _convolve(rows, event_o, length_o, wanted, float(duration), terms_m)
         if not bool(xp.all(xp.isfinite(out_nc))):
             check_finite(rows.data_oc, "data", device)
         return rows.give(xp.reshape(out_nc, (len(wanted), *rows.shape)))
@@ -238,8 +241,11 @@ def _choose(
         "undershoot_dispersion": undershoot_dispersion,
         "ratio": ratio,
     }
-    response = replace(_MODELS[model], **{name: float(value) for name, value in given.items() if value is not None})
-    _check_positive(**{name: getattr(response, name) for name in given if name != "ratio"})
+    changed = {name: float(value) for name, value in given.items() if value is not None}
+    if not changed:
+        return _MODELS[model]
+    response = replace(_MODELS[model], **changed)
+    _check_positive(**{name: value for name, value in changed.items() if name != "ratio"})
     if not response.ratio > 0:
         raise InputError(f"ratio={response.ratio}: give a positive number, numpy.inf for no undershoot")
     for lobe in ("peak", "undershoot"):
@@ -249,26 +255,28 @@ def _choose(
     return response
 
 
-def _combination(model: str, response: _Response, derivative: str | None, step: float | None) -> list[tuple[float, _Response]]:
+def _combination(model: str, response: _Response, derivative: str | None, step: float | None) -> _Parts:
     """The weights and responses whose weighted sum is wanted: the response itself, or the two of a finite difference."""
     if derivative is None:
-        return [(1.0, response)]
+        return ((1.0, response),)
     if derivative not in ("time", "dispersion"):
         raise InputError(f"derivative={derivative!r}: choose None, 'time' or 'dispersion'")
     if step is None:
         step = _TIME_STEP[model] if derivative == "time" else _DISPERSION_STEP
     _check_positive(derivative_step=step)
+    step = float(step)
     if derivative == "time":
         other = replace(response, shift=step)
     else:
         other = replace(response, peak_dispersion=response.peak_dispersion + step)
-    return [(1.0 / step, response), (-1.0 / step, other)]
+    return (1.0 / step, response), (-1.0 / step, other)
 
 
-def _terms(model: str, response: _Response, derivative: str | None, step: float | None, duration: float) -> NDArray[np.float64]:
+@lru_cache(maxsize=64)  # of the few responses that many calls have
+def _terms(parts: _Parts, duration: float) -> list[tuple[float, float, float, float, float]]:
     """The continuous response as the kernel's table of gamma densities: (amplitude, shift, shape, scale, gammaln(shape))."""
     rows = []
-    for weight, part in _combination(model, response, derivative, step):
+    for weight, part in parts:
         total = part.integral(duration)
         if not total > 0:
             raise InputError(
@@ -278,7 +286,7 @@ def _terms(model: str, response: _Response, derivative: str | None, step: float 
             (weight / total * amplitude, part.shift, shape, scale, float(special.gammaln(shape)))
             for amplitude, shape, scale in part.gammas()
         ]
-    return np.array(rows)
+    return rows
 
 
 def _lengths(durations: ArrayLike | None, n: int) -> NDArray[np.float64]:
@@ -301,10 +309,10 @@ def _convolve(
     support: float,
     terms_m: NDArray[np.float64],
 ) -> Any:
-    """Blocks of columns through the kernel, events in the order of time; new times ascend."""
+    """Blocks of columns through the kernel, events and new times in the order of time."""
     device, n, n_columns = rows.device, len(new_n), int(rows.data_oc.shape[1])
-    order_o = np.argsort(event_o, kind="stable")
-    event_o, length_o = event_o[order_o], length_o[order_o]
+    order_o, order_n = np.argsort(event_o, kind="stable"), np.argsort(new_n, kind="stable")
+    event_o, length_o, new_n = event_o[order_o], length_o[order_o], new_n[order_n]
     out_nc = device.empty(n, n_columns, dtype=rows.dtype)
     for start in range(0, n_columns, COLUMNS_PER_BLOCK):
         stop = min(start + COLUMNS_PER_BLOCK, n_columns)
@@ -314,4 +322,5 @@ def _convolve(
         else:
             device_hrf_columns(device, rows.data_oc, order_o, event_o, length_o, new_n, support, terms_m, start, sums_nc)
         out_nc[:, start:stop] = device.cast(sums_nc, rows.dtype)
-    return out_nc
+    ascend = bool((order_n[1:] > order_n[:-1]).all())
+    return out_nc if ascend else device.take(out_nc, device.put(np.argsort(order_n)))
