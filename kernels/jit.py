@@ -30,8 +30,8 @@ def njit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @intrinsic
-def prefetch(typing: Any, array: Any, place: Any) -> Any:
-    """``prefetch(array, place)`` in a kernel: have the line that holds ``array[place]`` (1-D) sent to the second-level cache.
+def prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
+    """``prefetch(array, row, column)`` in a kernel: have the line of ``array[row, column]`` sent to the second-level cache.
 
     The loop goes on meanwhile, what it works on stays in the first level, and the value is near when it is needed. Nothing is
     read: any place is allowed.
@@ -40,11 +40,13 @@ def prefetch(typing: Any, array: Any, place: Any) -> Any:
     from llvmlite import ir
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), voidptr_t)
+        data = make_array(signature.args[0])(context, builder, arguments[0])
+        row = builder.mul(arguments[1], builder.extract_value(data.strides, 0))
+        start = builder.gep(builder.bitcast(data.data, voidptr_t), [row])
+        address = builder.gep(start, [builder.mul(arguments[2], data.itemsize)])
         kind = ir.FunctionType(ir.VoidType(), [voidptr_t, int32_t, int32_t, int32_t])
         function = builder.module.declare_intrinsic("llvm.prefetch", [voidptr_t], kind)
         builder.call(function, [address, int32_t(0), int32_t(2), int32_t(1)])  # to read, to the second level, data
         return context.get_dummy_value()
 
-    return numba.types.void(array, numba.types.intp), generate
+    return numba.types.void(array, numba.types.intp, numba.types.intp), generate

@@ -8,7 +8,8 @@ Eight old samples at a time are added to every new row they reach, a strip of co
 added to stays in a first-level cache, and the data is read once from memory: the next eight are sent for meanwhile. Rows that all
 eight reach are done two at a time, each value serving both. A row's sum is one chain in the order of old time, whatever the
 strips: in pieces, or with other columns beside it, it has the same bits. Tried and slower: one new row at a time, a float64 copy
-of the strip first, eight samples to a pass, whole rows instead of strips, and sending the next samples to the first level.
+of the strip first, four samples to a pass, whole rows instead of strips, slices of rows in the innermost functions (Numba counts
+who refers to each), and sending the next samples to the first level, or every other line of them.
 
 Axis letters: o old time, n new time, c column.
 """
@@ -29,6 +30,7 @@ SAMPLES = 8  # old ones at a time
 # 384 columns of float32 or 256 of float64: eight samples of them, and the sums of six or seven rows, are about 30 kB.
 CACHE = 3072
 LINE = 64  # bytes that a cache sends for at once
+U = np.uint64  # an index that cannot be negative is not looked at twice, and the loop vectorizes
 # Taylor's coefficients of sin(pi x), highest first: up to half the distance of zeros the rest is below 1e-17.
 SINE = np.array([(-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in reversed(range(11))])
 
@@ -71,40 +73,66 @@ def split(row_c: NDArray[Any], part: int, tile_c: NDArray[np.float64]) -> None:
 
 
 @njit
-def add_one(weight: float, row_c: NDArray[Any], out_c: NDArray[np.float64]) -> None:
-    """``out_c += weight * row_c``."""
-    for c in range(len(out_c)):
-        out_c[c] = out_c[c] + weight * row_c[c]
+def add_one(
+    weight: float,
+    rows_oc: NDArray[Any],
+    o: np.uint64,
+    left: np.uint64,
+    out_nc: NDArray[np.float64],
+    n: np.uint64,
+    to: np.uint64,
+    count: np.uint64,
+) -> None:
+    """``out_nc[n] += weight * rows_oc[o]``: ``count`` columns, from ``left`` on in the one and from ``to`` on in the other."""
+    for c in range(count):
+        out_nc[n, to + c] = out_nc[n, to + c] + weight * rows_oc[o, left + c]
 
 
 @njit
 def add_all(
+    weight_no: NDArray[np.float64],
     rows_oc: NDArray[Any],
     place_o: NDArray[np.int64],
-    left: int,
-    a_o: NDArray[np.float64],
-    a_c: NDArray[np.float64],
-    b_o: NDArray[np.float64],
-    b_c: NDArray[np.float64],
+    first: np.uint64,
+    left: np.uint64,
+    out_nc: NDArray[np.float64],
+    n: np.uint64,
+    row: np.uint64,
+    to: np.uint64,
+    count: np.uint64,
+    two: bool,
 ) -> None:
-    """``a_c += a_o @ rows`` and ``b_c += b_o @ rows``, one row after the other, for the columns from ``left`` on."""
-    right = left + len(a_c)
-    for o in range(0, SAMPLES, 4):  # four to a pass: the sums are loaded and stored once for them
-        a0, a1, a2, a3 = a_o[o], a_o[o + 1], a_o[o + 2], a_o[o + 3]
-        b0, b1, b2, b3 = b_o[o], b_o[o + 1], b_o[o + 2], b_o[o + 3]
-        row0, row1 = rows_oc[place_o[o], left:right], rows_oc[place_o[o + 1], left:right]
-        row2, row3 = rows_oc[place_o[o + 2], left:right], rows_oc[place_o[o + 3], left:right]
-        for c in range(len(a_c)):
-            x0, x1, x2, x3 = float(row0[c]), float(row1[c]), float(row2[c]), float(row3[c])
-            a_c[c] = a_c[c] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-            b_c[c] = b_c[c] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+    """``out_nc[row] += weight_no[n] @ rows`` for eight rows of the data, one after the other; with ``two`` the next row, too."""
+    a0, b0, o0 = weight_no[n, U(0)], weight_no[n + U(1), U(0)], U(place_o[first + U(0)])
+    a1, b1, o1 = weight_no[n, U(1)], weight_no[n + U(1), U(1)], U(place_o[first + U(1)])
+    a2, b2, o2 = weight_no[n, U(2)], weight_no[n + U(1), U(2)], U(place_o[first + U(2)])
+    a3, b3, o3 = weight_no[n, U(3)], weight_no[n + U(1), U(3)], U(place_o[first + U(3)])
+    a4, b4, o4 = weight_no[n, U(4)], weight_no[n + U(1), U(4)], U(place_o[first + U(4)])
+    a5, b5, o5 = weight_no[n, U(5)], weight_no[n + U(1), U(5)], U(place_o[first + U(5)])
+    a6, b6, o6 = weight_no[n, U(6)], weight_no[n + U(1), U(6)], U(place_o[first + U(6)])
+    a7, b7, o7 = weight_no[n, U(7)], weight_no[n + U(1), U(7)], U(place_o[first + U(7)])
+    for c in range(count):
+        x0 = float(rows_oc[o0, left + c])
+        x1 = float(rows_oc[o1, left + c])
+        x2 = float(rows_oc[o2, left + c])
+        x3 = float(rows_oc[o3, left + c])
+        x4 = float(rows_oc[o4, left + c])
+        x5 = float(rows_oc[o5, left + c])
+        x6 = float(rows_oc[o6, left + c])
+        x7 = float(rows_oc[o7, left + c])
+        at = to + c
+        out_nc[row, at] = out_nc[row, at] + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3 + a4 * x4 + a5 * x5 + a6 * x6 + a7 * x7
+        if two:
+            out_nc[row + U(1), at] = (
+                out_nc[row + U(1), at] + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3 + b4 * x4 + b5 * x5 + b6 * x6 + b7 * x7
+            )
 
 
 @njit
-def fetch(row_c: NDArray[Any]) -> None:
-    """Have a row's values sent for."""
-    for c in range(0, len(row_c), LINE // row_c.itemsize):
-        prefetch(row_c, c)
+def fetch(rows_oc: NDArray[Any], o: int, left: int, right: int) -> None:
+    """Have values of a row sent for."""
+    for c in range(left, right, LINE // rows_oc.itemsize):
+        prefetch(rows_oc, o, c)
 
 
 @njit
@@ -130,7 +158,7 @@ def lanczos_columns(
     """
     width = data_oc.shape[1]
     strip = max(1, min(CACHE // (data_oc.itemsize + 4), width))
-    weight_no = np.empty((len(new_n), SAMPLES))
+    weight_no = np.empty((len(new_n) + 1, SAMPLES))
     tile_oc, at_o = np.empty((SAMPLES, strip)), np.arange(SAMPLES)
     bottom = 0
     for begin in range(0, len(old_o), SAMPLES):
@@ -148,35 +176,35 @@ def lanczos_columns(
             top += 1
         if top == bottom:  # nobody is near: these samples are not even read
             continue
-        # From low up to high: the rows that all of these samples reach, an even number.
+        # From low up to high: the rows that all of these samples reach.
         low = high = bottom
         if end == begin + SAMPLES:
             while low < top and last_n[low] < end:
                 low += 1
             high = low
-            while high + 1 < top and first_n[high + 1] <= begin:
-                high += 2
+            while high < top and first_n[high] <= begin:
+                high += 1
         for part in range(2 if rectify else 1):
             for left in range(0, width, strip):
                 right = min(left + strip, width)
-                to, upto = part * width + left, part * width + right
+                to, count = part * width + left, right - left
                 if rectify:
                     for o in range(begin, end):
                         split(data_oc[order_o[o], left:right], part, tile_oc[o - begin])
                 for n in range(low, high, 2):
                     # Every pair of rows has its share of the next samples sent for while it is added to.
-                    share, shares = (n - low) // 2, (high - low) // 2
+                    share, shares = (n - low) // 2, (high - low + 1) // 2
                     for o in range(end + share * SAMPLES // shares, min(end + (share + 1) * SAMPLES // shares, len(old_o))):
-                        fetch(data_oc[order_o[o], left:right])
-                    a_o, a_c = weight_no[n - bottom], out_nc[n, to:upto]
-                    b_o, b_c = weight_no[n + 1 - bottom], out_nc[n + 1, to:upto]
+                        fetch(data_oc, order_o[o], left, right)
+                    i, two = U(n - bottom), n + 1 < high
                     if rectify:
-                        add_all(tile_oc, at_o, 0, a_o, a_c, b_o, b_c)
+                        add_all(weight_no, tile_oc, at_o, U(0), U(0), out_nc, i, U(n), U(to), U(count), two)
                     else:
-                        add_all(data_oc, order_o[begin:end], left, a_o, a_c, b_o, b_c)
+                        add_all(weight_no, data_oc, order_o, U(begin), U(left), out_nc, i, U(n), U(to), U(count), two)
                 for n in range(bottom, top):
                     for o in range(max(first_n[n], begin), begin if low <= n < high else min(last_n[n], end)):
+                        weight = weight_no[n - bottom, o - begin]
                         if rectify:
-                            add_one(weight_no[n - bottom, o - begin], tile_oc[o - begin], out_nc[n, to:upto])
+                            add_one(weight, tile_oc, U(o - begin), U(0), out_nc, U(n), U(to), U(count))
                         else:
-                            add_one(weight_no[n - bottom, o - begin], data_oc[order_o[o], left:right], out_nc[n, to:upto])
+                            add_one(weight, data_oc, U(order_o[o]), U(left), out_nc, U(n), U(to), U(count))
