@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastencode.speech.cnn import frames_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -54,7 +56,12 @@ class Waveform:
         return (n_samples - self.field) // self.step + 1
 
     def front(self, clips_bn: torch.Tensor) -> torch.Tensor:
-        return self._model.feature_extractor(clips_bn.to(self._model.dtype)).transpose(1, 2)
+        import torch
+
+        clips_bn, extractor = clips_bn.to(self._model.dtype), self._model.feature_extractor
+        if clips_bn.device.type == "cpu" and not torch.is_grad_enabled():
+            return frames_of(extractor.conv_layers, clips_bn)
+        return extractor(clips_bn).transpose(1, 2)
 
     def encode(self, frames_bfc: torch.Tensor) -> torch.Tensor:
         return self._model.encoder(first(self._model.feature_projection(frames_bfc))).last_hidden_state
