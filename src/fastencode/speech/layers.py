@@ -99,8 +99,8 @@ class SpeechEncoder:
     def cnn(self, clips_bn: torch.Tensor) -> torch.Tensor:
         """Run the convolutional front end on clips of equal length, (b, n) → frames (b, f, c).
 
-        Whisper's frames cover 30 s whatever n is: the first ``len(frame_times(n))`` carry the clip. Without gradients the convolutions of
-        wav2vec2 and its kin are done by ``speech/cnn.py`` on a CPU: the same to rounding, in less time and memory.
+        Whisper's frames cover 30 s whatever n is: the first ``len(frame_times(n))`` carry the clip. Without gradients the
+        convolutions of wav2vec2 and its kin are done by ``speech/cnn.py`` on a CPU: the same to rounding, in less time and memory.
         """
         return self._family.front(clips_bn)
 
