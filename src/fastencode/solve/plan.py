@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.solve.basis import make_basis
+from fastencode.solve.features import features_times
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
 from fastencode.solve.maps import Merged
 from fastencode.solve.problem import Problem
+from fastencode.solve.products import products_for
 from fastencode.solve.scorer import FoldScorer
-from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose
+from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose, made_last
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
@@ -34,8 +37,8 @@ class RidgePlan(FoldPlan):
 
     Attributes
     ----------
-    coef : (p, r)
-        Scaled coordinates to weights.
+    primal_coef : (p, r) or None
+        Scaled coordinates to weights; None in the dual, see ``coef``.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
     strategy : {"primal", "dual"}
@@ -47,7 +50,7 @@ class RidgePlan(FoldPlan):
         Wall time of each stage of planning.
     """
 
-    coef: NDArray[Any]
+    primal_coef: NDArray[Any] | None
     feature_means: NDArray[np.float64]
     strategy: str
     reason: str
@@ -84,6 +87,20 @@ class RidgePlan(FoldPlan):
             If Y does not fit the plan, or holds NaN or infinite values.
         """
         return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
+
+    @cached_property
+    def coef(self) -> NDArray[Any]:
+        """(p, r): scaled coordinates to weights. In the dual made of the features when it is first asked for, and kept."""
+        if self.primal_coef is not None:
+            return self.primal_coef
+        # V = X̌ᵀ U diag(1 / √λ), and U_τ = U diag(√(λ / (λ + τ))) is at hand.
+        right = (self.analyze * (np.sqrt(self.lam + self.tau) / self.lam)).astype(self.dtype)
+        out = np.empty((self.shape[1], len(self.lam)), dtype=self.dtype)
+        X, products = self.problem.X, products_for(self.dtype)
+        features_times(
+            X, self.feature_means, self.root, [right], lambda _, some, v: np.copyto(out[some], v), products, available_threads()
+        )
+        return out
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -220,22 +237,23 @@ def make_plan(
     began = time.perf_counter()
     threads = available_threads()
     best, candidates, reason = choose(problem, threads, n_voxels, strategy or None)
-    if best.name == "primal":
-        problem = replace(problem, X=np.asarray(problem.X))
+    dual, (n, p) = best.name == "dual", problem.X.shape
     with limit_threads(threads):
-        basis = make_basis(problem, best.name == "dual", threads)
+        basis = make_basis(problem, dual)
     decomposed = time.perf_counter()
-    folds = plan_folds(problem, basis, threads, beside=basis.coef_pr.nbytes, n_voxels=n_voxels, scoring=scoring, stored=stored)
+    r, last = len(basis.lam), made_last(problem, dual, n_voxels)
+    mapped, refit = (0.0, 2.0 * n * (r + p)) if last else (2.0 * n * p * r, 2.0 * p * r)
+    beside = 0 if last else p * r * problem.X.dtype.itemsize
+    folds = plan_folds(problem, basis, threads, beside=beside, n_voxels=n_voxels, scoring=scoring, stored=stored)
     done = time.perf_counter()
-    (n, p), r = problem.X.shape, len(basis.lam)
-    planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]
+    planned = best.gram + best.decompose + mapped + folds.cost["operators"]
     return RidgePlan(
         **{name.name: getattr(folds, name.name) for name in fields(folds)},
-        coef=basis.coef_pr,
+        primal_coef=None if dual else basis.coef_pr,
         feature_means=basis.mean_p,
         strategy=best.name,
         reason=reason,
         candidates=candidates,
-        operations={"plan": planned, "score": folds.cost["score"], "refit": 2.0 * p * r},
+        operations={"plan": planned, "score": folds.cost["score"], "refit": refit},
         seconds={"decompose": decomposed - began, "operators": done - decomposed},
     )

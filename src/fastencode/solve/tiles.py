@@ -9,6 +9,7 @@ Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = v
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from fastencode.arrays import export
 from fastencode.devices import Device
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.device_tiles import DeviceRidge, device_for
+from fastencode.solve.features import features_times
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.scorer import REFIT_FEATURES
 from fastencode.solve.scores import check_scoring
+from fastencode.solve.strategy import made_last
 from fastencode.solve.sweep import (
     TIE_TOLERANCE,
     Sweep,
@@ -32,11 +35,15 @@ from fastencode.solve.sweep import (
     tie_tolerance,
 )
 from fastencode.solve.targets import Targets, check_nan_targets
+from fastencode.threads import available_threads, together
 
 if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
 
 __all__ = ["fit_on", "fit_plan"]
+
+# Dual weights that wait for the features at a time, in bytes.
+_WAITING = 2**28
 
 
 def fit_plan(
@@ -78,6 +85,7 @@ def _on_cpu(
         sweep.run(sweep.score_only, bar)
         sweep.chosen_v[:] = choose_shared(sweep.scores_av, scoring, sweep.variance_v, sweep.bad_v)
         sweep.run(sweep.refit, bar)
+    sweep.finish()
     return sweep.arrays(), sweep.account()
 
 
@@ -105,8 +113,10 @@ class _RidgeSweep(Sweep):
     def __init__(self, plan: RidgePlan, targets: Targets, scoring: str, skip_nan: bool) -> None:
         super().__init__(plan, targets, scoring, skip_nan)
         self.ridge, (_, p), n_voxels = plan, plan.shape, targets.n_voxels
+        self.last = made_last(plan.problem, plan.strategy == "dual", n_voxels)
+        self.map_pr = None if self.last else plan.coef
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
-        self.intercept_v = np.zeros(n_voxels, dtype=plan.dtype)
+        self.intercept_v = np.zeros(n_voxels)
         self.scores_av = np.empty((len(self.alphas), n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
 
@@ -127,22 +137,59 @@ class _RidgeSweep(Sweep):
         self._refit(c_rw, mean_w, here)
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
-        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what dual weights
+        are made of waits in their first rows."""
         began = time.perf_counter()
         plan, used = self.ridge, len(mean_w)
-        alpha_w = np.ones(self.width)
+        lam, alpha_w = plan.lam[:, None], np.ones(self.width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
-        np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
-        intercept_w, center = mean_w.copy(), plan.problem.fit_intercept
+        if plan.problem.fit_intercept:
+            self.intercept_v[here] = mean_w
+        if self.map_pr is None:
+            np.multiply(c_rw, (lam + plan.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
+            self.coef_pv[: len(lam), here] = c_rw[:, :used]
+            self.spent("refit", began)
+            return
+        np.multiply(c_rw, np.sqrt(lam + plan.tau) / (lam + alpha_w), out=c_rw, casting="same_kind")
         for first in range(0, plan.shape[1], REFIT_FEATURES):
             some = slice(first, min(first + REFIT_FEATURES, plan.shape[1]))
             coef_pw = self.work.get("coef", some.stop - first, self.width, dtype=plan.dtype)
-            self.scorer.exact.multiply(plan.coef[some], c_rw, coef_pw)
-            self.coef_pv[some, here] = coef_pw[:, :used]
-            if center:
-                intercept_w -= plan.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
-        if center:
-            self.intercept_v[here] = intercept_w
+            self.scorer.exact.multiply(self.map_pr[some], c_rw, coef_pw)
+            self.intercept_v[here] -= self._take(here, some, coef_pw[:, :used])
+        self.spent("refit", began)
+
+    def _take(self, here: Any, some: slice, coef_pw: NDArray[Any]) -> Any:
+        """Note weights of some features for some voxels; returns what they predict at the means."""
+        self.coef_pv[some, here] = coef_pw
+        return self.ridge.feature_means[some] @ coef_pw.astype(np.float64) if self.ridge.problem.fit_intercept else 0.0
+
+    def finish(self) -> None:
+        """Make what is made last: weights X̌ᵀ ω of dual weights ω = U_τ diag((λ + τ) / (λ (λ + α))) c, in tiles as wide as all
+        others, for as many of them at a time as there is room for."""
+        if not self.last:
+            return
+        began = time.perf_counter()
+        plan, multiply, width, threads = self.ridge, self.scorer.exact.multiply, self.width, available_threads()
+        (n, r), n_voxels, memory = plan.analyze.shape, self.targets.n_voxels, plan.problem.memory
+        room = _WAITING if memory is None else min(_WAITING, (memory - plan.nbytes) // 2)
+        step = width * max(1, room // (n * width * plan.dtype.itemsize))
+
+        def dual(here: slice) -> NDArray[Any]:
+            c_rw, dual_tw = (np.zeros((rows, width), dtype=plan.dtype) for rows in (r, n))
+            c_rw[:, : here.stop - here.start] = self.coef_pv[:r, here]
+            return multiply(plan.analyze, c_rw, dual_tw)
+
+        for first in range(0, n_voxels, step):
+            last = min(first + step, n_voxels)
+            tiles = [slice(start, min(start + width, last)) for start in range(first, last, width)]
+            duals = together([partial(dual, here) for here in tiles], threads)
+
+            def take(i: int, some: slice, coef_pw: NDArray[Any], tiles: list[slice] = tiles) -> Any:
+                return self._take(tiles[i], some, coef_pw[:, : tiles[i].stop - tiles[i].start])
+
+            for parts in features_times(plan.problem.X, plan.feature_means, plan.root, duals, take, self.scorer.exact, threads):
+                for here, part_w in zip(tiles, parts, strict=True):
+                    self.intercept_v[here] -= part_w
         self.spent("refit", began)
 
     def arrays(self) -> dict[str, Any]:
@@ -156,7 +203,7 @@ class _RidgeSweep(Sweep):
             edge_v[self.bad_v] = 0
         arrays = {
             "coef": self.coef_pv,
-            "intercept": self.intercept_v,
+            "intercept": self.intercept_v.astype(self.dtype),
             "alpha": alpha_v,
             "cv_scores": self.scores_av,
             "best_score": best_v,
@@ -181,11 +228,13 @@ class _RidgeSweep(Sweep):
 
 
 def _stats(plan: RidgePlan, targets: Targets, account: dict[str, Any], seconds: float) -> dict[str, Any]:
-    cost = plan.operations
+    cost, (n, p), r = plan.operations, plan.shape, len(plan.lam)
+    last = account["device"] == "cpu" and made_last(plan.problem, plan.strategy == "dual", targets.n_voxels)
+    refit = 2.0 * n * (r + p) if last else 2.0 * p * r
     return {
         "strategy": plan.strategy,
         "reason": plan.reason,
-        "operations": {"plan": cost["plan"], "fit": (cost["score"] + cost["refit"]) * targets.n_voxels},
+        "operations": {"plan": cost["plan"], "fit": (cost["score"] + refit) * targets.n_voxels},
         "precision": plan.problem.precision,
         **account,
         "seconds": {**plan.seconds, **account.get("seconds", {}), "fit": seconds},

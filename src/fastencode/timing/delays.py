@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import export, library_of
-from fastencode.delayed import Delayed
+from fastencode.delayed import Copies, Delayed
 from fastencode.errors import InputError
 from fastencode.timing.times import float_array, run_slices
 
@@ -68,7 +68,7 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
     if library_of(X) != "numpy":
         raise InputError(f"copy=False with a {library_of(X)} tensor: only NumPy arrays stand for their copies; pass X.numpy()")
     numbered = np.arange(1, len(X_tp) + 1)[:, None]  # rows from 1, so that padding becomes -1
-    return Delayed(X_tp, _copies(numbered, steps, blocks).T - 1)
+    return Delayed((Copies(X_tp, _copies(numbered, steps, blocks).T - 1),))
 
 
 def _copies(X_tp: NDArray[Any], steps: list[int], blocks: list[slice]) -> NDArray[Any]:

@@ -36,7 +36,6 @@ def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, Any], sett
     digest = hashlib.blake2b(digest_size=16)
 
     def add(array: Any) -> None:
-        array = np.asarray(array)
         digest.update(f"{array.shape}{array.dtype}".encode())
         for start in range(0, len(array), _ROWS_AT_ONCE) if array.ndim else ():
             digest.update(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).tobytes())

@@ -204,7 +204,6 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]
     """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is. And bytes that planning a
     candidate takes, beside the Grams."""
     threads, (n, p), only = available_threads(), problem.X.shape, None if design.kernels is None else "dual"
-    problem = replace(problem, X=np.asarray(problem.X))  # with delayed copies, if there are any
     beside = gram_bytes(n, p, len(design.bands))
     candidate = choose(problem, threads, n_voxels, only, beside)[0]
     dual = candidate.name == "dual"
