@@ -134,7 +134,7 @@ class Delayed:
             np.matmul(self[start : start + step], right, out=out[start : start + step])
         return out
 
-    def take(self, rows: NDArray[np.intp]) -> Delayed:
+    def take(self, rows: NDArray[np.intp] | slice) -> Delayed:
         """Some of the rows; still no copies."""
         return Delayed(tuple(replace(part, source_dt=part.source_dt[:, rows]) for part in self.parts))
 
@@ -166,14 +166,16 @@ class Delayed:
 Matrix: TypeAlias = NDArray[Any] | Delayed
 
 
-def pick(X: Matrix, rows: NDArray[np.intp] | None = None, columns: NDArray[np.intp] | None = None) -> Matrix:
-    """Some rows, some columns (in increasing order), or both; a view of an array where columns are neighbors."""
+def pick(X: Matrix, rows: NDArray[np.intp] | slice | None = None, columns: NDArray[np.intp] | None = None) -> Matrix:
+    """Some rows, some columns (in increasing order), or both; of an array a view for a slice of rows or neighboring columns."""
     if isinstance(X, Delayed):
         some = X if columns is None else X.columns(columns)
         return some if rows is None else some.take(rows)
-    if rows is not None and columns is not None:
-        return np.asarray(X[np.ix_(rows, columns)])
-    return np.asarray(X[rows] if columns is None else X[:, neighbors(columns)])
+    if columns is None:
+        return np.asarray(X[slice(None) if rows is None else rows])
+    if rows is None or isinstance(rows, slice):
+        return np.asarray(X[rows or slice(None), neighbors(columns)])
+    return np.asarray(X[np.ix_(rows, columns)])
 
 
 def neighbors(columns: NDArray[np.intp]) -> Any:

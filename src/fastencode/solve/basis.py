@@ -177,8 +177,9 @@ def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
     centered copy S X₀ − 1 μᵀ is S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ, where c = μ − (1 − q) m: terms no larger than what they add up
     to. Its rows are thus sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], and its kernel is W E Eᵀ Wᵀ. Means are weighted.
     """
-    (copies, n), (rows, width) = X.source_dt.shape, X.base_sw.shape
-    empty = X.source_dt < 0
+    (copies, n), width, empty = X.source_dt.shape, X.width, X.source_dt < 0
+    used = np.unique(X.source_dt[~empty])
+    rows, source_dt = len(used), np.searchsorted(used, X.source_dt)
     share = empty @ (root**2 / (root @ root))
     means = mean.reshape(copies, width)
     center = means.sum(axis=0) / ((copies - share.sum()) or 1.0)
@@ -186,12 +187,12 @@ def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
     inner = np.zeros((rows + 1 + copies,) * 2)
     for start in range(0, width, _BLOCK):
         here = slice(start, start + _BLOCK)
-        block = np.concatenate([X.base_sw[:, here] - center[here], center[None, here], offset[:, here]])
+        block = np.concatenate([X.base_sw[used, here] - center[here], center[None, here], offset[:, here]])
         inner += block @ block.T
 
     def mixed(d: int, here: slice, of: F64) -> F64:
         """Some rows of W of: those copied, plus their part of m, minus c."""
-        out = of[X.source_dt[d, here]]
+        out = of[source_dt[d, here]]
         out[empty[d, here]] = 0
         out += apart[d, here, None] * of[rows]
         out -= of[rows + 1 + d]
