@@ -16,12 +16,12 @@ from fastencode.delayed import Matrix
 from fastencode.solve.products import Products
 from fastencode.threads import together
 
-__all__ = ["features_times"]
+__all__ = ["features_map", "features_times"]
 
 F64 = NDArray[np.float64]
 T = TypeVar("T")
-# Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those.
-_WIDEST, _NARROWEST, _BLOCKS = 2048, 256, 16
+# Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those; and values.
+_WIDEST, _NARROWEST, _BLOCKS, _VALUES = 2048, 256, 16, 2**23
 
 
 def features_times(
@@ -53,7 +53,7 @@ def features_times(
         What ``take`` returned, for every block and right side, both in order.
     """
     dtype, p = X.dtype, X.shape[1]
-    size = max(_NARROWEST, min(_WIDEST, -(-p // _BLOCKS)))
+    size = max(_NARROWEST, min(_WIDEST, -(-p // _BLOCKS), _VALUES // len(X)))
 
     def one(some: slice) -> list[T]:
         block = np.subtract(X[:, some], mean_p[some], dtype=np.float64)
@@ -67,3 +67,14 @@ def features_times(
         return out
 
     return together([partial(one, slice(first, min(first + size, p))) for first in range(0, p, size)], threads)
+
+
+def features_map(X: Matrix, mean_p: F64, root_t: F64, right_tr: NDArray[Any], products: Products, threads: int) -> NDArray[Any]:
+    """(p, r): X̌ᵀ @ right, whole."""
+    out = np.empty((X.shape[1], right_tr.shape[1]), dtype=X.dtype)
+
+    def take(_: int, some: slice, block_pr: NDArray[Any]) -> None:
+        out[some] = block_pr
+
+    features_times(X, mean_p, root_t, [right_tr], take, products, threads)
+    return out

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.solve.basis import make_basis
-from fastencode.solve.features import features_times
+from fastencode.solve.features import features_map
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
 from fastencode.solve.maps import Merged
@@ -37,8 +37,10 @@ class RidgePlan(FoldPlan):
 
     Attributes
     ----------
-    primal_coef : (p, r) or None
-        Scaled coordinates to weights; None in the dual, see ``coef``.
+    map_pr : (p, r) or None
+        Scaled coordinates to weights; None where these are made without it, block by block of features.
+    right_tr : (t, r) or None
+        U diag(1 / √λ), which makes that map of the features then.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
     strategy : {"primal", "dual"}
@@ -50,7 +52,8 @@ class RidgePlan(FoldPlan):
         Wall time of each stage of planning.
     """
 
-    primal_coef: NDArray[Any] | None
+    map_pr: NDArray[Any] | None
+    right_tr: NDArray[Any] | None
     feature_means: NDArray[np.float64]
     strategy: str
     reason: str
@@ -90,17 +93,12 @@ class RidgePlan(FoldPlan):
 
     @cached_property
     def coef(self) -> NDArray[Any]:
-        """(p, r): scaled coordinates to weights. In the dual made of the features when it is first asked for, and kept."""
-        if self.primal_coef is not None:
-            return self.primal_coef
-        # V = X̌ᵀ U diag(1 / √λ), and U_τ = U diag(√(λ / (λ + τ))) is at hand.
-        right = (self.analyze * (np.sqrt(self.lam + self.tau) / self.lam)).astype(self.dtype)
-        out = np.empty((self.shape[1], len(self.lam)), dtype=self.dtype)
-        X, products = self.problem.X, products_for(self.dtype)
-        features_times(
-            X, self.feature_means, self.root, [right], lambda _, some, v: np.copyto(out[some], v), products, available_threads()
-        )
-        return out
+        """(p, r): scaled coordinates to weights; made when it is asked for, and kept, if it was not."""
+        if self.map_pr is not None:
+            return self.map_pr
+        X, right_tr = self.problem.X, self.right_tr
+        assert right_tr is not None
+        return features_map(X, self.feature_means, self.root, right_tr, products_for(self.dtype), available_threads())
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -240,20 +238,27 @@ def make_plan(
     dual, (n, p) = best.name == "dual", problem.X.shape
     with limit_threads(threads):
         basis = make_basis(problem, dual)
-    decomposed = time.perf_counter()
     r, last = len(basis.lam), made_last(problem, dual, n_voxels)
-    mapped, refit = (0.0, 2.0 * n * (r + p)) if last else (2.0 * n * p * r, 2.0 * p * r)
-    beside = 0 if last else p * r * problem.X.dtype.itemsize
+    map_pr, right_tr = None if dual else basis.coef_pr, None
+    if dual:  # V = X̌ᵀ U diag(1 / √λ), where U_τ = U diag(√(λ / (λ + τ)))
+        right_tr = np.empty((n, r), dtype=problem.X.dtype)
+        np.multiply(basis.rows_tr, np.sqrt(basis.lam + basis.tau) / basis.lam, out=right_tr, casting="same_kind")
+    if right_tr is not None and not last:
+        products = products_for(problem.X.dtype)
+        map_pr, right_tr = features_map(problem.X, basis.mean_p, basis.root_t, right_tr, products, threads), None
+    decomposed = time.perf_counter()
+    beside = (2 * n if last else p) * r * problem.X.dtype.itemsize
     folds = plan_folds(problem, basis, threads, beside=beside, n_voxels=n_voxels, scoring=scoring, stored=stored)
     done = time.perf_counter()
-    planned = best.gram + best.decompose + mapped + folds.cost["operators"]
+    planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]
     return RidgePlan(
         **{name.name: getattr(folds, name.name) for name in fields(folds)},
-        primal_coef=None if dual else basis.coef_pr,
+        map_pr=map_pr,
+        right_tr=right_tr,
         feature_means=basis.mean_p,
         strategy=best.name,
         reason=reason,
         candidates=candidates,
-        operations={"plan": planned, "score": folds.cost["score"], "refit": refit},
+        operations={"plan": planned, "score": folds.cost["score"], "refit": 2.0 * p * r},
         seconds={"decompose": decomposed - began, "operators": done - decomposed},
     )

@@ -161,12 +161,14 @@ def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int
 
 
 def made_last(problem: Problem, dual: bool, n_voxels: int | None) -> bool:
-    """Whether weights are made of the features after all voxels are scored, not of coordinates by a map (p, r).
+    """Whether weights are made block by block of features after all voxels are scored, so that the map from coordinates to
+    weights (p, r), as large as all copies of the features, is never whole.
 
-    In the dual and for fewer voxels than features that is fewer operations, and there is no such map to keep. A device takes the
-    map, and so does a plan of which it is not known what it will serve.
+    For one fit that takes no more operations. A plan of which it is not known what it will serve keeps the map, and a device
+    takes it. Some of it is whole (2 n, r): with fewer features it makes no difference.
     """
-    return dual and problem.device == "cpu" and n_voxels is not None and n_voxels < problem.X.shape[1]
+    n, p = problem.X.shape
+    return dual and problem.device == "cpu" and n_voxels is not None and p > 2 * n
 
 
 def choose(
@@ -212,11 +214,10 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, 
     per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
     ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, complete) for fold in sizes]
     maps = [min(way, key=lambda c: c.seconds) for way in ways]
-    mapped, refit = (0.0, 2.0 * n * (rank + p)) if last else (2.0 * n * p * rank, 2.0 * p * rank)
-    operators = mapped + sum(c.plan for c in maps)
-    per_voxel = 2.0 * n * rank + refit + sum(c.voxel for c in maps)
-    seconds = (gram + mapped) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
-    seconds += voxels * (2.0 * n * rank + refit) / voxel_rate(itemsize)
+    operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
+    per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
+    seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
+    seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
     operator_bytes = sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes)
     # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
     return Candidate(
@@ -225,7 +226,7 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, 
         decompose=decompose,
         operators=operators,
         per_voxel=per_voxel,
-        kept=beside + itemsize * rank * (n if last else n + p) + operator_bytes,
+        kept=beside + itemsize * rank * (n + (2 * n if last else p)) + operator_bytes,
         working=8 * (4 * side * side + n * rank),
         seconds=seconds / threads,
     )

@@ -24,7 +24,6 @@ from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.scorer import REFIT_FEATURES
 from fastencode.solve.scores import check_scoring
-from fastencode.solve.strategy import made_last
 from fastencode.solve.sweep import (
     TIE_TOLERANCE,
     Sweep,
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
 
 __all__ = ["fit_on", "fit_plan"]
-
-# Dual weights that wait for the features at a time, in bytes.
-_WAITING = 2**28
 
 
 def fit_plan(
@@ -113,8 +109,6 @@ class _RidgeSweep(Sweep):
     def __init__(self, plan: RidgePlan, targets: Targets, scoring: str, skip_nan: bool) -> None:
         super().__init__(plan, targets, scoring, skip_nan)
         self.ridge, (_, p), n_voxels = plan, plan.shape, targets.n_voxels
-        self.last = made_last(plan.problem, plan.strategy == "dual", n_voxels)
-        self.map_pr = None if self.last else plan.coef
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
         self.intercept_v = np.zeros(n_voxels)
         self.scores_av = np.empty((len(self.alphas), n_voxels), dtype=plan.dtype)
@@ -137,59 +131,64 @@ class _RidgeSweep(Sweep):
         self._refit(c_rw, mean_w, here)
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
-        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what dual weights
-        are made of waits in their first rows."""
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what V is to be
+        multiplied with waits in their first rows."""
         began = time.perf_counter()
         plan, used = self.ridge, len(mean_w)
-        lam, alpha_w = plan.lam[:, None], np.ones(self.width)
+        alpha_w = np.ones(self.width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
+        np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
         if plan.problem.fit_intercept:
             self.intercept_v[here] = mean_w
-        if self.map_pr is None:
-            np.multiply(c_rw, (lam + plan.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
-            self.coef_pv[: len(lam), here] = c_rw[:, :used]
-            self.spent("refit", began)
-            return
-        np.multiply(c_rw, np.sqrt(lam + plan.tau) / (lam + alpha_w), out=c_rw, casting="same_kind")
-        for first in range(0, plan.shape[1], REFIT_FEATURES):
-            some = slice(first, min(first + REFIT_FEATURES, plan.shape[1]))
-            coef_pw = self.work.get("coef", some.stop - first, self.width, dtype=plan.dtype)
-            self.scorer.exact.multiply(self.map_pr[some], c_rw, coef_pw)
-            self.intercept_v[here] -= self._take(here, some, coef_pw[:, :used])
+        if plan.map_pr is None:
+            self.coef_pv[: len(c_rw), here] = c_rw[:, :used]
+        else:
+            self.intercept_v[here] -= self._weigh(plan.map_pr, 0, c_rw, here)
         self.spent("refit", began)
 
-    def _take(self, here: Any, some: slice, coef_pw: NDArray[Any]) -> Any:
-        """Note weights of some features for some voxels; returns what they predict at the means."""
-        self.coef_pv[some, here] = coef_pw
-        return self.ridge.feature_means[some] @ coef_pw.astype(np.float64) if self.ridge.problem.fit_intercept else 0.0
+    def _weigh(self, map_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
+        """Make the weights of some features, from the first on; returns what they predict at the means."""
+        used = len(self.intercept_v[here])
+        predicted_w, center = np.zeros(used), self.ridge.problem.fit_intercept
+        for start in range(0, len(map_pr), REFIT_FEATURES):
+            part_pr = map_pr[start : start + REFIT_FEATURES]
+            some = slice(first + start, first + start + len(part_pr))
+            coef_pw = self.work.get("coef", len(part_pr), self.width, dtype=self.dtype)
+            self.scorer.exact.multiply(part_pr, c_rw, coef_pw)
+            self.coef_pv[some, here] = coef_pw[:, :used]
+            if center:
+                predicted_w += self.ridge.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
+        return predicted_w
 
     def finish(self) -> None:
-        """Make what is made last: weights X̌ᵀ ω of dual weights ω = U_τ diag((λ + τ) / (λ (λ + α))) c, in tiles as wide as all
-        others, for as many of them at a time as there is room for."""
-        if not self.last:
+        """Make the weights that are made last: those of features below what waits, while it does, then the others."""
+        began, plan, threads, n_voxels = time.perf_counter(), self.ridge, available_threads(), self.targets.n_voxels
+        if plan.right_tr is None:
             return
-        began = time.perf_counter()
-        plan, multiply, width, threads = self.ridge, self.scorer.exact.multiply, self.width, available_threads()
-        (n, r), n_voxels, memory = plan.analyze.shape, self.targets.n_voxels, plan.problem.memory
-        room = _WAITING if memory is None else min(_WAITING, (memory - plan.nbytes) // 2)
-        step = width * max(1, room // (n * width * plan.dtype.itemsize))
+        r = plan.right_tr.shape[1]
+        tiles = [slice(start, min(start + self.width, n_voxels)) for start in range(0, n_voxels, self.width)]
+        head_rr = np.empty((r, r), dtype=self.dtype)
 
-        def dual(here: slice) -> NDArray[Any]:
-            c_rw, dual_tw = (np.zeros((rows, width), dtype=plan.dtype) for rows in (r, n))
+        def waiting(here: slice) -> NDArray[Any]:
+            c_rw = self.work.get("c", r, self.width, dtype=self.dtype)
             c_rw[:, : here.stop - here.start] = self.coef_pv[:r, here]
-            return multiply(plan.analyze, c_rw, dual_tw)
+            c_rw[:, here.stop - here.start :] = 0.0
+            return c_rw
 
-        for first in range(0, n_voxels, step):
-            last = min(first + step, n_voxels)
-            tiles = [slice(start, min(start + width, last)) for start in range(first, last, width)]
-            duals = together([partial(dual, here) for here in tiles], threads)
+        def block(_: int, some: slice, map_pr: NDArray[Any]) -> list[NDArray[np.float64]]:
+            above = max(0, min(len(map_pr), r - some.start))
+            head_rr[some.start : some.start + above] = map_pr[:above]
+            return [self._weigh(map_pr[above:], some.start + above, waiting(here), here) for here in tiles]
 
-            def take(i: int, some: slice, coef_pw: NDArray[Any], tiles: list[slice] = tiles) -> Any:
-                return self._take(tiles[i], some, coef_pw[:, : tiles[i].stop - tiles[i].start])
+        def head(here: slice) -> NDArray[np.float64]:
+            return self._weigh(head_rr, 0, waiting(here), here)
 
-            for parts in features_times(plan.problem.X, plan.feature_means, plan.root, duals, take, self.scorer.exact, threads):
-                for here, part_w in zip(tiles, parts, strict=True):
-                    self.intercept_v[here] -= part_w
+        rights, products = [plan.right_tr], self.scorer.exact
+        below = features_times(plan.problem.X, plan.feature_means, plan.root, rights, block, products, threads)
+        above = together([partial(head, here) for here in tiles], threads)
+        for parts in (*(one for (one,) in below), above):
+            for here, predicted_w in zip(tiles, parts, strict=True):
+                self.intercept_v[here] -= predicted_w
         self.spent("refit", began)
 
     def arrays(self) -> dict[str, Any]:
@@ -228,13 +227,11 @@ class _RidgeSweep(Sweep):
 
 
 def _stats(plan: RidgePlan, targets: Targets, account: dict[str, Any], seconds: float) -> dict[str, Any]:
-    cost, (n, p), r = plan.operations, plan.shape, len(plan.lam)
-    last = account["device"] == "cpu" and made_last(plan.problem, plan.strategy == "dual", targets.n_voxels)
-    refit = 2.0 * n * (r + p) if last else 2.0 * p * r
+    cost = plan.operations
     return {
         "strategy": plan.strategy,
         "reason": plan.reason,
-        "operations": {"plan": cost["plan"], "fit": (cost["score"] + refit) * targets.n_voxels},
+        "operations": {"plan": cost["plan"], "fit": (cost["score"] + cost["refit"]) * targets.n_voxels},
         "precision": plan.problem.precision,
         **account,
         "seconds": {**plan.seconds, **account.get("seconds", {}), "fit": seconds},
