@@ -175,7 +175,9 @@ def plan_ridge(
     ----------
     X : (t, p) array, NumPy or torch, or :func:`fastencode.delay`'s copies that are not made
         Features. Float32 is computed and stored in float32 (planning in float64), everything else in float64. Never written to.
-        Directions of X whose squared size is below max(t, p) roundings of float64 of the largest are left out.
+        A plan keeps a map to weights, with more features than rows as large as X with all its copies; a single
+        :func:`fastencode.ridge_cv` makes do without. Directions of X whose squared size is below max(t, p) roundings of float64
+        of the largest are left out.
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates.

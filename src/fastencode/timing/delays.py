@@ -32,10 +32,11 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
         One label for each row; the rows of one run stand together. None: one run.
     copy : bool
         False makes no copies but a :class:`~fastencode.delayed.Delayed`, which stands for them and shares memory with ``X``: for
-        :func:`fastencode.ridge_cv` and :func:`fastencode.plan_ridge`, ``RidgeFit.predict`` and ``score``. The results are those
-        of the copies to rounding. With more columns than rows (in the dual) the copies are never made whole, and their kernel
-        is summed from that of ``X``; in the primal, for predictions on a device, for banded ridge and whatever else takes an
-        array they are made at the door. NumPy on the CPU only.
+        :func:`fastencode.ridge_cv`, :func:`fastencode.plan_ridge`, :func:`fastencode.banded_ridge_cv` (as all of X, or as a band
+        beside others and arrays), :func:`fastencode.partition_variance`, and ``predict`` and ``score`` of their fits. The results
+        are those of the copies to rounding, but copies are made by blocks of rows or columns, never whole. With more columns than
+        rows (in the dual) their kernel is summed from that of ``X``; a device that makes predictions gets ``X`` once. Whatever
+        else takes an array makes them all. NumPy on the CPU only.
 
     Returns
     -------

@@ -76,7 +76,7 @@ def partition_variance(
     Parameters
     ----------
     X : (t, p) array; or name -> (t, p_b) array; or a list of such arrays
-        Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory.
+        Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory; delayed copies need not be made.
     Y : (t, v) or (t,) array
         Responses, in memory.
     bands : mapping, sequence or None

@@ -79,7 +79,8 @@ def banded_ridge_cv(
     ----------
     X : (t, p) array, NumPy or torch; or name -> (t, p_b) array; or a list of such arrays; or kernels
         Features. For ``bands="precomputed"``, one (t, t) kernel (Gram) for each band: name -> kernel, or (b, t, t). Each band may
-        have its own delays: ``{"sound": delay(A, (1, 2, 3), runs), "words": delay(W, range(1, 7), runs)}``. Never written to.
+        have its own delays: ``{"sound": delay(A, (1, 2, 3), runs), "words": delay(W, range(1, 7), runs)}``; with ``copy=False``
+        these copies are never made whole, and in the dual their kernels are summed from those of A and W. Never written to.
     Y : (t, v) or (t,) array, NumPy or torch, memory map or h5py dataset
         Responses. Read in tiles, once for each candidate; never written to.
     bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
