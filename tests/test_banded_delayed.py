@@ -55,6 +55,19 @@ def assert_same(found, wanted, dtype=np.float64, names=NAMES):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * (1e-2 + np.nanmax(np.abs(b))), err_msg=name)
 
 
+def assert_alike(found, wanted, X, Y, w=None):
+    """Steps by the gradient enlarge roundings where a score is flat: nearly the same scores, and weights that belong to the
+    penalties."""
+    assert np.abs(found.best_score - wanted.best_score).max() < 1e-3
+    for v in range(Y.shape[1]):
+        root = np.ones(X.shape[1])
+        for gamma, columns in zip(found.gammas[:, v], found.columns, strict=True):
+            root[columns] = np.sqrt(gamma)
+        coef, constant = reference.weighted_weights(X * root, Y[:, v], found.alpha[v], True, np.ones(len(Y)) if w is None else w)
+        np.testing.assert_allclose(found.coef[:, v], coef * root, atol=1e-8)
+        np.testing.assert_allclose(found.intercept[v], constant, atol=1e-7)
+
+
 @pytest.fixture
 def made(monkeypatch):
     """The shares of all copies that were made at once, of every matrix that was read."""
@@ -128,7 +141,7 @@ def test_bands_of_columns_of_one_matrix(space, search):
     ):
         given = {"bands": bands, "search": search, "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "cv": "runs", "runs": runs}
         found, wanted = banded_ridge_cv(X, Y, **given), banded_ridge_cv(whole, Y, **given)
-        assert_same(found, wanted) if search == "random" else assert_same(found, wanted, np.float32)
+        assert_same(found, wanted) if search == "random" else assert_alike(found, wanted, whole, Y)
         np.testing.assert_allclose(found.predict(X, split=True), found.predict(whole, split=True), atol=1e-10)
         np.testing.assert_allclose(found.score(X, Y, split=True), found.score(whole, Y, split=True), atol=1e-10)
 
@@ -230,15 +243,17 @@ def test_what_no_row_is_a_copy_of_may_hold_anything(space):
 @pytest.mark.parametrize("xp", [torch, array_api_strict])
 def test_on_a_device(xp, space, monkeypatch):
     virtual, copies, Y, _ = make(*SHAPES[space])
-    for search, tolerance in (("random", np.float64), ("gradient", np.float32)):
-        given = {"search": search, "n_iter": 2, "random_state": 0, "alphas": ALPHAS, "cv": 3}
+    w = np.random.default_rng(4).uniform(0.3, 2, len(Y)) * (np.arange(len(Y)) % 8 > 0)
+    for search in ("random", "gradient"):
+        given = {"search": search, "n_iter": 2, "random_state": 0, "alphas": ALPHAS, "cv": 3, "sample_weight": w}
         wanted = banded_ridge_cv(copies, Y, **given)
         with monkeypatch.context() as patch:
             patch.setattr(ridge, "device_for", lambda *_: plain_device(xp))
             patch.setattr(Delayed, "__array__", None)
             found = banded_ridge_cv(virtual, Y, **given)
         assert found.stats["moments"]
-        assert_same(found, wanted, tolerance, ("coef", "intercept", "alpha", "best_score"))
+        X = np.hstack(list(copies.values()))
+        assert_same(found, wanted) if search == "random" else assert_alike(found, wanted, X, Y, w)
 
 
 def test_shapes_that_do_not_fit_are_named():

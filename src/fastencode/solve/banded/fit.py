@@ -166,7 +166,7 @@ class BandedFit:
 
         Parameters
         ----------
-        X : (t, p) array, or several arrays in order or by name
+        X : (t, p) array, or several arrays in order or by name; delayed copies need not be made
             For a fit of kernels: each band's, (t, rows of the fit).
         split : bool
             Each band's part; their sum plus ``intercept`` is the prediction.
