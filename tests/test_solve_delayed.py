@@ -239,6 +239,7 @@ def test_weights_of_one_fit_are_made_without_a_map_as_large_as_the_copies(monkey
         tolerance = 2e-4 if dtype == np.float32 else 1e-10
         np.testing.assert_allclose(found.coef[:, v], coef, rtol=0, atol=tolerance)
         np.testing.assert_allclose(found.intercept[v], constant, rtol=0, atol=20 * tolerance)
+    assert_same(found, on_device(HOST, plan, Y, how["scoring"], per_target)[0], dtype, 20.0)  # a device takes the map
     # Neither memory nor threads show in the result.
     with limit_threads(1):
         slow = fastencode.ridge_cv(design, Y, **options, **how)
