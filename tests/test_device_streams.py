@@ -17,6 +17,7 @@ import torch
 
 import fastencode
 from device_cases import ALPHAS, assert_same, make, on_device
+from fastencode.delayed import Delayed
 from fastencode.devices import Device
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve import device_moments as moments_module
@@ -330,6 +331,27 @@ def test_results_are_where_the_arrays_were(cupy, x_there, y_there, tmp_path):
     assert not isinstance(back.coef, Placed) and isinstance(there.coef, Placed)
     assert np.array_equal(back.coef, values(fit.coef)) and np.array_equal(values(there.coef), back.coef)
     assert cupy.inside == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_delayed_copies_are_made_there_of_what_is_uploaded_once(cupy, monkeypatch, dtype):
+    features, Y = make(90, 6, v=30, dtype=dtype)
+    runs = np.repeat([0, 1, 2], 30)
+    X, copies = (fastencode.delay(features, (1, 2, -1, 4), runs, copy=copy) for copy in (False, True))
+    wanted = fastencode.ridge_cv(copies, Y, alphas=ALPHAS)
+    fit, sent, put = fastencode.ridge_cv(copies.view(Placed), Y.view(Placed), alphas=ALPHAS), [], Device.put
+    monkeypatch.setattr(Device, "put", lambda self, array, dtype=None: sent.append(np.size(array)) or put(self, array, dtype))
+    monkeypatch.setattr(Delayed, "__getitem__", None)  # nothing is made here
+    monkeypatch.setattr(Delayed, "__array__", None)
+    predicted, tolerance = fit.predict(X), 1e-12 if dtype == np.float64 else 1e-4
+    assert type(predicted) is np.ndarray and predicted.dtype == dtype and max(sent) == features.size
+    np.testing.assert_allclose(predicted, wanted.predict(copies), atol=tolerance)
+    np.testing.assert_allclose(values(fit.score(X, Y.view(Placed))), wanted.score(copies, Y), atol=tolerance)
+    with pytest.raises(InputError, match="18 features and the fit has 24"):
+        fit.predict(fastencode.delay(features, (1, 2, 3), copy=False))
+    features[40, 2] = np.nan
+    with pytest.raises(InputError, match=r"1 values .* at row 40, column 2"):
+        fit.predict(fastencode.delay(features, (1, 2, -1, 4), runs, copy=False))
 
 
 @pytest.mark.parametrize("search", ["random", "gradient"])

@@ -17,9 +17,12 @@ from device_cases import assert_same, on_device
 from fastencode.delayed import Delayed
 from fastencode.devices import HOST
 from fastencode.errors import InputError
+from fastencode.solve import features as features_module
 from fastencode.solve.basis import column_means, kernel_of
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
+from fastencode.solve.strategy import choose
+from fastencode.threads import limit_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
@@ -43,9 +46,9 @@ def dual(X, Y, *, scoring="r2", per_target=True, **options):
     return make_plan(problem, "dual").fit(Y, scoring=scoring, per_target=per_target)
 
 
-def assert_equal(found, wanted, dtype=np.float64):
+def assert_equal(found, wanted, dtype=np.float64, names=ARRAYS):
     tolerance = 2e-4 if dtype == np.float32 else 1e-10
-    for name in ARRAYS:
+    for name in names:
         a, b = np.asarray(getattr(found, name)), np.asarray(getattr(wanted, name))
         assert a.shape == b.shape and a.dtype == b.dtype, name
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * (1e-3 + np.abs(b).max()), err_msg=name)
@@ -165,18 +168,16 @@ def test_the_dual_never_makes_the_copies(monkeypatch, shape, tmp_path):
     assert_same(fastencode.ridge_cv(copies, Y, alphas=alphas), arrays, np.float64)
 
 
-def test_the_primal_and_bands_make_the_copies_at_the_door():
+def test_the_primal_makes_no_copies_either(monkeypatch):
     _, copies, X, Y, runs = make(96, 4)
-    plan = fastencode.plan_ridge(X, cv=4)
-    assert plan.strategy == "primal" and isinstance(plan.problem.X, np.ndarray)
-    assert_equal(plan.fit(Y), fastencode.ridge_cv(copies, Y, cv=4))
-    for bands in ({"first": 8, "second": 12}, {"all": 20}):
-        found, wanted = (
-            fastencode.banded_ridge_cv(design, Y, bands=bands, n_iter=4, random_state=0, cv="runs", runs=runs)
-            for design in (X, copies)
-        )
-        np.testing.assert_allclose(found.coef, wanted.coef, atol=1e-10)
-        np.testing.assert_allclose(found.predict(X), wanted.predict(copies), rtol=1e-10)
+    wanted = fastencode.ridge_cv(copies, Y, cv="runs", runs=runs)
+    bands = fastencode.banded_ridge_cv(copies, Y, bands={"all": 20})
+    monkeypatch.setattr(Delayed, "__array__", None)
+    plan = fastencode.plan_ridge(X, cv="runs", runs=runs)
+    assert plan.strategy == "primal" and isinstance(plan.problem.X, Delayed)
+    assert_equal(plan.fit(Y), wanted)
+    assert_equal(fastencode.ridge_cv(X, Y, cv="runs", runs=runs), wanted)
+    assert_equal(fastencode.banded_ridge_cv(X, Y, bands={"all": 20}), bands, names=("coef", "intercept", "alpha", "best_score"))
 
 
 def test_what_no_row_is_a_copy_of_may_hold_anything():
@@ -194,7 +195,7 @@ def test_what_no_row_is_a_copy_of_may_hold_anything():
 
 def test_planning_holds_less_by_the_copies_and_says_so():
     features, copies, X, _, _ = make(120, 8000, dtype=np.float32, delays=(1, 2, 3, 4))
-    assert X.nbytes < copies.nbytes / 3.9 and np.shares_memory(X.base_sp, features)
+    assert X.nbytes < copies.nbytes / 3.9 and np.shares_memory(X.parts[0].base_sw, features)
 
     def peak(copy):
         tracemalloc.start()
@@ -209,19 +210,57 @@ def test_planning_holds_less_by_the_copies_and_says_so():
     assert virtual.strategy == whole.strategy == "dual" and virtual.nbytes == whole.nbytes
     assert f"beside X, {X.nbytes / 1e6:.1f} MB" in str(virtual) and f"beside X, {copies.nbytes / 1e6:.1f} MB" in str(whole)
     (primal, with_kernel), (primal_whole, with_copies) = virtual.candidates, whole.candidates
-    assert primal.bytes - primal_whole.bytes == copies.nbytes and with_kernel.bytes == with_copies.bytes
+    assert primal.bytes == primal_whole.bytes and with_kernel.bytes == with_copies.bytes
     assert with_kernel.gram == with_copies.gram / 4 and primal.gram == primal_whole.gram
 
 
-def test_memory_that_does_not_hold_the_copies_takes_the_dual():
-    _, copies, X, Y, _ = make(100, 19)
-    least = [min(c.bytes for c in fastencode.plan_ridge(design).candidates if c.name == "primal") for design in (X, copies)]
-    assert least[0] == least[1] + copies.nbytes
-    assert fastencode.plan_ridge(X, memory="1GB").strategy == fastencode.plan_ridge(copies, memory="1GB").strategy
-    tight = fastencode.plan_ridge(X, memory=next(c.bytes for c in fastencode.plan_ridge(X).candidates if c.name == "dual"))
-    assert tight.strategy == "dual" and isinstance(tight.problem.X, Delayed)
-    room = tight.nbytes + 10**7
-    assert_equal(fastencode.ridge_cv(X, Y, memory=room), fastencode.ridge_cv(copies, Y, memory=room))
+@pytest.mark.parametrize("virtual", [True, False])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("per_target", [False, True])
+def test_weights_of_one_fit_are_made_without_a_map_as_large_as_the_copies(monkeypatch, per_target, weighted, dtype, virtual):
+    _, copies, X, Y, _ = make(48, 40, v=70, dtype=dtype)
+    design, n, p = (X if virtual else copies), 48, copies.shape[1]
+    w = np.random.default_rng(5).uniform(0.5, 2, n) if weighted else None
+    options = {"alphas": [1.0, 30.0], "sample_weight": w}
+    how = {"scoring": "pearson", "per_target": per_target}
+    monkeypatch.setattr(features_module, "_NARROWEST", 11)  # blocks above, across and below the last row of what waits
+    found = fastencode.ridge_cv(design, Y, **options, **how)
+    plan = make_plan(fastencode.plan_ridge(design, **options).problem, n_voxels=70, scoring="pearson")
+    once = plan.fit(Y, **how)
+    assert plan.map_pr is None and "coef" not in vars(plan)
+    kept = fastencode.plan_ridge(design, **options)
+    many = kept.fit(Y, **how)
+    assert kept.map_pr.shape == (p, len(plan.lam)) and kept.right_tr is None
+    np.testing.assert_allclose(plan.coef, kept.coef, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-6)
+    assert_equal(found, many, dtype)
+    for v in (0, 69):
+        coef, constant = reference.weighted_weights(copies, Y[:, v], found.alpha[v], True, np.ones(n) if w is None else w)
+        tolerance = 2e-4 if dtype == np.float32 else 1e-10
+        np.testing.assert_allclose(found.coef[:, v], coef, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found.intercept[v], constant, rtol=0, atol=20 * tolerance)
+    assert_same(found, on_device(HOST, plan, Y, how["scoring"], per_target)[0], dtype, 20.0)  # a device takes the map
+    # Neither memory nor threads show in the result.
+    with limit_threads(1):
+        slow = fastencode.ridge_cv(design, Y, **options, **how)
+    tight = fastencode.ridge_cv(design, Y, memory=plan.nbytes + 10**6, **options, **how)
+    for other in (once, slow, tight):
+        assert np.array_equal(other.coef, found.coef) and np.array_equal(other.intercept, found.intercept)
+    Y[3, 5] = np.nan
+    skipped = fastencode.ridge_cv(design, Y, nan_targets="skip", **options, **how)
+    assert np.isnan(skipped.coef[:, 5]).all() and np.isnan(skipped.intercept[5]) and not np.isnan(skipped.coef[:, 6]).any()
+
+
+def test_memory_that_does_not_hold_that_map_is_enough_for_one_fit():
+    _, copies, X, Y, _ = make(60, 3000, v=4)
+    wanted = fastencode.ridge_cv(copies, Y)
+    assert wanted.stats["bytes"]["plan"] < copies.nbytes / 3
+    assert_equal(fastencode.ridge_cv(X, Y, memory=copies.nbytes // 3), wanted)
+    with pytest.raises(InputError, match="is too small"):
+        fastencode.plan_ridge(X, memory=copies.nbytes // 3)  # which keeps it
+    problem = fastencode.plan_ridge(X).problem
+    once, many = (choose(problem, 1, n_voxels, "dual")[0] for n_voxels in (4, None))
+    assert many.kept - once.kept == 60 * (copies.shape[1] - 2 * 60) * 8 and once.operators == many.operators
 
 
 def test_what_it_is_not_for_is_named():

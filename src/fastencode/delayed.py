@@ -1,43 +1,83 @@
 """A matrix of delayed copies that are not made: ``timing`` makes it, the solvers read rows and columns of it.
 
-Legend: d = delays, t = time, s = rows that are copied, p = features.
+Legend: d = delays, t = time, s = rows that are copied, w = columns that are copied, p = features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Delayed", "Matrix"]
+from fastencode.devices import HOST, Device
+
+__all__ = ["Copies", "Delayed", "DelayedThere", "Matrix", "matrix_on", "neighbors", "pick", "rows_on"]
 
 # Values of the rows that are made at once for a product.
 _VALUES = 2**22
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Delayed:
-    """Copies of a matrix side by side, each with its rows moved: :func:`fastencode.delay` with ``copy=False``.
-
-    What is indexed (``X[rows]``, ``X[:, a:b]``) comes as a new array; ``numpy.asarray`` makes all of it.
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Copies of one matrix side by side, each with its rows moved.
 
     Attributes
     ----------
-    base_sp : (s, p) float32 or float64
+    base_sw : (s, w) array
         What is copied; shares memory with what was given where the dtype allows. Never written to.
     source_dt : (d, t) int array
         The row of the base that each row of each copy is; −1: zeros.
     """
 
-    base_sp: NDArray[Any]
+    base_sw: NDArray[Any]
     source_dt: NDArray[np.intp]
+
+    @property
+    def width(self) -> int:
+        """Columns of one copy."""
+        return int(self.base_sw.shape[1])
+
+    def without_spare(self) -> Copies:
+        """The same with zeros in place of rows of the base that are nowhere copied and hold NaN or infinite values."""
+        spare = np.setdiff1d(np.arange(len(self.base_sw)), self.source_dt)
+        bad = spare[~np.isfinite(self.base_sw[spare]).all(axis=1)]
+        if not bad.size:
+            return self
+        base = self.base_sw.copy()
+        base[bad] = 0
+        return replace(self, base_sw=base)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Delayed:
+    """Copies of matrices side by side, each with its rows moved: :func:`fastencode.delay` with ``copy=False``.
+
+    What is indexed (``X[rows]``, ``X[:, a:b]``) comes as a new array; ``numpy.asarray`` makes all of it.
+
+    Attributes
+    ----------
+    parts : tuple of Copies
+        One for each matrix that is copied.
+    """
+
+    parts: tuple[Copies, ...]
+
+    @classmethod
+    def side_by_side(cls, matrices: Sequence[Matrix]) -> Delayed:
+        """Arrays and delayed copies as one matrix. An array is its own only copy."""
+        parts: list[Copies] = []
+        for matrix in matrices:
+            parts += matrix.parts if isinstance(matrix, Delayed) else [Copies(matrix, np.arange(len(matrix))[None])]
+        return cls(tuple(parts))
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows, and columns of all copies."""
-        return int(self.source_dt.shape[1]), len(self.source_dt) * int(self.base_sp.shape[1])
+        return int(self.parts[0].source_dt.shape[1]), sum(len(part.source_dt) * part.width for part in self.parts)
 
     @property
     def ndim(self) -> int:
@@ -46,32 +86,40 @@ class Delayed:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the base and of all that is made of it."""
-        return self.base_sp.dtype
+        """Of what is made of it."""
+        return np.result_type(*(part.base_sw.dtype for part in self.parts))
 
     @property
     def nbytes(self) -> int:
-        """Bytes it holds: those of the base, and of the table of rows."""
-        return self.base_sp.nbytes + self.source_dt.nbytes
+        """Bytes it holds: those of the bases, and of the tables of rows."""
+        return sum(part.base_sw.nbytes + part.source_dt.nbytes for part in self.parts)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __repr__(self) -> str:
         n, p = self.shape
-        return f"<Delayed {n} x {p} {self.dtype}, {len(self.source_dt)} copies of {self.base_sp.shape[1]} columns>"
+        parts = " beside ".join(f"{len(part.source_dt)} copies of {part.width} columns" for part in self.parts)
+        return f"<Delayed {n} x {p} {self.dtype}, {parts}>"
+
+    def copies(self) -> Iterator[tuple[Copies, NDArray[np.intp], slice]]:
+        """(what it is a copy of, the row that each of its rows is, its columns) of every copy."""
+        stop = 0
+        for part in self.parts:
+            for source_t in part.source_dt:
+                start, stop = stop, stop + part.width
+                yield part, source_t, slice(start, stop)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         rows, columns = key if isinstance(key, tuple) else (key, slice(None))
         start, stop, _ = columns.indices(self.shape[1])
-        source, width = self.source_dt[:, rows], int(self.base_sp.shape[1])
-        out = np.empty((*source.shape[1:], stop - start), self.dtype)
-        for d in range(len(source)):
-            first, last = max(start, d * width), min(stop, (d + 1) * width)
+        out = np.empty((*self.parts[0].source_dt[0][rows].shape, max(0, stop - start)), self.dtype)
+        for part, source_t, here in self.copies():
+            first, last = max(start, here.start), min(stop, here.stop)
             if first < last:
-                copy = out[..., first - start : last - start]
-                copy[...] = self.base_sp[source[d], first - d * width : last - d * width]
-                copy[source[d] < 0] = 0
+                source, copy = source_t[rows], out[..., first - start : last - start]
+                copy[...] = part.base_sw[source, first - here.start : last - here.start]
+                copy[source < 0] = 0
         return out
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -86,19 +134,98 @@ class Delayed:
             np.matmul(self[start : start + step], right, out=out[start : start + step])
         return out
 
-    def take(self, rows: NDArray[np.intp]) -> Delayed:
+    def take(self, rows: NDArray[np.intp] | slice) -> Delayed:
         """Some of the rows; still no copies."""
-        return replace(self, source_dt=self.source_dt[:, rows])
+        return Delayed(tuple(replace(part, source_dt=part.source_dt[:, rows]) for part in self.parts))
 
-    def without_spare(self) -> Delayed:
-        """The same with zeros in place of rows of the base that are nowhere copied and hold NaN or infinite values."""
-        spare = np.setdiff1d(np.arange(len(self.base_sp)), self.source_dt)
-        bad = spare[~np.isfinite(self.base_sp[spare]).all(axis=1)]
-        if not bad.size:
-            return self
-        base = self.base_sp.copy()
-        base[bad] = 0
-        return replace(self, base_sp=base)
+    def columns(self, columns: NDArray[np.intp]) -> Delayed:
+        """Some of the columns, in increasing order; still no copies, and neighboring copies of the same columns stay together."""
+        parts = []
+        edges = np.searchsorted(columns, [0, *(here.stop for _, _, here in self.copies())])
+        picked = [
+            (part, source_t, columns[first:last] - here.start)
+            for (part, source_t, here), first, last in zip(self.copies(), edges[:-1], edges[1:], strict=True)
+            if first < last
+        ]
+        for _, group in groupby(picked, key=lambda one: (id(one[0]), one[2].tobytes())):
+            same = list(group)
+            part, _, some = same[0]
+            parts.append(Copies(part.base_sw[:, neighbors(some)], np.stack([source_t for _, source_t, _ in same])))
+        return Delayed(tuple(parts))
+
+    def checked(self, check: Callable[[NDArray[Any], str], NDArray[Any]]) -> Delayed:
+        """The same copies of what ``check(base, name)`` makes of each base, rows that are nowhere copied left out."""
+        parts, stop = [], 0
+        for part in self.parts:
+            start, stop = stop, stop + len(part.source_dt) * part.width
+            name = "X" if len(self.parts) == 1 else f"what columns {start} to {stop - 1} of X are copies of"
+            parts.append(replace(part, base_sw=check(part.without_spare().base_sw, name)))
+        return Delayed(tuple(parts))
 
 
 Matrix: TypeAlias = NDArray[Any] | Delayed
+
+
+def pick(X: Matrix, rows: NDArray[np.intp] | slice | None = None, columns: NDArray[np.intp] | None = None) -> Matrix:
+    """Some rows, some columns (in increasing order), or both; of an array a view for a slice of rows or neighboring columns."""
+    if isinstance(X, Delayed):
+        some = X if columns is None else X.columns(columns)
+        return some if rows is None else some.take(rows)
+    if columns is None:
+        return np.asarray(X[slice(None) if rows is None else rows])
+    if rows is None or isinstance(rows, slice):
+        return np.asarray(X[rows or slice(None), neighbors(columns)])
+    return np.asarray(X[np.ix_(rows, columns)])
+
+
+def neighbors(columns: NDArray[np.intp]) -> Any:
+    """A slice where increasing indices are neighbors."""
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first == len(columns) - 1 else columns
+
+
+class DelayedThere:
+    """Delayed copies on a device: what is copied lies there once, with a row of zeros below; copies are made there, one at a time
+    for a product.
+
+    Parameters
+    ----------
+    X : Delayed
+    device : Device
+    """
+
+    def __init__(self, X: Delayed, device: Device) -> None:
+        self.device, self.shape, self.copies = device, X.shape, []
+        there: dict[int, Any] = {}
+        for part, source_t, here in X.copies():
+            rows = len(part.base_sw)
+            if id(part) not in there:
+                there[id(part)] = device.zeros(rows + 1, part.width, dtype=X.dtype)
+                there[id(part)][:rows, ...] = device.put(part.base_sw, X.dtype)
+            self.copies.append((there[id(part)], device.put(np.where(source_t < 0, rows, source_t), np.int64), here))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Some rows: index array of the device."""
+        take = self.device.take
+        return self.device.concatenate([take(base_sw, take(source_t, rows)) for base_sw, source_t, _ in self.copies], axis=1)
+
+    def __matmul__(self, right: Any) -> Any:
+        out = 0.0
+        for base_sw, source_t, here in self.copies:
+            out = out + self.device.xp.matmul(self.device.take(base_sw, source_t), right[here, ...])
+        return out
+
+
+def matrix_on(device: Device, X: Matrix) -> Any:
+    """A matrix for products and :func:`rows_on` a device; the host keeps what it has."""
+    if isinstance(X, Delayed):
+        return X if device is HOST else DelayedThere(X, device)
+    return device.put(X)
+
+
+def rows_on(device: Device, X: Any, rows: Any) -> Any:
+    """Some rows of what :func:`matrix_on` gave, by an index array of the device."""
+    return X[rows] if isinstance(X, Delayed | DelayedThere) else device.take(X, rows)

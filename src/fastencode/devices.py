@@ -117,9 +117,10 @@ class Device:
         """``array.max(axis=0)``."""
         return self.xp.max(array, axis=0) if self.library not in ("cupy", "torch") else self.xp.amax(array, axis=0)
 
-    def concatenate(self, arrays: list[Any]) -> Any:
-        """Arrays one below the other."""
-        return self.xp.concatenate(arrays) if self.library in ("numpy", "cupy") else self.xp.concat(arrays)
+    def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
+        """Arrays one below the other, or along another axis."""
+        join = self.xp.concatenate if self.library in ("numpy", "cupy") else self.xp.concat
+        return join(arrays, axis=axis)
 
     def dots(self, left: Any, right: Any) -> Any:
         """``(left * right).sum(axis=0)``."""

@@ -4,7 +4,7 @@ With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger th
 responses y enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
 V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows
 does not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X; V, of which
-weights are made, comes in the dtype of X.
+weights are made, comes in the dtype of X: in the dual it is X̌ᵀ U diag(1 / √λ), not made here.
 
 Legend: t = time, p = features, r = directions kept.
 """
@@ -12,18 +12,16 @@ Legend: t = time, p = features, r = directions kept.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.delayed import Delayed, Matrix
+from fastencode.delayed import Copies, Delayed, Matrix
 from fastencode.errors import InputError
 from fastencode.solve.problem import Problem
-from fastencode.solve.products import products_for
-from fastencode.threads import together
 
 __all__ = ["Basis", "centered_rows", "column_means", "decompose", "gram_of", "kernel_of", "make_basis", "scale_offset"]
 
@@ -46,7 +44,7 @@ class Basis:
     rows_tr : (t, r) float64
         U_τ.
     coef_pr : (p, r)
-        V, in the dtype of the problem.
+        V, in the dtype of the problem: in the primal only.
     mean_p : (p,) float64
         Subtracted from X; zeros without an intercept.
     root_t : (t,) float64
@@ -94,7 +92,7 @@ def column_means(X: Matrix, weights_t: F64 | None = None) -> F64:
     return X[0].astype(np.float64) + total / (len(X) if weights_t is None else weights_t.sum())
 
 
-def make_basis(problem: Problem, dual: bool, threads: int = 1) -> Basis:
+def make_basis(problem: Problem, dual: bool) -> Basis:
     """Decompose the smaller Gram. Raises ``InputError`` if X is too large to square in its dtype."""
     X, center = problem.X, problem.fit_intercept
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
@@ -105,7 +103,7 @@ def make_basis(problem: Problem, dual: bool, threads: int = 1) -> Basis:
     tau = scale_offset(problem, lam)
     shrunk = np.sqrt(lam + tau)
     if dual:
-        coef = _features_times(X, mean, root, vectors / np.sqrt(lam), threads)
+        coef = np.empty((0, len(lam)), dtype=X.dtype)
         rows = vectors * (np.sqrt(lam) / shrunk)
     else:
         coef = vectors.astype(X.dtype)
@@ -155,9 +153,16 @@ def gram_of(X: Matrix, mean: F64, root: F64) -> F64:
 
 def kernel_of(X: Matrix, mean: F64, root: F64) -> F64:
     """X̌ X̌ᵀ."""
-    if isinstance(X, Delayed):
-        return _delayed_kernel(X, mean, root)
     kernel = np.zeros((len(X), len(X)))
+    if isinstance(X, Delayed):
+        start = 0
+        for part in X.parts:
+            stop = start + len(part.source_dt) * part.width
+            _add_kernel(kernel, part, mean[start:stop], root)
+            start = stop
+        kernel *= root[:, None]
+        kernel *= root
+        return kernel
     for start in range(0, X.shape[1], _BLOCK):
         here = slice(start, start + _BLOCK)
         block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
@@ -165,28 +170,29 @@ def kernel_of(X: Matrix, mean: F64, root: F64) -> F64:
     return kernel
 
 
-def _delayed_kernel(X: Delayed, mean: F64, root: F64) -> F64:
-    """X̌ X̌ᵀ of delayed copies, from one kernel of what is copied.
+def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
+    """Add the kernel of delayed copies, made of one kernel of what is copied; not yet times the roots of the weights.
 
     With m the mean of all rows that are copied, μ that of one copy, o its padding (1 where it is zeros) and q the mean of o, a
     centered copy S X₀ − 1 μᵀ is S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ, where c = μ − (1 − q) m: terms no larger than what they add up
     to. Its rows are thus sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], and its kernel is W E Eᵀ Wᵀ. Means are weighted.
     """
-    (copies, n), (rows, width) = X.source_dt.shape, X.base_sp.shape
-    empty = X.source_dt < 0
+    (copies, n), width, empty = X.source_dt.shape, X.width, X.source_dt < 0
+    used = np.unique(X.source_dt[~empty])
+    rows, source_dt = len(used), np.searchsorted(used, X.source_dt)
     share = empty @ (root**2 / (root @ root))
     means = mean.reshape(copies, width)
     center = means.sum(axis=0) / ((copies - share.sum()) or 1.0)
     apart, offset = share[:, None] - empty, means - center + share[:, None] * center
-    inner, kernel = np.zeros((rows + 1 + copies,) * 2), np.zeros((n, n))
+    inner = np.zeros((rows + 1 + copies,) * 2)
     for start in range(0, width, _BLOCK):
         here = slice(start, start + _BLOCK)
-        block = np.concatenate([X.base_sp[:, here] - center[here], center[None, here], offset[:, here]])
+        block = np.concatenate([X.base_sw[used, here] - center[here], center[None, here], offset[:, here]])
         inner += block @ block.T
 
     def mixed(d: int, here: slice, of: F64) -> F64:
         """Some rows of W of: those copied, plus their part of m, minus c."""
-        out = of[X.source_dt[d, here]]
+        out = of[source_dt[d, here]]
         out[empty[d, here]] = 0
         out += apart[d, here, None] * of[rows]
         out -= of[rows + 1 + d]
@@ -196,21 +202,3 @@ def _delayed_kernel(X: Delayed, mean: F64, root: F64) -> F64:
         here = slice(start, start + _BLOCK // 8)
         for d in range(copies):
             kernel[here] += mixed(d, slice(None), mixed(d, here, inner).T).T
-    kernel *= root[:, None]
-    kernel *= root
-    return kernel
-
-
-def _features_times(X: Matrix, mean: F64, root: F64, right_tr: F64, threads: int) -> NDArray[Any]:
-    """X̌ᵀ @ right in the dtype of X, block by block of features: rounded there like the weights made of it."""
-    right, multiply = right_tr.astype(X.dtype), products_for(X.dtype).multiply
-    out = np.empty((X.shape[1], right.shape[1]), dtype=X.dtype)
-
-    def fill(here: slice) -> None:
-        block = np.subtract(X[:, here], mean[here], dtype=np.float64)
-        block *= root[:, None]
-        multiply(block.astype(X.dtype).T, right, out[here])
-
-    size = max(_BLOCK // 8, min(_BLOCK, -(-X.shape[1] // (2 * threads))))
-    together([partial(fill, slice(start, start + size)) for start in range(0, X.shape[1], size)], threads)
-    return out

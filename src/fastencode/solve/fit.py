@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastencode.arrays import check_device, export, float_dtype, library_of, to_host
+from fastencode.delayed import matrix_on
 from fastencode.devices import Device, device_of
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve.device_moments import device_column_scores
@@ -78,14 +79,14 @@ class RidgeFit:
         return (coef[:, None], intercept[None]) if len(coef.shape) == 1 else (coef, intercept)
 
     def _design_there(self, device: Device, X: Any, coef: Any) -> Any:
-        """X in the dtype of the weights on their device; what is wrong with it is told as on the CPU."""
+        """X in the dtype of the weights on their device, delayed copies not made; what is wrong with it is told as on the CPU."""
         sound = device_of(X) == device and len(X.shape) == 2 and X.shape[1] == coef.shape[0]
         if sound:
             design = device.xp.asarray(X.detach() if device.library == "torch" else X, dtype=coef.dtype)
             if bool(device.xp.all(device.xp.isfinite(design))):
                 return design
         dtype = np.dtype(str(coef.dtype).removeprefix("torch."))
-        return device.put(check_design(to_host(X, "X"), dtype, coef.shape[0]))
+        return matrix_on(device, check_design(host_matrix(X), dtype, coef.shape[0]))
 
     def predict(self, X: Any) -> Any:
         """Predicted responses.
@@ -116,7 +117,7 @@ class RidgeFit:
                 coef, intercept = self._weights_there(device)
                 design = self._design_there(device, X, coef)
                 with device.products(np.dtype(str(coef.dtype).removeprefix("torch.")), False):
-                    predicted = device.xp.matmul(design, coef) + intercept
+                    predicted = design @ coef + intercept
                 if there != device:
                     predicted = device.get(predicted)
         predicted = predicted[:, 0] if self.coef.ndim == 1 else predicted
@@ -182,7 +183,7 @@ class RidgeFit:
                     wide = float_dtype(dtype, targets.dtype)  # as on the CPU: a float64 Y is compared in float64
                     here = slice(first + start, first + start + observed.shape[1])
                     with device.products(dtype, False):
-                        predicted = xp.matmul(design, coef[:, here]) + intercept[here]
+                        predicted = design @ coef[:, here] + intercept[here]
                     columns = (device.cast(observed, wide), device.cast(predicted, wide))
                     missing[here] = ~xp.all(xp.isfinite(columns[0]), axis=0)
                     scores[here] = device.cast(device_column_scores(device, name, *columns), dtype)

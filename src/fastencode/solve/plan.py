@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.solve.basis import make_basis
+from fastencode.solve.features import features_map
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
 from fastencode.solve.maps import Merged
 from fastencode.solve.problem import Problem
+from fastencode.solve.products import products_for
 from fastencode.solve.scorer import FoldScorer
-from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose
+from fastencode.solve.strategy import NOMINAL_VOXELS, Candidate, choose, made_last
 from fastencode.solve.tiles import fit_plan
 from fastencode.threads import available_threads, limit_threads
 
@@ -34,8 +37,10 @@ class RidgePlan(FoldPlan):
 
     Attributes
     ----------
-    coef : (p, r)
-        Scaled coordinates to weights.
+    map_pr : (p, r) or None
+        Scaled coordinates to weights; None where these are made without it, block by block of features.
+    right_tr : (t, r) or None
+        U diag(1 / √λ), which makes that map of the features then.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
     strategy : {"primal", "dual"}
@@ -47,7 +52,8 @@ class RidgePlan(FoldPlan):
         Wall time of each stage of planning.
     """
 
-    coef: NDArray[Any]
+    map_pr: NDArray[Any] | None
+    right_tr: NDArray[Any] | None
     feature_means: NDArray[np.float64]
     strategy: str
     reason: str
@@ -84,6 +90,15 @@ class RidgePlan(FoldPlan):
             If Y does not fit the plan, or holds NaN or infinite values.
         """
         return fit_plan(self, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
+
+    @cached_property
+    def coef(self) -> NDArray[Any]:
+        """(p, r): scaled coordinates to weights; made when it is asked for, and kept, if it was not."""
+        if self.map_pr is not None:
+            return self.map_pr
+        X, right_tr = self.problem.X, self.right_tr
+        assert right_tr is not None
+        return features_map(X, self.feature_means, self.root, right_tr, products_for(self.dtype), available_threads())
 
     @property
     def maps(self) -> tuple[str, ...]:
@@ -160,7 +175,9 @@ def plan_ridge(
     ----------
     X : (t, p) array, NumPy or torch, or :func:`fastencode.delay`'s copies that are not made
         Features. Float32 is computed and stored in float32 (planning in float64), everything else in float64. Never written to.
-        Directions of X whose squared size is below max(t, p) roundings of float64 of the largest are left out.
+        A plan keeps a map to weights, with more features than rows as large as X with all its copies; a single
+        :func:`fastencode.ridge_cv` makes do without. Directions of X whose squared size is below max(t, p) roundings of float64
+        of the largest are left out.
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates.
@@ -220,18 +237,26 @@ def make_plan(
     began = time.perf_counter()
     threads = available_threads()
     best, candidates, reason = choose(problem, threads, n_voxels, strategy or None)
-    if best.name == "primal":
-        problem = replace(problem, X=np.asarray(problem.X))
+    dual, (n, p) = best.name == "dual", problem.X.shape
     with limit_threads(threads):
-        basis = make_basis(problem, best.name == "dual", threads)
+        basis = make_basis(problem, dual)
+    r, last = len(basis.lam), made_last(problem, dual, n_voxels)
+    map_pr, right_tr = None if dual else basis.coef_pr, None
+    if dual:  # V = X̌ᵀ U diag(1 / √λ), where U_τ = U diag(√(λ / (λ + τ)))
+        right_tr = np.empty((n, r), dtype=problem.X.dtype)
+        np.multiply(basis.rows_tr, np.sqrt(basis.lam + basis.tau) / basis.lam, out=right_tr, casting="same_kind")
+    if right_tr is not None and not last:
+        products = products_for(problem.X.dtype)
+        map_pr, right_tr = features_map(problem.X, basis.mean_p, basis.root_t, right_tr, products, threads), None
     decomposed = time.perf_counter()
-    folds = plan_folds(problem, basis, threads, beside=basis.coef_pr.nbytes, n_voxels=n_voxels, scoring=scoring, stored=stored)
+    beside = (2 * n if last else p) * r * problem.X.dtype.itemsize
+    folds = plan_folds(problem, basis, threads, beside=beside, n_voxels=n_voxels, scoring=scoring, stored=stored)
     done = time.perf_counter()
-    (n, p), r = problem.X.shape, len(basis.lam)
     planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]
     return RidgePlan(
         **{name.name: getattr(folds, name.name) for name in fields(folds)},
-        coef=basis.coef_pr,
+        map_pr=map_pr,
+        right_tr=right_tr,
         feature_means=basis.mean_p,
         strategy=best.name,
         reason=reason,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
-from fastencode.delayed import Delayed, Matrix
+from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve.folds import Fold, check_runs, resolve_folds
@@ -28,8 +28,7 @@ class Problem:
     Attributes
     ----------
     X : (t, p) float32 or float64
-        The design; shares memory with the input where its dtype allows. Never written to. Delayed copies may still have to be
-        made.
+        The design; shares memory with the input where its dtype allows. Never written to. Delayed copies are not made.
     folds : list of (train, test)
     alphas : (A,) float64
         Increasing, without duplicates: weights on ‖b‖².
@@ -91,7 +90,7 @@ class Problem:
         given = len(array) if array.ndim else 0
         weights, kept = (None, None) if sample_weight is None else _check_weights(sample_weight, given)
         if kept is not None:
-            array = array.take(kept) if isinstance(array, Delayed) else array[kept]
+            array = pick(array, kept)
         design = check_design(array, float_dtype(array.dtype, array.dtype if response_dtype is None else response_dtype))
         if len(design) < 2:
             raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
@@ -153,11 +152,11 @@ def check_design(X: Matrix, dtype: np.dtype[Any], n_features: int | None = None)
     if n_features is not None and X.shape[1] != n_features:
         raise InputError(f"X has {X.shape[1]} features and the fit has {n_features}; pass the same features in the same order")
     if isinstance(X, Delayed):
-        return replace(X, base_sp=_check_values(X.without_spare().base_sp, dtype))
-    return _check_values(X, dtype)
+        return X.checked(lambda base, name: _check_values(base, dtype, name))
+    return _check_values(X, dtype, "X")
 
 
-def _check_values(X: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _check_values(X: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
     # A sum is finite only if every value is (or it overflows, which the exact look below clears up): one pass, no n x p mask.
     if X.dtype.kind == "f":
         with np.errstate(all="ignore"):
@@ -167,7 +166,7 @@ def _check_values(X: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
             if len(bad):
                 row, column = map(int, bad[0])
                 raise InputError(
-                    f"X holds {len(bad)} values that are NaN or infinite, the first ({X[row, column]}) at row {row}, "
+                    f"{name} holds {len(bad)} values that are NaN or infinite, the first ({X[row, column]}) at row {row}, "
                     f"column {column}; drop those rows or fill the values"
                 )
     with np.errstate(over="ignore"):

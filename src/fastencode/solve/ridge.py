@@ -39,8 +39,8 @@ def ridge_cv(
     Parameters
     ----------
     X : (t, p) array, NumPy, torch or CuPy, or :func:`fastencode.delay`'s copies that are not made
-        Features. Never written to. What depends on X only is computed on the CPU. ``delay(..., copy=False)`` saves the copies
-        and all but one of their kernels where there are more columns than rows; elsewhere the copies are made here.
+        Features. Never written to. What depends on X only is computed on the CPU. ``delay(..., copy=False)`` saves the memory of
+        the copies, and the work of all but one of their kernels where there are more columns than rows.
     Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
         Responses. Read in tiles, never written to.
     alphas : (A,) array-like

@@ -22,6 +22,7 @@ __all__ = [
     "Candidate",
     "MapCost",
     "choose",
+    "made_last",
     "map_costs",
     "voxel_rate",
     "whole_cost",
@@ -65,7 +66,7 @@ class Candidate:
     per_voxel : float
         Operations for each voxel, scores and refit.
     kept, working : int
-        Bytes beyond X: what the plan keeps (and the delayed copies that it has to make); what planning needs meanwhile.
+        Bytes beyond X: what the plan keeps; what planning needs meanwhile.
     seconds : float
         Expected for planning plus all voxels, at nominal rates.
     """
@@ -159,6 +160,17 @@ def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int
     return MapCost("whole", plan, voxel, itemsize * nodes * rows * rows, seconds)
 
 
+def made_last(problem: Problem, dual: bool, n_voxels: int | None) -> bool:
+    """Whether weights are made block by block of features after all voxels are scored, so that the map from coordinates to
+    weights (p, r), as large as all copies of the features, is never whole.
+
+    For one fit that takes no more operations. A plan of which it is not known what it will serve keeps the map, and a device
+    takes it. Some of it is whole (2 n, r): with fewer features it makes no difference.
+    """
+    n, p = problem.X.shape
+    return dual and problem.device == "cpu" and n_voxels is not None and p > 2 * n
+
+
 def choose(
     problem: Problem, threads: int, n_voxels: int | None = None, only: str | None = None, beside: tuple[int, int] = (0, 0)
 ) -> tuple[Candidate, tuple[Candidate, ...], str]:
@@ -172,7 +184,8 @@ def choose(
     """
     (n, p), memory = problem.X.shape, problem.memory
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
-    candidates = tuple(_cost(problem, dual, threads, voxels, beside[dual]) for dual in (False, True))
+    last = made_last(problem, True, n_voxels)
+    candidates = tuple(_cost(problem, dual, threads, voxels, beside[dual], dual and last) for dual in (False, True))
     fitting = [c for c in candidates if (memory is None or c.bytes <= memory) and only in (None, c.name)]
     if not fitting:
         least = min(c.bytes for c in candidates if only in (None, c.name))
@@ -189,13 +202,13 @@ def choose(
     return best, candidates, reason
 
 
-def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int) -> Candidate:
+def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, last: bool) -> Candidate:
     (n, p), itemsize, nodes = problem.X.shape, problem.X.dtype.itemsize, min(len(problem.alphas), _NODES)
     rank, side = min(n, p), n if dual else p
     sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
-    width, made = p, 0
+    width = p
     if isinstance(problem.X, Delayed):  # one kernel serves all copies, a Gram is of them
-        width, made = problem.X.base_sp.shape[1], 0 if dual else itemsize * n * p
+        width = sum(part.width for part in problem.X.parts)
     gram = 2.0 * n * n * width if dual else 2.0 * n * p * p
     decompose = EIGH_OPERATIONS * float(side) ** 3
     per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
@@ -213,7 +226,7 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int) 
         decompose=decompose,
         operators=operators,
         per_voxel=per_voxel,
-        kept=beside + itemsize * rank * (n + p) + operator_bytes + made,
+        kept=beside + itemsize * rank * (n + (2 * n if last else p)) + operator_bytes,
         working=8 * (4 * side * side + n * rank),
         seconds=seconds / threads,
     )

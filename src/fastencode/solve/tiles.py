@@ -9,6 +9,7 @@ Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = v
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastencode.arrays import export
 from fastencode.devices import Device
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.device_tiles import DeviceRidge, device_for
+from fastencode.solve.features import features_times
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.scorer import REFIT_FEATURES
@@ -32,6 +34,7 @@ from fastencode.solve.sweep import (
     tie_tolerance,
 )
 from fastencode.solve.targets import Targets, check_nan_targets
+from fastencode.threads import available_threads, together
 
 if TYPE_CHECKING:
     from fastencode.solve.plan import RidgePlan
@@ -78,6 +81,7 @@ def _on_cpu(
         sweep.run(sweep.score_only, bar)
         sweep.chosen_v[:] = choose_shared(sweep.scores_av, scoring, sweep.variance_v, sweep.bad_v)
         sweep.run(sweep.refit, bar)
+    sweep.finish()
     return sweep.arrays(), sweep.account()
 
 
@@ -106,7 +110,7 @@ class _RidgeSweep(Sweep):
         super().__init__(plan, targets, scoring, skip_nan)
         self.ridge, (_, p), n_voxels = plan, plan.shape, targets.n_voxels
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
-        self.intercept_v = np.zeros(n_voxels, dtype=plan.dtype)
+        self.intercept_v = np.zeros(n_voxels)
         self.scores_av = np.empty((len(self.alphas), n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
 
@@ -127,22 +131,64 @@ class _RidgeSweep(Sweep):
         self._refit(c_rw, mean_w, here)
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
-        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what V is to be
+        multiplied with waits in their first rows."""
         began = time.perf_counter()
         plan, used = self.ridge, len(mean_w)
         alpha_w = np.ones(self.width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
         np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
-        intercept_w, center = mean_w.copy(), plan.problem.fit_intercept
-        for first in range(0, plan.shape[1], REFIT_FEATURES):
-            some = slice(first, min(first + REFIT_FEATURES, plan.shape[1]))
-            coef_pw = self.work.get("coef", some.stop - first, self.width, dtype=plan.dtype)
-            self.scorer.exact.multiply(plan.coef[some], c_rw, coef_pw)
+        if plan.problem.fit_intercept:
+            self.intercept_v[here] = mean_w
+        if plan.map_pr is None:
+            self.coef_pv[: len(c_rw), here] = c_rw[:, :used]
+        else:
+            self.intercept_v[here] -= self._weigh(plan.map_pr, 0, c_rw, here)
+        self.spent("refit", began)
+
+    def _weigh(self, map_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
+        """Make the weights of some features, from the first on; returns what they predict at the means."""
+        used = len(self.intercept_v[here])
+        predicted_w, center = np.zeros(used), self.ridge.problem.fit_intercept
+        for start in range(0, len(map_pr), REFIT_FEATURES):
+            part_pr = map_pr[start : start + REFIT_FEATURES]
+            some = slice(first + start, first + start + len(part_pr))
+            coef_pw = self.work.get("coef", len(part_pr), self.width, dtype=self.dtype)
+            self.scorer.exact.multiply(part_pr, c_rw, coef_pw)
             self.coef_pv[some, here] = coef_pw[:, :used]
             if center:
-                intercept_w -= plan.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
-        if center:
-            self.intercept_v[here] = intercept_w
+                predicted_w += self.ridge.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
+        return predicted_w
+
+    def finish(self) -> None:
+        """Make the weights that are made last: those of features below what waits, while it does, then the others."""
+        began, plan, threads, n_voxels = time.perf_counter(), self.ridge, available_threads(), self.targets.n_voxels
+        if plan.right_tr is None:
+            return
+        r = plan.right_tr.shape[1]
+        tiles = [slice(start, min(start + self.width, n_voxels)) for start in range(0, n_voxels, self.width)]
+        head_rr = np.empty((r, r), dtype=self.dtype)
+
+        def waiting(here: slice) -> NDArray[Any]:
+            c_rw = self.work.get("c", r, self.width, dtype=self.dtype)
+            c_rw[:, : here.stop - here.start] = self.coef_pv[:r, here]
+            c_rw[:, here.stop - here.start :] = 0.0
+            return c_rw
+
+        def block(_: int, some: slice, map_pr: NDArray[Any]) -> list[NDArray[np.float64]]:
+            above = max(0, min(len(map_pr), r - some.start))
+            head_rr[some.start : some.start + above] = map_pr[:above]
+            return [self._weigh(map_pr[above:], some.start + above, waiting(here), here) for here in tiles]
+
+        def head(here: slice) -> NDArray[np.float64]:
+            return self._weigh(head_rr, 0, waiting(here), here)
+
+        rights, products = [plan.right_tr], self.scorer.exact
+        below = features_times(plan.problem.X, plan.feature_means, plan.root, rights, block, products, threads)
+        above = together([partial(head, here) for here in tiles], threads)
+        for parts in (*(one for (one,) in below), above):
+            for here, predicted_w in zip(tiles, parts, strict=True):
+                self.intercept_v[here] -= predicted_w
         self.spent("refit", began)
 
     def arrays(self) -> dict[str, Any]:
@@ -156,7 +202,7 @@ class _RidgeSweep(Sweep):
             edge_v[self.bad_v] = 0
         arrays = {
             "coef": self.coef_pv,
-            "intercept": self.intercept_v,
+            "intercept": self.intercept_v.astype(self.dtype),
             "alpha": alpha_v,
             "cv_scores": self.scores_av,
             "best_score": best_v,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastencode.delayed import Delayed, Matrix
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress
 from fastencode.solve.plan import RidgePlan, plan_ridge
@@ -149,17 +150,18 @@ def align(
             yield LayerFit(layer, participant, fit.predict(X_test), fit.alpha, fit.at_edge)
 
 
-def design(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...]) -> np.ndarray:
-    """Features at scan times, z-scored and delayed within each run, (t, d) → (t, d × delays)."""
-    return delay(zscore(features_td, runs=labels), delays, runs=labels)
+def design(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...]) -> Delayed:
+    """Features at scan times, z-scored and delayed within each run, (t, d) → (t, d × delays), copies not made."""
+    found: Delayed = delay(zscore(features_td, runs=labels), delays, runs=labels, copy=False)
+    return found
 
 
-def plan_runs(X: np.ndarray, labels: np.ndarray, config: AlignConfig) -> RidgePlan:
+def plan_runs(X: Matrix, labels: np.ndarray, config: AlignConfig) -> RidgePlan:
     """The ridge plan of a design, cross-validated over whole runs; over contiguous blocks where there is one run only.
 
     Parameters
     ----------
-    X : ndarray, shape (t, p)
+    X : ndarray or Delayed, shape (t, p)
     labels : ndarray, shape (t,)
         The run of each row.
     """

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.delayed import Matrix, pick
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.banded.partition import partition_variance
 from fastencode.solve.plan import RidgePlan
@@ -108,7 +109,7 @@ def load(kind: type[Record], path: Path) -> Record:
 
 
 def score_layer(
-    plan: RidgePlan, X_test: NDArray[np.float32], listener: Listener, config: AlignConfig, *, permutations: int = 1000
+    plan: RidgePlan, X_test: Matrix, listener: Listener, config: AlignConfig, *, permutations: int = 1000
 ) -> LayerScores:
     """Fit every voxel on the plan's rows, predict the test run, and say how well and how surely.
 
@@ -116,7 +117,7 @@ def score_layer(
     ----------
     plan : RidgePlan
         Of the fit rows' features; one serves every participant who heard the same runs.
-    X_test : ndarray, shape (t, p)
+    X_test : ndarray or Delayed, shape (t, p)
         Features of the test run.
     listener : Listener
     config : AlignConfig
@@ -156,7 +157,7 @@ def score_layer(
 
 
 def share_layer(
-    bands: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    bands: Mapping[str, Matrix],
     labels: NDArray[np.intp],
     listener: Listener,
     config: AlignConfig,
@@ -167,8 +168,8 @@ def share_layer(
 
     Parameters
     ----------
-    bands : name → (X, X_test)
-        The layer first.
+    bands : name → ndarray or Delayed, shape (fit rows and test rows, p)
+        The test rows last; the layer first.
     labels : ndarray, shape (t,)
         The run of each fit row.
     listener : Listener
@@ -176,14 +177,13 @@ def share_layer(
     candidates : int
         Weightings of the bands to try.
     """
-    X = {name: np.vstack(parts) for name, parts in bands.items()}
     Y = np.vstack([listener.fit, zscore(listener.test)])
     n = len(listener.fit)
     n_runs = len(np.unique(labels))
     with warnings.catch_warnings():  # as for a layer alone
         warnings.simplefilter("ignore", FastencodeWarning)
         found = partition_variance(
-            X,
+            bands,
             Y,
             outer=[(np.arange(n), np.arange(n, len(Y)))],
             runs=np.concatenate([labels, np.full(len(Y) - n, n_runs)]) if n_runs >= 2 else None,
@@ -195,21 +195,14 @@ def share_layer(
     return LayerShares(found.total, found.unique)
 
 
-def without(
-    X: NDArray[np.float32],
-    X_test: NDArray[np.float32],
-    nuisance: NDArray[np.float32],
-    nuisance_test: NDArray[np.float32],
-    labels: NDArray[np.intp],
-    config: AlignConfig,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: AlignConfig) -> NDArray[np.float32]:
     """Features less what other features predict of them, by a ridge fitted on the fit rows only.
 
     Parameters
     ----------
-    X, X_test : ndarray, shape (t, p)
-        Of the fit runs and of the test run.
-    nuisance, nuisance_test : ndarray, shape (t, q)
+    X : ndarray or Delayed, shape (t, p)
+        Of the fit runs, then of the test run.
+    nuisance : ndarray or Delayed, shape (t, q)
         What is to be taken out, such as word rate and spectrum, at the same rows.
     labels : ndarray, shape (t,)
         The run of each fit row.
@@ -218,9 +211,11 @@ def without(
 
     Returns
     -------
-    X, X_test : ndarray
+    ndarray, shape (t, p)
+        What is left of a delayed copy is no copy: all are made.
     """
+    X_tp = np.asarray(X)
     with warnings.catch_warnings():  # features that nothing predicts end at the largest penalty, rightly
         warnings.simplefilter("ignore", FastencodeWarning)
-        fit = plan_runs(nuisance, labels, config).fit(X)
-    return X - fit.predict(nuisance), X_test - fit.predict(nuisance_test)
+        fit = plan_runs(pick(nuisance, slice(0, len(labels))), labels, config).fit(X_tp[: len(labels)])
+    return np.asarray(X_tp - fit.predict(nuisance))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.data.stories import FIRST_ROW, Stories
+from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.errors import InputError
 from fastencode.solve.plan import RidgePlan
 from fastencode.speech.store import read_features
@@ -165,14 +166,19 @@ class Design:
         self._variant, self._layer, self._fit, self._test, self._config = variant, layer, fit, test, config
 
     @cached_property
-    def matrices(self) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    def _rows(self) -> tuple[Matrix, NDArray[np.intp]]:
+        """X of the fit rows with that of the test rows below, and the run of each fit row."""
+        X, labels = self._delayed(self._variant.source, self._layer, self._variant.delays)
+        if not self._variant.nuisance:
+            return X, labels
+        known = [self._delayed(source, 0, self._config.delays)[0] for source in self._variant.nuisance]
+        return without(X, Delayed.side_by_side(known), labels, self._config), labels
+
+    @property
+    def matrices(self) -> tuple[Matrix, Matrix, NDArray[np.intp]]:
         """X of the fit rows, X of the test rows, and the run of each fit row."""
-        X, X_test, labels = self._delayed(self._variant.source, self._layer, self._variant.delays)
-        if self._variant.nuisance:
-            known = [self._delayed(source, 0, self._config.delays) for source in self._variant.nuisance]
-            nuisance, nuisance_test = np.hstack([part[0] for part in known]), np.hstack([part[1] for part in known])
-            X, X_test = without(X, X_test, nuisance, nuisance_test, labels, self._config)
-        return X, X_test, labels
+        X, labels = self._rows
+        return pick(X, slice(0, len(labels))), pick(X, slice(len(labels), None)), labels
 
     @cached_property
     def plan(self) -> RidgePlan:
@@ -180,15 +186,16 @@ class Design:
         X, _, labels = self.matrices
         return plan_runs(X, labels, self._config)
 
-    def bands(self, others: Sequence[Source]) -> dict[str, tuple[Floats, Floats]]:
-        """X and X_test of the layer and of each of the others, by name."""
-        found = {self._variant.name: self.matrices[:2]}
-        return found | {source.name: self._delayed(source, 0, self._config.delays)[:2] for source in others}
+    def bands(self, others: Sequence[Source]) -> dict[str, Matrix]:
+        """X of the layer and of each of the others, fit rows and test rows, by name."""
+        found = {self._variant.name: self._rows[0]}
+        return found | {source.name: self._delayed(source, 0, self._config.delays)[0] for source in others}
 
-    def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Delayed, NDArray[np.intp]]:
         """Delayed features of the fit rows and of the rows that are scored, and the run of each fit row."""
-        parts = [source.rows(story, layer) for story in self._fit]
-        labels = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        test = source.rows(self._test[0], layer)
-        X_test = design(test, np.zeros(len(test), np.intp), delays)
-        return design(np.concatenate(parts), labels, delays), np.ascontiguousarray(X_test[self._test[1]]), labels
+        parts = [source.rows(story, layer) for story in (*self._fit, self._test[0])]
+        lengths = [len(part) for part in parts]
+        labels, rows = np.repeat(np.arange(len(parts)), lengths), np.arange(sum(lengths))
+        n = len(rows) - lengths[-1]
+        X = design(np.concatenate(parts), labels, delays)
+        return X.take(np.concatenate([rows[:n], rows[n:][self._test[1]]])), labels[:n]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import export, library_of
-from fastencode.delayed import Delayed
+from fastencode.delayed import Copies, Delayed
 from fastencode.errors import InputError
 from fastencode.timing.times import float_array, run_slices
 
@@ -32,10 +32,11 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
         One label for each row; the rows of one run stand together. None: one run.
     copy : bool
         False makes no copies but a :class:`~fastencode.delayed.Delayed`, which stands for them and shares memory with ``X``: for
-        :func:`fastencode.ridge_cv` and :func:`fastencode.plan_ridge`, ``RidgeFit.predict`` and ``score``. The results are those
-        of the copies to rounding. With more columns than rows (in the dual) the copies are never made whole, and their kernel
-        is summed from that of ``X``; in the primal, for predictions on a device, for banded ridge and whatever else takes an
-        array they are made at the door. NumPy on the CPU only.
+        :func:`fastencode.ridge_cv`, :func:`fastencode.plan_ridge`, :func:`fastencode.banded_ridge_cv` (as all of X, or as a band
+        beside others and arrays), :func:`fastencode.partition_variance`, and ``predict`` and ``score`` of their fits. The results
+        are those of the copies to rounding, but copies are made by blocks of rows or columns, never whole. With more columns than
+        rows (in the dual) their kernel is summed from that of ``X``; a device that makes predictions gets ``X`` once. Whatever
+        else takes an array makes them all. NumPy on the CPU only.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
     if library_of(X) != "numpy":
         raise InputError(f"copy=False with a {library_of(X)} tensor: only NumPy arrays stand for their copies; pass X.numpy()")
     numbered = np.arange(1, len(X_tp) + 1)[:, None]  # rows from 1, so that padding becomes -1
-    return Delayed(X_tp, _copies(numbered, steps, blocks).T - 1)
+    return Delayed((Copies(X_tp, _copies(numbered, steps, blocks).T - 1),))
 
 
 def _copies(X_tp: NDArray[Any], steps: list[int], blocks: list[slice]) -> NDArray[Any]:

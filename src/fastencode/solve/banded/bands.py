@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import library_of, to_host
+from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
 __all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "is_several", "join"]
@@ -59,8 +60,8 @@ class Design:
 
     Attributes
     ----------
-    X : (t, p) array, or None
-        All bands side by side, as the library's array it came in.
+    X : (t, p) array, Delayed, or None
+        All bands side by side, as the library's array it came in; with copies that are not made, these are not made here either.
     kernels : (b, t, t) array, or None
     bands : Bands
     """
@@ -138,7 +139,12 @@ def _side_by_side(names: tuple[str, ...], arrays: list[Any]) -> Design:
     elif libraries == {"cupy"}:
         whole = sys.modules["cupy"].concatenate(arrays, axis=1)
     else:
-        whole = np.concatenate([to_host(array, f"band {name!r}") for name, array in zip(names, arrays, strict=True)], axis=1)
+        given = [
+            array if isinstance(array, Delayed) else to_host(array, f"band {name!r}")
+            for name, array in zip(names, arrays, strict=True)
+        ]
+        delayed = any(isinstance(array, Delayed) for array in given)
+        whole = Delayed.side_by_side(given) if delayed else np.concatenate(given, axis=1)
     return Design(whole, None, Bands(names, columns))
 
 

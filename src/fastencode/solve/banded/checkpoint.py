@@ -8,6 +8,7 @@ settings.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "fingerprint"]
 
 _KIND = "fastencode.BandedSearch"
-# Rows that are copied at once, and responses read from a file.
-_ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 4096, 1024
+# Values that are copied at once, and responses read from a file.
+_VALUES_AT_ONCE, _COLUMNS_AT_ONCE = 2**17, 1024
 
 
 def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, Any], settings: str) -> str:
@@ -36,10 +37,10 @@ def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, Any], sett
     digest = hashlib.blake2b(digest_size=16)
 
     def add(array: Any) -> None:
-        array = np.asarray(array)
         digest.update(f"{array.shape}{array.dtype}".encode())
-        for start in range(0, len(array), _ROWS_AT_ONCE) if array.ndim else ():
-            digest.update(np.ascontiguousarray(array[start : start + _ROWS_AT_ONCE]).tobytes())
+        rows = max(1, _VALUES_AT_ONCE // max(1, math.prod(array.shape[1:])))
+        for start in range(0, len(array), rows):
+            digest.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
 
     add(problem.X)
     add(problem.alphas)

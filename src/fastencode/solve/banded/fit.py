@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import check_device, export, library_of, to_host
+from fastencode.delayed import Matrix, pick
 from fastencode.errors import InputError
 from fastencode.solve.banded.bands import is_several, join
 from fastencode.solve.fits import open_fit, save_fit
-from fastencode.solve.problem import check_design
+from fastencode.solve.problem import check_design, host_matrix
 from fastencode.solve.scores import check_scoring, column_moments, score_moments
 from fastencode.solve.targets import Targets
 
@@ -120,25 +121,22 @@ class BandedFit:
         array = np.asarray(to_host(getattr(self, name), name))
         return array[..., None] if self._one else array
 
-    def _parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
+    def _parts(self, X: Any) -> tuple[list[Matrix], list[NDArray[Any]], str]:
         """(what each band's weights are multiplied with, those weights, library) for predictions of each band."""
         if self.dual_coef is not None:
             return self._kernel_parts(X)
         coef = self._host("coef")
+        columns = self.columns
         if isinstance(X, Mapping) or is_several(X):
-            design, order = join(self._in_order(X) if isinstance(X, Mapping) else X, None), np.concatenate(self.columns)
-            if [len(c) for c in design.bands.columns] != [len(c) for c in self.columns]:
+            design = join(self._in_order(X) if isinstance(X, Mapping) else X, None)
+            X, columns = design.X, design.bands.columns
+            if [len(c) for c in columns] != [len(c) for c in self.columns]:
                 raise InputError(
-                    f"X has bands of {[len(c) for c in design.bands.columns]} features and the fit of "
+                    f"X has bands of {[len(c) for c in columns]} features and the fit of "
                     f"{[len(c) for c in self.columns]}; pass the same bands in the same order"
                 )
-            library, joined = library_of(design.X), to_host(design.X, "X")
-            array = np.empty(joined.shape, dtype=joined.dtype)
-            array[:, order] = joined
-        else:
-            library, array = library_of(X), to_host(X, "X")
-        checked = check_design(array, coef.dtype, len(coef))
-        return [checked[:, c] for c in self.columns], [coef[c] for c in self.columns], library
+        checked = check_design(host_matrix(X), coef.dtype, len(coef))
+        return [pick(checked, columns=c) for c in columns], [coef[c] for c in self.columns], library_of(X)
 
     def _in_order(self, X: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays by name in the order of the bands."""
@@ -148,7 +146,7 @@ class BandedFit:
             )
         return {name: X[name] for name in self.names}
 
-    def _kernel_parts(self, X: Any) -> tuple[list[NDArray[Any]], list[NDArray[Any]], str]:
+    def _kernel_parts(self, X: Any) -> tuple[list[Matrix], list[NDArray[Any]], str]:
         dual, gammas = self._host("dual_coef"), self._host("gammas")
         given = list(self._in_order(X).values()) if isinstance(X, Mapping) else list(X)
         kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(self.names, given, strict=False)]
@@ -168,7 +166,7 @@ class BandedFit:
 
         Parameters
         ----------
-        X : (t, p) array, or several arrays in order or by name
+        X : (t, p) array, or several arrays in order or by name; delayed copies need not be made
             For a fit of kernels: each band's, (t, rows of the fit).
         split : bool
             Each band's part; their sum plus ``intercept`` is the prediction.

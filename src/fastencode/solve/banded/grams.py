@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.delayed import pick
 from fastencode.errors import InputError
 from fastencode.solve.banded.bands import Bands
 from fastencode.solve.basis import (
@@ -137,18 +138,12 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
         if dual:
             squared = np.empty((len(bands), len(X), len(X)))
             for kernel, columns in zip(squared, bands.columns, strict=True):
-                kernel[...] = kernel_of(X[:, _plain(columns)], mean[columns], root)
+                kernel[...] = kernel_of(pick(X, columns=columns), mean[columns], root)
         else:
             squared = gram_of(X, mean, root)
     if not np.isfinite(squared).all():
         raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
     return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root)
-
-
-def _plain(columns: NDArray[np.intp]) -> Any:
-    """A slice where the columns are neighbors: no copy."""
-    first, last = int(columns[0]), int(columns[-1])
-    return slice(first, last + 1) if last - first == len(columns) - 1 else columns
 
 
 def center_kernel(kernel: Any, root: Any, center: bool) -> Any:

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import to_host
+from fastencode.delayed import pick
 from fastencode.errors import InputError
 from fastencode.solve.banded.bands import PRECOMPUTED, join
 from fastencode.solve.banded.ridge import banded_ridge_cv
 from fastencode.solve.folds import check_runs, resolve_folds
+from fastencode.solve.problem import host_matrix
 from fastencode.solve.scores import check_scoring
 
 __all__ = ["Partition", "partition_variance"]
@@ -74,7 +76,7 @@ def partition_variance(
     Parameters
     ----------
     X : (t, p) array; or name -> (t, p_b) array; or a list of such arrays
-        Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory.
+        Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory; delayed copies need not be made.
     Y : (t, v) or (t,) array
         Responses, in memory.
     bands : mapping, sequence or None
@@ -119,7 +121,7 @@ def partition_variance(
         if options.get(name) is not None:
             raise InputError(f"{name}= does not apply to a partition, which fits many times to some of the rows; leave it out")
     design = join(X, bands)
-    features, found, responses = to_host(design.X, "X"), design.bands, to_host(Y, "Y")
+    features, found, responses = host_matrix(design.X), design.bands, to_host(Y, "Y")
     if len(found) < 2:
         raise InputError(f"there is one band, {found.names[0]!r}; a partition needs at least two")
     if responses.ndim not in (1, 2) or len(responses) != len(features):
@@ -133,7 +135,7 @@ def partition_variance(
             some = found if b < 0 else found.without(b)
             kept = np.arange(features.shape[1]) if b < 0 else np.setdiff1d(np.arange(features.shape[1]), found.columns[b])
             fit = banded_ridge_cv(
-                features[np.ix_(train, kept)],
+                pick(features, train, kept),
                 responses[train],
                 bands=dict(zip(some.names, some.columns, strict=True)),
                 gammas=gammas if b < 0 else _without(gammas, b),
@@ -141,7 +143,7 @@ def partition_variance(
                 scoring=scoring,
                 **options,
             )
-            scores[f, b + 1] = fit.score(features[np.ix_(test, kept)], responses[test])
+            scores[f, b + 1] = fit.score(pick(features, test, kept), responses[test])
     unique_folds = scores[:, :1] - scores[:, 1:]
     total, unique = scores[:, 0].mean(axis=0), unique_folds.mean(axis=0)
     return Partition(found.names, total, unique, total - unique.sum(axis=0), scores[:, 0], unique_folds, scoring)

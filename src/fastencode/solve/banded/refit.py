@@ -9,7 +9,6 @@ Legend: t = time, p = features, b = bands, v = voxels, r = directions, w = voxel
 from __future__ import annotations
 
 import time
-from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -21,11 +20,12 @@ from fastencode.solve.banded.cells import Cell, CellReader, by_cells
 from fastencode.solve.banded.grams import Grams
 from fastencode.solve.banded.search import Bases, Chosen, Decomposed
 from fastencode.solve.banded.systems import systems_of
+from fastencode.solve.features import features_times
 from fastencode.solve.products import Products, products_for, products_there
 from fastencode.solve.scorer import READ_ROWS, REFIT_FEATURES
 from fastencode.solve.sweep import Reader, tile_width
 from fastencode.solve.targets import Targets
-from fastencode.threads import available_threads, together
+from fastencode.threads import available_threads
 
 __all__ = ["Weights", "refit"]
 
@@ -95,25 +95,19 @@ class Weights:
         coef_pv, problem, grams = self.coef_pv, self.grams.problem, self.grams
         if coef_pv is None or not self.waiting:
             return
-        products, dtype, band_p = self.products, coef_pv.dtype, grams.bands.band_of_feature
-        waiting = [(here, gamma_bw, products.put(dual_tw)) for here, gamma_bw, dual_tw in self.waiting]
+        waiting, products, dtype, band_p = self.waiting, self.products, coef_pv.dtype, grams.bands.band_of_feature
 
-        def fill(some: slice) -> list[F64]:
-            block = np.subtract(problem.X[:, some], grams.mean_p[some], dtype=np.float64)
-            block *= grams.root_t[:, None]
-            block_tp, offsets = products.put(block.astype(dtype)), []
-            for here, gamma_bw, dual_tw in waiting:
-                coef_pw = np.empty((some.stop - some.start, dual_tw.shape[1]), dtype=dtype)
-                products.multiply(block_tp.T, dual_tw, coef_pw)
-                coef_pw *= gamma_bw[band_p[some]].astype(dtype)
-                used = coef_pw[:, : len(here)]
-                coef_pv[some, here] = used
-                offsets.append(grams.mean_p[some] @ used.astype(np.float64))
-            return offsets
+        def take(i: int, some: slice, coef_pw: NDArray[Any]) -> F64:
+            here, gamma_bw, _ = waiting[i]
+            coef_pw *= gamma_bw[band_p[some]].astype(dtype)
+            used = coef_pw[:, : len(here)]
+            coef_pv[some, here] = used
+            return np.asarray(grams.mean_p[some] @ used.astype(np.float64))
 
-        blocks = together([partial(fill, some) for some in _blocks(len(coef_pv))], available_threads())
+        duals = [products.put(dual_tw) for *_, dual_tw in waiting]
+        blocks = features_times(problem.X, grams.mean_p, grams.root_t, duals, take, products, available_threads())
         if problem.fit_intercept:
-            for place, (here, *_) in enumerate(self.waiting):
+            for place, (here, *_) in enumerate(waiting):
                 self.intercept_v[here] -= np.sum([offsets[place] for offsets in blocks], axis=0)
         self.waiting.clear()
 

@@ -79,7 +79,8 @@ def banded_ridge_cv(
     ----------
     X : (t, p) array, NumPy or torch; or name -> (t, p_b) array; or a list of such arrays; or kernels
         Features. For ``bands="precomputed"``, one (t, t) kernel (Gram) for each band: name -> kernel, or (b, t, t). Each band may
-        have its own delays: ``{"sound": delay(A, (1, 2, 3), runs), "words": delay(W, range(1, 7), runs)}``. Never written to.
+        have its own delays: ``{"sound": delay(A, (1, 2, 3), runs), "words": delay(W, range(1, 7), runs)}``; with ``copy=False``
+        these copies are never made whole, and in the dual their kernels are summed from those of A and W. Never written to.
     Y : (t, v) or (t,) array, NumPy or torch, memory map or h5py dataset
         Responses. Read in tiles, once for each candidate; never written to.
     bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
@@ -204,7 +205,6 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]
     """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is. And bytes that planning a
     candidate takes, beside the Grams."""
     threads, (n, p), only = available_threads(), problem.X.shape, None if design.kernels is None else "dual"
-    problem = replace(problem, X=np.asarray(problem.X))  # with delayed copies, if there are any
     beside = gram_bytes(n, p, len(design.bands))
     candidate = choose(problem, threads, n_voxels, only, beside)[0]
     dual = candidate.name == "dual"

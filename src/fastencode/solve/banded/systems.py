@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.delayed import matrix_on, pick, rows_on
 from fastencode.devices import HOST, Device
 from fastencode.errors import InputError
 from fastencode.solve.banded.grams import Grams, center_kernel
@@ -33,6 +34,8 @@ from fastencode.solve.folds import Fold
 __all__ = ["Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
 
 F64 = NDArray[np.float64]
+# Rows of features that are made at once.
+_BLOCK = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,16 +275,13 @@ class Primal(Systems):
 
     def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
         super().__init__(grams, folds, device)
-        self.X, self.mean_p = device.put(grams.problem.X), device.put(grams.mean_p)
+        self.X, self.mean_p = matrix_on(device, grams.problem.X), device.put(grams.mean_p)
         self.band_p = device.put(np.asarray(grams.bands.band_of_feature, dtype=np.int64))
         self.columns = [device.put(np.asarray(columns, dtype=np.int64)) for columns in grams.bands.columns]
-        # What every cell and step needs again: features' means over training rows, test features about them, Grams.
-        self.means, self.tests, self.grams_kpp = [], [], []
-        for rows, there in zip(self.rows, self.there, strict=True):
-            mean_p = self._mean(rows)
-            self.means.append(device.put(mean_p))
-            self.tests.append(self._features(there.test) - self.means[-1])
-            self.grams_kpp.append(device.put(self._gram(rows, mean_p)))
+        # What every cell and step needs again: features' means over training rows, and Grams.
+        means = [self._mean(rows) for rows in self.rows]
+        self.means = [device.put(mean_p) for mean_p in means]
+        self.grams_kpp = [device.put(self._gram(rows, mean_p)) for rows, mean_p in zip(self.rows, means, strict=True)]
 
     def size(self, k: int) -> int:
         return int(self.p)
@@ -291,17 +291,21 @@ class Primal(Systems):
 
     def _features(self, rows: Any) -> Any:
         """Features of some rows about the means of all."""
-        return self.device.cast(self.device.take(self.X, rows), np.float64) - self.mean_p
+        return self.device.cast(rows_on(self.device, self.X, rows), np.float64) - self.mean_p
+
+    def _tests(self, k: int) -> Any:
+        """Features of a fold's test rows about the means of its training rows."""
+        return self._features(self.there[k].test) - self.means[k]
 
     def _mean(self, rows: Rows) -> F64:
         """Features' means over the training rows, about the means of all."""
         if rows.share_n is None:
             return np.zeros(self.p)
-        return column_means(self.grams.problem.X[rows.train], rows.root_m**2) - self.grams.mean_p
+        return column_means(pick(self.grams.problem.X, rows.train), rows.root_m**2) - self.grams.mean_p
 
     @property
     def nbytes(self) -> int:
-        return 8 * self.p * sum(1 + len(rows.test) + self.p for rows in self.rows)
+        return 8 * self.p * (1 + self.p) * len(self.rows)
 
     def _gram(self, rows: Rows, mean_p: F64) -> F64:
         """X̌ᵀ X̌ of a fold: that of all rows, and what differs."""
@@ -320,8 +324,12 @@ class Primal(Systems):
         return self.device.add_to_diagonal(1.0 * self.grams_kpp[k], ridge_p)
 
     def right(self, k: int, y_mw: Any) -> Any:
-        rows = self.there[k]
-        return self._features(rows.train).T @ (rows.root_m[:, None] * y_mw)
+        rows, right_mw = self.there[k], self.there[k].root_m[:, None] * y_mw
+        out = self.device.zeros(self.p, y_mw.shape[1], dtype=np.float64)
+        for first in range(0, self.rows[k].train.size, _BLOCK):
+            some = slice(first, min(first + _BLOCK, self.rows[k].train.size))
+            out += self._features(rows.train[some]).T @ right_mw[some, ...]
+        return out
 
     def fixed(self, k: int, x_mw: Any) -> Any:
         return self.grams_kpp[k] @ x_mw
@@ -330,10 +338,10 @@ class Primal(Systems):
         return self.device.take(by_bw, self.band_p) * x_mw
 
     def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
-        return self.tests[k] @ x_mw, x_mw
+        return self._tests(k) @ x_mw, x_mw
 
     def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
-        return self.tests[k].T @ s_qw
+        return self._tests(k).T @ s_qw
 
     def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
         both, xp = kept * h_mw, self.device.xp
