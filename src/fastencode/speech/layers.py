@@ -100,7 +100,7 @@ class SpeechEncoder:
         """Run the convolutional front end on clips of equal length, (b, n) → frames (b, f, c).
 
         Whisper's frames cover 30 s whatever n is: the first ``len(frame_times(n))`` carry the clip. Without gradients the
-        convolutions of wav2vec2 and its kin are done by ``speech/cnn.py`` on a CPU: the same to rounding, in less time and memory.
+        convolutions of wav2vec2 and its kin are done by ``speech/cnn.py`` on a CPU: equal to rounding, in less time and memory.
         """
         return self._family.front(clips_bn)
 
