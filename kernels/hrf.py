@@ -7,7 +7,7 @@ The NumPy line it equals, with h the response (or, for an event that lasts, its 
 Each event is added only to the new times inside the response's support, so the cost is linear in events. Sums are float64.
 Exponentials and incomplete gamma functions would be nearly all of it, so a table takes their place where there is much to do;
 where new times are evenly apart, as scans are, an event reads one polynomial's coefficients for all of them side by side.
-Tried and slower: a table read for one new time after the other (2.5 times), a flag for each piece in place of NaN.
+Tried and slower: a table read for one new time after the other, and a flag for each piece in place of NaN.
 
 A response is a sum of gamma densities; row m of ``terms_m`` holds (amplitude, shift, shape, scale, log of the gamma function
 of the shape) of one of them.
