@@ -88,6 +88,29 @@ def test_arrays(tmp_path: Path, mask: Path, brain: np.ndarray, atlas: np.ndarray
     assert listed(read_rois(tmp_path / "text.txt", mask)) == {"text": [2, 3, 4, 9]}
 
 
+def test_whole_numbers_for_all_voxels_are_read_in_the_one_way_they_can_be_meant(tmp_path: Path) -> None:
+    """A list names no index twice: numbers that repeat are for the voxels. What may be both is refused, with the way out."""
+    np.save(tmp_path / "a.npy", np.arange(12)[::-1])
+    with pytest.raises(InputError, match=r"a\.npy holds 12 different whole numbers, .* may be indices, .* or labels, .* save a mask"):
+        read_rois(tmp_path / "a.npy", n_voxels=12)
+    np.save(tmp_path / "a.npy", np.ones(12, bool))  # both ways out
+    (tmp_path / "a.json").write_text(json.dumps({"all": list(range(12)), "mask": [0, 1] * 6, "none": [0] * 12}))
+    assert listed(read_rois(tmp_path / "a.npy", n_voxels=12)) == {"a": list(range(12))}
+    with pytest.warns(FastencodeWarning, match="left out: none"):
+        assert listed(read_rois(tmp_path / "a.json", n_voxels=12)) == {"all": list(range(12)), "mask": [1, 3, 5, 7, 9, 11]}
+    (tmp_path / "a.txt").write_text("0 0 1\n")
+    assert listed(read_rois(tmp_path / "a.txt", n_voxels=3)) == {"a": [2]}
+    (tmp_path / "a.json").write_text('{"A": [0, 1]}')
+    with pytest.raises(InputError, match=r"region 'A' holds \[0, 1\]: this may be a mask or indices; write true and false"):
+        read_rois(tmp_path / "a.json", n_voxels=2)
+    np.save(tmp_path / "a.npy", np.arange(5))
+    cortex = np.array([1, 0, 1, 1, 1, 0], bool)  # as many vertices as labels is another length than as many columns
+    np.save(tmp_path / "b.npy", np.array([1, 0, 1, 0, 0, 1]))
+    assert listed(read_rois(tmp_path / "b.npy", cortex)) == {"b": [0, 1]}
+    with pytest.raises(InputError, match="1 of 5 indices lie outside 0 … 3, the first 4"):
+        read_rois(tmp_path / "a.npy", cortex)
+
+
 def test_json_with_regions_of_regions(tmp_path: Path) -> None:
     table = {
         "temporal": ["A5", "belt"],
@@ -292,6 +315,8 @@ DAMAGES = [
     ("a.json", '{"A": ["x"]}', "contains 'x', which is not defined there: the regions are A"),
     ("a.json", '{"A": ["B"], "B": ["A"]}', r"region 'A' contains itself \(A > B > A\)"),
     ("a.json", '{"A": []}', "holds no region with a voxel"),
+    ("a.json", '{"A": [1, true]}', r"region 'A' holds true or false beside other values"),
+    ("a.json", '{"A": [1], "A": [2]}', r"a\.json names 'A' twice"),
     ("a.json", '["A"]', "is not a table of regions"),
     ("a.json", '{"A": 3}', "is not a table of regions"),
     ("a.json", '{"A"', "is not valid JSON"),
