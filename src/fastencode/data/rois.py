@@ -10,9 +10,9 @@ vertices, or those of them that a boolean mask leaves. Files::
     .json          {name: [indices]}, {name: [true or false for each voxel]}, {name: [names of other regions]}, or all of these
     .txt           one region: its indices, and comments after #
 
-Whole numbers, as many as there are voxels, may be meant as indices or as one number for each voxel. A list names no index twice, so
-numbers that repeat are for the voxels: labels in .npy, a mask of 0 and 1 in .json and .txt. What can be taken in both ways, such as
-``numpy.arange(n_voxels)``, is refused.
+Whole numbers, as many as there are voxels, may be meant as indices or as one number for each voxel. A list names no index twice,
+so numbers that repeat are for the voxels: labels in .npy, a mask of 0 and 1 in .json and .txt. What can be taken in both ways,
+such as ``numpy.arange(n_voxels)``, is refused.
 """
 
 from __future__ import annotations
@@ -413,8 +413,8 @@ def _array(path: Path, columns: _Columns, names: Mapping[int, str]) -> Rois:
         return {_name(path): _indices(str(path), data, columns)}
     if whole and data.shape == (columns.total,) and len(np.unique(data)) == len(data):
         raise InputError(
-            f"{path} holds {len(data)} different whole numbers, as many as there are voxels: they may be indices, of one region, or"
-            " labels, of a region for each voxel; save a mask (booleans) for the first, or list the indices in .json"
+            f"{path} holds {len(data)} different whole numbers, as many as there are voxels: they may be indices, of one region,"
+            " or labels, of a region for each voxel; save a mask (booleans) for the first, or list the indices in .json"
         )
     return _place(path, _labeled(path, data, names), data.shape, columns)
 

@@ -249,8 +249,8 @@ class Stories:
         Raises
         ------
         InputError
-            If a file is damaged, its indices, masks or labels do not fit the participant's voxels or can be taken in two ways, or a
-            region is defined twice.
+            If a file is damaged, its indices, masks or labels do not fit the participant's voxels or can be taken in two ways, or
+            a region is defined twice.
         """
         found: dict[str, NDArray[np.intp]] = {}
         for folder in dict.fromkeys((self._base / "rois", self.root / "rois")):
