@@ -46,7 +46,7 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
     Parameters
     ----------
     path : path
-        UTF-8 or UTF-16 with or without byte-order mark; anything else is read as Latin-1 with a warning.
+        UTF-8 or UTF-16 with or without byte-order mark, with any line ends; anything else is read as Latin-1 with a warning.
     include_empty : bool
         Keep intervals whose label is empty.
 
@@ -64,10 +64,10 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
         If praatio is not installed (extra ``tune``).
     """
     path = Path(path)
-    text = _decode(path)
+    text = _decode(path).replace("\r\n", "\n").replace("\r", "\n")
     parsed = _parse(path, text)
     tiers: dict[str, list[Interval]] = {}
-    for tier in parsed["tiers"]:
+    for tier in parsed:
         name, copies = tier["name"], 1
         while name in tiers:
             copies += 1
@@ -171,28 +171,33 @@ def _decode(path: Path) -> str:
     return raw.decode("latin-1")
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _parse(path: Path, text: str) -> list[dict[str, Any]]:
+    """The tiers, each with its ``name`` and ``entries``."""
     textgrid_io = require("praatio.utilities.textgrid_io", "tune")
     if not text.lstrip().startswith("{") and "TextGrid" not in text[:200]:
         raise InputError(f"{path} is not a TextGrid: its first line is {text.splitlines()[0][:60]!r}")
     try:
-        parsed: dict[str, Any] = textgrid_io.parseTextgridStr(text if text.endswith("\n") else text + "\n", True)
+        parsed = textgrid_io.parseTextgridStr(text if text.endswith("\n") else text + "\n", True)
+        tiers = [{"name": str(tier["name"]), "entries": list(tier["entries"])} for tier in parsed["tiers"]]
     except Exception as error:  # praatio lets whatever its string handling meets escape: ValueError, IndexError, AttributeError …
         raise InputError(
             f"{path} is not a whole TextGrid ({type(error).__name__}: {error}): it is cut off or damaged; export it again"
         ) from error
     if negative := _NEGATIVE.search(text):
         raise InputError(f"{path} has a time below 0 ({negative[1]} s): shift its times so that they begin at 0")
-    read = [len(tier["entries"]) for tier in parsed["tiers"]]
+    read = [len(tier["entries"]) for tier in tiers]
     declared = [int(n) for n in _SIZES.findall(text)] or [int(n) for n in _SHORT_SIZES.findall(text)]
     count = _TIERS.search(text)
     if (declared and declared != read) or (count and int(count[1]) != len(read)):
         raise InputError(f"{path} is truncated: its tiers promise {declared} intervals and {read} can be read; export it again")
-    return parsed
+    return tiers
 
 
 def _interval(path: Path, tier: str, entry: Sequence[Any]) -> Interval:
-    start, end, label = float(entry[0]), float(entry[-2]), str(entry[-1]).strip()
+    try:
+        start, end, label = float(entry[0]), float(entry[-2]), str(entry[-1]).strip()
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise InputError(f"{path}, tier {tier!r}: {entry!r} is not a start, an end and a label; export it again") from error
     if not (math.isfinite(start) and math.isfinite(end) and start <= end):
         raise InputError(f"{path}, tier {tier!r}: {label!r} runs from {start} to {end} s; correct its times")
     return Interval(start, end, label)

@@ -1,8 +1,8 @@
 """MP3 files that do not say how long they are.
 
-An MP3 file is a row of frames, each with its own bit rate; only a first frame of another kind (Xing's, LAME's or Fraunhofer's) says
-how many there are. Where it is missing, as in streams and in what was cut out of a file, decoders guess the length from the first
-frame, and stop there. So it is counted here and put in front.
+An MP3 file is a row of frames, each with its own bit rate; only a first frame of another kind (Xing's, LAME's or Fraunhofer's)
+says how many there are. Where it is missing, as in streams and in what was cut out of a file, decoders guess the length from the
+first frame, and stop there. So frames are counted here, and a frame that says how many is put in front.
 
 ISO/IEC 11172-3 and 13818-3 for frames; Xing's header as every decoder reads it.
 """
