@@ -67,8 +67,8 @@ def read_manifest(
     Raises
     ------
     InputError
-        If a column or a file is missing (or not fetched, or a folder), a row is empty or does not fit the header, a cell of a named column is empty, a path
-        stands twice, a split is unknown, or the text is damaged. The message names the line.
+        If a column or a file is missing (not fetched, or a folder), a row is empty or does not fit the header, a cell of a named
+        column is empty, a path stands twice, a split is unknown, or the text is damaged. The message names the line.
 
     Warns
     -----
@@ -116,9 +116,8 @@ def read_manifest(
         )
     if missing:
         line, file = missing[0]
-        raise InputError(
-            f"{path}: {len(missing)} of {len(rows)} files are missing, the first {file} on line {line}; {_why_missing(path, file)}"
-        )
+        count, why = f"{len(missing)} of {len(rows)} files are missing", _why_missing(path, file)
+        raise InputError(f"{path}: {count}, the first {file} on line {line}; {why}")
     warn_of_shared_speakers(recordings, path)
     return recordings
 
