@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -205,6 +206,15 @@ def test_help_names_the_shorthands(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for option in ("--fast", "--minutes", "--model", "--pretrain", "--seed", "--tune.epochs", "--world.repeats"):
         assert option in text
+
+
+@pytest.mark.parametrize("command", ["demo", "alice", "align", "features"])
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    bare = re.findall(r"^  (--[\w.]+)(?:, --\w+)?(?: [\w\[\],.]+)?\s+\(type:", text, re.MULTILINE)
+    assert bare == [] and text.count("(type:") > 10
 
 
 def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
-from itertools import takewhile
 from typing import Any
 
 __all__ = ["main"]
@@ -54,10 +53,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     for name, (settings, line) in subcommands.items():
         options = jsonargparse.ArgumentParser(description=(settings.__doc__ or "").strip().splitlines()[0])
         options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
-        switches = {field.name for field in fields(settings) if field.type == "bool"}
+        switches, said = {field.name for field in fields(settings) if field.type == "bool"}, dict(_helps(settings))
         options.add_class_arguments(settings, skip=switches)
+        for action in options._actions:  # jsonargparse does not see entries of two names, "tr, seconds : float"
+            action.help = action.help or said.get(action.dest)
         for switch in sorted(switches):
-            options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=_help(settings, switch))
+            options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=said[switch])
         options.set_defaults(_lists_of_settings(settings))
         choices.add_subcommand(name, options, help=line)
     parsed = parser.parse_args(_as_typed(sys.argv[1:] if arguments is None else arguments, [s for s, _ in subcommands.values()]))
@@ -85,6 +86,16 @@ def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
     return found
 
 
+def _helps(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of all settings, and what their class's docstring says about them."""
+    for names, text in re.findall(r"^    (\w+(?:, \w+)*) : .*\n((?:        .*\n)+)", settings.__doc__ or "", re.MULTILINE):
+        yield from ((f"{prefix}{name}", " ".join(text.split())) for name in names.split(", "))
+    for field in fields(settings):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(default):
+            yield from _helps(type(default), f"{prefix}{field.name}.")
+
+
 def _lists(settings: type, prefix: str = "") -> Iterator[str]:
     """Dotted names of the settings that are lists of plain values."""
     for field in fields(settings):
@@ -105,10 +116,3 @@ def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             found[field.name] = [asdict(item) for item in value]
     return found
-
-
-def _help(settings: type, name: str) -> str:
-    """What the class's docstring says about one attribute."""
-    _, _, rest = (settings.__doc__ or "").partition(f"    {name} : ")
-    lines = [line.strip() for line in rest.splitlines()[1:]]
-    return " ".join(takewhile(lambda line: line and " : " not in line, lines))
