@@ -15,7 +15,7 @@ from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["check_file", "is_unfetched", "make_folder", "read_json", "read_text", "sha256", "text_encoding", "whole_file"]
+__all__ = ["check_file", "is_unfetched", "make_folder", "read_json", "read_text", "sha256", "text_encoding", "whole_file", "writing"]
 
 # How the small files begin that stand for content which git-annex or Git LFS has not fetched, and what fetches it.
 _POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}
@@ -163,6 +163,17 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 @contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what writes ``path``: an :class:`InputError` if the disk is full, or may not be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise InputError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
+
+
+@contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Where to write a file that appears whole or not at all: ``with whole_file(path) as partial: partial.write_bytes(...)``.
 
@@ -180,12 +191,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written: it is a folder; choose another name")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise InputError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
+        with writing(path):
+            yield partial
+            os.replace(partial, path)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from fastencode.files import check_file, whole_file
 __all__ = ["FeatureFile", "Features", "is_finished", "read_features"]
 
 _SUFFIX = ".partial"
+_HEADERS = 1 << 14  # bytes that HDF5's own bookkeeping takes at most
 _THERE = 1 << 32  # a check sum of 32 bits may be 0; with this it is not
 
 
@@ -139,7 +141,7 @@ class FeatureFile:
     Raises
     ------
     InputError
-        If the folder is missing or another process is writing the file, or it was begun with another key.
+        If the folder is missing, the disk full, another process is writing the file, or it was begun with another key.
     """
 
     def __init__(
@@ -150,7 +152,7 @@ class FeatureFile:
         if not partial.exists():
             with whole_file(partial) as fresh:
                 _lay_out(fresh, times, shape, self.dtype, key)
-        self._file = os.open(partial, os.O_RDWR)
+        self._file = os.open(check_file(partial), os.O_RDWR)
         try:
             self._lock(partial)
             with h5py.File(partial, locking=False) as file:
@@ -209,6 +211,10 @@ def _partial(path: Path) -> Path:
 def _lay_out(
     path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]
 ) -> None:
+    if hasattr(os, "posix_fallocate"):  # HDF5 may end the process where the disk is full: ask for the room before it does
+        size = _HEADERS + len(times) * (16 + math.prod(shape) * dtype.itemsize)
+        with path.open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, size)
     with h5py.File(path, "w") as file:
         file.attrs["key"] = json.dumps(key, sort_keys=True)
         file["times"] = np.asarray(times, np.float64)
@@ -216,6 +222,7 @@ def _lay_out(
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        settings.set_obj_track_times(False)  # the same features are the same bytes
         space = h5py.h5s.create_simple((len(times), *shape))
         h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, settings)
         file["features"].attrs["axes"] = "time, layer, width"
