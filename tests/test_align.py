@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from fastencode.speech.store import read_features
 from fastencode.study.ceilings import noise_ceiling, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
 from fastencode.study.significance import signed_rank
+from test_speech_extract import LIMITED
 from test_speech_layers import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
@@ -248,6 +250,47 @@ def test_another_test_story_is_another_fit(world: Path, models: dict[str, Path],
         assert table["r_normalized"].isna().all() and table.query("region == 'all'")["n_voxels"].eq(21).all()
 
 
+def test_another_tr_is_another_fit(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """Windows are resampled to the scans, and when those were follows from the TR: nothing else tells the two runs apart."""
+    tables = {}
+    for tr in ("2.0", "1.9"):
+        for out in ("both", tr):
+            more = ["--participants", "B", "--tr", tr]
+            assert main(options(world, tmp_path / out, [models["windows"]], *more)) == 0
+        tables[tr] = (tmp_path / tr / "scores.csv").read_bytes()
+        assert (tmp_path / "both" / "scores.csv").read_bytes() == tables[tr]
+        for path in (tmp_path / tr).glob("fits/*/*/*/layer.h5"):
+            assert path.read_bytes() == (tmp_path / "both" / path.relative_to(tmp_path / tr)).read_bytes()
+    assert tables["2.0"] != tables["1.9"]
+
+
+def test_what_is_damaged_between_runs_is_said(
+    world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = options(world, tmp_path / "out", [models["random"]], "--participants", "B")
+    assert main(given) == 0
+    before = (tmp_path / "out" / "scores.csv").read_bytes()
+    for place, damage in enumerate((lambda path: path.write_bytes(b""), lambda path: path.unlink())):
+        path = tmp_path / "out" / "fits" / "random-at-1-2-3-4" / "B" / f"layer-0{place}" / "layer.h5"
+        damage(path)
+        assert main(given) == 2
+        complaint = capsys.readouterr().err
+        assert str(path) in complaint and "Traceback" not in complaint
+        shutil.rmtree(path.parent)
+        assert main(given) == 0 and (tmp_path / "out" / "scores.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("most", [100, 4000])
+def test_a_full_disk_is_one_clear_line(
+    world: Path, models: dict[str, Path], tmp_path: Path, most: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = options(world, tmp_path / "out", [models["random"]], "--participants", "B")
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(most), *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "cannot be written (File too large): make room" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not list((tmp_path / "out").rglob("*.partial"))
+    assert main(given) == 0
+
+
 def test_windows_are_resampled_to_scans(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
     from fastencode.study.sources import LayerFolder
     from reference_timing import lanczos as dense
@@ -306,6 +349,9 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--residualize", '["pitch"]'], "'pitch' is no low-level feature"),
         (["--tr", "1.5"], "holds clips every 2 s, scans come every 1.5 s"),
         (["--permutations", "0"], "permutations=0"),
+        (["--participants", "A,A"], "participants names A more than once"),
+        (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),
+        (["--lags", "3,2,3"], "lags names 3 more than once"),
         (["--features", "[]"], "there is nothing to score"),
         (["--features", '["a/x", "b/x"]'], "models are called as their folders"),
         (["--features", '["nofolder"]'], "does not exist"),
@@ -320,8 +366,6 @@ def test_wrong_settings_are_one_clear_line(
 
 
 def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     from fastencode.study.sources import LayerFolder
 
     stories = Stories(world, test_story=TEST_STORY, test_skip=0)
@@ -370,8 +414,6 @@ def test_regions_from_images(world: Path, models: dict[str, Path], tmp_path: Pat
 
 
 def test_gaps_in_the_responses_are_left_out(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     damaged = tmp_path / "world"
     shutil.copytree(world, damaged)
     stories = Stories(damaged, test_story=TEST_STORY, test_skip=0)

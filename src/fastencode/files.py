@@ -15,7 +15,17 @@ from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["check_file", "is_unfetched", "make_folder", "read_json", "read_text", "sha256", "text_encoding", "whole_file", "writing"]
+__all__ = [
+    "check_file",
+    "is_unfetched",
+    "make_folder",
+    "read_json",
+    "read_text",
+    "sha256",
+    "text_encoding",
+    "whole_file",
+    "writing",
+]
 
 # How the small files begin that stand for content which git-annex or Git LFS has not fetched, and what fetches it.
 _POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}

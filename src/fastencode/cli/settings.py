@@ -221,6 +221,10 @@ class AlignRunConfig:
     def __post_init__(self) -> None:
         if not self.features and not self.baselines:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
+        for name in ("participants", "exclude", "baselines", "residualize", "partition", "lags"):
+            given = getattr(self, name)
+            if twice := sorted({item for item in given if given.count(item) > 1}):
+                raise InputError(f"{name} names {twice[0]} more than once: name each once")
         names = [folder.name for folder in self.features]
         if len(set(names)) < len(names):
             raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
