@@ -377,8 +377,11 @@ def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: d
         LayerFolder(folder, stories, lobes=3, used=["story01", "story02"])
     shutil.copy(models["random"] / "story01.h5", folder / f"{TEST_STORY}.h5")
     source = LayerFolder(folder, stories, lobes=3, used=["story01", TEST_STORY])
-    with pytest.raises(InputError, match="before the last scan of test: is this the story's sound"):
+    with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
         source.rows(TEST_STORY, 0)
+    shutil.copy(models["windows"] / "story01.h5", tmp_path / f"{TEST_STORY}.h5")
+    with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
+        LayerFolder(tmp_path, stories, lobes=3, used=[TEST_STORY]).rows(TEST_STORY, 0)
     (folder / "story03.h5.partial").touch()
     with pytest.raises(InputError, match="story03.h5 is not finished"):
         LayerFolder(folder, stories, lobes=3, used=["story01", "story03"])

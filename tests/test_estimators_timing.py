@@ -133,7 +133,24 @@ def test_bad_input_is_named():
         Detrend("cosine").fit_transform(X)
     with pytest.raises(InputError, match="one label for each row"):
         Delay().fit_transform(X, groups=RUNS[:-1])
-    with pytest.raises(InputError, match="new_times=0.0: give a positive step"):
+    with pytest.raises(InputError, match="new_times=0.0: give a positive number of seconds"):
         LanczosResample(1.0, 0.0).fit_transform(X)
+    for wrong, message in [
+        (LanczosResample("a", 2.0), "old_times='a': give a positive"),
+        (LanczosResample(1.0, None), "new_times=None: give a positive"),
+        (LanczosResample(np.nan, 2.0), "old_times=nan: give a positive"),
+        (HRFConvolve(None), "dt=None: give a positive"),
+        (HRFConvolve("2"), "dt='2': give a positive"),
+        (HRFConvolve([2.0]), r"dt=\[2.0\]: give a positive"),
+        (HRFConvolve(2.0, model="fir"), "model='fir'"),
+        (Detrend("savgol", tr="2"), "tr='2': give a positive"),
+        (Detrend(order="3"), "order='3': give the polynomial's degree"),
+        (Detrend(order=1.5), "order=1.5: give"),
+        (Detrend(order=np.nan), "order=nan: give"),
+        (Delay(3), "delays=3: give at least one whole number"),
+        (Delay((1.5,)), "whole number"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            wrong.fit_transform(X)
     with pytest.raises(InputError, match="for 3 old_times"):
         LanczosResample([0.0, 1.0, 2.0], 2.0).fit_transform(X)

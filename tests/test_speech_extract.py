@@ -96,8 +96,11 @@ def test_some_layers_and_their_numbers(tmp_path: Path, sounds: dict[str, Path]) 
     assert some.layers == (0, 2) and whole.layers == (0, 1, 2)
     np.testing.assert_array_equal(some.values, whole.values[:, [0, 2]])
     assert whole.key["model"] == encoder.hash() and whole.key["tr"] == 0.5 and "stride" not in whole.key
-    for layers in ((3,), (1, 1), (2, 0), (-4,), ()):
-        with pytest.raises(InputError, match="has layers 0 to 2"):
+    for layers in ((3,), (-4,), (), 1, [1.0], ["a"], slice(2), [[0]]):
+        with pytest.raises(InputError, match="has layers 0 to 2; give a list of some"):
+            read_features(path, layers=layers)
+    for layers in ((1, 1), (2, 0), (0, -3)):
+        with pytest.raises(InputError, match="ascending, each once"):
             read_features(path, layers=layers)
 
 

@@ -27,7 +27,7 @@ from fastencode.timing.clean import detrend_cosine, detrend_polynomial, detrend_
 from fastencode.timing.delays import delay
 from fastencode.timing.hrf import hrf_convolve
 from fastencode.timing.lanczos import lanczos
-from fastencode.timing.times import run_slices
+from fastencode.timing.times import check_seconds, run_slices
 
 __all__ = ["Delay", "Detrend", "HRFConvolve", "LanczosResample", "ZScore"]
 
@@ -234,6 +234,7 @@ class HRFConvolve(OneToOneFeatureMixin, _ByRun):  # type: ignore[misc, unused-ig
         self.derivative_step = derivative_step
 
     def _by_run(self, X: NDArray[Any], groups: Any) -> Any:
+        check_seconds(dt=self.dt)
         names = ("dt", "model", "duration", "derivative", "derivative_step")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         out = np.empty_like(X)
@@ -318,8 +319,8 @@ class LanczosResample(_Transformer):
         """Old and new times; of what was given as a step, multiples."""
         old, new = self.old_times, self.new_times
         for name, step in (("old_times", old), ("new_times", new)):
-            if np.ndim(step) == 0 and not (np.isfinite(step) and step > 0):
-                raise InputError(f"{name}={step}: give a positive step in seconds, or the times")
+            if np.ndim(step) == 0:
+                check_seconds(**{name: step})
         if np.ndim(old) == 0:
             old = np.arange(n) * float(old)
         if np.ndim(new) == 0:

@@ -82,10 +82,12 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
     with _open(path) as file:
         values = file["features"]
         count = values.shape[1]
-        asked = list(range(count)) if layers is None else list(layers)
-        wanted = [layer % count for layer in asked]
-        if not asked or not all(-count <= layer < count for layer in asked) or wanted != sorted(set(wanted)):
-            raise InputError(f"layers {asked}: {path} has layers 0 to {count - 1}; give some, ascending, each once")
+        asked = np.arange(count) if layers is None else np.asarray(layers)
+        if asked.ndim != 1 or asked.dtype.kind not in "iu" or not len(asked) or not ((-count <= asked) & (asked < count)).all():
+            raise InputError(f"layers={layers!r}: {path} has layers 0 to {count - 1}; give a list of some of them")
+        wanted = [int(layer) % count for layer in asked]
+        if wanted != sorted(set(wanted)):
+            raise InputError(f"layers={layers!r}: give layers of {path} ascending, each once")
         # One slice for each layer: h5py takes a list of them many times slower.
         parts = values[...] if layers is None else np.stack([values[:, layer] for layer in wanted], axis=1)
         return Features(parts, file["times"][...], tuple(wanted), count, json.loads(file.attrs["key"]))

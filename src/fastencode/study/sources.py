@@ -91,17 +91,19 @@ class LayerFolder:
     def rows(self, story: str, layer: int) -> Floats:
         found = read_features(self._path(story), layers=(layer,))
         values = np.asarray(found.values[:, 0], np.float32)
-        if found.key["input"] == "window":
-            return np.asarray(lanczos(values, found.times, self._stories.row_times(story, middle=True), lobes=self._lobes))
-        tr, n_rows = self._stories.tr, self._stories.n_rows(story)
-        if found.key["tr"] != tr:
+        tr, n_rows, middles = self._stories.tr, self._stories.n_rows(story), self._stories.row_times(story, middle=True)
+        window = found.key["input"] == "window"
+        if not window and found.key["tr"] != tr:
             raise InputError(
                 f"{self._path(story)} holds clips every {found.key['tr']:g} s, scans come every {tr:g} s: read them again"
             )
-        if len(values) < FIRST_ROW + n_rows:
+        if found.times[-1] < middles[-1] if window else len(values) < FIRST_ROW + n_rows:
             raise InputError(
-                f"{self._path(story)} ends at {found.times[-1]:g} s, before the last scan of {story}: is this the story's sound?"
+                f"{self._path(story)} ends at {found.times[-1]:g} s, before the last scan of {story} at {middles[-1]:g} s: is"
+                f" this the story's sound, and {tr:g} s the TR?"
             )
+        if window:
+            return np.asarray(lanczos(values, found.times, middles, lobes=self._lobes))
         return values[FIRST_ROW : FIRST_ROW + n_rows]
 
 
