@@ -208,6 +208,29 @@ def test_help_names_the_shorthands(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in text
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--features a b",
+        "--features=a --features b",
+        "--features a --features=b",
+        "--features [a,b]",
+        "--features a,b -h",
+        "--features [a] b",
+    ],
+)
+def test_lists_however_they_are_typed(typed: str) -> None:
+    """An option given twice once meant its last value only: one model of two, without a word."""
+    from fastencode.cli import _as_typed
+    from fastencode.cli.settings import AlignRunConfig
+
+    parsed = _as_typed(
+        ["align", *typed.split(), "--out", "x", "--lags", "-1", "0", "--split-half", "--exclude", ""], [AlignRunConfig]
+    )
+    rest = ["--out", "x", "--lags=[-1,0]", "--split_half", "--exclude=[]"]
+    assert parsed == ["align", "--features=[a,b]", *(["-h"] if "-h" in typed else []), *rest]
+
+
 @pytest.mark.parametrize("command", ["demo", "alice", "align", "features"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -72,18 +72,27 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
-    """What is typed as what is parsed: ``--dry-run`` for ``--dry_run``, and ``--lags 0,1`` for ``--lags [0,1]``."""
+    """What is typed as what is parsed: ``--dry_run`` for ``--dry-run``; ``--lags=[0,1]`` for ``--lags 0,1``, ``--lags 0 1`` and
+    ``--lags 0 --lags 1``."""
     lists = {f"--{name}" for one in settings for name in _lists(one)}
     found: list[str] = []
+    items: dict[str, list[str]] = {}
+    current = ""
     for argument in arguments:
         argument = re.sub("^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
         name, equals, value = argument.partition("=")
-        if equals and name in lists and not value.startswith("["):
-            argument = f"{name}=[{value}]"
-        elif found and found[-1] in lists and not argument.startswith(("[", "--")):
-            argument = f"[{argument}]"
-        found.append(argument)
-    return found
+        if name in lists:
+            if name not in items:
+                found.append(name)
+            items.setdefault(name, []).extend([value] * bool(equals))
+            current = "" if equals else name
+        elif current and not argument.startswith("--") and argument != "-h":
+            items[current].append(argument)
+        else:
+            found.append(argument)
+            current = ""
+    plain = {name: [item.strip().removeprefix("[").removesuffix("]") for item in given] for name, given in items.items()}
+    return [f"{one}=[{','.join(filter(str.strip, plain[one]))}]" if plain.get(one) else one for one in found]
 
 
 def _helps(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:

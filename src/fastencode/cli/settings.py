@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -225,7 +226,7 @@ class AlignRunConfig:
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")
-        names = [folder.name for folder in self.features]
+        names = [Path(os.path.abspath(folder)).name for folder in self.features]
         if len(set(names)) < len(names):
             raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
         for name in ("permutations", "candidates"):

@@ -5,6 +5,7 @@ Nothing is read or planned before a fit asks for it, and then once for all parti
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,7 +68,7 @@ class LayerFolder:
     """
 
     def __init__(self, folder: Path, stories: Stories, *, lobes: int, used: Sequence[str]) -> None:
-        self.name = folder.name
+        self.name = Path(os.path.abspath(folder)).name  # of ".", too
         self._folder, self._stories, self._lobes = folder, stories, lobes
         self._keys: dict[str, Any] = {}
         counts = {}
