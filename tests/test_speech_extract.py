@@ -192,6 +192,16 @@ def test_a_file_on_its_way_is_guarded(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(ValueError, match=r"2 rows of \(2, 3\) were expected"):
             file.write(np.array([0, 1]), np.zeros((2, 3, 2)))
         file.write(np.array([0]), np.ones((1, 2, 3)))
+        # Two commands that start in one moment: the second looks before the first has begun, and lays out after it.
+        exists = Path.exists
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "exists", lambda self: self.name != "a.h5.partial" and exists(self))
+            with pytest.raises(InputError, match="being written by another process"):
+                FeatureFile(path, times, shape, dtype, {"a": 1})
+        assert [found.name for found in tmp_path.iterdir()] == ["a.h5.partial"]
+        file.write(np.array([1]), np.ones((1, 2, 3)))
+    with FeatureFile(path, times, shape, dtype, {"a": 1}) as file:
+        assert file.missing.tolist() == [2, 3]
     with pytest.raises(InputError, match=r"a\.h5 is not finished: give the command that began it once more"):
         read_features(path)
     with pytest.raises(InputError, match="was made with a=1, now it is 2"):
@@ -203,9 +213,9 @@ def test_a_file_on_its_way_is_guarded(tmp_path: Path, monkeypatch: pytest.Monkey
     with FeatureFile(path, times, shape, dtype, {"a": 1}) as file, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(InputError, match="No space left on device.*make room, and the same command goes on"):
-            file.write(np.array([1]), np.ones((1, 2, 3)))
+            file.write(np.array([2]), np.ones((1, 2, 3)))
     with FeatureFile(path, times, shape, dtype, {"a": 1}) as file:
-        assert file.missing.tolist() == [1, 2, 3]
+        assert file.missing.tolist() == [2, 3]
     (tmp_path / "a.h5.partial").write_bytes(b"not HDF5")
     with pytest.raises(InputError, match="is damaged .*: delete it"):
         FeatureFile(path, times, shape, dtype, {"a": 1})

@@ -46,6 +46,10 @@ _BLOCK_BYTES = 32 << 20  # of the file's own dtype in memory at a time
 class Stories:
     """A story-listening data set on disk. Nothing is read before it is asked for, and nothing large is kept.
 
+    Methods take the name of a participant (a folder of ``preprocessed_data``) and of a story (a key of ``respdict.json``). A name
+    that is not there, and a file that is missing, not fetched or damaged, is an ``InputError`` that says what there is, or what
+    to do.
+
     Parameters
     ----------
     root : path
@@ -94,7 +98,7 @@ class Stories:
         return sorted(p.name for p in self._responses.iterdir() if p.is_dir() and not p.name.startswith("."))
 
     def stories(self, participant: str) -> list[str]:
-        """Return the sorted names of the stories whose responses are here.
+        """Return the sorted names of the stories whose responses are here; an ``InputError`` if all are links or pointers only.
 
         Stories that are only git-annex links or pointers are left out with a ``FastencodeWarning`` that says how to fetch them.
         """
@@ -108,7 +112,10 @@ class Stories:
         return [p.stem for p in here]
 
     def train_stories(self, participant: str, *, exclude: Collection[str] = ()) -> list[str]:
-        """Return the participant's stories without the test story and those in ``exclude`` (validation stories)."""
+        """Return the participant's stories without the test story and those in ``exclude`` (validation stories).
+
+        A story to exclude that the participant did not hear is an ``InputError``.
+        """
         exclude = {exclude} if isinstance(exclude, str) else set(exclude)
         names = self.stories(participant)
         unknown = exclude - set(names) - {self.test_story}
@@ -142,7 +149,10 @@ class Stories:
         return self.tr * (rows + FIRST_ROW + 0.5 * middle)
 
     def usable_rows(self, story: str) -> slice:
-        """Return the rows to score on: ``test_skip`` onward for the test story, all for the others."""
+        """Return the rows to score on: ``test_skip`` onward for the test story, all for the others.
+
+        An ``InputError`` if ``test_skip`` leaves none.
+        """
         rows = self.n_rows(story)
         skip = self.test_skip if story == self.test_story else 0
         if skip >= rows:
@@ -150,7 +160,7 @@ class Stories:
         return slice(skip, rows)
 
     def audio(self, story: str, *, sample_rate: int = 16000) -> NDArray[np.float32]:
-        """Return the story's sound, shape (n,), float32 mono; see ``fastencode.speech.audio.read_audio``.
+        """Return the story's sound, shape (n,), float32 mono, at ``sample_rate`` Hz; see ``fastencode.speech.audio.read_audio``.
 
         Warns
         -----
@@ -215,7 +225,10 @@ class Stories:
     def repeats(
         self, participant: str, story: str, *, voxels: ArrayLike | None = None, dtype: DTypeLike = np.float32
     ) -> NDArray[Any]:
-        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``."""
+        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``.
+
+        An ``InputError`` if the story was not repeated.
+        """
         return self._read(participant, story, "individual_repeats", voxels, dtype)
 
     def is_repeated(self, participant: str, story: str) -> bool:

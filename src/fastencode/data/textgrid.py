@@ -81,6 +81,15 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
 def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | None = None) -> list[Interval]:
     """Return the tier with one of the names (any case), or else the one at a position.
 
+    Parameters
+    ----------
+    tiers : mapping of str to list of Interval
+        As ``read_textgrid`` returns them.
+    *names : str
+        What the tier may be called.
+    index : int, optional
+        Its position if none is called so.
+
     Raises
     ------
     InputError

@@ -106,10 +106,20 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
 def audio_seconds(path: str | os.PathLike[str]) -> float:
     """Length of an audio file in s by its header, without decoding it; of an MP3 without one, by counting its frames.
 
+    Parameters
+    ----------
+    path : path
+        As in :func:`read_audio`.
+
+    Returns
+    -------
+    float
+        What is there, also of a file that is cut off: only :func:`read_audio` compares with what its header promises.
+
     Raises
     ------
     InputError
-        If the file is missing, empty, or not audio.
+        If the file is missing, empty, compressed with shorten, or not audio.
     """
     with _opened(_check_audio(path)) as file:
         return float(file.frames / file.samplerate)

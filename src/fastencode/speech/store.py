@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
-from fastencode.files import check_file, whole_file
+from fastencode.files import check_file, writing
 
 __all__ = ["FeatureFile", "Features", "is_finished", "read_features"]
 
@@ -70,6 +70,11 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
     path : path
     layers : sequence of int, optional
         Which layers, ascending; negative ones count from the last. All by default.
+
+    Returns
+    -------
+    Features
+        Only the layers asked for are read.
 
     Raises
     ------
@@ -152,8 +157,7 @@ class FeatureFile:
         self._path, self.dtype, self._shape = path, np.dtype(dtype), shape
         partial = _partial(path)
         if not partial.exists():
-            with whole_file(partial) as fresh:
-                _lay_out(fresh, times, shape, self.dtype, key)
+            _begin(partial, times, shape, self.dtype, key)
         self._file = os.open(check_file(partial), os.O_RDWR)
         try:
             self._lock(partial)
@@ -208,6 +212,24 @@ class FeatureFile:
 
 def _partial(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
+
+
+def _begin(path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]) -> None:
+    """Lay a file out under another name first; where another process was faster, its file stays."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with writing(path):
+            _lay_out(fresh, times, shape, dtype, key)
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.rename(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _lay_out(
