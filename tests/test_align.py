@@ -71,10 +71,17 @@ def models(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 def options(world: Path, out: Path, folders: list[Path], *more: str) -> list[str]:
-    given = ["align", "--stories", str(world), "--out", str(out), "--features", json.dumps([str(folder) for folder in folders])]
-    settings = {"test_story": TEST_STORY, "test_skip": 0, "exclude": json.dumps([VALIDATION_STORY]), "permutations": 99}
+    given = ["align", "--stories", str(world), "--out", str(out)]
+    settings = {
+        "features": json.dumps([str(folder) for folder in folders]),
+        "test_story": TEST_STORY,
+        "test_skip": 0,
+        "exclude": json.dumps([VALIDATION_STORY]),
+        "permutations": 99,
+    }
     settings |= {"align.alphas": json.dumps(GRID), "align.bootstraps": 60, "align.folds": 3}
-    return [*given, *(part for name, value in settings.items() for part in (f"--{name}", str(value))), *more]
+    kept = {f"--{name}": str(value) for name, value in settings.items() if f"--{name}" not in more}
+    return [*given, *(part for option in kept.items() for part in option), *more]
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +367,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
 def test_wrong_settings_are_one_clear_line(
     world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
-    assert main([*options(world, tmp_path / "out", [models["random"]]), *more]) == 2
+    assert main(options(world, tmp_path / "out", [models["random"]], *more)) == 2
     complaint = capsys.readouterr().err
     assert said in complaint and "Traceback" not in complaint
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fastencode.cli import main
+from fastencode.errors import InputError
 from test_speech_layers import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "matplotlib"):
@@ -210,17 +211,10 @@ def test_help_names_the_shorthands(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    [
-        "--features a b",
-        "--features=a --features b",
-        "--features a --features=b",
-        "--features [a,b]",
-        "--features a,b -h",
-        "--features [a] b",
-    ],
+    ["--features a b", "--features=a,b", "--features [a,b]", "--features a,b -h", "--features [a] b", "--features=[a,b]"],
 )
 def test_lists_however_they_are_typed(typed: str) -> None:
-    """An option given twice once meant its last value only: one model of two, without a word."""
+    """An option given twice meant its last value only, one model of two, without a word: it is refused."""
     from fastencode.cli import _as_typed
     from fastencode.cli.settings import AlignRunConfig
 
@@ -229,6 +223,9 @@ def test_lists_however_they_are_typed(typed: str) -> None:
     )
     rest = ["--out", "x", "--lags=[-1,0]", "--split_half", "--exclude=[]"]
     assert parsed == ["align", "--features=[a,b]", *(["-h"] if "-h" in typed else []), *rest]
+    for twice in (["--features=a"], ["--features", "a"]):
+        with pytest.raises(InputError, match="--features is given twice: give all at once, --features A B"):
+            _as_typed(["align", *typed.split(), *twice], [AlignRunConfig])
 
 
 @pytest.mark.parametrize("command", ["demo", "alice", "align", "features"])

@@ -10,13 +10,13 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
+from fastencode.errors import FastencodeError, FastencodeWarning, InputError
+
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``fastencode-tune``; returns the exit status: 0 done, 2 wrong use or bad input, 130 stopped by Ctrl-C."""
-    from fastencode.errors import FastencodeError, FastencodeWarning
-
     try:
         with warnings.catch_warnings():
             plain = warnings.showwarning
@@ -72,8 +72,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
-    """What is typed as what is parsed: ``--dry_run`` for ``--dry-run``; ``--lags=[0,1]`` for ``--lags 0,1``, ``--lags 0 1`` and
-    ``--lags 0 --lags 1``."""
+    """What is typed as what is parsed: ``--dry-run`` as ``--dry_run``, ``--lags 0,1`` and ``--lags 0 1`` as ``--lags=[0,1]``."""
     lists = {f"--{name}" for one in settings for name in _lists(one)}
     found: list[str] = []
     items: dict[str, list[str]] = {}
@@ -82,9 +81,10 @@ def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
         argument = re.sub("^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
         name, equals, value = argument.partition("=")
         if name in lists:
-            if name not in items:
-                found.append(name)
-            items.setdefault(name, []).extend([value] * bool(equals))
+            if name in items:  # the first would be gone without a word
+                raise InputError(f"{name} is given twice: give all at once, {name} A B")
+            found.append(name)
+            items[name] = [value] * bool(equals)
             current = "" if equals else name
         elif current and not argument.startswith("--") and argument != "-h":
             items[current].append(argument)
