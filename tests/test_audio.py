@@ -117,6 +117,9 @@ def test_written_whatever_the_bytes_of_the_floats(tmp_path: Path, dtype: str | t
     """soundfile writes the bytes as they lie: those of another byte order came out as noise at full scale."""
     write_audio(tmp_path / "a.wav", tone(16000).astype(dtype)[::2], 8000)
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav", sample_rate=8000), tone(16000)[::2], atol=4e-4)
+    torch = pytest.importorskip("torch", reason="tensors need torch")
+    write_audio(tmp_path / "b.wav", torch.tensor(tone(16000)[::2].copy(), requires_grad=True), 8000)
+    np.testing.assert_allclose(read_audio(tmp_path / "b.wav", sample_rate=8000), tone(16000)[::2], atol=4e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, whole_file
 from fastencode.speech.mp3 import with_length
@@ -151,7 +152,7 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
     """
     soundfile = require("soundfile", "tune")
     _check_rate(sample_rate)
-    samples = np.asarray(audio)
+    samples = as_numpy(audio, "audio")
     if samples.ndim != 1:
         raise InputError(f"audio has shape {samples.shape}: give mono samples, one dimension")
     if not np.issubdtype(samples.dtype, np.floating):
