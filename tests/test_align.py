@@ -383,15 +383,18 @@ def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: d
     with pytest.raises(InputError, match="were made with different settings"):
         LayerFolder(folder, stories, lobes=3, used=["story01", "story02"])
     shutil.copy(models["random"] / "story01.h5", folder / f"{TEST_STORY}.h5")
-    source = LayerFolder(folder, stories, lobes=3, used=["story01", TEST_STORY])
     with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
-        source.rows(TEST_STORY, 0)
+        LayerFolder(folder, stories, lobes=3, used=["story01", TEST_STORY])
     shutil.copy(models["windows"] / "story01.h5", tmp_path / f"{TEST_STORY}.h5")
     with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
-        LayerFolder(tmp_path, stories, lobes=3, used=[TEST_STORY]).rows(TEST_STORY, 0)
+        LayerFolder(tmp_path, stories, lobes=3, used=[TEST_STORY])
     (folder / "story03.h5.partial").touch()
     with pytest.raises(InputError, match="story03.h5 is not finished"):
         LayerFolder(folder, stories, lobes=3, used=["story01", "story03"])
+    for kind in ("random", "windows"):
+        shutil.copy(models[kind] / f"{TEST_STORY}.h5", folder / "story01.h5")
+        with pytest.warns(FastencodeWarning, match=r"story01\.h5 lasts .* check tr \(a TR of .* would fit\) and whether this is"):
+            LayerFolder(folder, stories, lobes=3, used=["story01"])
 
 
 def test_regions_from_images(world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,15 +169,27 @@ class Stories:
         """
         path = check_file(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}")
         sound = read_audio(path, sample_rate=sample_rate)
-        seconds, heard = len(sound) / sample_rate, self._lengths.get(story, 0) - _QUIET_TRS
+        self.check_length(story, len(sound) / sample_rate, path)
+        return sound
+
+    def check_length(self, story: str, seconds: float, path: Path) -> None:
+        """Warn with a ``FastencodeWarning`` if what lasts so long, in s, is not this story's sound or the TR is another.
+
+        Parameters
+        ----------
+        story : str
+        seconds : float
+        path : Path
+            What lasts so long, for the message: a sound, or features of it.
+        """
+        heard = self._lengths.get(story, 0) - _QUIET_TRS
         if heard > 0 and abs(seconds / self.tr - heard) > _QUIET_TRS / 2:
             warnings.warn(
                 f"{path} lasts {seconds:.1f} s, but respdict.json leaves it {heard} TRs of {self.tr:g} s, {heard * self.tr:g} s:"
                 f" check tr (a TR of {seconds / heard:.4g} s would fit) and whether this is the story's sound",
                 FastencodeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return sound
 
     def words(self, story: str) -> list[Interval]:
         """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out."""

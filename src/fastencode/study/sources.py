@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastencode.data.stories import FIRST_ROW, Stories
 from fastencode.errors import InputError
 from fastencode.solve.plan import RidgePlan
-from fastencode.speech.store import read_features
+from fastencode.speech.store import Features, read_features
 from fastencode.study.alignment import AlignConfig, design, plan_runs
 from fastencode.study.layer_scores import without
 from fastencode.study.low_level import low_level
@@ -64,7 +64,13 @@ class LayerFolder:
     Raises
     ------
     InputError
-        If a story's file is missing or not finished, or files were made with different settings, or clips do not end with scans.
+        If a story's file is missing or not finished, files were made with different settings, clips do not end with scans, or
+        features end before the last scan.
+
+    Warns
+    -----
+    FastencodeWarning
+        If features last longer than the story: the TR is another, or the sound another story's.
     """
 
     def __init__(self, folder: Path, stories: Stories, *, lobes: int, used: Sequence[str]) -> None:
@@ -81,6 +87,7 @@ class LayerFolder:
                 raise InputError(
                     f"{self._path(story)} and {self._path(used[0])} were made with different settings: make one again"
                 )
+            self._check_times(story, first)
         self.n_layers = counts[used[0]]
 
     def _path(self, story: str) -> Path:
@@ -92,20 +99,22 @@ class LayerFolder:
     def rows(self, story: str, layer: int) -> Floats:
         found = read_features(self._path(story), layers=(layer,))
         values = np.asarray(found.values[:, 0], np.float32)
-        tr, n_rows, middles = self._stories.tr, self._stories.n_rows(story), self._stories.row_times(story, middle=True)
-        window = found.key["input"] == "window"
-        if not window and found.key["tr"] != tr:
+        if found.key["input"] == "window":
+            return np.asarray(lanczos(values, found.times, self._stories.row_times(story, middle=True), lobes=self._lobes))
+        return values[FIRST_ROW : FIRST_ROW + self._stories.n_rows(story)]
+
+    def _check_times(self, story: str, found: Features) -> None:
+        """Whether features lie at the scans of the story."""
+        path, tr, middle = self._path(story), self._stories.tr, self._stories.row_times(story, middle=True)[-1]
+        clips = found.key["input"] == "clip"
+        if clips and found.key["tr"] != tr:
+            raise InputError(f"{path} holds clips every {found.key['tr']:g} s, scans come every {tr:g} s: read them again")
+        if len(found.times) < FIRST_ROW + self._stories.n_rows(story) if clips else found.times[-1] < middle:
             raise InputError(
-                f"{self._path(story)} holds clips every {found.key['tr']:g} s, scans come every {tr:g} s: read them again"
+                f"{path} ends at {found.times[-1]:g} s, before the last scan of {story} at {middle:g} s: is this the story's"
+                f" sound, and {tr:g} s the TR?"
             )
-        if found.times[-1] < middles[-1] if window else len(values) < FIRST_ROW + n_rows:
-            raise InputError(
-                f"{self._path(story)} ends at {found.times[-1]:g} s, before the last scan of {story} at {middles[-1]:g} s: is"
-                f" this the story's sound, and {tr:g} s the TR?"
-            )
-        if window:
-            return np.asarray(lanczos(values, found.times, middles, lobes=self._lobes))
-        return values[FIRST_ROW : FIRST_ROW + n_rows]
+        self._stories.check_length(story, float(found.times[-1]), path)
 
 
 @dataclass(frozen=True)
