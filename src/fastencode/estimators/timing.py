@@ -208,7 +208,7 @@ class HRFConvolve(OneToOneFeatureMixin, _ByRun):  # type: ignore[misc, unused-ig
     ----------
     dt : float
         Seconds from row to row.
-    model, duration, derivative, derivative_step
+    model, duration, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio, derivative, derivative_step
         As in :func:`fastencode.hrf_convolve`.
 
     Attributes
@@ -224,19 +224,28 @@ class HRFConvolve(OneToOneFeatureMixin, _ByRun):  # type: ignore[misc, unused-ig
         *,
         model: str = "spm",
         duration: float = 32.0,
+        peak_delay: float | None = None,
+        undershoot_delay: float | None = None,
+        peak_dispersion: float | None = None,
+        undershoot_dispersion: float | None = None,
+        ratio: float | None = None,
         derivative: str | None = None,
         derivative_step: float | None = None,
     ) -> None:
         self.dt = dt
         self.model = model
         self.duration = duration
+        self.peak_delay = peak_delay
+        self.undershoot_delay = undershoot_delay
+        self.peak_dispersion = peak_dispersion
+        self.undershoot_dispersion = undershoot_dispersion
+        self.ratio = ratio
         self.derivative = derivative
         self.derivative_step = derivative_step
 
     def _by_run(self, X: NDArray[Any], groups: Any) -> Any:
         check_seconds(dt=self.dt)
-        names = ("dt", "model", "duration", "derivative", "derivative_step")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given: dict[str, Any] = self.get_params(deep=False)
         out = np.empty_like(X)
         for rows in run_slices(groups, len(X)):
             times = np.arange(rows.stop - rows.start) * float(self.dt)
