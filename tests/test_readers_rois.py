@@ -187,6 +187,10 @@ def test_the_atlas_sets() -> None:
         assert joined[name].tolist() == sorted(2 * areas.index(a) + side for a in members for side in (0, 1))
     plain = {"A1": [5, 1], "44": [2], "45": [2, 3], "L_44_ROI": [7], "lh.L_IFJa_ROI": [8]}
     assert listed(join_rois(plain, {"x": ["A1", "44"], "y": ["45", "44", "IFJa"]})) == {"x": [1, 2, 5], "y": [2, 3, 8]}
+    assert listed(join_rois(plain, {"x": "44"})) == {"x": [2]}
+    for use in (overlaps, lambda rois: join_rois(rois, {"x": ["b"]})):
+        with pytest.raises(InputError, match="region 'b' is a mask: give the indices of its voxels"):
+            use({"a": [0], "b": np.array([True, False])})
     with pytest.warns(FastencodeWarning, match="no such regions, the rest was joined: IFSp of IFG"):
         assert listed(join_rois(plain, {"IFG": ("44", "IFSp")})) == {"IFG": [2]}
     with pytest.raises(InputError, match=r"none of \['55b'\], which make up 'MFG', is a region: the regions are A1, 44"):
@@ -323,7 +327,7 @@ DAMAGES = [
     ("a.json", b'{"\xe9": [1]}', "is not UTF-8: see line 1"),
     ("a.txt", "1\n2 x\n", "line 2: 'x' is not the index of a voxel"),
     ("a.txt", "1 -2\n", "line 1: '-2' is not the index"),
-    ("a.mgz", b"", "is of no kind that is read here"),
+    ("a.mgz", b"x", "is of no kind that is read here"),
 ]
 
 
@@ -346,8 +350,9 @@ def test_lists_need_to_know_how_many_voxels_there_are(tmp_path: Path) -> None:
         read_rois([tmp_path / "a.txt", tmp_path / "b.txt"], n_voxels=3)
     with pytest.raises(InputError, match="path is an empty sequence"):
         read_rois([], n_voxels=3)
-    with pytest.raises(InputError, match=r"nowhere\.npy does not exist"):
-        read_rois(tmp_path / "nowhere.npy", n_voxels=3)
+    for name in ("nowhere.npy", "nowhere"):
+        with pytest.raises(InputError, match=f"{name} does not exist"):
+            read_rois(tmp_path / name, n_voxels=3)
     (tmp_path / "link.nii").symlink_to("gone")
     with pytest.raises(InputError, match="datalad get"):
         read_rois(tmp_path / "link.nii", n_voxels=3)

@@ -145,7 +145,7 @@ def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) 
     Raises
     ------
     InputError
-        If none of a set's regions is there.
+        If none of a set's regions is there, or one is a mask.
 
     Warns
     -----
@@ -158,9 +158,10 @@ def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) 
     joined: Rois = {}
     absent: list[str] = []
     for joint, members in sets.items():
+        members = [members] if isinstance(members, str) else members
         parts = {member: [member] if member in rois else known.get(member, []) for member in members}
         absent += [f"{member} of {joint}" for member, labels in parts.items() if not labels]
-        voxels = [np.asarray(rois[label], dtype=np.intp) for labels in parts.values() for label in labels]
+        voxels = [_listed(label, rois[label]) for labels in parts.values() for label in labels]
         if not voxels:
             raise InputError(f"none of {list(members)}, which make up {joint!r}, is a region: the regions are {_few(rois)}")
         joined[joint] = np.unique(np.concatenate(voxels))
@@ -170,9 +171,9 @@ def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) 
 
 
 def overlaps(rois: Mapping[str, ArrayLike]) -> dict[tuple[str, str], int]:
-    """Return the pairs of regions that share voxels, and how many; empty when no two do."""
+    """Return the pairs of regions that share voxels, and how many; empty when no two do. Masks are an ``InputError``."""
     names = list(rois)
-    voxels = [np.asarray(rois[name], dtype=np.intp) for name in names]
+    voxels = [_listed(name, rois[name]) for name in names]
     if not names:
         return {}
     ends = np.cumsum([0, *(len(v) for v in voxels)])
@@ -182,6 +183,12 @@ def overlaps(rois: Mapping[str, ArrayLike]) -> dict[tuple[str, str], int]:
     shared = sparse.triu(member @ member.T, k=1).tocoo()  # R Rᵀ: voxels that two regions have in common
     pairs = sorted(zip(shared.row.tolist(), shared.col.tolist(), shared.data.tolist(), strict=True))
     return {(names[i], names[j]): n for i, j, n in pairs}
+
+
+def _listed(name: str, voxels: ArrayLike) -> NDArray[np.intp]:
+    if np.asarray(voxels).dtype == bool:
+        raise InputError(f"region {name!r} is a mask: give the indices of its voxels, numpy.flatnonzero of it")
+    return np.asarray(voxels, dtype=np.intp)
 
 
 def to_image(values: ArrayLike, mask: Any) -> Any:
@@ -334,7 +341,7 @@ def _read(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Roi
         return _table(path, columns)
     if kind == ".txt":
         return {_name(path): _indices(str(path), _numbers(path), columns)}
-    raise InputError(f"{path} is of no kind that is read here: give .nii, .nii.gz, .gii, .npy, .json or .txt")
+    raise InputError(f"{check_file(path)} is of no kind that is read here: give .nii, .nii.gz, .gii, .npy, .json or .txt")
 
 
 def _name(path: Path) -> str:
