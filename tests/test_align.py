@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -269,6 +270,20 @@ def test_another_tr_is_another_fit(world: Path, models: dict[str, Path], tmp_pat
         for path in (tmp_path / tr).glob("fits/*/*/*/layer.h5"):
             assert path.read_bytes() == (tmp_path / "both" / path.relative_to(tmp_path / tr)).read_bytes()
     assert tables["2.0"] != tables["1.9"]
+
+
+def test_other_labels_of_no_speech_are_another_fit(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The world's phones are IPA, which has no table of articulation: what is unknown may be taken for no speech."""
+    given = ["--participants", "B", "--features", "[]", "--baselines"]
+    assert main(options(world, tmp_path / "x", [], *given, "articulation")) == 2
+    assert re.search(r"transcript of 'story01': .*neither ARPAbet .*; or take it for no speech", capsys.readouterr().err)
+    tables = {}
+    for labels in ("a", "ə"):
+        for out in ("both", labels):
+            assert main(options(world, tmp_path / out, [], *given, "phone_rate", "--non-speech", labels)) == 0
+        tables[labels] = (tmp_path / labels / "scores.csv").read_bytes()
+        assert (tmp_path / "both" / "scores.csv").read_bytes() == tables[labels]
+    assert tables["a"] != tables["ə"]
 
 
 def test_what_is_damaged_between_runs_is_said(

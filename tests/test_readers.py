@@ -15,7 +15,7 @@ import pytest
 from fastencode.data import stories as stories_module
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
-from fastencode.data.textgrid import Interval, write_textgrid
+from fastencode.data.textgrid import NON_SPEECH, Interval, write_textgrid
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.audio import write_audio
 
@@ -84,6 +84,9 @@ def test_what_is_there(tree: Path) -> None:
     assert [w.label for w in data.words("life")] == ["I", "WENT", "HOME"]
     assert data.words("life")[1] == Interval(1.3, 2.0, "WENT")
     assert [p.label for p in data.phones("life")] == ["AY1", "W", "EH1", "N", "T"]
+    fewer = Stories(tree, non_speech=NON_SPEECH | {"{Went}", "t"})
+    assert [w.label for w in fewer.words("life")] == ["I", "HOME"] and len(fewer.phones("life")) == 4
+    assert [w.label for w in Stories(tree, non_speech="home").words("life")] == ["sp", "I", "{BR}", "WENT", "{NS}"]
     assert data.rois("UTS01") == {}
     assert repr(data).startswith("Stories(")
 

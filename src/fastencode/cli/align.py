@@ -21,6 +21,7 @@ from fastencode.cli.settings import AlignRunConfig
 from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
+from fastencode.data.textgrid import NON_SPEECH
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
 from fastencode.study.ceilings import noise_ceiling, split_repeats
@@ -39,7 +40,8 @@ _MANY = 0.1  # a share of penalties at an edge of the grid that is worth a warni
 
 def run(config: AlignRunConfig) -> Path:
     """Fit what is missing, write the tables and return the path of the first."""
-    stories = Stories(config.stories, tr=config.tr, test_story=config.test_story, test_skip=config.test_skip)
+    spoken = {"non_speech": NON_SPEECH | set(config.non_speech)}
+    stories = Stories(config.stories, tr=config.tr, test_story=config.test_story, test_skip=config.test_skip, **spoken)
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     stages = Stages(config.out)
@@ -222,6 +224,7 @@ class _LayerJobs:
             "delays": self._variant.delays,
             "features": {story: self._variant.source.key(story) for story in self._used},
             "stimuli": files if low else {},
+            "non_speech": sorted(self._stories.non_speech) if low else [],
             "align": self._config.align,
         }
         return [

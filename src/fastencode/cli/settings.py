@@ -191,6 +191,9 @@ class AlignRunConfig:
     partition : tuple of str
         Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is
         unique to each (R² on the test story).
+    non_speech : tuple of str
+        Labels in the transcripts to take for no speech, beside silences, breaths and noises: such as spn, with which aligners
+        mark what they do not know.
     candidates : int
         Weightings of those bands to try.
     lags : tuple of int
@@ -214,6 +217,7 @@ class AlignRunConfig:
     baselines: tuple[str, ...] = ()
     residualize: tuple[str, ...] = ()
     partition: tuple[str, ...] = ()
+    non_speech: tuple[str, ...] = ()
     candidates: int = 20
     lags: tuple[int, ...] = ()
     permutations: int = 1000

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastencode.data.rois import read_rois
-from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
+from fastencode.data.textgrid import NON_SPEECH, Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
@@ -60,6 +60,8 @@ class Stories:
         The story whose repeats give the noise ceiling and that no model is fitted on.
     test_skip : int
         Rows of the test story's responses to leave out at its start; see ``usable_rows``.
+    non_speech : collection of str
+        Labels that ``words`` and ``phones`` leave out, without braces and in any case; ``NON_SPEECH | {"spn"}`` adds one.
 
     Raises
     ------
@@ -68,7 +70,13 @@ class Stories:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], *, tr: float = 2.0, test_story: str = "wheretheressmoke", test_skip: int = 40
+        self,
+        root: str | os.PathLike[str],
+        *,
+        tr: float = 2.0,
+        test_story: str = "wheretheressmoke",
+        test_skip: int = 40,
+        non_speech: Collection[str] = NON_SPEECH,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
@@ -78,6 +86,7 @@ class Stories:
         if test_skip < 0:
             raise InputError(f"test_skip is {test_skip}: give the number of rows to leave out, 0 or more")
         self.tr, self.test_story, self.test_skip = float(tr), test_story, int(test_skip)
+        self.non_speech = frozenset(map(plain_label, [non_speech] if isinstance(non_speech, str) else non_speech))
         derivative = self.root / "derivative"
         self._base = derivative if derivative.is_dir() else self.root
         self._responses = self._base / "preprocessed_data"
@@ -193,11 +202,11 @@ class Stories:
 
     def words(self, story: str) -> list[Interval]:
         """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out."""
-        return spoken(pick_tier(self._transcript(story), "word", "words", index=1))
+        return spoken(pick_tier(self._transcript(story), "word", "words", index=1), non_speech=self.non_speech)
 
     def phones(self, story: str) -> list[Interval]:
         """Return the phones with times in s from sound onset; silences, breaths and noises are left out."""
-        return spoken(pick_tier(self._transcript(story), "phone", "phones", index=0))
+        return spoken(pick_tier(self._transcript(story), "phone", "phones", index=0), non_speech=self.non_speech)
 
     def n_voxels(self, participant: str) -> int:
         """Return the participant's number of voxels, the same in all stories."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, text_encoding, whole_file
 
-__all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "write_textgrid"]
+__all__ = ["NON_SPEECH", "Interval", "pick_tier", "plain_label", "read_textgrid", "spoken", "write_textgrid"]
 
 NON_SPEECH = frozenset({"", "sp", "sil", "br", "lg", "ls", "ns", "cg", "sentence_start", "sentence_end"})
 """Labels of silence, breath, laughter, lip smack and noise, lower case and without braces."""
@@ -110,7 +110,12 @@ def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | Non
 
 def spoken(intervals: Iterable[Interval], *, non_speech: frozenset[str] = NON_SPEECH) -> list[Interval]:
     """Drop silences, breaths and noises: labels that, without braces, space and case, are in ``non_speech``."""
-    return [i for i in intervals if i.label.strip().strip("{}<>").strip().lower() not in non_speech]
+    return [i for i in intervals if plain_label(i.label) not in non_speech]
+
+
+def plain_label(label: str) -> str:
+    """A label without braces, space and case: ``{SP}`` is ``sp``."""
+    return label.strip().strip("{}<>").strip().lower()
 
 
 def write_textgrid(
