@@ -222,10 +222,27 @@ def test_lists_however_they_are_typed(typed: str) -> None:
         ["align", *typed.split(), "--out", "x", "--lags", "-1", "0", "--split-half", "--exclude", ""], [AlignRunConfig]
     )
     rest = ["--out", "x", "--lags=[-1,0]", "--split_half", "--exclude=[]"]
+    parsed[1] = parsed[1].replace('"', "")
     assert parsed == ["align", "--features=[a,b]", *(["-h"] if "-h" in typed else []), *rest]
     for twice in (["--features=a"], ["--features", "a"]):
         with pytest.raises(InputError, match="--features is given twice: give all at once, --features A B"):
             _as_typed(["align", *typed.split(), *twice], [AlignRunConfig])
+
+
+def test_names_are_text_whatever_they_look_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML takes 01 for a number, true for a truth, and "a: b" for a mapping; folders and participants are called so."""
+    import jsonargparse
+
+    from fastencode.cli import _as_typed
+    from fastencode.cli.settings import AlignRunConfig
+
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(AlignRunConfig)
+    names = ["01", "true", "a: b", "x #y", "{c}", "it's", '"q"', "*s", "@t", "~", "größe 1", "back\\slash", "1e3", "-5"]
+    given = parser.parse_args(_as_typed(["--stories", "x", "--participants", *names, "--features", *names], [AlignRunConfig]))
+    assert list(given.participants) == names and [str(path) for path in given.features] == names
+    given = parser.parse_args(_as_typed(["--stories", "x", "--exclude", '["a,b", "01"]', "--lags", "0, 1"], [AlignRunConfig]))
+    assert list(given.exclude) == ["a,b", "01"] and list(given.lags) == [0, 1]
 
 
 @pytest.mark.parametrize("command", ["demo", "alice", "align", "features"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import warnings
@@ -73,7 +74,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
     """What is typed as what is parsed: ``--dry-run`` as ``--dry_run``, ``--lags 0,1`` and ``--lags 0 1`` as ``--lags=[0,1]``."""
-    lists = {f"--{name}" for one in settings for name in _lists(one)}
+    lists = {f"--{name}": text for one in settings for name, text in _lists(one)}
     found: list[str] = []
     items: dict[str, list[str]] = {}
     current = ""
@@ -91,8 +92,18 @@ def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
         else:
             found.append(argument)
             current = ""
-    plain = {name: [item.strip().removeprefix("[").removesuffix("]") for item in given] for name, given in items.items()}
-    return [f"{one}=[{','.join(filter(str.strip, plain[one]))}]" if plain.get(one) else one for one in found]
+    return [f"{one}=[{_joined(items[one], lists[one])}]" if items.get(one) else one for one in found]
+
+
+def _joined(given: Sequence[str], text: bool) -> str:
+    """The inside of a YAML list. Items of text are put in quotation marks: a participant called 01 is no number."""
+    parts = []
+    for value in map(str.strip, given):
+        if value.startswith("[") and value.endswith("]"):  # a list as YAML or JSON writes it
+            parts.append(value[1:-1])
+        else:
+            parts += [json.dumps(part.strip(), ensure_ascii=False) if text else part for part in value.split(",") if part.strip()]
+    return ",".join(part for part in parts if part.strip())
 
 
 def _helps(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -105,14 +116,14 @@ def _helps(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _helps(type(default), f"{prefix}{field.name}.")
 
 
-def _lists(settings: type, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the settings that are lists of plain values."""
+def _lists(settings: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Dotted names of the settings that are lists of plain values, and whether these are text."""
     for field in fields(settings):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if is_dataclass(default):
             yield from _lists(type(default), f"{prefix}{field.name}.")
         elif str(field.type).startswith(("tuple[str,", "tuple[int,", "tuple[float,", "tuple[Path,")):
-            yield f"{prefix}{field.name}"
+            yield f"{prefix}{field.name}", str(field.type).startswith(("tuple[str,", "tuple[Path,"))
 
 
 def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:

@@ -40,8 +40,13 @@ _MANY = 0.1  # a share of penalties at an edge of the grid that is worth a warni
 
 def run(config: AlignRunConfig) -> Path:
     """Fit what is missing, write the tables and return the path of the first."""
-    spoken = {"non_speech": NON_SPEECH | set(config.non_speech)}
-    stories = Stories(config.stories, tr=config.tr, test_story=config.test_story, test_skip=config.test_skip, **spoken)
+    stories = Stories(
+        config.stories,
+        tr=config.tr,
+        test_story=config.test_story,
+        test_skip=config.test_skip,
+        non_speech=NON_SPEECH | set(config.non_speech),
+    )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     stages = Stages(config.out)
