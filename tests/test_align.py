@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +29,7 @@ from fastencode.speech.store import read_features
 from fastencode.study.ceilings import noise_ceiling, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
 from fastencode.study.significance import signed_rank
+from test_speech_extract import LIMITED
 from test_speech_layers import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
@@ -69,10 +72,17 @@ def models(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 
 def options(world: Path, out: Path, folders: list[Path], *more: str) -> list[str]:
-    given = ["align", "--stories", str(world), "--out", str(out), "--features", json.dumps([str(folder) for folder in folders])]
-    settings = {"test_story": TEST_STORY, "test_skip": 0, "exclude": json.dumps([VALIDATION_STORY]), "permutations": 99}
+    given = ["align", "--stories", str(world), "--out", str(out)]
+    settings = {
+        "features": json.dumps([str(folder) for folder in folders]),
+        "test_story": TEST_STORY,
+        "test_skip": 0,
+        "exclude": json.dumps([VALIDATION_STORY]),
+        "permutations": 99,
+    }
     settings |= {"align.alphas": json.dumps(GRID), "align.bootstraps": 60, "align.folds": 3}
-    return [*given, *(part for name, value in settings.items() for part in (f"--{name}", str(value))), *more]
+    kept = {f"--{name}": str(value) for name, value in settings.items() if f"--{name}" not in more}
+    return [*given, *(part for option in kept.items() for part in option), *more]
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +258,61 @@ def test_another_test_story_is_another_fit(world: Path, models: dict[str, Path],
         assert table["r_normalized"].isna().all() and table.query("region == 'all'")["n_voxels"].eq(21).all()
 
 
+def test_another_tr_is_another_fit(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
+    """Windows are resampled to the scans, and when those were follows from the TR: nothing else tells the two runs apart."""
+    tables = {}
+    for tr in ("2.0", "1.9"):
+        for out in ("both", tr):
+            more = ["--participants", "B", "--tr", tr]
+            assert main(options(world, tmp_path / out, [models["windows"]], *more)) == 0
+        tables[tr] = (tmp_path / tr / "scores.csv").read_bytes()
+        assert (tmp_path / "both" / "scores.csv").read_bytes() == tables[tr]
+        for path in (tmp_path / tr).glob("fits/*/*/*/layer.h5"):
+            assert path.read_bytes() == (tmp_path / "both" / path.relative_to(tmp_path / tr)).read_bytes()
+    assert tables["2.0"] != tables["1.9"]
+
+
+def test_other_labels_of_no_speech_are_another_fit(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The world's phones are IPA, which has no table of articulation: what is unknown may be taken for no speech."""
+    given = ["--participants", "B", "--features", "[]", "--baselines"]
+    assert main(options(world, tmp_path / "x", [], *given, "articulation")) == 2
+    assert re.search(r"transcript of 'story01': .*neither ARPAbet .*; or take it for no speech", capsys.readouterr().err)
+    tables = {}
+    for labels in ("a", "ə"):
+        for out in ("both", labels):
+            assert main(options(world, tmp_path / out, [], *given, "phone_rate", "--non-speech", labels)) == 0
+        tables[labels] = (tmp_path / labels / "scores.csv").read_bytes()
+        assert (tmp_path / "both" / "scores.csv").read_bytes() == tables[labels]
+    assert tables["a"] != tables["ə"]
+
+
+def test_what_is_damaged_between_runs_is_said(
+    world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = options(world, tmp_path / "out", [models["random"]], "--participants", "B")
+    assert main(given) == 0
+    before = (tmp_path / "out" / "scores.csv").read_bytes()
+    for place, damage in enumerate((lambda path: path.write_bytes(b""), lambda path: path.unlink())):
+        path = tmp_path / "out" / "fits" / "random-at-1-2-3-4" / "B" / f"layer-0{place}" / "layer.h5"
+        damage(path)
+        assert main(given) == 2
+        complaint = capsys.readouterr().err
+        assert str(path) in complaint and "Traceback" not in complaint
+        shutil.rmtree(path.parent)
+        assert main(given) == 0 and (tmp_path / "out" / "scores.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("most", [100, 4000])
+def test_a_full_disk_is_one_clear_line(
+    world: Path, models: dict[str, Path], tmp_path: Path, most: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = options(world, tmp_path / "out", [models["random"]], "--participants", "B")
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(most), *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "cannot be written (File too large): make room" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not list((tmp_path / "out").rglob("*.partial"))
+    assert main(given) == 0
+
+
 def test_windows_are_resampled_to_scans(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
     from fastencode.study.sources import LayerFolder
     from reference_timing import lanczos as dense
@@ -306,6 +371,9 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--residualize", '["pitch"]'], "'pitch' is no low-level feature"),
         (["--tr", "1.5"], "holds clips every 2 s, scans come every 1.5 s"),
         (["--permutations", "0"], "permutations=0"),
+        (["--participants", "A,A"], "participants names A more than once"),
+        (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),
+        (["--lags", "3,2,3"], "lags names 3 more than once"),
         (["--features", "[]"], "there is nothing to score"),
         (["--features", '["a/x", "b/x"]'], "models are called as their folders"),
         (["--features", '["nofolder"]'], "does not exist"),
@@ -314,14 +382,12 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
 def test_wrong_settings_are_one_clear_line(
     world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
-    assert main([*options(world, tmp_path / "out", [models["random"]]), *more]) == 2
+    assert main(options(world, tmp_path / "out", [models["random"]], *more)) == 2
     complaint = capsys.readouterr().err
     assert said in complaint and "Traceback" not in complaint
 
 
 def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     from fastencode.study.sources import LayerFolder
 
     stories = Stories(world, test_story=TEST_STORY, test_skip=0)
@@ -332,12 +398,18 @@ def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: d
     with pytest.raises(InputError, match="were made with different settings"):
         LayerFolder(folder, stories, lobes=3, used=["story01", "story02"])
     shutil.copy(models["random"] / "story01.h5", folder / f"{TEST_STORY}.h5")
-    source = LayerFolder(folder, stories, lobes=3, used=["story01", TEST_STORY])
-    with pytest.raises(InputError, match="before the last scan of test: is this the story's sound"):
-        source.rows(TEST_STORY, 0)
+    with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
+        LayerFolder(folder, stories, lobes=3, used=["story01", TEST_STORY])
+    shutil.copy(models["windows"] / "story01.h5", tmp_path / f"{TEST_STORY}.h5")
+    with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
+        LayerFolder(tmp_path, stories, lobes=3, used=[TEST_STORY])
     (folder / "story03.h5.partial").touch()
     with pytest.raises(InputError, match="story03.h5 is not finished"):
         LayerFolder(folder, stories, lobes=3, used=["story01", "story03"])
+    for kind in ("random", "windows"):
+        shutil.copy(models[kind] / f"{TEST_STORY}.h5", folder / "story01.h5")
+        with pytest.warns(FastencodeWarning, match=r"story01\.h5 lasts .* check tr \(a TR of .* would fit\) and whether this is"):
+            LayerFolder(folder, stories, lobes=3, used=["story01"])
 
 
 def test_regions_from_images(world: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,8 +442,6 @@ def test_regions_from_images(world: Path, models: dict[str, Path], tmp_path: Pat
 
 
 def test_gaps_in_the_responses_are_left_out(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     damaged = tmp_path / "world"
     shutil.copytree(world, damaged)
     stories = Stories(damaged, test_story=TEST_STORY, test_skip=0)

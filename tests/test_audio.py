@@ -13,6 +13,7 @@ from scipy.io import wavfile
 
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.audio import audio_seconds, read_audio, resample, write_audio
+from fastencode.speech.mp3 import with_length
 
 soundfile = pytest.importorskip("soundfile", reason="audio files need the extra 'tune'")
 
@@ -111,6 +112,16 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.float16, np.float32, np.longdouble])
+def test_written_whatever_the_bytes_of_the_floats(tmp_path: Path, dtype: str | type) -> None:
+    """soundfile writes the bytes as they lie: those of another byte order came out as noise at full scale."""
+    write_audio(tmp_path / "a.wav", tone(16000).astype(dtype)[::2], 8000)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav", sample_rate=8000), tone(16000)[::2], atol=4e-4)
+    torch = pytest.importorskip("torch", reason="tensors need torch")
+    write_audio(tmp_path / "b.wav", torch.tensor(tone(16000)[::2].copy(), requires_grad=True), 8000)
+    np.testing.assert_allclose(read_audio(tmp_path / "b.wav", sample_rate=8000), tone(16000)[::2], atol=4e-4)
+
+
 @pytest.mark.parametrize(
     ("audio", "message"),
     [
@@ -128,9 +139,13 @@ def test_refuses_to_write(tmp_path: Path, audio: np.ndarray, message: str) -> No
 
 @pytest.mark.parametrize(
     ("suffix", "options"),
-    [(".wav", {}), (".flac", {}), (".ogg", {}), (".nist", {"format": "NIST", "subtype": "PCM_16"}), (".mp3", {})],
+    [
+        *[(".wav", {}), (".flac", {}), (".ogg", {}), (".nist", {"format": "NIST", "subtype": "PCM_16"}), (".mp3", {})],
+        *[(".aiff", {}), (".au", {}), (".w64", {}), (".caf", {}), (".wav", {"format": "RF64"}), (".wav", {"format": "WAVEX"})],
+        *[(".wav", {"subtype": "PCM_U8"}), (".wav", {"subtype": "PCM_24"}), (".wav", {"subtype": "FLOAT"})],
+    ],
 )
-@pytest.mark.parametrize("kept", [0.5, 0.9])
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.9995])
 def test_truncated(tmp_path: Path, suffix: str, options: dict[str, str], kept: float) -> None:
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     soundfile.write(whole, np.random.default_rng(0).uniform(-0.5, 0.5, 80000), 16000, **options)
@@ -147,6 +162,39 @@ def test_stream_without_a_length_is_not_truncated(tmp_path: Path) -> None:
     raw[4:8] = raw[40:44] = b"\xff" * 4
     (tmp_path / "a.wav").write_bytes(raw)
     assert len(read_audio(tmp_path / "a.wav")) == 8000
+
+
+MODES = ["VARIABLE", "CONSTANT", "AVERAGE"]
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (16000, 2), (44100, 1), (44100, 2), (11025, 2)])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("loud_first", [True, False])
+def test_an_mp3_that_does_not_say_its_length(tmp_path: Path, rate: int, channels: int, mode: str, loud_first: bool) -> None:
+    """Decoders guess from the first frame: too long a guess looks truncated, and at too short a one they stop without a word."""
+    rng = np.random.default_rng(0)
+    sound = np.concatenate([rng.uniform(-0.4, 0.4, 20000), np.zeros(20000), tone(rate, 20000 / rate)])
+    sound = np.stack([sound[:: 1 if loud_first else -1]] * channels, axis=1)
+    whole, bare = tmp_path / "whole.mp3", tmp_path / "bare.mp3"
+    soundfile.write(whole, sound, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    raw = whole.read_bytes()
+    tag = max(raw.find(b"Xing", 0, 300), raw.find(b"Info", 0, 300))
+    assert tag > 0 and with_length(raw) is None
+    second = raw.index(raw[:2], tag)  # the frame after the one that says the length
+    bare.write_bytes(b"ID3\x04\x00\x00\x00\x00\x01\x00" + bytes(128) + raw[second:] + b"TAG" + bytes(125))
+    expected, got = read_audio(whole, sample_rate=rate), read_audio(bare, sample_rate=rate)
+    assert 60000 == len(expected) <= len(got) - 576 and audio_seconds(bare) == len(got) / rate
+    np.testing.assert_allclose(got[576 : 576 + 60000], expected, atol=1e-5)
+
+
+def test_what_is_no_mp3_gets_no_length() -> None:
+    rng = np.random.default_rng(0)
+    for raw in (b"", b"\xff", b"\xff\xfb", b"ID3", b"ID3\x04\x00\x00\xff\xff\xff\xff", b"\xff\xfb\x90\x00", bytes(5000)):
+        assert with_length(raw) is None
+    for _ in range(200):
+        raw = rng.integers(0, 256, 3000, dtype=np.uint8)
+        raw[rng.integers(0, 2999, 40)] = 0xFF
+        with_length(raw.tobytes())  # whatever comes, no error
 
 
 def test_each_unusable_file_has_its_message(tmp_path: Path) -> None:
@@ -169,8 +217,20 @@ def test_each_unusable_file_has_its_message(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan]), 16000, subtype="FLOAT")
     with pytest.raises(InputError, match="NaN"):
         read_audio(tmp_path / "nan.wav")
-    with pytest.raises(InputError, match="sample_rate"):
-        read_audio(tmp_path / "nan.wav", sample_rate=0)
+    for rate in (0, -1, "16000", None):
+        with pytest.raises(InputError, match=f"sample_rate is {rate!r}: give a rate in Hz"):
+            read_audio(tmp_path / "nan.wav", sample_rate=rate)
+        with pytest.raises(InputError, match="sample_rate is"):
+            write_audio(tmp_path / "b.wav", np.zeros(3), rate)
+    soundfile.write(tmp_path / "one.wav", np.array([0.1]), 44100)
+    with (
+        pytest.warns(FastencodeWarning, match="silent"),
+        pytest.raises(InputError, match=r"one\.wav holds 1 samples at 44100 Hz, less than one at 16000 Hz: check its header"),
+    ):
+        read_audio(tmp_path / "one.wav")
+    (tmp_path / "pointer.wav").write_text("/annex/objects/MD5E-s1--0.wav")
+    with pytest.raises(InputError, match=r"datalad get .*pointer\.wav"):
+        audio_seconds(tmp_path / "pointer.wav")
     header = b"NIST_1A\n   1024\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
     (tmp_path / "shorten.wv1").write_bytes(header.ljust(1024) + b"ajkg" + bytes(2000))
     with pytest.raises(InputError, match="shorten: expand it"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from fastencode.cli import main
+from fastencode.errors import InputError
 from test_speech_layers import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "matplotlib"):
@@ -205,6 +207,51 @@ def test_help_names_the_shorthands(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for option in ("--fast", "--minutes", "--model", "--pretrain", "--seed", "--tune.epochs", "--world.repeats"):
         assert option in text
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["--features a b", "--features=a,b", "--features [a,b]", "--features a,b -h", "--features [a] b", "--features=[a,b]"],
+)
+def test_lists_however_they_are_typed(typed: str) -> None:
+    """An option given twice meant its last value only, one model of two, without a word: it is refused."""
+    from fastencode.cli import _as_typed
+    from fastencode.cli.settings import AlignRunConfig
+
+    parsed = _as_typed(
+        ["align", *typed.split(), "--out", "x", "--lags", "-1", "0", "--split-half", "--exclude", ""], [AlignRunConfig]
+    )
+    rest = ["--out", "x", "--lags=[-1,0]", "--split_half", "--exclude=[]"]
+    parsed[1] = parsed[1].replace('"', "")
+    assert parsed == ["align", "--features=[a,b]", *(["-h"] if "-h" in typed else []), *rest]
+    for twice in (["--features=a"], ["--features", "a"]):
+        with pytest.raises(InputError, match="--features is given twice: give all at once, --features A B"):
+            _as_typed(["align", *typed.split(), *twice], [AlignRunConfig])
+
+
+def test_names_are_text_whatever_they_look_like(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML takes 01 for a number, true for a truth, and "a: b" for a mapping; folders and participants are called so."""
+    import jsonargparse
+
+    from fastencode.cli import _as_typed
+    from fastencode.cli.settings import AlignRunConfig
+
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(AlignRunConfig)
+    names = ["01", "true", "a: b", "x #y", "{c}", "it's", '"q"', "*s", "@t", "~", "größe 1", "back\\slash", "1e3", "-5"]
+    given = parser.parse_args(_as_typed(["--stories", "x", "--participants", *names, "--features", *names], [AlignRunConfig]))
+    assert list(given.participants) == names and [str(path) for path in given.features] == names
+    given = parser.parse_args(_as_typed(["--stories", "x", "--exclude", '["a,b", "01"]', "--lags", "0, 1"], [AlignRunConfig]))
+    assert list(given.exclude) == ["a,b", "01"] and list(given.lags) == [0, 1]
+
+
+@pytest.mark.parametrize("command", ["demo", "alice", "align", "features"])
+def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    bare = re.findall(r"^  (--[\w.]+)(?:, --\w+)?(?: [\w\[\],.]+)?\s+\(type:", text, re.MULTILINE)
+    assert bare == [] and text.count("(type:") > 10
 
 
 def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:

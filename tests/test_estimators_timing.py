@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -51,10 +53,10 @@ def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
-def convolved(X, runs):
+def convolved(X, runs, **response):
     parts = [X[runs == run] for run in dict.fromkeys(runs)]
     times = [np.arange(len(part)) * 2.0 for part in parts]
-    return np.concatenate([fastencode.hrf_convolve(part, t, t, dt=2.0) for part, t in zip(parts, times, strict=True)])
+    return np.concatenate([fastencode.hrf_convolve(part, t, t, dt=2.0, **response) for part, t in zip(parts, times, strict=True)])
 
 
 CASES = [
@@ -65,7 +67,10 @@ CASES = [
     (Detrend("cosine", tr=2.0, period=30.0), lambda X, runs: detrend_cosine(X, 2.0, 30.0, runs)),
     (Detrend("savgol", tr=2.0, window=30.0), lambda X, runs: detrend_savgol(X, 2.0, 30.0, 2, runs)),
     (HRFConvolve(2.0), convolved),
-]
+    (HRFConvolve(2.0, peak_delay=5.0, ratio=np.inf), partial(convolved, peak_delay=5.0, ratio=np.inf)),
+    (HRFConvolve(2.0, model="glover", duration=20.0, undershoot_delay=14.0, undershoot_dispersion=1.1, peak_dispersion=0.8),
+     partial(convolved, model="glover", duration=20.0, undershoot_delay=14.0, undershoot_dispersion=1.1, peak_dispersion=0.8)),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -121,10 +126,25 @@ def test_runs_reach_every_step_of_a_pipeline():
     np.testing.assert_array_equal(by_name[-1].coef_, model[-1].coef_)
 
 
+def test_a_search_finds_when_the_response_peaks():
+    X = np.random.default_rng(0).standard_normal((240, 2))
+    Y = HRFConvolve(2.0, peak_delay=8.0).fit_transform(X) @ np.random.default_rng(1).standard_normal((2, 5))
+    model = make_pipeline(HRFConvolve(2.0), RidgeCV(alphas=(1e-3,), cv=3))
+    search = GridSearchCV(model, {"hrfconvolve__peak_delay": [None, 4.0, 8.0]}, cv=3, error_score="raise").fit(X, Y)
+    assert search.best_params_ == {"hrfconvolve__peak_delay": 8.0} and search.best_score_ > 0.5
+
+
 def test_bad_input_is_named():
     X = series()
     with pytest.raises(NotFittedError):
         Delay().transform(X)
+    for masked, whole in ((np.ma.masked_array(X, X > 6), X), (X, np.ma.masked_array(X, X > 6))):
+        with pytest.raises(InputError, match="[Xy] is a masked array with masked values"):
+            RidgeCV(cv=3).fit(masked, whole)
+    for transformer in (ZScore(), LanczosResample(1.0, 2.0)):
+        with pytest.raises(InputError, match="X is a masked array with masked values"):
+            transformer.fit_transform(np.ma.masked_array(X, X > 6))
+        assert len(transformer.fit_transform(np.ma.masked_array(X)))
     with pytest.raises(ValueError, match="NaN"):
         ZScore().fit(np.full((3, 1), np.nan))
     with pytest.raises(InputError, match="kind='median'"):
@@ -133,7 +153,24 @@ def test_bad_input_is_named():
         Detrend("cosine").fit_transform(X)
     with pytest.raises(InputError, match="one label for each row"):
         Delay().fit_transform(X, groups=RUNS[:-1])
-    with pytest.raises(InputError, match="new_times=0.0: give a positive step"):
+    with pytest.raises(InputError, match="new_times=0.0: give a positive number of seconds"):
         LanczosResample(1.0, 0.0).fit_transform(X)
+    for wrong, message in [
+        (LanczosResample("a", 2.0), "old_times='a': give a positive"),
+        (LanczosResample(1.0, None), "new_times=None: give a positive"),
+        (LanczosResample(np.nan, 2.0), "old_times=nan: give a positive"),
+        (HRFConvolve(None), "dt=None: give a positive"),
+        (HRFConvolve("2"), "dt='2': give a positive"),
+        (HRFConvolve([2.0]), r"dt=\[2.0\]: give a positive"),
+        (HRFConvolve(2.0, model="fir"), "model='fir'"),
+        (Detrend("savgol", tr="2"), "tr='2': give a positive"),
+        (Detrend(order="3"), "order='3': give the polynomial's degree"),
+        (Detrend(order=1.5), "order=1.5: give"),
+        (Detrend(order=np.nan), "order=nan: give"),
+        (Delay(3), "delays=3: give at least one whole number"),
+        (Delay((1.5,)), "whole number"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            wrong.fit_transform(X)
     with pytest.raises(InputError, match="for 3 old_times"):
         LanczosResample([0.0, 1.0, 2.0], 2.0).fit_transform(X)

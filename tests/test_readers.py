@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from fastencode.data import stories as stories_module
+from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
-from fastencode.data.textgrid import Interval, write_textgrid
+from fastencode.data.textgrid import NON_SPEECH, Interval, write_textgrid
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.audio import write_audio
 
@@ -82,6 +84,9 @@ def test_what_is_there(tree: Path) -> None:
     assert [w.label for w in data.words("life")] == ["I", "WENT", "HOME"]
     assert data.words("life")[1] == Interval(1.3, 2.0, "WENT")
     assert [p.label for p in data.phones("life")] == ["AY1", "W", "EH1", "N", "T"]
+    fewer = Stories(tree, non_speech=NON_SPEECH | {"{Went}", "t"})
+    assert [w.label for w in fewer.words("life")] == ["I", "HOME"] and len(fewer.phones("life")) == 4
+    assert [w.label for w in Stories(tree, non_speech="home").words("life")] == ["sp", "I", "{BR}", "WENT", "{NS}"]
     assert data.rois("UTS01") == {}
     assert repr(data).startswith("Stories(")
 
@@ -179,16 +184,22 @@ def test_nan_voxels_are_counted_once_and_listed(flat: Path, monkeypatch: pytest.
 
 def test_regions(flat: Path) -> None:
     (flat / "rois").mkdir()
-    (flat / "rois" / "UTS01.json").write_text(json.dumps({"AC": [4, 2, 2], "none": []}))
+    (flat / "rois" / "UTS01.json").write_text(json.dumps({"AC": [4, 2], "none": [], "zeros and ones": [0, 0, 1] + [0] * 20}))
     (flat / "rois" / "UTS01").mkdir()
     mask = np.arange(23) > 20
     np.save(flat / "rois" / "UTS01" / "mask.npy", mask)
     np.save(flat / "rois" / "UTS01" / "list.npy", np.array([7, 1]))
-    rois = Stories(flat).rois("UTS01")
-    assert {name: list(v) for name, v in rois.items()} == {"AC": [2, 4], "none": [], "mask": [21, 22], "list": [1, 7]}
+    np.save(flat / "rois" / "UTS01" / "labels.npy", np.repeat([0, 5, 9], [20, 2, 1]))
+    with pytest.warns(FastencodeWarning, match="1 of 3 regions have no voxel among the columns and are left out: none"):
+        rois = Stories(flat).rois("UTS01")
+    wanted = {"AC": [2, 4], "zeros and ones": [2], "mask": [21, 22], "list": [1, 7], "5": [20, 21], "9": [22]}
+    assert {name: list(v) for name, v in rois.items()} == wanted
+    with pytest.warns(FastencodeWarning, match="left out"):
+        apart = read_rois(flat / "rois" / "UTS01.json", n_voxels=23) | read_rois(flat / "rois" / "UTS01", n_voxels=23)
+    assert {name: list(v) for name, v in apart.items()} == wanted, "one rule, wherever regions lie"
     assert Stories(flat).rois("UTS02") == {}
     np.save(flat / "rois" / "UTS01" / "AC.npy", np.array([7, 1]))
-    with pytest.raises(InputError, match="'AC' of UTS01 is defined twice"):
+    with pytest.warns(FastencodeWarning, match="left out"), pytest.raises(InputError, match="'AC' of UTS01 is defined twice"):
         Stories(flat).rois("UTS01")
 
 
@@ -200,6 +211,10 @@ def test_regions(flat: Path) -> None:
         ('{"AC": [0.5]}', "float64"),
         ('["AC"]', "table of regions"),
         ("{", "not valid JSON"),
+        ('{"AC": [[1], [2, 3]]}', "is a list of lists"),
+        ('{"AC": [2, 2]}', "1 voxels stand there more than once"),
+        ('{"AC": [1, true]}', "true or false beside other values"),
+        ('{"AC": [1], "AC": [2]}', "names 'AC' twice"),
     ],
 )
 def test_damaged_regions(flat: Path, content: str, message: str) -> None:
@@ -209,7 +224,10 @@ def test_damaged_regions(flat: Path, content: str, message: str) -> None:
         Stories(flat).rois("UTS01")
     (flat / "rois" / "UTS02").mkdir()
     np.save(flat / "rois" / "UTS02" / "m.npy", np.ones(40, bool))
-    with pytest.raises(InputError, match="40 entries, but there are 41"):
+    with pytest.raises(InputError, match=r"m\.npy has shape \(40,\), but there are 41 voxels"):
+        Stories(flat).rois("UTS02")
+    np.save(flat / "rois" / "UTS02" / "m.npy", np.arange(41)[::-1])
+    with pytest.raises(InputError, match="41 different whole numbers, as many as there are voxels: they may be indices"):
         Stories(flat).rois("UTS02")
     (flat / "rois" / "UTS02" / "m.npy").write_bytes(b"no")
     with pytest.raises(InputError, match="not a NumPy array"):
@@ -250,7 +268,7 @@ def test_damaged_trees(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="preprocessed_data is missing"):
         Stories(tmp_path)
     (tmp_path / "preprocessed_data" / "UTS01").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"respdict.json .* is missing"):
+    with pytest.raises(InputError, match=r"respdict.json \(table of story lengths\) does not exist"):
         Stories(tmp_path)
     for content, message in [
         ("{", "not valid JSON"),
@@ -291,15 +309,74 @@ def test_damaged_files(flat: Path) -> None:
     with pytest.raises(InputError, match="not a whole HDF5 file"):
         data.responses("UTS01", "souls")
     (folder / "souls.hf5").unlink()
-    with pytest.raises(InputError, match=r"souls.hf5 \(responses of UTS01 to 'souls', which is in respdict.json,\) is missing"):
+    with pytest.raises(InputError, match=r"souls.hf5 \(responses of UTS01 to 'souls', which is in respdict.*\) does not exist"):
         data.responses("UTS01", "souls")
     assert data.stories("UTS01") == ["life", "wheretheressmoke"]
     (flat / "stimuli" / "life.wav").unlink()
-    with pytest.raises(InputError, match=r"life.wav \(sound of 'life'\) is missing"):
+    with pytest.raises(InputError, match=r"life.wav \(sound of 'life'\) does not exist"):
         data.audio("life")
     (flat / "TextGrids" / "life.TextGrid").unlink()
-    with pytest.raises(InputError, match=r"transcript of 'life'\) is missing"):
+    with pytest.raises(InputError, match=r"transcript of 'life'\) does not exist"):
         data.words("life")
+
+
+def broken_chunk(path: Path) -> None:
+    """A whole file, one chunk of which is not what was written."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=responses("UTS01", "life"), chunks=(8, 8), fletcher32=True)
+        place = file["data"].id.get_chunk_info(3).byte_offset
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 0xFF
+    path.write_bytes(raw)
+
+
+def hold(value: object) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file["data"] = value
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (broken_chunk, r"life\.hf5: data cannot be read to its end .*: it is damaged; fetch it again"),
+        (hold(3.0), r"life\.hf5: data has shape \(\), expected \(rows, V\)"),
+        (hold(np.ones(40)), r"data has shape \(40,\), expected"),
+        (hold(np.ones((40, 0))), r"data has shape \(40, 0\), expected"),
+        (hold(np.full((40, 23), b"a")), r"data holds \|S1: responses are real numbers"),
+        (hold(np.ones((40, 23), complex)), "data holds complex128: responses are real numbers"),
+        (lambda path: (path.unlink(), path.mkdir()), r"life\.hf5 .*is a folder: give one file"),
+        (lambda path: (path.unlink(), path.symlink_to(path.name)), "a link that leads back to itself"),
+        (lambda path: path.write_bytes(b""), "not a whole HDF5 file"),
+    ],
+)
+def test_each_damage_of_responses_is_said(flat: Path, damage: Callable[[Path], object], message: str) -> None:
+    damage(flat / "preprocessed_data" / "UTS01" / "life.hf5")
+    for read in (Stories(flat).responses, Stories(flat).nan_voxels):
+        with pytest.raises(InputError, match=message):
+            read("UTS01", "life")
+
+
+def test_what_other_systems_leave_beside_the_data_is_none(flat: Path) -> None:
+    folder = flat / "preprocessed_data" / "UTS01"
+    (folder / "._life.hf5").write_bytes(b"Mac OS X")
+    assert Stories(flat).stories("UTS01") == sorted(LENGTHS) and Stories(flat).n_voxels("UTS01") == 23
+
+
+def test_the_table_of_lengths_in_other_shapes(flat: Path) -> None:
+    table = flat / "respdict.json"
+    for encoding in ("utf-8-sig", "utf-16"):
+        table.write_bytes(json.dumps(LENGTHS).encode(encoding))
+        assert Stories(flat).n_rows("life") == 40
+    table.write_text('{"life": 60, "life": 61}')
+    with pytest.raises(InputError, match=r"respdict\.json names 'life' twice"):
+        Stories(flat)
+    table.unlink()
+    table.mkdir()
+    with pytest.raises(InputError, match=r"respdict\.json .*is a folder"):
+        Stories(flat)
 
 
 def annex_link(path: Path) -> None:
@@ -334,7 +411,7 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
     (flat / "rois" / "UTS02").mkdir(parents=True)
     np.save(flat / "rois" / "UTS02" / "AC.npy", [1, 2])
     unfetch(flat / "rois" / "UTS02" / "AC.npy")
-    with pytest.raises(InputError, match=r"AC\.npy \(region 'AC' of UTS02\) is a git-annex link without content: run"):
+    with pytest.raises(InputError, match=r"run `datalad get .*AC\.npy`"):
         Stories(flat).rois("UTS02")
     unfetch(flat / "respdict.json")
     with pytest.raises(InputError, match=f"datalad get {flat / 'respdict.json'}"):

@@ -42,6 +42,12 @@ def test_some_words(tree: Path) -> None:
         read_commands(tree, words=["yes", "maybe"])
 
 
+def test_what_macs_leave_beside_files_is_none(tree: Path) -> None:
+    expected = read_commands(tree)
+    (tree / "yes" / "._1b4c9b89_nohash_0.wav").write_bytes(b"Mac OS X")
+    assert read_commands(tree) == expected
+
+
 def test_lists_of_every_line_end(tree: Path) -> None:
     expected = read_commands(tree)
     for name in LISTED:

@@ -144,8 +144,16 @@ def test_other_refusals(folder: Path) -> None:
     with pytest.raises(InputError, match="splits maps 'dev' to 'valid': the splits are train, validation, test"):
         read_manifest(folder / "nowhere.csv", splits={"dev": "valid"})
     (folder / "linked.wav").symlink_to(".git/annex/objects/linked.wav")
-    with pytest.raises(InputError, match=r"1 of 2 files are missing, .* line 3; in a DataLad data set, run `datalad get .*link"):
+    with pytest.raises(InputError, match=r"1 of 2 files are missing, .* line 3; .*in a DataLad data set, run `datalad get"):
         read_manifest(write(folder, HEADER + FIRST + "linked.wav,x,s2,test\n"))
+    (folder / "pointer.wav").write_text("/annex/objects/MD5E-s1--0.wav\n")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    for name, words in [("pointer.wav", "a pointer to it: run `datalad"), ("loop.wav", "back to itself"), ("clips", "a folder")]:
+        with pytest.raises(InputError, match=f"1 of 2 files are missing, .* line 3; .*{words}"):
+            read_manifest(write(folder, HEADER + FIRST + f"{name},x,s2,test\n"))
+    for delimiter in ("", ";;"):
+        with pytest.raises(InputError, match=f"delimiter='{delimiter}': give the one character"):
+            read_manifest(write(folder, HEADER + FIRST), delimiter=delimiter)
 
 
 def test_a_speaker_in_two_splits(folder: Path) -> None:

@@ -88,6 +88,29 @@ def test_arrays(tmp_path: Path, mask: Path, brain: np.ndarray, atlas: np.ndarray
     assert listed(read_rois(tmp_path / "text.txt", mask)) == {"text": [2, 3, 4, 9]}
 
 
+def test_whole_numbers_for_all_voxels_are_read_in_the_one_way_they_can_be_meant(tmp_path: Path) -> None:
+    """A list names no index twice: numbers that repeat are for the voxels. What may be both is refused, with the way out."""
+    np.save(tmp_path / "a.npy", np.arange(12)[::-1])
+    with pytest.raises(InputError, match=r"12 different whole numbers, .* may be indices, .* or labels, .* save a mask"):
+        read_rois(tmp_path / "a.npy", n_voxels=12)
+    np.save(tmp_path / "a.npy", np.ones(12, bool))  # both ways out
+    (tmp_path / "a.json").write_text(json.dumps({"all": list(range(12)), "mask": [0, 1] * 6, "none": [0] * 12}))
+    assert listed(read_rois(tmp_path / "a.npy", n_voxels=12)) == {"a": list(range(12))}
+    with pytest.warns(FastencodeWarning, match="left out: none"):
+        assert listed(read_rois(tmp_path / "a.json", n_voxels=12)) == {"all": list(range(12)), "mask": [1, 3, 5, 7, 9, 11]}
+    (tmp_path / "a.txt").write_text("0 0 1\n")
+    assert listed(read_rois(tmp_path / "a.txt", n_voxels=3)) == {"a": [2]}
+    (tmp_path / "a.json").write_text('{"A": [0, 1]}')
+    with pytest.raises(InputError, match=r"region 'A' holds \[0, 1\]: this may be a mask or indices; write true and false"):
+        read_rois(tmp_path / "a.json", n_voxels=2)
+    np.save(tmp_path / "a.npy", np.arange(5))
+    cortex = np.array([1, 0, 1, 1, 1, 0], bool)  # as many vertices as labels is another length than as many columns
+    np.save(tmp_path / "b.npy", np.array([1, 0, 1, 0, 0, 1]))
+    assert listed(read_rois(tmp_path / "b.npy", cortex)) == {"b": [0, 1]}
+    with pytest.raises(InputError, match="1 of 5 indices lie outside 0 … 3, the first 4"):
+        read_rois(tmp_path / "a.npy", cortex)
+
+
 def test_json_with_regions_of_regions(tmp_path: Path) -> None:
     table = {
         "temporal": ["A5", "belt"],
@@ -164,6 +187,10 @@ def test_the_atlas_sets() -> None:
         assert joined[name].tolist() == sorted(2 * areas.index(a) + side for a in members for side in (0, 1))
     plain = {"A1": [5, 1], "44": [2], "45": [2, 3], "L_44_ROI": [7], "lh.L_IFJa_ROI": [8]}
     assert listed(join_rois(plain, {"x": ["A1", "44"], "y": ["45", "44", "IFJa"]})) == {"x": [1, 2, 5], "y": [2, 3, 8]}
+    assert listed(join_rois(plain, {"x": "44"})) == {"x": [2]}
+    for use in (overlaps, lambda rois: join_rois(rois, {"x": ["b"]})):
+        with pytest.raises(InputError, match="region 'b' is a mask: give the indices of its voxels"):
+            use({"a": [0], "b": np.array([True, False])})
     with pytest.warns(FastencodeWarning, match="no such regions, the rest was joined: IFSp of IFG"):
         assert listed(join_rois(plain, {"IFG": ("44", "IFSp")})) == {"IFG": [2]}
     with pytest.raises(InputError, match=r"none of \['55b'\], which make up 'MFG', is a region: the regions are A1, 44"):
@@ -292,13 +319,15 @@ DAMAGES = [
     ("a.json", '{"A": ["x"]}', "contains 'x', which is not defined there: the regions are A"),
     ("a.json", '{"A": ["B"], "B": ["A"]}', r"region 'A' contains itself \(A > B > A\)"),
     ("a.json", '{"A": []}', "holds no region with a voxel"),
+    ("a.json", '{"A": [1, true]}', r"region 'A' holds true or false beside other values"),
+    ("a.json", '{"A": [1], "A": [2]}', r"a\.json names 'A' twice"),
     ("a.json", '["A"]', "is not a table of regions"),
     ("a.json", '{"A": 3}', "is not a table of regions"),
     ("a.json", '{"A"', "is not valid JSON"),
     ("a.json", b'{"\xe9": [1]}', "is not UTF-8: see line 1"),
     ("a.txt", "1\n2 x\n", "line 2: 'x' is not the index of a voxel"),
     ("a.txt", "1 -2\n", "line 1: '-2' is not the index"),
-    ("a.mgz", b"", "is of no kind that is read here"),
+    ("a.mgz", b"x", "is of no kind that is read here"),
 ]
 
 
@@ -321,8 +350,9 @@ def test_lists_need_to_know_how_many_voxels_there_are(tmp_path: Path) -> None:
         read_rois([tmp_path / "a.txt", tmp_path / "b.txt"], n_voxels=3)
     with pytest.raises(InputError, match="path is an empty sequence"):
         read_rois([], n_voxels=3)
-    with pytest.raises(InputError, match=r"nowhere\.npy does not exist"):
-        read_rois(tmp_path / "nowhere.npy", n_voxels=3)
+    for name in ("nowhere.npy", "nowhere"):
+        with pytest.raises(InputError, match=f"{name} does not exist"):
+            read_rois(tmp_path / name, n_voxels=3)
     (tmp_path / "link.nii").symlink_to("gone")
     with pytest.raises(InputError, match="datalad get"):
         read_rois(tmp_path / "link.nii", n_voxels=3)

@@ -172,6 +172,32 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, text: str) -> None:
             read_textgrid(path)
 
 
+@pytest.mark.parametrize("text", [LONG, SHORT], ids=["long", "short"])
+@pytest.mark.parametrize("ends", ["\r\n", "\r"], ids=["Windows", "old Macs"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_line_ends_of_every_system(tmp_path: Path, text: str, ends: str, encoding: str) -> None:
+    (tmp_path / "a.TextGrid").write_bytes(text.replace("\n", ends).encode(encoding))
+    assert read_textgrid(tmp_path / "a.TextGrid") == EXPECTED
+
+
+def test_json_that_is_no_textgrid(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    tier = '{"start": 0, "end": 1, "tiers": {"word": {"type": "IntervalTier", "entries": [%s]}}}'
+    path.write_text(tier % '[0, 1, "a"]')
+    assert read_textgrid(path) == {"word": [Interval(0.0, 1.0, "a")]}
+    for text, words in [
+        ('{"a": 1}', r"is not a whole TextGrid \(KeyError: 'tiers'\)"),
+        ('{"tiers": 3}', "is not a whole TextGrid"),
+        ("{", "is not a whole TextGrid"),
+        (tier % '["x", 1, "a"]', r"tier 'word': .* is not a start, an end and a label"),
+        (tier % "1", "is not a start, an end and a label"),
+        (tier % "[]", "is not a start, an end and a label"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=words):
+            read_textgrid(path)
+
+
 def test_unusable_files(tmp_path: Path) -> None:
     path = tmp_path / "a.TextGrid"
     with pytest.raises(InputError, match="does not exist"):

@@ -96,8 +96,11 @@ def test_some_layers_and_their_numbers(tmp_path: Path, sounds: dict[str, Path]) 
     assert some.layers == (0, 2) and whole.layers == (0, 1, 2)
     np.testing.assert_array_equal(some.values, whole.values[:, [0, 2]])
     assert whole.key["model"] == encoder.hash() and whole.key["tr"] == 0.5 and "stride" not in whole.key
-    for layers in ((3,), (1, 1), (2, 0), (-4,), ()):
-        with pytest.raises(InputError, match="has layers 0 to 2"):
+    for layers in ((3,), (-4,), (), 1, [1.0], ["a"], slice(2), [[0]]):
+        with pytest.raises(InputError, match="has layers 0 to 2; give a list of some"):
+            read_features(path, layers=layers)
+    for layers in ((1, 1), (2, 0), (0, -3)):
+        with pytest.raises(InputError, match="ascending, each once"):
             read_features(path, layers=layers)
 
 
@@ -189,6 +192,16 @@ def test_a_file_on_its_way_is_guarded(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(ValueError, match=r"2 rows of \(2, 3\) were expected"):
             file.write(np.array([0, 1]), np.zeros((2, 3, 2)))
         file.write(np.array([0]), np.ones((1, 2, 3)))
+        # Two commands that start in one moment: the second looks before the first has begun, and lays out after it.
+        exists = Path.exists
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "exists", lambda self: self.name != "a.h5.partial" and exists(self))
+            with pytest.raises(InputError, match="being written by another process"):
+                FeatureFile(path, times, shape, dtype, {"a": 1})
+        assert [found.name for found in tmp_path.iterdir()] == ["a.h5.partial"]
+        file.write(np.array([1]), np.ones((1, 2, 3)))
+    with FeatureFile(path, times, shape, dtype, {"a": 1}) as file:
+        assert file.missing.tolist() == [2, 3]
     with pytest.raises(InputError, match=r"a\.h5 is not finished: give the command that began it once more"):
         read_features(path)
     with pytest.raises(InputError, match="was made with a=1, now it is 2"):
@@ -200,9 +213,9 @@ def test_a_file_on_its_way_is_guarded(tmp_path: Path, monkeypatch: pytest.Monkey
     with FeatureFile(path, times, shape, dtype, {"a": 1}) as file, monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(InputError, match="No space left on device.*make room, and the same command goes on"):
-            file.write(np.array([1]), np.ones((1, 2, 3)))
+            file.write(np.array([2]), np.ones((1, 2, 3)))
     with FeatureFile(path, times, shape, dtype, {"a": 1}) as file:
-        assert file.missing.tolist() == [1, 2, 3]
+        assert file.missing.tolist() == [2, 3]
     (tmp_path / "a.h5.partial").write_bytes(b"not HDF5")
     with pytest.raises(InputError, match="is damaged .*: delete it"):
         FeatureFile(path, times, shape, dtype, {"a": 1})
@@ -273,6 +286,7 @@ def test_sounds_are_found_by_name(tmp_path: Path, sounds: dict[str, Path]) -> No
     assert list(sounds) == ["one", "two"] and find_sounds(sounds["one"]) == {"one": sounds["one"]}
     folder = sounds["one"].parent
     (folder / "notes.txt").write_text("")
+    (folder / "._one.wav").write_bytes(b"Mac OS X")
     assert list(find_sounds(folder)) == ["one", "two"]
     listed = tmp_path / "list.csv"
     listed.write_text("audio,speaker\nsounds/two.wav,x\n")
@@ -294,6 +308,9 @@ def test_the_cost_is_said_first(tmp_path: Path, sounds: dict[str, Path], capsys:
     printed = capsys.readouterr().out
     assert "2 recordings, 2 of them not read yet: 4 windows of 10 s, 3 layers of 16" in printed
     assert "hours on cpu in float32" in printed and not out.exists()
+    for more in ([], ["--dry-run"]):
+        assert main(["features", *options, "--out", str(saved / "config.json"), *more]) == 2
+        assert "config.json is a file: choose another folder" in capsys.readouterr().err
     assert main(["features", *options]) == 0
     assert "2 files of features are in" in capsys.readouterr().out
     assert main(["features", *options, "--dry-run"]) == 0
@@ -310,3 +327,34 @@ def test_the_store_needs_no_reader_of_ours(tmp_path: Path, sounds: dict[str, Pat
         assert set(file) == {"features", "times", "checks"} and file["features"].chunks is None
         np.testing.assert_array_equal(file["features"][:, 1], read_features(path, layers=(1,)).values[:, 0])
         assert store._missing(file).size == 0
+
+
+def test_the_same_features_are_the_same_bytes(tmp_path: Path, sounds: dict[str, Path]) -> None:
+    encoder = SpeechEncoder(saved_model(tmp_path / "model", "hubert"))
+    first = extract_features(sounds, encoder, tmp_path / "a", CLIP, show_progress=False)
+    time.sleep(1.1)  # HDF5 writes down times of day in whole seconds
+    second = extract_features(sounds, encoder, tmp_path / "b", CLIP, show_progress=False)
+    assert all(first[name].read_bytes() == second[name].read_bytes() for name in sounds)
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+from fastencode.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_full_disk_is_said_before_the_first_row(tmp_path: Path, sounds: dict[str, Path]) -> None:
+    """Files may have no more than a few bytes: no traceback, nothing left, and with room the same command does it."""
+    options = ["features", "--audio", str(sounds["one"].parent), "--out", str(tmp_path / "out"), "--read.tr", "0.5"]
+    options += ["--model", str(saved_model(tmp_path / "model", "hubert"))]
+    done = subprocess.run([sys.executable, "-c", LIMITED, "1000", *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "one.h5.partial cannot be written (File too large): make room" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and list((tmp_path / "out").iterdir()) == []
+    assert main(options) == 0
+    (tmp_path / "out" / "one.h5").unlink()
+    (tmp_path / "out" / "one.h5.partial").mkdir()
+    with pytest.raises(InputError, match=r"one\.h5\.partial is a folder"):
+        extract_features(sounds, SpeechEncoder(tmp_path / "model"), tmp_path / "out", ReadConfig("clip", tr=0.5))

@@ -3,32 +3,113 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
+import json
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["check_file", "read_text", "sha256", "text_encoding", "whole_file"]
+__all__ = [
+    "check_file",
+    "is_unfetched",
+    "make_folder",
+    "read_json",
+    "read_text",
+    "sha256",
+    "text_encoding",
+    "whole_file",
+    "writing",
+]
+
+# How the small files begin that stand for content which git-annex or Git LFS has not fetched, and what fetches it.
+_POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}
+_POINTER_BYTES = 1024
+# A full or read-only disk, a folder or a file that may not be written: nothing is wrong with the program then.
+_UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
 
-def check_file(path: str | os.PathLike[str]) -> Path:
-    """The path of a file that is there.
+def check_file(path: str | os.PathLike[str], what: str = "") -> Path:
+    """The path of a file that is there and may be read.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What the file is, for messages: ``"sound of 'life'"``.
 
     Raises
     ------
     InputError
-        If it is missing, a link whose target is not here (git-annex, DataLad), or a folder.
+        If it is missing, a link whose target is not here or that leads back to itself, the pointer that git-annex (DataLad) or
+        Git LFS leaves in place of what it has not fetched, a folder, or not readable.
     """
     path = Path(path)
-    if not path.exists():
+    named = f"{path} ({what})" if what else f"{path}"
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{named} is a link that leads back to itself: delete it and fetch the file again") from error
         if path.is_symlink():
-            raise InputError(f"{path} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`")
-        raise InputError(f"{path} does not exist: check the path")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give one file")
+            raise InputError(
+                f"{named} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`"
+            ) from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise InputError(f"{named} does not exist: check the path") from error
+        raise InputError(f"{named} cannot be reached ({error.strerror}): check the path and its permissions") from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{named} is a folder: give one file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{named} may not be read: change its permissions")
+    if fetch := _pointer(path):
+        raise InputError(f"{named} holds no content but a pointer to it: run `{fetch} {path}`")
+    return path
+
+
+def is_unfetched(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a link without a target, or a pointer of git-annex or Git LFS: in a data set, what was not fetched."""
+    path = Path(path)
+    if not path.is_symlink():
+        return path.exists() and _pointer(path) is not None
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno != errno.ELOOP
+    return _pointer(path) is not None
+
+
+def _pointer(path: Path) -> str | None:
+    """The command that fetches what a pointer stands for; None for every other file."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _POINTER_BYTES or not os.access(path, os.R_OK):
+        return None
+    start = path.read_bytes()
+    return next((fetch for mark, fetch in _POINTERS.items() if start.startswith(mark)), None)
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """A folder to write into: made, with those around it, unless it is there.
+
+    Raises
+    ------
+    InputError
+        If it is a file, or cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{path} is a file: choose another folder") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError(f"{path} may not be written to: change its permissions, or choose another folder")
     return path
 
 
@@ -68,6 +149,40 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path} is not {shown}: see line {line}, byte {error.start} of the file; save it as UTF-8") from error
 
 
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds, in UTF-8 or UTF-16.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, in another encoding or not JSON, or names something twice in one object.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{path} names {twice!r} twice: keep one")
+        return found
+
+    try:
+        return json.loads(read_text(path), object_pairs_hook=once)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON ({error}): correct it or fetch it again") from error
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what writes ``path``: an :class:`InputError` if the disk is full, or may not be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise InputError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Where to write a file that appears whole or not at all: ``with whole_file(path) as partial: partial.write_bytes(...)``.
@@ -77,14 +192,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     InputError
-        If the folder of ``path`` does not exist.
+        If the folder of ``path`` does not exist, ``path`` is a folder, or the disk is full or may not be written to.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
+    if path.is_dir():
+        raise InputError(f"{path} cannot be written: it is a folder; choose another name")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
-        os.replace(partial, path)
+        with writing(path):
+            yield partial
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

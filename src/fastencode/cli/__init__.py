@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
-from itertools import takewhile
 from typing import Any
+
+from fastencode.errors import FastencodeError, FastencodeWarning, InputError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``fastencode-tune``; returns the exit status: 0 done, 2 wrong use or bad input, 130 stopped by Ctrl-C."""
-    from fastencode.errors import FastencodeError, FastencodeWarning
-
     try:
         with warnings.catch_warnings():
             plain = warnings.showwarning
@@ -54,10 +54,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     for name, (settings, line) in subcommands.items():
         options = jsonargparse.ArgumentParser(description=(settings.__doc__ or "").strip().splitlines()[0])
         options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
-        switches = {field.name for field in fields(settings) if field.type == "bool"}
+        switches, said = {field.name for field in fields(settings) if field.type == "bool"}, dict(_helps(settings))
         options.add_class_arguments(settings, skip=switches)
+        for action in options._actions:  # jsonargparse does not see entries of two names, "tr, seconds : float"
+            action.help = action.help or said.get(action.dest)
         for switch in sorted(switches):
-            options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=_help(settings, switch))
+            options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=said[switch])
         options.set_defaults(_lists_of_settings(settings))
         choices.add_subcommand(name, options, help=line)
     parsed = parser.parse_args(_as_typed(sys.argv[1:] if arguments is None else arguments, [s for s, _ in subcommands.values()]))
@@ -71,28 +73,57 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
-    """What is typed as what is parsed: ``--dry-run`` for ``--dry_run``, and ``--lags 0,1`` for ``--lags [0,1]``."""
-    lists = {f"--{name}" for one in settings for name in _lists(one)}
+    """What is typed as what is parsed: ``--dry-run`` as ``--dry_run``, ``--lags 0,1`` and ``--lags 0 1`` as ``--lags=[0,1]``."""
+    lists = {f"--{name}": text for one in settings for name, text in _lists(one)}
     found: list[str] = []
+    items: dict[str, list[str]] = {}
+    current = ""
     for argument in arguments:
         argument = re.sub("^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), argument)
         name, equals, value = argument.partition("=")
-        if equals and name in lists and not value.startswith("["):
-            argument = f"{name}=[{value}]"
-        elif found and found[-1] in lists and not argument.startswith(("[", "--")):
-            argument = f"[{argument}]"
-        found.append(argument)
-    return found
+        if name in lists:
+            if name in items:  # the first would be gone without a word
+                raise InputError(f"{name} is given twice: give all at once, {name} A B")
+            found.append(name)
+            items[name] = [value] * bool(equals)
+            current = "" if equals else name
+        elif current and not argument.startswith("--") and argument != "-h":
+            items[current].append(argument)
+        else:
+            found.append(argument)
+            current = ""
+    return [f"{one}=[{_joined(items[one], lists[one])}]" if items.get(one) else one for one in found]
 
 
-def _lists(settings: type, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the settings that are lists of plain values."""
+def _joined(given: Sequence[str], text: bool) -> str:
+    """The inside of a YAML list. Items of text are put in quotation marks: a participant called 01 is no number."""
+    parts = []
+    for value in map(str.strip, given):
+        if value.startswith("[") and value.endswith("]"):  # a list as YAML or JSON writes it
+            parts.append(value[1:-1])
+        else:
+            parts += [json.dumps(part.strip(), ensure_ascii=False) if text else part for part in value.split(",") if part.strip()]
+    return ",".join(part for part in parts if part.strip())
+
+
+def _helps(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted names of all settings, and what their class's docstring says about them."""
+    for names, text in re.findall(r"^    (\w+(?:, \w+)*) : .*\n((?:        .*\n)+)", settings.__doc__ or "", re.MULTILINE):
+        yield from ((f"{prefix}{name}", " ".join(text.split())) for name in names.split(", "))
+    for field in fields(settings):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if is_dataclass(default):
+            yield from _helps(type(default), f"{prefix}{field.name}.")
+
+
+def _lists(settings: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Dotted names of the settings that are lists of plain values, and whether these are text."""
     for field in fields(settings):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         if is_dataclass(default):
             yield from _lists(type(default), f"{prefix}{field.name}.")
         elif str(field.type).startswith(("tuple[str,", "tuple[int,", "tuple[float,", "tuple[Path,")):
-            yield f"{prefix}{field.name}"
+            yield f"{prefix}{field.name}", str(field.type).startswith(("tuple[str,", "tuple[Path,"))
 
 
 def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:
@@ -105,10 +136,3 @@ def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             found[field.name] = [asdict(item) for item in value]
     return found
-
-
-def _help(settings: type, name: str) -> str:
-    """What the class's docstring says about one attribute."""
-    _, _, rest = (settings.__doc__ or "").partition(f"    {name} : ")
-    lines = [line.strip() for line in rest.splitlines()[1:]]
-    return " ".join(takewhile(lambda line: line and " : " not in line, lines))

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 
 from fastencode.cli.output import write_settings
 from fastencode.cli.settings import AlignRunConfig
 from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
+from fastencode.data.textgrid import NON_SPEECH
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
 from fastencode.study.ceilings import noise_ceiling, split_repeats
@@ -39,7 +40,13 @@ _MANY = 0.1  # a share of penalties at an edge of the grid that is worth a warni
 
 def run(config: AlignRunConfig) -> Path:
     """Fit what is missing, write the tables and return the path of the first."""
-    stories = Stories(config.stories, tr=config.tr, test_story=config.test_story, test_skip=config.test_skip)
+    stories = Stories(
+        config.stories,
+        tr=config.tr,
+        test_story=config.test_story,
+        test_skip=config.test_skip,
+        non_speech=NON_SPEECH | set(config.non_speech),
+    )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     stages = Stages(config.out)
@@ -124,7 +131,8 @@ def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np
 
 def _of(folder: Path, who: str) -> Path:
     """What a folder holds of a participant."""
-    found = [path for path in sorted(folder.iterdir()) if path.name.partition(".")[0] == who] if folder.is_dir() else []
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [path for path in there if path.name == who or path.name.startswith(f"{who}.")]
     if len(found) != 1:
         raise InputError(f"{folder} holds {len(found)} files or folders called {who}: one is needed")
     return found[0]
@@ -145,13 +153,14 @@ def _write_responses(
     if not len(voxels):
         raise InputError(f"no voxel of {who} has a noise ceiling above {config.ceiling:g}: lower it")
     rows = [stories.n_rows(story) for story in fit]
-    stacked = open_memmap(folder / "fit.npy", mode="w+", dtype=np.float32, shape=(sum(rows), len(voxels)))
     whole = np.isfinite(test[:, voxels]).all(axis=0)
-    for story, stop, count in zip(fit, np.cumsum(rows), rows, strict=True):
-        part = stories.responses(who, story, voxels=voxels)
-        whole &= np.isfinite(part).all(axis=0)
-        stacked[stop - count : stop] = zscore(np.where(np.isfinite(part), part, 0))
-    stacked.flush()
+    with (folder / "fit.npy").open("wb") as stacked:  # not a memory map: on a full disk that ends the process without a word
+        layout = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": (sum(rows), len(voxels))}
+        write_array_header_1_0(stacked, layout)
+        for story in fit:
+            part = stories.responses(who, story, voxels=voxels)
+            whole &= np.isfinite(part).all(axis=0)
+            stacked.write(zscore(np.where(np.isfinite(part), part, 0)).astype(np.float32).tobytes())
     if not whole.any():
         raise InputError(f"every voxel of {who} that could be mapped holds values that are not finite in some story")
     column = np.full(test.shape[1], -1)
@@ -220,6 +229,7 @@ class _LayerJobs:
             "delays": self._variant.delays,
             "features": {story: self._variant.source.key(story) for story in self._used},
             "stimuli": files if low else {},
+            "non_speech": sorted(self._stories.non_speech) if low else [],
             "align": self._config.align,
         }
         return [

@@ -8,7 +8,7 @@ from fastencode.cli.settings import FeaturesConfig
 from fastencode.cli.stages import say
 from fastencode.data.manifest import read_manifest
 from fastencode.errors import InputError, require
-from fastencode.files import check_file
+from fastencode.files import check_file, make_folder
 from fastencode.speech.extract import estimate, extract_features
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.threads import available_threads
@@ -22,6 +22,10 @@ _SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".sph", ".nist", ".aiff", ".aif")
 def run(config: FeaturesConfig) -> dict[str, Path]:
     """Read the layers, or say what that would cost; returns the files by name."""
     sounds = find_sounds(config.audio)
+    if not config.dry_run:
+        make_folder(config.out)
+    elif config.out.exists() and not config.out.is_dir():
+        raise InputError(f"{config.out} is a file: choose another folder")
     require("torch", "tune").set_num_threads(available_threads())
     encoder = SpeechEncoder(config.model, device=config.device, dtype=config.dtype)
     if config.dry_run:
@@ -47,7 +51,7 @@ def find_sounds(path: Path) -> dict[str, Path]:
         If there is none, or two differ in their suffix only.
     """
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SOUNDS]
+        files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in _SOUNDS and not file.name.startswith(".")]
     elif path.suffix.lower() in _MANIFESTS:
         files = [recording.path for recording in read_manifest(path, labels=(), speaker=None, split=None)]
     else:

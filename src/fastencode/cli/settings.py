@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -190,6 +191,9 @@ class AlignRunConfig:
     partition : tuple of str
         Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is
         unique to each (R² on the test story).
+    non_speech : tuple of str
+        Labels in the transcripts to take for no speech, beside silences, breaths and noises: such as spn, with which aligners
+        mark what they do not know.
     candidates : int
         Weightings of those bands to try.
     lags : tuple of int
@@ -213,6 +217,7 @@ class AlignRunConfig:
     baselines: tuple[str, ...] = ()
     residualize: tuple[str, ...] = ()
     partition: tuple[str, ...] = ()
+    non_speech: tuple[str, ...] = ()
     candidates: int = 20
     lags: tuple[int, ...] = ()
     permutations: int = 1000
@@ -221,7 +226,11 @@ class AlignRunConfig:
     def __post_init__(self) -> None:
         if not self.features and not self.baselines:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
-        names = [folder.name for folder in self.features]
+        for name in ("participants", "exclude", "baselines", "residualize", "partition", "lags"):
+            given = getattr(self, name)
+            if twice := sorted({item for item in given if given.count(item) > 1}):
+                raise InputError(f"{name} names {twice[0]} more than once: name each once")
+        names = [Path(os.path.abspath(folder)).name for folder in self.features]
         if len(set(names)) < len(names):
             raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
         for name in ("permutations", "candidates"):

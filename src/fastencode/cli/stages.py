@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from fastencode import progress
 from fastencode.errors import InputError, require
+from fastencode.files import writing
 
 __all__ = ["Job", "Stages", "say", "settle"]
 
@@ -216,13 +217,14 @@ def _make(root: Path, job: Job, digest: str) -> float:
     start = time.perf_counter()
     target = root / job.name
     partial = target.with_name(target.name + _PARTIAL)
-    partial.mkdir(parents=True)
-    job.make(partial, *job.arguments)
-    seconds = time.perf_counter() - start
-    (partial / _SIGNATURE).write_text(json.dumps({"digest": digest, "seconds": seconds}) + "\n", encoding="utf-8")
-    if target.exists():  # made with other settings
-        shutil.rmtree(target)
-    os.replace(partial, target)
+    with writing(target):
+        partial.mkdir(parents=True)
+        job.make(partial, *job.arguments)
+        seconds = time.perf_counter() - start
+        (partial / _SIGNATURE).write_text(json.dumps({"digest": digest, "seconds": seconds}) + "\n", encoding="utf-8")
+        if target.exists():  # made with other settings
+            shutil.rmtree(target)
+        os.replace(partial, target)
     return seconds
 
 

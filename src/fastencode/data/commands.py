@@ -57,7 +57,7 @@ def read_commands(root: str | os.PathLike[str], *, words: Collection[str] | None
     absent = [word for word in chosen if word not in there]
     if absent:
         raise InputError(f"{root} has no folder for {absent}: the words are {there}")
-    files = {f"{word}/{path.name}": path for word in chosen for path in sorted((root / word).glob("*.wav"))}
+    files = {f"{word}/{path.name}": path for word in chosen for path in sorted((root / word).glob("[!.]*.wav"))}
     if not files:
         raise InputError(f"{root} holds no <word>/*.wav: give the folder of Speech Commands, unpacked")
     odd = [name for name, path in files.items() if not _NAME.fullmatch(path.name)]

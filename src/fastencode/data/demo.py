@@ -82,6 +82,7 @@ class WorldConfig:
     seed : int
         Seeds stories, weights and noise.
     participants : tuple of Participant
+        Who listens: name, voxels of each region, strength of the signal, and when the response peaks, in s.
     """
 
     minutes: float = 32.0

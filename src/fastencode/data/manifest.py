@@ -24,7 +24,7 @@ from typing import Any
 
 from fastencode.data.recordings import SPLITS, Recording, warn_of_shared_speakers
 from fastencode.errors import InputError
-from fastencode.files import read_text
+from fastencode.files import check_file, is_unfetched, read_text
 
 __all__ = ["read_manifest"]
 
@@ -67,8 +67,8 @@ def read_manifest(
     Raises
     ------
     InputError
-        If a column or a file is missing, a row is empty or does not fit the header, a cell of a named column is empty, a path
-        stands twice, a split is unknown, or the text is damaged. The message names the line.
+        If a column or a file is missing (not fetched, or a folder), a row is empty or does not fit the header, a cell of a named
+        column is empty, a path stands twice, a split is unknown, or the text is damaged. The message names the line.
 
     Warns
     -----
@@ -99,7 +99,7 @@ def read_manifest(
         before = first_line.setdefault(os.path.normpath(file), line)
         if before != line:
             raise InputError(f"{path}, line {line}: {row[audio]!r} stands on line {before} already; list each recording once")
-        if not file.is_file():
+        if not file.is_file() or is_unfetched(file):
             missing.append((line, file))
         if split is not None and row[split].lower() not in names:
             raise InputError(
@@ -116,10 +116,20 @@ def read_manifest(
         )
     if missing:
         line, file = missing[0]
-        hint = f"in a DataLad data set, run `datalad get {file}`" if file.is_symlink() else f"paths start at {path.parent}"
-        raise InputError(f"{path}: {len(missing)} of {len(rows)} files are missing, the first {file} on line {line}; {hint}")
+        count, why = f"{len(missing)} of {len(rows)} files are missing", _why_missing(path, file)
+        raise InputError(f"{path}: {count}, the first {file} on line {line}; {why}")
     warn_of_shared_speakers(recordings, path)
     return recordings
+
+
+def _why_missing(manifest: Path, file: Path) -> str:
+    if not os.path.lexists(file):
+        return f"paths start at {manifest.parent}"
+    try:
+        check_file(file)
+    except InputError as error:
+        return str(error)
+    return f"{file} is no regular file"
 
 
 def _split_names(splits: Mapping[str, str]) -> dict[str, str]:
@@ -168,6 +178,8 @@ def _cells(path: Path, text: str, delimiter: str | None) -> Iterator[tuple[int, 
         raise InputError(f"{path} is one JSON array: write one object on each line, without brackets and commas around them")
     if delimiter is None:
         delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    if len(delimiter) != 1:
+        raise InputError(f"delimiter={delimiter!r}: give the one character that separates columns")
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=delimiter,

@@ -6,15 +6,18 @@ vertices, or those of them that a boolean mask leaves. Files::
 
     .nii .nii.gz   a label image, or one region; 0 is no region
     .gii           the same for vertices (.label.gii with its table of names, .func.gii, .shape.gii)
-    .npy           a boolean mask; whole numbers for all voxels are labels, for fewer a list of indices
+    .npy           a boolean mask, a list of indices, or a label for each voxel
     .json          {name: [indices]}, {name: [true or false for each voxel]}, {name: [names of other regions]}, or all of these
     .txt           one region: its indices, and comments after #
+
+Whole numbers, as many as there are voxels, may be meant as indices or as one number for each voxel. A list names no index twice,
+so numbers that repeat are for the voxels: labels in .npy, a mask of 0 and 1 in .json and .txt. What can be taken in both ways,
+such as ``numpy.arange(n_voxels)``, is refused.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import warnings
@@ -28,7 +31,7 @@ from scipy import sparse
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError, require
-from fastencode.files import check_file, read_text
+from fastencode.files import check_file, read_json, read_text
 
 __all__ = ["BRAIN_TUNING_SETS", "join_rois", "overlaps", "read_rois", "to_image"]
 
@@ -94,7 +97,8 @@ def read_rois(
     ------
     InputError
         If a file is missing, damaged or of another kind; does not fit the mask; holds NaN, fractions or negative labels; indices
-        lie outside the columns or stand twice; a name is defined twice or refers to nothing; or no region has a voxel.
+        lie outside the columns or stand twice, or could be labels; a name is defined twice or refers to nothing; or no region has
+        a voxel.
     MissingLibraryError
         If nibabel is not installed (extra ``neuro``).
 
@@ -141,7 +145,7 @@ def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) 
     Raises
     ------
     InputError
-        If none of a set's regions is there.
+        If none of a set's regions is there, or one is a mask.
 
     Warns
     -----
@@ -154,9 +158,10 @@ def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) 
     joined: Rois = {}
     absent: list[str] = []
     for joint, members in sets.items():
+        members = [members] if isinstance(members, str) else members
         parts = {member: [member] if member in rois else known.get(member, []) for member in members}
         absent += [f"{member} of {joint}" for member, labels in parts.items() if not labels]
-        voxels = [np.asarray(rois[label], dtype=np.intp) for labels in parts.values() for label in labels]
+        voxels = [_listed(label, rois[label]) for labels in parts.values() for label in labels]
         if not voxels:
             raise InputError(f"none of {list(members)}, which make up {joint!r}, is a region: the regions are {_few(rois)}")
         joined[joint] = np.unique(np.concatenate(voxels))
@@ -166,9 +171,9 @@ def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) 
 
 
 def overlaps(rois: Mapping[str, ArrayLike]) -> dict[tuple[str, str], int]:
-    """Return the pairs of regions that share voxels, and how many; empty when no two do."""
+    """Return the pairs of regions that share voxels, and how many; empty when no two do. Masks are an ``InputError``."""
     names = list(rois)
-    voxels = [np.asarray(rois[name], dtype=np.intp) for name in names]
+    voxels = [_listed(name, rois[name]) for name in names]
     if not names:
         return {}
     ends = np.cumsum([0, *(len(v) for v in voxels)])
@@ -178,6 +183,12 @@ def overlaps(rois: Mapping[str, ArrayLike]) -> dict[tuple[str, str], int]:
     shared = sparse.triu(member @ member.T, k=1).tocoo()  # R Rᵀ: voxels that two regions have in common
     pairs = sorted(zip(shared.row.tolist(), shared.col.tolist(), shared.data.tolist(), strict=True))
     return {(names[i], names[j]): n for i, j, n in pairs}
+
+
+def _listed(name: str, voxels: ArrayLike) -> NDArray[np.intp]:
+    if np.asarray(voxels).dtype == bool:
+        raise InputError(f"region {name!r} is a mask: give the indices of its voxels, numpy.flatnonzero of it")
+    return np.asarray(voxels, dtype=np.intp)
 
 
 def to_image(values: ArrayLike, mask: Any) -> Any:
@@ -330,7 +341,7 @@ def _read(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Roi
         return _table(path, columns)
     if kind == ".txt":
         return {_name(path): _indices(str(path), _numbers(path), columns)}
-    raise InputError(f"{path} is of no kind that is read here: give .nii, .nii.gz, .gii, .npy, .json or .txt")
+    raise InputError(f"{check_file(path)} is of no kind that is read here: give .nii, .nii.gz, .gii, .npy, .json or .txt")
 
 
 def _name(path: Path) -> str:
@@ -404,18 +415,19 @@ def _array(path: Path, columns: _Columns, names: Mapping[int, str]) -> Rois:
         data = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path} is not a NumPy array file ({error}): save it again with numpy.save") from error
-    grid = columns.inside.shape if columns.inside is not None else None
-    is_list = data.ndim == 1 and data.dtype.kind in "iu" and data.shape not in ((columns.total,), grid)
-    if is_list:
+    whole = data.ndim == 1 and data.dtype.kind in "iu"
+    if whole and data.shape != (columns.total,) and (columns.inside is None or data.shape != columns.inside.shape):
         return {_name(path): _indices(str(path), data, columns)}
+    if whole and data.shape == (columns.total,) and len(np.unique(data)) == len(data):
+        raise InputError(
+            f"{path} holds {len(data)} different whole numbers, as many as there are voxels: they may be indices, of one region,"
+            " or labels, of a region for each voxel; save a mask (booleans) for the first, or list the indices in .json"
+        )
     return _place(path, _labeled(path, data, names), data.shape, columns)
 
 
 def _table(path: Path, columns: _Columns) -> Rois:
-    try:
-        table = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error}): correct it or fetch it again") from error
+    table = read_json(path)
     if not isinstance(table, dict) or not all(isinstance(listed, list) for listed in table.values()):
         raise InputError(f"{path} is not a table of regions: expected {{name: [voxel indices or names of regions]}}")
 
@@ -446,6 +458,8 @@ def _numbers(path: Path) -> list[int]:
 
 def _indices(where: str, listed: Any, columns: _Columns) -> NDArray[np.intp]:
     """A list of column indices, or a mask of them, checked and sorted."""
+    if isinstance(listed, list) and 0 < sum(isinstance(entry, bool) for entry in listed) < len(listed):
+        raise InputError(f"{where} holds true or false beside other values: give a mask, or a list of indices")
     try:
         given = np.asarray(listed)
     except ValueError as error:
@@ -461,6 +475,10 @@ def _indices(where: str, listed: Any, columns: _Columns) -> NDArray[np.intp]:
         return np.flatnonzero(given)
     if given.ndim != 1 or given.dtype.kind not in "iu":
         raise InputError(f"{where} holds {given.dtype} of shape {given.shape}: give whole numbers, the indices of voxels")
+    if len(given) == total and ((given == 0) | (given == 1)).all():
+        if len(np.unique(given)) == total:
+            raise InputError(f"{where} holds {given.tolist()}: this may be a mask or indices; write true and false for a mask")
+        return np.flatnonzero(given)
     outside = given[(given < 0) | (given >= total)]
     if len(outside):
         raise InputError(
@@ -472,7 +490,7 @@ def _indices(where: str, listed: Any, columns: _Columns) -> NDArray[np.intp]:
         twice = indices[counts > 1]
         raise InputError(
             f"{where}: {len(twice)} voxels stand there more than once, the first {twice[0]}: list each once (labels would need"
-            f" one for each of the {total} voxels)"
+            f" one for each of the {total} voxels, and .npy)"
         )
     return indices.astype(np.intp)
 

@@ -7,7 +7,7 @@ flat one without that folder. Stimuli are always in ``stimuli/``::
     [derivative/]TextGrids/<story>.TextGrid                    tier 0 phones, tier 1 words
     [derivative/]respdict.json                                 {story: n}, the length in TRs before trimming
     stimuli/<story>.wav
-    rois/<participant>.json, rois/<participant>/<name>.npy     optional voxel lists or masks
+    rois/<participant>.json, rois/<participant>/               optional regions: what fastencode.data.rois reads without a mask
 
 Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at
 the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10
@@ -18,7 +18,6 @@ s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import warnings
 from collections.abc import Collection, Iterator
@@ -30,8 +29,10 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
+from fastencode.data.rois import read_rois
+from fastencode.data.textgrid import NON_SPEECH, Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.files import check_file, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
 
 __all__ = ["FIRST_ROW", "TRIMMED_ROWS", "Stories"]
@@ -40,11 +41,14 @@ TRIMMED_ROWS = 20  # of n: 10 at the start, 5 that the features never have, 5 at
 FIRST_ROW = 5  # TRs from sound onset to the beginning of response row 0
 _QUIET_TRS = 10  # of n: before and after the sound
 _BLOCK_BYTES = 32 << 20  # of the file's own dtype in memory at a time
-_ANNEX_POINTER = b"/annex/objects/"  # content of a file whose data git-annex has not fetched, where links are not possible
 
 
 class Stories:
     """A story-listening data set on disk. Nothing is read before it is asked for, and nothing large is kept.
+
+    Methods take the name of a participant (a folder of ``preprocessed_data``) and of a story (a key of ``respdict.json``). A name
+    that is not there, and a file that is missing, not fetched or damaged, is an ``InputError`` that says what there is, or what
+    to do.
 
     Parameters
     ----------
@@ -56,6 +60,8 @@ class Stories:
         The story whose repeats give the noise ceiling and that no model is fitted on.
     test_skip : int
         Rows of the test story's responses to leave out at its start; see ``usable_rows``.
+    non_speech : collection of str
+        Labels that ``words`` and ``phones`` leave out, without braces and in any case; ``NON_SPEECH | {"spn"}`` adds one.
 
     Raises
     ------
@@ -64,7 +70,13 @@ class Stories:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], *, tr: float = 2.0, test_story: str = "wheretheressmoke", test_skip: int = 40
+        self,
+        root: str | os.PathLike[str],
+        *,
+        tr: float = 2.0,
+        test_story: str = "wheretheressmoke",
+        test_skip: int = 40,
+        non_speech: Collection[str] = NON_SPEECH,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
@@ -74,6 +86,7 @@ class Stories:
         if test_skip < 0:
             raise InputError(f"test_skip is {test_skip}: give the number of rows to leave out, 0 or more")
         self.tr, self.test_story, self.test_skip = float(tr), test_story, int(test_skip)
+        self.non_speech = frozenset(map(plain_label, [non_speech] if isinstance(non_speech, str) else non_speech))
         derivative = self.root / "derivative"
         self._base = derivative if derivative.is_dir() else self.root
         self._responses = self._base / "preprocessed_data"
@@ -94,9 +107,9 @@ class Stories:
         return sorted(p.name for p in self._responses.iterdir() if p.is_dir() and not p.name.startswith("."))
 
     def stories(self, participant: str) -> list[str]:
-        """Return the sorted names of the stories whose responses are here.
+        """Return the sorted names of the stories whose responses are here; an ``InputError`` if all are links or pointers only.
 
-        Stories that are only git-annex links are left out with a ``FastencodeWarning`` that says how to fetch them.
+        Stories that are only git-annex links or pointers are left out with a ``FastencodeWarning`` that says how to fetch them.
         """
         here, absent = self._story_files(participant)
         if absent:
@@ -108,7 +121,10 @@ class Stories:
         return [p.stem for p in here]
 
     def train_stories(self, participant: str, *, exclude: Collection[str] = ()) -> list[str]:
-        """Return the participant's stories without the test story and those in ``exclude`` (validation stories)."""
+        """Return the participant's stories without the test story and those in ``exclude`` (validation stories).
+
+        A story to exclude that the participant did not hear is an ``InputError``.
+        """
         exclude = {exclude} if isinstance(exclude, str) else set(exclude)
         names = self.stories(participant)
         unknown = exclude - set(names) - {self.test_story}
@@ -142,7 +158,10 @@ class Stories:
         return self.tr * (rows + FIRST_ROW + 0.5 * middle)
 
     def usable_rows(self, story: str) -> slice:
-        """Return the rows to score on: ``test_skip`` onward for the test story, all for the others."""
+        """Return the rows to score on: ``test_skip`` onward for the test story, all for the others.
+
+        An ``InputError`` if ``test_skip`` leaves none.
+        """
         rows = self.n_rows(story)
         skip = self.test_skip if story == self.test_story else 0
         if skip >= rows:
@@ -150,32 +169,44 @@ class Stories:
         return slice(skip, rows)
 
     def audio(self, story: str, *, sample_rate: int = 16000) -> NDArray[np.float32]:
-        """Return the story's sound, shape (n,), float32 mono; see ``fastencode.speech.audio.read_audio``.
+        """Return the story's sound, shape (n,), float32 mono, at ``sample_rate`` Hz; see ``fastencode.speech.audio.read_audio``.
 
         Warns
         -----
         FastencodeWarning
             If the sound and the story's length in TRs do not fit together: the TR is another, or the sound is another story's.
         """
-        path = _present(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}")
+        path = check_file(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}")
         sound = read_audio(path, sample_rate=sample_rate)
-        seconds, heard = len(sound) / sample_rate, self._lengths.get(story, 0) - _QUIET_TRS
+        self.check_length(story, len(sound) / sample_rate, path)
+        return sound
+
+    def check_length(self, story: str, seconds: float, path: Path) -> None:
+        """Warn with a ``FastencodeWarning`` if what lasts so long, in s, is not this story's sound or the TR is another.
+
+        Parameters
+        ----------
+        story : str
+        seconds : float
+        path : Path
+            What lasts so long, for the message: a sound, or features of it.
+        """
+        heard = self._lengths.get(story, 0) - _QUIET_TRS
         if heard > 0 and abs(seconds / self.tr - heard) > _QUIET_TRS / 2:
             warnings.warn(
                 f"{path} lasts {seconds:.1f} s, but respdict.json leaves it {heard} TRs of {self.tr:g} s, {heard * self.tr:g} s:"
                 f" check tr (a TR of {seconds / heard:.4g} s would fit) and whether this is the story's sound",
                 FastencodeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return sound
 
     def words(self, story: str) -> list[Interval]:
         """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out."""
-        return spoken(pick_tier(self._transcript(story), "word", "words", index=1))
+        return spoken(pick_tier(self._transcript(story), "word", "words", index=1), non_speech=self.non_speech)
 
     def phones(self, story: str) -> list[Interval]:
         """Return the phones with times in s from sound onset; silences, breaths and noises are left out."""
-        return spoken(pick_tier(self._transcript(story), "phone", "phones", index=0))
+        return spoken(pick_tier(self._transcript(story), "phone", "phones", index=0), non_speech=self.non_speech)
 
     def n_voxels(self, participant: str) -> int:
         """Return the participant's number of voxels, the same in all stories."""
@@ -215,7 +246,10 @@ class Stories:
     def repeats(
         self, participant: str, story: str, *, voxels: ArrayLike | None = None, dtype: DTypeLike = np.float32
     ) -> NDArray[Any]:
-        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``."""
+        """Read every single repeat of a story heard several times, shape (R, rows, V); otherwise as ``responses``.
+
+        An ``InputError`` if the story was not repeated.
+        """
         return self._read(participant, story, "individual_repeats", voxels, dtype)
 
     def is_repeated(self, participant: str, story: str) -> bool:
@@ -226,12 +260,12 @@ class Stories:
     def response_file(self, participant: str, story: str) -> Path:
         """Return the file of a participant's responses to a story; an error says if it is missing or not fetched."""
         path = self._participant_folder(participant) / f"{story}.hf5"
-        return _present(path, f"responses of {participant} to {story!r}")
+        return check_file(path, f"responses of {participant} to {story!r}")
 
     def stimulus_files(self, story: str) -> list[Path]:
         """Return those of the story's sound and transcript that are here."""
         files = (self.root / "stimuli" / f"{story}.wav", self._base / "TextGrids" / f"{story}.TextGrid")
-        return [path for path in files if path.exists() and not _is_unfetched(path)]
+        return [path for path in files if path.is_file() and not is_unfetched(path)]
 
     def nan_voxels(self, participant: str, story: str) -> NDArray[np.int64]:
         """Return the sorted indices of the voxels that hold a value that is not finite anywhere in a story."""
@@ -241,27 +275,33 @@ class Stories:
                 bad[columns] |= ~np.isfinite(data[rows, columns]).all(axis=0)
         return np.flatnonzero(bad)
 
-    def rois(self, participant: str) -> dict[str, NDArray[np.int64]]:
+    def rois(self, participant: str) -> dict[str, NDArray[np.intp]]:
         """Return the participant's regions: name → sorted voxel indices; empty when the data set has none.
 
-        Read from ``rois/<participant>.json`` ({name: [indices]}) and ``rois/<participant>/<name>.npy`` (masks or indices).
+        From ``rois/<participant>.json`` and the files in ``rois/<participant>/``; see :func:`fastencode.data.rois.read_rois`.
+
+        Raises
+        ------
+        InputError
+            If a file is damaged, its indices, masks or labels do not fit the participant's voxels or can be taken in two ways, or
+            a region is defined twice.
         """
-        found: dict[str, NDArray[np.int64]] = {}
+        found: dict[str, NDArray[np.intp]] = {}
         for folder in dict.fromkeys((self._base / "rois", self.root / "rois")):
-            for path, regions in _region_files(folder, participant):
-                for name, voxels in regions.items():
+            for path in (folder / f"{participant}.json", folder / participant):
+                if not os.path.lexists(path):
+                    continue
+                for name, voxels in read_rois(path, n_voxels=self.n_voxels(participant)).items():
                     if name in found:
                         raise InputError(f"region {name!r} of {participant} is defined twice, once more in {path}: keep one")
-                    try:
-                        found[name] = np.unique(_voxel_indices(voxels, self.n_voxels(participant)))
-                    except InputError as error:
-                        raise InputError(f"{path}, region {name!r}: {error}") from error
+                    found[name] = voxels
         return found
 
     def _story_files(self, participant: str) -> tuple[list[Path], list[Path]]:
         """The participant's response files, sorted: those that are here, and those that are git-annex links without content."""
-        files = sorted(p for p in self._participant_folder(participant).iterdir() if p.suffix == ".hf5")
-        absent = [p for p in files if _is_unfetched(p)]
+        folder = self._participant_folder(participant)
+        files = sorted(p for p in folder.iterdir() if p.suffix == ".hf5" and not p.name.startswith("."))
+        absent = [p for p in files if is_unfetched(p)]
         return [p for p in files if p not in absent], absent
 
     def _participant_folder(self, participant: str) -> Path:
@@ -271,7 +311,7 @@ class Stories:
         return folder
 
     def _transcript(self, story: str) -> dict[str, list[Interval]]:
-        return read_textgrid(_present(self._base / "TextGrids" / f"{story}.TextGrid", f"transcript of {story!r}"))
+        return read_textgrid(check_file(self._base / "TextGrids" / f"{story}.TextGrid", f"transcript of {story!r}"))
 
     def _width(self, participant: str) -> tuple[int, Path]:
         if participant not in self._widths:
@@ -279,7 +319,7 @@ class Stories:
             if not here:
                 raise InputError(f"{participant} has no story: {self._responses / participant} holds no fetched .hf5 file")
             with _open(here[0]) as file:
-                self._widths[participant] = int(_named(file, here[0], "data").shape[-1]), here[0]
+                self._widths[participant] = int(_responses(file, here[0], "data").shape[-1]), here[0]
         return self._widths[participant]
 
     @contextmanager
@@ -287,14 +327,10 @@ class Stories:
         """The checked HDF5 data set, open while the context lasts."""
         rows = self.n_rows(story)
         path = self._participant_folder(participant) / f"{story}.hf5"
-        _present(path, f"responses of {participant} to {story!r}, which is in respdict.json,")
+        check_file(path, f"responses of {participant} to {story!r}, which is in respdict.json")
         width, first = self._width(participant)
         with _open(path) as file:
-            data = _named(file, path, key)
-            if data.ndim != (2 if key == "data" else 3):
-                raise InputError(
-                    f"{path}: {key} has shape {data.shape}, expected {'(rows, V)' if key == 'data' else '(R, rows, V)'}"
-                )
+            data = _responses(file, path, key)
             if data.shape[-2] != rows:
                 raise InputError(
                     f"{path}: {key} has {data.shape[-2]} rows, but respdict.json gives {story} n = {rows + TRIMMED_ROWS}"
@@ -304,7 +340,10 @@ class Stories:
                 raise InputError(
                     f"{path}: {data.shape[-1]} voxels, but {first} has {width}: all stories of a participant need the same voxels"
                 )
-            yield data
+            try:
+                yield data
+            except OSError as error:
+                raise InputError(f"{path}: {key} cannot be read to its end ({error}): it is damaged; fetch it again") from error
 
     def _read(self, participant: str, story: str, key: str, voxels: ArrayLike | None, dtype: DTypeLike) -> NDArray[Any]:
         dtype = np.dtype(dtype)
@@ -382,24 +421,8 @@ def _voxel_indices(voxels: ArrayLike, total: int) -> NDArray[np.int64]:
     return chosen.astype(np.int64)
 
 
-def _region_files(folder: Path, participant: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    table = folder / f"{participant}.json"
-    if table.exists() or table.is_symlink():
-        regions = _read_json(_present(table, f"regions of {participant}"))
-        if not isinstance(regions, dict) or not all(isinstance(v, list) for v in regions.values()):
-            raise InputError(f"{table} is not a table of regions: expected {{name: [voxel indices]}}")
-        yield table, regions
-    for path in sorted((folder / participant).glob("*.npy")):
-        _present(path, f"region {path.stem!r} of {participant}")
-        try:
-            voxels = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{path} is not a NumPy array file ({error}): save it again with numpy.save") from error
-        yield path, {path.stem: voxels}
-
-
 def _read_lengths(path: Path) -> dict[str, int]:
-    lengths = _read_json(_present(path, "table of story lengths"))
+    lengths = read_json(check_file(path, "table of story lengths"))
     if not isinstance(lengths, dict) or not lengths:
         raise InputError(f"{path} is not a table of story lengths: expected {{story: number of TRs}}")
     for story, n in lengths.items():
@@ -408,41 +431,23 @@ def _read_lengths(path: Path) -> dict[str, int]:
     return lengths
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}): correct it or fetch it again") from error
-
-
-def _present(path: Path, what: str) -> Path:
-    if _is_unfetched(path):
-        raise InputError(f"{path} ({what}) is a git-annex link without content: run `datalad get {path}`")
-    if not path.exists():
-        raise InputError(f"{path} ({what}) is missing: fetch it or correct the path")
-    return path
-
-
-def _is_unfetched(path: Path) -> bool:
-    if path.is_symlink() and not path.exists():
-        return True
-    if not path.is_file() or path.stat().st_size > 1024:
-        return False
-    with path.open("rb") as file:
-        return file.read(len(_ANNEX_POINTER)) == _ANNEX_POINTER
-
-
 def _open(path: Path) -> h5py.File:
     try:
-        return h5py.File(path, "r")
+        return h5py.File(check_file(path), "r")
     except OSError as error:
         raise InputError(f"{path} is not a whole HDF5 file ({error}): fetch it again") from error
 
 
-def _named(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
+def _responses(file: h5py.File, path: Path, key: str) -> h5py.Dataset:
+    """A data set of real numbers with the axes and a voxel that it must have."""
     data = file.get(key)
     if not isinstance(data, h5py.Dataset):
         raise InputError(
             f"{path} has no data set {key!r}, only {list(file)}" + ": the story was not repeated" * (key == "individual_repeats")
         )
+    axes = {"data": "(rows, V)", "individual_repeats": "(R, rows, V)"}[key]
+    if data.ndim != axes.count(",") + 1 or not data.shape[-1]:
+        raise InputError(f"{path}: {key} has shape {data.shape}, expected {axes}")
+    if data.dtype.kind not in "fiu":
+        raise InputError(f"{path}: {key} holds {data.dtype}: responses are real numbers")
     return data

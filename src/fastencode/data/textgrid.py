@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, text_encoding, whole_file
 
-__all__ = ["NON_SPEECH", "Interval", "pick_tier", "read_textgrid", "spoken", "write_textgrid"]
+__all__ = ["NON_SPEECH", "Interval", "pick_tier", "plain_label", "read_textgrid", "spoken", "write_textgrid"]
 
 NON_SPEECH = frozenset({"", "sp", "sil", "br", "lg", "ls", "ns", "cg", "sentence_start", "sentence_end"})
 """Labels of silence, breath, laughter, lip smack and noise, lower case and without braces."""
@@ -46,7 +46,7 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
     Parameters
     ----------
     path : path
-        UTF-8 or UTF-16 with or without byte-order mark; anything else is read as Latin-1 with a warning.
+        UTF-8 or UTF-16 with or without byte-order mark, with any line ends; anything else is read as Latin-1 with a warning.
     include_empty : bool
         Keep intervals whose label is empty.
 
@@ -64,10 +64,10 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
         If praatio is not installed (extra ``tune``).
     """
     path = Path(path)
-    text = _decode(path)
+    text = _decode(path).replace("\r\n", "\n").replace("\r", "\n")
     parsed = _parse(path, text)
     tiers: dict[str, list[Interval]] = {}
-    for tier in parsed["tiers"]:
+    for tier in parsed:
         name, copies = tier["name"], 1
         while name in tiers:
             copies += 1
@@ -80,6 +80,15 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
 
 def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | None = None) -> list[Interval]:
     """Return the tier with one of the names (any case), or else the one at a position.
+
+    Parameters
+    ----------
+    tiers : mapping of str to list of Interval
+        As ``read_textgrid`` returns them.
+    *names : str
+        What the tier may be called.
+    index : int, optional
+        Its position if none is called so.
 
     Raises
     ------
@@ -101,7 +110,12 @@ def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | Non
 
 def spoken(intervals: Iterable[Interval], *, non_speech: frozenset[str] = NON_SPEECH) -> list[Interval]:
     """Drop silences, breaths and noises: labels that, without braces, space and case, are in ``non_speech``."""
-    return [i for i in intervals if i.label.strip().strip("{}<>").strip().lower() not in non_speech]
+    return [i for i in intervals if plain_label(i.label) not in non_speech]
+
+
+def plain_label(label: str) -> str:
+    """A label without braces, space and case: ``{SP}`` is ``sp``."""
+    return label.strip().strip("{}<>").strip().lower()
 
 
 def write_textgrid(
@@ -171,28 +185,33 @@ def _decode(path: Path) -> str:
     return raw.decode("latin-1")
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _parse(path: Path, text: str) -> list[dict[str, Any]]:
+    """The tiers, each with its ``name`` and ``entries``."""
     textgrid_io = require("praatio.utilities.textgrid_io", "tune")
     if not text.lstrip().startswith("{") and "TextGrid" not in text[:200]:
         raise InputError(f"{path} is not a TextGrid: its first line is {text.splitlines()[0][:60]!r}")
     try:
-        parsed: dict[str, Any] = textgrid_io.parseTextgridStr(text if text.endswith("\n") else text + "\n", True)
+        parsed = textgrid_io.parseTextgridStr(text if text.endswith("\n") else text + "\n", True)
+        tiers = [{"name": str(tier["name"]), "entries": list(tier["entries"])} for tier in parsed["tiers"]]
     except Exception as error:  # praatio lets whatever its string handling meets escape: ValueError, IndexError, AttributeError …
         raise InputError(
             f"{path} is not a whole TextGrid ({type(error).__name__}: {error}): it is cut off or damaged; export it again"
         ) from error
     if negative := _NEGATIVE.search(text):
         raise InputError(f"{path} has a time below 0 ({negative[1]} s): shift its times so that they begin at 0")
-    read = [len(tier["entries"]) for tier in parsed["tiers"]]
+    read = [len(tier["entries"]) for tier in tiers]
     declared = [int(n) for n in _SIZES.findall(text)] or [int(n) for n in _SHORT_SIZES.findall(text)]
     count = _TIERS.search(text)
     if (declared and declared != read) or (count and int(count[1]) != len(read)):
         raise InputError(f"{path} is truncated: its tiers promise {declared} intervals and {read} can be read; export it again")
-    return parsed
+    return tiers
 
 
 def _interval(path: Path, tier: str, entry: Sequence[Any]) -> Interval:
-    start, end, label = float(entry[0]), float(entry[-2]), str(entry[-1]).strip()
+    try:
+        start, end, label = float(entry[0]), float(entry[-2]), str(entry[-1]).strip()
+    except (TypeError, ValueError, IndexError, KeyError) as error:
+        raise InputError(f"{path}, tier {tier!r}: {entry!r} is not a start, an end and a label; export it again") from error
     if not (math.isfinite(start) and math.isfinite(end) and start <= end):
         raise InputError(f"{path}, tier {tier!r}: {label!r} runs from {start} to {end} s; correct its times")
     return Interval(start, end, label)

@@ -169,7 +169,25 @@ def read_phones(path: str | os.PathLike[str], *, fold: bool = False) -> list[Int
 
 
 def read_words(path: str | os.PathLike[str]) -> list[Interval]:
-    """Read the words of a recording, in the order of their starts; two that share a phone overlap. See ``read_phones``."""
+    """Read the words of a recording.
+
+    Parameters
+    ----------
+    path : path
+        The sound file; its labels lie beside it.
+
+    Returns
+    -------
+    list of Interval
+        Times in s, in the order of starts; two that share a phone overlap.
+
+    Raises
+    ------
+    InputError
+        If the labels are missing, not UTF-8, not in TIMIT's form, not in order, or end after the sound.
+    MissingLibraryError
+        If soundfile is not installed (extra ``tune``).
+    """
     words: list[Interval] = []
     for line, word in _labels(Path(path), "WRD"):
         if words and word.start < words[-1].start:
@@ -179,7 +197,7 @@ def read_words(path: str | os.PathLike[str]) -> list[Interval]:
 
 
 def read_sentence(path: str | os.PathLike[str]) -> str:
-    """Read the text of a recording, given its sound file."""
+    """Read the text of a recording, given its sound file; an ``InputError`` if it is missing or not one line in TIMIT's form."""
     labels = list(_parsed(_beside(Path(path), "TXT")))
     if len(labels) != 1:
         raise InputError(f"{_beside(Path(path), 'TXT')} holds {len(labels)} lines, expected one: the sentence")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.errors import require
+from fastencode.errors import InputError, require
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, OneToOneFeatureMixin, RegressorMixin, TransformerMixin, clone
@@ -20,11 +20,19 @@ except ImportError:
     raise
 
 try:
-    from sklearn.utils.validation import validate_data
+    from sklearn.utils.validation import validate_data as _validate
 except ImportError:  # scikit-learn 1.5 has it as a method
 
-    def validate_data(estimator: Any, X: Any, y: Any = "no_validation", **checks: Any) -> Any:
+    def _validate(estimator: Any, X: Any, y: Any = "no_validation", **checks: Any) -> Any:
         return estimator._validate_data(X, y, **checks)
+
+
+def validate_data(estimator: Any, X: Any, y: Any = "no_validation", **checks: Any) -> Any:
+    """scikit-learn's, which takes the numbers under the mask of a masked array: an ``InputError`` here, as in the functions."""
+    for name, value in (("X", X), ("y", y)):
+        if np.ma.is_masked(value):
+            raise InputError(f"{name} is a masked array with masked values; leave those rows or columns out or fill them")
+    return _validate(estimator, X, y, **checks)
 
 
 __all__ = [

@@ -27,7 +27,7 @@ from fastencode.timing.clean import detrend_cosine, detrend_polynomial, detrend_
 from fastencode.timing.delays import delay
 from fastencode.timing.hrf import hrf_convolve
 from fastencode.timing.lanczos import lanczos
-from fastencode.timing.times import run_slices
+from fastencode.timing.times import check_seconds, run_slices
 
 __all__ = ["Delay", "Detrend", "HRFConvolve", "LanczosResample", "ZScore"]
 
@@ -208,7 +208,7 @@ class HRFConvolve(OneToOneFeatureMixin, _ByRun):  # type: ignore[misc, unused-ig
     ----------
     dt : float
         Seconds from row to row.
-    model, duration, derivative, derivative_step
+    model, duration, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio, derivative, derivative_step
         As in :func:`fastencode.hrf_convolve`.
 
     Attributes
@@ -224,18 +224,28 @@ class HRFConvolve(OneToOneFeatureMixin, _ByRun):  # type: ignore[misc, unused-ig
         *,
         model: str = "spm",
         duration: float = 32.0,
+        peak_delay: float | None = None,
+        undershoot_delay: float | None = None,
+        peak_dispersion: float | None = None,
+        undershoot_dispersion: float | None = None,
+        ratio: float | None = None,
         derivative: str | None = None,
         derivative_step: float | None = None,
     ) -> None:
         self.dt = dt
         self.model = model
         self.duration = duration
+        self.peak_delay = peak_delay
+        self.undershoot_delay = undershoot_delay
+        self.peak_dispersion = peak_dispersion
+        self.undershoot_dispersion = undershoot_dispersion
+        self.ratio = ratio
         self.derivative = derivative
         self.derivative_step = derivative_step
 
     def _by_run(self, X: NDArray[Any], groups: Any) -> Any:
-        names = ("dt", "model", "duration", "derivative", "derivative_step")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        check_seconds(dt=self.dt)
+        given: dict[str, Any] = self.get_params(deep=False)
         out = np.empty_like(X)
         for rows in run_slices(groups, len(X)):
             times = np.arange(rows.stop - rows.start) * float(self.dt)
@@ -318,8 +328,8 @@ class LanczosResample(_Transformer):
         """Old and new times; of what was given as a step, multiples."""
         old, new = self.old_times, self.new_times
         for name, step in (("old_times", old), ("new_times", new)):
-            if np.ndim(step) == 0 and not (np.isfinite(step) and step > 0):
-                raise InputError(f"{name}={step}: give a positive step in seconds, or the times")
+            if np.ndim(step) == 0:
+                check_seconds(**{name: step})
         if np.ndim(old) == 0:
             old = np.arange(n) * float(old)
         if np.ndim(new) == 0:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy, export, float_dtype, library_of
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.timing.times import check_seconds
 
 __all__ = ["frame_times", "log_mel", "mfcc", "sound_power"]
 
@@ -222,8 +223,9 @@ def frame_times(n_frames: int, sample_rate: float, *, window: float = 0.025, hop
 
 
 def _framing(sample_rate: float, window: float, hop: float) -> _Framing:
-    if not (np.isfinite(sample_rate) and sample_rate > 0):
+    if not (isinstance(sample_rate, int | float | np.number) and np.isfinite(sample_rate) and sample_rate > 0):
         raise InputError(f"sample_rate={sample_rate}: give the audio's rate in Hz, a positive number")
+    check_seconds(window=window, hop=hop)
     # The small term keeps 0.010 s at 16 kHz at 160 samples whatever the product rounds to.
     length, step = (int(seconds * sample_rate + 1e-6) for seconds in (window, hop))
     if length < 2 or step < 1:

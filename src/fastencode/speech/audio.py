@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, whole_file
+from fastencode.speech.mp3 import with_length
 
 __all__ = ["audio_seconds", "read_audio", "resample", "write_audio"]
 
-# The size a WAV writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
+# The size a writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
 _STREAMED = 0xFFFF_FF00
+# Where libsndfile's log compares what the header promises with what is there; by format.
+_PROMISE = {
+    "WAV": r"^data :",
+    "WAVEX": r"^data :",
+    "RF64": r"^  Riff size :",
+    "W64": r"^riff :",
+    "AIFF": r"^ SSND :",
+    "AU": r"^  Data Size   :",
+    "CAF": r"^data :",
+}
 _OGG_LAST_PAGE = 0x04
 # A clipped wave has flat tops: so many equal samples in a row, this close to full scale. The loudest code of every format lies
 # above (μ-law 0.980, 8 bits 0.992). The top of a clean wave is not flat for so long at any frequency one hears in 16 bits, but
@@ -33,7 +48,8 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     Parameters
     ----------
     path : path
-        WAV, FLAC, OGG, MP3, NIST SPHERE (not compressed with shorten) or whatever else libsndfile reads.
+        WAV, FLAC, OGG, MP3, NIST SPHERE (not compressed with shorten) or whatever else libsndfile reads. An MP3 that does not
+        say its length begins with the silence of its encoder, 576 samples of LAME's.
     sample_rate : int
         Rate of the result in Hz.
 
@@ -45,7 +61,8 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     Raises
     ------
     InputError
-        If the file is missing, empty, truncated, compressed with shorten, or not audio.
+        If the file is missing, empty, truncated, compressed with shorten, not audio, too short for one sample of the result, or
+        holds NaN or infinity.
     MissingLibraryError
         If soundfile or soxr is not installed (extra ``tune``).
 
@@ -56,17 +73,12 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
         channel have one value, at 0.98 of full scale or beyond; the warning gives their share. What was clipped first and then
         made quieter, resampled or compressed (MP3, OGG) has no such runs and is not found.
     """
-    soundfile = require("soundfile", "tune")
-    if sample_rate < 1:
-        raise InputError(f"sample_rate is {sample_rate}: give a rate in Hz, for example 16000")
+    _check_rate(sample_rate)
     path = _check_audio(path)
-    try:
-        with soundfile.SoundFile(path) as file:
-            declared = _declared_frames(path, file)
-            rate = file.samplerate
-            samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise _undecodable(path, error) from error
+    with _opened(path) as file:
+        declared = _declared_frames(path, file)
+        rate = file.samplerate
+        samples: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
     if len(samples) < declared or not _ogg_is_whole(path):
         raise InputError(
             f"{path} is truncated: its header promises {declared} samples or an end that is not there, and {len(samples)} can be"
@@ -86,24 +98,32 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
             FastencodeWarning,
             stacklevel=2,
         )
-    return resample(mono, rate, sample_rate)
+    sound = resample(mono, rate, sample_rate)
+    if not len(sound):
+        raise InputError(f"{path} holds {len(mono)} samples at {rate} Hz, less than one at {sample_rate} Hz: check its header")
+    return sound
 
 
 def audio_seconds(path: str | os.PathLike[str]) -> float:
-    """Length of an audio file in s by its header, without decoding it.
+    """Length of an audio file in s by its header, without decoding it; of an MP3 without one, by counting its frames.
+
+    Parameters
+    ----------
+    path : path
+        As in :func:`read_audio`.
+
+    Returns
+    -------
+    float
+        What is there, also of a file that is cut off: only :func:`read_audio` compares with what its header promises.
 
     Raises
     ------
     InputError
-        If the file is missing, empty, or not audio.
+        If the file is missing, empty, compressed with shorten, or not audio.
     """
-    soundfile = require("soundfile", "tune")
-    path = _check_audio(path)
-    try:
-        info = soundfile.info(path)
-    except soundfile.SoundFileError as error:
-        raise _undecodable(path, error) from error
-    return float(info.frames / info.samplerate)
+    with _opened(_check_audio(path)) as file:
+        return float(file.frames / file.samplerate)
 
 
 def resample(audio: NDArray[np.float32], rate: int, new_rate: int) -> NDArray[np.float32]:
@@ -128,10 +148,11 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
     Raises
     ------
     InputError
-        If the samples are not one-dimensional, not finite, or exceed ±1, or the folder does not exist.
+        If the samples are not one-dimensional, not finite, or exceed ±1, the rate is not positive, or the file cannot be written.
     """
     soundfile = require("soundfile", "tune")
-    samples = np.asarray(audio)
+    _check_rate(sample_rate)
+    samples = as_numpy(audio, "audio")
     if samples.ndim != 1:
         raise InputError(f"audio has shape {samples.shape}: give mono samples, one dimension")
     if not np.issubdtype(samples.dtype, np.floating):
@@ -139,8 +160,9 @@ def write_audio(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int
     peak = float(np.abs(samples).max(initial=0.0))
     if not peak <= 1.0:
         raise InputError(f"audio peaks at {peak:g}: scale it to within ±1")
+    plain = np.ascontiguousarray(samples, np.float32 if samples.dtype.itemsize <= 4 else np.float64)  # not in other byte orders
     with whole_file(path) as partial:
-        soundfile.write(partial, samples, sample_rate, subtype="PCM_16", format="WAV")
+        soundfile.write(partial, plain, int(sample_rate), subtype="PCM_16", format="WAV")
 
 
 def _check_audio(path: str | os.PathLike[str]) -> Path:
@@ -152,19 +174,38 @@ def _check_audio(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _undecodable(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
-    )
+def _check_rate(sample_rate: float) -> None:
+    if not isinstance(sample_rate, int | float | np.number) or not sample_rate >= 1:
+        raise InputError(f"sample_rate is {sample_rate!r}: give a rate in Hz, for example 16000")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open ``soundfile.SoundFile`` that knows its length; what cannot be decoded is said in one way."""
+    soundfile = require("soundfile", "tune")
+    try:
+        with soundfile.SoundFile(path) as file:
+            longer = with_length(path.read_bytes()) if file.format == "MP3" else None
+            if longer is None:
+                yield file
+                return
+        with soundfile.SoundFile(io.BytesIO(longer)) as file:
+            yield file
+    except soundfile.SoundFileError as error:
+        raise InputError(
+            f"{path} cannot be decoded ({error}): it is damaged, cut off, or not audio; play it elsewhere or copy it again"
+        ) from error
 
 
 def _declared_frames(path: Path, file: Any) -> int:
-    """Frames the header promises. libsndfile shortens its own count to what is there for WAV, and does not compare for NIST."""
+    """Frames the header promises. libsndfile shortens its own count to what is there, and does not compare for NIST."""
     frames = int(file.frames)
-    if file.format in {"WAV", "WAVEX"}:
-        found = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
-        if found and int(found[2]) < int(found[1]) < _STREAMED:
-            return max(frames + 1, frames * int(found[1]) // max(int(found[2]), 1))
+    if file.format in _PROMISE:
+        found = re.search(rf"{_PROMISE[file.format]} (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+        promised, there = map(int, found.groups()) if found else (0, 0)
+        unknown = promised >= _STREAMED if file.format in {"WAV", "WAVEX", "AU"} else promised >= 1 << 62
+        if there < promised and not unknown:
+            return max(frames + 1, frames * promised // max(there, 1))
     if file.format == "NIST":
         found = re.search(r"^sample_count -i (\d+)", _nist_header(path), re.MULTILINE)
         # Some writers count samples of all channels together.

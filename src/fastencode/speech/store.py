@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
-from fastencode.files import check_file, whole_file
+from fastencode.files import check_file, writing
 
 __all__ = ["FeatureFile", "Features", "is_finished", "read_features"]
 
 _SUFFIX = ".partial"
+_HEADERS = 1 << 14  # bytes that HDF5's own bookkeeping takes at most
 _THERE = 1 << 32  # a check sum of 32 bits may be 0; with this it is not
 
 
@@ -69,6 +71,11 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
     layers : sequence of int, optional
         Which layers, ascending; negative ones count from the last. All by default.
 
+    Returns
+    -------
+    Features
+        Only the layers asked for are read.
+
     Raises
     ------
     InputError
@@ -80,10 +87,12 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
     with _open(path) as file:
         values = file["features"]
         count = values.shape[1]
-        asked = list(range(count)) if layers is None else list(layers)
-        wanted = [layer % count for layer in asked]
-        if not asked or not all(-count <= layer < count for layer in asked) or wanted != sorted(set(wanted)):
-            raise InputError(f"layers {asked}: {path} has layers 0 to {count - 1}; give some, ascending, each once")
+        asked = np.arange(count) if layers is None else np.asarray(layers)
+        if asked.ndim != 1 or asked.dtype.kind not in "iu" or not len(asked) or not ((-count <= asked) & (asked < count)).all():
+            raise InputError(f"layers={layers!r}: {path} has layers 0 to {count - 1}; give a list of some of them")
+        wanted = [int(layer) % count for layer in asked]
+        if wanted != sorted(set(wanted)):
+            raise InputError(f"layers={layers!r}: give layers of {path} ascending, each once")
         # One slice for each layer: h5py takes a list of them many times slower.
         parts = values[...] if layers is None else np.stack([values[:, layer] for layer in wanted], axis=1)
         return Features(parts, file["times"][...], tuple(wanted), count, json.loads(file.attrs["key"]))
@@ -139,7 +148,7 @@ class FeatureFile:
     Raises
     ------
     InputError
-        If the folder is missing or another process is writing the file, or it was begun with another key.
+        If the folder is missing, the disk full, another process is writing the file, or it was begun with another key.
     """
 
     def __init__(
@@ -148,9 +157,8 @@ class FeatureFile:
         self._path, self.dtype, self._shape = path, np.dtype(dtype), shape
         partial = _partial(path)
         if not partial.exists():
-            with whole_file(partial) as fresh:
-                _lay_out(fresh, times, shape, self.dtype, key)
-        self._file = os.open(partial, os.O_RDWR)
+            _begin(partial, times, shape, self.dtype, key)
+        self._file = os.open(check_file(partial), os.O_RDWR)
         try:
             self._lock(partial)
             with h5py.File(partial, locking=False) as file:
@@ -206,9 +214,31 @@ def _partial(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
 
 
+def _begin(path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]) -> None:
+    """Lay a file out under another name first; where another process was faster, its file stays."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with writing(path):
+            _lay_out(fresh, times, shape, dtype, key)
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.rename(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def _lay_out(
     path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]
 ) -> None:
+    if hasattr(os, "posix_fallocate"):  # HDF5 may end the process where the disk is full: ask for the room before it does
+        size = _HEADERS + len(times) * (16 + math.prod(shape) * dtype.itemsize)
+        with path.open("wb") as room:
+            os.posix_fallocate(room.fileno(), 0, size)
     with h5py.File(path, "w") as file:
         file.attrs["key"] = json.dumps(key, sort_keys=True)
         file["times"] = np.asarray(times, np.float64)
@@ -216,6 +246,7 @@ def _lay_out(
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        settings.set_obj_track_times(False)  # the same features are the same bytes
         space = h5py.h5s.create_simple((len(times), *shape))
         h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, settings)
         file["features"].attrs["axes"] = "time, layer, width"

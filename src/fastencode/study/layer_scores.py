@@ -5,6 +5,7 @@ Axis letters: t scan row, v voxel, r region, b bootstrap draw.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastencode.delayed import Matrix, pick
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.files import check_file
 from fastencode.solve.banded.partition import partition_variance
 from fastencode.solve.plan import RidgePlan
 from fastencode.solve.scores import pearson
@@ -97,15 +99,20 @@ class LayerShares:
 
 def save(record: LayerScores | LayerShares, path: Path) -> None:
     """Write a record as HDF5, one data set for each attribute."""
-    with h5py.File(path, "w") as file:
+    whole = io.BytesIO()  # HDF5 itself does not say what a full disk is
+    with h5py.File(whole, "w") as file:
         for field in fields(record):
             file[field.name] = getattr(record, field.name)
+    path.write_bytes(whole.getbuffer())
 
 
 def load(kind: type[Record], path: Path) -> Record:
-    """Read what :func:`save` wrote."""
-    with h5py.File(path) as file:
-        return kind(**{field.name: file[field.name][...] for field in fields(kind)})
+    """Read what :func:`save` wrote; an :class:`InputError` if it is missing or damaged."""
+    try:
+        with h5py.File(check_file(path)) as file:
+            return kind(**{field.name: file[field.name][...] for field in fields(kind)})
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {path.parent}, and it will be made again") from error
 
 
 def score_layer(

@@ -76,7 +76,10 @@ def _phones(stories: Stories, story: str, at: Floats) -> Floats:
 
 def _articulation(stories: Stories, story: str, at: Floats) -> Floats:
     phones = stories.phones(story)
-    features = articulatory([phone.label for phone in phones])
+    try:
+        features = articulatory([phone.label for phone in phones])
+    except InputError as error:
+        raise InputError(f"transcript of {story!r}: {error}; or take it for no speech, with non_speech") from error
     return np.asarray(event_rate([phone.start for phone in phones], at, values=features))
 
 

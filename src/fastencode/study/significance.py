@@ -294,6 +294,11 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
     differences : array_like, shape (participants,)
         Scores, or differences of paired scores.
 
+    Returns
+    -------
+    SignedRank
+        p, the smallest p there can be, and how many participants count.
+
     Raises
     ------
     InputError

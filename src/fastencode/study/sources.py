@@ -5,6 +5,7 @@ Nothing is read or planned before a fit asks for it, and then once for all parti
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from fastencode.data.stories import FIRST_ROW, Stories
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.errors import InputError
 from fastencode.solve.plan import RidgePlan
-from fastencode.speech.store import read_features
+from fastencode.speech.store import Features, read_features
 from fastencode.study.alignment import AlignConfig, design, plan_runs
 from fastencode.study.layer_scores import without
 from fastencode.study.low_level import low_level
@@ -64,11 +65,17 @@ class LayerFolder:
     Raises
     ------
     InputError
-        If a story's file is missing or not finished, or files were made with different settings, or clips do not end with scans.
+        If a story's file is missing or not finished, files were made with different settings, clips do not end with scans, or
+        features end before the last scan.
+
+    Warns
+    -----
+    FastencodeWarning
+        If features last longer than the story: the TR is another, or the sound another story's.
     """
 
     def __init__(self, folder: Path, stories: Stories, *, lobes: int, used: Sequence[str]) -> None:
-        self.name = folder.name
+        self.name = Path(os.path.abspath(folder)).name  # of ".", too
         self._folder, self._stories, self._lobes = folder, stories, lobes
         self._keys: dict[str, Any] = {}
         counts = {}
@@ -81,6 +88,7 @@ class LayerFolder:
                 raise InputError(
                     f"{self._path(story)} and {self._path(used[0])} were made with different settings: make one again"
                 )
+            self._check_times(story, first)
         self.n_layers = counts[used[0]]
 
     def _path(self, story: str) -> Path:
@@ -94,16 +102,20 @@ class LayerFolder:
         values = np.asarray(found.values[:, 0], np.float32)
         if found.key["input"] == "window":
             return np.asarray(lanczos(values, found.times, self._stories.row_times(story, middle=True), lobes=self._lobes))
-        tr, n_rows = self._stories.tr, self._stories.n_rows(story)
-        if found.key["tr"] != tr:
+        return values[FIRST_ROW : FIRST_ROW + self._stories.n_rows(story)]
+
+    def _check_times(self, story: str, found: Features) -> None:
+        """Whether features lie at the scans of the story."""
+        path, tr, middle = self._path(story), self._stories.tr, self._stories.row_times(story, middle=True)[-1]
+        clips = found.key["input"] == "clip"
+        if clips and found.key["tr"] != tr:
+            raise InputError(f"{path} holds clips every {found.key['tr']:g} s, scans come every {tr:g} s: read them again")
+        if len(found.times) < FIRST_ROW + self._stories.n_rows(story) if clips else found.times[-1] < middle:
             raise InputError(
-                f"{self._path(story)} holds clips every {found.key['tr']:g} s, scans come every {tr:g} s: read them again"
+                f"{path} ends at {found.times[-1]:g} s, before the last scan of {story} at {middle:g} s: is this the story's"
+                f" sound, and {tr:g} s the TR?"
             )
-        if len(values) < FIRST_ROW + n_rows:
-            raise InputError(
-                f"{self._path(story)} ends at {found.times[-1]:g} s, before the last scan of {story}: is this the story's sound?"
-            )
-        return values[FIRST_ROW : FIRST_ROW + n_rows]
+        self._stories.check_length(story, float(found.times[-1]), path)
 
 
 @dataclass(frozen=True)

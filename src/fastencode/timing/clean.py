@@ -12,7 +12,7 @@ from scipy import signal
 
 from fastencode.arrays import export, library_of
 from fastencode.errors import InputError
-from fastencode.timing.times import check_finite, float_array, run_slices
+from fastencode.timing.times import check_finite, check_seconds, float_array, run_slices
 
 __all__ = ["detrend_cosine", "detrend_polynomial", "detrend_savgol", "zscore"]
 
@@ -72,10 +72,9 @@ def detrend_polynomial(X: ArrayLike, order: int = 3, runs: ArrayLike | None = No
         If ``order`` is negative, a run has no more rows than the polynomial has coefficients, a value is not finite, ``X`` is
         not 1-D or 2-D, or ``runs`` does not fit.
     """
-    if order < 0 or order != int(order):
-        raise InputError(f"order={order}: give the polynomial's degree, 0 or more")
-    fewest = f"a polynomial of order {order} needs", int(order) + 2 if order else 1
-    return _per_run(X, runs, partial(_without, basis=partial(_polynomials, order=int(order))), fewest)
+    degree = _check_order(order)
+    fewest = f"a polynomial of order {degree} needs", degree + 2 if degree else 1
+    return _per_run(X, runs, partial(_without, basis=partial(_polynomials, order=degree)), fewest)
 
 
 def detrend_cosine(X: ArrayLike, tr: float, period: float = 128.0, runs: ArrayLike | None = None) -> Any:
@@ -105,7 +104,7 @@ def detrend_cosine(X: ArrayLike, tr: float, period: float = 128.0, runs: ArrayLi
         If ``tr`` or ``period`` is not positive or a period is two rows or less, a value is not finite, ``X`` is not 1-D or 2-D,
         or ``runs`` does not fit.
     """
-    _check_seconds(tr=tr, period=period)
+    check_seconds(tr=tr, period=period)
     if period <= 2 * tr:
         raise InputError(f"period={period} s at tr={tr} s: nothing would be left; give a period of more than two rows")
     return _per_run(X, runs, partial(_without, basis=partial(_cosines, rows_in_period=period / tr)))
@@ -144,21 +143,17 @@ def detrend_savgol(X: ArrayLike, tr: float, window: float = 120.0, order: int = 
     A. Savitzky and M. J. E. Golay (1964), "Smoothing and differentiation of data by simplified least squares procedures",
     Analytical Chemistry 36, 1627-1639.
     """
-    _check_seconds(tr=tr, window=window)
+    check_seconds(tr=tr, window=window)
     length = 2 * round((window / tr - 1) / 2) + 1
-    if order < 0 or order != int(order) or order >= length:
-        raise InputError(
-            f"order={order}: give the polynomial's degree, 0 or more and below the {length} rows of a window of {window} s at "
-            f"tr={tr} s"
-        )
-    smooth = partial(_without_smooth, length=length, order=int(order))
+    degree = _check_order(order, length, f" and below the {length} rows of a window of {window} s at tr={tr} s")
+    smooth = partial(_without_smooth, length=length, order=degree)
     return _per_run(X, runs, smooth, (f"a window of {window} s at tr={tr} s needs", length))
 
 
-def _check_seconds(**given: float) -> None:
-    for name, value in given.items():
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name}={value}: give a positive number of seconds")
+def _check_order(order: Any, below: float = np.inf, why: str = "") -> int:
+    if not isinstance(order, int | float | np.number) or not 0 <= order < below or order != int(order):
+        raise InputError(f"order={order!r}: give the polynomial's degree, 0 or more{why}")
+    return int(order)
 
 
 def _per_run(
