@@ -315,6 +315,11 @@ def test_the_cost_is_said_first(tmp_path: Path, sounds: dict[str, Path], capsys:
     assert "2 files of features are in" in capsys.readouterr().out
     assert main(["features", *options, "--dry-run"]) == 0
     assert "0 of them not read yet: 0 windows" in capsys.readouterr().out
+    for more in ([], ["--dry-run"]):  # what the run will refuse is not estimated
+        assert main(["features", *options, "--read.seconds", "5", *more]) == 2
+        assert "was made with seconds=10.0, now it is 5.0" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"config\.json is a file"):
+        extract_features(sounds, SpeechEncoder(saved), saved / "config.json", WINDOW, show_progress=False)
     cost = estimate(sounds, SpeechEncoder(saved), tmp_path / "new", WINDOW)
     assert cost.windows == {"one": 15, "two": 7} and cost.bytes == 22 * 3 * 16 * 4 and cost.seconds > 0
 

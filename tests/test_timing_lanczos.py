@@ -119,6 +119,8 @@ def test_integers_huge_means_and_no_rows():
         ({"new_times": [2.0, 2.0]}, "step between them, which is 0"),
         ({"new_times": [0.0, 2.0, 1.0]}, "descends from 2.0 to 1.0 at index 2"),
         ({"lobes": 0}, "lobes=0"),
+        ({"lobes": "3"}, "lobes='3'"),
+        ({"cutoff_mult": None}, "cutoff_mult=None"),
         ({"cutoff_mult": -1}, "cutoff_mult=-1"),
         ({"data": np.ones((10, 2), complex)}, "complex128"),
         ({"data": np.where(np.arange(20).reshape(10, 2) == 7, np.nan, 1.0)}, r"data\[3, 1\] is nan"),

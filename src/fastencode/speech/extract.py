@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError, require
-from fastencode.files import sha256
+from fastencode.files import make_folder, sha256
 from fastencode.progress import progress
 from fastencode.speech.audio import audio_seconds, read_audio
 from fastencode.speech.layers import SpeechEncoder, unit_variance
@@ -170,8 +170,8 @@ def extract_features(
     Raises
     ------
     InputError
-        If a file cannot be read or is shorter than one step, the disk has too little room, a file of other features lies
-        where one of these would, or a setting is out of range.
+        If a file cannot be read or is shorter than one step, the folder is a file or cannot be written to, the disk has too
+        little room, a file of other features lies where one of these would, or a setting is out of range.
 
     See Also
     --------
@@ -180,9 +180,9 @@ def extract_features(
     batch = _check_batch(batch, stored, encoder, config)
     counts = _count(sounds, encoder, config)
     paths = {name: folder / f"{name}.h5" for name in sounds}
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _check_room(folder, _row_bytes(encoder, stored) * sum(n for name, n in counts.items() if not paths[name].exists()))
-    settings = {"model": encoder.hash(), "dtype": encoder.dtype, "stored": stored, **config.decisive()}
+    settings = _settings(encoder, config, stored)
     with (
         progress(total=sum(counts.values()), desc="layers", unit="window", enabled=show_progress) as bar,
         ThreadPoolExecutor(1) as reading,
@@ -210,10 +210,14 @@ def estimate(
     Raises
     ------
     InputError
-        As there.
+        As there, but for the folder, which need not be there and is not made.
     """
     batch = _check_batch(batch, stored, encoder, config)
-    counts = {name: n for name, n in _count(sounds, encoder, config).items() if not (folder / f"{name}.h5").exists()}
+    settings, counts = _settings(encoder, config, stored), _count(sounds, encoder, config)
+    for name, source in sounds.items():
+        path = folder / f"{name}.h5"
+        if path.exists() and is_finished(path, _key(source, settings)):
+            del counts[name]
     total = sum(counts.values())
     rows = np.arange(min(batch, max(total, 1)))
     length = round(config.longest * encoder.sample_rate)
@@ -239,8 +243,18 @@ class _Sound:
     samples: NDArray[np.float32] | None
 
 
+def _settings(encoder: SpeechEncoder, config: ReadConfig, stored: str) -> dict[str, Any]:
+    """What decides all features, whatever the recording."""
+    return {"model": encoder.hash(), "dtype": encoder.dtype, "stored": stored, **config.decisive()}
+
+
+def _key(source: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a recording's features."""
+    return {**settings, "audio": sha256(source)}
+
+
 def _decode(source: Path, path: Path, settings: Mapping[str, Any], windows: int, sample_rate: int) -> _Sound:
-    key = {**settings, "audio": sha256(source)}
+    key = _key(source, settings)
     return _Sound(key, windows, None if is_finished(path, key) else read_audio(source, sample_rate=sample_rate))
 
 

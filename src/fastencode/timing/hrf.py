@@ -18,7 +18,7 @@ from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.kernels.hrf import hrf_columns
 from fastencode.timing.device_columns import device_hrf_columns
-from fastencode.timing.times import Rows, check_finite, check_times, rows_of
+from fastencode.timing.times import Rows, check_finite, check_seconds, check_times, is_positive, rows_of
 
 __all__ = ["hrf_convolve", "hrf_kernel"]
 
@@ -126,7 +126,7 @@ def hrf_kernel(
     G. H. Glover (1999), "Deconvolution of impulse response in event-related BOLD fMRI", NeuroImage 9, 416-429.
     """
     response = _choose(model, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio)
-    _check_positive(dt=dt, duration=duration)
+    check_seconds(dt=dt, duration=duration)
     # The small term keeps 32 s at 0.1 s at 321 samples whatever the quotient rounds to.
     t = np.arange(int(duration / dt + 1e-9) + 1, dtype=np.float64) * dt
     kernel = np.zeros(len(t))
@@ -172,8 +172,8 @@ def hrf_convolve(
     Parameters
     ----------
     data : array_like, shape (n, ...)
-        Amplitude of each event, or feature values, one row for each time; NumPy, or torch or CuPy wherever they lie: on a card
-        it is convolved there. Never written to.
+        Amplitude of each event, or feature values, one row for each time; NumPy, or torch (without its gradient) or CuPy wherever
+        they lie: on a card it is convolved there. Never written to.
     times : array_like, shape (n,)
         Onsets or sample times in seconds, in any order.
     new_times : array_like, shape (n_new,)
@@ -201,13 +201,13 @@ def hrf_convolve(
     event_o, wanted = check_times(times, "times"), check_times(new_times, "new_times")
     rows = rows_of(data, len(event_o), "times")
     response = _choose(model, peak_delay, undershoot_delay, peak_dispersion, undershoot_dispersion, ratio)
-    _check_positive(duration=duration)
+    check_seconds(duration=duration)
     length_o = _lengths(durations, len(event_o))
     terms_m = np.array(_terms(_combination(model, response, derivative, derivative_step), float(duration)))
     if dt is not None:
         if durations is not None:
             raise InputError("durations and dt are both given: durations are for events, dt is for sampled features; choose one")
-        _check_positive(dt=dt)
+        check_seconds(dt=dt)
         terms_m[:, 0] *= dt
     device, xp = rows.device, rows.device.xp
     with device.current(), device.room_for("convolved data"):
@@ -215,12 +215,6 @@ def hrf_convolve(
         if not bool(xp.all(xp.isfinite(out_nc))):
             check_finite(rows.data_oc, "data", device)
         return rows.give(xp.reshape(out_nc, (len(wanted), *rows.shape)))
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name}={value}: give a positive number of seconds")
 
 
 def _choose(
@@ -241,13 +235,13 @@ def _choose(
         "undershoot_dispersion": undershoot_dispersion,
         "ratio": ratio,
     }
-    changed = {name: float(value) for name, value in given.items() if value is not None}
+    changed = {name: value for name, value in given.items() if value is not None}
     if not changed:
         return _MODELS[model]
-    response = replace(_MODELS[model], **changed)
-    _check_positive(**{name: value for name, value in changed.items() if name != "ratio"})
-    if not response.ratio > 0:
-        raise InputError(f"ratio={response.ratio}: give a positive number, numpy.inf for no undershoot")
+    check_seconds(**{name: value for name, value in changed.items() if name != "ratio"})
+    if not is_positive(changed.get("ratio", 1.0)):
+        raise InputError(f"ratio={ratio!r}: give a positive number, numpy.inf for no undershoot")
+    response = replace(_MODELS[model], **{name: float(value) for name, value in changed.items()})
     for lobe in ("peak", "undershoot"):
         delay, dispersion = getattr(response, f"{lobe}_delay"), getattr(response, f"{lobe}_dispersion")
         if dispersion > delay:
@@ -263,7 +257,7 @@ def _combination(model: str, response: _Response, derivative: str | None, step: 
         raise InputError(f"derivative={derivative!r}: choose None, 'time' or 'dispersion'")
     if step is None:
         step = _TIME_STEP[model] if derivative == "time" else _DISPERSION_STEP
-    _check_positive(derivative_step=step)
+    check_seconds(derivative_step=step)
     step = float(step)
     if derivative == "time":
         other = replace(response, shift=step)

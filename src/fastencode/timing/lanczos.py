@@ -15,7 +15,7 @@ from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.kernels.lanczos import lanczos_columns
 from fastencode.timing.device_columns import device_lanczos_columns
-from fastencode.timing.times import Rows, check_finite, check_times, rows_of
+from fastencode.timing.times import Rows, check_finite, check_times, is_positive, rows_of
 
 __all__ = ["LanczosStream", "lanczos"]
 
@@ -43,8 +43,8 @@ def lanczos(
     Parameters
     ----------
     data : array_like, shape (n_old, ...)
-        One row for each old time; float32 or float64 (integers become float64). NumPy, or torch or CuPy wherever they lie: on a
-        card it is resampled there. Never written to.
+        One row for each old time; float32 or float64 (integers become float64). NumPy, or torch (without its gradient) or CuPy
+        wherever they lie: on a card it is resampled there. Never written to.
     old_times : array_like, shape (n_old,)
         Seconds. Irregular, repeated and unordered times are all fine: the result is a sum over rows, whatever their order.
     new_times : array_like, shape (n_new,)
@@ -262,8 +262,8 @@ class _Window:
     def check(cls, new_times: ArrayLike, lobes: float, cutoff_mult: float, normalize: bool, rectify: bool) -> _Window:
         new_n = check_times(new_times, "new_times")
         for name, value in (("lobes", lobes), ("cutoff_mult", cutoff_mult)):
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"{name}={value}: give a positive number")
+            if not (is_positive(value) and np.isfinite(value)):
+                raise InputError(f"{name}={value!r}: give a positive number")
         cutoff = float(cutoff_mult / _mean_step(new_n)) if len(new_n) else 1.0
         reach = lobes / cutoff
         return cls(new_n, new_n - reach, new_n + reach, cutoff, float(lobes), bool(normalize), bool(rectify))

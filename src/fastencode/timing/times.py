@@ -13,7 +13,7 @@ from fastencode.devices import HOST, Device, device_of
 from fastencode.errors import InputError
 from fastencode.launch import float_name
 
-__all__ = ["Rows", "check_finite", "check_seconds", "check_times", "float_array", "rows_of", "run_slices"]
+__all__ = ["Rows", "check_finite", "check_seconds", "check_times", "float_array", "is_positive", "rows_of", "run_slices"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -74,11 +74,15 @@ def rows_of(data: Any, n: int, times: str) -> Rows:
     return Rows(data_oc, shape, device, library_of(data))
 
 
+def is_positive(value: Any) -> bool:
+    """Whether something is one number above 0, possibly infinite: text and arrays are not."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu" and bool(value > 0)
+
+
 def check_seconds(**given: Any) -> None:
     """Raise an :class:`InputError` for what is not a positive, finite number of seconds: text and arrays, too."""
     for name, value in given.items():
-        number = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
-        if not (number and np.isfinite(value) and value > 0):
+        if not (is_positive(value) and np.isfinite(value)):
             raise InputError(f"{name}={value!r}: give a positive number of seconds")
 
 
