@@ -180,7 +180,8 @@ class AlignRunConfig:
     masks : Path, optional
         Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
     ceiling : float
-        Voxels are mapped where their noise ceiling is above this; all where the test story was not repeated.
+        Voxels are mapped where their noise ceiling is above this; all that vary where the test story was not repeated. Below 0
+        voxels without any ceiling are mapped too, and count in raw means only.
     split_half : bool
         Choose voxels, and estimate their ceilings, on one half of the repeats and score on the other.
     baselines : tuple of str
