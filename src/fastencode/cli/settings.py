@@ -200,7 +200,8 @@ class AlignRunConfig:
     lags : tuple of int
         Score every layer at each of these single delays (in TRs) too.
     permutations : int
-        Permutations of blocks of scans for each voxel's p-value.
+        Permutations of blocks of scans for each voxel's p-value. Because none is below 1 / (permutations + 1), voxels survive the
+        false discovery rate only where they are at least 20 / (permutations + 1) of all that are mapped.
     """
 
     stories: Path

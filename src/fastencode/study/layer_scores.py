@@ -231,8 +231,8 @@ def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: Align
 
     Notes
     -----
-    A ridge takes out what it predicts, which with few rows is less than what the two share: what is left is not orthogonal to the
-    nuisance features, as the residuals of least squares would be. Few rows and many nuisance columns leave most of it.
+    A ridge takes out what it predicts. What is left is not orthogonal to the nuisance features, as the residuals of least squares
+    would be, and a column that they do not predict on held-out runs keeps nearly all of itself.
     """
     X_tp = np.asarray(X)
     with warnings.catch_warnings():  # features that nothing predicts end at the largest penalty, rightly
