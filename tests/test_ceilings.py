@@ -84,3 +84,16 @@ def test_bad_shapes_are_named(shape):
 
 def test_no_voxels():
     assert fastencode.noise_ceiling(np.ones((3, 30, 0))).shape == (0,)
+
+
+def test_the_spread_of_means_over_repeats(monkeypatch):
+    repeats = world(5, 101, 9, signal=0.5)
+    repeats[1, 7, 2] = np.nan
+    repeats[:, :, 4] = 3.0
+    wanted = np.ones(9)
+    for v in {*range(9)} - {2, 4}:
+        wanted[v] = repeats[:, :, v].mean(axis=0).std() / np.sqrt(np.mean([one.std() ** 2 for one in repeats[:, :, v]]))
+    for values in (1 << 20, 5 * 101 * 2):
+        monkeypatch.setattr(ceilings, "VALUES_PER_BLOCK", values)
+        np.testing.assert_allclose(ceilings.averaged_spread(repeats), wanted, rtol=1e-12)
+    assert (ceilings.averaged_spread(repeats[:1])[[0, 1, 2, 4]] == 1).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study import significance
-from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores, fdr
+from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores, fdr, signed_rank
 
 
 def world(n: int, n_voxels: int, gains: tuple[float, ...], seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -195,3 +197,23 @@ def test_fdr_masks_nan_and_agrees_with_scipy():
         fdr([0.5, 1.5])
     with pytest.raises(InputError, match="method='holm'"):
         fdr([0.5], method="holm")
+
+
+@pytest.mark.parametrize("n", [4, 7, 12])
+def test_signed_rank_with_ties_is_the_share_of_all_signs(n):
+    rng = np.random.default_rng(n)
+    for _ in range(20):
+        values = rng.integers(-3, 4, n).astype(float)
+        counted = values[values != 0]
+        if not len(counted):
+            continue
+        ranks = scipy.stats.rankdata(np.abs(counted))
+        signs = np.array(np.meshgrid(*[[0, 1]] * len(counted))).reshape(len(counted), -1).T
+        away = np.abs(signs @ ranks - ranks.sum() / 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FastencodeWarning)
+            found = signed_rank(values)
+        assert found.p == pytest.approx((away >= np.abs(ranks[counted > 0].sum() - ranks.sum() / 2) - 1e-9).mean(), rel=1e-12)
+        assert found.p >= found.smallest
+    same = signed_rank([0.1] * 8)
+    assert same.p == same.smallest == 2 / 2**8

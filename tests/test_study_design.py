@@ -9,6 +9,7 @@ import reference
 import reference_timing
 from fastencode.delayed import Delayed
 from fastencode.study.alignment import AlignConfig, align
+from fastencode.study.ceilings import averaged_spread
 from fastencode.study.layer_scores import Listener, score_layer, share_layer
 from fastencode.study.sources import Design, Variant
 
@@ -121,3 +122,21 @@ def test_layers_are_aligned_without_copies(monkeypatch):
         for v in range(3):
             coef, constant = reference.weights(X, Y[:, v], fit.alpha[v], True)
             np.testing.assert_allclose(fit.predicted[:, v], X_test @ coef + constant, atol=1e-4)
+
+
+@pytest.mark.parametrize(("n_repeats", "explainable"), [(1, 0.1), (10, 1 / (1 + 0.9))])
+def test_what_averaging_does_to_a_scale_is_no_error_of_prediction(n_repeats, explainable):
+    """Fitted on responses heard once, scored on the mean of ten: R² is near what there is to explain."""
+    rng, n, n_test = np.random.default_rng(0), 1500, 280
+    X = rng.standard_normal((n + n_test, 8)).astype(np.float32)
+    signal = X @ rng.standard_normal((8, 30))
+    signal *= np.sqrt(0.1) / signal.std(axis=0)
+    Y = signal[:n] + np.sqrt(0.9) * rng.standard_normal((n, 30))
+    repeats = signal[n:] + np.sqrt(0.9) * rng.standard_normal((n_repeats, n_test, 30))
+    spread = averaged_spread(repeats)
+    np.testing.assert_allclose(spread.mean(), np.sqrt(0.1 + 0.9 / n_repeats), atol=0.02)
+    fit = ((Y - Y.mean(axis=0)) / Y.std(axis=0)).astype(np.float32)
+    listener = Listener(fit, repeats.mean(axis=0).astype(np.float32), None, {"all": np.arange(30)}, spread)
+    bands = {"layer": X, "noise": rng.standard_normal((n + n_test, 3)).astype(np.float32)}
+    shares = share_layer(bands, np.repeat(np.arange(5), n // 5), listener, AlignConfig(), candidates=4)
+    assert abs(shares.total.mean() - explainable) < 0.08 and abs(shares.unique[0].mean() - explainable) < 0.08

@@ -19,12 +19,13 @@ from numpy.lib.format import write_array_header_1_0
 from fastencode.cli.output import write_settings
 from fastencode.cli.settings import AlignRunConfig
 from fastencode.cli.stages import Job, Stages, say
+from fastencode.data.checks import constant_targets
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
 from fastencode.data.textgrid import NON_SPEECH
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
-from fastencode.study.ceilings import noise_ceiling, split_repeats
+from fastencode.study.ceilings import averaged_spread, noise_ceiling, split_repeats
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.sources import Design, LayerFolder, LowLevel, Source, Variant
@@ -49,6 +50,7 @@ def run(config: AlignRunConfig) -> Path:
     )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
+    _check_names(variants)
     stages = Stages(config.out)
     for who, fit in heard.items():
         stages.run(_responses_job(stories, who, fit, config))
@@ -67,7 +69,8 @@ def run(config: AlignRunConfig) -> Path:
                 for who, path in zip(members, stages.run_all(jobs, workers=1).values(), strict=False):
                     shares[variant, who, layer] = load(LayerShares, path / _RECORD)
     columns = {who: _regions(stages.path(f"responses/{who}")) for who in heard}
-    return _write_tables(stages, scores, shares, columns, config)
+    fit_rows = {who: sum(map(stories.n_rows, fit)) for who, fit in heard.items()}
+    return _write_tables(stages, scores, shares, columns, fit_rows, config)
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
@@ -104,6 +107,16 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
         for source in models:
             if (lag,) != delays:
                 yield Variant(source, (lag,))
+
+
+def _check_names(variants: Sequence[Variant]) -> None:
+    """Whether all are told apart, in the tables and on disk."""
+    before: dict[str, str] = {}
+    for variant in variants:
+        if variant.folder in before:
+            both = f"{before[variant.folder]!r} and {variant.name!r}"
+            raise InputError(f"{both} cannot be told apart in {variant.folder}: rename a folder of features")
+        before[variant.folder] = variant.name
 
 
 def _responses_job(stories: Stories, who: str, fit: Sequence[str], config: AlignRunConfig) -> Job:
@@ -147,22 +160,32 @@ def _stamp(path: Path) -> list[int]:
 def _write_responses(
     folder: Path, stories: Stories, who: str, fit: Sequence[str], regions: Mapping[str, list[int]], config: AlignRunConfig
 ) -> None:
-    """The rows of all stories, z-scored within each, cut to the voxels with a ceiling and without gaps."""
-    ceiling, test = _test_responses(stories, who, config)
+    """The rows of all stories, z-scored within each, cut to voxels with a ceiling; regions, to those that vary without gaps."""
+    ceiling, spread, test = _test_responses(stories, who, config)
     voxels = np.arange(test.shape[1]) if ceiling is None else np.flatnonzero(ceiling > config.ceiling)
     if not len(voxels):
         raise InputError(f"no voxel of {who} has a noise ceiling above {config.ceiling:g}: lower it")
     rows = [stories.n_rows(story) for story in fit]
-    whole = np.isfinite(test[:, voxels]).all(axis=0)
+    whole, varies = np.isfinite(test[:, voxels]).all(axis=0), np.zeros(len(voxels), bool)
     with (folder / "fit.npy").open("wb") as stacked:  # not a memory map: on a full disk that ends the process without a word
         layout = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": (sum(rows), len(voxels))}
         write_array_header_1_0(stacked, layout)
         for story in fit:
             part = stories.responses(who, story, voxels=voxels)
             whole &= np.isfinite(part).all(axis=0)
+            varies |= ~constant_targets(part)
             stacked.write(zscore(np.where(np.isfinite(part), part, 0)).astype(np.float32).tobytes())
+    whole &= varies & ~constant_targets(test[:, voxels])  # nothing to fit, or nothing to score: no score of 0 either
     if not whole.any():
-        raise InputError(f"every voxel of {who} that could be mapped holds values that are not finite in some story")
+        raise InputError(
+            f"every voxel of {who} that could be mapped is constant, or holds values that are not finite in some story"
+        )
+    kept, among = f"{who}: {whole.sum()} of {test.shape[1]} voxels are mapped", np.count_nonzero(~whole)
+    if ceiling is not None:
+        kept += (
+            f"; {len(ceiling) - len(voxels)} have no noise ceiling above {config.ceiling:g}, {(ceiling == 0).sum()} none at all"
+        )
+    say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
     column = np.full(test.shape[1], -1)
     column[voxels[whole]] = np.flatnonzero(whole)
     columns = {WHOLE: np.flatnonzero(whole)} | {name: column[chosen][column[chosen] >= 0] for name, chosen in regions.items()}
@@ -171,24 +194,27 @@ def _write_responses(
         say(f"{who}: no voxel to map in {', '.join(empty)}, left out")
     np.save(folder / "test.npy", np.where(whole, test[:, voxels], 0).astype(np.float32))
     np.save(folder / "voxels.npy", voxels)
+    np.save(folder / "spread.npy", spread[voxels])
     if ceiling is not None:
         np.save(folder / "ceiling.npy", ceiling[voxels])
     text = json.dumps({name: chosen.tolist() for name, chosen in columns.items() if len(chosen)})
     (folder / "regions.json").write_text(text, encoding="utf-8")
 
 
-def _test_responses(stories: Stories, who: str, config: AlignRunConfig) -> tuple[np.ndarray | None, np.ndarray]:
-    """Noise ceilings (None without repeats) and the responses to score on, usable rows only."""
+def _test_responses(stories: Stories, who: str, config: AlignRunConfig) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Noise ceilings (None without repeats), spread, and the responses to score on, usable rows only."""
     rows = stories.usable_rows(config.test_story)
     if not stories.is_repeated(who, config.test_story):
         if config.split_half:
             raise InputError(f"{who} heard {config.test_story} once: without repeats there are no halves to split")
-        return None, stories.responses(who, config.test_story)[rows]
+        test = stories.responses(who, config.test_story)[rows]
+        return None, np.ones(test.shape[1]), test
     repeats = stories.repeats(who, config.test_story)[:, rows]
     if not config.split_half:
-        return noise_ceiling(repeats), stories.responses(who, config.test_story)[rows]
+        return noise_ceiling(repeats), averaged_spread(repeats), stories.responses(who, config.test_story)[rows]
     first, second = split_repeats(len(repeats))
-    return noise_ceiling(repeats[first], n_averaged=len(repeats[second])), repeats[second].mean(axis=0)
+    scored = repeats[second]
+    return noise_ceiling(repeats[first], n_averaged=len(scored)), averaged_spread(scored), scored.mean(axis=0)
 
 
 class _LayerJobs:
@@ -257,6 +283,7 @@ def _listener(responses: Path) -> Listener:
         test=np.load(responses / "test.npy"),
         ceiling=np.load(ceiling) if ceiling.exists() else None,
         regions=_regions(responses),
+        spread=np.load(responses / "spread.npy"),
     )
 
 
@@ -275,10 +302,11 @@ def _write_tables(
     found: Mapping[tuple[Variant, str, int], LayerScores],
     shares: Mapping[tuple[Variant, str, int], LayerShares],
     columns: Mapping[str, Mapping[str, np.ndarray]],
+    fit_rows: Mapping[str, int],
     config: AlignRunConfig,
 ) -> Path:
     pandas = require("pandas", "tune")
-    scores = pandas.DataFrame(score_rows(found, columns))
+    scores = pandas.DataFrame(score_rows(found, columns, fit_rows))
     contrasts = pandas.DataFrame(contrast_rows(found, columns))
     tables = {"scores": scores, "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts))}
     if len(contrasts):

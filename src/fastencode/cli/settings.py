@@ -180,7 +180,8 @@ class AlignRunConfig:
     masks : Path, optional
         Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
     ceiling : float
-        Voxels are mapped where their noise ceiling is above this; all where the test story was not repeated.
+        Voxels are mapped where their noise ceiling is above this; all that vary where the test story was not repeated. Below 0
+        voxels without any ceiling are mapped too, and count in raw means only.
     split_half : bool
         Choose voxels, and estimate their ceilings, on one half of the repeats and score on the other.
     baselines : tuple of str
@@ -199,7 +200,8 @@ class AlignRunConfig:
     lags : tuple of int
         Score every layer at each of these single delays (in TRs) too.
     permutations : int
-        Permutations of blocks of scans for each voxel's p-value.
+        Permutations of blocks of scans for each voxel's p-value. Because none is below 1 / (permutations + 1), voxels survive the
+        false discovery rate only where they are at least 20 / (permutations + 1) of all that are mapped.
     """
 
     stories: Path

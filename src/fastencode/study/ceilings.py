@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["noise_ceiling", "split_repeats"]
+__all__ = ["averaged_spread", "noise_ceiling", "split_repeats"]
 
 # A float64 copy of one block of voxels: 64 MB, beside repeats that may take gigabytes.
 VALUES_PER_BLOCK = 1 << 23
@@ -86,6 +86,36 @@ def split_repeats(n_repeats: int) -> tuple[slice, slice]:
     if n_repeats < 3:
         raise InputError(f"{n_repeats} repeats cannot be split: a ceiling needs two, and one more is needed to score on")
     return slice(0, None, 2), slice(1, None, 2)
+
+
+def averaged_spread(repeats: ArrayLike) -> NDArray[np.float64]:
+    """Standard deviation over time of the mean over repeats, in those of a single repeat.
+
+    A model fitted on z-scored responses that were heard once predicts in units of a single repeat. The mean over repeats has less
+    noise: z-scored, its signal is larger than what such a model predicts, and R² would count that as error. Times this it is not.
+
+    Parameters
+    ----------
+    repeats : array_like, shape (n_repeats, n_times, n_voxels)
+
+    Returns
+    -------
+    ndarray, shape (n_voxels,)
+        ``std of the mean repeat / sqrt(mean over repeats of the variance over time)``, between 0 and 1; 1 for constant voxels and
+        for those with values that are not finite.
+    """
+    source = as_numpy(repeats, "repeats")
+    n_repeats, n_times, n_voxels = source.shape
+    spread_v = np.ones(n_voxels)
+    width = max(1, VALUES_PER_BLOCK // (n_repeats * n_times))
+    for start in range(0, n_voxels, width):
+        block_rtv = source[:, :, start : start + width].astype(np.float64)
+        usable_v = np.isfinite(block_rtv).all(axis=(0, 1)) & (np.ptp(block_rtv, axis=(0, 1)) > 0)
+        block_rtv = block_rtv[:, :, usable_v]
+        single_v, mean_v = block_rtv.var(axis=1).mean(axis=0), block_rtv.mean(axis=0).var(axis=0)
+        ratio_v = np.divide(mean_v, single_v, out=np.ones_like(mean_v), where=single_v > 0)
+        spread_v[start : start + width][usable_v] = np.sqrt(ratio_v)
+    return spread_v
 
 
 def _schoppe(block_rtv: NDArray[np.float64], averaged: int) -> NDArray[np.float64]:

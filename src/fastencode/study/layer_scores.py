@@ -42,15 +42,18 @@ class Listener:
     test : ndarray, shape (t, v), float32
         Rows of the test run.
     ceiling : ndarray, shape (v,), or None
-        Noise ceilings of the test responses, all positive.
+        Noise ceilings of the test responses. Where one is 0 the voxel counts in raw means only.
     regions : name → ndarray of int
         Columns of the above.
+    spread : ndarray, shape (v,), or None
+        Standard deviations of the test responses in units of the fit rows': below 1 where they are means over repeats. None: 1.
     """
 
     fit: NDArray[np.float32]
     test: NDArray[np.float32]
     ceiling: NDArray[np.float64] | None
     regions: Mapping[str, NDArray[np.intp]]
+    spread: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,13 @@ def share_layer(
     config : AlignConfig
     candidates : int
         Weightings of the bands to try.
+
+    Notes
+    -----
+    Test responses are centered, and scaled to the units of the fit rows: R² counts how large a prediction is.
     """
-    Y = np.vstack([listener.fit, zscore(listener.test)])
+    spread = 1.0 if listener.spread is None else listener.spread
+    Y = np.vstack([listener.fit, (zscore(listener.test) * spread).astype(np.float32)])
     n = len(listener.fit)
     n_runs = len(np.unique(labels))
     with warnings.catch_warnings():  # as for a layer alone
@@ -214,12 +222,17 @@ def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: Align
     labels : ndarray, shape (t,)
         The run of each fit row.
     config : AlignConfig
-        Its penalties and folds are used for this ridge too.
+        Its penalties and folds are used for this ridge too; each column of X has the penalty with the best held-out R².
 
     Returns
     -------
     ndarray, shape (t, p)
         What is left of a delayed copy is no copy: all are made.
+
+    Notes
+    -----
+    A ridge takes out what it predicts. What is left is not orthogonal to the nuisance features, as the residuals of least squares
+    would be, and a column that they do not predict on held-out runs keeps nearly all of itself.
     """
     X_tp = np.asarray(X)
     with warnings.catch_warnings():  # features that nothing predicts end at the largest penalty, rightly

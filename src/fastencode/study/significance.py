@@ -287,7 +287,9 @@ class SignedRank:
 
 
 def signed_rank(differences: ArrayLike) -> SignedRank:
-    """Wilcoxon's signed-rank test of one value for each participant against 0, exact without ties and up to 50 participants.
+    """Wilcoxon's signed-rank test of one value for each participant against 0, exact up to 50 participants.
+
+    Tied magnitudes share the mean of their ranks, and the distribution is that of all signs of these ranks.
 
     Parameters
     ----------
@@ -322,8 +324,20 @@ def signed_rank(differences: ArrayLike) -> SignedRank:
             FastencodeWarning,
             stacklevel=2,
         )
-    exact = len(counted) <= 50 and len(np.unique(np.abs(counted))) == len(counted)
-    return SignedRank(float(scipy.stats.wilcoxon(counted, method="exact" if exact else "approx").pvalue), smallest, len(counted))
+    p = _exact_signed_rank(counted) if len(counted) <= 50 else float(scipy.stats.wilcoxon(counted, method="approx").pvalue)
+    return SignedRank(p, smallest, len(counted))
+
+
+def _exact_signed_rank(counted: Float64) -> float:
+    """Two-sided p where every sign is as likely: SciPy's own exact distribution knows no ties."""
+    ranks = np.rint(2 * scipy.stats.rankdata(np.abs(counted))).astype(np.intp)  # doubled: means of ranks may be halves
+    chances = np.zeros(ranks.sum() + 1)  # of every sum of positive ranks
+    chances[0] = 1.0
+    for rank in ranks:
+        chances[rank:] = chances[rank:] + chances[:-rank]
+        chances /= 2
+    positive = ranks[counted > 0].sum()
+    return float(min(1.0, 2 * min(chances[: positive + 1].sum(), chances[positive:].sum())))
 
 
 def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tuple[Floats, list[Floats]]:

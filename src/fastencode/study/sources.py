@@ -150,7 +150,7 @@ class Variant:
     @property
     def plain(self) -> bool:
         """Whether it is a model's layer, with nothing taken out."""
-        return self.source.n_layers > 1 and not self.nuisance
+        return not isinstance(self.source, LowLevel) and not self.nuisance
 
     @property
     def folder(self) -> str:
@@ -164,8 +164,8 @@ class Design:
     Parameters
     ----------
     variant : Variant
-        Its low-level features, at the delays of ``config``, are taken out of the delayed features: what is left says nothing that
-        a model of them could say.
+        Its low-level features, at the delays of ``config``, are taken out of the delayed features, as far as a ridge on the fit
+        rows predicts them: see :func:`fastencode.study.layer_scores.without`.
     layer : int
     fit : sequence of str
         The stories to fit on.

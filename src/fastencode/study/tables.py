@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastencode.errors import FastencodeWarning
 from fastencode.study.layer_scores import LayerScores, LayerShares
 from fastencode.study.significance import fdr, signed_rank
-from fastencode.study.sources import Variant
+from fastencode.study.sources import LowLevel, Variant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +39,14 @@ def delays_text(delays: Sequence[int]) -> str:
     return " ".join(map(str, delays))
 
 
-def score_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
+def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> list[dict[str, Any]]:
     """One row for each model, participant, layer and region.
 
+    ``fit_rows`` are the rows of responses that the participant's ridges were fitted on: not everybody need have heard as much.
+
     ``significant`` is the share of the region's voxels whose p-value survives a false discovery rate of 5 %; the family is all
-    mapped voxels of one model, layer and participant.
+    mapped voxels of one model at its delays, layer and participant. Intervals are those of the test story's blocks of scans, for
+    this participant's voxels and ceilings as they are.
     """
     rows = []
     for (variant, who, layer), scores in found.items():
@@ -51,15 +54,19 @@ def score_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
         adjusted = np.full(len(scores.p), np.nan)
         adjusted[family] = fdr(scores.p[family])
         low, high = np.quantile(scores.draws, [0.025, 0.975], axis=0)
+        normalized_low, normalized_high = np.quantile(scores.draws_normalized, [0.025, 0.975], axis=0)
         for place, (region, chosen) in enumerate(columns[who].items()):
             rows.append(
                 {
                     **_names(variant, who, layer, region),
+                    "fit_rows": fit_rows[who],
                     "n_voxels": len(chosen),
                     "r": scores.region[place],
                     "r_low": low[place],
                     "r_high": high[place],
                     "r_normalized": scores.region_normalized[place],
+                    "r_normalized_low": normalized_low[place],
+                    "r_normalized_high": normalized_high[place],
                     "significant": float((adjusted[chosen] <= _RATE).mean()),
                     "alpha_median": float(np.median(scores.alpha[chosen])),
                     "at_edge": float((scores.at_edge[chosen] != 0).mean()),
@@ -73,7 +80,8 @@ def share_rows(
 ) -> list[dict[str, Any]]:
     """One row for each model, participant, layer, region and part: ``total``, what is ``unique`` to each band, and ``shared``.
 
-    Means over the region's voxels of R²; ``band`` is ``layer`` or a low-level feature.
+    Means over the region's voxels of R² on the test story, in units of a single hearing (see
+    :func:`fastencode.study.ceilings.averaged_spread`) and not divided by a ceiling; ``band`` is ``layer`` or a low-level feature.
     """
     rows = []
     for (variant, who, layer), shares in found.items():
@@ -95,13 +103,13 @@ def share_rows(
 def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
     """Every model less the first, layer by layer, where both have the layer; intervals from draws of the same blocks.
 
-    ``versus`` names the first model. Low-level baselines are compared with nothing.
+    ``difference`` is this model's ``r`` minus that of ``versus``, the first model: above 0 where this one predicts better.
+    Low-level baselines are compared with nothing.
     """
-    models = {variant.source.name: variant.source for variant, _, _ in found if variant.source.n_layers > 1}
-    first = next(iter(models.values()), None)
+    first = next((variant.source for variant, _, _ in found if not isinstance(variant.source, LowLevel)), None)
     rows = []
     for (variant, who, layer), scores in found.items():
-        if first is None or variant.source is first or variant.source.name not in models:
+        if first is None or variant.source is first or isinstance(variant.source, LowLevel):
             continue
         against = found.get((replace(variant, source=first), who, layer))
         if against is None:
@@ -121,24 +129,25 @@ def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
 
 
 def signed_rank_rows(scores: pd.DataFrame, contrasts: pd.DataFrame) -> list[dict[str, Any]]:
-    """Signed-rank tests over participants of every score against 0, and of every difference.
+    """Signed-rank tests over participants of every raw score against 0, and of every difference.
 
-    ``p_smallest`` is what so many participants can reach at all; ``q`` is p adjusted for the false discovery rate over all layers
-    and regions of one model (and of one comparison).
+    A participant counts where the region has voxels to map. ``p_smallest`` is what so many can reach at all; ``q`` is p adjusted
+    for the false discovery rate over all layers and regions of one model at its delays (and of one comparison).
 
     Warns
     -----
     FastencodeWarning
-        Once, if there are too few participants for any p below .05.
+        Once, if in some tests there are too few participants for any p below .05.
     """
     rows = _tests(scores, "r", "0")
     if len(contrasts):
         rows += _tests(contrasts, "difference", str(contrasts["versus"].iloc[0]))
-    smallest = max((row["p_smallest"] for row in rows), default=0.0)
-    if smallest > 0.05:
+    weak = [row["p_smallest"] for row in rows if row["p_smallest"] > 0.05]
+    if weak:
+        where = "" if len(weak) == len(rows) else f" in {len(weak)} of {len(rows)} tests"
         warnings.warn(
-            f"with so few participants the smallest p of a signed-rank test is {smallest:.3g}: read the scores and intervals of"
-            " each participant instead",
+            f"with so few participants the smallest p of a signed-rank test is {max(weak):.3g}{where}: read the scores and"
+            " intervals of each participant instead",
             FastencodeWarning,
             stacklevel=2,
         )
