@@ -48,7 +48,8 @@ __device__ double gamma_cdf(double t, double shape, double scale, double log_gam
     return 1.0 - front * fraction;
 }
 
-// The response `lag` seconds after an event's onset; to a boxcar of height 1 if the event lasts `length` > 0 seconds.
+// The response `lag` seconds after an event's onset, which reaches as far as the caller found (a lag may be rounded to beyond its
+// support); to a boxcar of height 1 if the event lasts `length` > 0 seconds.
 __device__ double hrf_response(double lag, double length, double support, const double *terms_m, long long terms) {
     double total = 0.0;
     if (length > 0.0) {
@@ -56,9 +57,10 @@ __device__ double hrf_response(double lag, double length, double support, const 
         for (const double *term = terms_m; term < terms_m + terms * HRF_TERM; term += HRF_TERM)
             total += term[0] * (gamma_cdf(upper - term[1], term[2], term[3], term[4]) -
                                 gamma_cdf(lower - term[1], term[2], term[3], term[4]));
-    } else if (0.0 <= lag && lag <= support) {
+    } else {
+        const double inside = fmin(lag, support);
         for (const double *term = terms_m; term < terms_m + terms * HRF_TERM; term += HRF_TERM)
-            total += term[0] * gamma_pdf(lag - term[1], term[2], term[3], term[4]);
+            total += term[0] * gamma_pdf(inside - term[1], term[2], term[3], term[4]);
     }
     return total;
 }

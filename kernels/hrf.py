@@ -27,8 +27,9 @@ from fastencode.kernels.jit import njit
 __all__ = ["gamma_cdf", "gamma_pdf", "hrf_columns"]
 
 # Where there are many pairs of events and new times, the response is read from polynomials: of degree 8 (its integral: 9) over
-# 128 equal pieces of its support or more, exact to OFF of its largest value and to what rounding leaves of its terms.
-PIECES, ENOUGH = 128, 40
+# 128 equal pieces of its support or more, exact to OFF of its largest value and to what rounding leaves of its terms. No piece is
+# wider than WIDEST standard deviations of a gamma density, which would hide between the points that are looked at. MOST: 10 MB.
+PIECES, ENOUGH, WIDEST, MOST = 128, 40, 8.0, 2**16
 OFF, ROUNDING = 1e-13, 2e-15
 POINTS = np.cos((np.arange(9) + 0.5) * np.pi / 9)
 BETWEEN = np.array([-1.0, -0.45, 0.6, 1.0])
@@ -125,7 +126,10 @@ def reach(
 
 @njit
 def step_of(new_n: NDArray[np.float64], support: float) -> float:
-    """What new times are apart, if they are evenly, but for rounding, and several are within the support; else 0."""
+    """What new times are apart, if they are evenly, but for rounding, and several are within the support; else 0.
+
+    Rounding is less than a part of what they are apart: no more of them are within the support than it has steps.
+    """
     if len(new_n) < 2:
         return 0.0
     apart = (new_n[-1] - new_n[0]) / (len(new_n) - 1)
@@ -133,7 +137,7 @@ def step_of(new_n: NDArray[np.float64], support: float) -> float:
     for n in range(len(new_n)):
         if abs(new_n[n] - (new_n[0] + n * apart)) > rounding:
             return 0.0
-    return apart if 8.0 * apart <= support else 0.0
+    return apart if 16.0 * rounding <= apart and 8.0 * apart <= support else 0.0
 
 
 @njit
@@ -146,14 +150,17 @@ def make_table(
     ``apart``, which is as many pieces as there are phases. One step serves any times, where they are not evenly apart (0). Each
     is fitted at Chebyshev's points and looked at in between: it is off near a kink, such as a shifted onset, and then NaN. Those
     of the integral are integrals of these, from the middle of each piece. Then the width of a piece, and whether all serve. No
-    steps where so few pairs of events and new times are not worth it.
+    steps where so few pairs of events and new times are not worth it, or pieces would be too many.
     """
-    phases, steps, width = PIECES, 1, support / PIECES
-    if apart > 0.0:
-        phases, steps = int(np.ceil(apart / width)), int(support / apart) + 2
-        width = apart / phases
-    if pairs < ENOUGH * phases * steps:
+    width = support / PIECES
+    for term_m in terms_m:
+        width = min(width, WIDEST * term_m[3] * math.sqrt(term_m[2]))
+    even = apart > 0.0 and support <= MOST * apart
+    most, least = np.ceil((apart if even else support) / width), np.floor(support / apart) + 2.0 if even else 1.0
+    if not ENOUGH * most * least <= min(pairs, ENOUGH * MOST):  # also where a width is 0
         return np.empty((0, 10, 0)), width, False
+    phases, steps = int(most), int(least)
+    width = (apart if even else support) / phases
     table_rjm, value_kj = np.zeros((phases, len(POINTS) + 1, steps)), np.empty((phases * steps, len(POINTS)))
     half, rounding, whole = 0.5 * width, 0.0, True
     for k in range(len(value_kj)):
@@ -177,7 +184,7 @@ def make_table(
             for j in range(len(POINTS), 0, -1):
                 table_rjm[r, j, m] = half / j * table_rjm[r, j - 1, m]
             table_rjm[r, 0, m] = step((2 * k + 1) * half, terms_m)
-        if off > limit:
+        if not off <= limit:
             table_rjm[r, :, m] = np.nan
             whole = False
     return table_rjm, width, whole

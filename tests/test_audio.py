@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import warnings
@@ -13,7 +14,7 @@ from scipy.io import wavfile
 
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.audio import audio_seconds, read_audio, resample, write_audio
-from fastencode.speech.mp3 import with_length
+from fastencode.speech.mp3 import _frame, with_length
 
 soundfile = pytest.importorskip("soundfile", reason="audio files need the extra 'tune'")
 
@@ -185,6 +186,51 @@ def test_an_mp3_that_does_not_say_its_length(tmp_path: Path, rate: int, channels
     expected, got = read_audio(whole, sample_rate=rate), read_audio(bare, sample_rate=rate)
     assert 60000 == len(expected) <= len(got) - 576 and audio_seconds(bare) == len(got) / rate
     np.testing.assert_allclose(got[576 : 576 + 60000], expected, atol=1e-5)
+
+
+def frames_of(raw: bytes) -> list[bytes]:
+    """Frames of an MP3 without tags."""
+    rows, at = [], 0
+    while (frame := _frame(raw, at)) and at + frame.length <= len(raw):
+        rows.append(raw[at : at + frame.length])
+        at += frame.length
+    return rows
+
+
+@pytest.mark.parametrize("first", ["no number of frames", "zero frames", "Fraunhofer's"])
+@pytest.mark.parametrize("mode", MODES)
+def test_an_mp3_whose_first_frame_does_not_say_how_many_follow(tmp_path: Path, mode: str, first: str) -> None:
+    """Decoders guess then as well: 26 928 of 48 000 samples came, without a word."""
+    rng = np.random.default_rng(1)
+    sound = np.concatenate([tone(44100, 1.0), rng.uniform(-0.4, 0.4, 40000), np.zeros(40000)])
+    whole, bare = tmp_path / "whole.mp3", tmp_path / "bare.mp3"
+    soundfile.write(whole, sound, 44100, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    head, *rest = frames_of(whole.read_bytes())
+    tag = max(head.find(b"Xing"), head.find(b"Info"))
+    if first == "no number of frames":
+        head = head[: tag + 7] + bytes([head[tag + 7] & 0xFE]) + head[tag + 12 :] + bytes(4)
+    elif first == "zero frames":
+        head = head[: tag + 8] + bytes(4) + head[tag + 12 :]
+    else:
+        fields = (1).to_bytes(2, "big") + bytes(4) + len(whole.read_bytes()).to_bytes(4, "big") + len(rest).to_bytes(4, "big")
+        head = (head[:4] + bytes(32) + b"VBRI" + fields).ljust(len(head), b"\0")
+    bare.write_bytes(head + b"".join(rest))
+    expected, got = read_audio(whole, sample_rate=44100), read_audio(bare, sample_rate=44100)
+    assert len(sound) == len(expected) <= len(got) - 576 < len(expected) + 1152 and audio_seconds(bare) == len(got) / 44100
+    np.testing.assert_allclose(got[576 : 576 + len(expected)], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("strange", [b"\xff\xf3\x50\xc4" + bytes(700), bytes(900), b"\xff" * 300, b"APETAGEX" + bytes(40)])
+def test_no_sound_is_lost_without_a_word_behind_what_does_not_belong_into_an_mp3(tmp_path: Path, strange: bytes) -> None:
+    """A frame of another kind ended the count, and with it what was read."""
+    whole, bare = tmp_path / "whole.mp3", tmp_path / "bare.mp3"
+    soundfile.write(whole, np.random.default_rng(2).uniform(-0.4, 0.4, 60000), 44100, format="MP3")
+    _, *rest = frames_of(whole.read_bytes())
+    raw = b"".join(rest[:20]) + strange + b"".join(rest[20:])
+    bare.write_bytes(raw)
+    assert audio_seconds(bare) > 60000 / 44100
+    with contextlib.suppress(InputError):  # decoders may give up there
+        assert len(read_audio(bare, sample_rate=44100)) > 60000
 
 
 def test_what_is_no_mp3_gets_no_length() -> None:

@@ -154,6 +154,17 @@ def test_hrf_adds_the_dense_product(name, dtype, lengths, kind, shape, on_host):
 
 
 @pytest.mark.parametrize("name", KERNELS)
+def test_a_response_counts_at_its_very_end_however_lags_are_rounded(name, on_host):
+    terms, event, support = np.array([[1.0, 0.0, 6.0, 1.0, special.gammaln(6)]]), 0.1 * np.arange(1, 300), 9.0
+    new = event + support
+    assert 20 < (new - event > support).sum() < 280
+    for one, at in zip(event, new, strict=True):
+        out = np.zeros((1, 1))
+        hrf_by(name, on_host)(np.ones((1, 1)), np.arange(1), np.array([one]), np.zeros(1), np.array([at]), support, terms, 0, out)
+        assert out[0, 0] == pytest.approx(scipy.stats.gamma.pdf(support, 6), rel=1e-11)
+
+
+@pytest.mark.parametrize("name", KERNELS)
 def test_samples_out_of_reach_may_be_nan(name, on_host):
     old, new = np.array([-40.0, 1.0, 2.0, 3.0, 4.0, 60.0, 61.0]), np.array([0.0, 2.0, 4.0, 70.0])
     data = np.arange(14.0).reshape(7, 2)

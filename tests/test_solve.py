@@ -169,6 +169,21 @@ def test_constant_target_and_target_constant_in_training_score_zero_never_nan(sc
         assert one.cv_scores[0, 0] == 0  # the prediction is constant
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "p", "alpha"), [(40, 400, 1.0), (40, 60, 1e-3), (100, 1000, 1.0), (200, 20, 1.0)])
+@pytest.mark.parametrize("parts", [4, 8, 20])
+def test_a_prediction_constant_where_it_is_tested_correlates_with_nothing(n, p, alpha, parts, dtype):
+    """Features silent through a run: what is left of their predictions is rounding, which grows with the condition of a fold."""
+    X, Y = make(n, p, 60, dtype, seed=4)
+    test = np.arange(n) // (n // parts) == parts // 2
+    X[test] = 0
+    fit = fastencode.ridge_cv(X, Y, alphas=[alpha], cv=[(np.flatnonzero(~test), np.flatnonzero(test))], scoring="pearson")
+    assert np.array_equal(fit.cv_scores, np.zeros((1, 60)))
+    X[test, 0] = 1e-4 * np.arange(test.sum())
+    fit = fastencode.ridge_cv(X, Y, alphas=[alpha], cv=[(np.flatnonzero(~test), np.flatnonzero(test))], scoring="pearson")
+    assert dtype == np.float32 or np.abs(fit.cv_scores).min() > 0
+
+
 def test_one_series_loses_its_voxel_axis():
     X, Y = make(50, 4, 1)
     fit, whole = fastencode.ridge_cv(X, Y[:, 0], alphas=[1.0, 10.0]), fastencode.ridge_cv(X, Y, alphas=[1.0, 10.0])

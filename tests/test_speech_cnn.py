@@ -81,6 +81,40 @@ def test_a_silent_clip_and_one_frame():
         assert cnn.frames_of(module.conv_layers, short).shape == module(short).transpose(1, 2).shape == (1, 1, 9)
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_clips_of_any_strides(norm):
+    module, sound = extractor(norm, True), torch.randn(3, 4000, generator=torch.Generator().manual_seed(6))
+    beside = torch.stack([sound, torch.ones_like(sound)], dim=2)
+    with torch.inference_mode():
+        expected = cnn.frames_of(module.conv_layers, sound)
+        for clips in (sound.T.contiguous().T, beside[:, :, 0], torch.cat([sound, sound])[1:4].roll(1, 0)):
+            assert torch.equal(cnn.frames_of(module.conv_layers, clips), expected)
+        same = torch.full((1, 1), 0.3).expand(2, 900)
+        torch.testing.assert_close(cnn.frames_of(module.conv_layers, same), module(same).transpose(1, 2), rtol=0, atol=1e-4)
+        assert cnn.frames_of(module.conv_layers, sound[:0]).shape == module(sound[:0]).transpose(1, 2).shape
+
+
+def test_the_norm_of_a_long_clip_takes_little_memory(monkeypatch):
+    """It is added up over stretches, whose number makes no difference beyond rounding."""
+    module, sizes = extractor("group", False), []
+    clips = torch.randn(1, 50_000, generator=torch.Generator().manual_seed(7)) + 3
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                sizes.append(out.untyped_storage().nbytes())
+            return out
+
+    with torch.inference_mode():
+        theirs = module(clips).transpose(1, 2)
+        monkeypatch.setattr(cnn, "_ROWS", 333)
+        with Sizes():
+            ours = cnn.frames_of(module.conv_layers, clips)
+    assert sizes and max(sizes) <= clips.untyped_storage().nbytes()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-6 * float(theirs.abs().max()))
+
+
 def test_gradients_go_through_transformers_modules():
     """What computes frames without gradients is not asked where they are wanted."""
     transformer = transformers.Wav2Vec2Model(

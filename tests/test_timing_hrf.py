@@ -223,6 +223,46 @@ def test_many_events_are_the_sum_of_few(options, longest, apart):
     np.testing.assert_allclose(column, whole[:, 1], rtol=0, atol=1e-14 * np.abs(whole).max())
 
 
+@pytest.mark.parametrize("scans", ["evenly apart", "anywhere"])
+@pytest.mark.parametrize(
+    "options",
+    [*({"duration": duration} for duration in (1e4, 1e7, 1e20, 1e300)), *({"peak_dispersion": at} for at in (1e-5, 1e-6))],
+    ids=str,
+)
+def test_a_response_much_shorter_than_its_support_is_not_overlooked(options, scans):
+    """Between the points at which polynomials are fitted and looked at, say."""
+    rng = np.random.default_rng(7)
+    new, delay = (2.0 * np.arange(200) if scans == "evenly apart" else np.sort(rng.uniform(0, 400, 300))), 6.1
+    times, data = np.concatenate([rng.uniform(0, 300, 200), new[:150] - delay]), rng.standard_normal((350, 1))
+    whole = fastencode.hrf_convolve(data, times, new, peak_delay=delay, **options)
+    parts = [fastencode.hrf_convolve(data[o : o + 1], times[o : o + 1], new, peak_delay=delay, **options) for o in range(350)]
+    np.testing.assert_allclose(whole, np.sum(parts, axis=0), rtol=0, atol=1e-11 * np.abs(whole).max())
+    narrow = options.get("peak_dispersion", 1.0)
+    assert np.abs(whole).max() > 0.5 * scipy.stats.gamma.pdf(delay, delay / narrow, scale=narrow)
+
+
+@pytest.mark.parametrize("start", [1e9, 1e16, -1e16])
+def test_scans_that_rounding_moves_onto_each_other_are_taken_as_they_are(start):
+    """More of them are within a response than the steps between them are."""
+    apart = float(np.spacing(abs(start)))
+    new = start + apart * np.sort(np.round(np.arange(600) / 2.5) * 2.5)
+    options = {"peak_delay": 4 * apart, "undershoot_delay": 6 * apart, "peak_dispersion": apart, "undershoot_dispersion": apart}
+    rng = np.random.default_rng(3)
+    times, data = rng.choice(new, 400), rng.standard_normal((400, 1))
+    whole = fastencode.hrf_convolve(data, times, new, duration=20 * apart, **options)
+    parts = [fastencode.hrf_convolve(data[o : o + 1], times[o : o + 1], new, duration=20 * apart, **options) for o in range(400)]
+    np.testing.assert_allclose(whole, np.sum(parts, axis=0), rtol=0, atol=1e-11 * np.abs(whole).max())
+
+
+def test_tables_are_bounded_and_scans_no_time_apart_have_none_of_their_own():
+    terms = np.array([[1.0, 0.0, 6.0, 1.0, scipy.special.gammaln(6)]])
+    for apart in (5e-324, 1e-300, 1e-9, 1e-5, 2.0):
+        table, _, whole = kernel.make_table(False, 10**12, apart, 32.0, terms)
+        assert whole and 0 < table.nbytes <= 11 * 2**20
+    assert len(kernel.make_table(False, 10**12, 0.0, 1e9, terms)[0]) == 0
+    assert len(kernel.make_table(False, 10**12, 0.0, 5e-324, terms)[0]) == 0
+
+
 @pytest.mark.parametrize("derivative", [None, "time", "dispersion"])
 @pytest.mark.parametrize("model", ["spm", "glover"])
 def test_most_of_every_response_is_read_from_polynomials(model, derivative):

@@ -262,7 +262,7 @@ class DeviceScorer:
         self.pairs_aq = put(nodes.weights[:, row] * nodes.weights[:, column] * np.where(row == column, 1.0, 2.0))
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
         self.cross, self.inner = put(first, np.int64), put(first[row] + column + 1, np.int64)
-        self.rounding = 8.0 * float(np.finfo(plan.dtype).eps) * float(np.sqrt(max(1, len(plan.lam))))
+        self.rounding = plan.rounding
 
     def bytes_per_voxel(self) -> int:
         """Working memory that one voxel of a tile takes while it is scored."""

@@ -17,7 +17,7 @@ from fastencode.solve.basis import Basis
 from fastencode.solve.folds import Fold
 from fastencode.solve.leave_out import Left, leave_out, training_extremes
 from fastencode.solve.nodes import TOLERANCE, Nodes, choose_nodes
-from fastencode.solve.operators import Operator, Request, WholeFolds, make_operators
+from fastencode.solve.operators import LIMITS, Operator, Request, WholeFolds, make_operators
 from fastencode.solve.problem import Problem
 from fastencode.solve.strategy import EIGH_RATE, NOMINAL_VOXELS, voxel_rate
 from fastencode.threads import limit_threads, together
@@ -77,6 +77,12 @@ class FoldPlan:
     def dtype(self) -> np.dtype[Any]:
         """What responses are converted to and results come in."""
         return np.dtype(self.problem.X.dtype)
+
+    @property
+    def rounding(self) -> float:
+        """What predictions may be off by for rounding alone, in standard deviations of a voxel."""
+        eps = np.finfo(self.dtype).eps, np.finfo(np.float64).eps
+        return 8.0 * float(eps[0] * np.sqrt(max(1, len(self.lam))) + eps[1] * min(self.condition, LIMITS[8]["train"]))
 
     @property
     def n_folds(self) -> int:

@@ -51,7 +51,7 @@ class FoldScorer:
         self.row, self.column = np.tril_indices(len(nodes.alphas))
         pairs = nodes.weights[:, self.row] * nodes.weights[:, self.column]
         self.pairs_aq = pairs * np.where(self.row == self.column, 1.0, 2.0)
-        self.rounding = 8.0 * float(np.finfo(self.dtype).eps) * np.sqrt(max(1, len(plan.lam)))
+        self.rounding = plan.rounding
         self.apart = [f for f in plan.folds if f.form == "apart"]
         n = len(plan.root)
         covered = np.zeros(n, dtype=np.intp)

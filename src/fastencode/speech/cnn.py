@@ -22,6 +22,7 @@ __all__ = ["frames_of"]
 Layer = Callable[["torch.Tensor"], "torch.Tensor"]
 
 STRETCH = 100  # frames made at a time: 2 s
+_ROWS = 2**14  # frames of the first convolution whose moments are added up at a time
 
 
 def frames_of(modules: Any, clips_bn: torch.Tensor) -> torch.Tensor:
@@ -32,7 +33,7 @@ def frames_of(modules: Any, clips_bn: torch.Tensor) -> torch.Tensor:
     modules : sequence of torch.nn.Module
         ``conv_layers`` of transformers' extractor: each a convolution, a norm or none, and an activation.
     clips_bn : tensor, shape (b, n)
-        In the dtype of the modules, at least as long as one frame is wide.
+        In the dtype of the modules, at least as long as one frame is wide; of any strides.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def frames_of(modules: Any, clips_bn: torch.Tensor) -> torch.Tensor:
     for kernel, stride in zip(kernels, strides, strict=True):
         field, step = field + (kernel - 1) * step, step * stride
     count = (clips_bn.shape[1] - field) // step + 1
-    rest = [_convolution(module) for module in modules[1:]]
+    clips_bn, rest = clips_bn.contiguous(), [_convolution(module) for module in modules[1:]]
     out_bfd = clips_bn.new_empty((len(clips_bn), count, modules[-1].conv.out_channels))
     for clip_n, out_fd in zip(clips_bn, out_bfd, strict=True):
         layers = [_normalized(modules[0], clip_n) if _has_group_norm(modules[0]) else _convolution(modules[0]), *rest]
@@ -95,10 +96,14 @@ def _normalized(module: Any, clip_n: torch.Tensor) -> Layer:
 
     conv, norm = module.conv, module.layer_norm
     (kernel,), (stride,) = conv.kernel_size, conv.stride
-    under_fk, weight_dk = clip_n.double().unfold(0, kernel, stride), conv.weight[:, 0].double()
-    mean_k = under_fk.mean(dim=0)
-    centered_fk = under_fk - mean_k
-    variance_d = ((weight_dk @ (centered_fk.T @ centered_fk / len(under_fk))) * weight_dk).sum(dim=1)
+    under_fk, weight_dk = clip_n.unfold(0, kernel, stride), conv.weight[:, 0].double()
+    mean_k, covariance_kk = torch.zeros_like(weight_dk[0]), weight_dk.new_zeros(kernel, kernel)
+    for some_fk in under_fk.split(_ROWS):
+        mean_k += some_fk.double().sum(dim=0) / len(under_fk)
+    for some_fk in under_fk.split(_ROWS):
+        centered_fk = some_fk.double() - mean_k
+        covariance_kk += centered_fk.T @ centered_fk / len(under_fk)
+    variance_d = ((weight_dk @ covariance_kk) * weight_dk).sum(dim=1)
     scale_d = norm.weight.double() * (variance_d + norm.eps).rsqrt()
     bias_d = (norm.bias.double() - weight_dk @ mean_k * scale_d).float()
     scaled_kd = (weight_dk * scale_d[:, None]).T.float()

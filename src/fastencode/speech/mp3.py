@@ -1,8 +1,9 @@
 """MP3 files that do not say how long they are.
 
-An MP3 file is a row of frames, each with its own bit rate; only a first frame of another kind (Xing's, LAME's or Fraunhofer's)
-says how many there are. Where it is missing, as in streams and in what was cut out of a file, decoders guess the length from the
-first frame, and stop there. So frames are counted here, and a frame that says how many is put in front.
+An MP3 file is a row of frames, each with its own bit rate; only a first frame of another kind (Xing's, as LAME writes it) says
+how many there are. Where it is missing, as in streams and in what was cut out of a file, where it leaves the number out, or is of
+a kind that libsndfile does not know (Fraunhofer's), decoders guess the length from the first frame, and stop there. So frames are
+counted here, and a frame that says how many is put in front.
 
 ISO/IEC 11172-3 and 13818-3 for frames; Xing's header as every decoder reads it.
 """
@@ -18,7 +19,7 @@ _KBPS = {
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by the version's two bits
-_TAGS = (b"Xing", b"Info", b"VBRI")
+_XING, _INFO, _FRAUNHOFER = b"Xing", b"Info", b"VBRI"
 _HAS_FRAMES = (1).to_bytes(4, "big")  # the one field that our header has
 
 
@@ -34,22 +35,38 @@ class _Frame(NamedTuple):
 
 
 def with_length(raw: bytes) -> bytes | None:
-    """The file with a frame in front that says its length; None where it says so already, or is no whole MP3 of layer III."""
+    """The file with a frame in front that says its length; None where it says so already, or is no MP3 of layer III."""
     start = 10 + _unpacked(raw[6:10]) if raw.startswith(b"ID3") and len(raw) > 10 else 0
     place = _next(raw, start, None)
     if place is None:
         return None
     first = _frame(raw, place)
     assert first is not None
-    if any(tag in raw[place : place + first.side + 12] for tag in _TAGS[:2]) or raw[place + 36 : place + 40] == _TAGS[2]:
+    told, at, count = _told(raw[place : place + first.length], first), place, 0
+    if told:
         return None
-    count, at = 0, place
-    while (frame := _frame(raw, at)) and at + frame.length <= len(raw) and frame.kind == first.kind:
-        count += 1
-        at += frame.length
-        if _frame(raw, at) is None:
-            at = _next(raw, at, first.kind) or len(raw)
-    return _header(raw[place : place + 4], count) + raw[place:]
+    if told is not None:
+        at += first.length
+    sound = at
+    while (frame := _frame(raw, at)) is None or at + frame.length <= len(raw):
+        if frame and frame.kind == first.kind:
+            count += 1
+            at += frame.length
+        else:  # what does not belong here, be it a frame: others may follow
+            after = _next(raw, at + 1, first.kind)
+            if after is None:
+                break
+            at = after
+    return _header(raw[place : place + 4], count) + raw[sound:] if count else None
+
+
+def _told(head: bytes, frame: _Frame) -> int | None:
+    """How many frames there are by the first, 0 if that is left out or unheard; None if it is sound."""
+    for tag in (_XING, _INFO):
+        at = head.find(tag, 0, frame.side + 12)
+        if at >= 0:
+            return int.from_bytes(head[at + 8 : at + 12], "big") if head[at + 7 : at + 8] and head[at + 7] & 1 else 0
+    return 0 if head[36:40] == _FRAUNHOFER else None
 
 
 def _frame(raw: bytes, at: int) -> _Frame | None:
@@ -82,7 +99,7 @@ def _header(like: bytes, count: int) -> bytes:
         head = bytes([like[0], like[1] | 1, kbps << 4 | like[2] & 0x0C, like[3]])
         frame = _frame(head, 0)
         assert frame is not None
-        tag = _TAGS[1] + _HAS_FRAMES + count.to_bytes(4, "big")
+        tag = _INFO + _HAS_FRAMES + count.to_bytes(4, "big")
         if frame.length >= 4 + frame.side + len(tag):
             return (head + bytes(frame.side) + tag).ljust(frame.length, b"\0")
     raise AssertionError("the largest frames hold a header")

@@ -190,7 +190,8 @@ def hrf_convolve(
     ndarray (torch or CuPy for such, on the same device), shape (n_new, ...)
         The data's floating dtype (float64 for integers); sums are taken in float64. Where thousands of pairs of events and new
         times are near each other, the response is read from polynomials that are within 1e-13 of its largest value (derivatives:
-        or within rounding of what they are the difference of).
+        or within rounding of what they are the difference of), and new times that are evenly apart but for their rounding (at
+        1e9 s, 4e-7 s) are taken to be so.
 
     Raises
     ------
