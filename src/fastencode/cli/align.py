@@ -124,7 +124,7 @@ def _responses_job(stories: Stories, who: str, fit: Sequence[str], config: Align
     regions = {name: voxels.tolist() for name, voxels in _rois(stories, who, config).items()}
     settings = {"files": files, "regions": regions, "ceiling": config.ceiling, "split_half": config.split_half}
     settings |= {"fit": fit, "test": config.test_story, "test_skip": config.test_skip}
-    return Job(f"responses/{who}", settings, (), _write_responses, (stories, who, fit, regions, config), _ROOMS)
+    return Job(f"responses/{who}", settings, (), _write_responses, (stories, who, fit, regions, config), (*_ROOMS, "cli"))
 
 
 def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -203,14 +204,22 @@ def _unheard_interrupt() -> Iterator[None]:
 
 @cache
 def _code(rooms: tuple[str, ...]) -> str:
-    """Digest of the code of some rooms."""
+    """Digest of the code of some rooms, and of rooms inside them."""
     package = files("fastencode")
     total = hashlib.sha256()
     for room in rooms:
-        sources = (item for item in package.joinpath(room).iterdir() if item.name.endswith(".py"))
-        for source in sorted(sources, key=lambda item: item.name):
-            total.update(f"{room}/{source.name}\n".encode() + source.read_bytes())
+        for name, source in sorted(_sources(package.joinpath(room), room), key=lambda named: named[0]):
+            total.update(f"{name}\n".encode() + source.read_bytes())
     return total.hexdigest()
+
+
+def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, Traversable]]:
+    for item in folder.iterdir():
+        inside = f"{name}/{item.name}"
+        if item.is_dir():
+            yield from _sources(item, inside)
+        elif item.name.endswith(".py"):
+            yield inside, item
 
 
 def _make(root: Path, job: Job, digest: str) -> float:
