@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'
 transformers = pytest.importorskip("transformers", reason="speech models need the extra 'tune'")
 
 
-def extractor(norm: str, bias: bool, family: str = "Wav2Vec2", kernels: tuple[int, ...] = (10, 3, 3, 2)) -> Any:
+def random_model(norm: str, bias: bool, family: str = "Wav2Vec2", kernels: tuple[int, ...] = (10, 3, 3, 2)) -> Any:
     torch.manual_seed(5)
     config = getattr(transformers, f"{family}Config")(
         conv_dim=(6, 8, 7, 9),
@@ -32,7 +32,11 @@ def extractor(norm: str, bias: bool, family: str = "Wav2Vec2", kernels: tuple[in
     for name, value in model.feature_extractor.named_parameters():
         if "norm" in name:  # else all 1 and 0
             torch.nn.init.uniform_(value, -1.0, 2.0)
-    return model.feature_extractor
+    return model
+
+
+def extractor(*settings: Any, **more: Any) -> Any:
+    return random_model(*settings, **more).feature_extractor
 
 
 @pytest.mark.parametrize("family", ["Wav2Vec2", "Hubert", "WavLM"])
@@ -117,19 +121,7 @@ def test_the_norm_of_a_long_clip_takes_little_memory(monkeypatch):
 
 def test_gradients_go_through_transformers_modules():
     """What computes frames without gradients is not asked where they are wanted."""
-    transformer = transformers.Wav2Vec2Model(
-        transformers.Wav2Vec2Config(
-            conv_dim=(4, 4),
-            conv_kernel=(10, 3),
-            conv_stride=(5, 2),
-            hidden_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=8,
-            num_conv_pos_embeddings=4,
-            num_conv_pos_embedding_groups=2,
-        )
-    )
+    transformer = random_model("group", False)
     family = Waveform(transformer, transformers.Wav2Vec2FeatureExtractor())
     clips = torch.randn(1, 800, generator=torch.Generator().manual_seed(4))
     with_gradients = family.front(clips)

@@ -11,13 +11,13 @@ Axis letters: b clip, n sample, f frame, c channel in, d channel out, k tap, j f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["frames_of"]
+__all__ = ["frames_of", "under_a_frame"]
 
 Layer = Callable[["torch.Tensor"], "torch.Tensor"]
 
@@ -41,10 +41,7 @@ def frames_of(modules: Any, clips_bn: torch.Tensor) -> torch.Tensor:
         As the extractor's, transposed; equal to rounding.
     """
 
-    kernels, strides = ([getattr(module.conv, name)[0] for module in modules] for name in ("kernel_size", "stride"))
-    field, step = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        field, step = field + (kernel - 1) * step, step * stride
+    field, step = under_a_frame(*([getattr(module.conv, name)[0] for module in modules] for name in ("kernel_size", "stride")))
     count = (clips_bn.shape[1] - field) // step + 1
     clips_bn, rest = clips_bn.contiguous(), [_convolution(module) for module in modules[1:]]
     out_bfd = clips_bn.new_empty((len(clips_bn), count, modules[-1].conv.out_channels))
@@ -57,6 +54,14 @@ def frames_of(modules: Any, clips_bn: torch.Tensor) -> torch.Tensor:
                 x = layer(x)
             out_fd[start:stop] = x
     return out_bfd
+
+
+def under_a_frame(kernels: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """Samples that a frame hears, and samples from one frame to the next."""
+    field, step = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        field, step = field + (kernel - 1) * step, step * stride
+    return field, step
 
 
 def _has_group_norm(module: Any) -> bool:

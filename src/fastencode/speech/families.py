@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastencode.speech.cnn import frames_of
+from fastencode.speech.cnn import frames_of, under_a_frame
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +35,7 @@ class Waveform:
         self.n_layers = int(model.config.num_hidden_layers) + 1
         self.width = int(model.config.hidden_size)
         self.normalize = bool(extractor.do_normalize)
-        self.field, self.step = 1, 1
-        for kernel, stride in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
-            self.field += (kernel - 1) * self.step
-            self.step *= stride
+        self.field, self.step = under_a_frame(model.config.conv_kernel, model.config.conv_stride)
         self.middle = self.field / 2
 
     @property

@@ -268,7 +268,7 @@ def _combination(model: str, response: _Response, derivative: str | None, step: 
 
 
 @lru_cache(maxsize=64)  # of the few responses that many calls have
-def _terms(parts: _Parts, duration: float) -> list[tuple[float, float, float, float, float]]:
+def _terms(parts: _Parts, duration: float) -> tuple[tuple[float, float, float, float, float], ...]:
     """The continuous response as the kernel's table of gamma densities: (amplitude, shift, shape, scale, gammaln(shape))."""
     rows = []
     for weight, part in parts:
@@ -281,7 +281,7 @@ def _terms(parts: _Parts, duration: float) -> list[tuple[float, float, float, fl
             (weight / total * amplitude, part.shift, shape, scale, float(special.gammaln(shape)))
             for amplitude, shape, scale in part.gammas()
         ]
-    return rows
+    return tuple(rows)
 
 
 def _lengths(durations: ArrayLike | None, n: int) -> NDArray[np.float64]:
