@@ -89,9 +89,10 @@ def test_the_gradient_is_that_of_finite_differences(dual, scoring, intercept, we
 
 
 @pytest.mark.parametrize("dual", [False, True])
-def test_the_gradient_where_training_rows_repeat_and_test_rows_overlap(dual):
+def test_the_gradient_where_rows_repeat_and_test_sets_overlap(dual):
     X, Y, widths = problem(50, (5, 12, 3), v=3)
-    folds = [(np.r_[train, train[:7], train[3]], test) for train, test in chunk_bootstrap(50, 3, 5, 3, random_state=0)]
+    drawn = chunk_bootstrap(50, 3, 5, 3, random_state=0)
+    folds = [(np.r_[train, train[:7], train[3]], np.r_[test[3:], test[:9], test[5]]) for train, test in drawn]
     at = np.log(np.random.default_rng(1).uniform(0.01, 0.5, (3, 3)))
     (score, slope), *_ = evaluate(X, Y, widths, at, folds, "r2", True, dual)
     np.testing.assert_allclose(score, score_at(X, Y, widths, at, folds, "r2", True), rtol=1e-9, atol=1e-9)

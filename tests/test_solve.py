@@ -61,7 +61,7 @@ def problems(draw):
         X[:, 0] = X[:, -1]  # rank-deficient
     if draw(st.booleans()):
         Y[:, rng.integers(v)] = 0.1  # a constant voxel
-    kind = draw(st.sampled_from(["blocks", "overlapping", "gaps"]))
+    kind = draw(st.sampled_from(["blocks", "overlapping", "gaps", "repeats"]))
     if kind == "blocks":
         cv = draw(st.integers(2, n // 2))
     else:
@@ -70,7 +70,8 @@ def problems(draw):
             order = rng.permutation(n)
             n_test = int(rng.integers(2, n - 3))
             train = order[n_test:] if kind == "overlapping" else order[n_test : n_test + int(rng.integers(2, n - n_test))]
-            cv.append((np.sort(train), np.sort(order[:n_test])))
+            test = rng.choice(order[:n_test], n_test) if kind == "repeats" else np.sort(order[:n_test])
+            cv.append((np.sort(train), test))
     alphas = 10.0 ** np.array(draw(st.lists(st.integers(-2, 8), min_size=1, max_size=5)))
     orders = st.sampled_from(["C", "F", "strided", "C read-only", "F read-only"])
     return {
@@ -124,6 +125,17 @@ def test_choice_is_the_references_choice_where_scores_differ():
     scores = reference.cv_scores(X, Y, alphas, folds_of(4, 60), "r2", True)
     assert np.array_equal(fit.alpha, alphas[choose_alphas(scores, TIE_TOLERANCE)])
     np.testing.assert_allclose(fit.best_score, scores.max(axis=0), atol=TIE_TOLERANCE)
+
+
+@pytest.mark.parametrize("strategy", ["primal", "dual"])
+@pytest.mark.parametrize("shape", [(60, 8), (30, 50)])
+@pytest.mark.parametrize("test", [[0, 0, 1, 2, 3, 4, 5, 6, 7, 8], [0] * 9 + [1], [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]])
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_rows_that_a_test_set_repeats_are_scored_as_often(strategy, shape, test, scoring):
+    (X, Y), folds = make(*shape, 3), [(np.arange(10, shape[0]), np.array(test))]
+    fit = fit_with(X, Y, strategy, scoring, alphas=[0.1, 1.0, 10.0], cv=folds)
+    wanted = reference.cv_scores(X, Y, [0.1, 1.0, 10.0], folds, scoring, True)
+    np.testing.assert_allclose(fit.cv_scores, wanted, atol=1e-9 * (1 + np.abs(wanted).max()), rtol=0)
 
 
 def test_ties_go_to_the_larger_penalty():

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.solve.basis import Basis
+from fastencode.solve.basis import Basis, rounding_of
 from fastencode.solve.folds import Fold
 
 __all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes", "training_gram"]
@@ -168,4 +168,4 @@ def training_gram(basis: Basis, left: Left) -> F64:
 def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
     """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
     found = np.linalg.eigvalsh(training_gram(basis, left))
-    return max(0.0, float(found[0])), float(found[-1])
+    return max(0.0, float(found[0]) - rounding_of(found)), float(found[-1])

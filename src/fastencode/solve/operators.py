@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
-from fastencode.solve.basis import Basis
+from fastencode.solve.basis import Basis, hidden_by_rounding, resolution, rounding_of
 from fastencode.solve.cholesky import solve_positive
+from fastencode.solve.graded import graded_svd
 from fastencode.solve.leave_out import Left, reduced, residual, take_rows, training_gram
 from fastencode.solve.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.nodes import scale_of
@@ -188,13 +189,18 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
 def _form(basis: Basis, left: Left, request: Request, shrinkage: Shrinkage, itemsize: int) -> str:
     """The form a fold's size and condition ask for; for the larger folds of a complete basis, the one with less work."""
     m, r, k, limits = len(left.rows), len(basis.lam), len(request.alphas), LIMITS[itemsize]
-    if len(left.test) == m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
+    if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
         whole = whole_cost(m, r, k, shrinkage.operations, itemsize, request.voxels)
         train = map_costs((m, m, len(left.train)), r, k, shrinkage.operations, itemsize, request.voxels, True)
         faster = whole.seconds < min(way.seconds for way in train) if not request.stored else request.stored == "whole"
         if m <= WHOLE_ROWS[False] or faster:
             return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
+
+
+def _all_once(left: Left) -> bool:
+    """Whether a fold tests on every row it leaves out, once each."""
+    return len(left.test) == len(left.rows) and bool((np.bincount(left.held, minlength=len(left.rows)) == 1).all())
 
 
 def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves:
@@ -270,6 +276,9 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
     shrunk, root = np.sqrt(basis.lam + basis.tau), basis.root_t
     lam, vectors = np.linalg.eigh(training_gram(basis, left))
     lam = np.maximum(lam, 0.0)
+    if hidden_by_rounding(lam, request.alphas, dtype):
+        graded = graded_svd(_centered(basis, left)[0], *resolution(request.alphas, dtype))
+        lam, vectors = graded.size**2, graded.right
     own = np.sqrt(lam + basis.tau)
     held = take_rows(basis.rows_tr, left.test)
     if basis.center:  # about the mean of the training rows, which all rows' sum, zero, tells from those left out
@@ -314,14 +323,14 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
 
 def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any]) -> None:
     """The same from the training rows' own decomposition."""
-    own = _decompose_train(basis, left)
+    own = _decompose_train(basis, left, alphas, out_kmt.dtype)
     for k, alpha in enumerate(alphas):
         _put(basis, left, alpha, (own.rows_ms * ((own.lam + basis.tau) / (own.lam + alpha))) @ own.rotate_st, out_kmt[k])
 
 
 def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
     """From the training responses into the training rows' own directions, where every penalty is diagonal."""
-    own = _decompose_train(basis, left)
+    own = _decompose_train(basis, left, request.alphas, dtype)
     rows = own.rows_ms / basis.root_t[left.test, None]
     shrinkage = make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype)
     return Rotated(own.rotate_st.astype(dtype), rows.astype(dtype), shrinkage)
@@ -336,23 +345,33 @@ class _Train:
     rotate_st: F64
 
 
-def _decompose_train(basis: Basis, left: Left) -> _Train:
-    """From the training rows' own smaller Gram, its own rounding cut off."""
+def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> _Train:
+    """From the training rows' own smaller Gram, or from the rows themselves where its rounding would be seen."""
+    train, held = _centered(basis, left)
+    dual = len(train) <= train.shape[1]
+    lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
+    lam, vectors = (lam[1:], vectors[:, 1:]) if dual and basis.center else (lam, vectors)
+    if hidden_by_rounding(lam, alphas, dtype):
+        found = graded_svd(train, *resolution(alphas, dtype))
+        shrunk = np.sqrt(found.size**2 + basis.tau)
+        return _Train(found.size**2, (held @ found.right) / shrunk, found.left.T * (found.size / shrunk)[:, None])
+    keep = lam > rounding_of(lam)
+    lam, vectors = lam[keep], vectors[:, keep]
+    size, shrunk = np.sqrt(lam), np.sqrt(lam + basis.tau)
+    if dual:
+        return _Train(lam, (held @ train.T) @ vectors / (size * shrunk), vectors.T * (size / shrunk)[:, None])
+    return _Train(lam, (held @ vectors) / shrunk, (vectors / shrunk).T @ train.T)
+
+
+def _centered(basis: Basis, left: Left) -> tuple[F64, F64]:
+    """Training and test rows of X̌ in the directions kept, about the mean of the training rows."""
     points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
     train, held = points[left.train], points[left.test]
     if basis.center:
         root = basis.root_t
         mean = root[left.train] @ train / left.mass
         train, held = train - np.outer(root[left.train], mean), held - np.outer(root[left.test], mean)
-    dual = len(train) <= train.shape[1]
-    lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
-    floor = np.finfo(np.float64).eps * max(train.shape) * max(float(lam[-1]), 0.0) if len(lam) else 0.0
-    keep = lam > floor
-    lam, vectors = lam[keep], vectors[:, keep]
-    size, shrunk = np.sqrt(lam), np.sqrt(lam + basis.tau)
-    if dual:
-        return _Train(lam, (held @ train.T) @ vectors / (size * shrunk), vectors.T * (size / shrunk)[:, None])
-    return _Train(lam, (held @ vectors) / shrunk, (vectors / shrunk).T @ train.T)
+    return train, held
 
 
 def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArray[Any]) -> None:

@@ -26,6 +26,11 @@ __all__ = ["DEFAULT_ALPHAS", "RidgePlan", "make_plan", "plan_ridge"]
 
 DEFAULT_ALPHAS = np.logspace(0, 6, 20)
 DEFAULT_ALPHAS.flags.writeable = False
+_DECOMPOSED = {
+    "gram": "the Gram",
+    "features": "X itself by a column-pivoted QR and SVD, about ten times the work: scales of its columns differ so much that "
+    "rounding of the Gram would hide what small penalties keep",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +50,8 @@ class RidgePlan(FoldPlan):
         Subtracted from X; zeros without an intercept.
     strategy : {"primal", "dual"}
     reason : str
+    decomposed : {"gram", "features"}
+        The smaller Gram, or X itself by a column-pivoted QR and SVD, where the Gram's rounding would show in predictions.
     candidates : tuple of Candidate
     operations : dict
         Of ``plan``, and of ``score`` and ``refit`` for one voxel.
@@ -57,6 +64,7 @@ class RidgePlan(FoldPlan):
     feature_means: NDArray[np.float64]
     strategy: str
     reason: str
+    decomposed: str
     candidates: tuple[Candidate, ...]
     operations: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -139,6 +147,7 @@ class RidgePlan(FoldPlan):
         lines += [
             f"  operations, and seconds at nominal rates for planning and {NOMINAL_VOXELS} voxels",
             f"  chosen: {self.strategy}, because {self.reason}; {len(self.lam)} directions",
+            "  decomposed: " + _DECOMPOSED[self.decomposed],
             f"  nodes: predicts at {len(nodes.alphas)} of {len(alphas)} penalties, the others within {nodes.error:.1g} of a "
             f"response (eigenvalues {nodes.interval[0]:.3g} to {nodes.interval[1]:.3g})",
             f"  folds: {', '.join(f'{count} {name}' for count, name in counts if count)}; largest "
@@ -176,8 +185,8 @@ def plan_ridge(
     X : (t, p) array, NumPy or torch, or :func:`fastencode.delay`'s copies that are not made
         Features. Float32 is computed and stored in float32 (planning in float64), everything else in float64. Never written to.
         A plan keeps a map to weights, with more features than rows as large as X with all its copies; a single
-        :func:`fastencode.ridge_cv` makes do without. Directions of X whose squared size is below max(t, p) roundings of float64
-        of the largest are left out.
+        :func:`fastencode.ridge_cv` makes do without. Directions of X are left out only where their squared size is far below
+        every penalty; see ``precision`` of :func:`fastencode.ridge_cv`.
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates.
@@ -240,9 +249,10 @@ def make_plan(
     dual, (n, p) = best.name == "dual", problem.X.shape
     with limit_threads(threads):
         basis = make_basis(problem, dual)
-    r, last = len(basis.lam), made_last(problem, dual, n_voxels)
-    map_pr, right_tr = None if dual else basis.coef_pr, None
-    if dual:  # V = X̌ᵀ U diag(1 / √λ), where U_τ = U diag(√(λ / (λ + τ)))
+    r, known = len(basis.lam), not dual or basis.source == "features"  # V is there already
+    last = made_last(problem, dual, n_voxels) and not known
+    map_pr, right_tr = basis.coef_pr if known else None, None
+    if not known:  # V = X̌ᵀ U diag(1 / √λ), where U_τ = U diag(√(λ / (λ + τ)))
         right_tr = np.empty((n, r), dtype=problem.X.dtype)
         np.multiply(basis.rows_tr, np.sqrt(basis.lam + basis.tau) / basis.lam, out=right_tr, casting="same_kind")
     if right_tr is not None and not last:
@@ -260,6 +270,7 @@ def make_plan(
         feature_means=basis.mean_p,
         strategy=best.name,
         reason=reason,
+        decomposed=basis.source,
         candidates=candidates,
         operations={"plan": planned, "score": folds.cost["score"], "refit": 2.0 * p * r},
         seconds={"decompose": decomposed - began, "operators": done - decomposed},

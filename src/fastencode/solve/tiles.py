@@ -231,6 +231,7 @@ def _stats(plan: RidgePlan, targets: Targets, account: dict[str, Any], seconds: 
     return {
         "strategy": plan.strategy,
         "reason": plan.reason,
+        "decomposed": plan.decomposed,
         "operations": {"plan": cost["plan"], "fit": (cost["score"] + cost["refit"]) * targets.n_voxels},
         "precision": plan.problem.precision,
         **account,

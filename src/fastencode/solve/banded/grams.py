@@ -22,6 +22,7 @@ from fastencode.solve.basis import (
     centered_rows,
     column_means,
     decompose,
+    decompose_features,
     gram_of,
     kernel_of,
     scale_offset,
@@ -75,48 +76,60 @@ class Grams:
         return gram_bytes(n, p, len(self.bands))[self.dual]
 
     def basis(self, gamma_b: F64) -> Basis:
-        """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ: in the primal only."""
-        problem, center, weighted = self.problem, self.problem.fit_intercept, self.problem.weights is not None
-        dtype = problem.X.dtype
+        """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ; empty for a dual Gram."""
+        problem = self.problem
+        dtype, p = problem.X.dtype, problem.X.shape[1]
         if self.dual_btt is not None:
-            kernel = np.zeros(self.dual_btt.shape[1:])
-            for gamma, kernel_tt in zip(gamma_b, self.dual_btt, strict=True):
-                if gamma:
-                    kernel += gamma * kernel_tt
-            lam, vectors = decompose(kernel, max(problem.X.shape), dtype)
-            tau = scale_offset(problem, lam)
-            rows, coef = vectors * (np.sqrt(lam) / np.sqrt(lam + tau)), np.empty((0, len(lam)), dtype=dtype)
+            gram = np.zeros(self.dual_btt.shape[1:])
+            for b in np.flatnonzero(gamma_b):
+                gram += gamma_b[b] * self.dual_btt[b]
         else:
+            assert self.primal_pp is not None
             scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
             used = np.flatnonzero(scale_p)
-            lam, rows, vectors = self._primal(used, scale_p[used])
-            tau = scale_offset(problem, lam)
-            rows /= np.sqrt(lam + tau)
-            coef = np.zeros((len(scale_p), len(lam)), dtype=dtype)
+            scale = scale_p[used]
+            gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
+            gram *= scale
+        only = not p  # kernels are all there is
+        found = decompose(gram, max(problem.X.shape), problem, centered=self.dual and problem.fit_intercept, only=only)
+        del gram
+        if found is None:
+            return self._from_features(gamma_b)
+        lam, vectors = found
+        tau, coef = scale_offset(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
+        if self.dual:
+            rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
+        else:
+            vectors *= scale[:, None]
+            rows = self._times(used, vectors) / np.sqrt(lam + tau)
             coef[used] = vectors
-        return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, center, weighted)
+        return self._made(lam, tau, rows, coef, "gram")
 
-    def _primal(self, used: NDArray[np.intp], scale: F64) -> tuple[F64, F64, F64]:
-        """(λ, X̌ D V, D V) of some features times their scales D."""
-        assert self.primal_pp is not None
-        X, everything = self.problem.X, len(used) == len(self.primal_pp)
-        gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
-        gram *= scale
-        blocks = [slice(start, start + _BLOCK) for start in range(0, len(X), _BLOCK)]
-        if np.finfo(np.float64).eps * np.trace(gram) > self.problem.alphas[0]:
-            # A Gram that large has no digits left for directions as small as the penalty. The features still have them.
-            scaled = np.concatenate([centered_rows(X, self.mean_p, self.root_t, here)[:, used] * scale for here in blocks])
-            left, size, right = np.linalg.svd(scaled, full_matrices=False)
-            keep = size > np.finfo(np.float64).eps * max(scaled.shape) * size.max(initial=0.0)
-            order = np.flatnonzero(keep)[::-1]
-            return size[order] ** 2, left[:, order] * size[order], right[order].T * scale[:, None]
-        lam, vectors = decompose(gram, max(X.shape), X.dtype)
-        vectors *= scale[:, None]
-        rows = np.empty((len(X), len(lam)))
-        for here in blocks:
+    def _from_features(self, gamma_b: F64) -> Basis:
+        """The same from the features, where rounding of their Gram would show in predictions."""
+        problem, scale_p = self.problem, np.sqrt(gamma_b)[self.bands.band_of_feature]
+        used = np.flatnonzero(scale_p)
+        graded = decompose_features(problem, self.mean_p, self.root_t, used, scale_p[used])
+        lam = graded.size**2
+        tau = scale_offset(problem, lam)
+        coef = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
+        coef[used] = graded.right * scale_p[used, None]
+        return self._made(lam, tau, graded.left * (graded.size / np.sqrt(lam + tau)), coef, "features")
+
+    def _made(self, lam: F64, tau: float, rows: F64, coef: NDArray[Any], source: str) -> Basis:
+        problem = self.problem
+        weighted = problem.weights is not None
+        return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
+
+    def _times(self, used: NDArray[np.intp], vectors: F64) -> F64:
+        """X̌ @ vectors, of some features."""
+        X, everything = self.problem.X, len(used) == self.problem.X.shape[1]
+        out = np.empty((len(X), vectors.shape[1]))
+        for start in range(0, len(X), _BLOCK):
+            here = slice(start, start + _BLOCK)
             block = centered_rows(X, self.mean_p, self.root_t, here)
-            np.matmul(block if everything else block[:, used], vectors, out=rows[here])
-        return lam, rows, vectors
+            np.matmul(block if everything else block[:, used], vectors, out=out[here])
+        return out
 
 
 def gram_bytes(n: int, p: int, n_bands: int) -> tuple[int, int]:

@@ -202,7 +202,7 @@ class _Refit(Reader):
         alpha_w[: len(mean_w)] = self.alpha_v[here]
         c_rw = self.work.get("c", len(lam), self.width, dtype=self.dtype)
         products.multiply(self.analyze_tr.T, products.put(y_tw), c_rw)
-        if self.grams.dual:
+        if not len(basis.coef_pr):
             np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
             dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
             products.multiply(self.analyze_tr, products.put(c_rw), dual_tw)

@@ -51,7 +51,9 @@ class Rows:
     share_n : (n,) float64 or None
         Parts of all rows in the mean of the training rows; None without an intercept.
     test : (q,) index array
+        Increasing, each once.
     weights_q : (q,) float64
+        Their weights times how often they are tested on.
     from_train, from_test : (n,) index arrays
         Where among training or test rows a row is; past their end where it is not.
     """
@@ -67,14 +69,14 @@ class Rows:
     @classmethod
     def of(cls, fold: Fold, weights_n: F64, center: bool) -> Rows:
         """Rows of one fold in the host's memory; a test set may be empty."""
-        times, test = np.bincount(fold[0], minlength=len(weights_n)), np.asarray(fold[1], dtype=np.int64)
-        train, mass_n = np.flatnonzero(times), weights_n * times
+        mass_n, tested = (weights_n * np.bincount(rows, minlength=len(weights_n)) for rows in fold)
+        train, test = np.flatnonzero(mass_n), np.flatnonzero(tested)
         places = []
         for some in (train, test):
             place_n = np.full(len(weights_n), len(some))
             place_n[some] = np.arange(len(some))
             places.append(place_n)
-        return cls(train, np.sqrt(mass_n[train]), mass_n / mass_n.sum() if center else None, test, weights_n[test], *places)
+        return cls(train, np.sqrt(mass_n[train]), mass_n / mass_n.sum() if center else None, test, tested[test], *places)
 
     def on(self, device: Device) -> Rows:
         """The same on a device."""
