@@ -134,7 +134,8 @@ def package_files() -> set[str]:
 
 
 def test_sdist_has_the_sources_and_nothing_built(unpacked: Path) -> None:
-    for name in ("LICENSE", "Makefile", "constraints.txt", "setup.py", "tests/test_build.py", "src/fastencode/py.typed"):
+    documents = ("LICENSE", "Makefile", "constraints.txt", "docs/solver.md")
+    for name in (*documents, "setup.py", "tests/test_build.py", "src/fastencode/py.typed"):
         assert (unpacked / name).is_file(), name
     assert {p.name for p in (ROOT / "kernels").glob("*.pyx")} == {p.name for p in (unpacked / "kernels").glob("*.pyx")} != set()
     assert [p for p in unpacked.rglob("*") if p.suffix in (".so", ".cpp", ".pyc")] == []
