@@ -40,9 +40,9 @@ __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_ope
 
 F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
-# Largest condition a form may have, by item size: `whole` and a factored map lose that factor of the dtype's digits, `apart` its
-# square root, `train` that factor of float64's. Beyond, the training rows are decomposed by themselves.
-LIMITS = {4: {"whole": 1e2, "apart": 1e4, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
+# Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map, and by
+# κ·eps(float64), then √κ·eps(dtype), in `train`. Beyond, the training rows are decomposed by themselves.
+LIMITS = {4: {"whole": 1e2, "apart": 1e2, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
 # From this size on, folds are decomposed one after another by all threads: no slower, and memory for one at a time.
