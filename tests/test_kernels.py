@@ -31,7 +31,7 @@ static const Dim blockIdx = {0, 0, 0}, threadIdx = {0, 0, 0}, blockDim = {1, 1, 
 """
 # The loop as processors without AVX2 run it, which this one would never choose.
 PORTABLE = """
-#include "moments_cpu.cuh"
+#include "moments_cpu.hpp"
 #include <vector>
 template <typename T>
 static void go(const T *y, const T *p, const std::ptrdiff_t *rows, const double *weight, const double *root, double total,
