@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from card_cases import FakeCupy, FakeTorch
 from fastencode import launch
 from fastencode.devices import Device
 from fastencode.errors import FastencodeWarning
 from fastencode.launch import CudaKernel, boxed
 from fastencode.solve import device_moments
-from test_device_streams import FakeCupy, FakeTorch
 
 
 class Module:

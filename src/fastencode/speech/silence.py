@@ -1,4 +1,4 @@
-"""Labels that stand for no speech, in transcripts and among phones: what reads transcripts and what makes features of labels share."""
+"""Labels that stand for no speech, in transcripts and among phones: shared by readers of transcripts and features of labels."""
 
 from __future__ import annotations
 
