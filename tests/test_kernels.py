@@ -7,9 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from fastencode import kernels
 from fastencode.kernels import fallback
 from kernel_cases import HOST, SHAPES, build, pointers, sizes, tiles
 from pairs import pairs
+from thread_cases import Watched, others_run_during
 
 # The loop as processors without AVX2 run it, which this one would never choose.
 PORTABLE = """
@@ -290,20 +289,15 @@ def test_out_is_written_and_voxel_axis_must_be_contiguous():
 
 
 def test_other_threads_run_meanwhile():
-    moments, (y, p), ends, seen = compiled(), tiles((20, 400, 2000), np.float32), [], []
+    order, (y, p) = [], tiles((20, 400, 2000), np.float32)
+    moments = Watched(compiled(), order)
+    assert others_run_during(lambda: moments(y, p), order) == {0}
 
-    def work():
-        ends.append(time.perf_counter())
-        moments(y, p)
-        ends.append(time.perf_counter())
 
-    thread = Thread(target=work)
-    thread.start()
-    while thread.is_alive():
-        seen.append(time.perf_counter())
-        time.sleep(1e-4)
-    began, ended = ends
-    assert any(began + 0.2 * (ended - began) < moment < ended - 0.2 * (ended - began) for moment in seen)
+def test_what_keeps_the_lock_is_noticed():
+    order = []
+    counting = Watched(lambda: sum(range(10**5)), order)
+    assert others_run_during(counting, order) == set()
 
 
 def test_cuda_twin_compiles_for_data_center_cards(tmp_path):
