@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What the installed package is built from: a change in any of these installs it again. (Python files need no new install: it is editable.)
-BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.cuh)
+BUILT_FROM := pyproject.toml setup.py constraints.txt $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.cuh kernels/*.hpp)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # pip builds the package in an environment of its own; the variables pin that environment too (the second name is for pip 25.3 and later).

@@ -32,7 +32,7 @@ def find_extensions() -> list[Extension]:
         if switch("FASTENCODE_REQUIRE_EXT"):
             raise SystemExit("FASTENCODE_NO_EXT and FASTENCODE_REQUIRE_EXT contradict each other: unset one of them")
         return []
-    headers = sorted(path.as_posix() for path in KERNELS.glob("*.cuh"))
+    headers = sorted(path.as_posix() for path in KERNELS.iterdir() if path.suffix in (".cuh", ".hpp"))
     return [
         Extension(
             f"fastencode.kernels.{source.stem}",

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from session import RESULTS, surroundings, write
 
-RESULTS = Path(__file__).parent / "results"
 KEPT = ("scores.csv", "training.csv", "results.json", "config.yaml", "figures/picture.png")
 
 
@@ -43,6 +41,7 @@ def main() -> None:
     parser.add_argument("options", nargs="*", help="passed on to fastencode-tune demo")
     arguments = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)  # before the minutes that fill it
+    where = surroundings(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "demo-output"
         command = [str(Path(sys.executable).absolute().with_name("fastencode-tune")), "demo", *arguments.options]
@@ -60,18 +59,16 @@ def main() -> None:
             keep.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(out / name, keep)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=RESULTS).stdout.strip()
     cost = {
+        **where,
         "command": " ".join(["fastencode-tune", "demo", *arguments.options]),
         "wall_seconds": round(seconds, 1),
         "peak_gigabytes": round(peak / 1e9, 2),
         "held": f"{sum(verdict['held'] for verdict in verdicts)} of {len(verdicts)}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-        "versions": {name: version(name) for name in ("fastencode-neuro", "numpy", "torch", "transformers")},
-        "commit": commit,
+        "versions": {**where["versions"], "transformers": version("transformers")},
     }
     suffix = "".join(f"-{option.lstrip('-')}" for option in arguments.options)
-    (RESULTS / f"demo{suffix}.json").write_text(json.dumps(cost, indent=2) + "\n", encoding="utf-8")
+    write(cost, RESULTS / f"demo{suffix}.json")
     print(json.dumps(cost, indent=2))
 
 

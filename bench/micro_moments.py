@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
+from session import surroundings, write
 from threadpoolctl import threadpool_limits
 
 from fastencode import kernels
@@ -98,6 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     if lost := kernels.lost("moments"):
         raise SystemExit(f"nothing to measure: {lost}")
+    where = surroundings(1)
     with threadpool_limits(1):
         times = [
             measure(k, rows, options.voxels, dtype, options.repeats)
@@ -106,22 +105,15 @@ def main() -> None:
             for k in options.nodes
         ]
     kinds = ("plain", "mean of 1000", "first row far out")
-    folder = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=folder).stdout.strip()
     report = {
         "times": times,
         "float32_sums": [residual_errors(rows, kind) for rows in (100, 1000) for kind in kinds],
         "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f} at the end",
-        "system": platform.platform(),
-        "versions": {"numpy": np.__version__, "python": platform.python_version()},
-        "commit": commit,
+        **where,
     }
-    text = json.dumps(report, indent=1)
-    print(text)
+    print(json.dumps(report, indent=1))
     if not options.no_file:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(text + "\n", encoding="utf-8")
+        write(report, RESULT)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 """One tile of targets and predictions to per-voxel moments, serial and without the GIL: threads run over tiles, outside.
 
 Legend: k = nodes (predictions of one tile at several penalties), t = time, v = voxels of the tile, m = moments. Twin of
-moments.cu; the loop is in moments_cpu.cuh and moments_loop.cuh.
+moments.cu; the loop is in moments_cpu.hpp and moments_loop.hpp.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ ctypedef fused floating:
     float
     double
 
-cdef extern from "moments_cpu.cuh" nogil:
+cdef extern from "moments_cpu.hpp" nogil:
     Py_ssize_t moments_scratch(Py_ssize_t k, Py_ssize_t v)
     void moments_tile[T](
         const T *target, const T *predicted, const Py_ssize_t *rows, const double *weight, const double *root, double total,

@@ -4,7 +4,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Float32 matrix products on a processor's matrix tiles, and what says whether there are any; serial and without the GIL.
 
-The loop, and why it is exact, is in product_tiles.cuh. There is no CUDA twin: a card's own library has such products.
+The loop, and why it is exact, is in product_tiles.hpp. There is no CUDA twin: a card's own library has such products.
 """
 
 from threading import local
@@ -14,7 +14,7 @@ import numpy as np
 from fastencode.kernels.fallback import check_product, check_shrunk
 from fastencode.kernels.fallback import shrunk as shrunk_by_blas
 
-cdef extern from "product_tiles.cuh" nogil:
+cdef extern from "product_tiles.hpp" nogil:
     ctypedef unsigned short half "std::uint16_t"
     bint product_has_tiles()
     Py_ssize_t product_scratch(Py_ssize_t parts)

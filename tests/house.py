@@ -8,9 +8,11 @@ A module is named from the package's root, without ``fastencode``: ``solve.ridge
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +41,7 @@ RULES = (
     Rule(("kernels",), "kernels import nothing of ours", ours=(), not_libraries=HEAVY),
     Rule(BASE, "the base files import only each other and kernels", ours=(*BASE, "kernels")),
     Rule(("solve", "timing"), "solve and timing stand on base files and kernels", ours=(*BASE, "kernels"), not_libraries=HEAVY),
+    Rule(("speech",), "speech stands on base files, kernels and timing", ours=(*BASE, "kernels", "timing")),
     Rule(("estimators",), "estimators wrap solvers and timing and know no other room", ours=(*BASE, "solve", "timing")),
     Rule(("*",), "nobody builds on estimators", not_ours=("estimators",)),
     Rule(("tune",), "tune never imports the solvers", not_ours=("solve",)),
@@ -46,6 +49,9 @@ RULES = (
     Rule(("*",), "only figures and report draw", not_libraries=("matplotlib",), but=("study.figures", "study.report")),
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
+
+# Imports that close a circle and are still there: (module, what it imports). Remove a line as soon as its circle is cut.
+KNOWN_CIRCLES = (("solve.plan", "solve.tiles"), ("solve.banded.checkpoint", "solve.banded.search"))
 
 # Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is
 # nothing without it, and is itself loaded only on demand.
@@ -68,6 +74,35 @@ def modules(root: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*.py")):
             parts = [*prefix, *path.relative_to(folder).with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first one again at the end; empty where there is none."""
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def drawn(picture: str) -> set[str]:
+    """The paths of all files that a picture of folders shows.
+
+    A line begins with names: those of files, or that of a folder, whose files are further to the right on this line and on the
+    lines below. What follows the names is their description; a line that begins with none goes on with it.
+    """
+    found, around = set(), list[tuple[int, str]]()
+    for line in picture.splitlines():
+        indent = len(line) - len(line.lstrip())
+        around = [(column, folder) for column, folder in around if column < indent]
+        for name in line.split():
+            if re.fullmatch(r"[\w/]+/", name):
+                around.append((indent, name))
+            elif re.fullmatch(r"\w+\.\w+", name):
+                found.add("".join(folder for _, folder in around) + name)
+            else:
+                break
     return found
 
 

@@ -54,13 +54,13 @@ def cv_scores(X, Y, alphas, folds, scoring, intercept):
 
 
 def weighted_weights(X, y, alpha, intercept, w):
-    """As :func:`weights`, where row i counts w[i] times."""
+    """As :func:`weights`, where row i counts w[i] times; y may be one series (rows,) or several (rows, voxels)."""
     X, y, w = (np.asarray(a, dtype=np.float64) for a in (X, y, w))
     if intercept:
         X, penalty = np.column_stack([X, np.ones(len(X))]), np.append(np.full(X.shape[1], alpha), 0.0)
     else:
         penalty = np.full(X.shape[1], alpha)
-    found = np.linalg.solve(X.T @ (w[:, None] * X) + np.diag(penalty), X.T @ (w * y))
+    found = np.linalg.solve(X.T @ (w[:, None] * X) + np.diag(penalty), (X.T * w) @ y)
     return (found[:-1], found[-1]) if intercept else (found, 0.0)
 
 
@@ -80,9 +80,9 @@ def weighted_cv_scores(X, Y, alphas, folds, scoring, intercept, w):
     out = np.zeros((len(alphas), Y.shape[1]))
     for train, test in folds:
         for a, alpha in enumerate(alphas):
-            for v in range(Y.shape[1]):
-                coef, constant = weighted_weights(X[train], Y[train, v], alpha, intercept, w[train])
-                out[a, v] += weighted_score(scoring, Y[test, v], X[test] @ coef + constant, w[test])
+            coef, constant = weighted_weights(X[train], Y[train], alpha, intercept, w[train])
+            P = X[test] @ coef + constant
+            out[a] += [weighted_score(scoring, Y[test, v], P[:, v], w[test]) for v in range(Y.shape[1])]
     return out / len(folds)
 
 

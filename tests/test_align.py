@@ -29,8 +29,7 @@ from fastencode.speech.store import read_features
 from fastencode.study.ceilings import noise_ceiling, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
 from fastencode.study.significance import signed_rank
-from test_speech_extract import LIMITED
-from test_speech_layers import saved_model
+from speech_cases import LIMITED, saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")

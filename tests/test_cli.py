@@ -17,7 +17,7 @@ import pytest
 from fastencode.cli import main
 from fastencode.cli import stages as stages_module
 from fastencode.errors import InputError
-from test_speech_layers import saved_model
+from speech_cases import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "matplotlib"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")

@@ -1,13 +1,8 @@
-"""Streams, pinned buffers and kernel launches of both libraries, played by stand-ins: what a card would be told, in which order.
-
-The stand-ins compute at once but copy late: a copy is done only when somebody waits for an event recorded after it. A missing
-wait shows as stale values.
-"""
+"""Streams, pinned buffers and kernel launches of both libraries, played by stand-ins: what a card is told, in which order."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import sys
 import types
 
@@ -16,6 +11,7 @@ import pytest
 import torch
 
 import fastencode
+from card_cases import FakeCupy, FakeTorch, Placed, Stream
 from device_cases import ALPHAS, assert_same, make, on_device
 from fastencode.delayed import Delayed
 from fastencode.devices import Device
@@ -24,163 +20,6 @@ from fastencode.solve import device_moments as moments_module
 from fastencode.streams import Downloads, Uploads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
-
-
-class Stream:
-    """Copies wait here until an event after them is waited for."""
-
-    inside: list[Stream] = []  # noqa: RUF012 (the stack of `with`)
-
-    def __init__(self, *args, **kwargs):
-        self.queue, self.ptr, self.cuda_stream = [], 0, 0
-
-    def wait_event(self, event):
-        event.synchronize()
-
-    def __enter__(self):
-        Stream.inside.append(self)
-
-    def __exit__(self, *error):
-        Stream.inside.pop()
-
-
-COMPUTES = Stream()
-
-
-class Event:
-    def __init__(self, **kwargs):
-        self.stream, self.upto = None, 0
-
-    def record(self, stream):
-        self.stream, self.upto = stream, len(stream.queue)
-
-    def synchronize(self):
-        if self.stream is not None:
-            for place in range(self.upto):
-                copy, self.stream.queue[place] = self.stream.queue[place], None
-                if copy is not None:
-                    copy()
-
-
-class Cuda:
-    """What both libraries' ``cuda`` have in common."""
-
-    Stream, Event = Stream, Event
-
-    @staticmethod
-    def stream(stream):
-        return stream
-
-    @staticmethod
-    def current_stream(index):
-        return COMPUTES
-
-    @staticmethod
-    def get_current_stream():
-        return COMPUTES
-
-    @staticmethod
-    def device(index):
-        return contextlib.nullcontext()
-
-    Device = device
-
-    @staticmethod
-    def empty_cache():
-        pass
-
-    @staticmethod
-    def get_device_name(index):
-        return "a stand-in"
-
-
-class Late(torch.Tensor):
-    """A tensor whose copies into it wait in the stream they were asked for in."""
-
-    @classmethod
-    def __torch_function__(cls, function, kinds, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if function is torch.Tensor.copy_ and kwargs.pop("non_blocking", False):
-            plain = [a.as_subclass(torch.Tensor) for a in args]
-            Stream.inside[-1].queue.append(lambda: torch.Tensor.copy_(*plain))
-            return args[0]
-        return super().__torch_function__(function, kinds, args, kwargs)
-
-
-class FakeTorch:
-    """torch on the CPU that believes in a card."""
-
-    def __init__(self):
-        self.cuda = Cuda()
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-    @staticmethod
-    def empty(*shape, pin_memory=False, device=None, **options):
-        return torch.full(*(shape if isinstance(shape[0], tuple) else [shape]), 77, **options).as_subclass(Late)
-
-    @staticmethod
-    def zeros(*shape, device=None, **options):
-        return torch.zeros(*shape, **options)
-
-    @staticmethod
-    def asarray(array, device=None, **options):
-        return torch.asarray(array, **options)
-
-
-class Placed(np.ndarray):
-    """A NumPy array with the pointer, the place and the ``get`` of a CuPy array."""
-
-    __module__ = "cupy"
-    device = types.SimpleNamespace(id=0)
-
-    @property
-    def data(self):
-        return types.SimpleNamespace(ptr=self.ctypes.data)
-
-    def get(self):
-        return np.array(self)
-
-
-class FakeCupy:
-    """NumPy that believes in a card, by CuPy's names."""
-
-    __version__ = "0"
-    ndarray = Placed
-
-    def __init__(self):
-        self.cuda, self.calls, self.number, self.inside = Cuda(), [], 0, 0
-        self.cuda.Device = self.enter
-        self.cuda.alloc_pinned_memory = lambda size: bytearray(b"M" * size)
-        self.cuda.runtime = types.SimpleNamespace(
-            memcpyAsync=self.copy, getDeviceProperties=lambda index: {"name": b"a stand-in"}, getDeviceCount=lambda: 1
-        )
-        self.pending = Stream()
-        self.cuda.Stream = lambda **options: self.pending
-        self.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
-
-    @contextlib.contextmanager
-    def enter(self, index):
-        before, self.inside = self.inside, index
-        yield
-        self.inside = before
-
-    def copy(self, target, source, size, kind, stream):
-        self.calls.append(kind)
-        self.pending.queue.append(lambda: ctypes.memmove(target, source, size))
-
-    def __getattr__(self, name):
-        found = getattr(np, name)
-        if isinstance(found, type) or not callable(found):
-            return found
-
-        def call(*args, **options):
-            assert self.inside == self.number, "an array of another device"
-            out = found(*args, **options)
-            return out.view(Placed) if isinstance(out, np.ndarray) else out
-
-        return call
 
 
 @pytest.fixture(params=["torch", "cupy"])

@@ -14,13 +14,14 @@ import pytest
 import torch
 
 import fastencode
+from card_cases import FakeCupy, FakeTorch, Placed
 from fastencode.devices import Device, plain_device
 from fastencode.errors import InputError
 from fastencode.launch import cuda_kernel
 from fastencode.timing import device_columns
 from fastencode.timing import times as module
-from test_device_streams import FakeCupy, FakeTorch, Placed
-from test_kernels import HOST, build
+from kernel_cases import HOST, build
+from pairs import pairs
 
 OLD, NEW = np.random.default_rng(1).uniform(-3, 60, 700), np.arange(1.0, 60, 2.0)
 ENDS = np.linspace(0, 9, 700) * (np.arange(700) % 3 > 0)
@@ -35,6 +36,7 @@ CASES = {
     "hrf, sampled": lambda X: fastencode.hrf_convolve(X, OLD, NEW, dt=0.1, model="glover", duration=20.0),
     "hrf, nothing new": lambda X: fastencode.hrf_convolve(X, OLD, []),
 }
+PLACES = ["torch, plain", "array_api_strict", "torch, kernels", "cupy, kernels"]
 SHAPES = [(700,), (700, 1), (700, 2, 3), (700, 130), (700, 0)]
 
 
@@ -50,7 +52,10 @@ class HostModule:
     folder = None
 
     def __init__(self, code, options):
-        self.library = library(self.folder / f"cupy{hash(code)}", code)
+        self.code = code
+
+    def compile(self):
+        self.library = library(self.folder / f"cupy{hash(self.code)}", self.code)
 
     def get_function(self, name):
         kinds = {"u": ctypes.c_void_p, "i": ctypes.c_longlong, "f": ctypes.c_double}
@@ -68,7 +73,7 @@ def folder(tmp_path_factory):
     HostModule.folder = tmp_path_factory.mktemp("twins")
 
 
-@pytest.fixture(params=["torch, plain", "array_api_strict", "torch, kernels", "cupy, kernels"])
+@pytest.fixture(params=PLACES)
 def place(request, monkeypatch):
     """Puts arrays on a device, as the library would have them, and tells values from there."""
     monkeypatch.setattr(Device, "get", lambda self, array: pytest.fail("data were copied to the host"))
@@ -93,9 +98,9 @@ def place(request, monkeypatch):
     return types.SimpleNamespace(put=put, kind=kind, device=device)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "place, name, shape, dtype", pairs(PLACES, list(CASES), SHAPES, [np.float32, np.float64]), indirect=["place"]
+)
 def test_results_are_there_and_those_of_the_cpu(place, name, shape, dtype):
     data = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     wanted, there = CASES[name](data), place.put(data)

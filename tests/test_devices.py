@@ -26,7 +26,8 @@ from fastencode.solve.scores import SCORINGS, column_moments, score_moments
 from fastencode.solve.targets import Targets
 from fastencode.solve.tiles import TIE_TOLERANCE
 from fastencode.streams import Downloads, Uploads, transfer_dtype
-from test_kernels import HOST, SHAPES, build, pointers, tiles
+from kernel_cases import HOST, SHAPES, build, pointers, tiles
+from pairs import pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
@@ -273,10 +274,10 @@ def test_the_loop_never_waits_for_the_device(monkeypatch, form, scoring):
 # ---- moments
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["plain", "huge mean", "first row far out"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "device, shape, kind, dtype, weighted",
+    pairs(PLAIN, SHAPES, ["plain", "huge mean", "first row far out"], [np.float32, np.float64], [False, True]),
+)
 def test_moments_by_array_functions(device, shape, kind, dtype, weighted):
     y, p = tiles(shape, dtype, kind)
     weight = np.random.default_rng(0).uniform(0.1, 3, len(y)) if weighted else None

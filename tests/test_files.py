@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,112 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(InputError, match="none is not a folder"), whole_file(tmp_path / "none" / "a.txt"):
         pass
+
+
+def test_a_link_stays_and_the_file_it_leads_to_is_written(tmp_path: Path) -> None:
+    scratch, home = make_folder(tmp_path / "scratch"), make_folder(tmp_path / "home")
+    for there_before in (False, True):
+        link = home / f"a{there_before}.txt"
+        link.symlink_to(Path("..") / "scratch" / "b.txt")
+        assert link.exists() == there_before
+        with whole_file(link) as partial:
+            partial.write_text("new")
+            assert partial.parent == scratch and list(home.iterdir()) == [link]
+        assert link.is_symlink() and (scratch / "b.txt").read_text() == "new"
+        assert not (scratch / "b.txt").is_symlink() and [path.name for path in scratch.iterdir()] == ["b.txt"]
+        link.unlink()
+    (home / "loop").symlink_to("loop")
+    (home / "lost").symlink_to(tmp_path / "none" / "c.txt")
+    os.mkfifo(home / "pipe")
+    for name, words in [
+        ("loop", "loop cannot be written: it is a link that leads back to itself"),
+        ("lost", "lost cannot be written: .*none is not a folder"),
+        ("pipe", "pipe cannot be written: it is no ordinary file"),
+    ]:
+        with pytest.raises(InputError, match=words), whole_file(home / name):
+            pass
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
+def test_permissions_are_kept(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("earlier")
+    path.chmod(mode)
+    with whole_file(path) as partial:
+        partial.write_text("new")
+        assert partial.stat().st_mode & 0o077 == 0, "others may read what is being written"
+    assert path.stat().st_mode & 0o777 == mode and path.read_text() == "new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_of_a_new_file_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with whole_file(tmp_path / "a.txt") as partial:
+            partial.write_text("new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+WRITES_UNTIL_KILLED = """
+import sys, time
+from fastencode.files import whole_file
+with whole_file(sys.argv[1]) as partial:
+    partial.write_text("half")
+    print("half", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path: Path) -> None:
+    path, other = tmp_path / "a[1].txt", tmp_path / ".a[1].txt.notes.partial"
+    other.write_text("not one of ours")
+    command = [sys.executable, "-c", WRITES_UNTIL_KILLED, str(path)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as killed,
+        subprocess.Popen(command, stdout=subprocess.PIPE) as running,
+    ):
+        try:
+            for process in (killed, running):
+                assert process.stdout is not None and process.stdout.readline() == b"half\n"
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+            assert len(list(tmp_path.iterdir())) == 3  # theirs and what is not ours
+            with whole_file(path) as partial:
+                partial.write_text("new")
+            left = {item.name for item in tmp_path.iterdir()} - {path.name, other.name}
+            assert len(left) == 1 and f".{running.pid}." in left.pop()
+        finally:
+            running.kill()
+    with whole_file(path) as partial:  # both have ended
+        partial.write_text("newer")
+    assert {item.name for item in tmp_path.iterdir()} == {path.name, other.name}
+
+
+def test_bytes_are_on_the_disk_before_the_file_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, told = tmp_path / "a.txt", []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(opened: int) -> None:
+        told.append(("on disk", os.fstat(opened).st_ino))
+        sync(opened)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", lambda source, target: told.append(("renamed", 0)) or replace(source, target))
+    with whole_file(path) as partial:
+        partial.write_text("new")
+    assert told == [("on disk", path.stat().st_ino), ("renamed", 0), ("on disk", tmp_path.stat().st_ino)]
+    monkeypatch.setattr(os, "fsync", lambda opened: (_ for _ in ()).throw(OSError(errno.EINVAL, "no fsync here")))
+    with whole_file(path) as partial:
+        partial.write_text("newer")
+    assert path.read_text() == "newer"
+    monkeypatch.setattr(os, "fsync", lambda opened: (_ for _ in ()).throw(OSError(errno.EDQUOT, "Disk quota exceeded")))
+    with pytest.raises(InputError, match="Disk quota exceeded"), whole_file(path) as partial:
+        partial.write_text("newest")
+    assert path.read_text() == "newer" and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

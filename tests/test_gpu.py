@@ -21,7 +21,7 @@ from fastencode.solve.device_moments import device_moments, moments_by
 from fastencode.solve.scores import SCORINGS
 from fastencode.solve.targets import Targets
 from fastencode.timing import device_columns
-from test_kernels import SHAPES, tiles
+from kernel_cases import SHAPES, tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

@@ -7,9 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -17,21 +15,13 @@ import pytest
 import reference
 from fastencode import kernels
 from fastencode.kernels import fallback
+from kernel_cases import HOST, SHAPES, build, pointers, sizes, tiles
+from pairs import pairs
+from thread_cases import Watched, others_run_during
 
-# A grid of one thread; what a kernel writes in shared memory is that thread's own.
-HOST = """
-#include <math.h>
-struct Dim { unsigned x, y, z; };
-static const Dim blockIdx = {0, 0, 0}, threadIdx = {0, 0, 0}, blockDim = {1, 1, 1}, gridDim = {1, 1, 1};
-#define __global__
-#define __device__
-#define __shared__
-#define __syncthreads()
-#define sinpi(x) sin(3.14159265358979323846 * (x))
-"""
 # The loop as processors without AVX2 run it, which this one would never choose.
 PORTABLE = """
-#include "moments_cpu.cuh"
+#include "moments_cpu.hpp"
 #include <vector>
 template <typename T>
 static void go(const T *y, const T *p, const std::ptrdiff_t *rows, const double *weight, const double *root, double total,
@@ -46,9 +36,7 @@ static void go(const T *y, const T *p, const std::ptrdiff_t *rows, const double 
 EXPORT(float, moments_float32)
 EXPORT(double, moments_float64)
 """
-# (nodes, rows, voxels): around the widths of a group, a strip and a block of rows, and around the tiles of pairs.
-SHAPES = [(1, 1, 1), (1, 2, 3), (2, 7, 16), (3, 13, 17), (4, 24, 15), (5, 25, 33), (6, 101, 31), (7, 32, 5)]
-SHAPES += [(8, 64, 1), (9, 33, 65)]
+KINDS = ["plain", "huge mean", "first row far out", "near-perfect fit"]
 COMPILED = ["compiled", "portable", "no vectors"]
 KERNELS = [*COMPILED, "fallback", "cuda on the host"]
 
@@ -57,26 +45,6 @@ def compiled():
     if kernels.lost("moments"):
         pytest.skip(f"no compiled kernel here: {kernels.lost('moments')}")
     return kernels.cpu("moments")
-
-
-def build(folder, source, *flags):
-    compiler = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler to build this kernel for the host with")
-    (folder / "moments.cpp").write_text(source)
-    library = folder / "moments.so"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unused-function", *flags]
-    subprocess.run([*command, str(folder / "moments.cpp"), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
-def pointers(*arrays):
-    return [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in arrays]
-
-
-def sizes(target_tv, predicted_ktv):
-    strides = (target_tv.strides[0], *predicted_ktv.strides[:2])
-    return [ctypes.c_longlong(i) for i in (*predicted_ktv.shape, *(s // target_tv.itemsize for s in strides))]
 
 
 @pytest.fixture(scope="session")
@@ -129,21 +97,6 @@ def kernel(name, request):
     return fallback.moments if name == "fallback" else compiled()
 
 
-def tiles(shape, dtype, kind="plain"):
-    """Targets (t, v) and predictions (k, t, v) that share a signal, so that every centered sum is far from zero."""
-    k, t, v = shape
-    rng = np.random.default_rng([k, t, v])
-    signal = rng.standard_normal((t, v))
-    noise = 1e-6 if kind == "near-perfect fit" else 1.0
-    y = signal.astype(dtype)
-    p = (signal * rng.uniform(0.5, 2, (k, 1, 1)) + noise * rng.standard_normal((k, t, v))).astype(dtype)
-    if kind == "huge mean":
-        y, p = y + dtype(2.0**20), p + dtype(2.0**20)
-    if kind == "first row far out" and t > 1:
-        y[0], p[:, 0] = 1e4, -1e4
-    return y, p
-
-
 def lay_out(y, p, layout, folder):
     k, t, v = p.shape
     if layout == "slices":  # of a larger buffer: a stride of rows, and of nodes, that is not the width
@@ -183,10 +136,7 @@ def wrong(found, y, p, weight_t=None):
     return ~(np.abs(found - wanted) <= slack * np.array([*size, *sums]))
 
 
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kind", ["plain", "huge mean", "first row far out", "near-perfect fit"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name, dtype, kind, shape", pairs(KERNELS, [np.float32, np.float64], KINDS, SHAPES))
 def test_moments_equal_the_naive_sums(name, dtype, kind, shape, request):
     moments, (y, p) = kernel(name, request), tiles(shape, dtype, kind)
     assert not wrong(moments(y, p), y, p).any()
@@ -339,20 +289,15 @@ def test_out_is_written_and_voxel_axis_must_be_contiguous():
 
 
 def test_other_threads_run_meanwhile():
-    moments, (y, p), ends, seen = compiled(), tiles((20, 400, 2000), np.float32), [], []
+    order, (y, p) = [], tiles((20, 400, 2000), np.float32)
+    moments = Watched(compiled(), order)
+    assert others_run_during(lambda: moments(y, p), order) == {0}
 
-    def work():
-        ends.append(time.perf_counter())
-        moments(y, p)
-        ends.append(time.perf_counter())
 
-    thread = Thread(target=work)
-    thread.start()
-    while thread.is_alive():
-        seen.append(time.perf_counter())
-        time.sleep(1e-4)
-    began, ended = ends
-    assert any(began + 0.2 * (ended - began) < moment < ended - 0.2 * (ended - began) for moment in seen)
+def test_what_keeps_the_lock_is_noticed():
+    order = []
+    counting = Watched(lambda: sum(range(10**5)), order)
+    assert others_run_during(counting, order) == set()
 
 
 def test_cuda_twin_compiles_for_data_center_cards(tmp_path):

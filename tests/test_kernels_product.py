@@ -165,7 +165,7 @@ def test_compiles_where_there_are_no_tiles(tmp_path):
     if compiler is None:
         pytest.skip("no C++ compiler to build the header with")
     source = tmp_path / "main.cpp"
-    source.write_text('#include "product_tiles.cuh"\nint main() { return product_has_tiles() ? 1 : 0; }\n')
+    source.write_text('#include "product_tiles.hpp"\nint main() { return product_has_tiles() ? 1 : 0; }\n')
     folder = str(Path(kernels.__file__).parent)
     flags = ["-DFASTENCODE_NO_VECTORS", "-Wall", "-Werror", "-Wno-unused-function", "-I", folder]
     subprocess.run([compiler, *flags, str(source), "-o", str(tmp_path / "main")], check=True)

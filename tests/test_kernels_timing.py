@@ -17,13 +17,16 @@ from fastencode import kernels
 from fastencode.kernels.hrf import hrf_columns
 from fastencode.kernels.lanczos import CACHE, lanczos_columns, lanczos_weight, sine_pi
 from fastencode.launch import boxed
-from test_kernels import HOST, build, pointers
+from kernel_cases import HOST, build, pointers
+from pairs import pairs
 
 STRIP = CACHE // 8  # columns of float32 at a time
 KERNELS = ["numba", "cuda on the host"]
 # (old, new, columns): nothing, one, primes, more old samples in one window than a chunk of shared memory, one past a strip.
 SHAPES = [(0, 5, 3), (4, 0, 3), (5, 7, 0), (1, 1, 1), (7, 13, 5), (23, 3, 129), (307, 11, 2), (31, 5, STRIP + 1)]
 KINDS = ["ascending", "unordered", "repeated"]
+DTYPES = [np.float32, np.float64]
+LENGTHS = ["impulses", "boxcars", "both, one very long"]
 TERMS = [(1.0, 0.0, 6.0, 1.0), (-1 / 6, 0.0, 16.0, 1.0), (0.7, 1.5, 6 / 0.9, 0.9), (-0.2, 0.1, 1.0, 1.1)]
 
 
@@ -98,11 +101,7 @@ def lanczos_weights(old, new, cutoff, lobes):
     return np.where(np.abs(x) <= lobes, np.sinc(x) * np.sinc(x / lobes), 0.0)
 
 
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rectify", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name, dtype, rectify, kind, shape", pairs(KERNELS, DTYPES, [False, True], KINDS, SHAPES))
 def test_lanczos_adds_the_dense_product(name, dtype, rectify, kind, shape, on_host):
     (old, new), data = times(shape, kind), values(shape, dtype)
     for cutoff, lobes in ((0.5, 3.0), (0.11, 2.5)):
@@ -132,11 +131,7 @@ def hrf_weights(event, length, new, support):
     return out
 
 
-@pytest.mark.parametrize("name", KERNELS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("lengths", ["impulses", "boxcars", "both, one very long"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name, dtype, lengths, kind, shape", pairs(KERNELS, DTYPES, LENGTHS, KINDS, SHAPES))
 def test_hrf_adds_the_dense_product(name, dtype, lengths, kind, shape, on_host):
     (event, new), data = times(shape, kind), values(shape, dtype)
     length = np.zeros(shape[0]) if lengths == "impulses" else np.random.default_rng(1).uniform(0.1, 4, shape[0])

@@ -5,25 +5,31 @@ from __future__ import annotations
 import contextlib
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
+from card_cases import FakeCupy, FakeTorch
 from fastencode import launch
 from fastencode.devices import Device
+from fastencode.errors import FastencodeWarning
 from fastencode.launch import CudaKernel, boxed
 from fastencode.solve import device_moments
-from test_device_streams import FakeCupy, FakeTorch
 
 
 class Module:
     """CuPy's ``RawModule``, noting launches."""
 
     def __init__(self, code, options):
-        self.code, self.launches = code, []
+        self.code, self.launches, self.compiled = code, [], False
+
+    def compile(self):
+        self.compiled = True
 
     def get_function(self, name):
+        assert self.compiled, "compiled at its first launch"
         return lambda grid, block, args: self.launches.append((name, grid, block, args))
 
 
@@ -100,6 +106,69 @@ def test_who_compiles(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     assert launch.cuda_kernel(Device("torch", "cuda:2", fake), "hrf").by == "hrf.cu through CuPy"
     assert launch.cuda_kernel(Device("cupy", "cuda:0", cupy), "hrf").by == "hrf.cu through CuPy"
+
+
+class CompileException(Exception):
+    """As CuPy's, which is a RuntimeError no more than this."""
+
+
+@pytest.fixture
+def cupy_without_compiler(monkeypatch):
+    """CuPy where NVRTC is missing: its modules are made, and fail when they are compiled or launched, whichever comes first."""
+
+    def install(error):
+        class Fails(Module):
+            def compile(self):
+                raise error
+
+            def get_function(self, name):
+                raise error
+
+        cupy = FakeCupy()
+        cupy.RawModule = Fails
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        return cupy
+
+    launch.cuda_kernel.cache_clear()  # stand-ins are other objects, but may get the same place in memory
+    yield install
+    launch.cuda_kernel.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CuPy failed to load libnvrtc.so.12: OSError: libnvrtc.so.12: cannot open shared object file"),
+        CompileException("moments.cu(3): catastrophic error: cannot open source file"),
+        OSError(),
+    ],
+)
+@pytest.mark.parametrize("library", ["cupy", "torch"])
+def test_a_cupy_that_cannot_compile_kernels_computes_with_array_functions(cupy_without_compiler, error, library):
+    cupy = cupy_without_compiler(error)
+    device = Device(library, "cuda:0", cupy if library == "cupy" else FakeTorch())
+    rng = np.random.default_rng(0)
+    y, p = rng.standard_normal((9, 30)), rng.standard_normal((2, 9, 30))
+    with pytest.warns(FastencodeWarning, match=r"CuPy could not compile moments\.cu for cuda:0 \(.+\): array functions"):
+        found = device_moments.device_moments(device, device.put(y), device.put(p))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        again = device_moments.device_moments(device, device.put(y), device.put(p))
+    assert device_moments.moments_by(device) == f"array functions of {library}"
+    np.testing.assert_allclose(np.asarray(found)[3], ((y - y.mean(0)) ** 2).sum(0), rtol=1e-12)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(again))
+
+
+def test_torch_compiles_where_cupy_cannot(cupy_without_compiler):
+    cupy_without_compiler(RuntimeError("no NVRTC"))
+    fake = FakeTorch()
+    fake.cuda._compile_kernel = lambda source, name: None
+    assert launch.cuda_kernel(Device("torch", "cuda:0", fake), "hrf").by == "hrf.cu through torch"
+
+
+def test_a_full_card_is_no_missing_compiler(cupy_without_compiler):
+    cupy = cupy_without_compiler(RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        launch.cuda_kernel(Device("cupy", "cuda:0", cupy), "hrf")
 
 
 @pytest.mark.parametrize("error", [OSError("CUDA_HOME is not set"), RuntimeError("compilation failed"), TypeError("arguments")])

@@ -15,9 +15,10 @@ import pytest
 from fastencode.data import stories as stories_module
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
-from fastencode.data.textgrid import NON_SPEECH, Interval, write_textgrid
+from fastencode.data.textgrid import Interval, write_textgrid
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.audio import write_audio
+from fastencode.speech.silence import NON_SPEECH
 
 pytest.importorskip("praatio", reason="transcripts need the extra 'tune'")
 pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")

@@ -19,7 +19,6 @@ from fastencode.solve import basis
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.tiles import TIE_TOLERANCE, choose_alphas
-from fastencode.threads import limit_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
@@ -242,25 +241,6 @@ def test_edges_are_marked_and_warned_about_once():
         inner = fastencode.ridge_cv(X, Y[:, :1], alphas=[1e-9, 1e-3, 1e6])
         alone = fastencode.ridge_cv(X, Y, alphas=[5.0])
     assert inner.at_edge.tolist() == [0] and alone.at_edge.tolist() == [0] * 6
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_neighbors_memory_and_threads_do_not_change_a_bit(dtype):
-    X, Y = make(70, 90, 700, dtype)
-    options = {"alphas": np.logspace(-1, 4, 6), "cv": 4}
-    whole = fastencode.plan_ridge(X, **options).fit(Y)
-    with limit_threads(1):
-        plan = fastencode.plan_ridge(X, **options)
-        alone = plan.fit(Y)
-    small = fastencode.plan_ridge(X, **options, memory=plan.nbytes + alone.stats["bytes"]["tiles"] + 10**6).fit(Y)
-    assert small.stats["threads"] <= whole.stats["threads"] and alone.stats["threads"] == 1
-    other = Y.copy()
-    other[:, 1::2] = np.random.default_rng(9).standard_normal((70, 350)) * 1e3
-    changed = fastencode.plan_ridge(X, **options).fit(other)
-    for name in ("coef", "intercept", "cv_scores", "alpha"):
-        assert np.array_equal(getattr(whole, name), getattr(alone, name)), name
-        assert np.array_equal(getattr(whole, name), getattr(small, name)), name
-        assert np.array_equal(getattr(whole, name)[..., ::2], getattr(changed, name)[..., ::2]), name
 
 
 def test_float64_results_do_not_depend_on_the_place_in_the_tile():

@@ -23,7 +23,7 @@ from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.extract import ReadConfig, estimate, extract_features, find_windows
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.speech.store import FeatureFile, read_features
-from test_speech_layers import saved_model
+from speech_cases import LIMITED, saved_model
 
 torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'")
 transformers = pytest.importorskip("transformers", reason="speech models need the extra 'tune'")
@@ -340,15 +340,6 @@ def test_the_same_features_are_the_same_bytes(tmp_path: Path, sounds: dict[str, 
     time.sleep(1.1)  # HDF5 writes down times of day in whole seconds
     second = extract_features(sounds, encoder, tmp_path / "b", CLIP, show_progress=False)
     assert all(first[name].read_bytes() == second[name].read_bytes() for name in sounds)
-
-
-LIMITED = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
-from fastencode.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
 def test_a_full_disk_is_said_before_the_first_row(tmp_path: Path, sounds: dict[str, Path]) -> None:

@@ -19,7 +19,7 @@ from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.clips import RunFrames, write_frames
 from fastencode.tune.config import PretrainConfig, TuneConfig
 from fastencode.tune.trainer import Examples, brain_tune
-from test_speech_layers import saved_model
+from speech_cases import saved_model
 
 torch.set_num_threads(1)  # as the command does; two threads on a busy machine wait for each other
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ __all__ = [
     "check_file",
     "is_unfetched",
     "make_folder",
+    "put_in_place",
     "read_json",
     "read_text",
     "sha256",
@@ -32,6 +35,9 @@ _POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git
 _POINTER_BYTES = 1024
 # A full or read-only disk, a folder or a file that may not be written: nothing is wrong with the program then.
 _UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP}  # said by file systems that know no fsync
+# Partial files are called ".<name>.<computer>.<process>.partial", with at most so many letters of the computer's name.
+_COMPUTER_LETTERS, _AFTER = 32, ".partial"
 
 
 def check_file(path: str | os.PathLike[str], what: str = "") -> Path:
@@ -187,23 +193,92 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Where to write a file that appears whole or not at all: ``with whole_file(path) as partial: partial.write_bytes(...)``.
 
-    The partial file lies beside ``path`` and takes its place, or that of an earlier file, when the block ends without an error.
+    The partial file takes the place of ``path``, or of an earlier file there, when the block ends without an error. By then its
+    bytes are on the disk, so that a loss of power leaves the earlier file or the new one.
+
+    - Where ``path`` is a symbolic link, the file that it leads to is written and the link stays.
+    - An earlier file's permissions are kept, and its partial file is open to nobody but its owner. A new file's follow the umask.
+    - Partial files of the same path that processes of this computer left when they were killed are removed.
 
     Raises
     ------
     InputError
-        If the folder of ``path`` does not exist, ``path`` is a folder, or the disk is full or may not be written to.
+        If the folder of the file does not exist; if ``path`` is a folder, a device, or a link that leads back to itself; or if
+        the disk is full or may not be written to.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
-    if path.is_dir():
-        raise InputError(f"{path} cannot be written: it is a folder; choose another name")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise InputError(f"{path} cannot be written: it is a link that leads back to itself; delete it")
+    if not target.parent.is_dir():
+        raise InputError(f"{path} cannot be written: {target.parent} is not a folder; make it first")
+    if target.exists() and not target.is_file():
+        what = "a folder" if target.is_dir() else "no ordinary file"
+        raise InputError(f"{path} cannot be written: it is {what}; choose another name")
+    _remove_abandoned(target)
+    partial = _partial(target, os.getpid())
     try:
         with writing(path):
+            permissions = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+            if permissions is not None:
+                partial.touch(mode=stat.S_IRUSR | stat.S_IWUSR)
             yield partial
-            os.replace(partial, path)
+            if permissions is not None:
+                partial.chmod(permissions)
+            put_in_place(partial, target)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, target: Path) -> None:
+    """Rename a finished file so that a loss of power leaves the earlier file or all of the new one."""
+    _sync(partial)
+    os.replace(partial, target)
+    with suppress(PermissionError):  # a folder whose names may not be read
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file's bytes, or a folder's names."""
+    if os.name != "posix":  # only there can a folder, or a file opened for reading, be asked for this
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(opened)
+
+
+def _partial(target: Path, process: int) -> Path:
+    """The partial file of a process."""
+    return target.with_name(f"{_before(target)}{process}{_AFTER}")
+
+
+def _before(target: Path) -> str:
+    """How its partial files begin: with the computer's name, since others may share the folder and the numbers of processes."""
+    return f".{target.name}.{platform.node().partition('.')[0][:_COMPUTER_LETTERS]}."
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove the partial files of a target whose processes have ended."""
+    before = _before(target)
+    for path in target.parent.glob(f"{glob.escape(before)}*{_AFTER}"):
+        process = path.name.removeprefix(before).removesuffix(_AFTER)
+        if process.isdecimal() and not _is_running(int(process)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill ends the process that it is asked about
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

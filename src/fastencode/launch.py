@@ -1,12 +1,14 @@
 """The CUDA kernels of ``kernels/`` on arrays that lie on a card: compiled at the first call, launched where the card computes.
 
-CuPy compiles and launches them, for torch's arrays too where both are there. Without CuPy torch's own run-time compiler does, in
-a torch that has one that works. Callers have array functions for where neither does.
+CuPy compiles and launches them, for torch's arrays too where both are there. For torch's arrays torch's own run-time compiler is
+the second choice: where CuPy is missing or cannot compile, and this torch has one that works. Callers have array functions for
+where neither does.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastencode.devices import Device
+from fastencode.errors import FastencodeWarning
 from fastencode.kernels import cuda_source
 
 __all__ = ["CudaKernel", "boxed", "cuda_kernel", "float_name"]
@@ -36,15 +39,38 @@ class CudaKernel(NamedTuple):
 
 @cache
 def cuda_kernel(device: Device, op: str) -> CudaKernel | None:
-    """The CUDA kernel of an op on a device; None where nothing there can compile it."""
+    """The compiled CUDA kernel of an op on a device; None where nothing there can compile it.
+
+    Warns
+    -----
+    FastencodeWarning
+        Once for each device and op, if CuPy is installed but cannot compile the kernel, and nothing else can.
+    """
     if not device.streams:
         return None
+    failure = None
     try:
         cupy = device.xp if device.library == "cupy" else import_module("cupy")
     except ImportError:
-        launch = _through_torch(device, op)
-        return None if launch is None else CudaKernel(launch, f"{op}.cu through torch")
-    return CudaKernel(_through_cupy(cupy, device, op), f"{op}.cu through CuPy")
+        pass
+    else:
+        try:
+            return CudaKernel(_through_cupy(cupy, device, op), f"{op}.cu through CuPy")
+        except Exception as error:  # no NVRTC, no headers, wrong source: CuPy has no class for all
+            if device.is_out_of_memory(error):
+                raise
+            failure = error
+    if device.library == "torch" and (launch := _through_torch(device, op)) is not None:
+        return CudaKernel(launch, f"{op}.cu through torch")
+    if failure is not None:
+        reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+        warnings.warn(
+            f"CuPy could not compile {op}.cu for {device.name} ({reason}): array functions compute the same, slower; "
+            "install the run-time compiler (NVRTC) of the CUDA version that this CuPy is made for",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    return None
 
 
 def float_name(device: Device, array: Any) -> str:
@@ -77,7 +103,10 @@ def _is_number(argument: Any) -> bool:
 
 
 def _through_cupy(cupy: Any, device: Device, op: str) -> Launch:
+    """The kernel, compiled now rather than at its first launch: only now can a CuPy without a compiler be done without."""
     module = cupy.RawModule(code=cuda_source(op), options=("-std=c++17",))
+    with cupy.cuda.Device(device.index):
+        module.compile()
 
     def value(argument: Any) -> Any:
         if _is_number(argument):

@@ -22,9 +22,9 @@ from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.checks import constant_targets
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
-from fastencode.data.textgrid import NON_SPEECH
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
+from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.ceilings import averaged_spread, noise_ceiling, split_repeats
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.low_level import LOW_LEVEL

@@ -30,10 +30,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastencode.data.rois import read_rois
-from fastencode.data.textgrid import NON_SPEECH, Interval, pick_tier, plain_label, read_textgrid, spoken
+from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
+from fastencode.speech.silence import NON_SPEECH
 
 __all__ = ["FIRST_ROW", "TRIMMED_ROWS", "Stories"]
 

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, text_encoding, whole_file
+from fastencode.speech.silence import NON_SPEECH
 
-__all__ = ["NON_SPEECH", "Interval", "pick_tier", "plain_label", "read_textgrid", "spoken", "write_textgrid"]
-
-NON_SPEECH = frozenset({"", "sp", "sil", "br", "lg", "ls", "ns", "cg", "sentence_start", "sentence_end"})
-"""Labels of silence, breath, laughter, lip smack and noise, lower case and without braces."""
+__all__ = ["Interval", "pick_tier", "plain_label", "read_textgrid", "spoken", "write_textgrid"]
 
 _TOLERANCE = 1e-3  # s: neighbors may overlap by what a writer's rounding of times explains
 

@@ -1,6 +1,6 @@
 """The products of the loop over tiles: on the processor's matrix tiles where it has them, else BLAS; or on a device.
 
-Float64 is always BLAS. Float32 is as exact one way as the other (``kernels/product_tiles.cuh``); with ``precision="fast"``
+Float64 is always BLAS. Float32 is as exact one way as the other (``kernels/product_tiles.hpp``); with ``precision="fast"``
 held-out predictions are made of products that may be off by 2⁻¹⁶, where there are matrix tiles.
 """
 

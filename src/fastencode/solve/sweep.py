@@ -1,8 +1,10 @@
 """Tiles of voxels, one after another in threads: read, centered, scored. What is done with each then is the solver's matter.
 
 BLAS has one thread inside each. Every product has the same width whatever the memory and the number of threads (the last tile is
-padded), so neither changes a bit of any result, and no voxel's values touch another's. Only a voxel's place within its tile may
-show, in the last bit of float32: BLAS kernels differ there from column to column.
+padded). So on a given plan, neither memory nor the number of threads changes a bit of any result, and no voxel's values touch
+another's. Only a voxel's place within its tile may show, in the last bit of float32: BLAS kernels differ there from column to
+column. A plan itself is made by BLAS with several threads, which add up in another order than one: plans made with other threads
+differ by rounding. So do fits that run at the same time in one process, where BLAS's number of threads is one for all of them.
 
 Legend: t = time, v = voxels, a = penalties, r = directions, w = voxels of one tile.
 """
@@ -87,7 +89,7 @@ def tie_tolerance(scoring: str, variance: Any) -> Any:
 
 
 def tile_width(n_voxels: int, most: int) -> int:
-    """Voxels in a tile: a function of the plan and their number only, so that memory and threads cannot show in the result.
+    """Voxels in a tile: a function of the plan and their number only, so that memory and threads cannot show in a plan's results.
 
     The widest that keeps a product's right side in one panel of OpenBLAS, an even number of tiles, four at least for threads.
     """

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import export, library_of
-from fastencode.data.textgrid import NON_SPEECH
 from fastencode.errors import InputError
+from fastencode.speech.silence import SILENT
 from fastencode.timing.lanczos import lanczos
 from fastencode.timing.times import check_finite, check_times, float_array
 
@@ -33,9 +33,6 @@ ARTICULATORY_FEATURES = (
     *("tap", "rounded", "rhotic"),
 )
 """Columns of ``articulatory``: place, manner, voicing, height and backness (22), then three more of the chart."""
-
-SILENT = NON_SPEECH | {"pau", "epi", "h#"}
-"""Labels without articulation, lower case and without braces: those of TextGrids and TIMIT's pauses."""
 
 # Phones of one articulation, and its features. A diphthong has those of both its ends; "rounded" is said of vowels only.
 _ARTICULATION = {

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
-from fastencode.files import check_file, writing
+from fastencode.files import check_file, put_in_place, writing
 
 __all__ = ["FeatureFile", "Features", "is_finished", "read_features"]
 
@@ -204,8 +204,7 @@ class FeatureFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None and not len(self.missing):
-                os.fsync(self._file)
-                os.replace(_partial(self._path), self._path)
+                put_in_place(_partial(self._path), self._path)
         finally:
             os.close(self._file)
 

@@ -1,4 +1,4 @@
-// The tile loop of moments.pyx for processors: what it is given, and which build of moments_loop.cuh runs it.
+// The tile loop of moments.pyx for processors: what it is given, and which build of moments_loop.hpp runs it.
 //
 // The loop is compiled twice on x86-64, for AVX2 with FMA and for any processor, and the choice is made when it runs: an
 // ordinary wheel is fast without -march=native. (GCC's target_clones with "arch=haswell" would pass over every AMD processor.)
@@ -71,7 +71,7 @@ static inline std::ptrdiff_t moments_scratch(std::ptrdiff_t k, std::ptrdiff_t v)
 #define MOMENTS_BUILD moments_any
 #define MOMENTS_INLINE static inline
 #define MOMENTS_TARGET
-#include "moments_loop.cuh"
+#include "moments_loop.hpp"
 
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(FASTENCODE_NO_VECTORS)
 #include <immintrin.h>
@@ -79,7 +79,7 @@ static inline std::ptrdiff_t moments_scratch(std::ptrdiff_t k, std::ptrdiff_t v)
 #define MOMENTS_BUILD moments_avx2
 #define MOMENTS_TARGET __attribute__((target("avx2,fma")))
 #define MOMENTS_INLINE MOMENTS_TARGET __attribute__((always_inline)) static inline
-#include "moments_loop.cuh"
+#include "moments_loop.hpp"
 #endif
 
 template <typename T> static inline void moments_run(const MomentsTile<T> &tile) {

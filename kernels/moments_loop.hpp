@@ -1,4 +1,4 @@
-// One build of the tile loop; moments_cpu.cuh includes this once for each kind of processor (so there is no guard).
+// One build of the tile loop; moments_cpu.hpp includes this once for each kind of processor (so there is no guard).
 //
 //     for each block of rows, for each strip of voxels:
 //         unpack:  float or double to double, relative to the first row, into a block that stays in the cache
