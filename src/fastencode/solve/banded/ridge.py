@@ -195,7 +195,7 @@ def banded_ridge_cv(
             since = time.perf_counter()
             weights = refit(bases, near, skip, chosen, bar, there)
             found.account["seconds"]["refit"] = time.perf_counter() - since
-    stats = _stats(bases, found, time.perf_counter() - began)
+    stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit, 2)  # at the caller of this
     return fit
