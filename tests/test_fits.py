@@ -244,7 +244,9 @@ def test_predictions_are_never_nan_of_finite_features(fitter):
     # Each is a float32, what they add up to is not.
     first[1] = 3e38 * np.sign(weights[: first.shape[1], 0] if fit_dual is None else weights)
     for split in (False, True)[: 1 if fitter is ridge else 2]:
-        with pytest.raises(InputError, match="too large for float32; X holds values far beyond those of the fit"):
+        with pytest.raises(
+            InputError, match="too large for float32, the first for voxel 0; X holds values far beyond those of the fit"
+        ):
             fit.predict(design, **({"split": True} if split else {}))
 
 

@@ -113,8 +113,8 @@ class Fit:
         if lost.any():
             voxel = int(np.atleast_2d(lost).any(axis=0).argmax())
             raise InputError(
-                f"predictions are too large for {dtype_in(predicted_tv)}, the first for voxel {voxel}; X holds values far beyond those "
-                "of the fit: give it the same units"
+                f"predictions are too large for {dtype_in(predicted_tv)}, the first for voxel {voxel}; X holds values far beyond "
+                "those of the fit: give it the same units"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
