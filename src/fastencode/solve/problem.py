@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
@@ -99,7 +100,7 @@ class Problem:
             X=design,
             folds=resolve_folds(cv, given, codes, kept),
             alphas=check_alphas(alphas),
-            fit_intercept=bool(fit_intercept),
+            fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,
             device=where,
             asked=asked,
@@ -145,7 +146,12 @@ def host_matrix(X: Any) -> Matrix:
 def check_design(X: Matrix, dtype: np.dtype[Any], n_features: int | None = None) -> Matrix:
     """X as a finite 2-D matrix of the dtype, or ``InputError`` naming what and where (before any delays)."""
     if X.ndim != 2:
-        hint = "pass X[:, None] for a single feature" if X.ndim == 1 else "pass (time, features)"
+        hint = "pass (time, features)"
+        if X.ndim == 1:
+            one_row = n_features not in (None, 1) and len(X) == n_features
+            hint = "pass X[None] for a single row" if one_row else "pass X[:, None] for a single feature"
+            if n_features not in (None, 1, len(X)):
+                hint = f"pass (time, {n_features}), as the fit has {n_features} features"
         raise InputError(f"X has shape {X.shape}; {hint}")
     if X.shape[1] == 0:
         raise InputError(f"X has shape {X.shape}: no features; pass at least one column")
@@ -185,6 +191,8 @@ def _refuse_infinite(X: NDArray[Any], name: str, advice: str) -> None:
 
 def check_alphas(alphas: Any) -> NDArray[np.float64]:
     """Penalties as increasing float64 without duplicates, or ``InputError`` naming the one that is not positive and finite."""
+    if alphas is None:
+        raise InputError("alphas=None; pass positive penalties such as numpy.logspace(0, 6, 20), or leave alphas out for these")
     grid = np.atleast_1d(as_numpy(alphas, "alphas")).astype(np.float64)
     if grid.ndim != 1 or grid.size == 0:
         raise InputError(f"alphas has shape {grid.shape}; pass at least one penalty, shape (A,)")

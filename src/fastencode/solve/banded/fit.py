@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import check_device, export, library_of, to_host
 from fastencode.delayed import Matrix, pick
 from fastencode.devices import HOST
@@ -163,6 +164,7 @@ class BandedFit(Fit):
         InputError
             If X has other features or bands, holds NaN or infinite values, or values too large for the dtype of the weights.
         """
+        check_flag("split", split)
         parts, weights, library = self._parts(X)
         with np.errstate(all="ignore"):
             if split:
@@ -204,7 +206,7 @@ class BandedFit(Fit):
             If shapes do not fit, a value is NaN or infinite, or too large to score, or for ``split`` with another score.
         """
         name = check_scoring(self.scoring if scoring is None else scoring)
-        if split and name == "neg_mean_squared_error":
+        if check_flag("split", split) and name == "neg_mean_squared_error":
             raise InputError("scoring='neg_mean_squared_error' cannot be divided among bands; pass scoring='r2' or 'pearson'")
         parts, weights, library = self._parts(X)
         targets, intercept = self._checked_targets(Y, len(parts[0])).fetched(), self._host("intercept")
