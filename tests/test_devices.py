@@ -13,16 +13,17 @@ import torch
 import fastencode
 from device_cases import ALPHAS, FORMS, assert_same, both, make, on_device
 from fastencode import kernels
+from fastencode.devices import HOST as NUMPY
 from fastencode.devices import Device, plain_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
 from fastencode.launch import boxed
 from fastencode.solve import device_tiles, shrinkage, strategy
-from fastencode.solve.device_moments import device_column_scores, device_moments, device_score_moments
+from fastencode.solve.device_moments import device_moments
 from fastencode.solve.device_tiles import DeviceRidge, DeviceSweep
 from fastencode.solve.plan import make_plan
 from fastencode.solve.problem import Problem
-from fastencode.solve.scores import SCORINGS, column_moments, score_moments
+from fastencode.solve.scores import SCORINGS, column_moments, column_scores, score_moments
 from fastencode.solve.targets import Targets
 from fastencode.solve.tiles import TIE_TOLERANCE
 from fastencode.streams import Downloads, Uploads, transfer_dtype
@@ -155,7 +156,7 @@ def test_voxels_that_cannot_be_fitted_are_named_at_the_end(device, per_target):
     bad = Y.copy()
     bad[:, 2] = np.linspace(-1, 1, 60) * np.finfo(float).max
     for skip in (True, False):
-        with pytest.raises(InputError, match="too large to (add up|score)"):
+        with pytest.raises(InputError, match="too large to (add up|score in float64), the first in voxel 2; rescale"):
             on_device(device, plan, bad, per_target=per_target, skip=skip)
 
 
@@ -307,12 +308,12 @@ def test_scores_of_moments_and_of_columns(device, scoring):
     y = rng.standard_normal((40, 6))
     p = y + rng.standard_normal((40, 6))
     y[:, 0], p[:, 1], y[:, 2] = 3.0, 1e6 / 3, np.linspace(0, 1, 40) * 1e-16 + 1
-    m_mv = column_moments(y, p)
-    wanted = score_moments(scoring, tuple(m_mv), 40.0, 2.0, 0.5)
-    found = device_score_moments(device, scoring, tuple(device.put(row) for row in m_mv), 40.0, 2.0, 0.5)
+    parts = column_moments(NUMPY, y, p)
+    wanted = score_moments(NUMPY, scoring, parts, 40.0, 2.0, 0.5)
+    found = score_moments(device, scoring, [device.put(row) for row in parts], 40.0, 2.0, 0.5)
     np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-13, atol=1e-15)
-    found = device_column_scores(device, scoring, device.put(y), device.put(p))
-    np.testing.assert_allclose(np.asarray(found), score_moments(scoring, tuple(m_mv), 40.0), rtol=1e-12, atol=1e-15)
+    found = column_scores(device, scoring, device.put(y), device.put(p))
+    np.testing.assert_allclose(np.asarray(found), score_moments(NUMPY, scoring, parts, 40.0), rtol=1e-12, atol=1e-15)
     assert scoring == "neg_mean_squared_error" or np.asarray(found)[0] == np.asarray(found)[2] == 0
 
 

@@ -57,7 +57,7 @@ def test_is_the_function(form):
     X, Y, _ = problem()
     model, fit = BandedRidgeCV(form, **SEARCH).fit(X, Y), banded_ridge_cv(X, Y, bands=BANDS, **SEARCH)
     for name in ("coef", "intercept", "alpha", "gammas", "deltas", "candidates", "cv_scores", "best_score", "at_edge"):
-        np.testing.assert_array_equal(getattr(model, name + "_"), getattr(fit, name))
+        np.testing.assert_array_equal(getattr(model, name + "_"), getattr(fit, name).T if name == "coef" else getattr(fit, name))
     np.testing.assert_array_equal(model.predict(X), fit.predict(X))
     np.testing.assert_array_equal(model.predict(X, split=True), fit.predict(X, split=True))
     np.testing.assert_array_equal(model.split_score(X, Y), fit.score(X, Y, split=True))
@@ -75,7 +75,7 @@ def test_bands_that_transformers_make():
     scaled, few = StandardScaler().fit(X[:, :5]), PCA(3, random_state=0).fit(X[:, 5:13])
     by_hand = {"scaled": scaled.transform(X[:, :5]), "few": few.transform(X[:, 5:13]), "rest": X[:, [13, 0]]}
     fit = banded_ridge_cv(by_hand, Y, **SEARCH)
-    np.testing.assert_allclose(model.coef_, fit.coef, atol=1e-12)
+    np.testing.assert_allclose(model.result_.coef, fit.coef, atol=1e-12)
     new = X[:7] + 1
     parts = {"scaled": scaled.transform(new[:, :5]), "few": few.transform(new[:, 5:13]), "rest": new[:, [13, 0]]}
     np.testing.assert_allclose(model.predict(new), fit.predict(parts), atol=1e-12)
@@ -109,7 +109,7 @@ def test_every_argument_reaches_the_function(options):
         return
     model = BandedRidgeCV(BANDS, **{**SEARCH, **options}).fit(X, Y)
     for name in ("coef", "intercept", "alpha", "gammas", "candidates", "cv_scores", "best_score"):
-        np.testing.assert_array_equal(getattr(model, name + "_"), getattr(fit, name))
+        np.testing.assert_array_equal(getattr(model, name + "_"), getattr(fit, name).T if name == "coef" else getattr(fit, name))
 
 
 def test_transformers_get_the_targets_and_float32_stays():
@@ -119,11 +119,11 @@ def test_transformers_get_the_targets_and_float32_stays():
     model = BandedRidgeCV(bands, **SEARCH).fit(X, Y[:, 0])
     chosen = clone(best).fit(X[:, :8], Y[:, 0]).transform(X[:, :8])
     fit = banded_ridge_cv({"best": chosen, "rest": X[:, 8:]}, Y[:, 0], **SEARCH)
-    np.testing.assert_allclose(model.coef_, fit.coef, atol=1e-12)
+    np.testing.assert_allclose(model.result_.coef, fit.coef, atol=1e-12)
     # One-hot columns are float64 whatever goes in.
     X[:, 0] = np.arange(60) % 4
     bands = [("kind", OneHotEncoder(), [0]), ("rest", "passthrough", slice(1, 17))]
-    assert BandedRidgeCV(bands, **SEARCH).fit(X.astype(np.float32), Y.astype(np.float32)).coef_.dtype == np.float32
+    assert BandedRidgeCV(bands, **SEARCH).fit(X.astype(np.float32), Y.astype(np.float32)).result_.coef.dtype == np.float32
 
 
 def test_a_second_fit_forgets_the_transformers_of_the_first():
@@ -134,11 +134,21 @@ def test_a_second_fit_forgets_the_transformers_of_the_first():
     np.testing.assert_array_equal(model.predict(X), banded_ridge_cv(X, Y, bands=BANDS, **SEARCH).predict(X))
 
 
+def test_targets_with_nan_are_refused_in_scikit_learns_words():
+    X, Y, _ = problem()
+    model = BandedRidgeCV(BANDS, **SEARCH).fit(X, Y)
+    Y[3, 1] = np.nan
+    for call in (model.fit, model.split_score):
+        with pytest.raises(ValueError, match="y contains NaN") as error:
+            call(X, Y)
+        assert "nan_targets" not in str(error.value)  # which neither takes
+
+
 def test_sparse_output_becomes_dense():
     X, Y, _ = problem()
     X[:, 0] = np.arange(60) % 4
     model = BandedRidgeCV([("kind", OneHotEncoder(), [0]), ("rest", "passthrough", slice(1, 17))], **SEARCH).fit(X, Y)
-    assert model.coef_.shape == (4 + 16, Y.shape[1])
+    assert model.result_.coef.shape == (4 + 16, Y.shape[1])
 
 
 def test_columns_by_name():
@@ -151,7 +161,7 @@ def test_columns_by_name():
     listed = BandedRidgeCV([("a", "passthrough", names[:5]), ("b", "passthrough", names[5:13]), ("c", "passthrough", names[13:])],
                            **SEARCH).fit(frame, Y)  # fmt: skip
     np.testing.assert_allclose(mapped.coef_, plain.coef_, atol=1e-12)
-    np.testing.assert_allclose(listed.coef_, plain.coef_, atol=1e-12)
+    np.testing.assert_allclose(listed.result_.coef.T, plain.coef_, atol=1e-12)
     np.testing.assert_allclose(listed.predict(frame), plain.predict(X), atol=1e-12)
     with pytest.raises(InputError, match="names column 'nose'"):
         BandedRidgeCV({"a": ["nose"], "b": names[1:]}, **SEARCH).fit(frame, Y)
@@ -206,8 +216,8 @@ def test_transformers_take_text_columns_of_a_data_frame():
     model = BandedRidgeCV(bands, **SEARCH).fit(frame, Y)
     one_hot = (speaker[:, None] == ["Alice", "Cat", "Rabbit"]).astype(float)
     fit = banded_ridge_cv({"who": one_hot, "sound": X}, Y, **SEARCH)
-    np.testing.assert_allclose(model.coef_, fit.coef, atol=1e-12)
+    np.testing.assert_allclose(model.result_.coef, fit.coef, atol=1e-12)
     np.testing.assert_allclose(model.predict(frame[:7]), fit.predict({"who": one_hot[:7], "sound": X[:7]}), atol=1e-12)
-    assert model.coef_.dtype == np.float64
+    assert model.result_.coef.dtype == np.float64
     with pytest.raises(InputError, match="'who' has dtype object"):  # passed through, text stays text
         BandedRidgeCV([("who", "passthrough", ["speaker"])], **SEARCH).fit(frame, Y)

@@ -56,7 +56,8 @@ class Copies:
 class Delayed:
     """Copies of matrices side by side, each with its rows moved: :func:`fastencode.delay` with ``copy=False``.
 
-    What is indexed (``X[rows]``, ``X[:, a:b]``) comes as a new array; ``numpy.asarray`` makes all of it.
+    ``X[rows]``, ``X[rows, columns]`` and ``X @ right`` are new arrays with the values that NumPy gives for the matrix which
+    ``numpy.asarray`` makes. Rows and columns that are both arrays, new axes and masks of both axes are a ``TypeError``.
 
     Attributes
     ----------
@@ -111,8 +112,21 @@ class Delayed:
                 yield part, source_t, slice(start, stop)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
-        start, stop, _ = columns.indices(self.shape[1])
+        both: tuple[Any, Any] = key if isinstance(key, tuple) and len(key) == 2 else (key, slice(None))
+        rows, columns = both
+        if not (_is_index(rows) and _is_index(columns)) or (np.ndim(columns) > 0 and np.ndim(rows) > 0):
+            raise TypeError(
+                "delayed copies are indexed by rows, or rows and columns; make them, numpy.asarray(X), to index otherwise"
+            )
+        if isinstance(columns, slice) and columns.step in (None, 1):
+            start, stop, _ = columns.indices(self.shape[1])
+            return self._made(rows, start, stop)
+        wanted = np.arange(self.shape[1])[columns]
+        start, stop = (int(wanted.min()), int(wanted.max()) + 1) if wanted.size else (0, 0)
+        return np.asarray(self._made(rows, start, stop)[..., wanted - start])
+
+    def _made(self, rows: Any, start: int, stop: int) -> NDArray[Any]:
+        """Some rows of neighboring columns."""
         out = np.empty((*self.parts[0].source_dt[0][rows].shape, max(0, stop - start)), self.dtype)
         for part, source_t, here in self.copies():
             first, last = max(start, here.start), min(stop, here.stop)
@@ -127,7 +141,12 @@ class Delayed:
             raise ValueError("delayed copies are made here and share no memory; pass copy=None")
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
-    def __matmul__(self, right: NDArray[Any]) -> NDArray[Any]:
+    def __matmul__(self, right: Any) -> NDArray[Any]:
+        right = np.asarray(right)
+        if right.ndim == 1:
+            return np.asarray((self @ right[:, None])[:, 0])
+        if right.ndim != 2:
+            raise TypeError(f"delayed copies @ an array of shape {right.shape}; make them, numpy.asarray(X), or pass 1-D or 2-D")
         out = np.empty((len(self), right.shape[1]), np.result_type(self.dtype, right.dtype))
         step = max(1, _VALUES // self.shape[1])
         for start in range(0, len(self), step):
@@ -161,6 +180,15 @@ class Delayed:
             name = "X" if len(self.parts) == 1 else f"what columns {start} to {stop - 1} of X are copies of"
             parts.append(replace(part, base_sw=check(part.without_spare().base_sw, name)))
         return Delayed(tuple(parts))
+
+
+def _is_index(index: Any) -> bool:
+    """Whether this selects along one axis: a slice, an integer, or an array-like of integers or bools."""
+    if isinstance(index, slice):
+        return True
+    if index is None or isinstance(index, bool | np.bool_ | tuple):
+        return False
+    return isinstance(index, int | np.integer | np.ndarray | list | range)
 
 
 Matrix: TypeAlias = NDArray[Any] | Delayed

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from fastencode.errors import InputError
+from fastencode.arguments import check_count
 
 __all__ = ["available_threads", "limit_threads", "together"]
 
@@ -64,16 +64,15 @@ def limit_threads(n: int) -> Iterator[None]:
     InputError
         If ``n`` is not a positive integer.
     """
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise InputError(f"n={n!r} threads; pass a positive integer")
+    n = check_count("n", n, "a positive number of threads")
     token = object()
     with _lock:
         controller = _controller()
         for pool in controller.lib_controllers:
             _found.setdefault(pool.filepath, pool.num_threads)
-        _active.append((token, int(n)))
+        _active.append((token, n))
         _apply(controller)
-    others = _limit_loaded(int(n))
+    others = _limit_loaded(n)
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from fastencode.estimators.sklearn import (
     ColumnTransformer,
     MultiOutputMixin,
     RegressorMixin,
+    check_array,
     check_is_fitted,
     check_sample_weight,
     clone,
@@ -49,6 +50,13 @@ def _folds(cv: Any, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any,
     return cv, groups
 
 
+def _targets_first(model: Any) -> NDArray[Any]:
+    """Weights as scikit-learn's linear models have them; made of ``result_``, so that a pickled model holds them once."""
+    if not hasattr(model, "result_"):
+        raise AttributeError("coef_ is there after fit")
+    return np.asarray(model.result_.coef.T)
+
+
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
     """Ridge regression with a cross-validated penalty for each target: :func:`fastencode.ridge_cv` as a scikit-learn estimator.
 
@@ -74,9 +82,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     Attributes
     ----------
-    coef_ : (p, v) or (p,) array
-        Weights, **features first** as in himalaya and :class:`~fastencode.RidgeFit`; scikit-learn's linear models have (v, p).
-        1-D if y was. Float32 if X and y were, else float64.
+    coef_ : (v, p) or (p,) array
+        Weights, **targets first** as in scikit-learn's linear models: RFE, RFECV and SelectFromModel read them so.
+        ``result_.coef`` has the same numbers features first, (p, v), as himalaya's ``coef_``. 1-D if y was. Float32 if X and y
+        were, else float64.
     intercept_ : (v,) array or scalar
         Constants; zeros without an intercept.
     alpha_ : (v,) float64 array or scalar
@@ -190,10 +199,15 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, X, dtype=np.float64),
         )
         self.result_ = fit
-        self.coef_, self.intercept_ = fit.coef, fit.intercept
+        self.intercept_ = fit.intercept
         self.alpha_, self.alphas_ = fit.alpha, fit.alphas
         self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
         return self
+
+    @property
+    def coef_(self) -> NDArray[Any]:
+        """(v, p) or (p,): weights, targets first. ``AttributeError`` before the fit."""
+        return _targets_first(self)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predicted targets.
@@ -235,8 +249,10 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
 
     Attributes
     ----------
-    coef_ : (p, v) or (p,) array
-        Weights, **features first**: of the columns of X, or of the transformers' output, band after band.
+    coef_ : (v, p) or (p,) array
+        Weights of the columns of X, **targets first** as in :class:`RidgeCV`. Only where ``bands`` is a mapping or None: what
+        transformers make are no columns of X, so feature selection refuses such a model. ``result_.coef`` is always there,
+        features first, (p, v): with transformers, ``result_.columns`` says which of its rows are which band.
     intercept_ : (v,) array or scalar
     alpha_ : (v,) array or scalar
     gammas_, deltas_ : (b, v) or (b,) array
@@ -255,6 +271,11 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     n_features_in_ : int
     feature_names_in_ : (p,) array of str
         Only where X had string column names.
+
+    Notes
+    -----
+    RFE and RFECV refit on fewer and fewer columns, which bands by number, mask or name no longer fit: they end in an
+    ``InputError`` unless ``bands`` is None. SelectFromModel, with one fit to all columns, takes any mapping.
 
     Examples
     --------
@@ -330,11 +351,20 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, X, dtype=np.float64),
         )
         self.result_, self.band_names_ = fit, list(fit.names)
-        self.coef_, self.intercept_ = fit.coef, fit.intercept
+        self.intercept_ = fit.intercept
         self.alpha_, self.alphas_ = fit.alpha, fit.alphas
         self.gammas_, self.deltas_, self.candidates_ = fit.gammas, fit.deltas, fit.candidates
         self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
         return self
+
+    @property
+    def coef_(self) -> NDArray[Any]:
+        """(v, p) or (p,): weights of the columns of X. ``AttributeError`` before the fit and where transformers make bands."""
+        if hasattr(self, "transformers_"):
+            raise AttributeError(
+                "coef_ is of columns of X, and the bands are made by transformers; see result_.coef and .columns"
+            )
+        return _targets_first(self)
 
     def _takes(self, X: Any) -> list[Any] | None:
         """What X is converted to: nothing where transformers take columns of a data frame, which may hold text."""
@@ -389,7 +419,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     def split_score(self, X: Any, y: Any, scoring: str | None = None) -> NDArray[Any]:
         """(b, v) or (b,): what each band contributes to each target's score, see :meth:`fastencode.BandedFit.score`."""
         design = self._design(X)
-        return np.asarray(self.result_.score(design, np.asarray(y), scoring, split=True))
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y")
+        return np.asarray(self.result_.score(design, y, scoring, split=True))
 
 
 def _float(dtype: np.dtype[Any]) -> np.dtype[Any]:

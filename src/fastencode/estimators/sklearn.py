@@ -14,7 +14,7 @@ try:
     from sklearn.utils._set_output import _get_output_config as output_config
     from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
     from sklearn.utils.validation import _check_sample_weight as check_sample_weight
-    from sklearn.utils.validation import check_is_fitted
+    from sklearn.utils.validation import check_array, check_is_fitted
 except ImportError:
     require("sklearn.base", "sklearn")  # says which extra brings it
     raise
@@ -43,6 +43,7 @@ __all__ = [
     "OneToOneFeatureMixin",
     "RegressorMixin",
     "TransformerMixin",
+    "check_array",
     "check_feature_names_in",
     "check_is_fitted",
     "check_sample_weight",

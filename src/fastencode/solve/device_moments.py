@@ -1,7 +1,8 @@
-"""Moments of a tile and scores of moments where the tile lies: the kernel of ``kernels/moments.cu`` on a card, array functions
-elsewhere. The contract is that of ``kernels/moments.pyx``.
+"""Moments of a tile where the tile lies: the kernel of ``kernels/moments.cu`` on a card, array functions elsewhere.
 
-Legend: k = nodes, t = time, v = voxels of the tile, m = moments, a = penalties.
+The contract is that of ``kernels/moments.pyx``.
+
+Legend: k = nodes, t = time, v = voxels of the tile, m = moments.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from fastencode.devices import Device
 from fastencode.launch import cuda_kernel, float_name
 
-__all__ = ["device_column_scores", "device_moments", "device_score_moments", "moments_by"]
+__all__ = ["device_moments", "moments_by"]
 
 _THREADS = 128
 _SIDE = 4  # MOMENTS_SIDE of the kernel: series in a tile of pairs
@@ -48,37 +49,6 @@ def moments_by(device: Device) -> str:
     """What computes moments there, for the account that a fit gives."""
     kernel = cuda_kernel(device, "moments")
     return f"array functions of {device.library}" if kernel is None else kernel.by
-
-
-def device_score_moments(
-    device: Device, scoring: str, parts: tuple[Any, Any, Any, Any, Any], mass: float, scale: Any = 1.0, floor: Any = 0.0
-) -> Any:
-    """Scores of moments on the device; arguments and results as of :func:`fastencode.solve.scores.score_moments`."""
-    xp = device.xp
-    mean_y, mean_p, yy, yp, pp = parts
-    if scoring == "pearson":
-        spread = xp.sqrt(yy) * xp.sqrt(pp)
-        defined = (spread > 0) & (pp > floor)
-        ratio = yp / xp.where(defined, spread, xp.ones_like(spread))
-        return xp.clip(xp.where(defined, ratio, xp.zeros_like(ratio)), -1.0, 1.0)
-    error = yy + pp / scale / scale - 2 * yp / scale + mass * (mean_y - mean_p / scale) ** 2
-    error = xp.clip(error, 0.0, None)
-    if scoring == "r2":
-        varies = yy > 0
-        return 1.0 - xp.where(varies, error / xp.where(varies, yy, xp.ones_like(yy)), xp.ones_like(error))
-    return -error / mass
-
-
-def device_column_scores(device: Device, scoring: str, y_tv: Any, p_tv: Any) -> Any:
-    """Scores (v,) float64 of whole columns of one float dtype, where one that varies by its rounding only counts as constant."""
-    xp, rounding = device.xp, float(np.finfo(np.float32 if y_tv.dtype == device.dtype(np.float32) else np.float64).eps)
-    n = y_tv.shape[0]
-    m_mv = device_moments(device, device.contiguous(y_tv), device.contiguous(p_tv)[None, ...])
-    parts = [m_mv[i, :] for i in range(5)]
-    for mean, square in ((0, 2), (1, 4)):
-        constant = parts[square] <= n * (rounding * parts[mean]) ** 2
-        parts[square] = xp.where(constant, xp.zeros_like(parts[square]), parts[square])
-    return device_score_moments(device, scoring, tuple(parts), float(n))
 
 
 def _by_arithmetic(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:

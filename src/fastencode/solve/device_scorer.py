@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.devices import Device
-from fastencode.solve.device_moments import device_moments, device_score_moments
+from fastencode.solve.device_moments import device_moments
 from fastencode.solve.maps import Factored, Map, Merged
 from fastencode.solve.nodes import scale_of
 from fastencode.solve.operators import Operator, WholeFolds
+from fastencode.solve.scores import score_moments
 from fastencode.solve.shrinkage import Shrinkage
 
 if TYPE_CHECKING:
@@ -430,7 +431,7 @@ class DeviceScorer:
         floor = variance_w * (scored.mass * self.rounding**2)
         if folds > 1:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))
-        scores = device_score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor)
+        scores = score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor)
         if folds > 1:
             scores = xp.sum(xp.reshape(scores, (scores.shape[0], folds, width)), axis=1)
         return scores * scored.folds

@@ -282,10 +282,9 @@ class DeviceSweep:
         bad, holds, unscored = (self.device.get(flags) for flags in (self.bad_v, self.holds_v, self.unscored_v))
         if holds.any() and not self.skip_nan:
             self.targets.refuse(holds)
-        if (bad & ~holds).any():
-            raise InputError("Y holds values too large to add up; rescale it")
-        if unscored.any():
-            raise InputError(f"Y holds values too large to score in {self.plan.dtype}; rescale it")
+        for flags, what in ((bad & ~holds, "add up"), (unscored, f"score in {self.plan.dtype}")):
+            if flags.any():
+                raise InputError(f"Y holds values too large to {what}, the first in voxel {int(flags.argmax())}; rescale it")
 
     def best(self) -> Any:
         """(v,): each voxel's score at its penalty."""

@@ -1,4 +1,7 @@
-"""What the fits of all solvers share: their file, the warning about the grid's edges, the versions they were made with."""
+"""What the fits of all solvers share: file, scores of new responses, the warning about the grid's edges, versions.
+
+Legend: t = time, v = voxels, s = scores of one voxel (one, or one for each band).
+"""
 
 from __future__ import annotations
 
@@ -6,42 +9,185 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastencode import __version__
-from fastencode.arrays import to_host
+from fastencode.arrays import check_device, export, float_dtype, to_host
+from fastencode.devices import Device
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import whole_file
+from fastencode.solve.targets import Targets, check_nan_targets
 
-__all__ = ["open_fit", "save_fit", "versions", "warn_edges"]
+__all__ = ["Fit", "dtype_in", "versions", "warn_edges"]
 
 _LAYOUT = 1
+# Voxels that are scored at once, where each has one score.
+_SCORE_TILE = 1024
 
 
-def save_fit(path: str | os.PathLike[str], fit: Any, arrays: dict[str, Any], **texts: Any) -> None:
-    """Write a fit's ``scoring``, ``stats``, arrays (None is left out) and texts (as JSON) to an HDF5 file, whole or not at all.
+class Fit:
+    """Base of ``RidgeFit`` and ``BandedFit``, which are frozen dataclasses."""
 
-    Raises ``InputError`` if the folder does not exist.
-    """
-    import h5py  # 0.2 s to import: only when a file is touched
+    # Names of fields: arrays that every such fit has, arrays that may be None, tuples of arrays, tuples of text.
+    _arrays: ClassVar[tuple[str, ...]]
+    _maybe: ClassVar[tuple[str, ...]] = ()
+    _lists: ClassVar[tuple[str, ...]] = ()
+    _texts: ClassVar[tuple[str, ...]] = ()
 
-    with whole_file(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs["kind"], file.attrs["layout"] = f"fastencode.{type(fit).__name__}", _LAYOUT
-        file.attrs["scoring"], file.attrs["stats"] = fit.scoring, json.dumps(fit.stats)
-        for name, text in texts.items():
-            file.attrs[name] = json.dumps(text)
-        for name, array in arrays.items():
-            if array is not None:
-                file[name] = to_host(array, name)
+    scoring: str
+    stats: dict[str, Any]
+    alpha: Any
+    alphas: Any
+    best_score: Any
+    at_edge: Any
+
+    @property
+    def _one(self) -> bool:
+        """Whether the fit is of a single series."""
+        return len(self.alpha.shape) == 0
+
+    def _skipped(self) -> NDArray[np.bool_]:
+        """(v,): voxels that the fit skipped, because they held NaN or infinite values."""
+        return np.isnan(np.atleast_1d(to_host(self.alpha, "alpha")))
+
+    def _checked_targets(self, Y: Any, n_rows: int) -> Targets:
+        """Responses to score, or ``InputError`` where they do not fit the rows of X or the voxels of the fit."""
+        if n_rows == 0:
+            raise InputError("X has no rows; pass at least one to score on")
+        targets, n_voxels = Targets.check(Y, n_rows), len(self._skipped())
+        if targets.n_voxels != n_voxels:
+            raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {n_voxels}; pass the same voxels")
+        return targets
+
+    def _score_tiles(
+        self,
+        device: Device,
+        targets: Targets,
+        dtype: np.dtype[Any],
+        count: int,
+        score: Callable[[Any, slice], Any],
+        nan_targets: str | None,
+    ) -> Any:
+        """Scores (s, v) of a dtype, on the device: ``score(observed_tv, here)`` gives those of a tile, (w,) or (s, w).
+
+        NaN for voxels that the fit skipped, and where ``nan_targets`` says so, for those whose responses hold NaN here.
+        """
+        if nan_targets is None:
+            nan_targets = self.stats.get("nan_targets", "skip" if self.stats.get("skipped_voxels") else "raise")
+        skip, xp, wide = check_nan_targets(nan_targets), device.xp, float_dtype(dtype, targets.dtype)
+        with device.current(), np.errstate(all="ignore"):
+            scores = device.empty(count, targets.n_voxels, dtype=dtype)
+            bad_v, lost_v = (device.empty(targets.n_voxels, dtype=bool) for _ in range(2))
+            width = max(64, _SCORE_TILE // count)
+            for first, slab in targets.slabs(width):
+                for start in range(0, slab.shape[1], width):
+                    observed = slab[:, start : start + width]
+                    observed = device.cast(device.put(observed) if targets.device is None else observed, wide)
+                    here = slice(first + start, first + start + observed.shape[1])
+                    bad_v[here] = ~xp.all(xp.isfinite(observed), axis=0)
+                    scores[:, here] = device.cast(score(observed, here), dtype)
+                    lost_v[here] = ~xp.all(xp.isfinite(scores[:, here]), axis=0)
+            skipped = self._skipped()
+            bad, lost = device.get(bad_v) & ~skipped, device.get(lost_v)
+            if bad.any() and not skip:
+                targets.refuse(bad)
+            unscored = skipped | bad
+            if (lost & ~unscored).any():
+                raise InputError(
+                    f"X or Y holds values too large to score in {dtype}, the first in voxel {int((lost & ~unscored).argmax())}; "
+                    "rescale both"
+                )
+            if unscored.any():
+                nan = xp.full_like(scores[:1, :1], float("nan"))
+                scores = xp.where(device.put(unscored)[None, :], nan, scores)
+            return scores
+
+    def _check_predicted(self, device: Device, predicted_tv: Any) -> None:
+        """``InputError`` if a prediction for a voxel that the fit did not skip is not finite."""
+        lost = ~device.get(device.xp.all(device.xp.isfinite(predicted_tv), axis=-2)) & ~self._skipped()
+        if lost.any():
+            voxel = int(np.atleast_2d(lost).any(axis=0).argmax())
+            raise InputError(
+                f"predictions are too large for {dtype_in(predicted_tv)}, the first for voxel {voxel}; X holds values far beyond "
+                "those of the fit: give it the same units"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to an HDF5 file (data sets and JSON attributes, no pickle), whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Replaced if it exists; its folder must exist.
+
+        Raises
+        ------
+        InputError
+            If the folder does not exist.
+        """
+        import h5py  # 0.2 s to import: only when a file is touched
+
+        with whole_file(path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["kind"], file.attrs["layout"] = f"fastencode.{type(self).__name__}", _LAYOUT
+            file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
+            for name in self._texts:
+                file.attrs[name] = json.dumps(getattr(self, name))
+            for name in (*self._arrays, *self._maybe):
+                if (array := getattr(self, name)) is not None:
+                    file[name] = to_host(array, name)
+            for name in self._lists:
+                for i, array in enumerate(getattr(self, name)):
+                    file[f"{name}/{i}"] = array
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: Any = None) -> Self:
+        """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved, unless a device is named.
+
+        Parameters
+        ----------
+        path : path-like
+        device : None, "cpu", "cuda" or such as "cuda:1"
+            Where its arrays are put: on a CUDA device they are CuPy's, or torch's where there is no CuPy.
+
+        Raises
+        ------
+        InputError
+            If the file is not such a fit, or lacks a part of it.
+        DeviceError
+            If the device does not exist or cannot be used.
+        """
+        where = check_device(device)
+        library = "cupy" if where != "cpu" else "numpy"
+        with _opened(path, cls) as file:
+            missing = [name for name in ("scoring", "stats", *cls._texts) if name not in file.attrs]
+            missing += [name for name in cls._arrays if name not in file]
+            if missing:
+                raise InputError(
+                    f"{os.fspath(path)!r} lacks {', '.join(map(repr, missing))} of a {cls.__name__}; fit and save it again"
+                )
+            parts: dict[str, Any] = {
+                name: export(file[name][()], library, where) for name in (*cls._arrays, *cls._maybe) if name in file
+            }
+            parts |= {name: None for name in cls._maybe if name not in file}
+            parts |= {name: tuple(file[f"{name}/{i}"][()] for i in range(len(file.get(name, ())))) for name in cls._lists}
+            parts |= {name: tuple(json.loads(file.attrs[name])) for name in cls._texts}
+            parts |= {"scoring": str(file.attrs["scoring"]), "stats": json.loads(file.attrs["stats"])}
+            return cls(**parts)
+
+
+def dtype_in(array: Any) -> np.dtype[Any]:
+    """NumPy's dtype of an array of any library."""
+    return np.dtype(str(array.dtype).removeprefix("torch."))
 
 
 @contextmanager
-def open_fit(path: str | os.PathLike[str], kind: type) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """(the open file, what fits of every kind keep) of a fit that :func:`save_fit` wrote; ``InputError`` for another file."""
+def _opened(path: str | os.PathLike[str], kind: type) -> Iterator[Any]:
+    """The open file of a fit; ``InputError`` for another file."""
     import h5py  # 0.2 s to import: only when a file is touched
 
     try:
@@ -54,9 +200,9 @@ def open_fit(path: str | os.PathLike[str], kind: type) -> Iterator[tuple[Any, di
         name = kind.__name__
         if file.attrs.get("kind") != f"fastencode.{name}":
             raise InputError(f"{os.fspath(path)!r} is not a saved {name}; pass a file that {name}.save wrote")
-        if file.attrs["layout"] != _LAYOUT:
-            raise InputError(f"{os.fspath(path)!r} has layout {file.attrs['layout']}, this version reads {_LAYOUT}")
-        yield file, {"scoring": str(file.attrs["scoring"]), "stats": json.loads(file.attrs["stats"])}
+        if file.attrs.get("layout") != _LAYOUT:
+            raise InputError(f"{os.fspath(path)!r} has layout {file.attrs.get('layout')}, this version reads {_LAYOUT}")
+        yield file
 
 
 def versions() -> dict[str, str]:

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arguments import check_count, check_random
 from fastencode.arrays import as_numpy
 from fastencode.errors import InputError
 
 __all__ = ["Fold", "check_runs", "chunk_bootstrap", "leave_one_run_out", "resolve_folds"]
+
+# What a user may pass, for errors.
+_KINDS = "a number of folds, 'runs' (leave one run out), a splitter, or a list of (train, test)"
 
 Rows = NDArray[np.intp]
 Fold = tuple[Rows, Rows]
@@ -25,20 +29,32 @@ def check_runs(runs: Any, n: int | None = None) -> NDArray[np.intp]:
     InputError
         If there is not one label for each row, a label is NaN, or numbers and strings are mixed.
     """
-    labels = np.asarray(runs)
+    labels = _labels(runs)
     if labels.ndim != 1 or labels.size == 0:
         raise InputError(f"runs has shape {labels.shape}; pass one label for each row, shape (time,)")
     if n is not None and len(labels) != n:
         raise InputError(f"runs has {len(labels)} labels and X has {n} rows; pass one label for each row")
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise InputError(f"runs holds NaN at row {int(np.flatnonzero(np.isnan(labels))[0])}; label every row")
     try:
+        missing = labels != labels  # NaN and NaT
+        if missing.any():
+            raise InputError(f"runs holds {labels[missing][0]} at row {int(missing.argmax())}; label every row")
         _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
     except TypeError as error:
         raise InputError(f"runs holds labels that cannot be compared ({error}); pass all numbers or all strings") from error
     rank = np.empty(len(first), dtype=np.intp)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[codes.reshape(-1)]
+
+
+def _labels(runs: Any) -> NDArray[Any]:
+    """Labels as an array that keeps their kinds: NumPy would make text of the numbers in a list that holds both."""
+    labels = np.asarray(runs)
+    if labels.dtype.kind in "SU" and not hasattr(runs, "dtype"):
+        kinds = {str if isinstance(label, str) else bytes if isinstance(label, bytes) else type(label) for label in runs}
+        if len(kinds) > 1:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise InputError(f"runs mixes labels of kinds {names}; pass all numbers or all strings")
+    return labels
 
 
 def _by_label(codes: Rows, n_labels: int) -> list[Fold]:
@@ -100,8 +116,7 @@ def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_
         If a number is not positive or the held-out chunks are all there are.
     """
     for name, value in (("n", n), ("n_boots", n_boots), ("chunk_len", chunk_len), ("n_chunks", n_chunks)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise InputError(f"{name}={value!r}; pass a positive integer")
+        check_count(name, value)
     available = -(-n // chunk_len)
     if n_chunks >= available:
         raise InputError(
@@ -109,13 +124,13 @@ def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_
             "to fit; pass fewer or shorter chunks"
         )
     chunk_of = np.arange(n) // chunk_len
-    rng = np.random.default_rng(random_state)
+    rng = check_random(random_state)
     held = (np.isin(chunk_of, rng.choice(available, n_chunks, replace=False)) for _ in range(n_boots))
     return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in held]
 
 
-def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None) -> list[Fold]:
-    """Turn any ``cv`` argument into checked folds.
+def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, name: str = "cv") -> list[Fold]:
+    """Turn any ``cv`` argument into checked folds; errors call it by the name given.
 
     Where only some rows are ``kept``, an int and ``"runs"`` make folds of those; splitters and indices count all rows, and what
     they name beyond the kept ones is left out. Either way the folds returned count the kept rows.
@@ -138,28 +153,37 @@ def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None) 
     """
     if kept is not None:
         if isinstance(cv, str | int | np.integer) and not isinstance(cv, bool):
-            return resolve_folds(cv, len(kept), None if runs is None else check_runs(runs[kept]))
-        return [_keep(fold, k, kept, n) for k, fold in enumerate(resolve_folds(cv, n, runs))]
+            return resolve_folds(cv, len(kept), None if runs is None else check_runs(runs[kept]), name=name)
+        return [_keep(fold, k, kept, n) for k, fold in enumerate(resolve_folds(cv, n, runs, name=name))]
     if isinstance(cv, str):
         if cv != "runs":
-            raise InputError(f"cv={cv!r}; the only name is 'runs' (leave one run out)")
+            raise InputError(f"{name}={cv!r} is not known; pass {_KINDS}")
         if runs is None:
-            raise InputError("cv='runs' needs runs=: one label for each row")
+            raise InputError(f"{name}='runs' needs runs=: one label for each row")
         return leave_one_run_out(runs)
     if isinstance(cv, bool) or cv is None:
-        raise InputError(f"cv={cv!r}; pass a number of folds, 'runs', a splitter, or a list of (train, test)")
+        raise InputError(f"{name}={cv!r}; pass {_KINDS}")
     if isinstance(cv, int | np.integer):
-        return _blocks(int(cv), n, runs)
+        return _blocks(int(cv), n, runs, name)
     if hasattr(cv, "split"):
         pairs: Iterable[Any] = cv.split(np.empty((n, 1)), None, runs)
+    elif isinstance(cv, list | tuple) and len(cv) == 2 and all(_is_rows(rows) for rows in cv):
+        raise InputError(f"{name} is a single (train, test), not a list of them; pass {name}=[(train, test)]")
     elif isinstance(cv, Iterable):
         pairs = cv
     else:
-        raise InputError(f"cv is a {type(cv).__name__}; pass a number of folds, 'runs', a splitter, or a list of (train, test)")
-    folds = [_check_fold(pair, k, n) for k, pair in enumerate(pairs)]
+        raise InputError(f"{name} is a {type(cv).__name__}; pass {_KINDS}")
+    folds = [_check_fold(pair, k, n, name) for k, pair in enumerate(pairs)]
     if not folds:
-        raise InputError("cv holds no folds; pass at least one (train, test)")
+        raise InputError(f"{name} holds no folds; pass at least one (train, test)")
     return folds
+
+
+def _is_rows(rows: Any) -> bool:
+    """Whether this is one array of row numbers or one mask, so no pair of those."""
+    if hasattr(rows, "dtype"):
+        return len(rows.shape) == 1 and str(rows.dtype).removeprefix("torch.").startswith(("int", "uint", "bool"))
+    return isinstance(rows, list | tuple | range) and len(rows) > 0 and all(isinstance(row, int | np.integer) for row in rows)
 
 
 def _keep(fold: Fold, k: int, kept: Rows, n: int) -> Fold:
@@ -172,18 +196,18 @@ def _keep(fold: Fold, k: int, kept: Rows, n: int) -> Fold:
     return train, test
 
 
-def _blocks(k: int, n: int, runs: Rows | None) -> list[Fold]:
+def _blocks(k: int, n: int, runs: Rows | None, name: str) -> list[Fold]:
     if k < 2:
-        raise InputError(f"cv={k}; one fold would hold everything out, pass at least 2")
+        raise InputError(f"{name}={k}; one fold would hold everything out, pass at least 2")
     if runs is None:
         if k > n:
-            raise InputError(f"cv={k} folds of {n} rows leaves some empty; pass at most {n}")
+            raise InputError(f"{name}={k} folds of {n} rows leaves some empty; pass at most {n}")
         edges = np.cumsum([0, *(n // k + (i < n % k) for i in range(k))])
         codes = np.searchsorted(edges, np.arange(n), side="right") - 1
         return _by_label(codes, k)
     lengths = np.bincount(runs)
     if k > len(lengths):
-        raise InputError(f"cv={k} folds of {len(lengths)} whole runs leaves some empty; pass at most {len(lengths)}")
+        raise InputError(f"{name}={k} folds of {len(lengths)} whole runs leaves some empty; pass at most {len(lengths)}")
     # The longest run first, each to the fold that holds the fewest rows: within one run's length of even.
     load, fold_of = np.zeros(k, dtype=np.intp), np.empty(len(lengths), dtype=np.intp)
     for run in np.argsort(-lengths, kind="stable"):
@@ -192,18 +216,19 @@ def _blocks(k: int, n: int, runs: Rows | None) -> list[Fold]:
     return _by_label(fold_of[runs], k)
 
 
-def _check_fold(pair: Any, k: int, n: int) -> Fold:
+def _check_fold(pair: Any, k: int, n: int, name: str) -> Fold:
     try:
         train, test = pair
     except (TypeError, ValueError):
-        raise InputError(f"fold {k} of cv is not a pair; pass (train, test) index arrays") from None
-    train, test = _rows(train, f"train of fold {k}", n), _rows(test, f"test of fold {k}", n)
+        raise InputError(f"fold {k} of {name} is not a pair; pass (train, test) index arrays") from None
+    train, test = _rows(train, f"train of fold {k} of {name}", n), _rows(test, f"test of fold {k} of {name}", n)
     held = np.zeros(n, dtype=bool)
     held[test] = True
     if held[train].any():
         shared = np.intersect1d(train, test)
         raise InputError(
-            f"fold {k} tests on {shared.size} rows it also trains on (row {int(shared[0])} first); take them out of train"
+            f"fold {k} of {name} tests on {shared.size} rows it also trains on (row {int(shared[0])} first); "
+            "take them out of train"
         )
     return train, test
 

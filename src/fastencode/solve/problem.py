@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve.folds import Fold, check_runs, resolve_folds
 
-__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "host_matrix", "parse_memory"]
+__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "check_values", "host_matrix", "parse_memory"]
 
 PRECISIONS = ("exact", "fast")
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -99,7 +100,7 @@ class Problem:
             X=design,
             folds=resolve_folds(cv, given, codes, kept),
             alphas=check_alphas(alphas),
-            fit_intercept=bool(fit_intercept),
+            fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,
             device=where,
             asked=asked,
@@ -145,36 +146,53 @@ def host_matrix(X: Any) -> Matrix:
 def check_design(X: Matrix, dtype: np.dtype[Any], n_features: int | None = None) -> Matrix:
     """X as a finite 2-D matrix of the dtype, or ``InputError`` naming what and where (before any delays)."""
     if X.ndim != 2:
-        hint = "pass X[:, None] for a single feature" if X.ndim == 1 else "pass (time, features)"
+        hint = "pass (time, features)"
+        if X.ndim == 1:
+            one_row = n_features not in (None, 1) and len(X) == n_features
+            hint = "pass X[None] for a single row" if one_row else "pass X[:, None] for a single feature"
+            if n_features not in (None, 1, len(X)):
+                hint = f"pass (time, {n_features}), as the fit has {n_features} features"
         raise InputError(f"X has shape {X.shape}; {hint}")
     if X.shape[1] == 0:
         raise InputError(f"X has shape {X.shape}: no features; pass at least one column")
     if n_features is not None and X.shape[1] != n_features:
         raise InputError(f"X has {X.shape[1]} features and the fit has {n_features}; pass the same features in the same order")
     if isinstance(X, Delayed):
-        return X.checked(lambda base, name: _check_values(base, dtype, name))
-    return _check_values(X, dtype, "X")
+        return X.checked(lambda base, name: check_values(base, dtype, name))
+    return check_values(X, dtype, "X")
 
 
-def _check_values(X: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    # A sum is finite only if every value is (or it overflows, which the exact look below clears up): one pass, no n x p mask.
+def check_values(X: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+    """X in the dtype; ``InputError`` where a value is not finite, or no longer is in a narrower dtype."""
     if X.dtype.kind == "f":
-        with np.errstate(all="ignore"):
-            suspicious = not np.isfinite(X.sum(dtype=np.float64))
-        if suspicious:
-            bad = np.argwhere(~np.isfinite(X))
-            if len(bad):
-                row, column = map(int, bad[0])
-                raise InputError(
-                    f"{name} holds {len(bad)} values that are NaN or infinite, the first ({X[row, column]}) at row {row}, "
-                    f"column {column}; drop those rows or fill the values"
-                )
+        _refuse_infinite(X, name, "drop those rows or fill the values")
     with np.errstate(over="ignore"):
-        return np.asarray(X, dtype=dtype)
+        out = np.asarray(X, dtype=dtype)
+    if X.dtype.kind == "f" and X.dtype.itemsize > out.dtype.itemsize:
+        _refuse_infinite(
+            out, f"in {dtype}, {name}", f"the largest number of {dtype} is {np.finfo(dtype).max:.2g}: rescale {name}"
+        )
+    return out
+
+
+def _refuse_infinite(X: NDArray[Any], name: str, advice: str) -> None:
+    # A sum is finite only if every value is (or it overflows, which the exact look below clears up): one pass, no n x p mask.
+    with np.errstate(all="ignore"):
+        suspicious = not np.isfinite(X.sum(dtype=np.float64))
+    if suspicious:
+        bad = np.argwhere(~np.isfinite(X))
+        if len(bad):
+            row, column = map(int, bad[0])
+            raise InputError(
+                f"{name} holds {len(bad)} values that are NaN or infinite, the first ({X[row, column]}) at row {row}, "
+                f"column {column}; {advice}"
+            )
 
 
 def check_alphas(alphas: Any) -> NDArray[np.float64]:
     """Penalties as increasing float64 without duplicates, or ``InputError`` naming the one that is not positive and finite."""
+    if alphas is None:
+        raise InputError("alphas=None; pass positive penalties such as numpy.logspace(0, 6, 20), or leave alphas out for these")
     grid = np.atleast_1d(as_numpy(alphas, "alphas")).astype(np.float64)
     if grid.ndim != 1 or grid.size == 0:
         raise InputError(f"alphas has shape {grid.shape}; pass at least one penalty, shape (A,)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import dtype_of
 from fastencode.solve.device_tiles import device_for
 from fastencode.solve.fit import RidgeFit
@@ -11,7 +12,7 @@ from fastencode.solve.plan import DEFAULT_ALPHAS, make_plan
 from fastencode.solve.problem import Problem
 from fastencode.solve.scores import check_scoring
 from fastencode.solve.sweep import check_test_rows
-from fastencode.solve.targets import Targets
+from fastencode.solve.targets import Targets, check_nan_targets
 from fastencode.solve.tiles import fit_plan
 
 __all__ = ["ridge_cv"]
@@ -106,6 +107,9 @@ def ridge_cv(
     Hoerl & Kennard (1970), Technometrics 12, 55-67; Dupré la Tour et al. (2022), NeuroImage 264, 119728.
     """
     check_scoring(scoring)
+    check_flag("per_target", per_target)
+    check_flag("progress", progress)
+    check_nan_targets(nan_targets)
     problem = Problem.check(
         X,
         alphas=alphas,

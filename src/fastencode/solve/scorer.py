@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.devices import HOST
 from fastencode.solve.fold_plan import FoldPlan
 from fastencode.solve.leave_out import take_rows
 from fastencode.solve.nodes import scale_of
@@ -187,7 +188,7 @@ class FoldScorer:
             parts = (means[0], self.weights_ak @ means[1:], gram[0], self.weights_ak @ gram[first], pp)
         else:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
-        return score_moments(self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2)
+        return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2))
 
     def _whole_scores(
         self, whole: WholeFolds, y_tw: NDArray[Any], c_rw: NDArray[Any], used: int, variance_u: F64, get: Get

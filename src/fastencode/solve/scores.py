@@ -6,22 +6,23 @@ Legend: t = time, v = voxels, m = the five moments.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastencode import kernels
 from fastencode.arrays import as_numpy, dtype_of, export, float_dtype, library_of
-from fastencode.devices import Device, device_of
+from fastencode.devices import HOST, Device, device_of
 from fastencode.errors import DeviceError, FastencodeWarning, InputError
-from fastencode.solve.device_moments import device_column_scores, device_score_moments
+from fastencode.solve.device_moments import device_moments
 
 __all__ = [
     "SCORINGS",
     "check_scoring",
     "column_moments",
+    "column_scores",
     "moments_kernel",
     "neg_mean_squared_error",
     "pearson",
@@ -54,20 +55,16 @@ def check_scoring(scoring: Any) -> str:
     return str(scoring)
 
 
-def score_moments(
-    scoring: str,
-    parts: tuple[Any, Any, Any, Any, Any],
-    mass: float,
-    scale: Any = 1.0,
-    floor: Any = 0.0,
-) -> NDArray[np.float64]:
-    """Score voxels from their moments (see ``kernels/moments.pyx``).
+def score_moments(device: Device, scoring: str, parts: Sequence[Any], mass: float, scale: Any = 1.0, floor: Any = 0.0) -> Any:
+    """Score voxels from their moments (see ``kernels/moments.pyx``), on the device where the moments lie.
 
     Parameters
     ----------
+    device : Device
+        ``HOST`` for NumPy arrays.
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         Which score.
-    parts : tuple of (v,) or (a, v) float64
+    parts : five of (v,) or (a, v) float64
         Mean of targets, mean of predictions, centered sums yy, yp, pp. They broadcast.
     mass : float
         Rows that went into them, or the sum of their weights.
@@ -80,17 +77,46 @@ def score_moments(
     Returns
     -------
     float64, of the shape the parts broadcast to
-        Finite: 0 where a score is not defined (R² of a constant target; Pearson of a constant target or prediction).
+        0 where a score of finite moments is not defined (R² of a constant target; Pearson of a constant target or prediction).
+        NaN where a moment is NaN, in every scoring.
     """
+    xp = device.xp
     mean_y, mean_p, yy, yp, pp = parts
     if scoring == "pearson":
-        spread = np.sqrt(yy) * np.sqrt(pp)
-        return np.clip(np.divide(yp, spread, out=np.zeros_like(spread), where=(spread > 0) & (pp > floor)), -1.0, 1.0)
-    offset = mean_y - mean_p / scale
-    error = np.maximum(yy + pp / scale / scale - 2 * yp / scale + mass * offset**2, 0.0)
+        spread = xp.sqrt(yy) * xp.sqrt(pp)
+        constant = (spread <= 0) | (pp <= floor)  # False where a moment is NaN: the ratio is NaN then
+        ratio = yp / xp.where(constant, xp.ones_like(spread), spread)
+        return xp.clip(xp.where(constant, xp.zeros_like(ratio), ratio), -1.0, 1.0)
+    error = yy + pp / scale / scale - 2 * yp / scale + mass * (mean_y - mean_p / scale) ** 2
+    error = xp.clip(error, 0.0, None)
     if scoring == "r2":
-        return 1.0 - np.divide(error, yy, out=np.ones_like(error), where=yy > 0)
+        constant = (yy <= 0) & (error >= 0)  # False where the error is NaN
+        ratio = error / xp.where(constant, xp.ones_like(error), yy)
+        return 1.0 - xp.where(constant, xp.ones_like(ratio), ratio)
     return -error / mass
+
+
+def column_moments(device: Device, y_tv: Any, p_tv: Any) -> list[Any]:
+    """The five moments (v,) of whole columns of one float dtype.
+
+    A column that varies by no more than its own rounding counts as constant: its centered sum of squares is 0.
+    """
+    xp, n = device.xp, y_tv.shape[0]
+    rounding = float(np.finfo(np.float32 if y_tv.dtype == device.dtype(np.float32) else np.float64).eps)
+    if device == HOST:
+        m_mv = moments_kernel()(np.ascontiguousarray(y_tv), np.ascontiguousarray(p_tv)[None])
+    else:
+        m_mv = device_moments(device, device.contiguous(y_tv), device.contiguous(p_tv)[None, ...])
+    parts = [m_mv[i, ...] for i in range(5)]
+    for mean, square in ((0, 2), (1, 4)):
+        constant = parts[square] <= n * (rounding * parts[mean]) ** 2
+        parts[square] = xp.where(constant, xp.zeros_like(parts[square]), parts[square])
+    return parts
+
+
+def column_scores(device: Device, scoring: str, y_tv: Any, p_tv: Any) -> Any:
+    """Scores (v,) float64 of whole columns of one float dtype, arrays of the device."""
+    return score_moments(device, scoring, column_moments(device, y_tv, p_tv), float(y_tv.shape[0]))
 
 
 def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: Any) -> tuple[Any, Any]:
@@ -102,7 +128,7 @@ def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: 
     weighed = w * y
     yy, yp, pp = device.dots(weighed, y), device.dots(weighed, p), device.dots(w * p, p)
     floor = mass * float(np.finfo(np.float64).eps) ** 2 * (yy / mass + mean_y**2)
-    scores = device_score_moments(device, scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor)
+    scores = score_moments(device, scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor)
     one = xp.ones_like(yy)
     if scoring == "pearson":
         defined = (yy > 0) & (pp > floor)
@@ -115,35 +141,32 @@ def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: 
     return scores, w * (y_tv - p_tv) * xp.where(varies, 2.0 / xp.where(varies, yy, one), xp.zeros_like(yy))
 
 
-def column_moments(y_tv: NDArray[Any], p_tv: NDArray[Any]) -> NDArray[np.float64]:
-    """Moments of whole columns, where a column that varies by no more than its own rounding counts as constant."""
-    dtype = float_dtype(y_tv.dtype, p_tv.dtype)
-    y_tv, p_tv = (np.ascontiguousarray(a, dtype=dtype) for a in (y_tv, p_tv))
-    out = moments_kernel()(y_tv, p_tv[None])
-    rounding = np.finfo(dtype).eps
-    for mean, square in ((0, 2), (1, 4)):
-        out[square][out[square] <= len(y_tv) * (rounding * out[mean]) ** 2] = 0.0
-    return np.asarray(out)
-
-
 def _score(scoring: str, Y: Any, P: Any) -> Any:
     there, other = device_of(Y), device_of(P)
-    if there is not None or other is not None:
-        if there is None or there != other:
-            where = [f"on {d.name} ({d.library})" if d else "in the host's memory" for d in (there, other)]
-            raise DeviceError(f"Y lies {where[0]} and P {where[1]}; move one to the other")
-        return _score_there(there, scoring, Y, P)
-    library = "torch" if "torch" in (library_of(Y), library_of(P)) else "numpy"
-    y, p = as_numpy(Y, "Y"), as_numpy(P, "P")
-    _check_shapes(y.shape, p.shape)
-    for name, array in (("Y", y), ("P", p)):
-        bad = np.size(array) - np.count_nonzero(np.isfinite(array))
-        if bad:
-            raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
-    one = y.ndim == 1
-    m_mv = column_moments(y[:, None], p[:, None]) if one else column_moments(y, p)
-    scores = score_moments(scoring, tuple(m_mv), len(y)).astype(float_dtype(y.dtype, p.dtype))
-    return export(scores[0] if one else scores, library)
+    if there != other:
+        where = [f"on {d.name} ({d.library})" if d else "in the host's memory" for d in (there, other)]
+        raise DeviceError(f"Y lies {where[0]} and P {where[1]}; move one to the other")
+    device, library = there or HOST, "torch" if "torch" in (library_of(Y), library_of(P)) else "numpy"
+    if there is None:
+        Y, P = as_numpy(Y, "Y"), as_numpy(P, "P")
+    _check_shapes(Y.shape, P.shape)
+    xp, one, dtype = device.xp, len(Y.shape) == 1, float_dtype(dtype_of(Y, "Y"), dtype_of(P, "P"))
+    with device.current(), np.errstate(all="ignore"):
+        columns = []
+        for name, array in (("Y", Y), ("P", P)):
+            values = device.cast(array.detach() if device.library == "torch" else array, dtype)
+            bad = int(xp.sum(~xp.isfinite(values)))
+            if bad:
+                raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
+            columns.append(values[:, None] if one else values)
+        scores = device.cast(column_scores(device, scoring, *columns), dtype)
+        lost = ~device.get(xp.isfinite(scores))
+        if lost.any():
+            raise InputError(
+                f"Y or P holds values too large to score in {dtype}, the first in voxel {int(lost.argmax())}; rescale both"
+            )
+        scores = scores[0] if one else scores
+    return scores if there is not None else export(scores, library)
 
 
 def _check_shapes(y: Any, p: Any) -> None:
@@ -152,23 +175,6 @@ def _check_shapes(y: Any, p: Any) -> None:
         raise InputError(f"Y has shape {y} and P {p}; pass predictions of the same shape as the targets")
     if len(y) not in (1, 2) or y[0] == 0:
         raise InputError(f"Y and P have shape {y}; pass (time,) or (time, voxels) with at least one row")
-
-
-def _score_there(device: Device, scoring: str, Y: Any, P: Any) -> Any:
-    """Scores of arrays of a device, on it."""
-    xp = device.xp
-    _check_shapes(Y.shape, P.shape)
-    dtype = float_dtype(dtype_of(Y, "Y"), dtype_of(P, "P"))
-    with device.current():
-        columns = []
-        for name, array in (("Y", Y), ("P", P)):
-            values = device.cast(array.detach() if device.library == "torch" else array, dtype)
-            bad = int(xp.sum(~xp.isfinite(values)))
-            if bad:
-                raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
-            columns.append(values[:, None] if len(values.shape) == 1 else values)
-        scores = device.cast(device_column_scores(device, scoring, *columns), dtype)
-        return scores[0] if len(Y.shape) == 1 else scores
 
 
 def r2(Y: Any, P: Any) -> Any:
@@ -187,7 +193,7 @@ def r2(Y: Any, P: Any) -> Any:
     Raises
     ------
     InputError
-        If the shapes differ, there is no row, or a value is NaN or infinite.
+        If the shapes differ, there is no row, or a value is NaN, infinite, or so large that the score overflows.
     DeviceError
         If they lie in different places.
     """
@@ -210,7 +216,7 @@ def pearson(Y: Any, P: Any) -> Any:
     Raises
     ------
     InputError
-        If the shapes differ, there is no row, or a value is NaN or infinite.
+        If the shapes differ, there is no row, or a value is NaN, infinite, or so large that the score overflows.
     DeviceError
         If they lie in different places.
     """

@@ -228,9 +228,14 @@ class Reader:
         """Columns whose sum is not finite: skip them, or raise."""
         if not self.skip_nan:
             self.targets.refuse_bad()
-        if not self.skip_nan or np.isfinite(tile[:, bad]).all(axis=0).any():
-            raise InputError("Y holds values too large to add up; rescale it")
+        large = bad & np.isfinite(tile).all(axis=0)
+        if large.any():
+            raise InputError(f"Y holds values too large to add up, the first in voxel {self._first(large, here)}; rescale it")
         self.bad_v[here] = bad
+
+    def _first(self, flags: NDArray[np.bool_], here: Where) -> int:
+        """Number, among all voxels, of the first one of a tile that is flagged."""
+        return int(np.arange(self.targets.n_voxels)[here][flags.argmax()])
 
 
 class Sweep(Reader):
@@ -256,7 +261,9 @@ class Sweep(Reader):
         variance = self.variance_v[here]
         c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get)
         with np.errstate(over="ignore"):
-            if not np.isfinite(scores.astype(self.dtype)).all():
-                raise InputError(f"Y holds values too large to score in {self.dtype}; rescale it")
+            lost = ~np.isfinite(scores.astype(self.dtype)).all(axis=0)
+        if lost.any():
+            first = self._first(lost, here)
+            raise InputError(f"Y holds values too large to score in {self.dtype}, the first in voxel {first}; rescale it")
         self.spent("score", began)
         return c_rw, scores

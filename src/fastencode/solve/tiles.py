@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import export
 from fastencode.devices import Device
 from fastencode.progress import progress as progress_bar
@@ -54,6 +55,8 @@ def fit_plan(
     """Fit responses on a plan; what :meth:`RidgePlan.fit` and :func:`ridge_cv` do. See there."""
     began = time.perf_counter()
     check_scoring(scoring)
+    check_flag("per_target", per_target)
+    check_flag("progress", progress)
     check_test_rows(plan.problem, scoring)
     skip = check_nan_targets(nan_targets)
     targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
@@ -64,7 +67,7 @@ def fit_plan(
         else:
             keep = targets.device is not None or plan.problem.home != "cpu"
             arrays, account = fit_on(device, plan, targets, scoring, skip, per_target, bar, keep)
-    stats = _stats(plan, targets, account, time.perf_counter() - began)
+    stats = {**_stats(plan, targets, account, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
     warn_edges(fit, 3)  # at the caller of ridge_cv or of plan.fit
     return fit

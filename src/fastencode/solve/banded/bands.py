@@ -239,6 +239,8 @@ def _columns(name: str, band: Any, n_features: int) -> NDArray[np.intp]:
             index = np.flatnonzero(index)
     if index.ndim != 1 or index.size == 0:
         raise InputError(f"band {name!r} holds no column (shape {index.shape}); leave it out")
+    if isinstance(band, slice) and band.stop is not None and band.stop > n_features:
+        raise InputError(f"band {name!r} is {band} and X has {n_features} columns; end it at {n_features}, or at None for all")
     if index.dtype.kind not in "iu":
         raise InputError(f"band {name!r} has dtype {index.dtype}; pass a width, a slice, integer indices or a mask")
     if index.min() < 0 or index.max() >= n_features:

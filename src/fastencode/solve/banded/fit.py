@@ -5,7 +5,6 @@ Legend: t = time, p = features, b = bands, v = voxels, a = penalties, i = candid
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,36 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import check_device, export, library_of, to_host
 from fastencode.delayed import Matrix, pick
+from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.solve.banded.bands import is_several, join
-from fastencode.solve.fits import open_fit, save_fit
-from fastencode.solve.problem import check_design, host_matrix
-from fastencode.solve.scores import check_scoring, column_moments, score_moments
-from fastencode.solve.targets import Targets
+from fastencode.solve.fits import Fit
+from fastencode.solve.problem import check_design, check_values, host_matrix
+from fastencode.solve.scores import check_scoring, column_scores
 
 __all__ = ["BandedFit"]
 
 F64 = NDArray[np.float64]
-_ARRAYS = (
-    "coef",
-    "dual_coef",
-    "intercept",
-    "alpha",
-    "alphas",
-    "gammas",
-    "candidates",
-    "cv_scores",
-    "best_score",
-    "at_edge",
-    "feature_means",
-)
-_SCORE_TILE = 512
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BandedFit:
+class BandedFit(Fit):
     """Weights, chosen penalties and scores of every band.
 
     Arrays are of the library that went in; one series loses its voxel axis.
@@ -99,6 +85,11 @@ class BandedFit:
     scoring: str
     stats: dict[str, Any] = field(default_factory=dict)
 
+    _arrays = ("intercept", "alpha", "alphas", "gammas", "candidates", "cv_scores", "best_score", "at_edge", "feature_means")
+    _maybe = ("coef", "dual_coef")
+    _lists = ("columns",)
+    _texts = ("names",)
+
     def __repr__(self) -> str:
         kind, weights = ("coef", self.coef) if self.dual_coef is None else ("dual_coef", self.dual_coef)
         shape = " x ".join(map(str, weights.shape))
@@ -110,11 +101,6 @@ class BandedFit:
         with np.errstate(divide="ignore"):
             found = np.log(to_host(self.gammas, "gammas") / to_host(self.alpha, "alpha"))
         return export(found, library_of(self.gammas))
-
-    @property
-    def _one(self) -> bool:
-        """Whether the fit is of a single series."""
-        return len(self.intercept.shape) == 0
 
     def _host(self, name: str) -> NDArray[Any]:
         """One of the arrays of voxels as NumPy, with its voxel axis."""
@@ -155,11 +141,8 @@ class BandedFit:
                 f"X has kernels of shapes {[np.shape(k) for k in given]}; pass (new rows, {len(dual)}) for each of "
                 f"{len(self.names)} bands"
             )
-        for name, kernel in zip(self.names, kernels, strict=True):
-            if not np.isfinite(kernel).all():
-                raise InputError(f"the kernel of {name!r} holds NaN or infinite values; fill them")
-        weights = [(dual * gamma).astype(dual.dtype) for gamma in gammas]
-        return [kernel.astype(dual.dtype, copy=False) for kernel in kernels], weights, library_of(given[0])
+        checked = [check_values(k, dual.dtype, f"the kernel of {name!r}") for name, k in zip(self.names, kernels, strict=True)]
+        return list(checked), [(dual * gamma).astype(dual.dtype) for gamma in gammas], library_of(given[0])
 
     def predict(self, X: Any, split: bool = False) -> Any:
         """Predicted responses, of all bands together or of each.
@@ -174,23 +157,27 @@ class BandedFit:
         Returns
         -------
         (t, v) array, or with ``split`` (b, t, v); without the last axis if the fit was of a single series
+            NaN for voxels that the fit skipped, and for no others.
 
         Raises
         ------
         InputError
-            If X has other features or bands, or holds NaN or infinite values.
+            If X has other features or bands, holds NaN or infinite values, or values too large for the dtype of the weights.
         """
+        check_flag("split", split)
         parts, weights, library = self._parts(X)
-        if split:
-            out = np.stack([part @ weight for part, weight in zip(parts, weights, strict=True)])
-        else:
-            out = parts[0] @ weights[0]
-            for part, weight in zip(parts[1:], weights[1:], strict=True):
-                out += part @ weight
-            out += self._host("intercept")
+        with np.errstate(all="ignore"):
+            if split:
+                out = np.stack([part @ weight for part, weight in zip(parts, weights, strict=True)])
+            else:
+                out = parts[0] @ weights[0]
+                for part, weight in zip(parts[1:], weights[1:], strict=True):
+                    out += part @ weight
+                out += self._host("intercept")
+            self._check_predicted(HOST, out)
         return export(out[..., 0] if self._one else out, library)
 
-    def score(self, X: Any, Y: Any, scoring: str | None = None, split: bool = False) -> Any:
+    def score(self, X: Any, Y: Any, scoring: str | None = None, split: bool = False, nan_targets: str | None = None) -> Any:
         """Score predictions of Y from X, voxel by voxel, for all bands together or divided among them.
 
         Parameters
@@ -203,36 +190,35 @@ class BandedFit:
             Divide the score by the product measure: band b gets Σ (2 y − ŷ) ŷ_b / Σ y² of R², and cov(y, ŷ_b) / (σ_y σ_ŷ) of the
             correlation, each about the means. A difference of the means of Y and of the prediction is divided by each band's part
             in it, what no band has a part in equally. The parts of all bands add up to the score.
+        nan_targets : {"raise", "skip"}, optional
+            What to do with voxels whose responses hold NaN or infinite values here: an error that counts them, or NaN as their
+            score. By default as the fit was made.
 
         Returns
         -------
         (v,) array, or with ``split`` (b, v); without the last axis if the fit was of a single series
-            0 where the score is not defined.
+            0 where the score is not defined. NaN for voxels that the fit skipped, whatever Y holds there, and for those that
+            ``nan_targets`` skips.
 
         Raises
         ------
         InputError
-            If shapes do not fit, a value is NaN or infinite, or for ``split`` with another score.
+            If shapes do not fit, a value is NaN or infinite, or too large to score, or for ``split`` with another score.
         """
         name = check_scoring(self.scoring if scoring is None else scoring)
-        if split and name == "neg_mean_squared_error":
+        if check_flag("split", split) and name == "neg_mean_squared_error":
             raise InputError("scoring='neg_mean_squared_error' cannot be divided among bands; pass scoring='r2' or 'pearson'")
         parts, weights, library = self._parts(X)
-        targets = Targets.check(Y, len(parts[0]))
-        intercept, n_voxels = self._host("intercept"), weights[0].shape[1]
-        if targets.n_voxels != n_voxels:
-            raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {n_voxels}; pass the same voxels")
-        scores = np.empty((len(parts) if split else 1, n_voxels), dtype=weights[0].dtype)
-        for first, slab in targets.slabs(_SCORE_TILE):
-            for start in range(0, slab.shape[1], _SCORE_TILE):
-                y = to_host(slab[:, start : start + _SCORE_TILE], "Y")
-                if not np.isfinite(y).all():
-                    targets.refuse_bad()
-                here = slice(first + start, first + start + y.shape[1])
-                each = np.stack([part @ weight[:, here] for part, weight in zip(parts, weights, strict=True)])
-                whole = each.sum(axis=0) + intercept[here]
-                total = score_moments(name, tuple(column_moments(y, whole)), len(y))
-                scores[:, here] = self._divided(name, y, each, whole, total, here) if split else total
+        targets, intercept = self._checked_targets(Y, len(parts[0])).fetched(), self._host("intercept")
+
+        def tile(observed: Any, here: slice) -> Any:
+            each = [part @ weight[:, here] for part, weight in zip(parts, weights, strict=True)]
+            whole = sum(each[1:], each[0]) + intercept[here]
+            total = column_scores(HOST, name, observed, whole.astype(observed.dtype, copy=False))
+            return self._divided(name, observed, np.stack(each), whole, total, here) if split else total
+
+        dtype, count = weights[0].dtype, len(parts) if split else 1
+        scores = self._score_tiles(HOST, targets, dtype, count, tile, nan_targets)
         scores = scores if split else scores[0]
         return export(scores[..., 0] if self._one else scores, "torch" if "torch" in (library, targets.library) else library)
 
@@ -262,22 +248,6 @@ class BandedFit:
         coef, means = self._host("coef")[:, here], np.asarray(self.feature_means)
         return np.stack([means[c] @ coef[c].astype(np.float64) for c in self.columns])
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fit to an HDF5 file (data sets and JSON attributes, no pickle), whole or not at all.
-
-        Parameters
-        ----------
-        path : path-like
-            Replaced if it exists; its folder must exist.
-
-        Raises
-        ------
-        InputError
-            If the folder does not exist.
-        """
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        save_fit(path, self, {**arrays, **{f"columns/{b}": c for b, c in enumerate(self.columns)}}, names=self.names)
-
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: Any = None) -> BandedFit:
         """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved.
@@ -291,11 +261,8 @@ class BandedFit:
         Raises
         ------
         InputError
-            If the file is not such a fit, or another device is named.
+            If the file is not such a fit, lacks a part of it, or another device is named.
         """
         if check_device(device) != "cpu":
             raise InputError(f"device={device!r}: banded fits are used on the CPU; pass device=None")
-        with open_fit(path, cls) as (file, kept):
-            arrays: dict[str, Any] = {name: file[name][()] if name in file else None for name in _ARRAYS}
-            columns = tuple(file[f"columns/{b}"][()] for b in range(len(file.get("columns", ()))))
-            return cls(**arrays, names=tuple(json.loads(file.attrs["names"])), columns=columns, **kept)
+        return super().load(path)

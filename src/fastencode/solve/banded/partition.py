@@ -128,7 +128,7 @@ def partition_variance(
         raise InputError(f"Y has shape {responses.shape} and X has {len(features)} rows; give both the same scans")
     responses = responses[:, None] if responses.ndim == 1 else responses
     labels = None if runs is None else check_runs(runs, len(features))
-    folds = resolve_folds(outer, len(features), labels)
+    folds = resolve_folds(outer, len(features), labels, name="outer")
     scores = np.empty((len(folds), len(found) + 1, responses.shape[1]))
     for f, (train, test) in enumerate(folds):
         for b in range(-1, len(found)):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastencode.arguments import check_count, check_flag, check_random, check_real_number
 from fastencode.arrays import dtype_of, export, library_of, to_host
 from fastencode.devices import Device
 from fastencode.errors import InputError
@@ -145,13 +146,15 @@ def banded_ridge_cv(
     if search not in SEARCHES:
         raise InputError(f"search={search!r}; pass one of {', '.join(map(repr, SEARCHES))}")
     usual, refines = SEARCHES[search]
-    if isinstance(n_steps, bool) or not isinstance(n_steps, int | np.integer) or n_steps < 1:
-        raise InputError(f"n_steps={n_steps!r}; pass a positive number of evaluations")
+    n_steps = check_count("n_steps", n_steps, "a positive number of evaluations")
+    check_flag("per_target", per_target)
+    check_flag("progress", progress)
+    rng = check_random(random_state)
     skip = check_nan_targets(nan_targets)
-    if early_stopping is not None and not float(early_stopping) >= 0:
-        raise InputError(f"early_stopping={early_stopping!r}; pass a gain in score, not negative, or None")
+    if early_stopping is not None:
+        early_stopping = check_real_number("early_stopping", early_stopping, "a gain in score, not negative, or None")
     design = join(X, bands)
-    candidates = make_candidates(len(design.bands), gammas, usual if n_iter is None else n_iter, concentration, random_state)
+    candidates = make_candidates(len(design.bands), gammas, usual if n_iter is None else n_iter, concentration, rng)
     problem = Problem.check(
         design.X if design.kernels is None else design.kernels[0],
         alphas=alphas,
@@ -175,8 +178,7 @@ def banded_ridge_cv(
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
         return _of_one(one, design.bands, plan.feature_means, place)
     grams, planning = _grams(problem, design, targets.n_voxels)
-    gain = None if early_stopping is None else float(early_stopping)
-    settings = Settings(scoring, bool(per_target), skip, gain, int(n_steps) if refines else 0)
+    settings = Settings(scoring, bool(per_target), skip, early_stopping, n_steps if refines else 0)
     near, kept = targets.fetched(), None
     if checkpoint is not None:
         given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
@@ -195,7 +197,7 @@ def banded_ridge_cv(
             since = time.perf_counter()
             weights = refit(bases, near, skip, chosen, bar, there)
             found.account["seconds"]["refit"] = time.perf_counter() - since
-    stats = _stats(bases, found, time.perf_counter() - began)
+    stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit, 2)  # at the caller of this
     return fit
