@@ -12,7 +12,7 @@ from fastencode.arguments import check_count, check_random
 from fastencode.arrays import as_numpy
 from fastencode.errors import InputError
 
-__all__ = ["Fold", "check_runs", "chunk_bootstrap", "leave_one_run_out", "resolve_folds"]
+__all__ = ["Fold", "check_gap", "check_runs", "chunk_bootstrap", "leave_one_run_out", "resolve_folds"]
 
 # What a user may pass, for errors.
 _KINDS = "a number of folds, 'runs' (leave one run out), a splitter, or a list of (train, test)"
@@ -129,7 +129,9 @@ def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_
     return [(np.flatnonzero(~mask), np.flatnonzero(mask)) for mask in held]
 
 
-def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, name: str = "cv") -> list[Fold]:
+def resolve_folds(
+    cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, *, gap: int = 0, responses: Any = None, name: str = "cv"
+) -> list[Fold]:
     """Turn any ``cv`` argument into checked folds; errors call it by the name given.
 
     Where only some rows are ``kept``, an int and ``"runs"`` make folds of those; splitters and indices count all rows, and what
@@ -145,16 +147,51 @@ def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, 
         Number of rows.
     runs : (t,) int array or None
         Codes from :func:`check_runs`.
+    gap : int
+        Rows next to a held-out row, on either side and of its run, that the fold does not train on. Rows that are not kept count.
+    responses : array or data set, optional
+        What a splitter gets as y.
 
     Raises
     ------
     InputError
         If a fold is empty, holds everything, reaches outside the rows or tests on rows it trains on.
     """
-    if kept is not None:
-        if isinstance(cv, str | int | np.integer) and not isinstance(cv, bool):
-            return resolve_folds(cv, len(kept), None if runs is None else check_runs(runs[kept]), name=name)
-        return [_keep(fold, k, kept, n) for k, fold in enumerate(resolve_folds(cv, n, runs, name=name))]
+    rows = np.arange(n) if kept is None else kept
+    if kept is None:
+        folds = _resolve(cv, n, runs, responses, name)
+    elif isinstance(cv, str | int | np.integer) and not isinstance(cv, bool):
+        folds = _resolve(cv, len(kept), None if runs is None else check_runs(runs[kept]), responses, name)
+    else:
+        folds = [_keep(fold, k, kept, n) for k, fold in enumerate(_resolve(cv, n, runs, responses, name))]
+    return [_leave_gap(fold, k, gap, rows, n, runs, name) for k, fold in enumerate(folds)] if gap else folds
+
+
+def check_gap(gap: Any) -> int:
+    """Rows to leave out around held-out ones, or ``InputError``."""
+    if isinstance(gap, bool) or not isinstance(gap, int | np.integer) or gap < 0:
+        raise InputError(f"gap={gap!r}; pass a number of rows, 0 for none")
+    return int(gap)
+
+
+def _leave_gap(fold: Fold, k: int, gap: int, rows: Rows, n: int, runs: Rows | None, name: str) -> Fold:
+    """A fold without the training rows that are at most ``gap`` rows from a test row in the same run; ``rows`` are those kept."""
+    train, test = fold
+    held = np.zeros(n, dtype=bool)
+    held[rows[test]] = True
+    near = held.copy()
+    for step in range(1, min(gap, n - 1) + 1):
+        same = True if runs is None else runs[step:] == runs[:-step]
+        near[step:] |= held[:-step] & same
+        near[:-step] |= held[step:] & same
+    left = train[~near[rows[train]]]
+    if not left.size:
+        raise InputError(f"gap={gap} leaves fold {k} of {name} no row to train on; pass a smaller gap or fewer folds")
+    return left, test
+
+
+def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> list[Fold]:
+    """Checked folds of all rows."""
     if isinstance(cv, str):
         if cv != "runs":
             raise InputError(f"{name}={cv!r} is not known; pass {_KINDS}")
@@ -166,7 +203,7 @@ def resolve_folds(cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, 
     if isinstance(cv, int | np.integer):
         return _blocks(int(cv), n, runs, name)
     if hasattr(cv, "split"):
-        pairs: Iterable[Any] = cv.split(np.empty((n, 1)), None, runs)
+        pairs: Iterable[Any] = cv.split(np.empty((n, 1)), responses, runs)
     elif isinstance(cv, list | tuple) and len(cv) == 2 and all(_is_rows(rows) for rows in cv):
         raise InputError(f"{name} is a single (train, test), not a list of them; pass {name}=[(train, test)]")
     elif isinstance(cv, Iterable):

@@ -167,5 +167,5 @@ def training_gram(basis: Basis, left: Left) -> F64:
 
 def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
     """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
-    found = np.linalg.eigvalsh(training_gram(basis, left))
+    found: F64 = np.linalg.eigvalsh(training_gram(basis, left)).astype(np.float64, copy=False)
     return max(0.0, float(found[0]) - rounding_of(found)), float(found[-1])

@@ -172,6 +172,7 @@ def plan_ridge(
     alphas: Any = DEFAULT_ALPHAS,
     cv: Any = 5,
     runs: Any = None,
+    gap: int = 0,
     fit_intercept: bool = True,
     precision: str = "exact",
     device: Any = None,
@@ -195,6 +196,9 @@ def plan_ridge(
         with ``split(X, y, groups)``; or explicit indices. Test sets may overlap and need not cover the rows.
     runs : (t,) array-like, optional
         Run label of every row.
+    gap : int
+        Rows on either side of a held-out row, in its run, that the fold does not train on: neighbors in time resemble each other,
+        so a model that has seen them scores too high. 0 leaves out none.
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
@@ -224,6 +228,7 @@ def plan_ridge(
         alphas=alphas,
         cv=cv,
         runs=runs,
+        gap=gap,
         fit_intercept=fit_intercept,
         precision=precision,
         device=device,

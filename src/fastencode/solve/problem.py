@@ -14,7 +14,7 @@ from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, t
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
-from fastencode.solve.folds import Fold, check_runs, resolve_folds
+from fastencode.solve.folds import Fold, check_gap, check_runs, resolve_folds
 
 __all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "check_values", "host_matrix", "parse_memory"]
 
@@ -80,9 +80,14 @@ class Problem:
         device: Any,
         memory: Any,
         sample_weight: Any = None,
+        gap: int = 0,
         response_dtype: np.dtype[Any] | None = None,
+        responses: Any = None,
     ) -> Problem:
-        """Check every argument; float64 responses make a float64 problem. Raises ``InputError`` or ``DeviceError``."""
+        """Check every argument; float64 responses make a float64 problem, and a splitter gets ``responses`` as y.
+
+        Raises ``InputError`` or ``DeviceError``.
+        """
         asked, where = _place(X, device)
         if precision not in PRECISIONS:
             raise InputError(f"precision={precision!r}; pass one of {', '.join(map(repr, PRECISIONS))}")
@@ -98,7 +103,7 @@ class Problem:
         codes = None if runs is None else check_runs(runs, given)
         return cls(
             X=design,
-            folds=resolve_folds(cv, given, codes, kept),
+            folds=resolve_folds(cv, given, codes, kept, gap=check_gap(gap), responses=responses),
             alphas=check_alphas(alphas),
             fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,

@@ -25,6 +25,7 @@ def ridge_cv(
     alphas: Any = DEFAULT_ALPHAS,
     cv: Any = 5,
     runs: Any = None,
+    gap: int = 0,
     scoring: str = "r2",
     per_target: bool = True,
     fit_intercept: bool = True,
@@ -49,10 +50,14 @@ def ridge_cv(
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates, see ``RidgeFit.alphas``.
     cv : int, "runs", splitter or list of (train, test)
         An int is that many contiguous blocks, or with ``runs`` whole runs, balanced; ``"runs"`` leaves one run out; anything
-        with ``split(X, y, groups)``; or explicit indices. Test sets may overlap and need not cover the rows. Scores are
-        averaged over folds.
+        with ``split(X, y, groups)``, which gets Y as y and the runs as groups; or explicit indices. Test sets may overlap, repeat
+        rows and need not cover them. Scores are averaged over folds: each counts as much, whatever its number of rows. (Leave one
+        out with sample weights, too: a row's weight is in the fits that train on it, not in the mean of scores.)
     runs : (t,) array-like, optional
         Run label of every row.
+    gap : int
+        Rows on either side of a held-out row, in its run, that the fold does not train on: neighbors in time resemble each other,
+        so a model that has seen them scores too high. 0 leaves out none.
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         R² of a constant target and Pearson with a constant target or prediction are 0.
     per_target : bool
@@ -115,12 +120,14 @@ def ridge_cv(
         alphas=alphas,
         cv=cv,
         runs=runs,
+        gap=gap,
         fit_intercept=fit_intercept,
         precision=precision,
         device=device,
         memory=memory,
         sample_weight=sample_weight,
         response_dtype=dtype_of(Y, "Y"),
+        responses=Y,
     )
     # Before minutes of planning, not after.
     check_test_rows(problem, scoring)

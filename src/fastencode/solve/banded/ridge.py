@@ -59,6 +59,7 @@ def banded_ridge_cv(
     alphas: Any = DEFAULT_ALPHAS,
     cv: Any = 5,
     runs: Any = None,
+    gap: int = 0,
     scoring: str = "r2",
     per_target: bool = True,
     fit_intercept: bool = True,
@@ -106,7 +107,7 @@ def banded_ridge_cv(
         Penalties, the weight on ‖b‖² (scikit-learn's) of a band of weight 1. Positive; sorted and freed of duplicates.
     per_target : bool
         False takes one weighting and one penalty for all voxels, by their mean score (himalaya's ``local_alpha=False``).
-    cv, runs, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
+    cv, runs, gap, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
         As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
     device : None, "cpu", "cuda" or such as "cuda:1"
         Where candidates are scored, steps by the gradient made and weights multiplied, as in :func:`fastencode.ridge_cv`.
@@ -160,12 +161,14 @@ def banded_ridge_cv(
         alphas=alphas,
         cv=cv,
         runs=runs,
+        gap=gap,
         fit_intercept=fit_intercept,
         precision=precision,
         device=device,
         memory=memory,
         sample_weight=sample_weight,
         response_dtype=dtype_of(Y, "Y"),
+        responses=Y,
     )
     check_test_rows(problem, scoring)
     targets = Targets.check(Y, problem.n_given, problem.kept)
