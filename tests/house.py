@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "fastencode"
-BASE = ("arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "progress", "streams", "threads")
+BASE = ("arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "progress", "streams", "threads")
 CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
 

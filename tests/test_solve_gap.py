@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 from sklearn.model_selection import StratifiedKFold
 
+import reference
 from fastencode import banded_ridge_cv, plan_ridge, ridge_cv
 from fastencode.errors import InputError
 from fastencode.solve.folds import resolve_folds

@@ -9,8 +9,8 @@ from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut
 import fastencode
 import reference
 from fastencode.errors import DeviceError, InputError
+from fastencode.limits import parse_memory
 from fastencode.solve.folds import check_runs, resolve_folds
-from fastencode.solve.problem import parse_memory
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

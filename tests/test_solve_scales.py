@@ -132,9 +132,8 @@ def rational_ridge(X, y, alpha):
         minors = ([row[:k] + row[k + 1 :] for row in M[1:]] for k in range(len(M)))
         return sum((-1) ** k * M[0][k] * determinant(minor) for k, minor in enumerate(minors))
 
-    return [
-        float(determinant([[*row[:i], b, *row[i + 1 :]] for row, b in zip(A, right, strict=True)]) / determinant(A)) for i in range(p)
-    ]
+    replaced = ([[*row[:i], b, *row[i + 1 :]] for row, b in zip(A, right, strict=True)] for i in range(p))
+    return [float(determinant(M) / determinant(A)) for M in replaced]
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

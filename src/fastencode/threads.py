@@ -9,7 +9,6 @@ order (relative to the largest value, below 1e-12 in float64 and 1e-5 in float32
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from threadpoolctl import ThreadpoolController
 
 from fastencode.arguments import check_count
+from fastencode.limits import available_processors
 
 __all__ = ["available_threads", "limit_threads", "together"]
 
@@ -42,10 +42,9 @@ def _controller() -> ThreadpoolController:
 
 
 def available_threads() -> int:
-    """Threads a solver may use: what BLAS is allowed now (so a limit set outside holds), at most the cores of this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Threads a solver may use: as many as BLAS is allowed now (so a limit set outside holds), at most all processors."""
     blas = [pool["num_threads"] for pool in _controller().info() if pool["user_api"] == "blas"]
-    return max(1, min([cores, *blas]))
+    return max(1, min([available_processors(), *blas]))
 
 
 @contextmanager

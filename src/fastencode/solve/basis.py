@@ -225,8 +225,8 @@ def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: b
         if not only:
             return None
         warnings.warn(
-            f"kernels hold values up to {lam[-1]:.3g}, whose rounding ({rounding:.2g}) hides directions that alpha={alphas[0]:.4g} "
-            "would keep: results at small penalties may be off. Pass larger alphas, or features in place of kernels",
+            f"kernels have eigenvalues up to {lam[-1]:.3g}, whose rounding ({rounding:.2g}) hides directions that "
+            f"alpha={alphas[0]:.4g} would keep: results at small penalties may be off. Pass larger alphas, or features instead",
             FastencodeWarning,
             stacklevel=2,
         )
@@ -272,9 +272,9 @@ def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.
     if len(unknown):
         shown = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
         warnings.warn(
-            f"{len(unknown)} columns of X ({shown}) are combinations of others but for their own rounding, and have units so large "
-            f"that this rounding counts at alpha={problem.alphas[0]:.4g}: results at small penalties may be off. Scale the columns "
-            "to equal variance, or leave these out",
+            f"{len(unknown)} columns of X ({shown}) are combinations of others but for their own rounding, and have units so "
+            f"large that this rounding counts at alpha={problem.alphas[0]:.4g}: results at small penalties may be off. Scale the "
+            "columns to equal variance, or leave these out",
             FastencodeWarning,
             stacklevel=2,
         )

@@ -7,8 +7,8 @@ large to small. A few steps of QR from the other side each push what couples lar
 triangle falls apart into blocks of similar scale, or a routine that works from its corner (implicit zero-shift QR) keeps every
 scale's digits.
 
-Sources: Cox & Higham (1998), Stability of Householder QR factorization for weighted least squares; Demmel & Kahan (1990), Accurate
-singular values of bidiagonal matrices; Drmač & Veselić (2008), New fast and accurate Jacobi SVD algorithm, for the repeated QR.
+Sources: Cox & Higham (1998), Stability of Householder QR factorization for weighted least squares; Demmel & Kahan (1990),
+Accurate singular values of bidiagonal matrices; Drmač & Veselić (2008), New fast and accurate Jacobi SVD algorithm (repeated QR).
 
 Legend: n = rows, p = columns, r = min(n, p).
 """

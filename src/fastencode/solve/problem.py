@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,12 @@ from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, t
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
+from fastencode.limits import parse_memory
 from fastencode.solve.folds import Fold, check_gap, check_runs, resolve_folds
 
-__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "check_values", "host_matrix", "parse_memory"]
+__all__ = ["PRECISIONS", "Problem", "check_alphas", "check_design", "check_values", "host_matrix"]
 
 PRECISIONS = ("exact", "fast")
-_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,21 +204,3 @@ def check_alphas(alphas: Any) -> NDArray[np.float64]:
     if bad.any():
         raise InputError(f"alphas holds {grid[bad][0]}; every penalty must be positive and finite")
     return np.unique(grid)
-
-
-def parse_memory(memory: Any) -> int | None:
-    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; None stays None."""
-    if memory is None:
-        return None
-    if isinstance(memory, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", memory.lower())
-        if found is None or found[2] not in _UNITS:
-            raise InputError(f"memory={memory!r}; pass bytes or text such as '2GB' or '512MiB'")
-        value = float(found[1]) * _UNITS[found[2]]
-    elif isinstance(memory, int | float | np.number) and not isinstance(memory, bool):
-        value = float(memory)
-    else:
-        raise InputError(f"memory={memory!r}; pass bytes or text such as '2GB' or '512MiB'")
-    if not value >= 1 or not np.isfinite(value):
-        raise InputError(f"memory={memory!r}; pass a positive number of bytes")
-    return int(value)

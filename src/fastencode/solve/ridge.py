@@ -65,14 +65,15 @@ def ridge_cv(
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
-        "exact" is accurate to the dtype, whatever the columns' units: with scales up to 1e12 apart, weights (times their column's
-        scale) are within 1e-8 of the largest in float64 and 2e-5 in float32, and scores within 1e-6, as long as X is not so close
-        to collinear that its own rounding decides. Where rounding of the Gram would hide what the smallest penalty keeps, X itself
-        is decomposed, at about ten times the cost (``stats["decomposed"]``). Directions of X are left out only where every
-        penalty makes them irrelevant. Pearson with predictions that all but vanish (α far above every eigenvalue) is less
-        accurate, with more rows than features. "fast" may score float32 in reduced precision, and fits weights as in "exact": on a CUDA
-        device predictions are products in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16
-        parts, off by 2⁻¹⁶. On other CPUs it computes the same as "exact".
+        "exact" is accurate to the dtype, whatever the units of the columns. With scales up to 1e12 apart, weights (times their
+        column's scale) are within 1e-8 of the largest in float64 and 2e-5 in float32, and scores within 1e-6, as long as X is not
+        so close to collinear that its own rounding decides. Where rounding of the Gram would hide what the smallest penalty
+        keeps, X itself is decomposed, at about ten times the cost (``stats["decomposed"]``). Directions of X are left out only
+        where every penalty makes them irrelevant. Pearson with predictions that all but vanish (α far above every eigenvalue) is
+        less accurate, where there are more rows than features.
+        "fast" may score float32 in reduced precision, and fits weights as in "exact": on a CUDA device predictions are products
+        in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 2⁻¹⁶. On other CPUs it
+        computes the same as "exact".
     device : None, "cpu", "cuda" or such as "cuda:1"
         Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
         there, by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there

@@ -1,0 +1,88 @@
+"""What this process may use of the machine: memory and processors, the limits of its control group (cgroup) included.
+
+Containers and schedulers limit a process by control groups. Neither ``os.cpu_count`` nor the system's count of free memory knows.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastencode.errors import InputError
+
+__all__ = ["available_memory", "available_processors", "parse_memory"]
+
+_UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+# The part of the free memory that memory="auto" works in: other processes grow too, and libraries have buffers of their own.
+_PART = 0.7
+_GROUPS, _MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
+# Files of a group: version 2, version 1.
+_LIMIT, _USED = ("memory.max", "memory/memory.limit_in_bytes"), ("memory.current", "memory/memory.usage_in_bytes")
+
+
+def parse_memory(memory: Any) -> int | None:
+    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; ``"auto"`` is 70 % of what is free; None stays None."""
+    if memory is None:
+        return None
+    if isinstance(memory, str) and memory.strip().lower() == "auto":
+        free = available_memory()
+        return None if free is None else int(_PART * free)
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", memory.lower())
+        if found is None or found[2] not in _UNITS:
+            raise InputError(f"memory={memory!r}; pass bytes, text such as '2GB' or '512MiB', or 'auto'")
+        value = float(found[1]) * _UNITS[found[2]]
+    elif isinstance(memory, int | float | np.number) and not isinstance(memory, bool):
+        value = float(memory)
+    else:
+        raise InputError(f"memory={memory!r}; pass bytes, text such as '2GB' or '512MiB', or 'auto'")
+    if not value >= 1 or not np.isfinite(value):
+        raise InputError(f"memory={memory!r}; pass a positive number of bytes")
+    return int(value)
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still get: free memory and swap of the system, or what its control group leaves, if that is
+    less. None where neither is known."""
+    found = [left for left in (_system_memory(), _group_memory()) if left is not None]
+    return min(found) if found else None
+
+
+def _system_memory() -> int | None:
+    try:
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines() if ":" in line)
+        return sum(1024 * int(lines[name].split()[0]) for name in ("MemAvailable", "SwapFree"))
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _group_memory() -> int | None:
+    for limit, used in zip(_LIMIT, _USED, strict=True):
+        most, now = _number(_GROUPS / limit), _number(_GROUPS / used)
+        if most is not None and now is not None and most < 2**60:
+            return max(0, most - now)
+    return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text().split()[0])
+    except (OSError, ValueError, IndexError):  # no such file, or "max"
+        return None
+
+
+def available_processors() -> int:
+    """Processors that this process may run on at a time, at least 1: its affinity, or its control group's quota if less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (_GROUPS / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        quota, period = str(_number(_GROUPS / "cpu/cpu.cfs_quota_us") or -1), str(_number(_GROUPS / "cpu/cpu.cfs_period_us") or 1)
+    if not quota.isdigit():  # "max", or −1
+        return cores
+    return max(1, min(cores, math.ceil(int(quota) / int(period))))
