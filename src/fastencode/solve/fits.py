@@ -122,7 +122,7 @@ class Fit:
             width = max(64, _SCORE_TILE // count)
             for first, slab in targets.slabs(width):
                 for start in range(0, slab.shape[1], width):
-                    observed = slab[:, start : start + width]
+                    observed = slab[:, start : min(start + width, slab.shape[1])]
                     observed = device.cast(device.put(observed) if targets.device is None else observed, wide)
                     here = slice(first + start, first + start + observed.shape[1])
                     bad_v[here] = ~xp.all(xp.isfinite(observed), axis=0)
