@@ -52,13 +52,10 @@ class Fit:
         return len(self.alpha.shape) == 0
 
     def __str__(self) -> str:
-        edge_v, alpha_v, skipped = (
-            np.atleast_1d(to_host(self.at_edge, "at_edge")),
-            self._fitted("alpha"),
-            int(self._skipped().sum()),
-        )
-        low, high, stats = int((edge_v < 0).sum()), int((edge_v > 0).sum()), self.stats
-        lines = [repr(self)[1:-1]]
+        """What was found, on several lines; ``repr`` is the first of them."""
+        edge_v, alpha_v = np.atleast_1d(to_host(self.at_edge, "at_edge")), self._fitted("alpha")
+        low, high, skipped = int((edge_v < 0).sum()), int((edge_v > 0).sum()), int(self._skipped().sum())
+        lines, stats = [repr(self)[1:-1]], self.stats
         if alpha_v.size:
             score_v = self._fitted("best_score")
             best = int(np.nanargmax(np.atleast_1d(to_host(self.best_score, "best_score"))))
@@ -75,7 +72,7 @@ class Fit:
         if "fit" in seconds:
             wall = {name: value for name, value in seconds.items() if "all threads" not in name}
             took = ", ".join(f"{name} {value:.2g} s" for name, value in wall.items())
-            lines.append(f"  took {took}; {stats['strategy']}, on {stats['device']}")
+            lines.append(f"  took {took}; {stats.get('strategy')}, on {stats.get('device')}")
         return "\n".join(lines)
 
     def _found(self) -> list[str]:

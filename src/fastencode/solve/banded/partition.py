@@ -107,12 +107,13 @@ def partition_variance(
     gammas : (i, b) array, "grid" or None
         As there. Without a band, its column is left out, and so are candidates that would be left with nothing.
     **options
-        Passed on: ``alphas``, ``cv``, ``n_iter``, ``random_state`` and so on.
+        Passed on: ``alphas``, ``cv``, ``n_iter``, ``random_state``, ``nan_targets`` and so on.
 
     Returns
     -------
     Partition
-        Of one voxel where Y is a single series.
+        Of one voxel where Y is a single series. With ``nan_targets="skip"``, voxels that hold NaN or infinite values are NaN in all
+        of it.
 
     Raises
     ------
