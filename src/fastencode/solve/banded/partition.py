@@ -112,8 +112,8 @@ def partition_variance(
     Returns
     -------
     Partition
-        Of one voxel where Y is a single series. With ``nan_targets="skip"``, voxels that hold NaN or infinite values are NaN in all
-        of it.
+        Of one voxel where Y is a single series. With ``nan_targets="skip"``, voxels that hold NaN or infinite values are NaN
+        throughout.
 
     Raises
     ------
