@@ -9,7 +9,8 @@ import pytest
 
 import fastencode
 from fastencode import InputError
-from fastencode.solve.scores import SCORINGS
+from fastencode.devices import plain_device
+from fastencode.solve.scores import SCORINGS, column_scores, score_moments
 from fastencode.solve.targets import Targets
 
 GRID = [1.0, 10.0, 100.0, 1e3]
@@ -225,6 +226,47 @@ def test_responses_on_a_device_are_fetched_for_banded_fits(monkeypatch):
     Y[0, 1] = np.nan
     with pytest.raises(InputError, match="the first is voxel 1"):
         fit.score(X, Y)
+
+
+@pytest.mark.parametrize("namespace", ["torch", "array_api_strict"])
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_the_loop_over_tiles_is_the_same_on_other_namespaces(namespace, scoring):
+    """What scores responses on a card, without one."""
+    device = plain_device(pytest.importorskip(namespace, reason=f"{namespace} is not installed"))
+    X, Y = data(v=70)
+    Y[4, BAD] = np.nan
+    fit, other = ridge(X, Y, nan_targets="skip"), Y.copy()
+    other[0, 9], other[:, 11] = np.inf, 3.0
+    targets = Targets(device.put(other), len(other), 70, False, "numpy", None, device)
+    coef, intercept = device.put(fit.coef), device.put(fit.intercept)
+
+    def tile(observed, here):
+        return column_scores(device, scoring, observed, device.put(X) @ coef[:, here] + intercept[here])
+
+    for nan_targets in (None, "skip"):
+        scores = np.asarray(fit._score_tiles(device, targets, np.dtype("f8"), 1, tile, nan_targets))[0]
+        np.testing.assert_allclose(scores, fit.score(X, other, scoring), rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(np.flatnonzero(np.isnan(scores)), [BAD, 9])
+    with pytest.raises(InputError, match="1 of 70 voxels in Y hold NaN or infinite values, the first is voxel 9"):
+        fit._score_tiles(device, targets, np.dtype("f8"), 1, tile, "raise")
+
+
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("namespace", ["numpy", "torch", "array_api_strict"])
+def test_moments_that_are_nan_give_scores_that_are_nan(namespace, scoring):
+    """Also where the target is constant; what is not defined is 0."""
+    device = plain_device(pytest.importorskip(namespace, reason=f"{namespace} is not installed"))
+    parts = np.array([[0.0, 0.0, 1.0, 0.5, 1.0]] * 6)
+    parts[1, 2] = 0.0  # a constant target
+    parts[2, 1] = parts[2, 3] = parts[2, 4] = parts[3, 1] = parts[3, 3] = parts[3, 4] = np.nan
+    parts[3, 2] = 0.0
+    parts[4, 0] = parts[4, 2] = parts[4, 3] = np.nan
+    parts[5, 3:] = 0.0  # a constant prediction
+    with np.errstate(all="raise"):
+        scores = np.asarray(score_moments(device, scoring, [device.put(row) for row in parts.T.copy()], 10.0, 1.0, 0.0))
+    assert np.isnan(scores[2:5]).all()
+    wanted = {"r2": [0.0, 0.0, 0.0], "pearson": [0.5, 0.0, 0.0], "neg_mean_squared_error": [-0.1, -0.0, -0.1]}[scoring]
+    np.testing.assert_allclose(scores[[0, 1, 5]], wanted, atol=1e-15)
 
 
 # ---- numbers that a dtype cannot hold

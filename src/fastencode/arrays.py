@@ -7,6 +7,7 @@ its library already.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         value = host_values(value)
     elif is_stored(value):
         value = value[...]
+    elif _root(value) in _STORED and hasattr(value, "keys"):
+        raise InputError(f"{name} is a {type(value).__name__.lower()} of {_root(value)}, not a data set; {_inside(value, name)}")
     elif hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise InputError(f"{name} is a sparse matrix; pass {name}.toarray()")
     elif np.ma.is_masked(value):  # asarray would bring back the numbers under the mask
@@ -96,6 +99,28 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
         raise InputError(f"{name} cannot become an array ({error}); pass rows of equal length") from error
     check_real(array.dtype, name)
     return array
+
+
+def _inside(group: Any, name: str) -> str:
+    """Which data sets of a file or group to pass: at most ten of them, with their shapes."""
+    found = list(_data_sets(group, ""))
+    if not found:
+        return f"it holds none, so pass one of another file or group as {name}"
+    more = f" and {len(found) - 10} more" if len(found) > 10 else ""
+    return f"pass one that it holds, such as f[{found[0][0]!r}]: {', '.join(f'{p!r} {s}' for p, s in found[:10])}{more}"
+
+
+def _data_sets(group: Any, before: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(path, shape) of all data sets inside a group; links that lead nowhere are passed over."""
+    for key in group:
+        try:
+            item = group[key]
+        except KeyError:
+            continue
+        if hasattr(item, "shape"):
+            yield before + key, tuple(item.shape)
+        elif hasattr(item, "keys"):
+            yield from _data_sets(item, f"{before}{key}/")
 
 
 def to_host(value: Any, name: str) -> NDArray[Any]:

@@ -72,7 +72,8 @@ class Device:
     def put(self, array: Any, dtype: Any = None) -> Any:
         """An array of this device with the values of a NumPy array; on a CPU it may share memory."""
         array = np.asarray(array, dtype=dtype)
-        if array.dtype.str[1:] not in _SHARED or not hasattr(self.xp, array.dtype.name):
+        known = array.dtype.kind == "b" or hasattr(self.xp, array.dtype.name)  # CuPy 13 calls bool only bool_
+        if array.dtype.str[1:] not in _SHARED or not known:
             array = array.astype(np.float64)
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if self.library != "torch":

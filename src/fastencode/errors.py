@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
 from types import ModuleType
 
-__all__ = ["DeviceError", "FastencodeError", "FastencodeWarning", "InputError", "MissingLibraryError", "require"]
+__all__ = ["DeviceError", "FastencodeError", "FastencodeWarning", "InputError", "MissingLibraryError", "require", "warn"]
 
 
 class FastencodeError(Exception):
@@ -26,6 +28,15 @@ class MissingLibraryError(FastencodeError, ImportError):
 
 class FastencodeWarning(UserWarning):
     """Every warning of this package."""
+
+
+def warn(message: str) -> None:
+    """Issue a :class:`FastencodeWarning` that points at the line which called this package, however deep inside this is."""
+    # Not skip_file_prefixes, which Python 3.11 lacks and which would need to know every folder the package's modules come from.
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, FastencodeWarning, stacklevel=level)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -24,6 +24,7 @@ from fastencode.estimators.sklearn import (
     clone,
     validate_data,
 )
+from fastencode.solve.banded.bands import numbered
 from fastencode.solve.banded.ridge import banded_ridge_cv
 from fastencode.solve.folds import check_runs
 from fastencode.solve.plan import DEFAULT_ALPHAS
@@ -376,7 +377,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         if self.bands is None:
             return X, {"all": slice(None)}
         if isinstance(self.bands, Mapping):
-            return X, {name: self._numbered(name, band) for name, band in self.bands.items()}
+            return X, numbered(self.bands, getattr(self, "feature_names_in_", ()))
         try:
             parts = [(name, transformer, columns) for name, transformer, columns in self.bands]
         except (TypeError, ValueError):
@@ -390,17 +391,6 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             arrays[name] = _in_dtype(one.fit_transform(given if hasattr(given, "columns") else X, y), _float(X.dtype))
             self.transformers_.append((name, one))
         return arrays, None
-
-    def _numbered(self, name: str, band: Any) -> Any:
-        """Columns by number, where they are given by name."""
-        names = [band] if isinstance(band, str) else list(band) if np.ndim(band) == 1 else []
-        if not names or not all(isinstance(column, str) for column in names):
-            return band
-        known = list(getattr(self, "feature_names_in_", []))
-        for column in names:
-            if column not in known:
-                raise InputError(f"band {name!r} names column {column!r}, and X has {known or 'no column names'}")
-        return [known.index(column) for column in names]
 
     def _design(self, X: Any) -> Any:
         """Checked features in the solver's form."""

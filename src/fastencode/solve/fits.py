@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from contextvars import ContextVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from fastencode import __version__
 from fastencode.arrays import check_device, export, float_dtype, to_host
 from fastencode.devices import Device
-from fastencode.errors import FastencodeWarning, InputError
+from fastencode.errors import InputError, warn
 from fastencode.files import whole_file
 from fastencode.solve.targets import Targets, check_nan_targets
 
-__all__ = ["Fit", "dtype_in", "versions", "warn_edges"]
+__all__ = ["Fit", "dtype_in", "held_warnings", "versions", "warn_edges", "warn_together"]
 
 _LAYOUT = 1
 # Voxels that are scored at once, where each has one score.
@@ -50,6 +50,39 @@ class Fit:
     def _one(self) -> bool:
         """Whether the fit is of a single series."""
         return len(self.alpha.shape) == 0
+
+    def __str__(self) -> str:
+        """What was found, on several lines; ``repr`` is the first of them."""
+        edge_v, alpha_v = np.atleast_1d(to_host(self.at_edge, "at_edge")), self._fitted("alpha")
+        low, high, skipped = int((edge_v < 0).sum()), int((edge_v > 0).sum()), int(self._skipped().sum())
+        lines, stats = [repr(self)[1:-1]], self.stats
+        if alpha_v.size:
+            score_v = self._fitted("best_score")
+            best = int(np.nanargmax(np.atleast_1d(to_host(self.best_score, "best_score"))))
+            lines.append(
+                f"  held-out {self.scoring}: median {np.median(score_v):.4g}, best {score_v.max():.4g} (voxel {best}), "
+                f"middle half {np.quantile(score_v, 0.25):.4g} to {np.quantile(score_v, 0.75):.4g}"
+            )
+            lines.append(f"  penalties: {_counted(alpha_v)}")
+            lines += self._found()
+        lines.append(
+            f"  voxels: {low} at the smallest penalty of the grid, {high} at the largest, {skipped} skipped because they held NaN"
+        )
+        seconds = stats.get("seconds", {})
+        if "fit" in seconds:
+            wall = {name: value for name, value in seconds.items() if "all threads" not in name}
+            took = ", ".join(f"{name} {value:.2g} s" for name, value in wall.items())
+            lines.append(f"  took {took}; {stats.get('strategy')}, on {stats.get('device')}")
+        return "\n".join(lines)
+
+    def _found(self) -> list[str]:
+        """Lines on what only this kind of fit finds."""
+        return []
+
+    def _fitted(self, name: str) -> NDArray[Any]:
+        """Values (v,) or (b, v) of the voxels that were not skipped."""
+        values = np.asarray(to_host(getattr(self, name), name), dtype=np.float64)
+        return np.asarray((values[..., None] if self._one else values)[..., ~self._skipped()])
 
     def _skipped(self) -> NDArray[np.bool_]:
         """(v,): voxels that the fit skipped, because they held NaN or infinite values."""
@@ -86,7 +119,7 @@ class Fit:
             width = max(64, _SCORE_TILE // count)
             for first, slab in targets.slabs(width):
                 for start in range(0, slab.shape[1], width):
-                    observed = slab[:, start : start + width]
+                    observed = slab[:, start : min(start + width, slab.shape[1])]
                     observed = device.cast(device.put(observed) if targets.device is None else observed, wide)
                     here = slice(first + start, first + start + observed.shape[1])
                     bad_v[here] = ~xp.all(xp.isfinite(observed), axis=0)
@@ -180,6 +213,17 @@ class Fit:
             return cls(**parts)
 
 
+def _counted(alpha_v: NDArray[np.float64]) -> str:
+    """Penalties with the number of voxels that chose each; quantiles where there are many."""
+    values, counts = np.unique(alpha_v, return_counts=True)
+    if len(values) <= 6:
+        return ", ".join(
+            f"{value:.4g} ({count} voxel{'' if count == 1 else 's'})" for value, count in zip(values, counts, strict=True)
+        )
+    low, middle, high = np.quantile(alpha_v, [0.05, 0.5, 0.95])
+    return f"median {middle:.4g}, 5 % {low:.4g}, 95 % {high:.4g}, {len(values)} different ones"
+
+
 def dtype_in(array: Any) -> np.dtype[Any]:
     """NumPy's dtype of an array of any library."""
     return np.dtype(str(array.dtype).removeprefix("torch."))
@@ -210,15 +254,49 @@ def versions() -> dict[str, str]:
     return {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
-def warn_edges(fit: Any, stacklevel: int) -> None:
-    """Warn once where voxels chose a penalty at the edge of the grid; ``stacklevel`` counts from the caller of this."""
+class _Edges(NamedTuple):
+    """How many voxels of a fit chose the smallest and the largest penalty, how many were fitted, and these two penalties."""
+
+    low: int
+    high: int
+    fitted: int
+    smallest: float
+    largest: float
+
+
+# What fits inside held_warnings found; None outside.
+_held: ContextVar[list[_Edges] | None] = ContextVar("_held", default=None)
+
+
+def warn_edges(fit: Fit) -> None:
+    """Warn where voxels chose a penalty at the edge of the grid: at once, or later, inside :func:`held_warnings`."""
     edge_v = np.atleast_1d(to_host(fit.at_edge, "at_edge"))
-    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - fit.stats["skipped_voxels"]
+    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - int(fit.stats["skipped_voxels"])
+    found, held = _Edges(low, high, fitted, float(fit.alphas[0]), float(fit.alphas[-1])), _held.get()
+    if held is None:
+        warn_together([found])
+    else:
+        held.append(found)
+
+
+@contextmanager
+def held_warnings() -> Iterator[list[_Edges]]:
+    """What fits made inside, in this thread, would warn of one by one: for :func:`warn_together` afterwards."""
+    found: list[_Edges] = []
+    before = _held.set(found)
+    try:
+        yield found
+    finally:
+        _held.reset(before)
+
+
+def warn_together(fits: list[_Edges]) -> None:
+    """Warn once where voxels chose a penalty at the edge of the grid, in any of the fits."""
+    low, high, fitted = (sum(counts) for counts in list(zip(*fits, strict=True))[:3]) if fits else (0, 0, 0)
     if low or high:
-        warnings.warn(
-            f"{low + high} of {fitted} voxels chose a penalty at the edge of the grid: {low} the smallest "
-            f"({float(fit.alphas[0]):.4g}), {high} the largest ({float(fit.alphas[-1]):.4g}). Widen alphas, unless these are "
-            "voxels that X does not predict (those always want the largest).",
-            FastencodeWarning,
-            stacklevel=stacklevel + 1,
+        within = f" in {len(fits)} fits" if len(fits) > 1 else ""
+        warn(
+            f"{low + high} of {fitted} voxels{within} chose a penalty at the edge of the grid: {low} the smallest "
+            f"({fits[0].smallest:.4g}), {high} the largest ({fits[0].largest:.4g}). Widen alphas, unless these are "
+            "voxels that X does not predict (those always want the largest)."
         )

@@ -86,7 +86,9 @@ def leave_one_run_out(runs: Any) -> list[Fold]:
     return _by_label(codes, n_runs)
 
 
-def chunk_bootstrap(n: int, n_boots: int, chunk_len: int, n_chunks: int, random_state: Any = None) -> list[Fold]:
+def chunk_bootstrap(
+    n: int, n_boots: int, chunk_len: int, n_chunks: int, random_state: int | np.random.Generator | None = None
+) -> list[Fold]:
     """Folds that hold out random chunks of consecutive rows, so that neighbors in time stay on one side.
 
     The rows are cut into chunks of ``chunk_len``; a shorter remainder at the end is a chunk too, so every row can be held out.

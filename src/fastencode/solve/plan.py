@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.solve.basis import make_basis
 from fastencode.solve.features import features_map
@@ -24,7 +24,15 @@ from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["DEFAULT_ALPHAS", "RidgePlan", "make_plan", "plan_ridge"]
 
-DEFAULT_ALPHAS = np.logspace(0, 6, 20)
+
+class _Default(np.ndarray[Any, np.dtype[np.float64]]):
+    """An array that signatures show by its name."""
+
+    def __repr__(self) -> str:
+        return "DEFAULT_ALPHAS" if self is DEFAULT_ALPHAS else repr(np.asarray(self))
+
+
+DEFAULT_ALPHAS = np.logspace(0, 6, 20).view(_Default)
 DEFAULT_ALPHAS.flags.writeable = False
 _DECOMPOSED = {
     "gram": "the Gram",
@@ -169,15 +177,15 @@ class RidgePlan(FoldPlan):
 def plan_ridge(
     X: Any,
     *,
-    alphas: Any = DEFAULT_ALPHAS,
+    alphas: ArrayLike = DEFAULT_ALPHAS,
     cv: Any = 5,
-    runs: Any = None,
+    runs: ArrayLike | None = None,
     gap: int = 0,
     fit_intercept: bool = True,
     precision: str = "exact",
     device: Any = None,
     memory: int | str | None = None,
-    sample_weight: Any = None,
+    sample_weight: ArrayLike | None = None,
 ) -> RidgePlan:
     """Do everything about a ridge problem that depends on X only, once, for any number of responses.
 
@@ -222,6 +230,19 @@ def plan_ridge(
         For a bad argument: the message names the value and the next step.
     DeviceError
         If the device does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastencode
+    >>> rng = np.random.default_rng(0)
+    >>> X, runs = rng.standard_normal((120, 10)), np.repeat(["a", "b", "c"], 40)
+    >>> Y = X @ rng.standard_normal((10, 4)) + 3 * rng.standard_normal((120, 4))
+    >>> plan = fastencode.plan_ridge(X, alphas=np.logspace(-1, 4, 11), cv="runs", runs=runs)
+    >>> plan
+    <RidgePlan 120 x 10 float64, 3 folds, 11 alphas, primal>
+    >>> [plan.fit(responses).coef.shape for responses in (Y, Y[:, :3])]  # two participants who heard the same
+    [(10, 4), (10, 3)]
     """
     problem = Problem.check(
         X,

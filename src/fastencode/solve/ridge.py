@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from fastencode.arguments import check_flag
 from fastencode.arrays import dtype_of
 from fastencode.solve.device_tiles import device_for
@@ -22,9 +24,9 @@ def ridge_cv(
     X: Any,
     Y: Any,
     *,
-    alphas: Any = DEFAULT_ALPHAS,
+    alphas: ArrayLike = DEFAULT_ALPHAS,
     cv: Any = 5,
-    runs: Any = None,
+    runs: ArrayLike | None = None,
     gap: int = 0,
     scoring: str = "r2",
     per_target: bool = True,
@@ -33,7 +35,7 @@ def ridge_cv(
     device: Any = None,
     memory: int | str | None = None,
     progress: bool = False,
-    sample_weight: Any = None,
+    sample_weight: ArrayLike | None = None,
     nan_targets: str = "raise",
 ) -> RidgeFit:
     """Ridge regression of every voxel on X, each at the penalty that predicts its held-out rows best.
@@ -111,6 +113,21 @@ def ridge_cv(
     References
     ----------
     Hoerl & Kennard (1970), Technometrics 12, 55-67; Dupré la Tour et al. (2022), NeuroImage 264, 119728.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastencode
+    >>> rng = np.random.default_rng(0)
+    >>> X, runs = rng.standard_normal((120, 10)), np.repeat(["a", "b", "c"], 40)
+    >>> Y = X @ rng.standard_normal((10, 4)) + 3 * rng.standard_normal((120, 4))
+    >>> fit = fastencode.ridge_cv(X, Y, alphas=np.logspace(-1, 4, 11), cv="runs", runs=runs)
+    >>> fit.coef.shape, fit.alpha.shape, fit.cv_scores.shape
+    ((10, 4), (4,), (11, 4))
+    >>> fit.best_score.round(2)
+    array([0.35, 0.67, 0.31, 0.34])
+    >>> fit.predict(X[:5]).shape
+    (5, 4)
     """
     check_scoring(scoring)
     check_flag("per_target", per_target)

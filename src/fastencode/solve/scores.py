@@ -5,7 +5,6 @@ Legend: t = time, v = voxels, m = the five moments.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from fastencode import kernels
 from fastencode.arrays import as_numpy, dtype_of, export, float_dtype, library_of
 from fastencode.devices import HOST, Device, device_of
-from fastencode.errors import DeviceError, FastencodeWarning, InputError
+from fastencode.errors import DeviceError, InputError, warn
 from fastencode.solve.device_moments import device_moments
 
 __all__ = [
@@ -44,7 +43,7 @@ def moments_kernel() -> Any:
     with _lock:
         first, _told = not _told, True
     if first and (reason := kernels.lost("moments")):
-        warnings.warn(reason, FastencodeWarning, stacklevel=3)
+        warn(reason)
     return kernel
 
 

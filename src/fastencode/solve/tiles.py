@@ -69,7 +69,7 @@ def fit_plan(
             arrays, account = fit_on(device, plan, targets, scoring, skip, per_target, bar, keep)
     stats = {**_stats(plan, targets, account, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
-    warn_edges(fit, 3)  # at the caller of ridge_cv or of plan.fit
+    warn_edges(fit)
     return fit
 
 

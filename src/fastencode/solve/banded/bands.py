@@ -6,7 +6,7 @@ Legend: t = time, p = features, b = bands.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastencode.arrays import library_of, to_host
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
-__all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "is_several", "join"]
+__all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "is_several", "join", "numbered"]
 
 PRECOMPUTED = "precomputed"
 
@@ -86,7 +86,29 @@ def join(X: Any, bands: Any) -> Design:
     shape = np.shape(to_host(X, "X")) if shape is None else tuple(shape)
     if len(shape) != 2:
         raise InputError(f"X has shape {shape}; pass (time, features), or several such arrays as name -> array")
-    return Design(X, None, check_bands(bands, int(shape[1])))
+    names = getattr(X, "columns", ())
+    return Design(X, None, check_bands(numbered(bands, () if callable(names) else names), int(shape[1])))
+
+
+def numbered(bands: Any, names: Iterable[Any]) -> Any:
+    """Bands with columns by number, where they are given by the names that a data frame has for them."""
+    if isinstance(bands, Mapping):
+        return {band: _numbered(band, columns, list(names)) for band, columns in bands.items()}
+    if isinstance(bands, list | tuple):
+        return [_numbered(f"band {b}", columns, list(names)) for b, columns in enumerate(bands)]
+    return bands
+
+
+def _numbered(band: Any, columns: Any, names: list[Any]) -> Any:
+    some = [columns] if isinstance(columns, str) else list(columns) if np.ndim(columns) == 1 else []
+    if not some or not all(isinstance(column, str) for column in some):
+        return columns
+    for column in some:
+        if column not in names:
+            raise InputError(f"band {band!r} names column {column!r}, and X has {names or 'no column names'}")
+        if names.count(column) > 1:
+            raise InputError(f"band {band!r} names column {column!r}, and X has several of that name; give columns by number")
+    return [names.index(column) for column in some]
 
 
 def is_several(X: Any) -> bool:

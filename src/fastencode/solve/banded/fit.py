@@ -95,6 +95,24 @@ class BandedFit(Fit):
         shape = " x ".join(map(str, weights.shape))
         return f"<BandedFit {kind} {shape} {weights.dtype}, bands {', '.join(self.names)}, by {self.scoring}>"
 
+    def _found(self) -> list[str]:
+        gammas = self._fitted("gammas")
+        shares = gammas / gammas.sum(axis=0)
+        lines = [
+            "  weights of bands, as shares: "
+            + ", ".join(
+                f"{name} median {np.median(share):.2g}, largest in {int((shares.argmax(axis=0) == b).sum())}"
+                for b, (name, share) in enumerate(zip(self.names, shares, strict=True))
+            )
+        ]
+        search, refined = self.stats.get("search"), self.stats.get("refined")
+        if search:
+            early = ", stopped early" if search["stopped_early"] else ""
+            lines.append(f"  search: {search['tried']} of {search['candidates']} candidates tried{early}")
+        if refined:
+            lines[-1] += f"; {refined['voxels']} voxels went on to weights of their own"
+        return lines
+
     @property
     def deltas(self) -> Any:
         """(b, v) float64: log(γ / α), −∞ where a band is switched off; himalaya's convention."""

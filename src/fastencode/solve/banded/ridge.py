@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastencode.arguments import check_count, check_flag, check_random, check_real_number
 from fastencode.arrays import dtype_of, export, library_of, to_host
@@ -55,10 +56,10 @@ def banded_ridge_cv(
     n_steps: int = 10,
     gammas: Any = None,
     concentration: Any = (0.1, 1.0),
-    random_state: Any = None,
-    alphas: Any = DEFAULT_ALPHAS,
+    random_state: int | np.random.Generator | None = None,
+    alphas: ArrayLike = DEFAULT_ALPHAS,
     cv: Any = 5,
-    runs: Any = None,
+    runs: ArrayLike | None = None,
     gap: int = 0,
     scoring: str = "r2",
     per_target: bool = True,
@@ -67,7 +68,7 @@ def banded_ridge_cv(
     device: Any = None,
     memory: int | str | None = None,
     progress: bool = False,
-    sample_weight: Any = None,
+    sample_weight: ArrayLike | None = None,
     nan_targets: str = "raise",
     early_stopping: float | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -86,7 +87,8 @@ def banded_ridge_cv(
     Y : (t, v) or (t,) array, NumPy or torch, memory map or h5py dataset
         Responses. Read in tiles, once for each candidate; never written to.
     bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
-        Which columns of X are which band: each in one. None where X names them itself.
+        Which columns of X are which band: each in one. Columns of a data frame may be given by name. None where X names its
+        bands itself.
     search : {"random", "gradient", "auto"}
         "random" tries ``n_iter`` samples of Dirichlet distributions, equal weights first; or what ``gammas`` says. "gradient"
         starts from equal weights and lets every voxel find penalties of its own, one for each band, by the gradient of its
@@ -141,6 +143,24 @@ def banded_ridge_cv(
     References
     ----------
     Nunez-Elizalde, Huth & Gallant (2019), NeuroImage 197, 482-492; Dupré la Tour et al. (2022), NeuroImage 264, 119728.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastencode
+    >>> rng = np.random.default_rng(0)
+    >>> X, runs = rng.standard_normal((120, 10)), np.repeat(["a", "b", "c"], 40)
+    >>> Y = X @ rng.standard_normal((10, 4)) + 3 * rng.standard_normal((120, 4))
+    >>> bands = {"sound": 4, "words": 6}  # widths: columns 0 to 3, and 4 to 9
+    >>> fit = fastencode.banded_ridge_cv(
+    ...     X, Y, bands=bands, n_iter=20, random_state=0, alphas=np.logspace(-1, 4, 11), cv="runs", runs=runs
+    ... )
+    >>> fit.coef.shape, fit.gammas.shape
+    ((10, 4), (2, 4))
+    >>> fit.predict(X[:5], split=True).shape  # bands, rows, voxels
+    (2, 5, 4)
+    >>> np.allclose(fit.score(X, Y, split=True).sum(axis=0), fit.score(X, Y))
+    True
     """
     began = time.perf_counter()
     check_scoring(scoring)
@@ -202,7 +222,7 @@ def banded_ridge_cv(
             found.account["seconds"]["refit"] = time.perf_counter() - since
     stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
-    warn_edges(fit, 2)  # at the caller of this
+    warn_edges(fit)
     return fit
 
 
