@@ -16,7 +16,7 @@ from fastencode.arrays import dtype_of, export, library_of, to_host
 from fastencode.devices import Device
 from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
-from fastencode.solve.banded.bands import Bands, Design, join
+from fastencode.solve.banded.bands import Bands, Design, check_kernels, join
 from fastencode.solve.banded.candidates import make_candidates
 from fastencode.solve.banded.checkpoint import Checkpoint, fingerprint
 from fastencode.solve.banded.fit import BandedFit
@@ -211,7 +211,10 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]
     if design.kernels is not None:
         problem = replace(problem, X=np.empty((n, 0), dtype=problem.X.dtype))
     with limit_threads(threads):
-        return make_grams(problem, design.bands, design.kernels, dual), candidate.bytes - beside[dual]
+        grams = make_grams(problem, design.bands, design.kernels, dual)
+        if design.kernels is not None and grams.dual_btt is not None:
+            check_kernels(design, grams.dual_btt, grams.root_t, problem.fit_intercept)
+    return grams, candidate.bytes - beside[dual]
 
 
 @contextmanager
