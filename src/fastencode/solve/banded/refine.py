@@ -45,9 +45,14 @@ WORTH = 3e-5
 
 
 def bounds(grams: Grams) -> tuple[F64, F64]:
-    """(lowest, highest) log δ of every band, (b, 1) each: from off to the grid's smallest penalty."""
+    """(lowest, highest) log δ of every band, (b, 1) each: from off to the grid's smallest penalty.
+
+    That penalty is meant for a band whose Gram has the mean trace. With a smaller one, in small units or narrow, a band may go to
+    the δ that makes as much of it.
+    """
     trace = np.log(traces(grams))[:, None]
-    high = np.minimum(-np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
+    smaller = np.maximum(0.0, np.log(traces(grams).mean()) - trace)
+    high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
 
 
@@ -100,7 +105,10 @@ def refine(
     own = np.flatnonzero(good & better)
     alphas, alpha = grams.problem.alphas, 1.0 / delta[:, own].sum(axis=0)
     chosen.which_v[own], chosen.alpha_v[own], chosen.gammas_bv[:, own] = -1, alpha, delta[:, own] * alpha
-    chosen.edge_v[own] = (alpha >= alphas[-1]).astype(np.int8) - (alpha <= alphas[0]).astype(np.int8)
+    # The penalty at which equal weights would make as much of all bands together: units do not show in it.
+    trace_b = traces(grams)
+    as_equal = trace_b.mean() / (trace_b @ delta[:, own])
+    chosen.edge_v[own] = (as_equal >= alphas[-1]).astype(np.int8) - (as_equal <= alphas[0]).astype(np.int8)
     gain = float((score_v[own] - before[own]).sum() / good.sum())
     chosen.score_v[own] = score_v[own]
     return {
