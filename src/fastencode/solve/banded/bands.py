@@ -222,8 +222,8 @@ def check_kernels(design: Design, centered_btt: NDArray[np.float64], root_t: NDA
             about = "about its means" if center else "without an intercept"
             hint = "" if center else " (with fit_intercept=True only the kernel about its means must be)"
             raise InputError(
-                f"the kernel of {name!r} {about} has the eigenvalue {lam[0]:.4g} (the largest is {lam[-1]:.4g}), so it is no Gram "
-                f"of features; pass a positive semidefinite kernel{hint}"
+                f"the kernel of {name!r} {about} has the eigenvalue {lam[0]:.4g} (the largest is {lam[-1]:.4g}), so it is no "
+                f"Gram of features; pass a positive semidefinite kernel{hint}"
             ) from None
 
 

@@ -22,7 +22,7 @@ from fastencode.solve.banded.cells import CELL, Cell, CellReader, Solved, as_goo
 from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.climb import Climb
 from fastencode.solve.banded.grams import Grams
-from fastencode.solve.banded.search import Chosen, Found, Settings
+from fastencode.solve.banded.state import Chosen, Found, Settings
 from fastencode.solve.banded.systems import systems_of, traces
 from fastencode.solve.sweep import tie_tolerance
 from fastencode.solve.targets import Targets
@@ -94,7 +94,7 @@ def refine(
         unit = unit_v[good].mean(keepdims=True)
     at = starts(grams, candidates_ib[:tried], scores_iv, alphas_iv, unit)
     refiner = Refiner(grams, targets, settings, at, WORTH * unit, device)
-    refiner.run(found.bad_v, checkpoint, bar)
+    refiner.run(found.bad_v, None if checkpoint is None else _Kept(checkpoint, found.arrays(candidates_ib)), bar)
     climb, at = refiner.climb, np.broadcast_to(refiner.climb.at_bv, (len(grams.bands), targets.n_voxels))
     score_v, delta = refiner.exact_scores(at, np.flatnonzero(good), bar), np.exp(at)
     if settings.per_target:
@@ -118,6 +118,22 @@ def refine(
         "cells": refiner.cells,
         "seconds": refiner.seconds,
     }
+
+
+class _Kept:
+    """A checkpoint of a refinement: beside the state of the search before it, which it goes on from."""
+
+    def __init__(self, checkpoint: Checkpoint, search: dict[str, NDArray[Any]]) -> None:
+        self.checkpoint, self.search = checkpoint, search
+
+    def read(self, steps: int) -> dict[str, NDArray[Any]]:
+        """What is kept, if it was refined by as many steps; with others it is done again, as from the start."""
+        kept = self.checkpoint.read()
+        return kept if "steps" in kept and int(kept["steps"]) == steps else {}
+
+    def write(self, steps: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Replace what is known of the refinement."""
+        self.checkpoint.write({**self.search, "steps": np.array(steps), **arrays})
 
 
 class Refiner:
@@ -149,10 +165,11 @@ class Refiner:
         # Where the round began and how many of its cells are done.
         self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
 
-    def run(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
+    def run(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
         """Climb until no voxel has anything to gain or steps left; from where a checkpoint stands, if there is one."""
-        if checkpoint is not None and checkpoint.refined:
-            self._restore(checkpoint.refined)
+        kept = {} if checkpoint is None else checkpoint.read(self.settings.steps)
+        if kept:
+            self._restore(kept)
         if not self.settings.per_target:
             self._run_together(bad_v, checkpoint, bar)
             return
@@ -168,8 +185,8 @@ class Refiner:
 
     def _restore(self, kept: dict[str, NDArray[Any]]) -> None:
         for name in self.climb.arrays():
-            setattr(self.climb, name, kept[f"climb/{name}"])
-        self.round = {name: kept[f"round/{name}"] for name in self.round}
+            setattr(self.climb, name, kept[f"climb {name}"])
+        self.round = {name: kept[f"round {name}"] for name in self.round}
 
     def _visit(self, job: Any, count: int, bar: Any) -> None:
         """Do a cell's job; who calls keeps no name of it, so that its inverses go before the next cell's are made."""
@@ -178,10 +195,11 @@ class Refiner:
         job.run(job.job, bar)
         self.seconds["climb"] += time.perf_counter() - since
 
-    def _keep(self, checkpoint: Checkpoint | None) -> None:
+    def _keep(self, checkpoint: _Kept | None) -> None:
         if checkpoint is not None:
             parts = {"climb": self.climb.arrays(), "round": self.round}
-            checkpoint.write_refined({f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()})
+            arrays = {f"{part} {name}": array for part, some in parts.items() for name, array in some.items()}
+            checkpoint.write(self.settings.steps, arrays)
 
     def exact_scores(self, at_bv: F64, columns: NDArray[np.intp], bar: Any) -> F64:
         """(v,) scores at log δ, solved for to rounding; −∞ where none was asked for."""
@@ -198,7 +216,7 @@ class Refiner:
         self.cells += 1
         return cell
 
-    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
+    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
         """One δ for all voxels: each evaluation is one pass, at its own inverses."""
         climb, one, columns = self.climb, np.zeros(1, dtype=np.intp), np.flatnonzero(~bad_v)
         while True:

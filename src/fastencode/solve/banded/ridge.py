@@ -23,7 +23,8 @@ from fastencode.solve.banded.fit import BandedFit
 from fastencode.solve.banded.grams import Grams, gram_bytes, make_grams
 from fastencode.solve.banded.refine import refine
 from fastencode.solve.banded.refit import Weights, refit
-from fastencode.solve.banded.search import WINDOW, Bases, Chosen, Found, Settings, run_search
+from fastencode.solve.banded.search import Bases, run_search
+from fastencode.solve.banded.state import WINDOW, Chosen, Found, Settings
 from fastencode.solve.banded.systems import traces
 from fastencode.solve.device_tiles import device_for
 from fastencode.solve.fit import RidgeFit
@@ -117,7 +118,10 @@ def banded_ridge_cv(
         Stop once the last 10 candidates together raised the mean of the voxels' best scores by less than this. Samples are
         exchangeable, so as many more would bring no more than that, on average; ``stats["search"]`` has the gain.
     checkpoint : path-like, optional
-        HDF5 file written after every candidate. A later call with the same arguments goes on from there, to the same result.
+        HDF5 file written after every candidate. A later call with the same arguments goes on from there, to the same result. It
+        may have another ``memory``, ``device``, ``early_stopping``, ``nan_targets`` or ``n_steps``, and more candidates (a larger
+        ``n_iter``, or more ``gammas`` after the same ones), with the same seed as ``random_state``; with fewer than the file
+        holds it is refused. What the gradient did before is done again where candidates were added or ``n_steps`` is another.
 
     Returns
     -------
@@ -186,19 +190,19 @@ def banded_ridge_cv(
     settings = Settings(scoring, bool(per_target), skip, gain, int(n_steps) if refines else 0)
     near, kept = targets.fetched(), None
     if checkpoint is not None:
-        given = {"candidates": candidates, "bands": grams.bands.band_of_feature}
+        given = {"bands": grams.bands.band_of_feature}
         given |= {} if design.kernels is None else {"kernels": design.kernels}
-        kept = Checkpoint(checkpoint, fingerprint(problem, near, given, repr(settings)))
+        kept = Checkpoint(checkpoint, fingerprint(problem, near, given, f"{scoring} {settings.per_target}"))
     bases = Bases(grams, candidates, planning)
     total = targets.n_voxels * (len(candidates) + 1)
     with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
         found = run_search(bases, targets, settings, kept, bar, there)
         if found.tried < len(candidates):
             bar.total = targets.n_voxels * (found.tried + 1)
-        chosen = found.chosen(bases)
+        chosen = found.choice(problem.alphas, bases.candidates_ib)
         with _on(there, problem):
             if refines:
-                found.account["refined"] = refine(chosen, found, candidates, grams, near, settings, kept, bar, there)
+                found.account["refined"] = refine(chosen, found, bases.candidates_ib, grams, near, settings, kept, bar, there)
             since = time.perf_counter()
             weights = refit(bases, near, skip, chosen, bar, there)
             found.account["seconds"]["refit"] = time.perf_counter() - since
