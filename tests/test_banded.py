@@ -18,6 +18,7 @@ import reference
 from banded_cases import ALPHAS, gammas_for, problem
 from fastencode import BandedFit, InputError, banded_ridge_cv, leave_one_run_out, partition_variance, plan_ridge, ridge_cv
 from fastencode.solve.folds import resolve_folds
+from fastencode.solve.targets import Targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
@@ -349,9 +350,9 @@ from banded_cases import ALPHAS, problem
 from fastencode import banded_ridge_cv
 from fastencode.solve.banded import checkpoint
 write = checkpoint.Checkpoint.write
-def slowly(self, *arguments):
-    write(self, *arguments)
-    if len(self.scores) == 3:
+def slowly(self, arrays):
+    write(self, arrays)
+    if len(arrays["scores"]) == 3:
         print("three", flush=True)
         import time
         time.sleep(600)
@@ -381,11 +382,48 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
     for x, y in ((X * 2, Y), (X, other)):
         with pytest.raises(InputError, match="of another search"):
             banded_ridge_cv(x, y, checkpoint=path, **arguments)
-    with pytest.raises(InputError, match="of another search"):
-        banded_ridge_cv(X, Y, checkpoint=path, **{**arguments, "n_iter": 7})
+    with pytest.raises(InputError, match="holds 6 candidates and this search is of 5; pass n_iter=6 or more"):
+        banded_ridge_cv(X, Y, checkpoint=path, **{**arguments, "n_iter": 5})
+    with pytest.raises(InputError, match="candidate 2 in the checkpoint is"):
+        banded_ridge_cv(X, Y, checkpoint=path, **{**arguments, "random_state": 5})
     (tmp_path / "text").write_text("no")
     with pytest.raises(InputError, match="not an HDF5 file"):
         banded_ridge_cv(X, Y, checkpoint=tmp_path / "text", **arguments)
+
+
+def test_a_search_is_extended(tmp_path):
+    """More candidates, then steps by the gradient, then more of both: each as if it had been asked for at first."""
+    path = tmp_path / "search.h5"
+    X, Y, widths = problem(50, (30, 40), v=20)
+    given = {"bands": widths, "random_state": 4, "alphas": ALPHAS}
+    for more in (
+        {"n_iter": 3},
+        {"n_iter": 5, "nan_targets": "skip"},
+        {"n_iter": 5, "search": "auto", "n_steps": 3},
+        {"n_iter": 5, "search": "auto", "n_steps": 6},
+        {"n_iter": 7, "search": "auto", "n_steps": 6},
+        {"n_iter": 7, "early_stopping": 1.0},
+    ):
+        extended = banded_ridge_cv(X, Y, checkpoint=path, **given, **more)
+        whole = banded_ridge_cv(X, Y, **given, **more)
+        for name in ("coef", "alpha", "gammas", "candidates", "cv_scores", "best_score"):
+            np.testing.assert_array_equal(getattr(extended, name), getattr(whole, name))
+        assert len(h5py.File(path)["candidates"]) == more["n_iter"]
+
+
+def test_a_search_of_a_file_goes_on_with_other_memory(tmp_path, monkeypatch):
+    X, Y, widths = problem(40, (30, 40), v=3000, dtype=np.float32)
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        file["Y"] = Y
+    given = {"bands": widths, "random_state": 4, "alphas": ALPHAS, "cv": 3, "checkpoint": tmp_path / "search.h5"}
+    with h5py.File(tmp_path / "y.h5") as file:
+        slabs = [len(list(Targets.check(file["Y"], 40).slabs(1024, memory))) for memory in (50_000_000, 800_000)]
+        assert slabs == [1, 3]
+        first = banded_ridge_cv(X, file["Y"], n_iter=2, memory="50MB", **given)
+        monkeypatch.setattr("fastencode.solve.banded.search._plan", None)  # no candidate is scored again
+        again = banded_ridge_cv(X, file["Y"], n_iter=2, memory="800kB", **given)
+    np.testing.assert_array_equal(again.cv_scores, first.cv_scores)
+    np.testing.assert_array_equal(banded_ridge_cv(X, Y, n_iter=2, **given).cv_scores, first.cv_scores)
 
 
 def test_stops_early_by_its_rule():

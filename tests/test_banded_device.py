@@ -17,7 +17,7 @@ from fastencode.errors import DeviceError
 from fastencode.solve.banded import cells, refine, refit, ridge
 from fastencode.solve.banded.bands import join
 from fastencode.solve.banded.grams import make_grams
-from fastencode.solve.banded.search import Settings
+from fastencode.solve.banded.state import Settings
 from fastencode.solve.problem import Problem
 from fastencode.solve.targets import Targets
 

@@ -21,7 +21,7 @@ from fastencode.solve.banded import cells, refine
 from fastencode.solve.banded.bands import join
 from fastencode.solve.banded.climb import Climb
 from fastencode.solve.banded.grams import make_grams
-from fastencode.solve.banded.search import Settings
+from fastencode.solve.banded.state import Settings
 from fastencode.solve.folds import resolve_folds
 from fastencode.solve.problem import Problem
 from fastencode.solve.targets import Targets
@@ -313,14 +313,14 @@ def test_a_killed_refinement_goes_on_to_the_same_bits(tmp_path, per_target):
         from fastencode import banded_ridge_cv
         from fastencode.solve.banded.checkpoint import Checkpoint
         left = int(sys.argv[1])
-        write = Checkpoint.write_refined
+        write = Checkpoint.write
         def kill(self, arrays):
             global left
             write(self, arrays)
-            left -= 1
-            if left == 0:
+            left -= "steps" in arrays
+            if left == 0 and "steps" in arrays:
                 os.kill(os.getpid(), 9)
-        Checkpoint.write_refined = kill
+        Checkpoint.write = kill
         X, Y, widths = problem(60, (5, 8, 4), v=40)
         fit = banded_ridge_cv(X, Y, bands=widths, {given}, checkpoint={place!r})
         np.savez({out!r}, coef=fit.coef, alpha=fit.alpha, gammas=fit.gammas, best=fit.best_score)
@@ -376,3 +376,42 @@ def test_cells_hold_what_is_near():
         assert (abs(near) <= cells.CELL / 2 + 1e-12).all()
         seen.extend(columns)
     assert sorted(seen) == list(range(0, 200, 2))
+
+
+def in_units(scales, seed=0, n=200, v=30):
+    """Bands of 7, 40 and 250 columns in units that are so much, and responses that all three explain something of."""
+    rng, widths = np.random.default_rng(seed), [7, 40, 250]
+    X, edges = rng.standard_normal((n, sum(widths))), np.cumsum([0, *widths])
+    Y = rng.standard_normal((n, v))
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        coef = rng.standard_normal((last - first, v)) * (rng.random(v) < 0.6) * rng.uniform(0.3, 1, v)
+        Y += X[:, first:last] @ coef / np.sqrt(last - first)
+    return X * np.repeat(scales, widths), Y, widths
+
+
+def test_the_start_does_not_depend_on_the_units_of_a_band():
+    X, Y, widths = in_units((1.0, 30.0, 0.01))
+    alike, _, _ = in_units((1.0, 1.0, 1.0))
+    found = {search: banded_ridge_cv(X, Y, bands=widths, search=search).best_score.mean() for search in ("gradient", "auto")}
+    wanted = banded_ridge_cv(alike, Y, bands=widths, search="gradient").best_score.mean()
+    samples = banded_ridge_cv(X, Y, bands=widths, n_iter=50, random_state=0).best_score.mean()
+    assert found["gradient"] >= samples - 1e-3 and abs(found["gradient"] - wanted) < 0.005
+    assert found["auto"] >= samples - 1e-3 and abs(found["auto"] - wanted) < 0.01
+
+
+@pytest.mark.parametrize("n", [30, 400])  # dual, primal
+@pytest.mark.parametrize("search", ["random", "gradient", "auto"])
+def test_first_candidates_are_equal_weights_and_equal_traces(search, n):
+    X, Y, widths = in_units((1.0, 30.0, 0.01), n=n, v=2)
+    centered = X - X.mean(axis=0)
+    squares = np.array([(part**2).sum() for part in np.split(centered, np.cumsum(widths)[:-1], axis=1)])
+    given = {"bands": widths, "search": search, "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "n_steps": 1}
+    first, second, third = banded_ridge_cv(X, Y, **given).candidates
+    weights, equal = (second, first) if search == "gradient" else (first, second)
+    np.testing.assert_array_equal(weights, np.full(3, 1 / 3))
+    np.testing.assert_allclose(equal, squares.mean() / (3 * squares), rtol=1e-9)
+    np.testing.assert_allclose(third.sum(), 1.0)
+    alone = banded_ridge_cv(X, Y, **{**given, "n_iter": 1}).candidates
+    np.testing.assert_array_equal(alone, [first])
+    chosen = np.array([[0.2, 0.8, 0.0], [1.0, 2.0, 3.0]])
+    np.testing.assert_array_equal(banded_ridge_cv(X, Y, gammas=chosen, **given).candidates, chosen)

@@ -16,12 +16,32 @@ from fastencode.delayed import Matrix
 from fastencode.solve.products import Products
 from fastencode.threads import together
 
-__all__ = ["features_map", "features_times"]
+__all__ = ["PIECE", "block_bytes", "features_map", "features_times", "threads_within"]
 
 F64 = NDArray[np.float64]
 T = TypeVar("T")
 # Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those; and values.
 _WIDEST, _NARROWEST, _BLOCKS, _VALUES = 2048, 256, 16, 2**23
+# Rows or features of a block that are in float64 at a time.
+PIECE = 64
+
+
+def _block(X: Matrix) -> int:
+    """Features of a block."""
+    return max(_NARROWEST, min(_WIDEST, -(-X.shape[1] // _BLOCKS), _VALUES // max(1, len(X))))
+
+
+def block_bytes(X: Matrix, width: int) -> int:
+    """Most that one thread of :func:`features_times` holds: a block of features, its product with a right side of ``width``
+    columns, and some rows of either in float64, twice."""
+    size = min(_block(X), X.shape[1])
+    return X.dtype.itemsize * size * (len(X) + width) + 8 * PIECE * 2 * max(size, width)
+
+
+def threads_within(X: Matrix, width: int, memory: int | None, kept: int, threads: int, more: int = 0) -> int:
+    """Threads whose blocks ``memory`` has room for beside ``kept`` bytes, where each holds ``more`` bytes as well: at least one,
+    since a block is no smaller for less."""
+    return threads if memory is None else min(threads, max(1, (memory - kept) // (block_bytes(X, width) + more)))
 
 
 def features_times(
@@ -53,12 +73,14 @@ def features_times(
         What ``take`` returned, for every block and right side, both in order.
     """
     dtype, p = X.dtype, X.shape[1]
-    size = max(_NARROWEST, min(_WIDEST, -(-p // _BLOCKS), _VALUES // len(X)))
+    size = _block(X)
 
     def one(some: slice) -> list[T]:
-        block = np.subtract(X[:, some], mean_p[some], dtype=np.float64)
-        block *= root_t[:, None]
-        block_tp = products.put(block.astype(dtype))
+        block = np.empty((len(X), some.stop - some.start), dtype=dtype)
+        for first in range(0, len(X), PIECE):
+            rows = slice(first, first + PIECE)
+            block[rows] = np.subtract(X[rows, some], mean_p[some], dtype=np.float64) * root_t[rows, None]
+        block_tp = products.put(block)
         del block
         out = []
         for i, right in enumerate(rights):

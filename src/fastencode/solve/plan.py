@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.solve.basis import make_basis
-from fastencode.solve.features import features_map
+from fastencode.solve.features import features_map, threads_within
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
 from fastencode.solve.maps import Merged
@@ -283,7 +283,8 @@ def make_plan(
         np.multiply(basis.rows_tr, np.sqrt(basis.lam + basis.tau) / basis.lam, out=right_tr, casting="same_kind")
     if right_tr is not None and not last:
         products = products_for(problem.X.dtype)
-        map_pr, right_tr = features_map(problem.X, basis.mean_p, basis.root_t, right_tr, products, threads), None
+        held = threads_within(problem.X, r, problem.memory, basis.rows_tr.nbytes + (n + p) * r * right_tr.itemsize, threads)
+        map_pr, right_tr = features_map(problem.X, basis.mean_p, basis.root_t, right_tr, products, held), None
     decomposed = time.perf_counter()
     beside = (2 * n if last else p) * r * problem.X.dtype.itemsize
     folds = plan_folds(problem, basis, threads, beside=beside, n_voxels=n_voxels, scoring=scoring, stored=stored)

@@ -20,7 +20,7 @@ from fastencode.arrays import export
 from fastencode.devices import Device
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.device_tiles import DeviceRidge, device_for
-from fastencode.solve.features import features_times
+from fastencode.solve.features import PIECE, features_times, threads_within
 from fastencode.solve.fit import RidgeFit
 from fastencode.solve.fits import versions, warn_edges
 from fastencode.solve.scorer import REFIT_FEATURES
@@ -159,16 +159,21 @@ class _RidgeSweep(Sweep):
             coef_pw = self.work.get("coef", len(part_pr), self.width, dtype=self.dtype)
             self.scorer.exact.multiply(part_pr, c_rw, coef_pw)
             self.coef_pv[some, here] = coef_pw[:, :used]
-            if center:
-                predicted_w += self.ridge.feature_means[some] @ coef_pw[:, :used].astype(np.float64)
+            for low in range(0, len(part_pr) if center else 0, PIECE):
+                piece_pw = coef_pw[low : low + PIECE, :used].astype(np.float64)
+                predicted_w += self.ridge.feature_means[some][low : low + PIECE] @ piece_pw
         return predicted_w
 
     def finish(self) -> None:
         """Make the weights that are made last: those of features below what waits, while it does, then the others."""
-        began, plan, threads, n_voxels = time.perf_counter(), self.ridge, available_threads(), self.targets.n_voxels
+        began, plan, n_voxels = time.perf_counter(), self.ridge, self.targets.n_voxels
         if plan.right_tr is None:
             return
         r = plan.right_tr.shape[1]
+        # Each thread has a block of features, of the map from coordinates to weights, and a tile of coordinates and weights.
+        tile = self.dtype.itemsize * self.width * (r + REFIT_FEATURES)
+        kept, X = plan.nbytes + self.dtype.itemsize * r * r, plan.problem.X
+        threads = threads_within(X, r, plan.problem.memory, kept, available_threads(), tile)
         tiles = [slice(start, min(start + self.width, n_voxels)) for start in range(0, n_voxels, self.width)]
         head_rr = np.empty((r, r), dtype=self.dtype)
 
@@ -187,7 +192,7 @@ class _RidgeSweep(Sweep):
             return self._weigh(head_rr, 0, waiting(here), here)
 
         rights, products = [plan.right_tr], self.scorer.exact
-        below = features_times(plan.problem.X, plan.feature_means, plan.root, rights, block, products, threads)
+        below = features_times(X, plan.feature_means, plan.root, rights, block, products, threads)
         above = together([partial(head, here) for here in tiles], threads)
         for parts in (*(one for (one,) in below), above):
             for here, predicted_w in zip(tiles, parts, strict=True):

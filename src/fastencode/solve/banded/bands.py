@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.arrays import library_of, to_host
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
-__all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "is_several", "join", "numbered"]
+__all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "check_kernels", "is_several", "join", "numbered"]
 
 PRECOMPUTED = "precomputed"
+# Roundings of the largest value that each value of a given kernel may be off by.
+_ROUNDINGS = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +67,14 @@ class Design:
         All bands side by side, as the library's array it came in; with copies that are not made, these are not made here either.
     kernels : (b, t, t) array, or None
     bands : Bands
+    rounding_b : tuple of float
+        The most that a value of each kernel may be off by: 8 eps max |K|, eps of the dtype it was given in.
     """
 
     X: Any
     kernels: NDArray[Any] | None
     bands: Bands
+    rounding_b: tuple[float, ...] = ()
 
 
 def join(X: Any, bands: Any) -> Design:
@@ -191,7 +197,56 @@ def _kernels(X: Any) -> Design:
             raise InputError(
                 f"the kernel of {name!r} is not symmetric; pass X_b @ X_b.T, or another kernel of the rows with themselves"
             )
-    return Design(None, np.stack(kernels), Bands(names, ()))
+    return Design(None, np.stack(kernels), Bands(names, ()), tuple(map(_rounding, kernels)))
+
+
+def _rounding(kernel: NDArray[Any]) -> float:
+    dtype = kernel.dtype if kernel.dtype.kind == "f" else np.dtype(np.float64)
+    return float(_ROUNDINGS * np.finfo(dtype).eps * np.abs(kernel).max(initial=0.0))
+
+
+def check_kernels(design: Design, centered_btt: NDArray[np.float64], root_t: NDArray[np.float64], center: bool) -> None:
+    """Refuse kernels that no features have, and make those that are constant but for rounding zero, in place.
+
+    A kernel is a Gram of features if none of its eigenvalues is negative. With an intercept that is asked of the kernel about its
+    (weighted) means: −distances then pass. Values that are off by ρ each move an eigenvalue by t · ρ at most, times the largest
+    weight of a row: eigenvalues down to minus that are allowed (``Design.rounding_b`` has ρ). Weights of bands are not negative,
+    so sums of what passes here need no check.
+
+    Parameters
+    ----------
+    design : Design
+    centered_btt : (b, t, t) float64
+        Its kernels about their means if there is an intercept, times ``root_t`` on both sides.
+    root_t : (t,) float64
+        Square roots of the sample weights.
+    center : bool
+        Whether there is an intercept.
+
+    Raises
+    ------
+    InputError
+        Naming the first band whose kernel has a negative eigenvalue.
+    """
+    for name, rounding, kernel in zip(design.bands.names, design.rounding_b, centered_btt, strict=True):
+        largest = float(root_t.max()) ** 2
+        off = rounding * len(kernel) * largest
+        if np.abs(kernel).max(initial=0.0) <= 4.0 * rounding * largest:  # centering takes four values together
+            kernel[...] = 0.0
+        shifted = kernel.copy()
+        shifted[np.diag_indices(len(kernel))] += off or np.finfo(np.float64).tiny
+        try:
+            scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            lam = np.linalg.eigvalsh(kernel)
+            if lam[0] >= -off:  # where the factorisation failed by its own rounding
+                continue
+            about = "about its means" if center else "without an intercept"
+            hint = "" if center else " (with fit_intercept=True only the kernel about its means must be)"
+            raise InputError(
+                f"the kernel of {name!r} {about} has the eigenvalue {lam[0]:.4g} (the largest is {lam[-1]:.4g}), so it is no "
+                f"Gram of features; pass a positive semidefinite kernel{hint}"
+            ) from None
 
 
 def check_bands(bands: Any, n_features: int) -> Bands:

@@ -1,4 +1,4 @@
-"""Weightings of bands to try: samples of a Dirichlet distribution, a grid on the simplex, or given ones.
+"""Weightings of bands to try: equal weights, equal traces and samples of a Dirichlet distribution; a grid; or given ones.
 
 Legend: i = candidates, b = bands.
 """
@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from fastencode.arrays import to_host
 from fastencode.errors import InputError
 
-__all__ = ["make_candidates", "simplex_grid"]
+__all__ = ["make_candidates", "simplex_grid", "with_equal_traces"]
 
 F64 = NDArray[np.float64]
 
 
 def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:
-    """(i, b) non-negative weights, none all zero; arguments as in ``banded_ridge_cv``. Raises ``InputError``."""
+    """(i, b) non-negative weights, none all zero; arguments as in ``banded_ridge_cv``. Raises ``InputError``.
+
+    The one with equal traces comes in once the bands are squared: :func:`with_equal_traces`.
+    """
     if gammas is not None and not isinstance(gammas, str):
         return _given(gammas, n_bands)
     if isinstance(n_iter, bool) or not isinstance(n_iter, int | np.integer) or n_iter < 1:
@@ -33,6 +36,28 @@ def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, 
             raise InputError(f"gammas={gammas!r}; pass 'grid' or an array (candidates, bands)")
         return simplex_grid(n_bands, int(n_iter))
     return _dirichlet(n_bands, int(n_iter), concentration, random_state)
+
+
+def with_equal_traces(candidates_ib: F64, trace_b: F64, first: bool) -> F64:
+    """Samples, of which one gives the Grams of all bands the same trace, whatever the units of their features.
+
+    With T_b the trace of a band's Gram, γ_b = mean(T) / (B T_b) for B bands: Σ γ_b T_b is what it is at equal weights 1 / B, so a
+    grid of penalties means the same for both.
+
+    Parameters
+    ----------
+    candidates_ib : (i, b) float64
+        Equal weights, then samples.
+    trace_b : (b,) float64
+        Positive.
+    first : bool
+        Whether it is the first candidate, and equal weights the second. Otherwise it is the second.
+    """
+    out = candidates_ib.copy()
+    place = 0 if first else 1
+    out[1 - place : 2 - place] = candidates_ib[0]
+    out[place : place + 1] = trace_b.mean() / (len(trace_b) * trace_b)
+    return out
 
 
 def _given(gammas: Any, n_bands: int) -> F64:

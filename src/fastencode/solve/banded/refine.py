@@ -22,7 +22,7 @@ from fastencode.solve.banded.cells import CELL, Cell, CellReader, Solved, as_goo
 from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.climb import Climb
 from fastencode.solve.banded.grams import Grams
-from fastencode.solve.banded.search import Chosen, Found, Settings
+from fastencode.solve.banded.state import Chosen, Found, Settings
 from fastencode.solve.banded.systems import systems_of, traces
 from fastencode.solve.sweep import tie_tolerance
 from fastencode.solve.targets import Targets
@@ -45,9 +45,14 @@ WORTH = 3e-5
 
 
 def bounds(grams: Grams) -> tuple[F64, F64]:
-    """(lowest, highest) log δ of every band, (b, 1) each: from off to the grid's smallest penalty."""
+    """(lowest, highest) log δ of every band, (b, 1) each: from off to the grid's smallest penalty.
+
+    That penalty is meant for a band whose Gram has the mean trace. With a smaller one, in small units or narrow, a band may go to
+    the δ that makes as much of it.
+    """
     trace = np.log(traces(grams))[:, None]
-    high = np.minimum(-np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
+    smaller = np.maximum(0.0, np.log(traces(grams).mean()) - trace)
+    high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
 
 
@@ -89,7 +94,7 @@ def refine(
         unit = unit_v[good].mean(keepdims=True)
     at = starts(grams, candidates_ib[:tried], scores_iv, alphas_iv, unit)
     refiner = Refiner(grams, targets, settings, at, WORTH * unit, device)
-    refiner.run(found.bad_v, checkpoint, bar)
+    refiner.run(found.bad_v, None if checkpoint is None else _Kept(checkpoint, found.arrays(candidates_ib)), bar)
     climb, at = refiner.climb, np.broadcast_to(refiner.climb.at_bv, (len(grams.bands), targets.n_voxels))
     score_v, delta = refiner.exact_scores(at, np.flatnonzero(good), bar), np.exp(at)
     if settings.per_target:
@@ -100,7 +105,10 @@ def refine(
     own = np.flatnonzero(good & better)
     alphas, alpha = grams.problem.alphas, 1.0 / delta[:, own].sum(axis=0)
     chosen.which_v[own], chosen.alpha_v[own], chosen.gammas_bv[:, own] = -1, alpha, delta[:, own] * alpha
-    chosen.edge_v[own] = (alpha >= alphas[-1]).astype(np.int8) - (alpha <= alphas[0]).astype(np.int8)
+    # The penalty at which equal weights would make as much of all bands together: units do not show in it.
+    trace_b = traces(grams)
+    as_equal = trace_b.mean() / (trace_b @ delta[:, own])
+    chosen.edge_v[own] = (as_equal >= alphas[-1]).astype(np.int8) - (as_equal <= alphas[0]).astype(np.int8)
     gain = float((score_v[own] - before[own]).sum() / good.sum())
     chosen.score_v[own] = score_v[own]
     return {
@@ -110,6 +118,22 @@ def refine(
         "cells": refiner.cells,
         "seconds": refiner.seconds,
     }
+
+
+class _Kept:
+    """A checkpoint of a refinement: beside the state of the search before it, which it goes on from."""
+
+    def __init__(self, checkpoint: Checkpoint, search: dict[str, NDArray[Any]]) -> None:
+        self.checkpoint, self.search = checkpoint, search
+
+    def read(self, steps: int) -> dict[str, NDArray[Any]]:
+        """What is kept, if it was refined by as many steps; with others it is done again, as from the start."""
+        kept = self.checkpoint.read()
+        return kept if "steps" in kept and int(kept["steps"]) == steps else {}
+
+    def write(self, steps: int, arrays: dict[str, NDArray[Any]]) -> None:
+        """Replace what is known of the refinement."""
+        self.checkpoint.write({**self.search, "steps": np.array(steps), **arrays})
 
 
 class Refiner:
@@ -141,10 +165,11 @@ class Refiner:
         # Where the round began and how many of its cells are done.
         self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
 
-    def run(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
+    def run(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
         """Climb until no voxel has anything to gain or steps left; from where a checkpoint stands, if there is one."""
-        if checkpoint is not None and checkpoint.refined:
-            self._restore(checkpoint.refined)
+        kept = {} if checkpoint is None else checkpoint.read(self.settings.steps)
+        if kept:
+            self._restore(kept)
         if not self.settings.per_target:
             self._run_together(bad_v, checkpoint, bar)
             return
@@ -160,8 +185,8 @@ class Refiner:
 
     def _restore(self, kept: dict[str, NDArray[Any]]) -> None:
         for name in self.climb.arrays():
-            setattr(self.climb, name, kept[f"climb/{name}"])
-        self.round = {name: kept[f"round/{name}"] for name in self.round}
+            setattr(self.climb, name, kept[f"climb {name}"])
+        self.round = {name: kept[f"round {name}"] for name in self.round}
 
     def _visit(self, job: Any, count: int, bar: Any) -> None:
         """Do a cell's job; who calls keeps no name of it, so that its inverses go before the next cell's are made."""
@@ -170,10 +195,11 @@ class Refiner:
         job.run(job.job, bar)
         self.seconds["climb"] += time.perf_counter() - since
 
-    def _keep(self, checkpoint: Checkpoint | None) -> None:
+    def _keep(self, checkpoint: _Kept | None) -> None:
         if checkpoint is not None:
             parts = {"climb": self.climb.arrays(), "round": self.round}
-            checkpoint.write_refined({f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()})
+            arrays = {f"{part} {name}": array for part, some in parts.items() for name, array in some.items()}
+            checkpoint.write(self.settings.steps, arrays)
 
     def exact_scores(self, at_bv: F64, columns: NDArray[np.intp], bar: Any) -> F64:
         """(v,) scores at log δ, solved for to rounding; −∞ where none was asked for."""
@@ -190,7 +216,7 @@ class Refiner:
         self.cells += 1
         return cell
 
-    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: Checkpoint | None, bar: Any) -> None:
+    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
         """One δ for all voxels: each evaluation is one pass, at its own inverses."""
         climb, one, columns = self.climb, np.zeros(1, dtype=np.intp), np.flatnonzero(~bad_v)
         while True:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from fastencode.devices import Device
 from fastencode.solve.banded.cells import Cell, CellReader, by_cells
 from fastencode.solve.banded.grams import Grams
-from fastencode.solve.banded.search import Bases, Chosen, Decomposed
+from fastencode.solve.banded.search import Bases, Decomposed
+from fastencode.solve.banded.state import Chosen
 from fastencode.solve.banded.systems import systems_of
-from fastencode.solve.features import features_times
+from fastencode.solve.features import PIECE, features_times, threads_within
 from fastencode.solve.products import Products, products_for, products_there
 from fastencode.solve.scorer import READ_ROWS, REFIT_FEATURES
 from fastencode.solve.sweep import Reader, tile_width
@@ -85,13 +86,14 @@ class Weights:
             assert self.grams.mean_bt is not None
             self.intercept_v[here] -= (gamma_bw * (self.grams.mean_bt @ raw_tw)).sum(axis=0)
 
-    def flush_if_full(self, more: int = 0) -> None:
-        """Flush if there is no room for so many bytes more."""
+    def flush_if_full(self, more: int = 0, beside: int = 0) -> None:
+        """Flush if there is no room for so many bytes more; ``beside`` as there."""
         if sum(dual.nbytes for *_, dual in self.waiting) + more > self.room:
-            self.flush()
+            self.flush(beside)
 
-    def flush(self) -> None:
-        """Weights of features from all dual weights that wait: γ_b X̌_bᵀ ω."""
+    def flush(self, beside: int = 0) -> None:
+        """Weights of features from all dual weights that wait: γ_b X̌_bᵀ ω. ``beside`` are bytes that are kept meanwhile, but for
+        the Grams: what is left of ``memory`` says how many threads there may be, each with a block of features."""
         coef_pv, problem, grams = self.coef_pv, self.grams.problem, self.grams
         if coef_pv is None or not self.waiting:
             return
@@ -99,13 +101,18 @@ class Weights:
 
         def take(i: int, some: slice, coef_pw: NDArray[Any]) -> F64:
             here, gamma_bw, _ = waiting[i]
-            coef_pw *= gamma_bw[band_p[some]].astype(dtype)
-            used = coef_pw[:, : len(here)]
-            coef_pv[some, here] = used
-            return np.asarray(grams.mean_p[some] @ used.astype(np.float64))
+            predicted_w = np.zeros(len(here))
+            for low in range(0, len(coef_pw), PIECE):  # so that nothing as large is in float64
+                piece_pw, features = coef_pw[low : low + PIECE], slice(some.start + low, min(some.start + low + PIECE, some.stop))
+                piece_pw *= gamma_bw[band_p[features]].astype(dtype)
+                coef_pv[features, here] = piece_pw[:, : len(here)]
+                predicted_w += grams.mean_p[features] @ piece_pw[:, : len(here)].astype(np.float64)
+            return predicted_w
 
-        duals = [products.put(dual_tw) for *_, dual_tw in waiting]
-        blocks = features_times(problem.X, grams.mean_p, grams.root_t, duals, take, products, available_threads())
+        duals, widest = [products.put(dual_tw) for *_, dual_tw in waiting], max(dual_tw.shape[1] for *_, dual_tw in waiting)
+        kept = grams.nbytes + beside + sum(dual_tw.nbytes for *_, dual_tw in waiting)
+        threads = threads_within(problem.X, widest, problem.memory, kept, available_threads())
+        blocks = features_times(problem.X, grams.mean_p, grams.root_t, duals, take, products, threads)
         if problem.fit_intercept:
             for place, (here, *_) in enumerate(waiting):
                 self.intercept_v[here] -= np.sum([offsets[place] for offsets in blocks], axis=0)
@@ -128,7 +135,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
             some = columns[first : first + step]
             sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), chosen.alpha_v, out)
             sweep.run(sweep.job, bar)
-            out.flush_if_full(step * dtype.itemsize * len(problem.X))
+            out.flush_if_full(step * dtype.itemsize * len(problem.X), basis.nbytes + bases.bytes)
     if (which_v < 0).any():
         everything = np.arange(len(problem.X))
         with np.errstate(divide="ignore"):  # weights of zero are those of candidates, not of these voxels
@@ -136,7 +143,8 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
         systems = systems_of(bases.grams, [(everything, everything[:0])], device)
         for centre_b, some in by_cells(bases.grams, at_bv, np.flatnonzero(which_v < 0)):
             _weigh(_Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out), bar)
-            out.flush_if_full()
+            out.flush_if_full(beside=systems.nbytes)
+        del systems
     out.flush()
     return out
 

@@ -11,7 +11,7 @@ Legend: i = candidates, b = bands, v = voxels, a = penalties, r = directions.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,43 +20,19 @@ from numpy.typing import NDArray
 from fastencode.devices import Device
 from fastencode.solve.banded.checkpoint import Checkpoint
 from fastencode.solve.banded.grams import Grams
+from fastencode.solve.banded.state import Found, Settings
 from fastencode.solve.basis import Basis
 from fastencode.solve.device_tiles import DeviceSweep
 from fastencode.solve.fold_plan import FoldPlan, plan_folds
-from fastencode.solve.sweep import TIE_TOLERANCE, Sweep, choose_alphas, choose_shared, edges_of, tie_tolerance
+from fastencode.solve.sweep import TIE_TOLERANCE, Sweep, choose_alphas, choose_shared, tie_tolerance
 from fastencode.solve.targets import Targets
 from fastencode.threads import available_threads, limit_threads
 
-__all__ = ["WINDOW", "Bases", "Chosen", "Decomposed", "Found", "Settings", "run_search"]
+__all__ = ["Bases", "Decomposed", "run_search"]
 
 F64 = NDArray[np.float64]
-# Candidates that are looked back at to see whether going on is worth it.
-WINDOW = 10
 # Decompositions kept for the weights at the end, where memory= does not say less.
 _KEPT_BYTES = 4 * 2**30
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How responses are scored.
-
-    Attributes
-    ----------
-    scoring : str
-    per_target : bool
-        False takes one weighting and one penalty for all voxels.
-    skip_nan : bool
-    early_stopping : float or None
-        Least gain of the mean best score over the last ``WINDOW`` candidates to go on.
-    steps : int
-        Evaluations of each voxel that a refinement may take afterwards (``refine.py``).
-    """
-
-    scoring: str
-    per_target: bool
-    skip_nan: bool
-    early_stopping: float | None
-    steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,100 +88,6 @@ class Bases:
         return min(self.room, sum(one.nbytes for one in self.kept.values()))
 
 
-@dataclass(eq=False)
-class Found:
-    """Where a search stands.
-
-    Attributes
-    ----------
-    scores_iv : (i, v)
-        Held-out score of every candidate tried, each voxel at its best penalty.
-    alphas_iv : (i, v) int16
-        Index of that penalty.
-    which_v, chosen_v : (v,) int
-        Candidate and penalty of each voxel.
-    best_v : (v,) float64
-    variance_v : (v,) float64
-    bad_v : (v,) bool
-        Voxels that hold NaN or infinite values.
-    mean_i : list of float
-        Mean over voxels of the best score after each candidate.
-    """
-
-    scores_iv: NDArray[Any]
-    alphas_iv: NDArray[np.int16]
-    which_v: NDArray[np.intp]
-    chosen_v: NDArray[np.intp]
-    best_v: F64
-    variance_v: F64
-    bad_v: NDArray[np.bool_]
-    mean_i: list[float] = field(default_factory=list)
-    account: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def empty(cls, candidates: int, n_voxels: int, dtype: np.dtype[Any]) -> Found:
-        """Nothing tried yet."""
-        return cls(
-            np.full((candidates, n_voxels), np.nan, dtype=dtype),
-            np.zeros((candidates, n_voxels), dtype=np.int16),
-            np.zeros(n_voxels, dtype=np.intp),
-            np.zeros(n_voxels, dtype=np.intp),
-            np.full(n_voxels, -np.inf),
-            np.zeros(n_voxels),
-            np.zeros(n_voxels, dtype=bool),
-        )
-
-    @property
-    def tried(self) -> int:
-        """How many candidates there have been."""
-        return len(self.mean_i)
-
-    def take(self, scores_v: F64, settings: Settings) -> None:
-        """Let the candidate whose scores and penalties were just written take over the voxels it is better for."""
-        i, good = self.tried, ~self.bad_v
-        if settings.per_target:
-            better = scores_v > self.best_v + tie_tolerance(settings.scoring, self.variance_v)
-        else:
-            mean, before = (values[good].mean() if good.any() else 0.0 for values in (scores_v, self.best_v))
-            variance = self.variance_v[good].mean() if good.any() else 1.0
-            better = np.full(len(good), mean > before + tie_tolerance(settings.scoring, variance))
-        self.which_v[better], self.chosen_v[better] = i, self.alphas_iv[i, better]
-        self.best_v[better] = scores_v[better]
-        self.mean_i.append(float(self.best_v[good].mean()) if good.any() else 0.0)
-
-    def chosen(self, bases: Bases) -> Chosen:
-        """The best candidate and penalty of every voxel."""
-        alphas, gammas_bv = bases.grams.problem.alphas, np.ascontiguousarray(bases.candidates_ib[self.which_v].T)
-        edge_v = edges_of(self.chosen_v, len(alphas))
-        return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v)
-
-    def gain(self) -> float:
-        """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
-        return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
-
-
-@dataclass(eq=False)
-class Chosen:
-    """What every voxel gets.
-
-    Attributes
-    ----------
-    which_v : (v,) int
-        Its candidate; −1 where it has penalties of its own.
-    gammas_bv : (b, v) float64
-    alpha_v : (v,) float64
-    score_v : (v,) float64
-    edge_v : (v,) int8
-        −1 and +1 where the penalty is at the lower or upper edge of the grid.
-    """
-
-    which_v: NDArray[np.intp]
-    gammas_bv: F64
-    alpha_v: F64
-    score_v: F64
-    edge_v: NDArray[np.int8]
-
-
 def run_search(
     bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any, device: Device | None = None
 ) -> Found:
@@ -213,10 +95,10 @@ def run_search(
     made here, responses scored on the device, if there is one."""
     problem, count = bases.grams.problem, len(bases.candidates_ib)
     found = Found.empty(count, targets.n_voxels, problem.X.dtype)
-    if checkpoint is not None:
-        for scores_v in checkpoint.restore(found):
-            found.take(scores_v, settings)
-            bar.update(targets.n_voxels)
+    kept = {} if checkpoint is None else checkpoint.read()
+    if kept:
+        found.take_up(kept, bases.candidates_ib)
+        bar.update(found.tried * targets.n_voxels)
     stages: dict[str, float] = {"decompose": 0.0, "operators": 0.0}
     operations = {"plan": 0.0, "score": 0.0}
     while found.tried < count and not _enough(found, settings):
@@ -247,7 +129,7 @@ def run_search(
         found.account |= account
         found.account["bytes"] = {"grams": bases.grams.nbytes, **account["bytes"]}
         if checkpoint is not None:
-            checkpoint.write(found, scores_v)
+            checkpoint.write(found.arrays(bases.candidates_ib))  # a refinement of fewer candidates is not kept
     found.account |= {"seconds": stages, "operations": operations}
     return found
 

@@ -1,0 +1,44 @@
+"""Peak of what is allocated while weights are made last, at more threads than memory= has room for."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from fastencode import banded_ridge_cv, ridge_cv
+from fastencode.solve import plan, tiles
+from fastencode.solve.banded import refit
+
+pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
+
+
+def peak(fit):
+    tracemalloc.start()
+    try:
+        found = fit()
+        return tracemalloc.get_traced_memory()[1], found
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("solver", ["ridge", "banded"])
+def test_blocks_of_all_threads_stay_within_memory(solver, monkeypatch):
+    n, p, v, memory = 400, 40_000, 20, {"ridge": 20_000_000, "banded": 30_000_000}[solver]
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((n, p), dtype=np.float32), rng.standard_normal((n, v), dtype=np.float32)
+
+    def fit():
+        if solver == "ridge":
+            return ridge_cv(X, Y, alphas=[1.0, 1e3], cv=3, memory=memory)
+        return banded_ridge_cv(X, Y, bands=[p // 2, p // 2], n_iter=2, alphas=[1.0, 1e3], cv=3, memory=memory)
+
+    wanted = fit()
+    for module in (tiles, plan, refit):
+        if hasattr(module, "available_threads"):
+            monkeypatch.setattr(module, "available_threads", lambda: 16)
+    most, found = peak(fit)
+    assert found.stats["strategy"] == "dual"
+    np.testing.assert_allclose(found.coef, wanted.coef, atol=1e-6)
+    assert most - found.coef.nbytes <= memory, (most - found.coef.nbytes) / 1e6
