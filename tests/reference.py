@@ -6,15 +6,15 @@ import numpy as np
 
 
 def weights(X, y, alpha, intercept):
-    """(coef, constant) of one series at one penalty."""
+    """(coef, constant) at one penalty of one series (rows,) or of several (rows, voxels)."""
     X, y = np.asarray(X, dtype=np.float64), np.asarray(y, dtype=np.float64)
     mean_x = X.mean(axis=0) if intercept else np.zeros(X.shape[1])
-    mean_y = y.mean() if intercept else 0.0
-    if intercept and np.ptp(y) == 0:
-        return np.zeros(X.shape[1]), y[0]
+    mean_y = y.mean(axis=0) if intercept else 0.0
     C = X - mean_x
     coef = np.linalg.solve(C.T @ C + alpha * np.eye(X.shape[1]), C.T @ (y - mean_y))
-    return coef, mean_y - mean_x @ coef
+    constant = np.ptp(y, axis=0) == 0 if intercept else np.zeros(y.shape[1:], dtype=bool)
+    coef = np.where(constant, 0.0, coef)
+    return coef, np.where(constant, y[0], mean_y - mean_x @ coef)
 
 
 def r2(y, p):
@@ -40,16 +40,16 @@ SCORES = {"r2": r2, "pearson": pearson, "neg_mean_squared_error": neg_mean_squar
 
 
 def cv_scores(X, Y, alphas, folds, scoring, intercept):
-    """(alphas, voxels): mean over folds of the held-out score, one fit for each fold, penalty and voxel."""
+    """(alphas, voxels): mean over folds of the held-out score, one fit for each fold and penalty."""
     X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
     out = np.zeros((len(alphas), Y.shape[1]))
     for train, test in folds:
         for a, alpha in enumerate(alphas):
-            for v in range(Y.shape[1]):
-                coef, constant = weights(X[train], Y[train, v], alpha, intercept)
-                if scoring == "pearson":  # does not change with the constant, but beside it small predictions lose their digits
-                    constant = 0.0
-                out[a, v] += SCORES[scoring](Y[test, v], X[test] @ coef + constant)
+            coef, constant = weights(X[train], Y[train], alpha, intercept)
+            if scoring == "pearson":  # does not change with the constant, but beside it small predictions lose their digits
+                constant = 0.0
+            P = X[test] @ coef + constant
+            out[a] += [SCORES[scoring](Y[test, v], P[:, v]) for v in range(Y.shape[1])]
     return out / len(folds)
 
 

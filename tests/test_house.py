@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_no_file_is_too_long() -> None:
     assert len(code) > len(MODULES)
     lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in code}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_no_test_module_imports_another() -> None:
+    pattern = re.compile(r"^\s*(from|import) test_", re.MULTILINE)
+    files = sorted((ROOT / "tests").glob("*.py"))
+    assert [path.name for path in files if pattern.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_picture_shows_every_module() -> None:
