@@ -64,8 +64,8 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
     ``replan`` in the options times the planning itself, warmed up, with the strategy it names (None: the plan's own choice).
     """
     from fastencode import plan_ridge
-    from fastencode.solve.plan import make_plan
-    from fastencode.solve.strategy import WHOLE_ROWS
+    from fastencode.solve.plan.cost import WHOLE_ROWS
+    from fastencode.solve.ridge import make_plan
 
     began = time.perf_counter()
     plan = plan_ridge(X, **_arguments(case, options))

@@ -23,7 +23,7 @@ TESTS = ("tests/test_gpu.py", "tests/test_kernels.py")
 LOOK = """
 import sys
 from fastencode.devices import find_device
-from fastencode.solve.device_moments import moments_by
+from fastencode.solve.score.device_moments import moments_by
 seen = 0
 for library in ("cupy", "torch"):
     try:

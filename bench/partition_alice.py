@@ -44,7 +44,7 @@ import session
 from fastencode.data.brennan import Alice
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
-from fastencode.solve.banded.partition import Partition, partition_variance
+from fastencode.solve.partition import Partition, partition_variance
 from fastencode.study.word_rate import word_rate_predictor
 from fastencode.timing.clean import zscore
 from fastencode.timing.delays import delay

@@ -6,8 +6,8 @@ import numpy as np
 
 import fastencode
 from fastencode.progress import progress
-from fastencode.solve.targets import Targets
-from fastencode.solve.tiles import fit_on
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.weights.ridge import fit_on
 
 ALPHAS = np.logspace(-1, 4, 9)
 # (rows, features, folds): one of each form, and both kinds of operators in one plan.

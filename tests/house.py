@@ -50,8 +50,9 @@ RULES = (
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
 
-# Imports that close a circle and are still there: (module, what it imports). Remove a line as soon as its circle is cut.
-KNOWN_CIRCLES = (("solve.plan", "solve.tiles"), ("solve.banded.checkpoint", "solve.banded.search"))
+# The rooms of the solvers, in the order in which data go through them. Each imports itself and those before it; the doors beside them
+# (ridge, banded, partition, and the fits they return) import all.
+SOLVE_ROOMS = ("given", "plan", "score", "weights", "search")
 
 # Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is
 # nothing without it, and is itself loaded only on demand.
@@ -170,6 +171,16 @@ def imports(source: str, module: str, is_package: bool, homes: Mapping[str, str]
                 name = ".".join((*here[: len(here) - up], name.lstrip(".")))
             add(name, node.lineno, top)
     return found
+
+
+def out_of_order(module: str, found: list[Import]) -> list[str]:
+    """What a module in a room of the solvers imports of a later room or of a door, one line each."""
+    parts = module.split(".")
+    if parts[0] != "solve" or len(parts) < 2 or parts[1] not in SOLVE_ROOMS:
+        return []
+    before = SOLVE_ROOMS[: SOLVE_ROOMS.index(parts[1]) + 1]
+    later = [item for item in found if item.ours and item.name.startswith("solve.") and item.name.split(".")[1] not in before]
+    return [f"{module}, line {item.line}: imports {item.name}, which comes after it in SOLVE_ROOMS" for item in later]
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 import fastencode
 from fastencode import InputError
-from fastencode.solve.folds import check_runs, resolve_folds
+from fastencode.solve.given.folds import check_runs, resolve_folds
 from fastencode.threads import limit_threads
 
 RNG = np.random.default_rng(0)

@@ -17,8 +17,8 @@ import pytest
 import reference
 from banded_cases import ALPHAS, gammas_for, problem
 from fastencode import BandedFit, InputError, banded_ridge_cv, leave_one_run_out, partition_variance, plan_ridge, ridge_cv
-from fastencode.solve.folds import resolve_folds
-from fastencode.solve.targets import Targets
+from fastencode.solve.given.folds import resolve_folds
+from fastencode.solve.given.targets import Targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
@@ -327,7 +327,7 @@ def test_memory_tiles_and_a_cache_too_small_change_nothing(tmp_path, monkeypatch
             less = banded_ridge_cv(X, file["Y"], bands=widths, gammas=gammas, alphas=ALPHAS, memory=memory)
             for name in ("coef", "cv_scores", "alpha", "gammas", "intercept"):
                 np.testing.assert_array_equal(getattr(less, name), getattr(whole, name))
-    monkeypatch.setattr("fastencode.solve.banded.search._KEPT_BYTES", 1)
+    monkeypatch.setattr("fastencode.solve.search.search._KEPT_BYTES", 1)
     again = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS)
     np.testing.assert_array_equal(again.coef, whole.coef)
     assert again.stats["search"]["decompositions"] > whole.stats["search"]["decompositions"]
@@ -336,7 +336,7 @@ def test_memory_tiles_and_a_cache_too_small_change_nothing(tmp_path, monkeypatch
 def test_memory_for_the_grams_is_counted_before_they_are_made(monkeypatch):
     X, Y, widths = problem(60, (4,) * 40, v=5)
     plan_ridge(X, alphas=ALPHAS, memory="500kB")  # enough but for forty kernels
-    monkeypatch.setattr("fastencode.solve.banded.ridge.make_grams", None)
+    monkeypatch.setattr("fastencode.solve.banded.make_grams", None)
     with pytest.raises(InputError, match="too small to plan with: the smallest that works is 1[0-9]{6} bytes"):
         banded_ridge_cv(X, Y, bands=widths, n_iter=2, alphas=ALPHAS, memory="500kB")
     with pytest.raises(InputError, match="too small to plan with"):
@@ -348,7 +348,7 @@ import numpy as np, sys
 sys.path.insert(0, {tests!r})
 from banded_cases import ALPHAS, problem
 from fastencode import banded_ridge_cv
-from fastencode.solve.banded import checkpoint
+from fastencode.solve.search import checkpoint
 write = checkpoint.Checkpoint.write
 def slowly(self, arrays):
     write(self, arrays)
@@ -420,7 +420,7 @@ def test_a_search_of_a_file_goes_on_with_other_memory(tmp_path, monkeypatch):
         slabs = [len(list(Targets.check(file["Y"], 40).slabs(1024, memory))) for memory in (50_000_000, 800_000)]
         assert slabs == [1, 3]
         first = banded_ridge_cv(X, file["Y"], n_iter=2, memory="50MB", **given)
-        monkeypatch.setattr("fastencode.solve.banded.search._plan", None)  # no candidate is scored again
+        monkeypatch.setattr("fastencode.solve.search.search._plan", None)  # no candidate is scored again
         again = banded_ridge_cv(X, file["Y"], n_iter=2, memory="800kB", **given)
     np.testing.assert_array_equal(again.cv_scores, first.cv_scores)
     np.testing.assert_array_equal(banded_ridge_cv(X, Y, n_iter=2, **given).cv_scores, first.cv_scores)

@@ -18,8 +18,8 @@ from banded_cases import ALPHAS, gammas_for
 from fastencode import BandedFit, InputError, banded_ridge_cv, delay, leave_one_run_out, partition_variance
 from fastencode.delayed import Delayed, DelayedThere, pick
 from fastencode.devices import plain_device
-from fastencode.solve.banded import ridge
-from fastencode.solve.folds import resolve_folds
+from fastencode.solve import banded as ridge
+from fastencode.solve.given.folds import resolve_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 

@@ -14,12 +14,13 @@ from banded_cases import ALPHAS, gammas_for, problem
 from fastencode import banded_ridge_cv
 from fastencode.devices import plain_device
 from fastencode.errors import DeviceError
-from fastencode.solve.banded import cells, refine, refit, ridge
-from fastencode.solve.banded.bands import join
-from fastencode.solve.banded.grams import make_grams
-from fastencode.solve.banded.state import Settings
-from fastencode.solve.problem import Problem
-from fastencode.solve.targets import Targets
+from fastencode.solve import banded as ridge
+from fastencode.solve.given.bands import join
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.grams import make_grams
+from fastencode.solve.search import cells, refine, refit
+from fastencode.solve.search.state import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 

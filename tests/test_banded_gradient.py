@@ -17,14 +17,14 @@ import pytest
 import reference
 from banded_cases import ALPHAS, problem
 from fastencode import BandedFit, InputError, banded_ridge_cv, chunk_bootstrap, partition_variance, ridge_cv
-from fastencode.solve.banded import cells, refine
-from fastencode.solve.banded.bands import join
-from fastencode.solve.banded.climb import Climb
-from fastencode.solve.banded.grams import make_grams
-from fastencode.solve.banded.state import Settings
-from fastencode.solve.folds import resolve_folds
-from fastencode.solve.problem import Problem
-from fastencode.solve.targets import Targets
+from fastencode.solve.given.bands import join
+from fastencode.solve.given.folds import resolve_folds
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.grams import make_grams
+from fastencode.solve.search import cells, refine
+from fastencode.solve.search.climb import Climb
+from fastencode.solve.search.state import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
@@ -311,7 +311,7 @@ def test_a_killed_refinement_goes_on_to_the_same_bits(tmp_path, per_target):
         sys.path.insert(0, {tests!r})
         from banded_cases import problem
         from fastencode import banded_ridge_cv
-        from fastencode.solve.banded.checkpoint import Checkpoint
+        from fastencode.solve.search.checkpoint import Checkpoint
         left = int(sys.argv[1])
         write = Checkpoint.write
         def kill(self, arrays):

@@ -9,7 +9,7 @@ import pytest
 
 from banded_cases import ALPHAS, problem
 from fastencode import FastencodeWarning, InputError, banded_ridge_cv
-from fastencode.solve.banded.candidates import make_candidates, simplex_grid
+from fastencode.solve.given.candidates import make_candidates, simplex_grid
 
 
 @pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")

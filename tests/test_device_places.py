@@ -14,9 +14,9 @@ from fastencode import devices
 from fastencode.arrays import as_numpy, check_device, dtype_of, to_host
 from fastencode.devices import Device, device_of, find_device, parse_device
 from fastencode.errors import DeviceError
-from fastencode.solve.device_tiles import device_for
-from fastencode.solve.problem import Problem
-from fastencode.solve.targets import Targets
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.score.device_tiles import device_for
 
 
 class FakeCuda:

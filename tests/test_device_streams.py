@@ -16,7 +16,7 @@ from device_cases import ALPHAS, assert_same, make, on_device
 from fastencode.delayed import Delayed
 from fastencode.devices import Device
 from fastencode.errors import DeviceError, InputError
-from fastencode.solve import device_moments as moments_module
+from fastencode.solve.score import device_moments as moments_module
 from fastencode.streams import Downloads, Uploads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
@@ -75,7 +75,7 @@ def test_memory_that_runs_out_while_tiles_are_on_their_way(card, monkeypatch):
             raise torch.OutOfMemoryError("out of memory")
         return real(device, target, *rest)
 
-    monkeypatch.setattr("fastencode.solve.device_scorer.device_moments", hungry)
+    monkeypatch.setattr("fastencode.solve.score.device_scorer.device_moments", hungry)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     arrays, account = on_device(card, plan, Y, keep=False, width=80)
     assert account["halvings"] == 2 and account["tile"] == 20

@@ -18,14 +18,16 @@ from fastencode.devices import Device, plain_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.kernels import fallback
 from fastencode.launch import boxed
-from fastencode.solve import device_tiles, shrinkage, strategy
-from fastencode.solve.device_moments import device_moments
-from fastencode.solve.device_tiles import DeviceRidge, DeviceSweep
-from fastencode.solve.plan import make_plan
-from fastencode.solve.problem import Problem
-from fastencode.solve.scores import SCORINGS, column_moments, column_scores, score_moments
-from fastencode.solve.targets import Targets
-from fastencode.solve.tiles import TIE_TOLERANCE
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan import cost as strategy
+from fastencode.solve.plan import segments as shrinkage
+from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.score import device_tiles
+from fastencode.solve.score.device_moments import device_moments
+from fastencode.solve.score.device_tiles import DeviceRidge, DeviceSweep
+from fastencode.solve.score.moments import SCORINGS, column_moments, column_scores, score_moments
+from fastencode.solve.weights.ridge import TIE_TOLERANCE
 from fastencode.streams import Downloads, Uploads, transfer_dtype
 from kernel_cases import HOST, SHAPES, build, pointers, tiles
 from pairs import pairs

@@ -12,7 +12,7 @@ import pytest
 
 import fastencode
 from fastencode import FastencodeWarning, InputError
-from fastencode.solve.plan import DEFAULT_ALPHAS
+from fastencode.solve.given.problem import DEFAULT_ALPHAS
 
 RNG = np.random.default_rng(1)
 X = RNG.standard_normal((60, 8))

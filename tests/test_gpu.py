@@ -15,11 +15,11 @@ from device_cases import ALPHAS, FORMS, assert_same, make, on_device
 from fastencode import kernels, launch
 from fastencode.devices import Device, device_of, find_device
 from fastencode.errors import DeviceError, InputError
-from fastencode.solve import device_moments as moments_module
-from fastencode.solve import device_tiles
-from fastencode.solve.device_moments import device_moments, moments_by
-from fastencode.solve.scores import SCORINGS
-from fastencode.solve.targets import Targets
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.score import device_moments as moments_module
+from fastencode.solve.score import device_tiles
+from fastencode.solve.score.device_moments import device_moments, moments_by
+from fastencode.solve.score.moments import SCORINGS
 from fastencode.timing import device_columns
 from kernel_cases import SHAPES, tiles
 

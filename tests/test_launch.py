@@ -16,7 +16,7 @@ from fastencode import launch
 from fastencode.devices import Device
 from fastencode.errors import FastencodeWarning
 from fastencode.launch import CudaKernel, boxed
-from fastencode.solve import device_moments
+from fastencode.solve.score import device_moments
 
 
 class Module:

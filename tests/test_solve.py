@@ -15,10 +15,10 @@ import fastencode
 import reference
 from fastencode import kernels
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.solve import basis
-from fastencode.solve.plan import make_plan
-from fastencode.solve.problem import Problem
-from fastencode.solve.tiles import TIE_TOLERANCE, choose_alphas
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan import basis
+from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.weights.ridge import TIE_TOLERANCE, choose_alphas
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
@@ -96,7 +96,7 @@ def test_equal_to_naive_refitting(problem, strategy, whole_rows):
     X, Y, scoring, intercept = (problem[k] for k in ("X", "Y", "scoring", "fit_intercept"))
     before = X.copy(), Y.copy()
     # Small folds in the form of large ones, too.
-    with mock.patch("fastencode.solve.operators.WHOLE_ROWS", dict.fromkeys((True, False), whole_rows)):
+    with mock.patch("fastencode.solve.plan.operators.WHOLE_ROWS", dict.fromkeys((True, False), whole_rows)):
         fit = fit_with(X, Y, strategy, **{k: problem[k] for k in ("alphas", "cv", "scoring", "fit_intercept")})
     assert np.array_equal(X, before[0]) and np.array_equal(Y, before[1])
     alphas = np.unique(problem["alphas"])
@@ -271,7 +271,7 @@ def test_strategy_follows_the_shape_and_both_agree(shape, expected):
 
 
 def test_targets_from_files_and_maps_equal_targets_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastencode.solve.targets._SLAB_BYTES", 1)  # as many slabs as tiles
+    monkeypatch.setattr("fastencode.solve.given.targets._SLAB_BYTES", 1)  # as many slabs as tiles
     X, Y = make(50, 6, 150, np.float32)
     wanted = fastencode.ridge_cv(X, Y, alphas=[1.0, 10.0])
     with h5py.File(tmp_path / "y.h5", "w") as file:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from fastencode.solve import cholesky
-from fastencode.solve.cholesky import solve_positive
+from fastencode.solve.plan import cholesky
+from fastencode.solve.plan.cholesky import solve_positive
 from pairs import pairs
 from thread_cases import Watched, others_run_during
 

@@ -17,11 +17,11 @@ from device_cases import assert_same, on_device
 from fastencode.delayed import Delayed
 from fastencode.devices import HOST
 from fastencode.errors import InputError
-from fastencode.solve import features as features_module
-from fastencode.solve.basis import column_means, kernel_of
-from fastencode.solve.plan import make_plan
-from fastencode.solve.problem import Problem
-from fastencode.solve.strategy import choose
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan.basis import column_means, kernel_of
+from fastencode.solve.plan.cost import choose
+from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.weights import features as features_module
 from fastencode.threads import limit_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedKFold
 import reference
 from fastencode import banded_ridge_cv, plan_ridge, ridge_cv
 from fastencode.errors import InputError
-from fastencode.solve.folds import resolve_folds
+from fastencode.solve.given.folds import resolve_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
 ALPHAS = [0.1, 10.0]

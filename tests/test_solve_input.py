@@ -10,7 +10,7 @@ import fastencode
 import reference
 from fastencode.errors import DeviceError, InputError
 from fastencode.limits import parse_memory
-from fastencode.solve.folds import check_runs, resolve_folds
+from fastencode.solve.given.folds import check_runs, resolve_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

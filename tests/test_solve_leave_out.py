@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastencode.solve.leave_out import _smallest
+from fastencode.solve.plan.leave_out import _smallest
 
 
 @pytest.mark.parametrize("n", [257, 600])

@@ -9,11 +9,12 @@ import fastencode
 import reference
 from fastencode import kernels
 from fastencode.errors import InputError
-from fastencode.solve import operators, shrinkage
-from fastencode.solve.plan import make_plan
-from fastencode.solve.problem import Problem
-from fastencode.solve.products import Products
-from fastencode.solve.shrinkage import Curves, cut_spectrum, make_shrinkage
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan import operators
+from fastencode.solve.plan import segments as shrinkage
+from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.plan.products import Products
+from fastencode.solve.plan.segments import Curves, cut_spectrum, make_shrinkage
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

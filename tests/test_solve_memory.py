@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fastencode import banded_ridge_cv, ridge_cv
-from fastencode.solve import plan, tiles
-from fastencode.solve.banded import refit
+from fastencode.solve.plan import plan
+from fastencode.solve.search import refit
+from fastencode.solve.weights import ridge as tiles
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 

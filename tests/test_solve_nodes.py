@@ -9,10 +9,10 @@ import sklearn.linear_model
 import fastencode
 import reference
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.solve import operators
-from fastencode.solve.nodes import TOLERANCE, choose_nodes, scale_of
-from fastencode.solve.plan import make_plan
-from fastencode.solve.problem import Problem
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan import operators
+from fastencode.solve.plan.nodes import TOLERANCE, choose_nodes, scale_of
+from fastencode.solve.plan.plan import make_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

@@ -8,9 +8,9 @@ import pytest
 import fastencode
 import reference
 from fastencode import kernels
-from fastencode.solve import products
-from fastencode.solve.plan import make_plan
-from fastencode.solve.problem import Problem
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan import products
+from fastencode.solve.plan.plan import make_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

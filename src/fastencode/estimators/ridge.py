@@ -24,10 +24,10 @@ from fastencode.estimators.sklearn import (
     clone,
     validate_data,
 )
-from fastencode.solve.banded.bands import numbered
-from fastencode.solve.banded.ridge import banded_ridge_cv
-from fastencode.solve.folds import check_runs
-from fastencode.solve.plan import DEFAULT_ALPHAS
+from fastencode.solve.banded import banded_ridge_cv
+from fastencode.solve.given.bands import numbered
+from fastencode.solve.given.folds import check_runs
+from fastencode.solve.given.problem import DEFAULT_ALPHAS
 from fastencode.solve.ridge import ridge_cv
 
 __all__ = ["BandedRidgeCV", "RidgeCV"]

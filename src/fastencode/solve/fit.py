@@ -1,162 +1,302 @@
-"""What a ridge fit found, and what can be done with it.
+"""What the fits of all solvers share: file, scores of new responses, the warning about the grid's edges, versions.
 
-Legend: t = time, p = features, v = voxels, a = penalties.
+Legend: t = time, v = voxels, s = scores of one voxel (one, or one for each band).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastencode.arrays import export, library_of, to_host
-from fastencode.delayed import matrix_on
-from fastencode.devices import HOST, Device, device_of
-from fastencode.errors import DeviceError
-from fastencode.solve.fits import Fit, dtype_in
-from fastencode.solve.problem import check_design, host_matrix
-from fastencode.solve.scores import check_scoring, column_scores
+from fastencode import __version__
+from fastencode.arrays import check_device, export, float_dtype, to_host
+from fastencode.devices import Device
+from fastencode.errors import InputError, warn
+from fastencode.files import whole_file
+from fastencode.solve.given.targets import Targets, check_nan_targets
 
-__all__ = ["RidgeFit"]
+__all__ = ["Fit", "dtype_in", "held_warnings", "versions", "warn_edges", "warn_together"]
+
+_LAYOUT = 1
+# Voxels that are scored at once, where each has one score.
+_SCORE_TILE = 1024
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class RidgeFit(Fit):
-    """Weights, chosen penalties and scores. Arrays are of the library, device and dtype that went in; one series loses its voxel
-    axis.
+class Fit:
+    """Base of ``RidgeFit`` and ``BandedFit``, which are frozen dataclasses."""
 
-    Attributes
-    ----------
-    coef : (p, v)
-        Weights.
-    intercept : (v,)
-        Constants; zeros without an intercept.
-    alpha : (v,) float64
-        Chosen penalty of each voxel, a member of ``alphas``: the weight on ‖b‖².
-    alphas : (a,) float64
-        The grid: sorted, without duplicates.
-    cv_scores : (a, v)
-        Held-out score of every penalty, mean over folds.
-    best_score : (v,)
-        Score of the chosen penalty.
-    at_edge : (v,) int8
-        −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one).
-    scoring : str
-        The score the penalty was chosen by.
-    stats : dict
-        strategy, operations, bytes, seconds per stage, precision, device (and which library and card), versions.
-    """
+    # Names of fields: arrays that every such fit has, arrays that may be None, tuples of arrays, tuples of text.
+    _arrays: ClassVar[tuple[str, ...]]
+    _maybe: ClassVar[tuple[str, ...]] = ()
+    _lists: ClassVar[tuple[str, ...]] = ()
+    _texts: ClassVar[tuple[str, ...]] = ()
 
-    coef: Any
-    intercept: Any
+    scoring: str
+    stats: dict[str, Any]
     alpha: Any
     alphas: Any
-    cv_scores: Any
     best_score: Any
     at_edge: Any
-    scoring: str
-    stats: dict[str, Any] = field(default_factory=dict)
 
-    _arrays = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")
+    @property
+    def _one(self) -> bool:
+        """Whether the fit is of a single series."""
+        return len(self.alpha.shape) == 0
 
-    def __repr__(self) -> str:
-        shape = " x ".join(map(str, self.coef.shape))
-        return f"<RidgeFit coef {shape} {self.coef.dtype}, {len(self.alphas)} alphas, by {self.scoring}>"
+    def __str__(self) -> str:
+        """What was found, on several lines; ``repr`` is the first of them."""
+        edge_v, alpha_v = np.atleast_1d(to_host(self.at_edge, "at_edge")), self._fitted("alpha")
+        low, high, skipped = int((edge_v < 0).sum()), int((edge_v > 0).sum()), int(self._skipped().sum())
+        lines, stats = [repr(self)[1:-1]], self.stats
+        if alpha_v.size:
+            score_v = self._fitted("best_score")
+            best = int(np.nanargmax(np.atleast_1d(to_host(self.best_score, "best_score"))))
+            lines.append(
+                f"  held-out {self.scoring}: median {np.median(score_v):.4g}, best {score_v.max():.4g} (voxel {best}), "
+                f"middle half {np.quantile(score_v, 0.25):.4g} to {np.quantile(score_v, 0.75):.4g}"
+            )
+            lines.append(f"  penalties: {_counted(alpha_v)}")
+            lines += self._found()
+        lines.append(
+            f"  voxels: {low} at the smallest penalty of the grid, {high} at the largest, {skipped} skipped because they held NaN"
+        )
+        seconds = stats.get("seconds", {})
+        if "fit" in seconds:
+            wall = {name: value for name, value in seconds.items() if "all threads" not in name}
+            took = ", ".join(f"{name} {value:.2g} s" for name, value in wall.items())
+            lines.append(f"  took {took}; {stats.get('strategy')}, on {stats.get('device')}")
+        return "\n".join(lines)
 
-    def _for_product(self, device: Device, X: Any) -> tuple[Any, Any, Any]:
-        """(coef (p, v), intercept (v,), X) on a device, in the dtype of the weights.
+    def _found(self) -> list[str]:
+        """Lines on what only this kind of fit finds."""
+        return []
 
-        Weights that lie elsewhere are moved there. Delayed copies are not made. What is wrong with X is told as on the CPU.
+    def _fitted(self, name: str) -> NDArray[Any]:
+        """Values (v,) or (b, v) of the voxels that were not skipped."""
+        values = np.asarray(to_host(getattr(self, name), name), dtype=np.float64)
+        return np.asarray((values[..., None] if self._one else values)[..., ~self._skipped()])
+
+    def _skipped(self) -> NDArray[np.bool_]:
+        """(v,): voxels that the fit skipped, because they held NaN or infinite values."""
+        return np.isnan(np.atleast_1d(to_host(self.alpha, "alpha")))
+
+    def _checked_targets(self, Y: Any, n_rows: int) -> Targets:
+        """Responses to score, or ``InputError`` where they do not fit the rows of X or the voxels of the fit."""
+        if n_rows == 0:
+            raise InputError("X has no rows; pass at least one to score on")
+        targets, n_voxels = Targets.check(Y, n_rows), len(self._skipped())
+        if targets.n_voxels != n_voxels:
+            raise InputError(f"Y has {targets.n_voxels} voxels and the fit has {n_voxels}; pass the same voxels")
+        return targets
+
+    def _score_tiles(
+        self,
+        device: Device,
+        targets: Targets,
+        dtype: np.dtype[Any],
+        count: int,
+        score: Callable[[Any, slice], Any],
+        nan_targets: str | None,
+    ) -> Any:
+        """Scores (s, v) of a dtype, on the device: ``score(observed_tv, here)`` gives those of a tile, (w,) or (s, w).
+
+        NaN for voxels that the fit skipped, and where ``nan_targets`` says so, for those whose responses hold NaN here.
         """
-        coef, intercept = self.coef, self.intercept
-        if (device_of(coef) or HOST) != device or device == HOST:
-            coef, intercept = (device.put(to_host(array, name)) for array, name in ((coef, "coef"), (intercept, "intercept")))
-        coef, intercept = (coef[:, None], intercept[None]) if self._one else (coef, intercept)
-        if device_of(X) == device and len(X.shape) == 2 and X.shape[1] == coef.shape[0]:
-            design = device.xp.asarray(X.detach() if device.library == "torch" else X, dtype=coef.dtype)
-            if bool(device.xp.all(device.xp.isfinite(design))):
-                return coef, intercept, design
-        return coef, intercept, matrix_on(device, check_design(host_matrix(X), dtype_in(coef), coef.shape[0]))
-
-    def predict(self, X: Any) -> Any:
-        """Predicted responses.
-
-        Parameters
-        ----------
-        X : (t, p) array, NumPy, torch or CuPy, or :func:`fastencode.delay`'s copies that are not made
-            Converted to the dtype of the weights. Computed where the weights lie.
-
-        Returns
-        -------
-        (t, v) array, or (t,) if the fit was of a single series
-            In X's library, where X lies. NaN for voxels that the fit skipped, and for no others.
-
-        Raises
-        ------
-        InputError
-            If X has another number of features, holds NaN or infinite values, or values too large for the dtype of the weights.
-        """
-        there, device = device_of(X), device_of(self.coef) or HOST
+        if nan_targets is None:
+            nan_targets = self.stats.get("nan_targets", "skip" if self.stats.get("skipped_voxels") else "raise")
+        skip, xp, wide = check_nan_targets(nan_targets), device.xp, float_dtype(dtype, targets.dtype)
         with device.current(), np.errstate(all="ignore"):
-            coef, intercept, design = self._for_product(device, X)
-            with device.products(dtype_in(coef), False):
-                predicted = design @ coef
-                predicted += intercept
-            self._check_predicted(device, predicted)
-            predicted = predicted[:, 0] if self._one else predicted
-            if there == device:
-                return predicted
-            return export(device.get(predicted), library_of(X), _place(there))
-
-    def score(self, X: Any, Y: Any, scoring: str | None = None, nan_targets: str | None = None) -> Any:
-        """Score predictions of Y from X, voxel by voxel, without holding all predictions at once.
-
-        Parameters
-        ----------
-        X : (t, p) array, as in :meth:`predict`
-        Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
-            Scored where it lies if that is a device, else where X or the weights lie.
-        scoring : {"r2", "pearson", "neg_mean_squared_error"}, optional
-            By default the one the penalties were chosen by.
-        nan_targets : {"raise", "skip"}, optional
-            What to do with voxels whose responses hold NaN or infinite values here: an error that counts them, or NaN as their
-            score. By default as the fit was made.
-
-        Returns
-        -------
-        (v,) array in the dtype of the weights, or a scalar if the fit was of a single series
-            0 where the score is not defined. NaN for voxels that the fit skipped, whatever Y holds there, and for those that
-            ``nan_targets`` skips. Where Y or X lies, if that is a device.
-
-        Raises
-        ------
-        DeviceError
-            If X and Y lie on different devices.
-        InputError
-            If shapes do not fit, a value is NaN or infinite, or too large to score.
-        """
-        name = check_scoring(self.scoring if scoring is None else scoring)
-        on_x, on_y = device_of(X), device_of(Y)
-        device = on_y or on_x or device_of(self.coef) or HOST
-        if on_x is not None and on_x != device:
-            raise DeviceError(f"X lies on {on_x.name} ({on_x.library}) and Y on {device.name} ({device.library}); move one")
-        with device.current(), np.errstate(all="ignore"):
-            coef, intercept, design = self._for_product(device, X)
-            targets, dtype = self._checked_targets(Y, len(design)), dtype_in(coef)
-
-            def tile(observed: Any, here: slice) -> Any:
-                with device.products(dtype, False):
-                    predicted = design @ coef[:, here] + intercept[here]
-                # A float64 Y is compared in float64, whatever the dtype of the weights.
-                return column_scores(device, name, observed, device.xp.asarray(predicted, dtype=observed.dtype))
-
-            scores = self._score_tiles(device, targets, dtype, 1, tile, nan_targets)[0, ...]
-            scores = scores[0] if self._one else scores
-        if on_x is not None or on_y is not None:
+            scores = device.empty(count, targets.n_voxels, dtype=dtype)
+            bad_v, lost_v = (device.empty(targets.n_voxels, dtype=bool) for _ in range(2))
+            width = max(64, _SCORE_TILE // count)
+            for first, slab in targets.slabs(width):
+                for start in range(0, slab.shape[1], width):
+                    observed = slab[:, start : min(start + width, slab.shape[1])]
+                    observed = device.cast(device.put(observed) if targets.device is None else observed, wide)
+                    here = slice(first + start, first + start + observed.shape[1])
+                    bad_v[here] = ~xp.all(xp.isfinite(observed), axis=0)
+                    scores[:, here] = device.cast(score(observed, here), dtype)
+                    lost_v[here] = ~xp.all(xp.isfinite(scores[:, here]), axis=0)
+            skipped = self._skipped()
+            bad, lost = device.get(bad_v) & ~skipped, device.get(lost_v)
+            if bad.any() and not skip:
+                targets.refuse(bad)
+            unscored = skipped | bad
+            if (lost & ~unscored).any():
+                raise InputError(
+                    f"X or Y holds values too large to score in {dtype}, the first in voxel {int((lost & ~unscored).argmax())}; "
+                    "rescale both"
+                )
+            if unscored.any():
+                nan = xp.full_like(scores[:1, :1], float("nan"))
+                scores = xp.where(device.put(unscored)[None, :], nan, scores)
             return scores
-        return export(device.get(scores), "torch" if "torch" in (library_of(X), targets.library) else "numpy")
+
+    def _check_predicted(self, device: Device, predicted_tv: Any) -> None:
+        """``InputError`` if a prediction for a voxel that the fit did not skip is not finite."""
+        lost = ~device.get(device.xp.all(device.xp.isfinite(predicted_tv), axis=-2)) & ~self._skipped()
+        if lost.any():
+            voxel = int(np.atleast_2d(lost).any(axis=0).argmax())
+            raise InputError(
+                f"predictions are too large for {dtype_in(predicted_tv)}, the first for voxel {voxel}; X holds values far beyond "
+                "those of the fit: give it the same units"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to an HDF5 file (data sets and JSON attributes, no pickle), whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Replaced if it exists; its folder must exist.
+
+        Raises
+        ------
+        InputError
+            If the folder does not exist.
+        """
+        import h5py  # 0.2 s to import: only when a file is touched
+
+        with whole_file(path) as partial, h5py.File(partial, "w") as file:
+            file.attrs["kind"], file.attrs["layout"] = f"fastencode.{type(self).__name__}", _LAYOUT
+            file.attrs["scoring"], file.attrs["stats"] = self.scoring, json.dumps(self.stats)
+            for name in self._texts:
+                file.attrs[name] = json.dumps(getattr(self, name))
+            for name in (*self._arrays, *self._maybe):
+                if (array := getattr(self, name)) is not None:
+                    file[name] = to_host(array, name)
+            for name in self._lists:
+                for i, array in enumerate(getattr(self, name)):
+                    file[f"{name}/{i}"] = array
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: Any = None) -> Self:
+        """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved, unless a device is named.
+
+        Parameters
+        ----------
+        path : path-like
+        device : None, "cpu", "cuda" or such as "cuda:1"
+            Where its arrays are put: on a CUDA device they are CuPy's, or torch's where there is no CuPy.
+
+        Raises
+        ------
+        InputError
+            If the file is not such a fit, or lacks a part of it.
+        DeviceError
+            If the device does not exist or cannot be used.
+        """
+        where = check_device(device)
+        library = "cupy" if where != "cpu" else "numpy"
+        with _opened(path, cls) as file:
+            missing = [name for name in ("scoring", "stats", *cls._texts) if name not in file.attrs]
+            missing += [name for name in cls._arrays if name not in file]
+            if missing:
+                raise InputError(
+                    f"{os.fspath(path)!r} lacks {', '.join(map(repr, missing))} of a {cls.__name__}; fit and save it again"
+                )
+            parts: dict[str, Any] = {
+                name: export(file[name][()], library, where) for name in (*cls._arrays, *cls._maybe) if name in file
+            }
+            parts |= {name: None for name in cls._maybe if name not in file}
+            parts |= {name: tuple(file[f"{name}/{i}"][()] for i in range(len(file.get(name, ())))) for name in cls._lists}
+            parts |= {name: tuple(json.loads(file.attrs[name])) for name in cls._texts}
+            parts |= {"scoring": str(file.attrs["scoring"]), "stats": json.loads(file.attrs["stats"])}
+            return cls(**parts)
 
 
-def _place(device: Device | None) -> str:
-    return "cpu" if device is None else device.name
+def _counted(alpha_v: NDArray[np.float64]) -> str:
+    """Penalties with the number of voxels that chose each; quantiles where there are many."""
+    values, counts = np.unique(alpha_v, return_counts=True)
+    if len(values) <= 6:
+        return ", ".join(
+            f"{value:.4g} ({count} voxel{'' if count == 1 else 's'})" for value, count in zip(values, counts, strict=True)
+        )
+    low, middle, high = np.quantile(alpha_v, [0.05, 0.5, 0.95])
+    return f"median {middle:.4g}, 5 % {low:.4g}, 95 % {high:.4g}, {len(values)} different ones"
+
+
+def dtype_in(array: Any) -> np.dtype[Any]:
+    """NumPy's dtype of an array of any library."""
+    return np.dtype(str(array.dtype).removeprefix("torch."))
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], kind: type) -> Iterator[Any]:
+    """The open file of a fit; ``InputError`` for another file."""
+    import h5py  # 0.2 s to import: only when a file is touched
+
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise InputError(f"there is no file {os.fspath(path)!r}") from None
+    except OSError as error:
+        raise InputError(f"{os.fspath(path)!r} is not an HDF5 file ({error})") from error
+    with file:
+        name = kind.__name__
+        if file.attrs.get("kind") != f"fastencode.{name}":
+            raise InputError(f"{os.fspath(path)!r} is not a saved {name}; pass a file that {name}.save wrote")
+        if file.attrs.get("layout") != _LAYOUT:
+            raise InputError(f"{os.fspath(path)!r} has layout {file.attrs.get('layout')}, this version reads {_LAYOUT}")
+        yield file
+
+
+def versions() -> dict[str, str]:
+    """What a fit's ``stats`` say it was made with."""
+    return {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+class _Edges(NamedTuple):
+    """How many voxels of a fit chose the smallest and the largest penalty, how many were fitted, and these two penalties."""
+
+    low: int
+    high: int
+    fitted: int
+    smallest: float
+    largest: float
+
+
+# What fits inside held_warnings found; None outside.
+_held: ContextVar[list[_Edges] | None] = ContextVar("_held", default=None)
+
+
+def warn_edges(fit: Fit) -> None:
+    """Warn where voxels chose a penalty at the edge of the grid: at once, or later, inside :func:`held_warnings`."""
+    edge_v = np.atleast_1d(to_host(fit.at_edge, "at_edge"))
+    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - int(fit.stats["skipped_voxels"])
+    found, held = _Edges(low, high, fitted, float(fit.alphas[0]), float(fit.alphas[-1])), _held.get()
+    if held is None:
+        warn_together([found])
+    else:
+        held.append(found)
+
+
+@contextmanager
+def held_warnings() -> Iterator[list[_Edges]]:
+    """What fits made inside, in this thread, would warn of one by one: for :func:`warn_together` afterwards."""
+    found: list[_Edges] = []
+    before = _held.set(found)
+    try:
+        yield found
+    finally:
+        _held.reset(before)
+
+
+def warn_together(fits: list[_Edges]) -> None:
+    """Warn once where voxels chose a penalty at the edge of the grid, in any of the fits."""
+    low, high, fitted = (sum(counts) for counts in list(zip(*fits, strict=True))[:3]) if fits else (0, 0, 0)
+    if low or high:
+        within = f" in {len(fits)} fits" if len(fits) > 1 else ""
+        warn(
+            f"{low + high} of {fitted} voxels{within} chose a penalty at the edge of the grid: {low} the smallest "
+            f"({fits[0].smallest:.4g}), {high} the largest ({fits[0].largest:.4g}). Widen alphas, unless these are "
+            "voxels that X does not predict (those always want the largest)."
+        )

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from fastencode.delayed import Matrix, pick
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file
-from fastencode.solve.banded.partition import partition_variance
-from fastencode.solve.plan import RidgePlan
-from fastencode.solve.scores import pearson
+from fastencode.solve.partition import partition_variance
+from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.score.moments import pearson
 from fastencode.study.alignment import AlignConfig, plan_runs
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore

@@ -15,7 +15,7 @@ from fastencode.data.brennan import Alice
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 from fastencode.solve.ridge import ridge_cv
-from fastencode.solve.scores import pearson
+from fastencode.solve.score.moments import pearson
 from fastencode.timing.clean import detrend_polynomial, zscore
 from fastencode.timing.delays import delay
 from fastencode.timing.hrf import hrf_convolve

@@ -1,0 +1,1 @@
+"""What comes in, checked once at the door."""

@@ -1,0 +1,1 @@
+"""What depends on X only: one decomposition, and what predicts every fold from it."""

@@ -1,0 +1,349 @@
+"""One symmetric eigendecomposition of all rows: the coordinates in which every fold and the refit are computed.
+
+With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger than the grid's smallest, and U_τ = U diag(√(λ / (λ + τ))),
+responses y enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
+V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows
+does not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X; V, of which
+weights are made, comes in the dtype of X: in the dual it is X̌ᵀ U diag(1 / √λ), not made here.
+
+The eigenvalues of a Gram are off by δ, some roundings of the largest one. That changes weights at a penalty α by up to
+δ / (λ_min + α) of themselves, so it matters where one column has much larger units than others. Then X̌ itself is decomposed
+(``graded.py``), which is as accurate as if all columns had one scale.
+
+Legend: t = time, p = features, r = directions kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fastencode.delayed import Copies, Delayed, Matrix
+from fastencode.errors import FastencodeWarning, InputError
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan.graded import Graded, graded_svd
+
+__all__ = [
+    "ACCURACY",
+    "Basis",
+    "centered_rows",
+    "column_means",
+    "decompose",
+    "decompose_features",
+    "gram_of",
+    "hidden_by_rounding",
+    "kernel_of",
+    "make_basis",
+    "resolution",
+    "rounding_of",
+    "scale_offset",
+]
+
+F64 = NDArray[np.float64]
+# Rows or features of a block, and values of one whose rows are only added up.
+_BLOCK, _VALUES = 2048, 2**17
+# Largest relative change of weights that the rounding of a Gram may make, by item size of the dtype.
+ACCURACY = {4: 1e-6, 8: 1e-8}
+# Eigenvalues of a Gram are off by about this many roundings of the largest.
+_ROUNDINGS = 8.0
+# Beyond this size the working memory of LAPACK's divide-and-conquer is more than its 32-bit integers count: it would crash.
+_DIVIDED = 32_766
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """The design in coordinates where the penalty is diagonal.
+
+    Attributes
+    ----------
+    lam : (r,) float64, increasing and positive
+    tau : float
+        The smallest penalty, or the largest eigenvalue where that is smaller.
+    rows_tr : (t, r) float64
+        U_τ.
+    coef_pr : (p, r) or (0, r)
+        V, in the dtype of the problem. Empty where the dual Gram was decomposed: V = X̌ᵀ U diag(1 / √λ) then.
+    mean_p : (p,) float64
+        Subtracted from X; zeros without an intercept.
+    root_t : (t,) float64
+        Square roots of the sample weights; ones without.
+    center, weighted : bool
+    source : {"gram", "features"}
+        What was decomposed.
+    """
+
+    lam: F64
+    tau: float
+    rows_tr: F64
+    coef_pr: NDArray[Any]
+    mean_p: F64
+    root_t: F64
+    center: bool
+    weighted: bool
+    source: str = "gram"
+
+    @property
+    def complete(self) -> bool:
+        """Whether U spans all that rows can hold (all but the constant): p > n, in general."""
+        return len(self.lam) == len(self.rows_tr) - self.center
+
+    @cached_property
+    def residual_t(self) -> F64:
+        """Diagonal of I − H at the penalty τ, intercept included."""
+        if self.complete:
+            return np.asarray(np.einsum("tr,tr,r->t", self.rows_tr, self.rows_tr, self.tau / self.lam))
+        out = 1.0 - np.einsum("tr,tr->t", self.rows_tr, self.rows_tr)
+        return out - self.root_t**2 / (self.root_t @ self.root_t) if self.center else out
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue; 0 if X is constant."""
+        return float(self.lam[-1]) if len(self.lam) else 0.0
+
+
+def column_means(X: Matrix, weights_t: F64 | None = None) -> F64:
+    """(Weighted) column means in float64, exact for a constant column: taken relative to the first row."""
+    if len(X) == 0:
+        return np.zeros(X.shape[1])
+    total, step = np.zeros(X.shape[1]), max(1, _VALUES // X.shape[1])
+    with np.errstate(over="ignore"):  # the Gram will not be finite either, and is checked
+        for start in range(0, len(X), step):
+            block = np.subtract(X[start : start + step], X[0], dtype=np.float64)
+            total += block.sum(axis=0) if weights_t is None else weights_t[start : start + step] @ block
+    return X[0].astype(np.float64) + total / (len(X) if weights_t is None else weights_t.sum())
+
+
+def make_basis(problem: Problem, dual: bool) -> Basis:
+    """Decompose the smaller Gram, or X where the Gram's rounding would be seen.
+
+    Raises
+    ------
+    InputError
+        If X is too large to square in its dtype, or ``memory`` does not hold the decomposition of X itself.
+
+    Warns
+    -----
+    FastencodeWarning
+        If columns repeat others but for a rounding that is large beside the smallest penalty.
+    """
+    X, center = problem.X, problem.fit_intercept
+    root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
+    mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
+    with np.errstate(all="ignore"):
+        gram = kernel_of(X, mean, root) if dual else gram_of(X, mean, root)
+    found = decompose(gram, max(X.shape), problem, centered=dual and center)
+    del gram
+    if found is None:
+        graded = decompose_features(problem, mean, root)
+        lam, rows, coef, source = graded.size**2, graded.left, graded.right.astype(X.dtype), "features"
+        tau = scale_offset(problem, lam)
+        rows *= graded.size / np.sqrt(lam + tau)
+    else:
+        (lam, vectors), source = found, "gram"
+        tau = scale_offset(problem, lam)
+        shrunk = np.sqrt(lam + tau)
+        if dual:
+            coef = np.empty((0, len(lam)), dtype=X.dtype)
+            rows = vectors * (np.sqrt(lam) / shrunk)
+        else:
+            coef = vectors.astype(X.dtype)
+            rows = np.empty((len(X), len(lam)))
+            for start in range(0, len(X), _BLOCK):
+                here = slice(start, start + _BLOCK)
+                rows[here] = centered_rows(X, mean, root, here) @ vectors / shrunk
+    return Basis(lam, tau, rows, coef, mean, root, center, problem.weights is not None, source)
+
+
+def scale_offset(problem: Problem, lam: F64) -> float:
+    """τ: the smallest penalty, or the largest eigenvalue where that is smaller."""
+    return float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
+
+
+def rounding_of(lam: F64) -> float:
+    """How far eigenvalues of a Gram may be off for its rounding alone."""
+    return _ROUNDINGS * float(np.finfo(np.float64).eps) * max(0.0, float(lam.max(initial=0.0)))
+
+
+def hidden_by_rounding(lam: F64, alphas: F64, dtype: np.dtype[Any]) -> bool:
+    """Whether the rounding E of a Gram A with eigenvalues λ shows in weights at some penalty of the grid.
+
+    Weights (A + α)⁻¹ X̌ᵀ y change by at most ‖E‖ / (λ_min + α − ‖E‖) of themselves.
+    """
+    if not len(lam):
+        return False
+    rounding = rounding_of(lam)
+    left = max(0.0, float(lam.min())) + float(alphas[0]) - rounding
+    return not rounding <= ACCURACY[dtype.itemsize] * left
+
+
+def resolution(alphas: F64, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """(singular values that matter to no penalty, relative error of the others) for :func:`graded_svd`."""
+    allowed = 0.01 * ACCURACY[dtype.itemsize]
+    return float(np.sqrt(allowed * alphas[0])), allowed
+
+
+def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: bool = False) -> tuple[F64, F64] | None:
+    """Eigenvalues, increasing, and vectors of a Gram; None where its rounding would show in weights.
+
+    Left out are eigenvalues that are rounding: below 8 roundings of the largest one, and below ``size`` of them where they are
+    small beside every penalty too.
+
+    Parameters
+    ----------
+    gram : (·, ·) float64
+    size : int
+        Terms of the sums that the Gram holds.
+    problem : Problem
+        For its penalties and dtype.
+    centered : bool
+        Whether the Gram is a kernel of centered features: one of its eigenvalues, that of the constant, is zero.
+    only : bool
+        Whether the Gram is all there is: where its rounding would show, a ``FastencodeWarning`` says so, in place of None.
+
+    Raises
+    ------
+    InputError
+        If the Gram is too large for results of the dtype.
+    """
+    alphas, dtype = problem.alphas, problem.X.dtype
+    # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
+    if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
+        raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")
+    if len(gram) > _DIVIDED:
+        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
+    else:
+        lam, vectors = np.linalg.eigh(gram)
+    lam, vectors = (lam[1:], vectors[:, 1:]) if centered else (lam, vectors)
+    rounding = rounding_of(lam)
+    if hidden_by_rounding(lam, alphas, dtype):
+        if not only:
+            return None
+        warnings.warn(
+            f"kernels have eigenvalues up to {lam[-1]:.3g}, whose rounding ({rounding:.2g}) hides directions that "
+            f"alpha={alphas[0]:.4g} would keep: results at small penalties may be off. Pass larger alphas, or features instead",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    floor = max(rounding, min(size / _ROUNDINGS * rounding, 0.1 * ACCURACY[dtype.itemsize] * alphas[0]))
+    keep = int(np.searchsorted(lam, floor, side="right"))
+    return lam[keep:], vectors[:, keep:]
+
+
+def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.intp] | None = None, scale: Any = 1.0) -> Graded:
+    """X̌ itself decomposed: eigenvalues of its Gram are ``size ** 2``, increasing here, those that no penalty keeps dropped.
+
+    Parameters
+    ----------
+    problem : Problem
+    mean, root : float64
+        What makes X̌ of X: subtracted, then multiplied by.
+    used : index array, optional
+        Its columns, if not all.
+    scale : (·,) float64
+        What these are multiplied by.
+
+    Raises
+    ------
+    InputError
+        If ``memory`` does not hold it.
+    """
+    X = problem.X
+    columns = np.arange(X.shape[1]) if used is None else used
+    (n, p), least = (len(X), len(columns)), ACCURACY[X.dtype.itemsize] * float(problem.alphas[0])
+    needed = 8 * (2 * n * p + min(n, p) * (3 * n + 2 * p + 6 * min(n, p)))
+    if problem.memory is not None and needed > problem.memory:
+        raise InputError(
+            f"memory={problem.memory} bytes is too small: columns of X differ so much in scale that X itself must be decomposed, "
+            f"which takes {needed} bytes; scale the columns to equal variance, or allow more"
+        )
+    features = np.empty((n, p))
+    for start in range(0, n, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        rows = centered_rows(X, mean, root, here)
+        np.multiply(rows if used is None else rows[:, used], scale, out=features[here])
+    found = graded_svd(features, *resolution(problem.alphas, X.dtype))
+    unknown = columns[found.repeats[found.noise**2 > least]]
+    if len(unknown):
+        shown = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+        warnings.warn(
+            f"{len(unknown)} columns of X ({shown}) are combinations of others but for their own rounding, and have units so "
+            f"large that this rounding counts at alpha={problem.alphas[0]:.4g}: results at small penalties may be off. Scale the "
+            "columns to equal variance, or leave these out",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    order = np.flatnonzero(found.size**2 > 0.1 * least)[::-1]
+    return replace(found, left=found.left[:, order], size=found.size[order], right=found.right[:, order])
+
+
+def centered_rows(X: Matrix, mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:
+    """Some rows of X̌: centered, times the roots of the weights."""
+    return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
+
+
+def gram_of(X: Matrix, mean: F64, root: F64) -> F64:
+    """X̌ᵀ X̌."""
+    gram = np.zeros((X.shape[1], X.shape[1]))
+    for start in range(0, len(X), _BLOCK):
+        block = centered_rows(X, mean, root, slice(start, start + _BLOCK))
+        gram += block.T @ block
+    return gram
+
+
+def kernel_of(X: Matrix, mean: F64, root: F64) -> F64:
+    """X̌ X̌ᵀ."""
+    kernel = np.zeros((len(X), len(X)))
+    if isinstance(X, Delayed):
+        start = 0
+        for part in X.parts:
+            stop = start + len(part.source_dt) * part.width
+            _add_kernel(kernel, part, mean[start:stop], root)
+            start = stop
+        kernel *= root[:, None]
+        kernel *= root
+        return kernel
+    for start in range(0, X.shape[1], _BLOCK):
+        here = slice(start, start + _BLOCK)
+        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+        kernel += block @ block.T
+    return kernel
+
+
+def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
+    """Add the kernel of delayed copies, made of one kernel of what is copied; not yet times the roots of the weights.
+
+    With m the mean of all rows that are copied, μ that of one copy, o its padding (1 where it is zeros) and q the mean of o, a
+    centered copy S X₀ − 1 μᵀ is S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ, where c = μ − (1 − q) m: terms no larger than what they add up
+    to. Its rows are thus sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], and its kernel is W E Eᵀ Wᵀ. Means are weighted.
+    """
+    (copies, n), width, empty = X.source_dt.shape, X.width, X.source_dt < 0
+    used = np.unique(X.source_dt[~empty])
+    rows, source_dt = len(used), np.searchsorted(used, X.source_dt)
+    share = empty @ (root**2 / (root @ root))
+    means = mean.reshape(copies, width)
+    center = means.sum(axis=0) / ((copies - share.sum()) or 1.0)
+    apart, offset = share[:, None] - empty, means - center + share[:, None] * center
+    inner = np.zeros((rows + 1 + copies,) * 2)
+    for start in range(0, width, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        block = np.concatenate([X.base_sw[used, here] - center[here], center[None, here], offset[:, here]])
+        inner += block @ block.T
+
+    def mixed(d: int, here: slice, of: F64) -> F64:
+        """Some rows of W of: those copied, plus their part of m, minus c."""
+        out = of[source_dt[d, here]]
+        out[empty[d, here]] = 0
+        out += apart[d, here, None] * of[rows]
+        out -= of[rows + 1 + d]
+        return out
+
+    for start in range(0, n, _BLOCK // 8):
+        here = slice(start, start + _BLOCK // 8)
+        for d in range(copies):
+            kernel[here] += mixed(d, slice(None), mixed(d, here, inner).T).T

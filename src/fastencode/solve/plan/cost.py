@@ -1,0 +1,240 @@
+"""What each way of solving costs, and which to take.
+
+Counted are multiplications plus additions of the matrix products and decompositions; elementwise work is left out (it is
+below one part in the number of rows). Seconds are those operations at nominal rates, only to compare candidates with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastencode.delayed import Delayed
+from fastencode.errors import InputError
+from fastencode.kernels import has_tiles
+from fastencode.solve.given.problem import Problem
+
+__all__ = [
+    "EIGH_RATE",
+    "GEMM_RATE",
+    "NOMINAL_VOXELS",
+    "SEGMENTED",
+    "WHOLE_ROWS",
+    "Candidate",
+    "MapCost",
+    "choose",
+    "made_last",
+    "map_costs",
+    "voxel_rate",
+    "whole_cost",
+]
+
+# Nominal rates of one core, operations per second: products in float64 and float32, and the blocked tridiagonal eigensolver, half
+# of whose work is bound by memory.
+GEMM_RATE = {8: 3.5e10, 4: 7.5e10}
+EIGH_RATE = 2.5e10
+EIGH_OPERATIONS = 9.0  # times size cubed: reduction, divide and conquer, back-transformation
+# Float32 products on matrix tiles against those of BLAS, and how much less of that products of segments gain.
+_TILES, _TILES_SEGMENTED = 1.65, 1.4
+NOMINAL_VOXELS = 10_000
+# Rows of a fold up to which it may be predicted with all others, where the basis is complete (p > n) and where it is not.
+WHOLE_ROWS = {True: 1024, False: 32}
+# Nodes are known only after the decomposition; candidates are compared at this many, and this many products where segments help.
+_NODES, _PRODUCTS = 8, 6
+# Products of segments take this much longer than their operations at the nominal rate: they are written, read and mixed.
+SEGMENTED = 1.3
+
+
+def voxel_rate(itemsize: int) -> float:
+    """Nominal rate of one core over the products of tiles of voxels."""
+    return GEMM_RATE[itemsize] * (_TILES if itemsize == 4 and has_tiles() else 1.0)
+
+
+def _segmented(itemsize: int) -> float:
+    return SEGMENTED * (_TILES_SEGMENTED if itemsize == 4 and has_tiles() else 1.0)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to solve the problem and what it is expected to cost.
+
+    Attributes
+    ----------
+    name : {"primal", "dual"}
+        Whether the p × p or the n × n Gram is decomposed.
+    gram, decompose, operators : float
+        Operations of planning: the Gram; its eigendecomposition; the operators of all folds at all nodes.
+    per_voxel : float
+        Operations for each voxel, scores and refit.
+    kept, working : int
+        Bytes beyond X: what the plan keeps; what planning needs meanwhile.
+    seconds : float
+        Expected for planning plus all voxels, at nominal rates.
+    """
+
+    name: str
+    gram: float
+    decompose: float
+    operators: float
+    per_voxel: float
+    kept: int
+    working: int
+    seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Peak memory of planning beyond X."""
+        return self.kept + self.working
+
+
+def _solve_operations(left: int, test: int, train: int, rank: int, train_form: bool) -> float:
+    """Operations of one fold's operator at one node."""
+    if train_form:
+        return 2.0 * left * rank * (left + train) + left**3 / 3 + 2.0 * left * left * train
+    if left <= rank:
+        return 4.0 * left * left * rank + left**3 / 3
+    return rank**3 / 3 + 2.0 * test * rank * rank
+
+
+@dataclass(frozen=True)
+class MapCost:
+    """What one way to predict a fold costs (``maps.py``).
+
+    Attributes
+    ----------
+    name : {"merged", "factored", "rotated", "whole"}
+    plan, voxel : float
+        Operations to make it, and for each voxel.
+    kept : int
+        Bytes.
+    seconds : float
+        Expected on one core for making it and all voxels, at nominal rates.
+    """
+
+    name: str
+    plan: float
+    voxel: float
+    kept: int
+    seconds: float
+
+
+def map_costs(
+    sizes: tuple[int, int, int], rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int, train_form: bool
+) -> list[MapCost]:
+    """The ways to predict one fold.
+
+    Parameters
+    ----------
+    sizes : (left out, held out, training)
+        Rows of the fold.
+    rank, nodes, itemsize, voxels : int
+    shrinkage : float
+        Operations of one row and voxel at all nodes, cut into segments.
+    train_form : bool
+        Whether it must be the map from training responses.
+    """
+    left, test, train = sizes
+    across, own_rank = (train, min(train, rank)) if train_form else (rank, rank)
+    solve = nodes * _solve_operations(left, test, train, rank, train_form)
+    ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
+    if not train_form:
+        invert = nodes * (2.0 * left * left * rank + left**3)
+        pushed = _segmented(itemsize) * left * shrinkage
+        ways.append(("factored", invert, 0.0, pushed + 2.0 * nodes * test * left, nodes * test * left))
+        turn = 2.0 * rank * rank * (left + test)
+    else:
+        turn = own_rank * own_rank * (max(train, rank) + 2.0 * test) + 2.0 * test * rank * train
+    own, pushed = EIGH_OPERATIONS * own_rank**3, _segmented(itemsize) * test * shrinkage * own_rank / max(1, rank)
+    ways.append(("rotated", turn, own, 2.0 * own_rank * across + pushed, own_rank * (across + test)))
+
+    def seconds(plan: float, own: float, voxel: float) -> float:
+        return plan / GEMM_RATE[8] + own / EIGH_RATE + voxels * voxel / voxel_rate(itemsize)
+
+    return [MapCost(name, plan + own, voxel, itemsize * kept, seconds(plan, own, voxel)) for name, plan, own, voxel, kept in ways]
+
+
+def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int) -> MapCost:
+    """One of the folds that are predicted together; arguments as in :func:`map_costs`, far blocks only."""
+    plan = nodes * (2.0 * rows * rows * rank + rows**3)
+    voxel = _segmented(itemsize) * rows * shrinkage + 2.0 * nodes * rows * rows
+    seconds = plan / GEMM_RATE[8] + voxels * voxel / voxel_rate(itemsize)
+    return MapCost("whole", plan, voxel, itemsize * nodes * rows * rows, seconds)
+
+
+def made_last(problem: Problem, dual: bool, n_voxels: int | None) -> bool:
+    """Whether weights are made block by block of features after all voxels are scored, so that the map from coordinates to
+    weights (p, r), as large as all copies of the features, is never whole.
+
+    For one fit that takes no more operations. A plan of which it is not known what it will serve keeps the map, and a device
+    takes it. Some of it is whole (2 n, r): with fewer features it makes no difference.
+    """
+    n, p = problem.X.shape
+    return dual and problem.device == "cpu" and n_voxels is not None and p > 2 * n
+
+
+def choose(
+    problem: Problem, threads: int, n_voxels: int | None = None, only: str | None = None, beside: tuple[int, int] = (0, 0)
+) -> tuple[Candidate, tuple[Candidate, ...], str]:
+    """The candidate with the least expected time that fits in memory, all candidates, and the reason; ``only`` forces one.
+    ``beside`` are bytes that are kept as well, for the primal and the dual.
+
+    Raises
+    ------
+    InputError
+        If ``memory`` holds none of them.
+    """
+    (n, p), memory = problem.X.shape, problem.memory
+    voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
+    last = made_last(problem, True, n_voxels)
+    candidates = tuple(_cost(problem, dual, threads, voxels, beside[dual], dual and last) for dual in (False, True))
+    fitting = [c for c in candidates if (memory is None or c.bytes <= memory) and only in (None, c.name)]
+    if not fitting:
+        least = min(c.bytes for c in candidates if only in (None, c.name))
+        raise InputError(
+            f"memory={memory} bytes is too small to plan with: the smallest that works is {least} bytes, plus tiles of responses"
+        )
+    # With as many features as rows both take as long; the kernel keeps more digits of predictions that all but vanish.
+    best = min(fitting, key=lambda c: (c.seconds, c.name != "dual"))
+    other = next(c for c in candidates if c is not best)
+    if only is not None:
+        return best, candidates, "asked for by name"
+    reason = f"{p} features against {n} rows, {other.seconds / best.seconds:.3g} x the speed expected of {other.name}"
+    if other.seconds < best.seconds:
+        reason += f", which needs {other.bytes} bytes to plan and memory= allows {memory}"
+    return best, candidates, reason
+
+
+def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, last: bool) -> Candidate:
+    (n, p), itemsize, nodes = problem.X.shape, problem.X.dtype.itemsize, min(len(problem.alphas), _NODES)
+    rank, side = min(n, p), n if dual else p
+    sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
+    width = p
+    if isinstance(problem.X, Delayed):  # one kernel serves all copies, a Gram is of them
+        width = sum(part.width for part in problem.X.parts)
+    gram = 2.0 * n * n * width if dual else 2.0 * n * p * p
+    decompose = EIGH_OPERATIONS * float(side) ** 3
+    per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
+    ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, complete) for fold in sizes]
+    maps = [min(way, key=lambda c: c.seconds) for way in ways]
+    operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
+    per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
+    seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
+    seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
+    operator_bytes = sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes)
+    # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
+    return Candidate(
+        name="dual" if dual else "primal",
+        gram=gram,
+        decompose=decompose,
+        operators=operators,
+        per_voxel=per_voxel,
+        kept=beside + itemsize * rank * (n + (2 * n if last else p)) + operator_bytes,
+        working=8 * (4 * side * side + n * rank),
+        seconds=seconds / threads,
+    )
+
+
+def _least(sizes: tuple[int, int, int], rank: int, nodes: int, itemsize: int, complete: bool) -> int:
+    """Bytes that the leanest operator of a fold keeps if every penalty is a node, small folds two blocks and a copy of rows."""
+    left, test, _ = sizes
+    leanest = min(c.kept for c in map_costs(sizes, rank, nodes, 0.0, itemsize, 0, complete))
+    return itemsize * left * rank + max(leanest, 2 * itemsize * nodes * test * test if test <= WHOLE_ROWS[False] else 0)

@@ -1,0 +1,170 @@
+"""What all weightings of the bands share: one Gram of all features, or one kernel for each band.
+
+With weights γ, banded ridge is ridge on the features of band b times √γ_b: the primal Gram's rows and columns are scaled by √γ,
+the dual one is Σ γ_b K_b. A band of weight zero is not there at all.
+
+Legend: t = time, p = features, b = bands, r = directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.delayed import pick
+from fastencode.errors import InputError
+from fastencode.solve.given.bands import Bands
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan.basis import (
+    Basis,
+    centered_rows,
+    column_means,
+    decompose,
+    decompose_features,
+    gram_of,
+    kernel_of,
+    scale_offset,
+)
+
+__all__ = ["Grams", "center_kernel", "gram_bytes", "make_grams"]
+
+F64 = NDArray[np.float64]
+# Rows whose coordinates are made at once.
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """The design of all bands, squared.
+
+    Attributes
+    ----------
+    problem : Problem
+        Its X has no columns where only kernels were given.
+    bands : Bands
+    primal_pp : (p, p) float64 or None
+        X̌ᵀ X̌.
+    dual_btt : (b, t, t) float64 or None
+        X̌_b X̌_bᵀ of each band: centered if there is an intercept, times the roots of the weights.
+    mean_p : (p,) float64
+        Subtracted from X; zeros without an intercept.
+    mean_bt : (b, t) float64 or None
+        Weighted column means of given kernels.
+    root_t : (t,) float64
+    """
+
+    problem: Problem
+    bands: Bands
+    primal_pp: F64 | None
+    dual_btt: F64 | None
+    mean_p: F64
+    mean_bt: F64 | None
+    root_t: F64
+
+    @property
+    def dual(self) -> bool:
+        """Whether t × t matrices are decomposed, not p × p ones."""
+        return self.dual_btt is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept, and those of a weighted sum."""
+        n, p = self.problem.X.shape
+        return gram_bytes(n, p, len(self.bands))[self.dual]
+
+    def basis(self, gamma_b: F64) -> Basis:
+        """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ; empty for a dual Gram."""
+        problem = self.problem
+        dtype, p = problem.X.dtype, problem.X.shape[1]
+        if self.dual_btt is not None:
+            gram = np.zeros(self.dual_btt.shape[1:])
+            for b in np.flatnonzero(gamma_b):
+                gram += gamma_b[b] * self.dual_btt[b]
+        else:
+            assert self.primal_pp is not None
+            scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
+            used = np.flatnonzero(scale_p)
+            scale = scale_p[used]
+            gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
+            gram *= scale
+        only = not p  # kernels are all there is
+        found = decompose(gram, max(problem.X.shape), problem, centered=self.dual and problem.fit_intercept, only=only)
+        del gram
+        if found is None:
+            return self._from_features(gamma_b)
+        lam, vectors = found
+        tau, coef = scale_offset(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
+        if self.dual:
+            rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
+        else:
+            vectors *= scale[:, None]
+            rows = self._times(used, vectors) / np.sqrt(lam + tau)
+            coef[used] = vectors
+        return self._made(lam, tau, rows, coef, "gram")
+
+    def _from_features(self, gamma_b: F64) -> Basis:
+        """The same from the features, where rounding of their Gram would show in predictions."""
+        problem, scale_p = self.problem, np.sqrt(gamma_b)[self.bands.band_of_feature]
+        used = np.flatnonzero(scale_p)
+        graded = decompose_features(problem, self.mean_p, self.root_t, used, scale_p[used])
+        lam = graded.size**2
+        tau = scale_offset(problem, lam)
+        coef = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
+        coef[used] = graded.right * scale_p[used, None]
+        return self._made(lam, tau, graded.left * (graded.size / np.sqrt(lam + tau)), coef, "features")
+
+    def _made(self, lam: F64, tau: float, rows: F64, coef: NDArray[Any], source: str) -> Basis:
+        problem = self.problem
+        weighted = problem.weights is not None
+        return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
+
+    def _times(self, used: NDArray[np.intp], vectors: F64) -> F64:
+        """X̌ @ vectors, of some features."""
+        X, everything = self.problem.X, len(used) == self.problem.X.shape[1]
+        out = np.empty((len(X), vectors.shape[1]))
+        for start in range(0, len(X), _BLOCK):
+            here = slice(start, start + _BLOCK)
+            block = centered_rows(X, self.mean_p, self.root_t, here)
+            np.matmul(block if everything else block[:, used], vectors, out=out[here])
+        return out
+
+
+def gram_bytes(n: int, p: int, n_bands: int) -> tuple[int, int]:
+    """Bytes of the Grams and of a weighted sum, in the primal and in the dual."""
+    return 8 * 2 * p * p, 8 * (n_bands + 1) * n * n
+
+
+def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool) -> Grams:
+    """Square every band once. Raises ``InputError`` if X is too large to square in its dtype."""
+    X, center = problem.X, problem.fit_intercept
+    root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
+    if kernels is not None:
+        used = kernels if problem.kept is None else kernels[:, problem.kept][:, :, problem.kept]
+        centered = used.astype(np.float64)
+        means = np.stack([center_kernel(kernel, root, center) for kernel in centered])
+        return Grams(problem, bands, None, centered, np.zeros(0), means, root)
+    mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
+    with np.errstate(all="ignore"):
+        if dual:
+            squared = np.empty((len(bands), len(X), len(X)))
+            for kernel, columns in zip(squared, bands.columns, strict=True):
+                kernel[...] = kernel_of(pick(X, columns=columns), mean[columns], root)
+        else:
+            squared = gram_of(X, mean, root)
+    if not np.isfinite(squared).all():
+        raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
+    return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root)
+
+
+def center_kernel(kernel: Any, root: Any, center: bool) -> Any:
+    """A kernel of the features about their weighted means, times the roots of the weights, in place, on any device; returns the
+    weighted column means."""
+    share = root**2 / (root @ root)
+    mean = share @ kernel
+    if center:
+        kernel += mean @ share - mean[None, :] - mean[:, None]
+    kernel *= root[:, None] * root[None, :]
+    return mean

@@ -1,0 +1,171 @@
+"""The rows a fold leaves out, and the matrix I − H over them, H the hat matrix of all rows at one penalty.
+
+Refitting without rows L changes their residuals by R⁻¹ exactly, R = (I − H)_LL. Two systems give the same: R itself,
+|L| × |L|, or I − √D U_Lᵀ (I + o oᵀ / s_train) U_L √D, r × r, with D = diag((λ + τ) / (λ + α)) and o the roots
+of the weights. Both have their spectrum in (0, 1], and the smallest eigenvalue against the norm of I − H says how many digits
+leaving L out may cost.
+
+Legend: r = directions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fastencode.solve.given.folds import Fold
+from fastencode.solve.plan.basis import Basis, rounding_of
+
+__all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes", "training_gram"]
+
+F64 = NDArray[np.float64]
+Rows = NDArray[np.intp]
+# Beyond this size the smallest eigenvalue is found by so many steps of Lanczos.
+_ALL_EIGENVALUES, _LANCZOS = 256, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Left:
+    """One fold by the rows it leaves out.
+
+    Attributes
+    ----------
+    train, test : index arrays
+    rows : (m,), increasing
+        All rows that are not training rows.
+    held : index array
+        Where the test rows are among them.
+    mass : float
+        Sum of the weights of the training rows.
+    condition : float
+        How much a residual's rounding may grow when L is left out: at τ, ‖I − H‖ / λ_min(R); infinite if training rows repeat.
+    gram : (r, r) or None
+        What the r × r systems of all nodes share, where they are cheaper than the m × m ones.
+    """
+
+    train: Rows
+    test: Rows
+    rows: Rows
+    held: Rows
+    mass: float
+    condition: float
+    gram: F64 | None
+
+
+def take_rows(array: NDArray[Any], rows: Rows) -> NDArray[Any]:
+    """Rows of an array: a view where they are consecutive and in order."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (len(rows) == 1 or (np.diff(rows) == 1).all()):
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
+
+
+def leave_out(basis: Basis, fold: Fold) -> Left:
+    """What a fold leaves out, and what that does to rounding."""
+    train, test = fold
+    n = len(basis.rows_tr)
+    mask = np.ones(n, dtype=bool)
+    mask[train] = False
+    left = np.flatnonzero(mask)
+    mass = float(basis.root_t[train] @ basis.root_t[train]) if basis.weighted else float(len(train))
+    held = np.searchsorted(left, test)
+    if n - len(left) < len(train):
+        return Left(train, test, left, held, mass, np.inf, None)
+    gram = None if _by_rows(basis, left) else reduced_gram(basis, left)
+    return Left(train, test, left, held, mass, _condition(basis, left, gram), gram)
+
+
+def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:
+    """‖I − H‖ / λ_min(R) at τ, where D = 1. Where the basis is complete, ‖I − H‖ is itself small."""
+    if not len(basis.lam):
+        return 1.0
+    if len(left) == 1:
+        smallest = float(basis.residual_t[left[0]])
+    else:
+        matrix = residual(basis, left, basis.tau) if gram is None else reduced(basis, gram, basis.tau)
+        smallest = float(np.linalg.eigvalsh(matrix)[0]) if len(matrix) <= _ALL_EIGENVALUES else _smallest(matrix)
+    largest = basis.tau / (basis.lam[0] + basis.tau) if basis.complete else 1.0
+    return float(largest / smallest) if smallest > 0 else np.inf
+
+
+def _by_rows(basis: Basis, left: Rows) -> bool:
+    """Whether the |L| × |L| system is the cheaper one; the r × r one's Gram is shared by all nodes."""
+    m, r = len(left), len(basis.lam)
+    return basis.complete or 4.0 * m * m * r + m**3 / 3 < 2.0 * m * r * r + r**3 / 3
+
+
+def _smallest(matrix: F64) -> float:
+    """Smallest eigenvalue of a matrix with spectrum in (0, 1], by Lanczos on its inverse: a tenth below, to be safe."""
+    try:
+        factor = np.linalg.cholesky(matrix)  # lets other threads run, as SciPy's does not
+    except np.linalg.LinAlgError:
+        return 0.0
+    diagonal: list[float] = []
+    beside: list[float] = []
+    vector, before = np.random.default_rng(0).standard_normal(len(matrix)), np.zeros(len(matrix))
+    vector /= np.linalg.norm(vector)
+    for _ in range(_LANCZOS):
+        found = scipy.linalg.cho_solve((factor.T, False), vector, check_finite=False)
+        diagonal.append(float(vector @ found))
+        found -= diagonal[-1] * vector + (beside[-1] if beside else 0.0) * before
+        beside.append(float(np.linalg.norm(found)))
+        if not beside[-1] > 1e-12 * max(diagonal):
+            break
+        before, vector = vector, found / beside[-1]
+    return 0.9 / float(scipy.linalg.eigvalsh_tridiagonal(diagonal, beside[: len(diagonal) - 1])[-1])
+
+
+def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
+    """(I − H) of some rows, H the hat matrix of all rows at a penalty, intercept included."""
+    rows_mr, d = take_rows(basis.rows_tr, rows), (basis.lam + basis.tau) / (basis.lam + alpha)
+    # A matrix times its own transpose: BLAS does half of it.
+    if basis.complete:  # without cancellation: the smaller α, the smaller it is
+        half_mr = rows_mr * np.sqrt(d * alpha / basis.lam)
+        return np.asarray(half_mr @ half_mr.T)
+    half_mr = rows_mr * np.sqrt(d)
+    out = half_mr @ half_mr.T
+    np.negative(out, out=out)
+    out[np.diag_indices(len(rows))] += 1.0
+    if basis.center:
+        root = basis.root_t
+        out -= np.outer(root[rows], root[rows] / (root @ root))
+    return out
+
+
+def reduced_gram(basis: Basis, left: Rows) -> F64:
+    """U_Lᵀ (I + o oᵀ / s_train) U_L: what the r × r systems of all nodes share."""
+    rows = take_rows(basis.rows_tr, left)
+    gram = np.asarray(rows.T @ rows)
+    if basis.center:
+        root, total = basis.root_t[left], float((basis.root_t**2).sum())
+        pull = root @ rows
+        gram += np.outer(pull, pull / (total - (root**2).sum()))
+    return gram
+
+
+def reduced(basis: Basis, gram: F64, alpha: float) -> F64:
+    """I − √D gram √D: as well conditioned as R, r × r."""
+    half = np.sqrt((basis.lam + basis.tau) / (basis.lam + alpha))
+    out = gram * -half[:, None]
+    out *= half
+    out[np.diag_indices(len(out))] += 1.0
+    return out
+
+
+def training_gram(basis: Basis, left: Left) -> F64:
+    """The Gram of a fold's training rows about their mean, in the directions kept: r × r."""
+    shrunk = np.sqrt(basis.lam + basis.tau)
+    gram = reduced_gram(basis, left.rows) if left.gram is None else left.gram
+    gram = gram * -shrunk[:, None]
+    gram *= shrunk
+    gram[np.diag_indices(len(gram))] += basis.lam
+    return gram
+
+
+def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
+    """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
+    found: F64 = np.linalg.eigvalsh(training_gram(basis, left)).astype(np.float64, copy=False)
+    return max(0.0, float(found[0]) - rounding_of(found)), float(found[-1])

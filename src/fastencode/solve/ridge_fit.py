@@ -1,0 +1,162 @@
+"""What a ridge fit found, and what can be done with it.
+
+Legend: t = time, p = features, v = voxels, a = penalties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastencode.arrays import export, library_of, to_host
+from fastencode.delayed import matrix_on
+from fastencode.devices import HOST, Device, device_of
+from fastencode.errors import DeviceError
+from fastencode.solve.fit import Fit, dtype_in
+from fastencode.solve.given.problem import check_design, host_matrix
+from fastencode.solve.score.moments import check_scoring, column_scores
+
+__all__ = ["RidgeFit"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RidgeFit(Fit):
+    """Weights, chosen penalties and scores. Arrays are of the library, device and dtype that went in; one series loses its voxel
+    axis.
+
+    Attributes
+    ----------
+    coef : (p, v)
+        Weights.
+    intercept : (v,)
+        Constants; zeros without an intercept.
+    alpha : (v,) float64
+        Chosen penalty of each voxel, a member of ``alphas``: the weight on ‖b‖².
+    alphas : (a,) float64
+        The grid: sorted, without duplicates.
+    cv_scores : (a, v)
+        Held-out score of every penalty, mean over folds.
+    best_score : (v,)
+        Score of the chosen penalty.
+    at_edge : (v,) int8
+        −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one).
+    scoring : str
+        The score the penalty was chosen by.
+    stats : dict
+        strategy, operations, bytes, seconds per stage, precision, device (and which library and card), versions.
+    """
+
+    coef: Any
+    intercept: Any
+    alpha: Any
+    alphas: Any
+    cv_scores: Any
+    best_score: Any
+    at_edge: Any
+    scoring: str
+    stats: dict[str, Any] = field(default_factory=dict)
+
+    _arrays = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.coef.shape))
+        return f"<RidgeFit coef {shape} {self.coef.dtype}, {len(self.alphas)} alphas, by {self.scoring}>"
+
+    def _for_product(self, device: Device, X: Any) -> tuple[Any, Any, Any]:
+        """(coef (p, v), intercept (v,), X) on a device, in the dtype of the weights.
+
+        Weights that lie elsewhere are moved there. Delayed copies are not made. What is wrong with X is told as on the CPU.
+        """
+        coef, intercept = self.coef, self.intercept
+        if (device_of(coef) or HOST) != device or device == HOST:
+            coef, intercept = (device.put(to_host(array, name)) for array, name in ((coef, "coef"), (intercept, "intercept")))
+        coef, intercept = (coef[:, None], intercept[None]) if self._one else (coef, intercept)
+        if device_of(X) == device and len(X.shape) == 2 and X.shape[1] == coef.shape[0]:
+            design = device.xp.asarray(X.detach() if device.library == "torch" else X, dtype=coef.dtype)
+            if bool(device.xp.all(device.xp.isfinite(design))):
+                return coef, intercept, design
+        return coef, intercept, matrix_on(device, check_design(host_matrix(X), dtype_in(coef), coef.shape[0]))
+
+    def predict(self, X: Any) -> Any:
+        """Predicted responses.
+
+        Parameters
+        ----------
+        X : (t, p) array, NumPy, torch or CuPy, or :func:`fastencode.delay`'s copies that are not made
+            Converted to the dtype of the weights. Computed where the weights lie.
+
+        Returns
+        -------
+        (t, v) array, or (t,) if the fit was of a single series
+            In X's library, where X lies. NaN for voxels that the fit skipped, and for no others.
+
+        Raises
+        ------
+        InputError
+            If X has another number of features, holds NaN or infinite values, or values too large for the dtype of the weights.
+        """
+        there, device = device_of(X), device_of(self.coef) or HOST
+        with device.current(), np.errstate(all="ignore"):
+            coef, intercept, design = self._for_product(device, X)
+            with device.products(dtype_in(coef), False):
+                predicted = design @ coef
+                predicted += intercept
+            self._check_predicted(device, predicted)
+            predicted = predicted[:, 0] if self._one else predicted
+            if there == device:
+                return predicted
+            return export(device.get(predicted), library_of(X), _place(there))
+
+    def score(self, X: Any, Y: Any, scoring: str | None = None, nan_targets: str | None = None) -> Any:
+        """Score predictions of Y from X, voxel by voxel, without holding all predictions at once.
+
+        Parameters
+        ----------
+        X : (t, p) array, as in :meth:`predict`
+        Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
+            Scored where it lies if that is a device, else where X or the weights lie.
+        scoring : {"r2", "pearson", "neg_mean_squared_error"}, optional
+            By default the one the penalties were chosen by.
+        nan_targets : {"raise", "skip"}, optional
+            What to do with voxels whose responses hold NaN or infinite values here: an error that counts them, or NaN as their
+            score. By default as the fit was made.
+
+        Returns
+        -------
+        (v,) array in the dtype of the weights, or a scalar if the fit was of a single series
+            0 where the score is not defined. NaN for voxels that the fit skipped, whatever Y holds there, and for those that
+            ``nan_targets`` skips. Where Y or X lies, if that is a device.
+
+        Raises
+        ------
+        DeviceError
+            If X and Y lie on different devices.
+        InputError
+            If shapes do not fit, a value is NaN or infinite, or too large to score.
+        """
+        name = check_scoring(self.scoring if scoring is None else scoring)
+        on_x, on_y = device_of(X), device_of(Y)
+        device = on_y or on_x or device_of(self.coef) or HOST
+        if on_x is not None and on_x != device:
+            raise DeviceError(f"X lies on {on_x.name} ({on_x.library}) and Y on {device.name} ({device.library}); move one")
+        with device.current(), np.errstate(all="ignore"):
+            coef, intercept, design = self._for_product(device, X)
+            targets, dtype = self._checked_targets(Y, len(design)), dtype_in(coef)
+
+            def tile(observed: Any, here: slice) -> Any:
+                with device.products(dtype, False):
+                    predicted = design @ coef[:, here] + intercept[here]
+                # A float64 Y is compared in float64, whatever the dtype of the weights.
+                return column_scores(device, name, observed, device.xp.asarray(predicted, dtype=observed.dtype))
+
+            scores = self._score_tiles(device, targets, dtype, 1, tile, nan_targets)[0, ...]
+            scores = scores[0] if self._one else scores
+        if on_x is not None or on_y is not None:
+            return scores
+        return export(device.get(scores), "torch" if "torch" in (library_of(X), targets.library) else "numpy")
+
+
+def _place(device: Device | None) -> str:
+    return "cpu" if device is None else device.name

@@ -1,0 +1,280 @@
+"""Held-out scores of one tile at every penalty: predict at the nodes, reduce to moments, interpolate.
+
+Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held-out rows, w = voxels of a tile, u = those in use.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.devices import HOST
+from fastencode.errors import InputError
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.fold_plan import FoldPlan
+from fastencode.solve.plan.leave_out import take_rows
+from fastencode.solve.plan.nodes import scale_of
+from fastencode.solve.plan.operators import Operator, WholeFolds
+from fastencode.solve.plan.products import products_for
+from fastencode.solve.score.moments import moments_kernel, score_moments
+from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
+
+__all__ = ["FoldScorer", "Sweep"]
+
+F64 = NDArray[np.float64]
+Get = Callable[..., NDArray[Any]]
+# A tile as wide as OpenBLAS packs its right side in one go, unless the predictions of one fold would then leave the cache by far.
+_WIDEST = 768
+_PREDICTIONS = 48 * 2**20
+# All folds' parts of the coordinates are kept for a tile if they take no more than this.
+_PARTS = 256 * 2**20
+
+
+class FoldScorer:
+    """What does not change from tile to tile."""
+
+    def __init__(self, plan: FoldPlan, scoring: str) -> None:
+        self.plan, self.scoring, self.dtype = plan, scoring, plan.dtype
+        self.moments = moments_kernel()
+        self.products = products_for(self.dtype, plan.problem.precision == "fast")
+        self.exact = products_for(self.dtype)  # for the coordinates: weights are made of them
+        self.weights = plan.problem.weights
+        self.inverse_root = None if self.weights is None else (1.0 / plan.root).astype(self.dtype)
+        nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
+        self.scale_a1 = scale_of(plan.problem.alphas, top)[:, None]
+        self.weights_ak = nodes.weights
+        # Where every penalty is a node, nothing follows from products of two nodes' predictions.
+        self.crossed = len(nodes.alphas) < len(plan.problem.alphas)
+        self.row, self.column = np.tril_indices(len(nodes.alphas))
+        pairs = nodes.weights[:, self.row] * nodes.weights[:, self.column]
+        self.pairs_aq = pairs * np.where(self.row == self.column, 1.0, 2.0)
+        self.rounding = plan.rounding
+        self.apart = [f for f in plan.folds if f.form == "apart"]
+        n = len(plan.root)
+        covered = np.zeros(n, dtype=np.intp)
+        for fold in self.apart:
+            covered[fold.left] += 1
+        self.partition = bool(self.apart) and bool((covered == 1).all())
+        self.pulls = [self._root(f.left) @ f.analyze_lr for f in self.apart]
+        self.widest = self._widest()
+        if len(self.apart) * len(plan.lam) * self.widest * self.dtype.itemsize > _PARTS:
+            self.partition = False
+
+    def _root(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        return self.plan.root[rows].astype(self.dtype)
+
+    def _rows_at_once(self) -> int:
+        k = len(self.plan.nodes.alphas)
+        rows = [k * len(f.test) for f in self.plan.folds] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
+        return max(rows)
+
+    def _widest(self) -> int:
+        fits = _PREDICTIONS // (self._rows_at_once() * self.dtype.itemsize)
+        return int(min(_WIDEST, max(128, fits // 64 * 64)))
+
+    def _chunk(self, whole: WholeFolds, width: int) -> int:
+        """Folds of a group that are predicted at once."""
+        k, m = len(whole.far_kbmm), whole.rows.shape[1]
+        return int(max(1, _PREDICTIONS // (width * self.dtype.itemsize * m * k)))
+
+    def bytes(self, width: int) -> int:
+        """Working memory of one thread on one tile of responses."""
+        (n, p), r, item, k = self.plan.shape, len(self.plan.lam), self.dtype.itemsize, len(self.plan.nodes.alphas)
+        longest = max([len(f.train if f.form == "train" else f.left) for f in self.plan.folds], default=0)
+        held = max([k * len(f.test) * width + f.map.values(width) for f in self.plan.folds], default=0)
+        for w in self.plan.whole:
+            m = w.rows.shape[1]
+            chunk = min(self._chunk(w, width), len(w.rows)) * m
+            held = max(held, chunk * width * (2 * k + 3) + chunk * r + w.shrinkage.values(chunk, width))
+        parts = len(self.apart) if self.partition else 1
+        weights, kept = min(p, REFIT_FEATURES), n + 2 * longest + r * (2 + parts)
+        return int(width * (item * (kept + weights) + 8 * (2 * READ_ROWS + 2 * r + weights)) + item * held)
+
+    def score(self, y_tw: NDArray[Any], used: int, variance_u: F64, get: Get) -> tuple[NDArray[Any], F64]:
+        """(coordinates (r, w), mean scores over folds (a, u)) of a padded tile of which ``used`` columns count."""
+        plan, width = self.plan, y_tw.shape[1]
+        scores = np.zeros((len(plan.problem.alphas), used))
+        c_rw = get("c", len(plan.lam), width, dtype=self.dtype)
+        parts = self._coordinates(y_tw, c_rw, get)
+        apart = 0
+        for fold in plan.folds:
+            if fold.form == "apart":
+                inner, mean_w = self._apart(fold, apart, y_tw, c_rw, parts, get)
+                apart += 1
+            else:
+                inner = get("inner", len(fold.train), width, dtype=self.dtype)
+                np.take(y_tw, fold.train, axis=0, out=inner, mode="clip")  # "raise" would go through a copy
+                mean_w = self._mean(inner, fold.train, fold.mass)
+                if mean_w is not None:
+                    inner -= mean_w if self.weights is None else np.outer(self._root(fold.train), mean_w)
+            predicted = get("predicted", len(plan.nodes.alphas), len(fold.test), width, dtype=self.dtype)
+            fold.map.apply(inner, predicted, get, self.products)
+            target = self._targets(y_tw, fold.test, mean_w, get)
+            scores += self._fold_scores(target, predicted, used, variance_u, fold.test)
+        for whole in plan.whole:
+            scores += self._whole_scores(whole, y_tw, c_rw, used, variance_u, get)
+        return c_rw, scores / plan.n_folds
+
+    def _coordinates(self, y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get) -> Any:
+        """Fill U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned."""
+        if not self.partition:
+            self.exact.multiply(self.plan.analyze.T, y_tw, c_rw)
+            return None
+        parts = get("parts", len(self.apart), *c_rw.shape, dtype=self.dtype)
+        for fold, part in zip(self.apart, parts, strict=True):
+            self.exact.multiply(fold.analyze_lr.T, take_rows(y_tw, fold.left), part)
+        np.sum(parts, axis=0, out=c_rw)
+        return parts
+
+    def _apart(
+        self, fold: Operator, place: int, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Coordinates of the training responses about their mean, c − U_Lᵀ (y_L − o_L ȳ), and that mean."""
+        left_mw = take_rows(y_tw, fold.left)
+        mean_w = self._mean(left_mw, fold.left, -fold.mass)  # all rows sum to zero, so what is left out tells it
+        inner = get("inner", *c_rw.shape, dtype=self.dtype)
+        if parts is not None:
+            np.subtract(c_rw, parts[place], out=inner)
+        else:
+            self.products.multiply(fold.analyze_lr.T, left_mw, inner)
+            np.subtract(c_rw, inner, out=inner)
+        if mean_w is not None:
+            inner += np.outer(self.pulls[place], mean_w)
+        return inner, mean_w
+
+    def _mean(self, values_mw: NDArray[Any], rows: NDArray[np.intp], mass: float) -> NDArray[Any] | None:
+        """Weighted sum of some responses (already times the roots of their weights) by a mass; None without an intercept."""
+        if not self.plan.problem.fit_intercept:
+            return None
+        if self.weights is None:
+            total = values_mw.sum(axis=0, dtype=np.float64)
+        else:
+            total = np.einsum("m,mw->w", self.plan.root[rows], values_mw)
+        return np.asarray(total / mass, dtype=self.dtype)
+
+    def _targets(self, y_tw: NDArray[Any], rows: NDArray[np.intp], mean_w: NDArray[Any] | None, get: Get) -> NDArray[Any]:
+        """Held-out responses relative to the training mean, without the roots of weights."""
+        if mean_w is None and self.inverse_root is None:
+            taken = take_rows(y_tw, rows)
+            if taken.base is not None:
+                return taken
+        target = get("target", len(rows), y_tw.shape[1], dtype=self.dtype)
+        np.take(y_tw, rows, axis=0, out=target, mode="clip")
+        if self.inverse_root is not None:
+            target *= self.inverse_root[rows][:, None]
+        if mean_w is not None:
+            target -= mean_w
+        return target
+
+    def _fold_scores(
+        self, target: NDArray[Any], predicted: NDArray[Any], used: int, variance_u: F64, rows: NDArray[np.intp]
+    ) -> F64:
+        weights = None if self.weights is None else self.weights[rows]
+        mass = float(len(rows) if weights is None else weights.sum())
+        moments = self.moments(target[:, :used], predicted[:, :, :used], weights, None, self.crossed)
+        return self._interpolated(moments, mass, variance_u)
+
+    def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64) -> F64:
+        """Scores at every penalty from the moments of the nodes (kernels/moments.pyx has their order)."""
+        k = self.weights_ak.shape[1]
+        means, gram = moments_qu[: k + 1], moments_qu[k + 1 :]
+        first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
+        if self.crossed:
+            pp = np.maximum(self.pairs_aq @ gram[first[self.row] + self.column + 1], 0.0)
+            parts = (means[0], self.weights_ak @ means[1:], gram[0], self.weights_ak @ gram[first], pp)
+        else:
+            parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
+        return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2))
+
+    def _whole_scores(
+        self, whole: WholeFolds, y_tw: NDArray[Any], c_rw: NDArray[Any], used: int, variance_u: F64, get: Get
+    ) -> F64:
+        """Sum of scores of many small folds."""
+        k, (n_folds, m), width = len(whole.far_kbmm), whole.rows.shape, y_tw.shape[1]
+        scores, step = np.zeros((len(self.scale_a1), used)), self._chunk(whole, width)
+        spread = whole.shrinkage.spread(c_rw, get, self.products)
+        for start in range(0, n_folds, step):
+            chunk = slice(start, min(start + step, n_folds))
+            rows_bm = whole.rows[chunk]
+            b, rows = len(rows_bm), rows_bm.ravel()
+            near = get("near", b, m, width, dtype=self.dtype)
+            np.take(y_tw, rows, axis=0, out=near.reshape(b * m, width), mode="clip")
+            self._about_training_means(whole, near, chunk)
+            before, scaled = get("before", k, b * m, width, dtype=self.dtype), get("far", b, m, width, dtype=self.dtype)
+            whole.shrinkage.product(take_rows(self.plan.analyze, rows), spread, before, get, self.products)
+            before = before.reshape(k, b, m, width)
+            predicted = before if m == 1 else get("predicted", k, b, m, width, dtype=self.dtype)
+            multiply = np.multiply if m == 1 else np.matmul
+            for j in range(k):
+                multiply(whole.far_kbmm[j, chunk], before[j], out=predicted[j])
+                if (block := whole.near_kbmm[j]) is not None:
+                    multiply(block[chunk], near, out=scaled)
+                elif self.inverse_root is None:
+                    np.multiply(near, whole.scale_k[j], out=scaled)
+                else:
+                    np.multiply(near, whole.scale_k[j] * self.inverse_root[rows_bm][:, :, None], out=scaled)
+                predicted[j] += scaled
+            if self.inverse_root is not None:
+                near *= self.inverse_root[rows_bm][:, :, None]
+            scores += self._chunk_scores(near, predicted, rows_bm, used, variance_u)
+        return scores
+
+    def _about_training_means(self, whole: WholeFolds, near: NDArray[Any], chunk: slice) -> None:
+        """Make held-out responses relative to the mean of each fold's training responses, in place."""
+        if not self.plan.problem.fit_intercept:
+            return
+        root_bm = self.plan.root[whole.rows[chunk]].astype(self.dtype)
+        total = np.einsum("bm,bmw->bw", root_bm, near, dtype=np.float64)
+        mean = (-total / whole.mass_b[chunk, None]).astype(self.dtype)
+        near -= root_bm[:, :, None] * mean[:, None, :]
+
+    def _chunk_scores(
+        self, target: NDArray[Any], predicted: NDArray[Any], rows_bm: NDArray[np.intp], used: int, variance_u: F64
+    ) -> F64:
+        b, m = rows_bm.shape
+        if self.scoring != "neg_mean_squared_error":
+            every = (self._fold_scores(target[i], predicted[:, i], used, variance_u, rows_bm[i]) for i in range(b))
+            return np.asarray(sum(every, np.zeros((len(self.scale_a1), used))))
+        # A sum of weighted means of squares is one weighted sum of squares.
+        weights = np.full(b * m, 1.0 / m)
+        if self.weights is not None:
+            weights = (self.weights[rows_bm] / self.weights[rows_bm].sum(axis=1, keepdims=True)).ravel()
+        width, k = target.shape[2], len(predicted)
+        target, predicted = target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used]
+        moments = self.moments(target, predicted, weights, None, self.crossed)
+        return self._interpolated(moments, float(b), variance_u) * b
+
+
+class Sweep(Reader):
+    """One pass of responses through the folds of a plan."""
+
+    def __init__(
+        self,
+        plan: FoldPlan,
+        targets: Targets,
+        scoring: str,
+        skip_nan: bool,
+        columns: NDArray[np.intp] | None = None,
+    ) -> None:
+        self.plan, self.scoring, self.alphas = plan, scoring, plan.problem.alphas
+        self.scorer = FoldScorer(plan, scoring)
+        width = tile_width(targets.n_voxels if columns is None else len(columns), self.scorer.widest)
+        sizes = (width, self.scorer.bytes(width), plan.nbytes)
+        super().__init__(plan.problem, plan.root, targets, skip_nan, sizes, columns)
+
+    def score(self, y_tw: NDArray[Any], here: Where) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """(coordinates (r, w), scores of every penalty (a, voxels in use)) of a tile, the scores in float64."""
+        began = time.perf_counter()
+        variance = self.variance_v[here]
+        c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get)
+        with np.errstate(over="ignore"):
+            lost = ~np.isfinite(scores.astype(self.dtype)).all(axis=0)
+        if lost.any():
+            first = self._first(lost, here)
+            raise InputError(f"Y holds values too large to score in {self.dtype}, the first in voxel {first}; rescale it")
+        self.spent("score", began)
+        return c_rw, scores

@@ -1,0 +1,1 @@
+"""Weightings of bands: candidates, and penalties of each voxel's own."""

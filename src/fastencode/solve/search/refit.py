@@ -1,0 +1,237 @@
+"""Weights of each voxel at its own weighting of bands and penalty: voxels that share a weighting share its decomposition.
+
+With c = U_τᵀ y, in the primal the weights are √γ V diag(√(λ + τ) / (λ + α)) c. In the dual, dual weights
+ω = U diag(1 / (λ + α)) Uᵀ y come first, and the weights of band b are γ_b X̌_bᵀ ω.
+
+Legend: t = time, p = features, b = bands, v = voxels, r = directions, w = voxels of a tile.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.devices import Device
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.grams import Grams
+from fastencode.solve.plan.products import Products, products_for, products_there
+from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, tile_width
+from fastencode.solve.search.cells import Cell, CellReader, by_cells
+from fastencode.solve.search.search import Bases, Decomposed
+from fastencode.solve.search.state import Chosen
+from fastencode.solve.search.systems import systems_of
+from fastencode.solve.weights.features import PIECE, features_times, threads_within
+from fastencode.threads import available_threads
+
+__all__ = ["Weights", "refit"]
+
+F64 = NDArray[np.float64]
+_WIDEST = 768
+# Dual weights that wait for the features, where memory= does not say less.
+_WAITING = 2**30
+# What is left of the residual of weights that are solved for step by step, float64's and float32's.
+_TOLERANCE = {8: 1e-12, 4: 1e-8}
+
+
+class Weights:
+    """Where weights gather. In the dual, tiles of dual weights wait for the features, which are centered once for many.
+
+    Attributes
+    ----------
+    coef_pv : (p, v) or None
+        None where only kernels were given:
+    dual_tv : (t, v) or None
+        then predictions are Σ γ_b K_b @ dual + intercept, K_b between new rows and all rows given.
+    intercept_v : (v,) float64
+    """
+
+    def __init__(self, grams: Grams, n_voxels: int, products: Products) -> None:
+        p = grams.problem.X.shape[1]
+        kernels, dtype = grams.mean_bt is not None, grams.problem.X.dtype
+        self.grams, self.products = grams, products
+        self.coef_pv = None if kernels else np.empty((p, n_voxels), dtype=dtype)
+        self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
+        self.intercept_v = np.zeros(n_voxels)
+        self.waiting: list[tuple[NDArray[np.intp], F64, NDArray[Any]]] = []
+        memory = grams.problem.memory
+        self.room = _WAITING if memory is None else memory // 4
+        self.lock = Lock()
+
+    def take_primal(self, here: NDArray[np.intp], coef_pw: NDArray[Any], mean_w: F64) -> None:
+        """Weights of some voxels, whose responses had these means."""
+        assert self.coef_pv is not None
+        self.coef_pv[:, here] = coef_pw
+        if self.grams.problem.fit_intercept:
+            self.intercept_v[here] = mean_w - self.grams.mean_p @ coef_pw
+
+    def take_dual(self, here: NDArray[np.intp], gamma_bw: F64, dual_tw: NDArray[Any], mean_w: F64) -> None:
+        """Dual weights of some voxels, for weights γ_b X̌_bᵀ ω: to wait for the features, or the result where there are only
+        kernels. ``gamma_bw`` has a column for each voxel or one for all."""
+        problem, used = self.grams.problem, len(mean_w)
+        if problem.fit_intercept:
+            self.intercept_v[here] = mean_w
+        if self.dual_tv is None:
+            with self.lock:
+                self.waiting.append((here, gamma_bw, dual_tw))
+            return
+        raw_tw = dual_tw[:, :used] * self.grams.root_t.astype(dual_tw.dtype)[:, None]
+        rows = np.arange(problem.n_given) if problem.kept is None else problem.kept
+        self.dual_tv[np.ix_(rows, here)] = raw_tw
+        if problem.fit_intercept:
+            assert self.grams.mean_bt is not None
+            self.intercept_v[here] -= (gamma_bw * (self.grams.mean_bt @ raw_tw)).sum(axis=0)
+
+    def flush_if_full(self, more: int = 0, beside: int = 0) -> None:
+        """Flush if there is no room for so many bytes more; ``beside`` as there."""
+        if sum(dual.nbytes for *_, dual in self.waiting) + more > self.room:
+            self.flush(beside)
+
+    def flush(self, beside: int = 0) -> None:
+        """Weights of features from all dual weights that wait: γ_b X̌_bᵀ ω. ``beside`` are bytes that are kept meanwhile, but for
+        the Grams: what is left of ``memory`` says how many threads there may be, each with a block of features."""
+        coef_pv, problem, grams = self.coef_pv, self.grams.problem, self.grams
+        if coef_pv is None or not self.waiting:
+            return
+        waiting, products, dtype, band_p = self.waiting, self.products, coef_pv.dtype, grams.bands.band_of_feature
+
+        def take(i: int, some: slice, coef_pw: NDArray[Any]) -> F64:
+            here, gamma_bw, _ = waiting[i]
+            predicted_w = np.zeros(len(here))
+            for low in range(0, len(coef_pw), PIECE):  # so that nothing as large is in float64
+                piece_pw, features = coef_pw[low : low + PIECE], slice(some.start + low, min(some.start + low + PIECE, some.stop))
+                piece_pw *= gamma_bw[band_p[features]].astype(dtype)
+                coef_pv[features, here] = piece_pw[:, : len(here)]
+                predicted_w += grams.mean_p[features] @ piece_pw[:, : len(here)].astype(np.float64)
+            return predicted_w
+
+        duals, widest = [products.put(dual_tw) for *_, dual_tw in waiting], max(dual_tw.shape[1] for *_, dual_tw in waiting)
+        kept = grams.nbytes + beside + sum(dual_tw.nbytes for *_, dual_tw in waiting)
+        threads = threads_within(problem.X, widest, problem.memory, kept, available_threads())
+        blocks = features_times(problem.X, grams.mean_p, grams.root_t, duals, take, products, threads)
+        if problem.fit_intercept:
+            for place, (here, *_) in enumerate(waiting):
+                self.intercept_v[here] -= np.sum([offsets[place] for offsets in blocks], axis=0)
+        self.waiting.clear()
+
+
+def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any, device: Device | None = None) -> Weights:
+    """Weights of all voxels, in the host's memory: those of one candidate together, those with penalties of their own cell by
+    cell. Products are made on the device, if there is one."""
+    problem, which_v = bases.grams.problem, chosen.which_v
+    dtype = problem.X.dtype
+    products = products_for(dtype) if device is None else products_there(device, dtype)
+    out = Weights(bases.grams, targets.n_voxels, products)
+    for i in np.unique(which_v[which_v >= 0]):
+        columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
+        width = tile_width(len(columns), _WIDEST)
+        # Whole tiles, so that room cannot show in the result.
+        step = width * max(1, out.room // (dtype.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
+        for first in range(0, len(columns), step):
+            some = columns[first : first + step]
+            sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), chosen.alpha_v, out)
+            sweep.run(sweep.job, bar)
+            out.flush_if_full(step * dtype.itemsize * len(problem.X), basis.nbytes + bases.bytes)
+    if (which_v < 0).any():
+        everything = np.arange(len(problem.X))
+        with np.errstate(divide="ignore"):  # weights of zero are those of candidates, not of these voxels
+            at_bv = np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
+        systems = systems_of(bases.grams, [(everything, everything[:0])], device)
+        for centre_b, some in by_cells(bases.grams, at_bv, np.flatnonzero(which_v < 0)):
+            _weigh(_Own(Cell.at(systems, np.exp(centre_b)), targets, skip_nan, some, chosen, out), bar)
+            out.flush_if_full(beside=systems.nbytes)
+        del systems
+    out.flush()
+    return out
+
+
+def _weigh(own: _Own, bar: Any) -> None:
+    """Who calls keeps no name of it, so that the inverse goes before the next one is made."""
+    own.run(own.job, bar)
+
+
+class _Own(CellReader):
+    """One pass of the voxels of a cell."""
+
+    def __init__(
+        self, cell: Cell, targets: Targets, skip_nan: bool, columns: NDArray[np.intp], chosen: Chosen, out: Weights
+    ) -> None:
+        super().__init__(cell, targets, skip_nan, columns)
+        self.chosen, self.out = chosen, out
+
+    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+        """Solve for a tile, twice: conjugate gradients only keep account of a residual, so it is looked at once more."""
+        gammas, alpha = self.chosen.gammas_bv[:, here], self.chosen.alpha_v[here]
+        delta, state, tolerance = self.device.put(gammas / alpha), self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
+        self.cell.solve(0, delta, state, tolerance)
+        self.cell.refresh(0, y_nw, state)
+        self.cell.solve(0, delta, state, tolerance)
+        x_mw = self.device.get(state.x_mw)
+        if self.out.grams.dual:
+            self.out.take_dual(here, gammas, (x_mw / alpha).astype(self.dtype), mean_w)
+        else:
+            self.out.take_primal(here, x_mw, mean_w)
+
+
+class _Refit(Reader):
+    """One pass of some voxels of one weighting."""
+
+    def __init__(
+        self,
+        basis: Decomposed,
+        gamma_b: F64,
+        targets: Targets,
+        skip_nan: bool,
+        tiles: tuple[NDArray[np.intp], int],
+        alpha_v: F64,
+        out: Weights,
+    ) -> None:
+        grams, (columns, width) = out.grams, tiles
+        problem = grams.problem
+        (n, p), r, item = problem.X.shape, len(basis.lam), problem.X.dtype.itemsize
+        some = min(p, REFIT_FEATURES)
+        tile = width * (item * (2 * n + 2 * r + some) + 8 * (2 * READ_ROWS + 2 * r + some)) + (8 + item) * some * n * grams.dual
+        kept = grams.nbytes + basis.nbytes + (problem.memory // 4 if grams.dual and problem.memory else 0)
+        super().__init__(problem, grams.root_t, targets, skip_nan, (width, tile, kept), columns)
+        self.grams, self.basis, self.gamma_b, self.alpha_v, self.out = grams, basis, gamma_b, alpha_v, out
+        self.products, self.analyze_tr = out.products, out.products.put(basis.analyze_tr)
+        self.coef_blocks = [out.products.put(basis.coef_pr[some]) for some in _blocks(len(basis.coef_pr))]
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Read a tile and make its weights."""
+        y_tw, mean_w = self.read(slab, inside, here)
+        began = time.perf_counter()
+        basis, products = self.basis, self.products
+        lam, alpha_w = basis.lam[:, None], np.ones(self.width)
+        alpha_w[: len(mean_w)] = self.alpha_v[here]
+        c_rw = self.work.get("c", len(lam), self.width, dtype=self.dtype)
+        products.multiply(self.analyze_tr.T, products.put(y_tw), c_rw)
+        if not len(basis.coef_pr):
+            np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
+            dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
+            products.multiply(self.analyze_tr, products.put(c_rw), dual_tw)
+            self.out.take_dual(here, self.gamma_b[:, None], dual_tw, mean_w)
+        else:
+            np.multiply(c_rw, np.sqrt(lam + basis.tau) / (lam + alpha_w), out=c_rw, casting="same_kind")
+            self._primal(c_rw, here, mean_w)
+        self.spent("refit", began)
+
+    def _primal(self, c_rw: NDArray[Any], here: Any, mean_w: F64) -> None:
+        out = self.out
+        assert out.coef_pv is not None
+        if self.problem.fit_intercept:
+            out.intercept_v[here] = mean_w
+        right_rw = self.products.put(c_rw)
+        for some, coef_pr in zip(_blocks(len(out.coef_pv)), self.coef_blocks, strict=True):
+            coef_pw = self.work.get("coef", some.stop - some.start, self.width, dtype=self.dtype)
+            self.products.multiply(coef_pr, right_rw, coef_pw)
+            out.coef_pv[some, here] = coef_pw[:, : len(mean_w)]
+            if self.problem.fit_intercept:
+                out.intercept_v[here] -= self.grams.mean_p[some] @ coef_pw[:, : len(mean_w)].astype(np.float64)
+
+
+def _blocks(p: int) -> list[slice]:
+    return [slice(first, min(first + REFIT_FEATURES, p)) for first in range(0, p, REFIT_FEATURES)]

@@ -1,0 +1,206 @@
+"""The search over weightings of bands: a plan for each candidate, one pass of the responses through it, the best kept.
+
+    candidate γ ─► weighted Gram ─► one decomposition for all folds ─► tiles of voxels ─► best penalty of each ─► better?
+
+A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes
+two penalties tie. So what is found scores within that of the best.
+
+Legend: i = candidates, b = bands, v = voxels, a = penalties, r = directions.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.devices import Device
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.basis import Basis
+from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds
+from fastencode.solve.plan.grams import Grams
+from fastencode.solve.score.choose import choose_alphas, choose_shared, tie_tolerance
+from fastencode.solve.score.device_tiles import DeviceSweep
+from fastencode.solve.score.scorer import Sweep
+from fastencode.solve.search.checkpoint import Checkpoint
+from fastencode.solve.search.state import Found, Settings
+from fastencode.threads import available_threads, limit_threads
+
+__all__ = ["Bases", "Decomposed", "run_search"]
+
+F64 = NDArray[np.float64]
+# Decompositions kept for the weights at the end, where memory= does not say less.
+_KEPT_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposed:
+    """What weights are made from: a basis without what only folds need."""
+
+    lam: F64
+    tau: float
+    analyze_tr: NDArray[Any]
+    coef_pr: NDArray[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept."""
+        return self.analyze_tr.nbytes + self.coef_pr.nbytes
+
+
+class Bases:
+    """Decompositions by candidate: those of the candidates that won most voxels are kept, as many as there is room for beside
+    the Grams and ``planning`` bytes for the next one."""
+
+    def __init__(self, grams: Grams, candidates_ib: F64, planning: int) -> None:
+        self.grams, self.candidates_ib = grams, candidates_ib
+        memory = grams.problem.memory
+        self.room = _KEPT_BYTES if memory is None else max(0, min(memory // 8, memory - grams.nbytes - planning))
+        self.kept: dict[int, Decomposed] = {}
+        self.decompositions = 0
+
+    def basis(self, i: int) -> Basis:
+        """Decompose a candidate."""
+        self.decompositions += 1
+        with limit_threads(available_threads()):
+            return self.grams.basis(self.candidates_ib[i])
+
+    def keep(self, i: int, plan: FoldPlan, coef_pr: NDArray[Any], won_i: NDArray[np.intp]) -> None:
+        """Keep one for later, and let go of what won the fewest voxels where room runs out."""
+        self.kept[i] = Decomposed(plan.lam, plan.tau, plan.analyze, coef_pr)
+        for old in [old for old in self.kept if not won_i[old]]:
+            del self.kept[old]
+        while sum(one.nbytes for one in self.kept.values()) > self.room:
+            del self.kept[min(self.kept, key=lambda old: int(won_i[old]))]
+
+    def get(self, i: int) -> Decomposed:
+        """One of them, decomposed again if it was not kept."""
+        if i in self.kept:
+            return self.kept.pop(i)
+        basis = self.basis(i)
+        return Decomposed(basis.lam, basis.tau, basis.rows_tr.astype(self.grams.problem.X.dtype), basis.coef_pr)
+
+    @property
+    def bytes(self) -> int:
+        """Most that is kept at a time."""
+        return min(self.room, sum(one.nbytes for one in self.kept.values()))
+
+
+def run_search(
+    bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any, device: Device | None = None
+) -> Found:
+    """Try all candidates, or until one rule says that it is enough; from where a checkpoint stands, if there is one. Plans are
+    made here, responses scored on the device, if there is one."""
+    problem, count = bases.grams.problem, len(bases.candidates_ib)
+    found = Found.empty(count, targets.n_voxels, problem.X.dtype)
+    kept = {} if checkpoint is None else checkpoint.read()
+    if kept:
+        found.take_up(kept, bases.candidates_ib)
+        bar.update(found.tried * targets.n_voxels)
+    stages: dict[str, float] = {"decompose": 0.0, "operators": 0.0}
+    operations = {"plan": 0.0, "score": 0.0}
+    while found.tried < count and not _enough(found, settings):
+        i = found.tried
+        began = time.perf_counter()
+        basis = bases.basis(i)
+        decomposed = time.perf_counter()
+        plan = _plan(bases, basis, targets, settings)
+        stages["decompose"] += decomposed - began
+        planned = time.perf_counter()
+        stages["operators"] += planned - decomposed
+        coef = basis.coef_pr
+        del basis
+        if device is None:
+            sweep = _CandidateSweep(plan, targets, settings, found, i)
+            sweep.run(sweep.job, bar)
+            scores_v, seconds, account = sweep.finish(), sweep.seconds, sweep.account()
+        else:
+            scores_v, account = _score_there(device, plan, targets, settings, found, i, bar)
+            seconds = {"score": time.perf_counter() - planned}
+        found.take(scores_v, settings)
+        bases.keep(i, plan, coef, np.bincount(found.which_v, minlength=count))
+        for name, spent in seconds.items():
+            name = name if device else f"{name} (all threads)"
+            stages[name] = stages.get(name, 0.0) + spent
+        operations["plan"] += plan.cost["operators"]
+        operations["score"] += plan.cost["score"] * targets.n_voxels
+        found.account |= account
+        found.account["bytes"] = {"grams": bases.grams.nbytes, **account["bytes"]}
+        if checkpoint is not None:
+            checkpoint.write(found.arrays(bases.candidates_ib))  # a refinement of fewer candidates is not kept
+    found.account |= {"seconds": stages, "operations": operations}
+    return found
+
+
+def _enough(found: Found, settings: Settings) -> bool:
+    return settings.early_stopping is not None and found.gain() < settings.early_stopping
+
+
+def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> FoldPlan:
+    grams = bases.grams
+    return plan_folds(
+        grams.problem,
+        basis,
+        available_threads(),
+        beside=grams.nbytes + basis.coef_pr.nbytes + bases.bytes,
+        n_voxels=targets.n_voxels,
+        scoring=settings.scoring,
+    )
+
+
+def _score_there(
+    device: Device, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int, bar: Any
+) -> tuple[F64, dict[str, Any]]:
+    """Score one candidate on a device: what :class:`_CandidateSweep` does, and what is to be said of how."""
+    with device.current():
+        sweep = DeviceSweep(device, plan, targets, settings.scoring, settings.skip_nan)
+        sweep.search(settings.per_target, bar)
+        found.variance_v, found.bad_v = device.get(sweep.variance_v), device.get(sweep.bad_v)
+        found.alphas_iv[i], scores_v = device.get(sweep.chosen_v), device.get(sweep.best())
+        found.scores_iv[i] = scores_v
+        return scores_v, sweep.account()
+
+
+class _CandidateSweep(Sweep):
+    """Scores of one candidate, written where all are kept."""
+
+    def __init__(self, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int) -> None:
+        super().__init__(plan, targets, settings.scoring, settings.skip_nan)
+        self.settings, self.found, self.i = settings, found, i
+        self.scores_v = np.empty(targets.n_voxels)
+        shared = (len(self.alphas), targets.n_voxels) if not settings.per_target else (0, 0)
+        self.scores_av = np.empty(shared)
+
+    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        """Read and score a tile."""
+        _, scores_aw = self.score(self.read(slab, inside, here)[0], here)
+        if not self.settings.per_target:
+            self.scores_av[:, here] = scores_aw
+            return
+        chosen = choose_alphas(scores_aw, tie_tolerance(self.scoring, self.variance_v[here]))
+        self.found.alphas_iv[self.i, here] = chosen
+        self.scores_v[here] = np.take_along_axis(scores_aw, chosen[None], axis=0)[0]
+
+    def finish(self) -> F64:
+        """Scores at each voxel's penalty in float64, after all tiles."""
+        found = self.found
+        found.variance_v, found.bad_v = self.variance_v, self.bad_v
+        if not self.settings.per_target:
+            chosen = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v)
+            found.alphas_iv[self.i] = chosen
+            self.scores_v = self.scores_av[chosen]
+        found.scores_iv[self.i] = self.scores_v
+        return self.scores_v
+
+    def account(self) -> dict[str, Any]:
+        """What is to be said of how it was computed."""
+        return {
+            "device": "cpu",
+            "threads": self.workers,
+            "tile": self.width,
+            "products": self.scorer.products.name,
+            "bytes": {"plan": self.plan.nbytes, "tiles": self.tile_bytes * self.workers},
+        }

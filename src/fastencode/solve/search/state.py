@@ -1,0 +1,183 @@
+"""The state of a search over weightings of bands: what was asked for, where it stands, what every voxel gets.
+
+A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes
+two penalties tie.
+
+Legend: i = candidates, b = bands, v = voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError
+from fastencode.solve.score.choose import edges_of, tie_tolerance
+
+__all__ = ["WINDOW", "Chosen", "Found", "Settings"]
+
+F64 = NDArray[np.float64]
+# Candidates that are looked back at to see whether going on is worth it.
+WINDOW = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How responses are scored.
+
+    Attributes
+    ----------
+    scoring : str
+    per_target : bool
+        False takes one weighting and one penalty for all voxels.
+    skip_nan : bool
+    early_stopping : float or None
+        Least gain of the mean best score over the last ``WINDOW`` candidates to go on.
+    steps : int
+        Evaluations of each voxel that a refinement may take afterwards (``refine.py``).
+    """
+
+    scoring: str
+    per_target: bool
+    skip_nan: bool
+    early_stopping: float | None
+    steps: int = 0
+
+
+@dataclass(eq=False)
+class Found:
+    """Where a search stands.
+
+    Attributes
+    ----------
+    scores_iv : (i, v)
+        Held-out score of every candidate tried, each voxel at its best penalty.
+    alphas_iv : (i, v) int16
+        Index of that penalty.
+    which_v, chosen_v : (v,) int
+        Candidate and penalty of each voxel.
+    best_v : (v,) float64
+    variance_v : (v,) float64
+    bad_v : (v,) bool
+        Voxels that hold NaN or infinite values.
+    mean_i : list of float
+        Mean over voxels of the best score after each candidate.
+    """
+
+    scores_iv: NDArray[Any]
+    alphas_iv: NDArray[np.int16]
+    which_v: NDArray[np.intp]
+    chosen_v: NDArray[np.intp]
+    best_v: F64
+    variance_v: F64
+    bad_v: NDArray[np.bool_]
+    mean_i: list[float] = field(default_factory=list)
+    account: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, candidates: int, n_voxels: int, dtype: np.dtype[Any]) -> Found:
+        """Nothing tried yet."""
+        return cls(
+            np.full((candidates, n_voxels), np.nan, dtype=dtype),
+            np.zeros((candidates, n_voxels), dtype=np.int16),
+            np.zeros(n_voxels, dtype=np.intp),
+            np.zeros(n_voxels, dtype=np.intp),
+            np.full(n_voxels, -np.inf),
+            np.zeros(n_voxels),
+            np.zeros(n_voxels, dtype=bool),
+        )
+
+    def arrays(self, candidates_ib: F64) -> dict[str, NDArray[Any]]:
+        """All of it by name, and the candidates tried, as :meth:`take_up` wants it."""
+        tried = self.tried
+        return {
+            "candidates": candidates_ib[:tried],
+            "scores": self.scores_iv[:tried],
+            "alphas": self.alphas_iv[:tried],
+            "which": self.which_v,
+            "chosen": self.chosen_v,
+            "best": self.best_v,
+            "variance": self.variance_v,
+            "bad": self.bad_v,
+            "mean": np.array(self.mean_i),
+        }
+
+    def take_up(self, kept: dict[str, NDArray[Any]], candidates_ib: F64) -> None:
+        """Stand where another search of the same data stood, whose candidates are the first of these.
+
+        Raises
+        ------
+        InputError
+            If they are not, or are more than these.
+        """
+        before = kept["candidates"]
+        tried = len(before)
+        if tried > len(candidates_ib):
+            raise InputError(
+                f"the checkpoint holds {tried} candidates and this search is of {len(candidates_ib)}; pass n_iter={tried} or "
+                "more (or as many gammas), or name another file"
+            )
+        alike = np.isclose(before, candidates_ib[:tried], rtol=1e-6, atol=0.0).all(axis=1)
+        if not alike.all():
+            i = int(np.argmin(alike))
+            raise InputError(
+                f"candidate {i} in the checkpoint is {before[i].tolist()} and here {candidates_ib[i].tolist()}; pass the same "
+                "gammas or random_state, concentration and search as before (a grid cannot be extended), or name another file"
+            )
+        candidates_ib[:tried] = before  # equal traces may differ in the last digit
+        self.scores_iv[:tried], self.alphas_iv[:tried] = kept["scores"], kept["alphas"]
+        self.which_v, self.chosen_v, self.best_v = kept["which"], kept["chosen"], kept["best"]
+        self.variance_v, self.bad_v, self.mean_i = kept["variance"], kept["bad"], kept["mean"].tolist()
+
+    @property
+    def tried(self) -> int:
+        """How many candidates there have been."""
+        return len(self.mean_i)
+
+    def take(self, scores_v: F64, settings: Settings) -> None:
+        """Let the candidate whose scores and penalties were just written take over the voxels it is better for."""
+        i, good = self.tried, ~self.bad_v
+        if settings.per_target:
+            better = scores_v > self.best_v + tie_tolerance(settings.scoring, self.variance_v)
+        else:
+            mean, before = (values[good].mean() if good.any() else 0.0 for values in (scores_v, self.best_v))
+            variance = self.variance_v[good].mean() if good.any() else 1.0
+            better = np.full(len(good), mean > before + tie_tolerance(settings.scoring, variance))
+        self.which_v[better], self.chosen_v[better] = i, self.alphas_iv[i, better]
+        self.best_v[better] = scores_v[better]
+        self.mean_i.append(float(self.best_v[good].mean()) if good.any() else 0.0)
+
+    def choice(self, alphas: F64, candidates_ib: F64) -> Chosen:
+        """The best candidate and penalty of every voxel."""
+        gammas_bv = np.ascontiguousarray(candidates_ib[self.which_v].T)
+        edge_v = edges_of(self.chosen_v, len(alphas))
+        return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v)
+
+    def gain(self) -> float:
+        """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
+        return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
+
+
+@dataclass(eq=False)
+class Chosen:
+    """What every voxel gets.
+
+    Attributes
+    ----------
+    which_v : (v,) int
+        Its candidate; −1 where it has penalties of its own.
+    gammas_bv : (b, v) float64
+    alpha_v : (v,) float64
+    score_v : (v,) float64
+    edge_v : (v,) int8
+        −1 and +1 where the penalty is at the lower or upper edge of the grid.
+    """
+
+    which_v: NDArray[np.intp]
+    gammas_bv: F64
+    alpha_v: F64
+    score_v: F64
+    edge_v: NDArray[np.int8]

@@ -1,0 +1,365 @@
+"""Ridge systems of the folds' training rows at penalties of each voxel's own, and how the held-out score depends on them.
+
+With δ_b = γ_b / α, training rows x̌ (about their mean, times the roots of their weights) and responses y̌ solve
+
+    dual      (1 + Σ δ_b X̌_b X̌_bᵀ) ω = y̌              predictions  Σ δ_b X_b X̌_bᵀ ω
+    primal    (X̌ᵀ X̌ + diag(1 / δ)) θ = X̌ᵀ y̌            predictions  X θ
+
+For the slope of a score S with ∂S/∂predictions = s, one more system with the same matrix is solved, A h = ∂predictionsᵀ s:
+
+    dual      ∂S/∂log δ_b = δ_b (sᵀ K_b ω − hᵀ K_b ω), test rows and training rows
+    primal    ∂S/∂log δ_b = Σ θ_i h_i / δ_b, features of the band
+
+``cells.py`` solves them. All arrays but the rows' own numbers lie on a device, which may be the host (``devices.HOST``).
+
+Legend: n = rows, p = features, b = bands, m = unknowns, q = test rows, w = voxels of a tile.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.delayed import matrix_on, pick, rows_on
+from fastencode.devices import HOST, Device
+from fastencode.errors import InputError
+from fastencode.solve.given.folds import Fold
+from fastencode.solve.plan.basis import centered_rows, column_means
+from fastencode.solve.plan.grams import Grams, center_kernel
+
+__all__ = ["Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
+
+F64 = NDArray[np.float64]
+# Rows of features that are made at once.
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A fold's rows.
+
+    Attributes
+    ----------
+    train : (m,) index array
+        Increasing, each once.
+    root_m : (m,) float64
+        Square roots of their weights times how often they are trained on.
+    share_n : (n,) float64 or None
+        Parts of all rows in the mean of the training rows; None without an intercept.
+    test : (q,) index array
+        Increasing, each once.
+    weights_q : (q,) float64
+        Their weights times how often they are tested on.
+    from_train, from_test : (n,) index arrays
+        Where among training or test rows a row is; past their end where it is not.
+    """
+
+    train: Any
+    root_m: Any
+    share_n: Any
+    test: Any
+    weights_q: Any
+    from_train: Any
+    from_test: Any
+
+    @classmethod
+    def of(cls, fold: Fold, weights_n: F64, center: bool) -> Rows:
+        """Rows of one fold in the host's memory; a test set may be empty."""
+        mass_n, tested = (weights_n * np.bincount(rows, minlength=len(weights_n)) for rows in fold)
+        train, test = np.flatnonzero(mass_n), np.flatnonzero(tested)
+        places = []
+        for some in (train, test):
+            place_n = np.full(len(weights_n), len(some))
+            place_n[some] = np.arange(len(some))
+            places.append(place_n)
+        return cls(train, np.sqrt(mass_n[train]), mass_n / mass_n.sum() if center else None, test, tested[test], *places)
+
+    def on(self, device: Device) -> Rows:
+        """The same on a device."""
+        return Rows(**{name: None if a is None else device.put(a) for name, a in vars(self).items()})
+
+
+class Systems(ABC):
+    """The matrices of all folds, linear in what :meth:`weigh` makes of δ.
+
+    Parameters
+    ----------
+    grams : Grams
+    folds : list of (train, test)
+    device : Device
+        What is multiplied lies there.
+
+    Raises
+    ------
+    InputError
+        If ``memory`` does not hold them and their inverses at one δ.
+    """
+
+    def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
+        self.grams, self.device = grams, device
+        self.n, self.p = grams.problem.X.shape
+        self.rows = [Rows.of(fold, grams.root_t**2, grams.problem.fit_intercept) for fold in folds]
+        memory, matrix = grams.problem.memory, 8 * max(map(self.size, range(len(folds)))) ** 2
+        least = grams.nbytes + self.nbytes + self.inverse_bytes + matrix
+        if memory is not None and least > memory:
+            raise InputError(
+                f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} "
+                "bytes, plus tiles of responses"
+            )
+        self.there = [rows.on(device) for rows in self.rows]
+
+    @abstractmethod
+    def size(self, k: int) -> int:
+        """Unknowns of a fold."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes kept beside the Grams."""
+        return 0
+
+    @property
+    def inverse_bytes(self) -> int:
+        """Bytes of all folds' inverses at one δ."""
+        return sum(8 * self.size(k) ** 2 for k in range(len(self.rows)))
+
+    @abstractmethod
+    def weigh(self, delta_bw: Any) -> Any:
+        """What the matrix is linear in, one row for each band."""
+
+    @abstractmethod
+    def matrix(self, k: int, delta_b: F64) -> Any:
+        """A of a fold, to be overwritten."""
+
+    @abstractmethod
+    def right(self, k: int, y_mw: Any) -> Any:
+        """The right side for training responses."""
+
+    @abstractmethod
+    def fixed(self, k: int, x_mw: Any) -> Any:
+        """The part of A @ x that does not depend on δ."""
+
+    @abstractmethod
+    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+        """What adding ``by`` to the weighed δ adds to A @ x."""
+
+    def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
+        """The same, where A @ x is known at one δ."""
+        return self.change(k, by_bw, x_mw)
+
+    @abstractmethod
+    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+        """Test predictions about the training mean (q, w), and what :meth:`slope` reuses."""
+
+    @abstractmethod
+    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+        """The right side that belongs to slopes of the predictions."""
+
+    @abstractmethod
+    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+        """(b, w): ∂S/∂log δ."""
+
+    def mean(self, k: int, y_nw: Any) -> Any:
+        """Mean of the training responses (w,); zeros without an intercept."""
+        share_n = self.there[k].share_n
+        return self.device.xp.zeros_like(y_nw[0, ...]) if share_n is None else share_n @ y_nw
+
+    def about_mean(self, k: int, y_nw: Any) -> Any:
+        """Training responses y̌ (m, w)."""
+        rows = self.there[k]
+        return (self.device.take(y_nw, rows.train) - self.mean(k, y_nw)) * rows.root_m[:, None]
+
+
+class Dual(Systems):
+    """One unknown for each training row. Kernels stay whole: a fold picks and centers what goes in and what comes out."""
+
+    def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
+        super().__init__(grams, folds, device)
+        assert grams.dual_btt is not None
+        kernels_bnn = grams.dual_btt
+        if grams.problem.weights is not None:  # of the features themselves
+            kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
+        self.kernels = [device.put(kernel_nn) for kernel_nn in kernels_bnn]
+        self.traces_b = traces(grams)
+
+    @property
+    def nbytes(self) -> int:
+        weighted, kernels_btt = self.grams.problem.weights is not None, self.grams.dual_btt
+        return kernels_btt.nbytes if weighted and kernels_btt is not None else 0
+
+    def size(self, k: int) -> int:
+        return len(self.rows[k].train)
+
+    def weigh(self, delta_bw: Any) -> Any:
+        return delta_bw
+
+    def matrix(self, k: int, delta_b: F64) -> Any:
+        device, rows, m = self.device, self.there[k], self.size(k)
+        out = device.zeros(m, m, dtype=np.float64)
+        for delta, kernel_nn in zip(delta_b, self.kernels, strict=True):
+            out += float(delta) * device.take(device.take(kernel_nn, rows.train), rows.train, axis=1)
+        center_kernel(out, rows.root_m, rows.share_n is not None)
+        return device.add_to_diagonal(out, 1.0)
+
+    def right(self, k: int, y_mw: Any) -> Any:
+        return y_mw
+
+    def fixed(self, k: int, x_mw: Any) -> Any:
+        return x_mw
+
+    def _spread(self, values: Any, places: Any) -> Any:
+        """(n, w): values where they stand among all rows, zeros elsewhere."""
+        zero_1w = self.device.zeros(1, values.shape[1], dtype=np.float64)
+        return self.device.take(self.device.concatenate([values, zero_1w]), places)
+
+    def _multiply(self, k: int, values: Any, places: Any, leave_out: int | None = None) -> list[Any]:
+        """(n, w) for each band: kernels times values that stand at some rows, features about the training mean on both sides."""
+        rows, xp = self.there[k], self.device.xp
+        spread = self._spread(values, places)
+        if rows.share_n is not None:
+            spread -= rows.share_n[:, None] * xp.sum(values, axis=0)[None, :]
+        products = [kernel_nn @ spread for b, kernel_nn in enumerate(self.kernels) if b != leave_out]
+        if rows.share_n is not None:
+            for out in products:
+                out -= (rows.share_n @ out)[None, :]
+        return products
+
+    def _train(self, k: int, by_bw: Any, products: list[Any]) -> Any:
+        """A weighted sum of products with kernels at the training rows."""
+        rows, take = self.there[k], self.device.take
+        total = take(products[0], rows.train)
+        total *= by_bw[0, :]
+        for b, out_nw in enumerate(products[1:], 1):
+            total += by_bw[b, :] * take(out_nw, rows.train)
+        total *= rows.root_m[:, None]
+        return total
+
+    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+        rows = self.there[k]
+        return self._train(k, by_bw, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train))
+
+    def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
+        """The largest band's kernel is what A @ x holds beside the others."""
+        last, rows, device = int(np.argmax(delta_b * self.traces_b)), self.there[k], self.device
+        share_w = by_bw[last, :] / float(delta_b[last])
+        out = share_w * (product_mw - x_mw)
+        if len(delta_b) > 1:
+            others = np.flatnonzero(np.arange(len(delta_b)) != last)
+            by = device.take(by_bw, device.put(others)) - share_w * device.put(delta_b[others, None])
+            out += self._train(k, by, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train, last))
+        return out
+
+    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+        rows, take = self.there[k], self.device.take
+        products = self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train)
+        predicted = weighed_bw[0, :] * take(products[0], rows.test)
+        for b, out_nw in enumerate(products[1:], 1):
+            predicted += weighed_bw[b, :] * take(out_nw, rows.test)
+        return predicted, products
+
+    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+        return self._train(k, weighed_bw, self._multiply(k, s_qw, self.there[k].from_test))
+
+    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+        rows, device = self.there[k], self.device
+        scaled = rows.root_m[:, None] * h_mw
+        each = [
+            device.dots(s_qw, device.take(out, rows.test)) - device.dots(scaled, device.take(out, rows.train)) for out in kept
+        ]
+        return weighed_bw * device.xp.stack(each)
+
+
+class Primal(Systems):
+    """One unknown for each feature."""
+
+    def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
+        super().__init__(grams, folds, device)
+        self.X, self.mean_p = matrix_on(device, grams.problem.X), device.put(grams.mean_p)
+        self.band_p = device.put(np.asarray(grams.bands.band_of_feature, dtype=np.int64))
+        self.columns = [device.put(np.asarray(columns, dtype=np.int64)) for columns in grams.bands.columns]
+        # What every cell and step needs again: features' means over training rows, and Grams.
+        means = [self._mean(rows) for rows in self.rows]
+        self.means = [device.put(mean_p) for mean_p in means]
+        self.grams_kpp = [device.put(self._gram(rows, mean_p)) for rows, mean_p in zip(self.rows, means, strict=True)]
+
+    def size(self, k: int) -> int:
+        return int(self.p)
+
+    def weigh(self, delta_bw: Any) -> Any:
+        return 1.0 / delta_bw
+
+    def _features(self, rows: Any) -> Any:
+        """Features of some rows about the means of all."""
+        return self.device.cast(rows_on(self.device, self.X, rows), np.float64) - self.mean_p
+
+    def _tests(self, k: int) -> Any:
+        """Features of a fold's test rows about the means of its training rows."""
+        return self._features(self.there[k].test) - self.means[k]
+
+    def _mean(self, rows: Rows) -> F64:
+        """Features' means over the training rows, about the means of all."""
+        if rows.share_n is None:
+            return np.zeros(self.p)
+        return column_means(pick(self.grams.problem.X, rows.train), rows.root_m**2) - self.grams.mean_p
+
+    @property
+    def nbytes(self) -> int:
+        return 8 * self.p * (1 + self.p) * len(self.rows)
+
+    def _gram(self, rows: Rows, mean_p: F64) -> F64:
+        """X̌ᵀ X̌ of a fold: that of all rows, and what differs."""
+        assert self.grams.primal_pp is not None
+        more_n = np.full(self.n, -1.0)  # how much oftener than once a row is trained on
+        more_n[rows.train] += (rows.root_m / self.grams.root_t[rows.train]) ** 2
+        other = np.flatnonzero(np.abs(more_n) > 0.5)
+        block = centered_rows(self.grams.problem.X, self.grams.mean_p, self.grams.root_t, other)
+        out = self.grams.primal_pp + (block.T * more_n[other]) @ block
+        if rows.share_n is not None:
+            out -= np.outer(mean_p, mean_p * (rows.root_m @ rows.root_m))
+        return np.asarray(out)
+
+    def matrix(self, k: int, delta_b: F64) -> Any:
+        ridge_p = self.device.put((1.0 / delta_b)[self.grams.bands.band_of_feature])
+        return self.device.add_to_diagonal(1.0 * self.grams_kpp[k], ridge_p)
+
+    def right(self, k: int, y_mw: Any) -> Any:
+        rows, right_mw = self.there[k], self.there[k].root_m[:, None] * y_mw
+        out = self.device.zeros(self.p, y_mw.shape[1], dtype=np.float64)
+        for first in range(0, self.rows[k].train.size, _BLOCK):
+            some = slice(first, min(first + _BLOCK, self.rows[k].train.size))
+            out += self._features(rows.train[some]).T @ right_mw[some, ...]
+        return out
+
+    def fixed(self, k: int, x_mw: Any) -> Any:
+        return self.grams_kpp[k] @ x_mw
+
+    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+        return self.device.take(by_bw, self.band_p) * x_mw
+
+    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+        return self._tests(k) @ x_mw, x_mw
+
+    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+        return self._tests(k).T @ s_qw
+
+    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+        both, xp = kept * h_mw, self.device.xp
+        return weighed_bw * xp.stack([xp.sum(self.device.take(both, columns), axis=0) for columns in self.columns])
+
+
+def systems_of(grams: Grams, folds: list[Fold], device: Device | None = None) -> Systems:
+    """Systems in the space the bands were squared in."""
+    return (Dual if grams.dual else Primal)(grams, folds, HOST if device is None else device)
+
+
+def traces(grams: Grams) -> F64:
+    """(b,): the trace of every band's Gram; that of a constant band is next to nothing, but not zero."""
+    if grams.dual_btt is not None:
+        found = np.einsum("btt->b", grams.dual_btt)
+    else:
+        assert grams.primal_pp is not None
+        found = np.bincount(grams.bands.band_of_feature, np.diag(grams.primal_pp), len(grams.bands))
+    return np.maximum(found, 1e-12 * found.max() or 1.0)

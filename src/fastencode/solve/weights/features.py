@@ -1,0 +1,124 @@
+"""Products with the features, which weights are made of in the dual: X̌ᵀ @ right, centered block by block of features.
+
+Legend: t = time, p = features, w = columns of a right side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.delayed import Matrix
+from fastencode.solve.plan.plan import Plan
+from fastencode.solve.plan.products import Products, products_for
+from fastencode.threads import available_threads, together
+
+__all__ = ["PIECE", "block_bytes", "features_map", "features_times", "map_of", "right_of", "threads_within"]
+
+F64 = NDArray[np.float64]
+T = TypeVar("T")
+# Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those; and values.
+_WIDEST, _NARROWEST, _BLOCKS, _VALUES = 2048, 256, 16, 2**23
+# Rows or features of a block that are in float64 at a time.
+PIECE = 64
+
+
+def _block(X: Matrix) -> int:
+    """Features of a block."""
+    return max(_NARROWEST, min(_WIDEST, -(-X.shape[1] // _BLOCKS), _VALUES // max(1, len(X))))
+
+
+def block_bytes(X: Matrix, width: int) -> int:
+    """Most that one thread of :func:`features_times` holds: a block of features, its product with a right side of ``width``
+    columns, and some rows of either in float64, twice."""
+    size = min(_block(X), X.shape[1])
+    return X.dtype.itemsize * size * (len(X) + width) + 8 * PIECE * 2 * max(size, width)
+
+
+def threads_within(X: Matrix, width: int, memory: int | None, kept: int, threads: int, more: int = 0) -> int:
+    """Threads whose blocks ``memory`` has room for beside ``kept`` bytes, where each holds ``more`` bytes as well: at least one,
+    since a block is no smaller for less."""
+    return threads if memory is None else min(threads, max(1, (memory - kept) // (block_bytes(X, width) + more)))
+
+
+def features_times(
+    X: Matrix,
+    mean_p: F64,
+    root_t: F64,
+    rights: Sequence[Any],
+    take: Callable[[int, slice, NDArray[Any]], T],
+    products: Products,
+    threads: int,
+) -> list[list[T]]:
+    """X̌ᵀ @ right for several right sides, in the dtype of X: rounded there like the weights made of it.
+
+    Parameters
+    ----------
+    X : (t, p) array or Delayed
+    mean_p, root_t : float64
+        What makes X̌ of X: subtracted, then multiplied by.
+    rights : sequence of (t, w) arrays
+        In the dtype of X, where ``products.put`` puts things.
+    take : callable
+        ``take(i, features, product)`` is called with every block of features of the product with ``rights[i]``, on threads.
+    products : Products
+    threads : int
+
+    Returns
+    -------
+    list of lists
+        What ``take`` returned, for every block and right side, both in order.
+    """
+    dtype, p = X.dtype, X.shape[1]
+    size = _block(X)
+
+    def one(some: slice) -> list[T]:
+        block = np.empty((len(X), some.stop - some.start), dtype=dtype)
+        for first in range(0, len(X), PIECE):
+            rows = slice(first, first + PIECE)
+            block[rows] = np.subtract(X[rows, some], mean_p[some], dtype=np.float64) * root_t[rows, None]
+        block_tp = products.put(block)
+        del block
+        out = []
+        for i, right in enumerate(rights):
+            product = np.empty((some.stop - some.start, right.shape[1]), dtype=dtype)
+            out.append(take(i, some, products.multiply(block_tp.T, right, product)))
+        return out
+
+    return together([partial(one, slice(first, min(first + size, p))) for first in range(0, p, size)], threads)
+
+
+def features_map(X: Matrix, mean_p: F64, root_t: F64, right_tr: NDArray[Any], products: Products, threads: int) -> NDArray[Any]:
+    """(p, r): X̌ᵀ @ right, whole."""
+    out = np.empty((X.shape[1], right_tr.shape[1]), dtype=X.dtype)
+
+    def take(_: int, some: slice, block_pr: NDArray[Any]) -> None:
+        out[some] = block_pr
+
+    features_times(X, mean_p, root_t, [right_tr], take, products, threads)
+    return out
+
+
+def right_of(plan: Plan) -> NDArray[Any]:
+    """(t, r): U diag(1 / √λ), of which V = X̌ᵀ U diag(1 / √λ) is made, where U_τ = U diag(√(λ / (λ + τ)))."""
+    out = np.empty_like(plan.analyze)
+    np.multiply(plan.analyze, np.sqrt(plan.lam + plan.tau) / plan.lam, out=out, casting="same_kind")
+    return out
+
+
+def map_of(plan: Plan) -> NDArray[Any]:
+    """(p, r): V, from coordinates to weights. Made of the features when it is first asked for, where planning did not, and kept
+    with the plan."""
+    if plan.map_pr is not None:
+        return plan.map_pr
+    memory = vars(plan)  # a frozen object's own memory, no part of what it is
+    if "_map_pr" not in memory:
+        X, right_tr, products = plan.problem.X, right_of(plan), products_for(plan.dtype)
+        threads = threads_within(X, len(plan.lam), plan.problem.memory, plan.nbytes + right_tr.nbytes, available_threads())
+        memory["_map_pr"] = features_map(X, plan.feature_means, plan.root, right_tr, products, threads)
+    found: NDArray[Any] = memory["_map_pr"]
+    return found

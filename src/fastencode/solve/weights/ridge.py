@@ -1,0 +1,173 @@
+"""Weights of ridge: what is done with a tile once it is read.
+
+    tile of responses ─► coordinates ─► scores of every penalty ─► choose ─► weights at the chosen penalty
+
+Weights at α are V diag(√(λ + τ) / (λ + α)) c (docs/solver.md, 6). With many more features than rows V would be as large as X, so
+they are deferred: V diag(…) c is then made block by block of features once all voxels are scored.
+
+Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = voxels of one tile.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.arrays import export
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.plan import Plan
+from fastencode.solve.score.choose import choose_alphas, choose_shared, edges_of, tie_tolerance
+from fastencode.solve.score.scorer import Sweep
+from fastencode.solve.score.tiles import REFIT_FEATURES
+from fastencode.solve.weights.features import PIECE, features_times, map_of, right_of, threads_within
+from fastencode.threads import available_threads, together
+
+__all__ = ["RidgeSweep", "fit_on_host"]
+
+
+def fit_on_host(
+    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, per_target: bool, bar: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Results by the names of ``RidgeFit``, and what is to be said of how they were computed."""
+    sweep = RidgeSweep(plan, targets, scoring, skip_nan)
+    if per_target:
+        sweep.run(sweep.score_and_refit, bar)
+    else:
+        sweep.run(sweep.score_only, bar)
+        sweep.chosen_v[:] = choose_shared(sweep.scores_av, scoring, sweep.variance_v, sweep.bad_v)
+        sweep.run(sweep.refit, bar)
+    sweep.finish()
+    return sweep.arrays(), sweep.account()
+
+
+class RidgeSweep(Sweep):
+    """Where results gather, and what is done to each tile."""
+
+    def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool) -> None:
+        super().__init__(plan, targets, scoring, skip_nan)
+        self.ridge, (_, p), n_voxels = plan, plan.shape, targets.n_voxels
+        self.map_pr = None if plan.deferred else map_of(plan)
+        self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
+        self.intercept_v = np.zeros(n_voxels)
+        self.scores_av = np.empty((len(self.alphas), n_voxels), dtype=plan.dtype)
+        self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
+
+    def score_and_refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        y_tw, mean_w = self.read(slab, inside, here)
+        c_rw, scores_aw = self.score(y_tw, here)
+        self.scores_av[:, here] = scores_aw
+        self.chosen_v[here] = choose_alphas(scores_aw, tie_tolerance(self.scoring, self.variance_v[here]))
+        self._refit(c_rw, mean_w, here)
+
+    def score_only(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        self.scores_av[:, here] = self.score(self.read(slab, inside, here)[0], here)[1]
+
+    def refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+        y_tw, mean_w = self.read(slab, inside, here)
+        c_rw = self.work.get("c", len(self.plan.lam), self.width, dtype=self.dtype)
+        self.scorer.exact.multiply(self.plan.analyze.T, y_tw, c_rw)
+        self._refit(c_rw, mean_w, here)
+
+    def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what V is to be
+        multiplied with waits in their first rows."""
+        began = time.perf_counter()
+        plan, used = self.ridge, len(mean_w)
+        alpha_w = np.ones(self.width)
+        alpha_w[:used] = self.alphas[self.chosen_v[here]]
+        np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
+        if plan.problem.fit_intercept:
+            self.intercept_v[here] = mean_w
+        if self.map_pr is None:
+            self.coef_pv[: len(c_rw), here] = c_rw[:, :used]
+        else:
+            self.intercept_v[here] -= self._weigh(self.map_pr, 0, c_rw, here)
+        self.spent("refit", began)
+
+    def _weigh(self, map_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
+        """Make the weights of some features, from the first on; returns what they predict at the means."""
+        used = len(self.intercept_v[here])
+        predicted_w, center = np.zeros(used), self.ridge.problem.fit_intercept
+        for start in range(0, len(map_pr), REFIT_FEATURES):
+            part_pr = map_pr[start : start + REFIT_FEATURES]
+            some = slice(first + start, first + start + len(part_pr))
+            coef_pw = self.work.get("coef", len(part_pr), self.width, dtype=self.dtype)
+            self.scorer.exact.multiply(part_pr, c_rw, coef_pw)
+            self.coef_pv[some, here] = coef_pw[:, :used]
+            for low in range(0, len(part_pr) if center else 0, PIECE):
+                piece_pw = coef_pw[low : low + PIECE, :used].astype(np.float64)
+                predicted_w += self.ridge.feature_means[some][low : low + PIECE] @ piece_pw
+        return predicted_w
+
+    def finish(self) -> None:
+        """Make the weights that are made last: those of features below what waits, while it does, then the others."""
+        began, plan, n_voxels = time.perf_counter(), self.ridge, self.targets.n_voxels
+        if not plan.deferred:
+            return
+        right_tr, r = right_of(plan), len(plan.lam)
+        # Each thread has a block of features, of the map from coordinates to weights, and a tile of coordinates and weights.
+        tile = self.dtype.itemsize * self.width * (r + REFIT_FEATURES)
+        kept, X = plan.nbytes + self.dtype.itemsize * r * r, plan.problem.X
+        threads = threads_within(X, r, plan.problem.memory, kept, available_threads(), tile)
+        tiles = [slice(start, min(start + self.width, n_voxels)) for start in range(0, n_voxels, self.width)]
+        head_rr = np.empty((r, r), dtype=self.dtype)
+
+        def waiting(here: slice) -> NDArray[Any]:
+            c_rw = self.work.get("c", r, self.width, dtype=self.dtype)
+            c_rw[:, : here.stop - here.start] = self.coef_pv[:r, here]
+            c_rw[:, here.stop - here.start :] = 0.0
+            return c_rw
+
+        def block(_: int, some: slice, map_pr: NDArray[Any]) -> list[NDArray[np.float64]]:
+            above = max(0, min(len(map_pr), r - some.start))
+            head_rr[some.start : some.start + above] = map_pr[:above]
+            return [self._weigh(map_pr[above:], some.start + above, waiting(here), here) for here in tiles]
+
+        def head(here: slice) -> NDArray[np.float64]:
+            return self._weigh(head_rr, 0, waiting(here), here)
+
+        rights, products = [right_tr], self.scorer.exact
+        below = features_times(X, plan.feature_means, plan.root, rights, block, products, threads)
+        above = together([partial(head, here) for here in tiles], threads)
+        for parts in (*(one for (one,) in below), above):
+            for here, predicted_w in zip(tiles, parts, strict=True):
+                self.intercept_v[here] -= predicted_w
+        self.spent("refit", began)
+
+    def arrays(self) -> dict[str, Any]:
+        """Results by the names of ``RidgeFit``, in the library and shape of the input."""
+        edge_v, one = edges_of(self.chosen_v, len(self.alphas)), self.targets.one
+        best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0]
+        alpha_v = self.alphas[self.chosen_v]
+        if self.bad_v.any():
+            for array in (self.coef_pv, self.intercept_v, alpha_v, self.scores_av, best_v):
+                array[..., self.bad_v] = np.nan
+            edge_v[self.bad_v] = 0
+        arrays = {
+            "coef": self.coef_pv,
+            "intercept": self.intercept_v.astype(self.dtype),
+            "alpha": alpha_v,
+            "cv_scores": self.scores_av,
+            "best_score": best_v,
+            "at_edge": edge_v,
+        }
+        library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
+        out = {name: export(array[..., 0] if one else array, library) for name, array in arrays.items()}
+        return {**out, "alphas": export(self.alphas.copy(), library)}
+
+    def account(self) -> dict[str, Any]:
+        """What ``RidgeFit.stats`` says of how it was computed."""
+        return {
+            "device": "cpu",
+            "bytes": {"plan": self.plan.nbytes, "tiles": self.tile_bytes * self.workers},
+            "seconds": {f"{name} (all threads)": seconds for name, seconds in self.seconds.items()},
+            "scored_in": str(self.plan.dtype),
+            "products": self.scorer.products.name,
+            "threads": self.workers,
+            "tile": self.width,
+            "skipped_voxels": int(self.bad_v.sum()),
+        }
