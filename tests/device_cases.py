@@ -7,7 +7,7 @@ import numpy as np
 import fastencode
 from fastencode.progress import progress
 from fastencode.solve.given.targets import Targets
-from fastencode.solve.weights.ridge import fit_on
+from fastencode.solve.weights.device import fit_on
 
 ALPHAS = np.logspace(-1, 4, 9)
 # (rows, features, folds): one of each form, and both kinds of operators in one plan.
@@ -37,6 +37,7 @@ def both(device, X, Y, *, scoring="r2", per_target=True, skip=False, keep=True, 
 
 
 def on_device(device, plan, Y, scoring="r2", per_target=True, skip=False, keep=True, width=None, there=False):
+    plan = plan._plan
     targets = Targets.check(Y, plan.problem.n_given, plan.problem.kept)
     if there:
         targets = Targets(device.put(Y), len(Y), targets.n_voxels, targets.one, device.library, plan.problem.kept, device)

@@ -23,6 +23,7 @@ from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan import cost as strategy
 from fastencode.solve.plan import segments as shrinkage
 from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge import RidgePlan
 from fastencode.solve.score import device_tiles
 from fastencode.solve.score.device_moments import device_moments
 from fastencode.solve.score.device_tiles import DeviceRidge, DeviceSweep
@@ -81,10 +82,10 @@ def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
     weight = np.random.default_rng(3).uniform(0.5, 2, n)
     options = {"runs": None, "fit_intercept": True, "precision": "exact", "device": None, "memory": None}
     problem = Problem.check(X, alphas=np.logspace(-1, 6, 24), cv=cv, sample_weight=weight, **options)
-    plan = make_plan(problem, f"dual, {'whole' if stored == 'factored' else stored}" if p > n else f"primal, {stored}")
-    cut = [w.shrinkage for w in plan.whole] + [f.map.shrinkage for f in plan.folds if stored != "merged"]
+    plan = RidgePlan(make_plan(problem, "dual" if p > n else "primal", "whole" if p > n and stored == "factored" else stored))
+    cut = [w.shrinkage for w in plan._plan.whole] + [f.map.shrinkage for f in plan._plan.folds if stored != "merged"]
     one_by_one = shape == (150, 40, 4) or (p > n and stored != "factored")
-    assert plan.maps == (stored,) if one_by_one else plan.whole
+    assert plan._plan.maps == (stored,) if one_by_one else plan._plan.whole
     assert all(len(s.pieces) > 1 for s in cut)
     for scoring in SCORINGS if cv < n else SCORINGS[2:]:
         arrays, _ = on_device(device, plan, Y, scoring, width=8)
@@ -94,7 +95,7 @@ def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
 def test_forms_are_what_the_cases_are_named_after():
     for name, (n, p, cv) in FORMS.items():
         plan = fastencode.plan_ridge(make(n, p)[0], alphas=ALPHAS, cv=cv)
-        found = {fold.form for fold in plan.folds} | ({"whole"} if plan.whole else set())
+        found = {fold.form for fold in plan._plan.folds} | ({"whole"} if plan._plan.whole else set())
         assert found == ({"apart", "whole"} if name == "mixed" else {name.split(",")[0]}), name
 
 
@@ -167,7 +168,7 @@ def test_a_perturbed_plan_is_noticed(device):
     X, Y = make(200, 7)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     fit = plan.fit(Y)
-    plan.folds[1].map.predict_kmr[0, 0, 0] *= 1 + 1e-6
+    plan._plan.folds[1].map.predict_kmr[0, 0, 0] *= 1 + 1e-6
     arrays, _ = on_device(device, plan, Y)
     with pytest.raises(AssertionError, match="cv_scores"):
         assert_same(fit, arrays, np.float64)
@@ -226,7 +227,7 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
     X, Y = make(200, 7, v=3000)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     targets = Targets.check(Y, 200)
-    sweep = DeviceRidge(device, plan, targets, "r2", False, True, TIE_TOLERANCE)
+    sweep = DeviceRidge(device, plan._plan, targets, "r2", False, True)
     assert sweep.bytes_per_voxel * sweep.width <= 2**20 and sweep.width >= 16
     least = plan.nbytes + 16 * sweep.bytes_per_voxel
     for memory, works in ((least - 1, False), (least, True)):
@@ -331,7 +332,7 @@ def test_operators_are_moved_once_and_not_pickled(device, monkeypatch):
         on_device(device, plan, Y)
     assert len(moved) == 2 and moved[0] is moved[1]
     again = pickle.loads(pickle.dumps(plan))
-    assert not vars(again)["_copies"] and np.array_equal(again.fit(Y).coef, plan.fit(Y).coef)
+    assert not vars(again._plan)["_copies"] and np.array_equal(again.fit(Y).coef, plan.fit(Y).coef)
 
 
 def test_stored_responses_arrive_in_tiles(device, tmp_path):

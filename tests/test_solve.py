@@ -18,6 +18,7 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import basis
 from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge import fit_plan
 from fastencode.solve.weights.ridge import TIE_TOLERANCE, choose_alphas
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
@@ -42,9 +43,8 @@ def laid_out(array, order):
 
 
 def fit_with(X, Y, strategy, scoring="r2", per_target=True, **options):
-    defaults = {"alphas": [1.0], "cv": 5, "runs": None, "fit_intercept": True, "precision": "exact", "device": None}
-    problem = Problem.check(X, **{**defaults, "memory": None, **options}, response_dtype=np.asarray(Y).dtype)
-    return make_plan(problem, strategy).fit(Y, scoring=scoring, per_target=per_target)
+    problem = Problem.check(X, **{"alphas": [1.0], **options}, response_dtype=np.asarray(Y).dtype)
+    return fit_plan(make_plan(problem, strategy), Y, scoring=scoring, per_target=per_target)
 
 
 @st.composite

@@ -21,6 +21,7 @@ from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import column_means, kernel_of
 from fastencode.solve.plan.cost import choose
 from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge import RidgePlan, fit_plan
 from fastencode.solve.weights import features as features_module
 from fastencode.threads import limit_threads
 
@@ -43,7 +44,7 @@ def make(n, width, v=3, dtype=np.float64, seed=0, delays=DELAYS, runs=None, mean
 def dual(X, Y, *, scoring="r2", per_target=True, **options):
     defaults = {"alphas": [1.0, 30.0], "cv": 4, "runs": None, "fit_intercept": True, "precision": "exact", "device": None}
     problem = Problem.check(X, **{**defaults, "memory": None, **options}, response_dtype=Y.dtype)
-    return make_plan(problem, "dual").fit(Y, scoring=scoring, per_target=per_target)
+    return fit_plan(make_plan(problem, "dual"), Y, scoring=scoring, per_target=per_target)
 
 
 def assert_equal(found, wanted, dtype=np.float64, names=ARRAYS):
@@ -174,7 +175,7 @@ def test_the_primal_makes_no_copies_either(monkeypatch):
     bands = fastencode.banded_ridge_cv(copies, Y, bands={"all": 20})
     monkeypatch.setattr(Delayed, "__array__", None)
     plan = fastencode.plan_ridge(X, cv="runs", runs=runs)
-    assert plan.strategy == "primal" and isinstance(plan.problem.X, Delayed)
+    assert plan.strategy == "primal" and isinstance(plan._plan.problem.X, Delayed)
     assert_equal(plan.fit(Y), wanted)
     assert_equal(fastencode.ridge_cv(X, Y, cv="runs", runs=runs), wanted)
     assert_equal(fastencode.banded_ridge_cv(X, Y, bands={"all": 20}), bands, names=("coef", "intercept", "alpha", "best_score"))
@@ -226,13 +227,12 @@ def test_weights_of_one_fit_are_made_without_a_map_as_large_as_the_copies(monkey
     how = {"scoring": "pearson", "per_target": per_target}
     monkeypatch.setattr(features_module, "_NARROWEST", 11)  # blocks above, across and below the last row of what waits
     found = fastencode.ridge_cv(design, Y, **options, **how)
-    plan = make_plan(fastencode.plan_ridge(design, **options).problem, n_voxels=70, scoring="pearson")
+    plan = RidgePlan(make_plan(Problem.check(design, **options), n_voxels=70, scoring="pearson"))
     once = plan.fit(Y, **how)
-    assert plan.map_pr is None and "coef" not in vars(plan)
+    assert plan._plan.deferred and "_map_pr" not in vars(plan._plan)
     kept = fastencode.plan_ridge(design, **options)
     many = kept.fit(Y, **how)
-    assert kept.map_pr.shape == (p, len(plan.lam)) and kept.right_tr is None
-    np.testing.assert_allclose(plan.coef, kept.coef, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-6)
+    assert not kept._plan.deferred and vars(kept._plan)["_map_pr"].shape == (p, len(plan._plan.lam))
     assert_equal(found, many, dtype)
     for v in (0, 69):
         coef, constant = reference.weighted_weights(copies, Y[:, v], found.alpha[v], True, np.ones(n) if w is None else w)
@@ -258,7 +258,7 @@ def test_memory_that_does_not_hold_that_map_is_enough_for_one_fit():
     assert_equal(fastencode.ridge_cv(X, Y, memory=copies.nbytes // 3), wanted)
     with pytest.raises(InputError, match="is too small"):
         fastencode.plan_ridge(X, memory=copies.nbytes // 3)  # which keeps it
-    problem = fastencode.plan_ridge(X).problem
+    problem = Problem.check(X)
     once, many = (choose(problem, 1, n_voxels, "dual")[0] for n_voxels in (4, None))
     assert many.kept - once.kept == 60 * (copies.shape[1] - 2 * 60) * 8 and once.operators == many.operators
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from fastencode import banded_ridge_cv, ridge_cv
-from fastencode.solve.plan import plan
 from fastencode.solve.search import refit
-from fastencode.solve.weights import ridge as tiles
+from fastencode.solve.weights import features, ridge
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
@@ -36,9 +35,8 @@ def test_blocks_of_all_threads_stay_within_memory(solver, monkeypatch):
         return banded_ridge_cv(X, Y, bands=[p // 2, p // 2], n_iter=2, alphas=[1.0, 1e3], cv=3, memory=memory)
 
     wanted = fit()
-    for module in (tiles, plan, refit):
-        if hasattr(module, "available_threads"):
-            monkeypatch.setattr(module, "available_threads", lambda: 16)
+    for module in (ridge, features, refit):
+        monkeypatch.setattr(module, "available_threads", lambda: 16)
     most, found = peak(fit)
     assert found.stats["strategy"] == "dual"
     np.testing.assert_allclose(found.coef, wanted.coef, atol=1e-6)

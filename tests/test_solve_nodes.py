@@ -11,8 +11,9 @@ import reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import operators
-from fastencode.solve.plan.nodes import TOLERANCE, choose_nodes, scale_of
+from fastencode.solve.plan._plan.nodes import TOLERANCE, choose_nodes, scale_of
 from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge import RidgePlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
@@ -30,8 +31,7 @@ def blocks(n, k):
 
 
 def plan_for(X, strategy, **options):
-    defaults = {"runs": None, "fit_intercept": True, "precision": "exact", "device": None, "memory": None}
-    return make_plan(Problem.check(X, **{**defaults, **options}), strategy)
+    return RidgePlan(make_plan(Problem.check(X, **options), strategy))
 
 
 GRIDS = {"wide": np.logspace(-3, 20, 20), "dense": np.logspace(0, 6, 100), "two": np.array([1.0, 10.0])}
@@ -70,10 +70,10 @@ def test_dense_grids_and_every_form_equal_refitting(monkeypatch, dtype, shape, w
     wanted = reference.cv_scores(X, Y, alphas, folds, scoring, True)
     for strategy in ("primal", "dual"):
         plan = plan_for(X, strategy, alphas=alphas, cv=6)
-        forms = {f.form for f in plan.folds} | ({"whole"} if plan.whole else set())
-        complete = len(plan.lam) == shape[0] - 1  # p > n: "whole" only where float32 can bear it
+        forms = {f.form for f in plan._plan.folds} | ({"whole"} if plan._plan.whole else set())
+        complete = len(plan._plan.lam) == shape[0] - 1  # p > n: "whole" only where float32 can bear it
         assert forms == ({"train"} if complete else {"apart"}) or (whole_rows and forms == {"whole"})
-        assert len(plan.nodes.alphas) < 50
+        assert len(plan._plan.nodes.alphas) < 50
         found = plan.fit(Y, scoring=scoring).cv_scores
         np.testing.assert_allclose(found, wanted, atol=(3e-5 if dtype == np.float32 else 1e-9) * (1 + np.abs(wanted).max()))
 

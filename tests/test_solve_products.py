@@ -11,18 +11,19 @@ from fastencode import kernels
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import products
 from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge import RidgePlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
 ALPHAS = np.logspace(0, 7, 16)
 # Large enough for tiles, as are the voxels: (rows, features, folds, how folds are stored).
 SHAPES = {
-    "merged": (480, 130, 4, "primal, merged"),
-    "factored": (480, 130, 4, "primal, factored"),
-    "rotated": (480, 130, 4, "primal, rotated"),
-    "from training rows": (300, 420, 3, "dual, merged"),
-    "together": (300, 420, 3, "dual, whole"),
-    "runs of 24 rows": (480, 130, 20, "primal"),
+    "merged": (480, 130, 4, ("primal", "merged")),
+    "factored": (480, 130, 4, ("primal", "factored")),
+    "rotated": (480, 130, 4, ("primal", "rotated")),
+    "from training rows": (300, 420, 3, ("dual", "merged")),
+    "together": (300, 420, 3, ("dual", "whole")),
+    "runs of 24 rows": (480, 130, 20, ("primal",)),
 }
 
 
@@ -48,8 +49,7 @@ def make(n, p, v=200):
 
 
 def plan_for(X, cv, way, precision="exact"):
-    options = {"runs": None, "fit_intercept": True, "device": None, "memory": None, "cv": cv, "alphas": ALPHAS}
-    return make_plan(Problem.check(X, precision=precision, **options), way)
+    return RidgePlan(make_plan(Problem.check(X, alphas=ALPHAS, cv=cv, precision=precision), *way))
 
 
 @pytest.mark.parametrize("scoring", ["r2", "pearson"])
@@ -82,7 +82,7 @@ def test_fast_scores_are_near_and_weights_are_those_of_exact(by_blas, name):
 
 def test_a_voxel_does_not_see_its_neighbors_to_the_bit(by_blas):
     X, Y = make(480, 130, 64)
-    plan = plan_for(X, 4, "primal, rotated")
+    plan = plan_for(X, 4, ("primal", "rotated"))
     every, some = plan.fit(Y), plan.fit(np.ascontiguousarray(Y[:, 7:40:3]))
     np.testing.assert_array_equal(every.coef[:, 7:40:3], some.coef)
     np.testing.assert_array_equal(every.cv_scores[:, 7:40:3], some.cv_scores)

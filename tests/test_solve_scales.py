@@ -14,6 +14,7 @@ from fastencode import banded_ridge_cv, plan_ridge, ridge_cv
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge import fit_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
 RATIOS = (1.0, 1e3, 1e5, 1e8, 1e12)
@@ -23,7 +24,6 @@ FOLDS = 3
 # Weights times their column's scale, relative to the largest, by what was decomposed; and scores.
 BOUND = {(np.float64, "gram"): 1e-8, (np.float64, "features"): 1e-11, (np.float32, "gram"): 2e-5, (np.float32, "features"): 2e-5}
 SCORE_BOUND = 1e-6
-OPTIONS = {"cv": FOLDS, "runs": None, "precision": "exact", "device": None, "memory": None}
 
 
 def decimals(array):
@@ -104,16 +104,16 @@ def expected(ratio, shape, kind, intercept):
 def test_weights_and_scores_are_exact_whatever_the_units(ratio, shape, kind, strategy, dtype, intercept):
     X, Y, scale_p = make(ratio, shape, kind)
     coefs, scores = expected(ratio, shape, kind, intercept)
-    problem = {"fit_intercept": intercept, **OPTIONS}
+    problem = {"fit_intercept": intercept, "cv": FOLDS}
     for a, alpha in enumerate(ALPHAS):
         plan = make_plan(Problem.check(X.astype(dtype), alphas=[alpha], **problem), strategy)
-        fit = plan.fit(Y.astype(dtype))
+        fit = fit_plan(plan, Y.astype(dtype))
         error, size = (np.abs(values).max() for values in ((fit.coef - coefs[a]) * scale_p[:, None], coefs[a] * scale_p[:, None]))
         assert error <= BOUND[dtype, fit.stats["decomposed"]] * size
         # Maps from training responses, which folds of a large condition have, lose the root of it.
         tolerance = SCORE_BOUND + 4 * np.finfo(dtype).eps * np.sqrt(plan.condition) * (1 + np.abs(scores).max())
         assert fit.best_score == pytest.approx(scores[a], rel=0, abs=tolerance)
-    fit = make_plan(Problem.check(X.astype(dtype), alphas=ALPHAS, **problem), strategy).fit(Y.astype(dtype))
+    fit = fit_plan(make_plan(Problem.check(X.astype(dtype), alphas=ALPHAS, **problem), strategy), Y.astype(dtype))
     assert fit.cv_scores == pytest.approx(scores, rel=0, abs=tolerance)
     if ratio >= 1e8 and shape != (24, 36) and dtype == np.float64:
         assert fit.stats["decomposed"] == "features"
