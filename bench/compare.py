@@ -64,25 +64,33 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
     ``replan`` in the options times the planning itself, warmed up, with the strategy it names (None: the plan's own choice).
     """
     from fastencode import plan_ridge
+    from fastencode.solve.given.problem import Problem
     from fastencode.solve.plan.cost import WHOLE_ROWS
-    from fastencode.solve.ridge import make_plan
+    from fastencode.solve.plan.plan import make_plan
+    from fastencode.solve.ridge import RidgePlan
+    from fastencode.solve.weights.features import map_of
 
     began = time.perf_counter()
     plan = plan_ridge(X, **_arguments(case, options))
-    seconds = [time.perf_counter() - began]
+    seconds, problem = [time.perf_counter() - began], Problem.check(X, **_arguments(case, options))
     candidates = [candidate.name for candidate in plan.candidates]
     # How folds are stored is a choice of its own.
-    apart = any(fold.form == "apart" for fold in plan.folds)
+    inside = plan._plan
+    apart = any(fold.form == "apart" for fold in inside.folds)
     ways = ("merged", "rotated", "factored" if apart else "whole")
-    large = any(len(test) > WHOLE_ROWS[False] for _, test in plan.problem.folds)
-    taken = plan.maps or ("whole",)
+    large = any(len(test) > WHOLE_ROWS[False] for _, test in problem.folds)
+    taken = inside.maps or ("whole",)
     candidates += [f"{plan.strategy}, {name}" for name in ways if large and name not in taken]
     if "replan" in options:
-        seconds = []
+        seconds, named = [], (options["replan"] or "").split(", ")
         while not seconds or (sum(seconds) < 3 and len(seconds) < 3):
             began = time.perf_counter()
-            plan = make_plan(plan.problem, options["replan"], n_voxels=options["voxels"], scoring=case.scoring)
+            forced = {"strategy": named[0] or None, "stored": named[1] if len(named) > 1 else None}
+            inside = make_plan(problem, **forced, n_voxels=options["voxels"], scoring=case.scoring)
+            if not inside.deferred:
+                map_of(inside)
             seconds.append(time.perf_counter() - began)
+        plan = RidgePlan(inside)
     says = {
         "plan": str(plan),
         "plan_seconds": float(np.median(seconds)),

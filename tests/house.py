@@ -50,8 +50,8 @@ RULES = (
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
 
-# The rooms of the solvers, in the order in which data go through them. Each imports itself and those before it; the doors beside them
-# (ridge, banded, partition, and the fits they return) import all.
+# The rooms of the solvers, in the order in which data go through them. Each imports itself and those before it. The doors beside
+# them (ridge, banded, partition, and the fits they return) import all.
 SOLVE_ROOMS = ("given", "plan", "score", "weights", "search")
 
 # Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is

@@ -26,9 +26,10 @@ from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge import RidgePlan
 from fastencode.solve.score import device_tiles
 from fastencode.solve.score.device_moments import device_moments
-from fastencode.solve.score.device_tiles import DeviceRidge, DeviceSweep
+from fastencode.solve.score.device_tiles import DeviceSweep
 from fastencode.solve.score.moments import SCORINGS, column_moments, column_scores, score_moments
-from fastencode.solve.weights.ridge import TIE_TOLERANCE
+from fastencode.solve.weights import device as weights_device
+from fastencode.solve.weights.device import DeviceRidge
 from fastencode.streams import Downloads, Uploads, transfer_dtype
 from kernel_cases import HOST, SHAPES, build, pointers, tiles
 from pairs import pairs
@@ -232,10 +233,10 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
     least = plan.nbytes + 16 * sweep.bytes_per_voxel
     for memory, works in ((least - 1, False), (least, True)):
         small = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
-        object.__setattr__(small.problem, "memory", memory)
+        object.__setattr__(small._plan.problem, "memory", memory)
         words = f"smallest that works .* is {least} bytes"
         with contextlib.nullcontext() if works else pytest.raises(InputError, match=words):
-            assert DeviceRidge(device, small, targets, "r2", False, True, TIE_TOLERANCE).width <= 16
+            assert DeviceRidge(device, small._plan, targets, "r2", False, True).width <= 16
 
 
 # ---- waiting
@@ -326,8 +327,8 @@ def test_scores_of_moments_and_of_columns(device, scoring):
 def test_operators_are_moved_once_and_not_pickled(device, monkeypatch):
     X, Y = make(200, 7)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
-    moved, real = [], device_tiles.plan_on_device
-    monkeypatch.setattr(device_tiles, "plan_on_device", lambda *a: moved.append(real(*a)) or moved[-1])
+    moved, real = [], weights_device.plan_on_device
+    monkeypatch.setattr(weights_device, "plan_on_device", lambda *a: moved.append(real(*a)) or moved[-1])
     for _ in range(2):
         on_device(device, plan, Y)
     assert len(moved) == 2 and moved[0] is moved[1]

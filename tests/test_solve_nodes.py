@@ -11,7 +11,7 @@ import reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import operators
-from fastencode.solve.plan._plan.nodes import TOLERANCE, choose_nodes, scale_of
+from fastencode.solve.plan.nodes import TOLERANCE, choose_nodes, scale_of
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge import RidgePlan
 

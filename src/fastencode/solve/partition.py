@@ -142,7 +142,7 @@ def partition_variance(
     ...     alphas=np.logspace(-2, 4, 13),
     ... )
     >>> parts.unique.round(2)  # of sound and of words, for each voxel
-    array([[0.18, 0.13, 0.26, 0.06],
+    array([[0.18, 0.13, 0.26, 0.05],
            [0.22, 0.6 , 0.07, 0.31]])
     >>> np.allclose(parts.unique.sum(axis=0) + parts.shared, parts.total)
     True
