@@ -193,6 +193,19 @@ def test_bands_with_columns_in_other_units_are_those_of_scaled_weights():
         np.testing.assert_allclose(two.coef * scale_p, one.coef * scale_p, atol=1e-9 * np.abs(one.coef * scale_p).max())
 
 
+@pytest.mark.parametrize("ratio", [1e3, 1e6, 1e9])
+def test_float32_bands_with_more_columns_than_rows_keep_their_digits(ratio):
+    rng = np.random.default_rng(8)
+    X, Y = rng.standard_normal((24, 40)).astype(np.float32), rng.standard_normal((24, 3)).astype(np.float32)
+    X[:, 1] *= ratio
+    scale_p = np.abs(X).max(axis=0)[:, None]
+    options = {"bands": {"a": 20, "b": 20}, "gammas": [[1.0, 1.0], [0.2, 1.0]], "alphas": [1.0, 30.0], "cv": 3}
+    fit, wanted = (banded_ridge_cv(X.astype(dtype), Y.astype(dtype), **options) for dtype in (np.float32, np.float64))
+    assert fit.stats["strategy"] == "dual"
+    np.testing.assert_allclose(fit.coef * scale_p, wanted.coef * scale_p, atol=2e-5 * np.abs(wanted.coef * scale_p).max())
+    np.testing.assert_allclose(fit.best_score, wanted.best_score, atol=1e-5)
+
+
 def test_columns_of_one_scale_are_decomposed_by_their_gram_however_large():
     rng = np.random.default_rng(4)
     for scale in (1e-6, 1.0, 1e7):

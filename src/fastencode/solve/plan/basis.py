@@ -24,7 +24,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.delayed import Copies, Delayed, Matrix
+from fastencode.delayed import Copies, Delayed, Matrix, pick
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.graded import Graded, graded_svd
@@ -32,13 +32,16 @@ from fastencode.solve.plan.graded import Graded, graded_svd
 __all__ = [
     "ACCURACY",
     "Basis",
+    "cancels",
     "centered_rows",
     "column_means",
     "decompose",
     "decompose_features",
+    "dual_map",
     "gram_of",
     "hidden_by_rounding",
     "kernel_of",
+    "largest_square",
     "make_basis",
     "resolution",
     "rounding_of",
@@ -50,6 +53,8 @@ F64 = NDArray[np.float64]
 _BLOCK, _VALUES = 2048, 2**17
 # Largest relative change of weights that the rounding of a Gram may make, by item size of the dtype.
 ACCURACY = {4: 1e-6, 8: 1e-8}
+# Largest part of the responses that a float32 weight, times its column's scale, may lose where it is made of dual weights.
+_CANCELLED = 1e-5
 # Eigenvalues of a Gram are off by about this many roundings of the largest.
 _ROUNDINGS = 8.0
 # Beyond this size the working memory of LAPACK's divide-and-conquer is more than its 32-bit integers count: it would crash.
@@ -149,7 +154,9 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         tau = scale_offset(problem, lam)
         shrunk = np.sqrt(lam + tau)
         if dual:
-            coef = np.empty((0, len(lam)), dtype=X.dtype)
+            squares = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
+            known = cancels(squares, lam, problem)
+            coef = dual_map(problem, mean, root, vectors / np.sqrt(lam)) if known else np.empty((0, len(lam)), dtype=X.dtype)
             rows = vectors * (np.sqrt(lam) / shrunk)
         else:
             coef = vectors.astype(X.dtype)
@@ -180,6 +187,48 @@ def hidden_by_rounding(lam: F64, alphas: F64, dtype: np.dtype[Any]) -> bool:
     rounding = rounding_of(lam)
     left = max(0.0, float(lam.min())) + float(alphas[0]) - rounding
     return not rounding <= ACCURACY[dtype.itemsize] * left
+
+
+def cancels(square: float, lam: F64, problem: Problem) -> bool:
+    """Whether weights X̌ᵀ ω made in float32 would lose their digits: where a column is large, most of the sum cancels.
+
+    ω = U diag(1 / (λ + α)) Uᵀ y has norm ‖y‖ / (λ_min + α) at most. Rounding it moves a weight, times the scale s of its
+    column, by up to about eps s² √n of ‖y‖ / (λ_min + α).
+
+    Parameters
+    ----------
+    square : float
+        The largest mean square of a column, s².
+    lam : (r,) float64, increasing
+    problem : Problem
+    """
+    if problem.X.dtype != np.float32 or not len(lam):
+        return False
+    rounding = float(np.finfo(np.float32).eps) * square * float(np.sqrt(len(problem.X)))
+    return rounding > _CANCELLED * float(lam[0] + problem.alphas[0])
+
+
+def largest_square(X: Matrix, mean: F64, root: F64, columns: NDArray[np.intp] | None = None) -> float:
+    """The largest mean square of a column of X̌, or of some of its columns."""
+    some, largest, mass = np.arange(X.shape[1]) if columns is None else columns, 0.0, float(root @ root)
+    for start in range(0, len(some), _BLOCK):
+        here = some[start : start + _BLOCK]
+        block = pick(X, columns=here)
+        values = np.subtract(block[:], mean[here], dtype=np.float64) * root[:, None]
+        largest = max(largest, float(np.einsum("tp,tp->p", values, values).max()) / mass)
+    return largest
+
+
+def dual_map(problem: Problem, mean: F64, root: F64, right_tr: F64, scale_p: F64 | None = None) -> NDArray[Any]:
+    """(p, r): X̌ᵀ @ right, multiplied in float64 and rounded once; its rows times a scale."""
+    X = problem.X
+    out = np.empty((X.shape[1], right_tr.shape[1]), dtype=X.dtype)
+    for start in range(0, X.shape[1], _BLOCK):
+        here = slice(start, min(start + _BLOCK, X.shape[1]))
+        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+        found = block.T @ right_tr
+        out[here] = found if scale_p is None else found * scale_p[here, None]
+    return out
 
 
 def resolution(alphas: F64, dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ Legend: t = time, p = features, b = bands, r = directions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ from fastencode.solve.given.bands import Bands
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import (
     Basis,
+    cancels,
     centered_rows,
     column_means,
     decompose,
     decompose_features,
+    dual_map,
     gram_of,
     kernel_of,
+    largest_square,
     scale_offset,
 )
 
@@ -75,6 +79,14 @@ class Grams:
         n, p = self.problem.X.shape
         return gram_bytes(n, p, len(self.bands))[self.dual]
 
+    @cached_property
+    def squares_b(self) -> F64:
+        """(b,): the largest mean square of a column of each band; zeros where nobody asks."""
+        X, columns = self.problem.X, self.bands.columns
+        if X.dtype != np.float32:
+            return np.zeros(len(columns))
+        return np.array([largest_square(X, self.mean_p, self.root_t, some) for some in columns])
+
     def basis(self, gamma_b: F64) -> Basis:
         """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ; empty for a dual Gram."""
         problem = self.problem
@@ -99,6 +111,9 @@ class Grams:
         tau, coef = scale_offset(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
         if self.dual:
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
+            if not only and cancels(float((gamma_b * self.squares_b).max()), lam, problem):
+                gamma_p = gamma_b[self.bands.band_of_feature]
+                coef = dual_map(problem, self.mean_p, self.root_t, vectors / np.sqrt(lam), gamma_p)
         else:
             vectors *= scale[:, None]
             rows = self._times(used, vectors) / np.sqrt(lam + tau)
