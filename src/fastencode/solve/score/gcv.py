@@ -1,0 +1,59 @@
+"""Generalised cross-validation: a score of every penalty from squared coordinates, without predictions and without folds.
+
+For n rows, residual sum of squares RSS(α) and effective degrees of freedom d(α) = Σ λ / (λ + α), plus 1 with an intercept,
+
+    GCV(α) = n RSS(α) / (n − d(α))²
+
+estimates the mean squared error on a new row. With u the left singular vectors, RSS(α) = ‖y‖² − Σ (uᵀy)² (1 − (α / (λ + α))²).
+Coordinates c = √(λ / (λ + τ)) uᵀy give (uᵀy)² λ = c² (λ + τ), so no term is divided by a small λ.
+
+Source: Golub, Heath & Wahba (1979), Technometrics 21, 215-223.
+
+Legend: t = rows, v = voxels of a tile, a = penalties, r = directions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastencode.devices import HOST, Device
+from fastencode.solve.plan.fold_plan import FoldPlan
+
+__all__ = ["GCV_SCORINGS", "gcv_scores"]
+
+# Scores that a mean squared error gives: R² is 1 − GCV / (variance of the voxel).
+GCV_SCORINGS = ("r2", "neg_mean_squared_error")
+
+
+def gcv_scores(plan: FoldPlan, c_rv: Any, variance_v: Any, scoring: str, device: Device = HOST) -> Any:
+    """Scores (a, v) float64 of every penalty.
+
+    Parameters
+    ----------
+    plan : FoldPlan
+    c_rv : (r, v)
+        Coordinates of the responses.
+    variance_v : (v,) float64
+        Their (weighted) mean squares about their means.
+    scoring : {"r2", "neg_mean_squared_error"}
+    device : Device
+        Where these lie.
+    """
+    xp, alphas, lam, tau = device.xp, plan.problem.alphas[:, None], plan.lam, plan.tau
+    mass = float(plan.root @ plan.root)
+    # Rows that no direction reaches: where there are none, what is left of ‖y‖² is rounding, and the sum of shrunk squares is it.
+    beyond = len(plan.root) - plan.problem.fit_intercept - len(lam)
+    squares = device.cast(c_rv, np.float64) ** 2
+    if beyond > 0:
+        fitted_ar = (lam + tau) * (lam + 2 * alphas) / (lam + alphas) ** 2
+        rss = mass * variance_v - xp.matmul(device.put(fitted_ar), squares)
+    else:
+        rss = xp.matmul(device.put((lam + tau) / lam * (alphas / (lam + alphas)) ** 2), squares)
+    free = mass - plan.problem.fit_intercept - len(lam) + (alphas / (lam + alphas)).sum(axis=1)
+    error = mass * xp.clip(rss, 0.0, None) / device.put(free**2)[:, None]
+    if scoring == "neg_mean_squared_error":
+        return -error
+    varies = variance_v > 0
+    return xp.where(varies, 1.0 - error / xp.where(varies, variance_v, xp.ones_like(variance_v)), xp.zeros_like(error))

@@ -1,0 +1,45 @@
+"""Generalised cross-validation against the hat matrix written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.score.gcv import gcv_scores
+
+ALPHAS = np.array([0.1, 1.0, 30.0, 1e4])
+
+
+def by_hand(X, Y, alpha, intercept, w):
+    """GCV of every voxel from the hat matrix of rows that are repeated as often as their (integer) weight says."""
+    rows = np.repeat(np.arange(len(X)), w)
+    X, Y = X[rows], Y[rows]
+    n = len(X)
+    if intercept:
+        X, Y = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    hat = X @ np.linalg.solve(X.T @ X + alpha * np.eye(X.shape[1]), X.T) + intercept / n
+    return n * ((Y - hat @ Y) ** 2).sum(axis=0) / (n - np.trace(hat)) ** 2
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("intercept", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shape", [(50, 6), (30, 30), (30, 45)])
+@pytest.mark.parametrize("strategy", ["primal", "dual"])
+def test_equals_the_formula_with_the_hat_matrix(strategy, shape, dtype, intercept, weighted):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal(shape) + 1
+    Y = X[:, :3] @ rng.standard_normal((3, 4)) + rng.standard_normal((shape[0], 4)) + 5
+    w = rng.integers(1, 4, shape[0]) if weighted else np.ones(shape[0], int)
+    problem = Problem.check(X.astype(dtype), alphas=ALPHAS, fit_intercept=intercept, sample_weight=w if weighted else None)
+    plan = make_plan(problem, strategy)
+    mean = np.average(Y, axis=0, weights=w) if intercept else 0.0
+    y_tv = ((Y - mean) * plan.root[:, None]).astype(dtype)
+    variance = (y_tv.astype(np.float64) ** 2).sum(axis=0) / w.sum()
+    found = gcv_scores(plan, plan.analyze.T @ y_tv, variance, "neg_mean_squared_error")
+    wanted = -np.stack([by_hand(X, Y, alpha, intercept, w) for alpha in ALPHAS])
+    np.testing.assert_allclose(found, wanted, rtol=1e-9 if dtype == np.float64 else 2e-4)
+    r2 = gcv_scores(plan, plan.analyze.T @ y_tv, variance, "r2")
+    np.testing.assert_allclose(r2, 1 + wanted / variance, rtol=0, atol=1e-9 if dtype == np.float64 else 2e-4)
