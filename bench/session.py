@@ -32,12 +32,15 @@ class Failed(Exception):
 
 
 class Contestant:
-    """A worker process: commanded, waited for, and ended at its limit."""
+    """A worker process: commanded, waited for, and ended at its limit. ``root`` is another checkout to run it from, if any."""
 
-    def __init__(self, folder: Path, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, options: dict[str, Any], root: Path | None = None) -> None:
         self.name, threads = name, str(options["threads"])
         environment = {**os.environ, **{f"{library}_NUM_THREADS": threads for library in THREAD_VARIABLES}}
-        command = [sys.executable, str(HERE / "worker.py"), str(folder), name, json.dumps(options)]
+        if root is not None:
+            environment["PYTHONPATH"] = str(root / "build" / "types")  # the installed layout, as `make types` makes it
+        worker = (HERE.parent if root is None else root) / "bench" / "worker.py"
+        command = [sys.executable, str(worker), str(folder), name, json.dumps(options)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         self.lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -99,11 +102,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def commit() -> str:
+def commit(root: Path = HERE) -> str:
     """The commit that was measured; "+" where tracked files differ from it."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=HERE).stdout.strip()
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=root).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
