@@ -42,7 +42,7 @@ __all__ = [
     "make_basis",
     "resolution",
     "rounding_of",
-    "scale_offset",
+    "tau_of",
 ]
 
 F64 = NDArray[np.float64]
@@ -142,11 +142,11 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     if found is None:
         graded = decompose_features(problem, mean, root)
         lam, rows, coef, source = graded.size**2, graded.left, graded.right.astype(X.dtype), "features"
-        tau = scale_offset(problem, lam)
+        tau = tau_of(problem, lam)
         rows *= graded.size / np.sqrt(lam + tau)
     else:
         (lam, vectors), source = found, "gram"
-        tau = scale_offset(problem, lam)
+        tau = tau_of(problem, lam)
         shrunk = np.sqrt(lam + tau)
         if dual:
             coef = np.empty((0, len(lam)), dtype=X.dtype)
@@ -160,7 +160,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     return Basis(lam, tau, rows, coef, mean, root, center, problem.weights is not None, source)
 
 
-def scale_offset(problem: Problem, lam: F64) -> float:
+def tau_of(problem: Problem, lam: F64) -> float:
     """τ: the smallest penalty, or the largest eigenvalue where that is smaller."""
     return float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
 

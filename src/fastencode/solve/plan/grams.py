@@ -26,7 +26,7 @@ from fastencode.solve.plan.basis import (
     decompose_features,
     gram_of,
     kernel_of,
-    scale_offset,
+    tau_of,
 )
 
 __all__ = ["Grams", "center_kernel", "gram_bytes", "make_grams"]
@@ -96,7 +96,7 @@ class Grams:
         if found is None:
             return self._from_features(gamma_b)
         lam, vectors = found
-        tau, coef = scale_offset(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
+        tau, coef = tau_of(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
         if self.dual:
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
         else:
@@ -111,7 +111,7 @@ class Grams:
         used = np.flatnonzero(scale_p)
         graded = decompose_features(problem, self.mean_p, self.root_t, used, scale_p[used])
         lam = graded.size**2
-        tau = scale_offset(problem, lam)
+        tau = tau_of(problem, lam)
         coef = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
         coef[used] = graded.right * scale_p[used, None]
         return self._made(lam, tau, graded.left * (graded.size / np.sqrt(lam + tau)), coef, "features")
