@@ -44,14 +44,14 @@ def test_segments_keep_the_allowed_error_with_fewer_products(tolerance, decades)
         q += len(values)
     assert np.abs(made - curves.values_kr).max() <= tolerance
     assert len(cut.pieces) > 1 and cut.directions < (0.45 if tolerance > 1e-9 else 0.75) * 20 * 900
-    assert cut.operations == 2 * (cut.directions + 20 * cut.products)
+    assert cut.operations == 2 * (cut.directions + 20 * cut.n_products)
 
 
 def test_few_nodes_or_directions_are_not_cut():
     for lam, alphas in ((np.geomspace(1, 10, 100), np.array([1.0, 2.0])), (np.ones(1), np.logspace(0, 3, 9))):
         curves = curves_over(lam, alphas, 1e-6)
         whole = make_shrinkage(curves, cut_spectrum(curves), np.dtype(np.float64))
-        assert whole.mix_kq is None and len(whole.pieces) == 1 and whole.nodes == whole.products == len(alphas)
+        assert whole.mix_kq is None and len(whole.pieces) == 1 and whole.nodes == whole.n_products == len(alphas)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -51,14 +51,14 @@ class Shrinkage:
     mix_kq: NDArray[Any] | None
 
     @property
-    def products(self) -> int:
+    def n_products(self) -> int:
         """How many products with some of the directions there are."""
         return sum(len(curves) for _, curves in self.pieces)
 
     @property
     def nodes(self) -> int:
         """How many curves there are altogether."""
-        return self.products if self.mix_kq is None else len(self.mix_kq)
+        return self.n_products if self.mix_kq is None else len(self.mix_kq)
 
     @property
     def directions(self) -> int:
@@ -77,12 +77,12 @@ class Shrinkage:
 
     def values(self, rows: int, width: int) -> int:
         """Numbers held besides the result, for a tile and so many rows: by BLAS, or by the kernel, whichever is more."""
-        mixed = 0 if self.mix_kq is None else self.products * _ROWS * width
+        mixed = 0 if self.mix_kq is None else self.n_products * _ROWS * width
         (_, r), curves = self.pieces[-1]
         # Three bfloat16 parts of all rows and of the coordinates of 32 voxels, in steps; squares of 32 × 32 values.
         padded = _STEP * len(self.pieces)
-        split = 3 * ((rows + _STEP) * (r + padded) + _STEP * (self.directions + self.products * _STEP)) // 2
-        kernel = split + 4 * self.products * (_STEP * _STEP + 16)
+        split = 3 * ((rows + _STEP) * (r + padded) + _STEP * (self.directions + self.n_products * _STEP)) // 2
+        kernel = split + 4 * self.n_products * (_STEP * _STEP + 16)
         by_blas = self.directions * width + mixed
         return max(by_blas, kernel) if curves.dtype == np.float32 else by_blas
 
@@ -122,7 +122,7 @@ class Shrinkage:
         for start in range(0, m, step):
             here = slice(start, min(start + step, m))
             count, q = here.stop - here.start, 0
-            made = get("segments", self.products, count, width, dtype=out_kmw.dtype)
+            made = get("segments", self.n_products, count, width, dtype=out_kmw.dtype)
             for ends, curves in self.pieces:
                 for _ in curves:
                     products.multiply(rows_mr[here, slice(*ends)], spread[q], made[q])

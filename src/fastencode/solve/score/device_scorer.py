@@ -87,7 +87,7 @@ class _Whole:
     share: Any
     masses: tuple[float, ...]
     shrunk: _Shrunk
-    products: int
+    n_products: int
     far_kbmm: Any
     near_kbmm: tuple[Any, ...]
     scale_k: tuple[float, ...]
@@ -225,7 +225,7 @@ def _whole(plan: FoldPlan, device: Device, whole: WholeFolds) -> _Whole:
         device.put((weight_bm / mass_b[:, None]).ravel()),
         tuple(mass_b.tolist()),
         _shrunk(device, whole.shrinkage),
-        whole.shrinkage.products,
+        whole.shrinkage.n_products,
         device.put(whole.far_kbmm),
         tuple(None if block is None else device.put(block) for block in whole.near_kbmm),
         tuple(whole.scale_k.tolist()),
@@ -238,7 +238,7 @@ def _values(stored: Map, k: int) -> int:
     if isinstance(stored, Merged):
         return 0
     cut, rows = stored.shrinkage, stored.rows_lr if isinstance(stored, Factored) else stored.rows_ms
-    return cut.directions + (cut.products + k) * len(rows) + rows.shape[1]
+    return cut.directions + (cut.n_products + k) * len(rows) + rows.shape[1]
 
 
 class _Scored(NamedTuple):
@@ -276,7 +276,7 @@ class DeviceScorer:
         longest = max([len(f.train if f.form == "train" else f.left) for f in plan.folds], default=0)
         held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.folds], default=0)
         for w in plan.whole:
-            held = max(held, (2 * k + 3 + w.shrinkage.products) * w.rows.shape[1] + w.shrinkage.directions)
+            held = max(held, (2 * k + 3 + w.shrinkage.n_products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
 
     def score(self, y_tw: Any, variance_w: Any) -> tuple[Any, Any]:
@@ -373,7 +373,7 @@ class DeviceScorer:
         """Many small folds at once: far @ (U (spread c)) + near @ y."""
         xp, plan, width = self.device.xp, self.plan, y_tw.shape[1]
         k, (n_folds, m) = len(whole.near_kbmm), whole.shape
-        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3 + whole.products))))
+        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3 + whole.n_products))))
         for start in range(0, n_folds, step):
             stop = min(start + step, n_folds)
             rows, b = _some(whole.rows, start * m, stop * m), stop - start
