@@ -70,7 +70,7 @@ def test_dense_grids_and_every_form_equal_refitting(monkeypatch, dtype, shape, w
     wanted = reference.cv_scores(X, Y, alphas, folds, scoring, True)
     for strategy in ("primal", "dual"):
         plan = plan_for(X, strategy, alphas=alphas, cv=6)
-        forms = {f.form for f in plan._plan.folds} | ({"whole"} if plan._plan.whole else set())
+        forms = {f.form for f in plan._plan.operators} | ({"whole"} if plan._plan.whole else set())
         complete = len(plan._plan.lam) == shape[0] - 1  # p > n: "whole" only where float32 can bear it
         assert forms == ({"train"} if complete else {"apart"}) or (whole_rows and forms == {"whole"})
         assert len(plan._plan.nodes.alphas) < 50

@@ -35,7 +35,7 @@ class FoldPlan:
         The checked design, folds and penalties.
     nodes : Nodes
         The penalties predictions are made at, and how the others follow from them.
-    folds : tuple of Operator
+    operators : tuple of Operator
         Folds predicted one by one.
     whole : tuple of WholeFolds
         Small folds predicted together, by size.
@@ -57,7 +57,7 @@ class FoldPlan:
 
     problem: Problem
     nodes: Nodes
-    folds: tuple[Operator, ...]
+    operators: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
     lam: NDArray[np.float64]
     analyze: NDArray[Any]
@@ -92,8 +92,8 @@ class FoldPlan:
     @property
     def nbytes(self) -> int:
         """Bytes that are kept, X not counted."""
-        copies = sum(f.analyze_lr.nbytes for f in self.folds if f.analyze_lr.base is None)
-        made = sum(f.map.nbytes for f in self.folds) + sum(w.nbytes for w in self.whole)
+        copies = sum(f.analyze_lr.nbytes for f in self.operators if f.analyze_lr.base is None)
+        made = sum(f.map.nbytes for f in self.operators) + sum(w.nbytes for w in self.whole)
         return self.analyze.nbytes + self.beside + copies + made
 
 
@@ -135,12 +135,12 @@ def plan_folds(
     request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads, stored)
     made = make_operators(basis, lefts, request, analyze)
     n, r = analyze.shape
-    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in made.folds if f.form == "apart"))
-    score = 2.0 * r * analyzed + sum(f.map.operations for f in made.folds) + sum(w.operations for w in made.whole)
+    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in made.single if f.form == "apart"))
+    score = 2.0 * r * analyzed + sum(f.map.operations for f in made.single) + sum(w.operations for w in made.whole)
     return FoldPlan(
         problem=problem,
         nodes=nodes,
-        folds=made.folds,
+        operators=made.single,
         whole=made.whole,
         lam=basis.lam,
         analyze=analyze,

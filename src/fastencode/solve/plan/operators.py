@@ -115,7 +115,7 @@ class WholeFolds:
 class Operators:
     """All folds: one by one, and together by size; and the operations it took to make them."""
 
-    folds: tuple[Operator, ...]
+    single: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
     operations: float
 

@@ -61,7 +61,7 @@ class Plan(FoldPlan):
     @property
     def maps(self) -> tuple[str, ...]:
         """How its folds are stored, each way once; empty if all are predicted together."""
-        return tuple(sorted({type(f.map).__name__.lower() for f in self.folds}))
+        return tuple(sorted({type(f.map).__name__.lower() for f in self.operators}))
 
 
 def make_plan(

@@ -103,7 +103,7 @@ class PlanOnDevice:
     root_t1: Any
     weight_t: Any
     kept: Any
-    folds: tuple[_Fold, ...]
+    operators: tuple[_Fold, ...]
     whole: tuple[_Whole, ...]
     lam_r1: Any
     shrunk_r1: Any
@@ -138,7 +138,7 @@ def plan_on_device(plan: FoldPlan, device: Device) -> PlanOnDevice:
 
 
 def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
-    problem, analyze, apart = plan.problem, device.put(plan.analyze), [f for f in plan.folds if f.form == "apart"]
+    problem, analyze, apart = plan.problem, device.put(plan.analyze), [f for f in plan.operators if f.form == "apart"]
     covered = np.zeros(len(plan.root), dtype=np.intp)
     for fold in apart:
         covered[fold.left] += 1
@@ -150,7 +150,7 @@ def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
         root_t1=device.put(plan.root[:, None]) if weighted else None,
         weight_t=device.put(problem.weights) if weighted else None,
         kept=None if problem.kept is None else device.put(problem.kept, np.int64),
-        folds=tuple(_fold(plan, device, analyze, fold) for fold in plan.folds),
+        operators=tuple(_fold(plan, device, analyze, fold) for fold in plan.operators),
         whole=tuple(_whole(plan, device, whole) for whole in plan.whole),
         lam_r1=device.put(plan.lam[:, None]),
         shrunk_r1=device.put(np.sqrt(plan.lam + plan.tau)[:, None]),
@@ -272,9 +272,9 @@ class DeviceScorer:
         """Working memory that one voxel of a tile takes while it is scored."""
         plan, k, item = self.plan, len(self.plan.nodes.alphas), self.plan.dtype.itemsize
         r, a, q = len(plan.lam), len(plan.problem.alphas), (k + 1) * (k + 4) // 2
-        parts = sum(f.form == "apart" for f in self.here.folds) if self.here.partition else 1
-        longest = max([len(f.train if f.form == "train" else f.left) for f in plan.folds], default=0)
-        held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.folds], default=0)
+        parts = sum(f.form == "apart" for f in self.here.operators) if self.here.partition else 1
+        longest = max([len(f.train if f.form == "train" else f.left) for f in plan.operators], default=0)
+        held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.operators], default=0)
         for w in plan.whole:
             held = max(held, (2 * k + 3 + w.shrinkage.n_products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
@@ -285,7 +285,7 @@ class DeviceScorer:
         scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
         c_rw, parts = self._coordinates(y_tw)
         place = 0
-        for fold in self.here.folds:
+        for fold in self.here.operators:
             if fold.form == "apart":
                 scored = self._apart(fold, y_tw, c_rw, None if parts is None else parts[place])
                 place += 1
@@ -307,7 +307,7 @@ class DeviceScorer:
         """U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned too."""
         if not self.here.partition:
             return self.device.xp.matmul(self.here.analyze_tr.T, y_tw), None
-        apart = [fold for fold in self.here.folds if fold.form == "apart"]
+        apart = [fold for fold in self.here.operators if fold.form == "apart"]
         parts = [self.device.xp.matmul(fold.analyze_mr.T, self.device.take(y_tw, fold.left.at)) for fold in apart]
         c_rw = parts[0]
         for part in parts[1:]:

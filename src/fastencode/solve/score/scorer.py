@@ -53,7 +53,7 @@ class FoldScorer:
         pairs = nodes.weights[:, self.row] * nodes.weights[:, self.column]
         self.pairs_aq = pairs * np.where(self.row == self.column, 1.0, 2.0)
         self.rounding = plan.rounding
-        self.apart = [f for f in plan.folds if f.form == "apart"]
+        self.apart = [f for f in plan.operators if f.form == "apart"]
         n = len(plan.root)
         covered = np.zeros(n, dtype=np.intp)
         for fold in self.apart:
@@ -69,7 +69,7 @@ class FoldScorer:
 
     def _rows_at_once(self) -> int:
         k = len(self.plan.nodes.alphas)
-        rows = [k * len(f.test) for f in self.plan.folds] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
+        rows = [k * len(f.test) for f in self.plan.operators] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
         return max(rows)
 
     def _widest(self) -> int:
@@ -84,8 +84,8 @@ class FoldScorer:
     def bytes(self, width: int) -> int:
         """Working memory of one thread on one tile of responses."""
         (n, p), r, item, k = self.plan.shape, len(self.plan.lam), self.dtype.itemsize, len(self.plan.nodes.alphas)
-        longest = max([len(f.train if f.form == "train" else f.left) for f in self.plan.folds], default=0)
-        held = max([k * len(f.test) * width + f.map.values(width) for f in self.plan.folds], default=0)
+        longest = max([len(f.train if f.form == "train" else f.left) for f in self.plan.operators], default=0)
+        held = max([k * len(f.test) * width + f.map.values(width) for f in self.plan.operators], default=0)
         for w in self.plan.whole:
             m = w.rows.shape[1]
             chunk = min(self._chunk(w, width), len(w.rows)) * m
@@ -101,7 +101,7 @@ class FoldScorer:
         c_rw = get("c", len(plan.lam), width, dtype=self.dtype)
         parts = self._coordinates(y_tw, c_rw, get)
         apart = 0
-        for fold in plan.folds:
+        for fold in plan.operators:
             if fold.form == "apart":
                 inner, mean_w = self._apart(fold, apart, y_tw, c_rw, parts, get)
                 apart += 1
