@@ -67,7 +67,7 @@ class Basis:
         The smallest penalty, or the largest eigenvalue where that is smaller.
     rows_tr : (t, r) float64
         U_τ.
-    coef_pr : (p, r) or (0, r)
+    V_pr : (p, r) or (0, r)
         V, in the dtype of the problem. Empty where the dual Gram was decomposed: V = X̌ᵀ U diag(1 / √λ) then.
     mean_p : (p,) float64
         Subtracted from X; zeros without an intercept.
@@ -81,7 +81,7 @@ class Basis:
     lam: F64
     tau: float
     rows_tr: F64
-    coef_pr: NDArray[Any]
+    V_pr: NDArray[Any]
     mean_p: F64
     root_t: F64
     center: bool
@@ -141,7 +141,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     del gram
     if found is None:
         graded = decompose_features(problem, mean, root)
-        lam, rows, coef, source = graded.size**2, graded.left, graded.right.astype(X.dtype), "features"
+        lam, rows, V, source = graded.size**2, graded.U, graded.V.astype(X.dtype), "features"
         tau = tau_of(problem, lam)
         rows *= graded.size / np.sqrt(lam + tau)
     else:
@@ -149,15 +149,15 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         tau = tau_of(problem, lam)
         shrunk = np.sqrt(lam + tau)
         if dual:
-            coef = np.empty((0, len(lam)), dtype=X.dtype)
+            V = np.empty((0, len(lam)), dtype=X.dtype)
             rows = vectors * (np.sqrt(lam) / shrunk)
         else:
-            coef = vectors.astype(X.dtype)
+            V = vectors.astype(X.dtype)
             rows = np.empty((len(X), len(lam)))
             for start in range(0, len(X), _BLOCK):
                 here = slice(start, start + _BLOCK)
                 rows[here] = centered_rows(X, mean, root, here) @ vectors / shrunk
-    return Basis(lam, tau, rows, coef, mean, root, center, problem.weights is not None, source)
+    return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source)
 
 
 def tau_of(problem: Problem, lam: F64) -> float:
@@ -279,7 +279,7 @@ def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.
             stacklevel=2,
         )
     order = np.flatnonzero(found.size**2 > 0.1 * least)[::-1]
-    return replace(found, left=found.left[:, order], size=found.size[order], right=found.right[:, order])
+    return replace(found, U=found.U[:, order], size=found.size[order], V=found.V[:, order])
 
 
 def centered_rows(X: Matrix, mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:

@@ -33,24 +33,23 @@ _NOISE = 16.0
 
 @dataclass(frozen=True, eq=False)
 class Graded:
-    """A = left @ diag(size) @ right.T.
+    """A = U @ diag(size) @ V.T.
 
     Attributes
     ----------
-    left : (n, r) float64
+    U : (n, r) float64
     size : (r,) float64, decreasing
-    right : (p, r) float64
-        An entry is as accurate as its row's scale lets it be: ``right * size`` times a small row scale is not rounded at the
-        largest one.
+    V : (p, r) float64
+        ``V * size`` is off by rounding of each row's own scale, not of the largest scale.
     repeats : (m,) index array
         Columns that are combinations of others but for their own rounding, ordered by how large that rounding is, largest first.
     noise : (m,) float64
         How large that rounding is: about what is left of the column's norm.
     """
 
-    left: F64
+    U: F64
     size: F64
-    right: F64
+    V: F64
     repeats: NDArray[np.intp]
     noise: F64
 
@@ -69,9 +68,9 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
     """
     norms = np.sqrt(np.einsum("np,np->p", A, A))
     Q, R, order = scipy.linalg.qr(A, mode="economic", pivoting=True, overwrite_a=True, check_finite=False)
-    left_over = np.abs(np.diag(R))
-    noise = _NOISE * _EPS * norms[order[: len(left_over)]]
-    repeated = np.flatnonzero((left_over <= noise) & (noise > 0))
+    remainder = np.abs(np.diag(R))
+    noise = _NOISE * _EPS * norms[order[: len(remainder)]]
+    repeated = np.flatnonzero((remainder <= noise) & (noise > 0))
     # A P = Q T G, T lower triangular: the triangle seen from the other side, and back again.
     G, upper = scipy.linalg.qr(R.T, mode="economic", check_finite=False)
     del R
@@ -81,13 +80,13 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
         Q = Q @ turn
         turn, upper = scipy.linalg.qr(upper.T, check_finite=False)
         G, T = G @ turn, upper.T
-    size, right = np.empty(len(T)), np.empty((A.shape[1], len(T)))
+    size, V = np.empty(len(T)), np.empty((A.shape[1], len(T)))
     for here in _blocks(T):
         u, size[here], vt = _svd(T[here, here], smallest, tolerance)
         Q[:, here] = Q[:, here] @ u
-        right[order, here] = G[:, here] @ vt.T
+        V[order, here] = G[:, here] @ vt.T
     falling = np.argsort(-size, kind="stable")
-    return Graded(Q[:, falling], size[falling], right[:, falling], order[repeated], noise[repeated])
+    return Graded(Q[:, falling], size[falling], V[:, falling], order[repeated], noise[repeated])
 
 
 def _blocks(T: F64) -> list[slice]:

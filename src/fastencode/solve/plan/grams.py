@@ -76,7 +76,7 @@ class Grams:
         return gram_bytes(n, p, len(self.bands))[self.dual]
 
     def basis(self, gamma_b: F64) -> Basis:
-        """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ; empty for a dual Gram."""
+        """The decomposition of one weighting. ``V_pr`` is V of the scaled features, times √γ; empty for a dual Gram."""
         problem = self.problem
         dtype, p = problem.X.dtype, problem.X.shape[1]
         if self.dual_btt is not None:
@@ -96,14 +96,14 @@ class Grams:
         if found is None:
             return self._from_features(gamma_b)
         lam, vectors = found
-        tau, coef = tau_of(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
+        tau, V = tau_of(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
         if self.dual:
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
         else:
             vectors *= scale[:, None]
             rows = self._times(used, vectors) / np.sqrt(lam + tau)
-            coef[used] = vectors
-        return self._made(lam, tau, rows, coef, "gram")
+            V[used] = vectors
+        return self._made(lam, tau, rows, V, "gram")
 
     def _from_features(self, gamma_b: F64) -> Basis:
         """The same from the features, where rounding of their Gram would show in predictions."""
@@ -112,14 +112,14 @@ class Grams:
         graded = decompose_features(problem, self.mean_p, self.root_t, used, scale_p[used])
         lam = graded.size**2
         tau = tau_of(problem, lam)
-        coef = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
-        coef[used] = graded.right * scale_p[used, None]
-        return self._made(lam, tau, graded.left * (graded.size / np.sqrt(lam + tau)), coef, "features")
+        V = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
+        V[used] = graded.V * scale_p[used, None]
+        return self._made(lam, tau, graded.U * (graded.size / np.sqrt(lam + tau)), V, "features")
 
-    def _made(self, lam: F64, tau: float, rows: F64, coef: NDArray[Any], source: str) -> Basis:
+    def _made(self, lam: F64, tau: float, rows: F64, V: NDArray[Any], source: str) -> Basis:
         problem = self.problem
         weighted = problem.weights is not None
-        return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
+        return Basis(lam, tau, rows, V, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
 
     def _times(self, used: NDArray[np.intp], vectors: F64) -> F64:
         """X̌ @ vectors, of some features."""

@@ -278,7 +278,7 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
     lam = np.maximum(lam, 0.0)
     if hidden_by_rounding(lam, request.alphas, dtype):
         graded = graded_svd(_centered(basis, left)[0], *resolution(request.alphas, dtype))
-        lam, vectors = graded.size**2, graded.right
+        lam, vectors = graded.size**2, graded.V
     own = np.sqrt(lam + basis.tau)
     held = take_rows(basis.rows_tr, left.test)
     if basis.center:  # about the mean of the training rows, which all rows' sum, zero, tells from those left out
@@ -354,7 +354,7 @@ def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]
     if hidden_by_rounding(lam, alphas, dtype):
         found = graded_svd(train, *resolution(alphas, dtype))
         shrunk = np.sqrt(found.size**2 + basis.tau)
-        return _Train(found.size**2, (held @ found.right) / shrunk, found.left.T * (found.size / shrunk)[:, None])
+        return _Train(found.size**2, (held @ found.V) / shrunk, found.U.T * (found.size / shrunk)[:, None])
     keep = lam > rounding_of(lam)
     lam, vectors = lam[keep], vectors[:, keep]
     size, shrunk = np.sqrt(lam), np.sqrt(lam + basis.tau)

@@ -31,7 +31,7 @@ class Plan(FoldPlan):
 
     Attributes
     ----------
-    map_pr : (p, r) or None
+    V_pr : (p, r) or None
         V, from scaled coordinates to weights. None where it is X̌ᵀ U diag(1 / √λ): ``weights/features.py`` makes it then.
     deferred : bool
         Whether weights are made without V, block by block of features, once all voxels are scored.
@@ -48,7 +48,7 @@ class Plan(FoldPlan):
         Wall time of each stage of planning.
     """
 
-    map_pr: NDArray[Any] | None
+    V_pr: NDArray[Any] | None
     deferred: bool
     feature_means: NDArray[np.float64]
     strategy: str
@@ -93,15 +93,15 @@ def make_plan(
     with limit_threads(threads):
         basis = make_basis(problem, dual)
     decomposed = time.perf_counter()
-    r, map_pr = len(basis.lam), basis.coef_pr if len(basis.coef_pr) else None
-    deferred = map_pr is None and made_last(problem, dual, n_voxels)
+    r, V_pr = len(basis.lam), basis.V_pr if len(basis.V_pr) else None
+    deferred = V_pr is None and made_last(problem, dual, n_voxels)
     beside = (2 * n if deferred else p) * r * problem.X.dtype.itemsize
     folds = plan_folds(problem, basis, threads, beside=beside, n_voxels=n_voxels, scoring=scoring, stored=stored)
     done = time.perf_counter()
     planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]
     return Plan(
         **{name.name: getattr(folds, name.name) for name in fields(folds)},
-        map_pr=map_pr,
+        V_pr=V_pr,
         deferred=deferred,
         feature_means=basis.mean_p,
         strategy=best.name,

@@ -34,7 +34,7 @@ class _Map:
     """V and the means of the features, on a device."""
 
     def __init__(self, device: Device, plan: Plan) -> None:
-        self.coef_pr, self.mean_p = device.put(map_of(plan)), device.put(plan.feature_means)
+        self.V_pr, self.mean_p = device.put(map_of(plan)), device.put(plan.feature_means)
 
 
 class DeviceRidge(DeviceSweep):
@@ -114,7 +114,7 @@ class DeviceRidge(DeviceSweep):
         device, xp, plan = self.device, self.device.xp, self.here
         alpha_w = device.take(plan.alphas, self.chosen_v[here])
         shrunk = device.cast(c_rw * (plan.shrunk_r1 / (plan.lam_r1 + alpha_w)), self.plan.dtype)
-        coef_pw = xp.matmul(self.map.coef_pr, shrunk)
+        coef_pw = xp.matmul(self.map.V_pr, shrunk)
         bad = self.bad_v[here]
         if self.center:
             predicted = xp.zeros_like(mean_w)

@@ -113,12 +113,12 @@ def right_of(plan: Plan) -> NDArray[Any]:
 def map_of(plan: Plan) -> NDArray[Any]:
     """(p, r): V, from coordinates to weights. Made of the features when it is first asked for, where planning did not, and kept
     with the plan."""
-    if plan.map_pr is not None:
-        return plan.map_pr
+    if plan.V_pr is not None:
+        return plan.V_pr
     memory = vars(plan)  # a frozen object's own memory, no part of what it is
-    if "_map_pr" not in memory:
+    if "_V_pr" not in memory:
         X, right_tr, products = plan.problem.X, right_of(plan), products_for(plan.dtype)
         threads = threads_within(X, len(plan.lam), plan.problem.memory, plan.nbytes + right_tr.nbytes, available_threads())
-        memory["_map_pr"] = features_map(X, plan.feature_means, plan.root, right_tr, products, threads)
-    found: NDArray[Any] = memory["_map_pr"]
+        memory["_V_pr"] = features_map(X, plan.feature_means, plan.root, right_tr, products, threads)
+    found: NDArray[Any] = memory["_V_pr"]
     return found
