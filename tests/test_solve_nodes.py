@@ -44,14 +44,14 @@ GRIDS = {"wide": np.logspace(-3, 20, 20), "dense": np.logspace(0, 6, 100), "two"
 def test_interpolation_keeps_its_promise_between_the_samples_too(grid, interval, tolerance, relative):
     alphas, top = GRIDS[grid], interval[1] * 1.3
     nodes = choose_nodes(alphas, interval, top, tolerance, relative)
-    assert np.isin(nodes.alphas, alphas).all() and nodes.weights.shape == (len(alphas), len(nodes.alphas))
+    assert np.isin(nodes.alphas, alphas).all() and nodes.mix_ak.shape == (len(alphas), len(nodes.alphas))
     lam = np.random.default_rng(0).uniform(np.log(max(interval[0], 1e-9)), np.log(interval[1]), 5000)
     lam = np.exp(lam)[:, None]
     scale = scale_of(alphas, top)
     wanted, given = lam / (lam + alphas) * scale, lam / (lam + nodes.alphas) * scale_of(nodes.alphas, top)
-    error = np.abs(given @ nodes.weights.T - wanted) / (1.0 if relative else scale)
+    error = np.abs(given @ nodes.mix_ak.T - wanted) / (1.0 if relative else scale)
     assert error.max() <= 1.2 * tolerance
-    assert (np.abs(nodes.weights).sum(axis=1) <= 30.0 + 1e-9).all()
+    assert (np.abs(nodes.mix_ak).sum(axis=1) <= 30.0 + 1e-9).all()
 
 
 def test_nodes_do_not_grow_with_the_grid():

@@ -27,7 +27,7 @@ F64 = NDArray[np.float64]
 # the error changes sign along λ: on measured spectra by a fifth to a thousandth of it.
 TOLERANCE = {4: 1e-6, 8: 1e-12}
 _PER_DECADE = 60
-# Weights of an interpolation larger than this would multiply the rounding of the predictions visibly.
+# Largest sum of absolute entries of the mix for one penalty: rounding of the predictions grows by up to this factor.
 _LARGEST_SUM = 30.0
 # With more nodes than this part of the grid, predicting at the others too costs less than the products of pairs of nodes.
 _NEARLY_ALL = 0.9
@@ -41,8 +41,8 @@ class Nodes:
     ----------
     alphas : (k,) float64, increasing
         Penalties to predict at: members of the grid.
-    weights : (a, k) float64
-        Scaled predictions at every penalty of the grid = weights @ scaled predictions at the nodes.
+    mix_ak : (a, k) float64
+        Scaled predictions at every penalty of the grid = mix_ak @ scaled predictions at the nodes.
     error : float
         Largest error of a shrinkage s(λ) (``relative``: of g(λ)) over the grid and a dense sample of the interval.
     interval : (float, float)
@@ -50,7 +50,7 @@ class Nodes:
     """
 
     alphas: F64
-    weights: F64
+    mix_ak: F64
     error: float
     interval: tuple[float, float]
 
@@ -84,11 +84,11 @@ def choose_nodes(alphas: F64, interval: tuple[float, float], top: float, toleran
     scale = scale_of(alphas, top)
     curves_la = lam / (lam + alphas) * scale
     allowed_a = np.full(len(alphas), tolerance) if relative else tolerance * scale
-    chosen, weights_ka, error = few_of(curves_la, allowed_a)
+    chosen, mix_ka, error = few_of(curves_la, allowed_a)
     if len(chosen) > _NEARLY_ALL * len(alphas):
         return exact
     worst = float((error if relative else error / scale).max())
-    return Nodes(alphas[chosen], np.ascontiguousarray(weights_ka.T), worst, (float(low), float(high)))
+    return Nodes(alphas[chosen], np.ascontiguousarray(mix_ka.T), worst, (float(low), float(high)))
 
 
 def rank_of(curves_la: F64) -> int:
@@ -98,18 +98,18 @@ def rank_of(curves_la: F64) -> int:
 
 
 def few_of(curves_la: F64, allowed_a: F64) -> tuple[NDArray[np.intp], F64, F64]:
-    """The fewest of some curves, by pivoted QR, that combine to all of them: (which k, increasing; weights (k, a); errors (a,)).
+    """The fewest of some curves, by pivoted QR, that combine to all of them: (which k, increasing; mix (k, a); errors (a,)).
 
-    Weights stay small, see ``_LARGEST_SUM``; all curves if fewer do not suffice.
+    Entries of the mix stay small, see ``_LARGEST_SUM``; all curves if fewer do not suffice.
     """
     number = curves_la.shape[1]
     triangle, order = scipy.linalg.qr(curves_la / allowed_a, mode="r", pivoting=True)
     likely = int(np.count_nonzero(np.abs(np.diag(triangle)) > 10.0))
     for k in range(max(1, likely - 1), number):
         chosen = np.sort(order[:k])
-        weights, *_ = np.linalg.lstsq(curves_la[:, chosen], curves_la, rcond=1e-15)
-        weights[:, chosen] = np.eye(k)
-        error = np.abs(curves_la[:, chosen] @ weights - curves_la).max(axis=0)
-        if (error <= allowed_a).all() and np.abs(weights).sum(axis=0).max() <= _LARGEST_SUM:
-            return chosen, np.asarray(weights, dtype=np.float64), error
+        mix, *_ = np.linalg.lstsq(curves_la[:, chosen], curves_la, rcond=1e-15)
+        mix[:, chosen] = np.eye(k)
+        error = np.abs(curves_la[:, chosen] @ mix - curves_la).max(axis=0)
+        if (error <= allowed_a).all() and np.abs(mix).sum(axis=0).max() <= _LARGEST_SUM:
+            return chosen, np.asarray(mix, dtype=np.float64), error
     return np.arange(number), np.eye(number), np.zeros(number)

@@ -197,7 +197,7 @@ def make_shrinkage(curves: Curves, cuts: F64, dtype: np.dtype[Any]) -> Shrinkage
     edges = _in_steps(np.r_[0, np.searchsorted(curves.lam, cuts), r])
     pieces, mix = [], []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        chosen, weights_qk, _ = few_of(weighted_rk[start:stop], curves.allowed_k)
+        chosen, mix_qk, _ = few_of(weighted_rk[start:stop], curves.allowed_k)
         pieces.append(((int(start), int(stop)), curves.values_kr[chosen, start:stop].astype(dtype)))
-        mix.append(weights_qk.T)
+        mix.append(mix_qk.T)
     return Shrinkage(tuple(pieces), np.ascontiguousarray(np.concatenate(mix, axis=1), dtype=dtype))

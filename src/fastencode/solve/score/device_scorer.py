@@ -262,8 +262,8 @@ class DeviceScorer:
         put, k = self.device.put, len(nodes.alphas)
         row, column = np.tril_indices(k)
         self.scale_a1 = put(scale_of(plan.problem.alphas, top)[:, None])
-        self.weights_ak = put(nodes.weights)
-        self.pairs_aq = put(nodes.weights[:, row] * nodes.weights[:, column] * np.where(row == column, 1.0, 2.0))
+        self.mix_ak = put(nodes.mix_ak)
+        self.pairs_aq = put(nodes.mix_ak[:, row] * nodes.mix_ak[:, column] * np.where(row == column, 1.0, 2.0))
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
         self.cross, self.inner = put(first, np.int64), put(first[row] + column + 1, np.int64)
         self.rounding = plan.rounding
@@ -340,7 +340,7 @@ class DeviceScorer:
         if stored.first is not None:
             inner = self._product(stored.first, inner)
         if stored.shrunk is None:
-            k = self.weights_ak.shape[1]
+            k = self.mix_ak.shape[1]
             return self.device.xp.reshape(inner, (k, inner.shape[0] // k, inner.shape[1]))
         predicted = self._shrunk(stored.shrunk, stored.rows, inner)
         return predicted if stored.last is None else self._product(stored.last, predicted)
@@ -424,13 +424,13 @@ class DeviceScorer:
 
     def _scores(self, scored: _Scored, variance_w: Any) -> Any:
         """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order)."""
-        xp, k, width = self.device.xp, self.weights_ak.shape[1], variance_w.shape[0]
+        xp, k, width = self.device.xp, self.mix_ak.shape[1], variance_w.shape[0]
         moments = device_moments(self.device, *scored[:3])
         folds = moments.shape[1] // width
         means, gram = moments[: k + 1, ...], moments[k + 1 :, ...]
         pp = xp.clip(xp.matmul(self.pairs_aq, self.device.take(gram, self.inner)), 0.0, None)
-        yp = xp.matmul(self.weights_ak, self.device.take(gram, self.cross))
-        parts = (means[0, :], xp.matmul(self.weights_ak, means[1:, ...]), gram[0, :], yp, pp)
+        yp = xp.matmul(self.mix_ak, self.device.take(gram, self.cross))
+        parts = (means[0, :], xp.matmul(self.mix_ak, means[1:, ...]), gram[0, :], yp, pp)
         floor = variance_w * (scored.mass * self.rounding**2)
         if folds > 1:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))

@@ -46,11 +46,11 @@ class FoldScorer:
         self.inverse_root = None if self.weights is None else (1.0 / plan.root).astype(self.dtype)
         nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
         self.scale_a1 = scale_of(plan.problem.alphas, top)[:, None]
-        self.weights_ak = nodes.weights
+        self.mix_ak = nodes.mix_ak
         # Where every penalty is a node, nothing follows from products of two nodes' predictions.
         self.crossed = len(nodes.alphas) < len(plan.problem.alphas)
         self.row, self.column = np.tril_indices(len(nodes.alphas))
-        pairs = nodes.weights[:, self.row] * nodes.weights[:, self.column]
+        pairs = nodes.mix_ak[:, self.row] * nodes.mix_ak[:, self.column]
         self.pairs_aq = pairs * np.where(self.row == self.column, 1.0, 2.0)
         self.rounding = plan.rounding
         self.apart = [f for f in plan.operators if f.form == "apart"]
@@ -180,12 +180,12 @@ class FoldScorer:
 
     def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64) -> F64:
         """Scores at every penalty from the moments of the nodes (kernels/moments.pyx has their order)."""
-        k = self.weights_ak.shape[1]
+        k = self.mix_ak.shape[1]
         means, gram = moments_qu[: k + 1], moments_qu[k + 1 :]
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
         if self.crossed:
             pp = np.maximum(self.pairs_aq @ gram[first[self.row] + self.column + 1], 0.0)
-            parts = (means[0], self.weights_ak @ means[1:], gram[0], self.weights_ak @ gram[first], pp)
+            parts = (means[0], self.mix_ak @ means[1:], gram[0], self.mix_ak @ gram[first], pp)
         else:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
         return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2))
