@@ -7,6 +7,7 @@ below one part in the number of rows). Seconds are those operations at nominal r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
@@ -20,6 +21,8 @@ __all__ = [
     "SEGMENTED",
     "WHOLE_ROWS",
     "Candidate",
+    "FoldSize",
+    "Load",
     "MapCost",
     "choose",
     "made_last",
@@ -86,8 +89,41 @@ class Candidate:
         return self.kept + self.working
 
 
-def _solve_operations(left: int, test: int, train: int, rank: int, train_form: bool) -> float:
+class FoldSize(NamedTuple):
+    """Rows of a fold: left out (all that are not training rows), test, training."""
+
+    left: int
+    test: int
+    train: int
+
+
+class Load(NamedTuple):
+    """What the work on every fold of a plan depends on.
+
+    Attributes
+    ----------
+    rank : int
+        Directions of the basis.
+    nodes : int
+        Penalties at which held-out responses are predicted.
+    shrinkage : float
+        Operations of one row and one voxel at all nodes, with the spectrum cut into segments.
+    itemsize : int
+        Bytes of a number: 4 or 8.
+    voxels : int
+        Expected voxels.
+    """
+
+    rank: int
+    nodes: int
+    shrinkage: float
+    itemsize: int
+    voxels: int
+
+
+def _solve_operations(size: FoldSize, rank: int, train_form: bool) -> float:
     """Operations of one fold's operator at one node."""
+    left, test, train = size
     if train_form:
         return 2.0 * left * rank * (left + train) + left**3 / 3 + 2.0 * left * left * train
     if left <= rank:
@@ -102,12 +138,14 @@ class MapCost:
     Attributes
     ----------
     name : {"merged", "factored", "rotated", "whole"}
-    plan, voxel : float
-        Operations to make it, and for each voxel.
+    plan : float
+        Operations to make the map.
+    voxel : float
+        Operations for each voxel.
     kept : int
-        Bytes.
+        Bytes of the map.
     seconds : float
-        Expected on one core for making it and all voxels, at nominal rates.
+        Expected on one core for making the map and predicting all voxels, at nominal rates.
     """
 
     name: str
@@ -117,24 +155,11 @@ class MapCost:
     seconds: float
 
 
-def map_costs(
-    sizes: tuple[int, int, int], rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int, train_form: bool
-) -> list[MapCost]:
-    """The ways to predict one fold.
-
-    Parameters
-    ----------
-    sizes : (left out, held out, training)
-        Rows of the fold.
-    rank, nodes, itemsize, voxels : int
-    shrinkage : float
-        Operations of one row and voxel at all nodes, cut into segments.
-    train_form : bool
-        Whether it must be the map from training responses.
-    """
-    left, test, train = sizes
+def map_costs(size: FoldSize, load: Load, train_form: bool) -> list[MapCost]:
+    """The ways to predict one fold. With ``train_form`` its map starts from the training responses, not from coordinates."""
+    (left, test, train), (rank, nodes, shrinkage, itemsize, voxels) = size, load
     across, own_rank = (train, min(train, rank)) if train_form else (rank, rank)
-    solve = nodes * _solve_operations(left, test, train, rank, train_form)
+    solve = nodes * _solve_operations(size, rank, train_form)
     ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
     if not train_form:
         invert = nodes * (2.0 * left * left * rank + left**3)
@@ -152,8 +177,9 @@ def map_costs(
     return [MapCost(name, plan + own, voxel, itemsize * kept, seconds(plan, own, voxel)) for name, plan, own, voxel, kept in ways]
 
 
-def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int) -> MapCost:
-    """One of the folds that are predicted together; arguments as in :func:`map_costs`, far blocks only."""
+def whole_cost(rows: int, load: Load) -> MapCost:
+    """One of the folds that are predicted together, each of ``rows`` rows. Counts the blocks ``far_kbmm``, not ``near_kbmm``."""
+    rank, nodes, shrinkage, itemsize, voxels = load
     plan = nodes * (2.0 * rows * rows * rank + rows**3)
     voxel = _segmented(itemsize) * rows * shrinkage + 2.0 * nodes * rows * rows
     seconds = plan / GEMM_RATE[8] + voxels * voxel / voxel_rate(itemsize)
@@ -206,20 +232,21 @@ def choose(
 def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, last: bool) -> Candidate:
     (n, p), itemsize, nodes = problem.X.shape, problem.X.dtype.itemsize, min(len(problem.alphas), _NODES)
     rank, side = min(n, p), n if dual else p
-    sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
+    sizes = [FoldSize(n - len(train), len(test), len(train)) for train, test in problem.folds]
     width = p
     if isinstance(problem.X, Delayed):  # one kernel serves all copies, a Gram is of them
         width = sum(part.width for part in problem.X.parts)
     gram = 2.0 * n * n * width if dual else 2.0 * n * p * p
     decompose = EIGH_OPERATIONS * float(side) ** 3
     per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
-    ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, complete) for fold in sizes]
+    load = Load(rank, nodes, per_row, itemsize, voxels)
+    ways = [map_costs(size, load, complete) for size in sizes]
     maps = [min(way, key=lambda c: c.seconds) for way in ways]
     operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
     per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
     seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
     seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
-    operator_bytes = sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes)
+    operator_bytes = sum(_least(size, load._replace(nodes=len(problem.alphas)), complete) for size in sizes)
     # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
     return Candidate(
         name="dual" if dual else "primal",
@@ -233,8 +260,8 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, 
     )
 
 
-def _least(sizes: tuple[int, int, int], rank: int, nodes: int, itemsize: int, complete: bool) -> int:
-    """Bytes that the leanest operator of a fold keeps if every penalty is a node, small folds two blocks and a copy of rows."""
-    left, test, _ = sizes
-    leanest = min(c.kept for c in map_costs(sizes, rank, nodes, 0.0, itemsize, 0, complete))
-    return itemsize * left * rank + max(leanest, 2 * itemsize * nodes * test * test if test <= WHOLE_ROWS[False] else 0)
+def _least(size: FoldSize, load: Load, complete: bool) -> int:
+    """Bytes of a fold's leanest operator: its map (of a small fold, two blocks a node) and a copy of its rows of U_τ."""
+    leanest = min(c.kept for c in map_costs(size, load, complete))
+    blocks = 2 * load.itemsize * load.nodes * size.test**2 if size.test <= WHOLE_ROWS[False] else 0
+    return load.itemsize * size.left * load.rank + max(leanest, blocks)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.solve.plan.basis import Basis, hidden_by_rounding, resolution, rounding_of
 from fastencode.solve.plan.cholesky import solve_positive
-from fastencode.solve.plan.cost import WHOLE_ROWS, MapCost, map_costs, whole_cost
+from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
 from fastencode.solve.plan.graded import graded_svd
 from fastencode.solve.plan.leave_out import Left, reduced, residual, take_rows, training_gram
 from fastencode.solve.plan.maps import Factored, Map, Merged, Rotated
@@ -164,14 +164,15 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     curves = _curves(basis, basis.lam, request, basis.complete)
     cuts = cut_spectrum(curves)
     shrinkage = make_shrinkage(curves, cuts, dtype)
-    forms = [_form(basis, left, request, shrinkage, dtype.itemsize) for left in lefts]
+    load = Load(r, k, shrinkage.operations, dtype.itemsize, request.voxels)
+    forms = [_form(basis, left, request.stored, load) for left in lefts]
     by_size: dict[int, list[Left]] = {}
     for left, form in zip(lefts, forms, strict=True):
         if form == "whole":
             by_size.setdefault(len(left.rows), []).append(left)
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
-    costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
+    costs = _choose_maps(singles, request, load, analyze_tr, sum(w.nbytes for w in whole))
     made = [
         _fold_jobs(basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
         for (left, form), cost in zip(singles, costs, strict=True)
@@ -181,18 +182,16 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     with limit_threads(request.threads):
         results = iter([job() for job in jobs] if large else together(jobs, request.threads))
     folds = [finish([next(results) for _ in some]) for some, finish in made]
-    shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
-    operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
+    operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, load).plan for m, g in by_size.items())
     return Operators(tuple(folds), whole, operations)
 
 
-def _form(basis: Basis, left: Left, request: Request, shrinkage: Shrinkage, itemsize: int) -> str:
+def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:
     """The form a fold's size and condition ask for; for the larger folds of a complete basis, the one with less work."""
-    m, r, k, limits = len(left.rows), len(basis.lam), len(request.alphas), LIMITS[itemsize]
+    m, limits = len(left.rows), LIMITS[load.itemsize]
     if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
-        whole = whole_cost(m, r, k, shrinkage.operations, itemsize, request.voxels)
-        train = map_costs((m, m, len(left.train)), r, k, shrinkage.operations, itemsize, request.voxels, True)
-        faster = whole.seconds < min(way.seconds for way in train) if not request.stored else request.stored == "whole"
+        train = map_costs(FoldSize(m, m, len(left.train)), load, True)
+        faster = whole_cost(m, load).seconds < min(way.seconds for way in train) if not stored else stored == "whole"
         if m <= WHOLE_ROWS[False] or faster:
             return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
@@ -217,16 +216,14 @@ def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves
 
 
 def _choose_maps(
-    singles: list[tuple[Left, str]], request: Request, shrinkage: Shrinkage, analyze_tr: NDArray[Any], kept: int
+    singles: list[tuple[Left, str]], request: Request, load: Load, analyze_tr: NDArray[Any], kept: int
 ) -> list[MapCost]:
     """The fastest map of each fold, or the leanest if those do not fit next to what is kept already."""
-    (_, r), k, dtype = analyze_tr.shape, len(request.alphas), analyze_tr.dtype
-    limit, ways, kept = LIMITS[dtype.itemsize]["whole"], [], kept + request.kept
+    limit, ways, kept = LIMITS[load.itemsize]["whole"], [], kept + request.kept
     for left, form in singles:
         if form == "apart" and take_rows(analyze_tr[:, :0], left.rows).base is None:
-            kept += len(left.rows) * r * dtype.itemsize
-        sizes = (len(left.rows), len(left.test), len(left.train))
-        found = map_costs(sizes, r, k, shrinkage.operations, dtype.itemsize, request.voxels, form == "train")
+            kept += len(left.rows) * load.rank * load.itemsize
+        found = map_costs(FoldSize(len(left.rows), len(left.test), len(left.train)), load, form == "train")
         can = [c for c in found if c.name != "factored" or left.condition <= limit]
         ways.append([c for c in can if c.name == request.stored] or can)
     fastest = [min(way, key=lambda c: c.seconds) for way in ways]
