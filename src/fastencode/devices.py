@@ -161,7 +161,7 @@ class Device:
             self.xp.cuda.empty_cache()
 
     @contextmanager
-    def products(self, dtype: Any, reduced: bool) -> Iterator[None]:
+    def precision(self, dtype: Any, reduced: bool) -> Iterator[None]:
         """Matrix products inside are exact to the dtype, or in TF32 (float32 on cards that have it), whatever was set outside.
 
         The setting is one of the whole process in both libraries; it is given back at the end.

@@ -53,14 +53,14 @@ def products_for(dtype: np.dtype[Any], fast: bool = False) -> Products:
 
 def products_there(device: Device, dtype: np.dtype[Any]) -> Products:
     """Products of a dtype on a device, in full precision. Torch has one precision for the whole process: who starts threads sets
-    it for all of them, with ``device.products``."""
+    it for all of them, with ``device.precision``."""
 
     def put(matrix: NDArray[Any]) -> Any:
         with device.current():
             return device.put(matrix)
 
     def multiply(left: Any, right: Any, out: NDArray[Any]) -> NDArray[Any]:
-        with device.current(), device.products(dtype, False):
+        with device.current(), device.precision(dtype, False):
             out[...] = device.get(device.xp.matmul(left, right))
         return out
 

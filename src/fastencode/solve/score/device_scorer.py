@@ -300,7 +300,7 @@ class DeviceScorer:
 
     def _product(self, left: Any, right: Any) -> Any:
         """``left @ right`` of a prediction, in TF32 if scores may be of reduced precision."""
-        with self.device.products(self.plan.dtype, self.fast):
+        with self.device.precision(self.plan.dtype, self.fast):
             return self.device.xp.matmul(left, right)
 
     def _coordinates(self, y_tw: Any) -> tuple[Any, list[Any] | None]:

@@ -88,7 +88,7 @@ class DeviceRidge(DeviceSweep):
 
     def fit(self, per_target: bool, bar: Any) -> None:
         """Do everything: one pass, or two for one penalty for all voxels."""
-        with self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
+        with self.device.precision(self.plan.dtype, False), Downloads(self.device) as self.downloads:
             if per_target:
                 self._run(self._score_and_refit, bar)
             else:
