@@ -10,14 +10,12 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastencode.arrays import to_host
+from fastencode.arrays import F64, to_host
 from fastencode.errors import InputError
 
 __all__ = ["make_candidates", "simplex_grid", "with_equal_traces"]
 
-F64 = NDArray[np.float64]
 
 
 def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:

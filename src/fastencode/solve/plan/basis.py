@@ -24,6 +24,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import Copies, Delayed, Matrix
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
@@ -45,7 +46,6 @@ __all__ = [
     "tau_of",
 ]
 
-F64 = NDArray[np.float64]
 # Rows or features of a block, and values of one whose rows are only added up.
 _BLOCK, _VALUES = 2048, 2**17
 # Largest relative change of weights that the rounding of a Gram may make, by item size of the dtype.

@@ -21,9 +21,10 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
+
 __all__ = ["Graded", "graded_svd"]
 
-F64 = NDArray[np.float64]
 _EPS = float(np.finfo(np.float64).eps)
 # Pairs of QR steps. Each lowers the coupling between scales a factor g apart by g⁻⁴.
 _PAIRS = 2

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import pick
 from fastencode.errors import InputError
 from fastencode.solve.given.bands import Bands
@@ -31,7 +32,6 @@ from fastencode.solve.plan.basis import (
 
 __all__ = ["Grams", "center_kernel", "gram_bytes", "make_grams"]
 
-F64 = NDArray[np.float64]
 # Rows whose coordinates are made at once.
 _BLOCK = 2048
 

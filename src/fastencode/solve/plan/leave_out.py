@@ -17,12 +17,12 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.given.folds import Fold
 from fastencode.solve.plan.basis import Basis, rounding_of
 
 __all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes", "training_gram"]
 
-F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
 # Beyond this size the smallest eigenvalue is found by so many steps of Lanczos.
 _ALL_EIGENVALUES, _LANCZOS = 256, 12

@@ -9,18 +9,16 @@ Legend: r = directions, s = a fold's own directions, k = nodes, l = rows left ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fastencode.solve.plan.products import Products
+from fastencode.solve.plan.products import Get, Products
 from fastencode.solve.plan.segments import Shrinkage
 
 __all__ = ["Factored", "Map", "Merged", "Rotated"]
 
-Get = Callable[..., NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,9 +20,10 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
+
 __all__ = ["TOLERANCE", "Nodes", "choose_nodes", "few_of", "rank_of", "scale_of"]
 
-F64 = NDArray[np.float64]
 # Largest error of an interpolated shrinkage, as a part of the response, by item size of the dtype. A score moves by less, since
 # the error changes sign along λ: on measured spectra by a fifth to a thousandth of it.
 TOLERANCE = {4: 1e-6, 8: 1e-12}

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.errors import InputError
 from fastencode.solve.plan.basis import Basis, hidden_by_rounding, resolution, rounding_of
 from fastencode.solve.plan.cholesky import solve_positive
@@ -38,7 +39,6 @@ from fastencode.threads import limit_threads, together
 
 __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
 
-F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
 # Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map, and by
 # κ·eps(float64), then √κ·eps(dtype), in `train`. Beyond, the training rows are decomposed by themselves.

@@ -10,7 +10,6 @@ Legend: r = directions, k = nodes, q = products of all segments, m = rows, w = v
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,13 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.plan.nodes import few_of, rank_of
-from fastencode.solve.plan.products import Products
+from fastencode.solve.plan.products import Get, Products
 
 __all__ = ["Curves", "Shrinkage", "cut_spectrum", "make_shrinkage"]
 
-F64 = NDArray[np.float64]
-Get = Callable[..., NDArray[Any]]
 # What a further product costs beyond its multiplications (written, read again by the mix), in directions of a product.
 _OVERHEAD = 60
 # Where the spectrum may be cut, and how many directions of a candidate are looked at.

@@ -6,12 +6,12 @@ Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.solve.given.targets import Targets
@@ -19,14 +19,12 @@ from fastencode.solve.plan.fold_plan import FoldPlan
 from fastencode.solve.plan.leave_out import take_rows
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
-from fastencode.solve.plan.products import products_for
+from fastencode.solve.plan.products import Get, products_for
 from fastencode.solve.score.moments import moments_kernel, score_moments
 from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 
 __all__ = ["FoldScorer", "Sweep"]
 
-F64 = NDArray[np.float64]
-Get = Callable[..., NDArray[Any]]
 # A tile as wide as OpenBLAS packs its right side in one go, unless the predictions of one fold would then leave the cache by far.
 _WIDEST = 768
 _PREDICTIONS = 48 * 2**20

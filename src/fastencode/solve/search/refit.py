@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import Device
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.grams import Grams
@@ -29,7 +30,6 @@ from fastencode.threads import available_threads
 
 __all__ = ["Weights", "refit"]
 
-F64 = NDArray[np.float64]
 _WIDEST = 768
 # Dual weights that wait for the features, where memory= does not say less.
 _WAITING = 2**30

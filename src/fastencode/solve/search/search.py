@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import Device
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.basis import Basis
@@ -31,7 +32,6 @@ from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["Bases", "Decomposed", "run_search"]
 
-F64 = NDArray[np.float64]
 # Decompositions kept for the weights at the end, where memory= does not say less.
 _KEPT_BYTES = 4 * 2**30
 

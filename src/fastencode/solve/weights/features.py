@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import Matrix
 from fastencode.solve.plan.plan import Plan
 from fastencode.solve.plan.products import Products, products_for
@@ -19,7 +20,6 @@ from fastencode.threads import available_threads, together
 
 __all__ = ["PIECE", "block_bytes", "features_map", "features_times", "map_of", "right_of", "threads_within"]
 
-F64 = NDArray[np.float64]
 T = TypeVar("T")
 # Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those; and values.
 _WIDEST, _NARROWEST, _BLOCKS, _VALUES = 2048, 256, 16, 2**23
