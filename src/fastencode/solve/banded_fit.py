@@ -26,7 +26,6 @@ from fastencode.solve.score.moments import check_scoring, column_scores
 __all__ = ["BandedFit"]
 
 
-
 @dataclass(frozen=True, eq=False, repr=False)
 class BandedFit(Fit):
     """Weights, chosen penalties and scores of every band.

@@ -17,7 +17,6 @@ from fastencode.errors import InputError
 __all__ = ["make_candidates", "simplex_grid", "with_equal_traces"]
 
 
-
 def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:
     """(i, b) non-negative weights, none all zero; arguments as in ``banded_ridge_cv``. Raises ``InputError``.
 

@@ -20,7 +20,6 @@ from fastencode.solve.plan.segments import Shrinkage
 __all__ = ["Factored", "Map", "Merged", "Rotated"]
 
 
-
 @dataclass(frozen=True, eq=False)
 class Merged:
     """predictions = predict_kmr @ inner."""
