@@ -106,8 +106,8 @@ def ridge_cv(
         where every penalty makes them irrelevant. Pearson with predictions that all but vanish (α far above every eigenvalue) is
         less accurate, where there are more rows than features.
         "fast" may score float32 in reduced precision, and fits weights as in "exact": on a CUDA device predictions are products
-        in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 2⁻¹⁶. On other CPUs it
-        computes the same as "exact".
+        in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 3 · 2⁻¹⁶. On other CPUs
+        it computes the same as "exact".
     device : None, "cpu", "cuda" or such as "cuda:1"
         Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
         there, by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there

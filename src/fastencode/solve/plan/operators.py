@@ -1,14 +1,14 @@
-"""What predicts a fold's held-out rows at every node, made from the basis.
+"""The operators that predict each fold's held-out rows at every node, made from the basis (docs/solver.md, 3).
 
-Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``). Refitting without L gives on L exactly
+Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``). A refit without L predicts on L exactly
 ŷ = R⁻¹ U_L D c_f, with D = diag((λ + τ) / (λ + α)) and c_f the coordinates of the training responses. Three forms:
 
-    apart   c_f = c − U_Lᵀ y_L, then a map from there (``maps.py``)                     large folds
-    whole   one product U (D c) for all folds together, then m × m blocks at each fold   small folds, leave one out; p > n
-    train   a map from the training responses themselves                                whatever is too ill-conditioned
-                                                                                        for the other two
+    apart   c_f = c − U_Lᵀ y_L, then a map of c_f (``maps.py``)                         large folds
+    whole   one product U (D c) for all folds together, then m × m blocks of each fold   small folds, leave one out; p > n
+    train   a map of the training responses themselves                                  folds too ill-conditioned for the others
 
-Folds are made on threads, so nothing here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``).
+The form, the map of a fold (``maps.py``) and which Gram is decomposed (``cost.py``) are independent choices; section 3 has their
+table. Threads make the folds, so no function here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``).
 
 Predictions are relative to the mean of the training responses and scaled by 1 + α / λ_top (see ``nodes.scale_of``).
 
@@ -40,18 +40,18 @@ from fastencode.threads import limit_threads, together
 __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
 
 Rows = NDArray[np.intp]
-# Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map, and by
-# κ·eps(float64), then √κ·eps(dtype), in `train`. Beyond, the training rows are decomposed by themselves.
+# Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map. In
+# `train` it grows by κ·eps(float64) in planning and √κ·eps(dtype) in prediction. Beyond, the training rows are decomposed alone.
 LIMITS = {4: {"whole": 1e2, "apart": 1e2, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
-# From this size on, folds are decomposed one after another by all threads: no slower, and memory for one at a time.
+# From this many directions on, folds are decomposed one after another, each by all threads: as fast, with one fold's memory.
 _LARGE = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One fold, ready for responses.
+    """What predicts one fold.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Operator:
     map : Map
         From coordinates (the form "train": from the training responses) to predictions.
     analyze_lr : (l, r)
-        Rows of U_τ, a view where they are consecutive; none in the form "train".
+        U_L, the rows ``left`` of U_τ: a view where they are consecutive. The form "train" has none.
     """
 
     train: Rows
@@ -77,17 +77,19 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class WholeFolds:
-    """All folds of one size m, predicted together: far @ U @ diag(g) @ c + near @ y.
+    """All folds of one size m, predicted together: far_kbmm @ U_L @ diag(g) @ c + near_kbmm @ y_L at every node.
 
     Attributes
     ----------
     rows : (b, m)
+        Rows L of every fold.
     shrinkage : Shrinkage
         g at every node.
     far_kbmm : (k, b, m, m)
     near_kbmm : tuple of (b, m, m) or None
-        None stands for the identity, over the roots of the weights and times ``scale_k``.
+        One entry a node. None stands for the diagonal matrix of ``scale_k`` divided by the roots of the sample weights.
     scale_k : (k,)
+        1 + α / λ_top at the nodes where ``near_kbmm`` is None, else 0.
     mass_b : (b,)
         Sum of weights of the training rows.
     """
@@ -101,19 +103,19 @@ class WholeFolds:
 
     @property
     def operations(self) -> float:
-        """For one voxel."""
+        """Operations for one voxel."""
         near = sum(a.size for a in self.near_kbmm if a is not None)
         return self.rows.size * self.shrinkage.operations + 2.0 * (self.far_kbmm.size + near)
 
     @property
     def nbytes(self) -> int:
-        """What is kept."""
+        """Bytes of the blocks and of the shrinkage."""
         return self.far_kbmm.nbytes + sum(a.nbytes for a in self.near_kbmm if a is not None) + self.shrinkage.nbytes
 
 
 @dataclass(frozen=True, eq=False)
 class Operators:
-    """All folds: one by one, and together by size; and the operations it took to make them."""
+    """The operators of all folds: ``single`` one fold each, ``whole`` one size each; and the operations of making them."""
 
     single: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
@@ -122,24 +124,25 @@ class Operators:
 
 @dataclass(frozen=True)
 class Request:
-    """What operators are made for.
+    """Penalties, precision and resources that operators are made for.
 
     Attributes
     ----------
     alphas : (k,) float64
         The nodes.
     tolerance : float
-        Allowed error of a shrinkage; ``relative``: against that of the largest eigenvalue.
+        Allowed error of a shrinkage s(λ) = λ / (λ + α).
     relative : bool
+        Whether the tolerance is a part of s(λ_top), not of 1.
     voxels : int
-        Expected, to weigh planning against.
+        Expected voxels: more of them justify more planning.
     memory : int or None
         Bytes the plan may take.
     kept : int
-        Bytes it takes already.
+        Bytes the plan takes before any operator is made.
     threads : int
     stored : str or None
-        The map to take where it can be, or "whole" for large folds of a complete basis; None for the cheapest.
+        Name of the map of every fold that allows it, or "whole" for large folds of a complete basis; None for the cheapest.
     """
 
     alphas: F64
@@ -153,12 +156,12 @@ class Request:
 
 
 def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr: NDArray[Any]) -> Operators:
-    """Everything folds need, each in the form and map its size, its condition, the voxels and the memory ask for.
+    """The operators of all folds. Size and condition of a fold choose its form; costs and memory choose its map.
 
     Raises
     ------
     InputError
-        If the leanest maps do not fit in the room.
+        If ``request.memory`` does not hold even the leanest maps.
     """
     dtype, k, r = analyze_tr.dtype, len(request.alphas), len(basis.lam)
     curves = _curves(basis, basis.lam, request, basis.complete)
@@ -187,7 +190,7 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
 
 
 def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:
-    """The form a fold's size and condition ask for; for the larger folds of a complete basis, the one with less work."""
+    """The form that a fold's size and condition allow; for larger folds of a complete basis the faster of "whole" and "train"."""
     m, limits = len(left.rows), LIMITS[load.itemsize]
     if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
         train = map_costs(FoldSize(m, m, len(left.train)), load, True)
@@ -203,7 +206,7 @@ def _all_once(left: Left) -> bool:
 
 
 def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves:
-    """Scaled shrinkage at the nodes in coordinates of U_τ; with ``residuals``, that of residuals up to λ_top."""
+    """g(λ) = (1 + α / λ_top) (λ + τ) / (λ + α) at the nodes α; with ``residuals``, −(λ + τ) / (λ + α) · α / λ where α < λ_top."""
     alphas, tau, tolerance = request.alphas[:, None], basis.tau, request.tolerance
     scale = scale_of(request.alphas, basis.top)
     values = (lam + tau) * (scale[:, None] / (lam + alphas))
@@ -218,7 +221,7 @@ def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves
 def _choose_maps(
     singles: list[tuple[Left, str]], request: Request, load: Load, analyze_tr: NDArray[Any], kept: int
 ) -> list[MapCost]:
-    """The fastest map of each fold, or the leanest if those do not fit next to what is kept already."""
+    """The fastest map of each fold, or the leanest of each if the fastest and the bytes already ``kept`` exceed the memory."""
     limit, ways, kept = LIMITS[load.itemsize]["whole"], [], kept + request.kept
     for left, form in singles:
         if form == "apart" and take_rows(analyze_tr[:, :0], left.rows).base is None:
@@ -241,7 +244,7 @@ def _choose_maps(
 def _fold_jobs(
     basis: Basis, left: Left, form: str, cost: MapCost, request: Request, cut: tuple[Shrinkage, F64], analyze_tr: NDArray[Any]
 ) -> tuple[list[Callable[[], Any]], Callable[[list[Any]], Operator]]:
-    """A fold by itself: what is to be done for its map, in pieces for several threads, and what puts the results together."""
+    """(jobs that compute the map of one fold, for several threads; function of their results that returns the operator)."""
     dtype, k, (shrinkage, cuts) = analyze_tr.dtype, len(request.alphas), cut
     analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
 
@@ -263,13 +266,13 @@ def _fold_jobs(
 
 
 def _solve_factored(basis: Basis, left: Left, alpha: float, out_ml: NDArray[Any]) -> None:
-    """R⁻¹ of the held-out rows at one node, for unweighted rows; the shrinkage holds the scale."""
+    """Fill ``out_ml`` with diag(1 / o) R⁻¹, test rows only, at one node. The shrinkage holds the factor 1 + α / λ_top."""
     inverse = np.linalg.inv(residual(basis, left.rows, alpha))
     np.divide(inverse[left.held], basis.root_t[left.test, None], out=out_ml, casting="same_kind")
 
 
 def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
-    """Into the eigenvectors of the training Gram, where every penalty is diagonal."""
+    """The map through the eigenvectors of the training Gram, in which every penalty is diagonal."""
     shrunk, root = np.sqrt(basis.lam + basis.tau), basis.root_t
     lam, vectors = np.linalg.eigh(training_gram(basis, left))
     lam = np.maximum(lam, 0.0)
@@ -278,7 +281,7 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
         lam, vectors = graded.size**2, graded.V
     own = np.sqrt(lam + basis.tau)
     held = take_rows(basis.rows_tr, left.test)
-    if basis.center:  # about the mean of the training rows, which all rows' sum, zero, tells from those left out
+    if basis.center:  # about the mean of the training rows: all rows sum to zero, so it is −(sum of the rows L) / mass
         held = held + np.outer(root[left.test], (root[left.rows] @ take_rows(basis.rows_tr, left.rows)) / left.mass)
     rows = (held * shrunk) @ vectors / own
     rotate = (vectors * (1.0 / own)).T * shrunk
@@ -288,9 +291,9 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
 
 
 def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
-    """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows.
+    """Fill ``out_mr`` with (1 + α / λ_top) diag(1 / o) R⁻¹ U_L D, test rows only, at one node.
 
-    Solved in the dtype of ``out_mr`` where that loses no more than rounding the result to it does.
+    Where κ is at most 30, the system is solved in the dtype of ``out_mr``: its error is of the size of the result's rounding.
     """
     d = (basis.lam + basis.tau) / (basis.lam + alpha)
     root, rows = basis.root_t, take_rows(basis.rows_tr, left.rows)
@@ -306,12 +309,12 @@ def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) 
 
 
 def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
-    """Maps from the training responses to the held-out predictions at every node."""
+    """Fill ``out_kmt`` with the maps from the training responses to the held-out predictions at every node."""
     if basis.complete and left.condition <= limit:
         rows, train = take_rows(basis.rows_tr, left.rows), basis.rows_tr[left.train]
         for k, alpha in enumerate(alphas):
             d = (basis.lam + basis.tau) / (basis.lam + alpha)
-            # −R⁻¹ R_L,train, or R⁻¹ H_L,train: the one of the two that does not cancel.
+            # R⁻¹ H_LT = −R⁻¹ (I − H)_LT: I − H is the smaller for α < λ_top, H above, and the smaller keeps more digits.
             across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
             _put(basis, left, alpha, solve_positive(residual(basis, left.rows, alpha), across)[left.held], out_kmt[k])
     else:
@@ -319,14 +322,14 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
 
 
 def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any]) -> None:
-    """The same from the training rows' own decomposition."""
+    """Fill ``out_kmt`` as :func:`_solve_train` does, from the training rows' own decomposition."""
     own = _decompose_train(basis, left, alphas, out_kmt.dtype)
     for k, alpha in enumerate(alphas):
         _put(basis, left, alpha, (own.rows_ms * ((own.lam + basis.tau) / (own.lam + alpha))) @ own.rotate_st, out_kmt[k])
 
 
 def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
-    """From the training responses into the training rows' own directions, where every penalty is diagonal."""
+    """The map from the training responses through the training rows' own directions, in which every penalty is diagonal."""
     own = _decompose_train(basis, left, request.alphas, dtype)
     rows = own.rows_ms / basis.root_t[left.test, None]
     shrinkage = make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype)
@@ -335,7 +338,7 @@ def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: 
 
 @dataclass(frozen=True, eq=False)
 class _Train:
-    """The training rows by themselves: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses."""
+    """The training rows decomposed: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses."""
 
     lam: F64
     rows_ms: F64
@@ -343,7 +346,7 @@ class _Train:
 
 
 def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> _Train:
-    """From the training rows' own smaller Gram, or from the rows themselves where its rounding would be seen."""
+    """Decompose the training rows' smaller Gram, or the rows themselves where rounding of the Gram would show in weights."""
     train, held = _centered(basis, left)
     dual = len(train) <= train.shape[1]
     lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
@@ -361,7 +364,7 @@ def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]
 
 
 def _centered(basis: Basis, left: Left) -> tuple[F64, F64]:
-    """Training and test rows of X̌ in the directions kept, about the mean of the training rows."""
+    """(training rows, test rows) of X̌ V, about the mean of the training rows: (·, r) each."""
     points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
     train, held = points[left.train], points[left.test]
     if basis.center:
@@ -372,13 +375,13 @@ def _centered(basis: Basis, left: Left) -> tuple[F64, F64]:
 
 
 def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArray[Any]) -> None:
-    """Scale, and undo the roots of the weights of the held-out rows."""
+    """out = (1 + α / λ_top) diag(1 / o) found, with o the roots of the test rows' sample weights."""
     factor = scale_of(alpha, basis.top) / basis.root_t[left.test, None]
     np.multiply(found, factor, out=out, casting="same_kind")
 
 
 def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Shrinkage, dtype: np.dtype[Any]) -> WholeFolds:
-    """Operators of folds of one size that hold out all they leave out."""
+    """The operator of folds of one size, each of which tests on every row it leaves out."""
     rows_bm, alphas = np.array([left.rows for left in lefts]), request.alphas
     (b, m), k = rows_bm.shape, len(alphas)
     scale, far = scale_of(alphas, basis.top), np.empty((k, b, m, m), dtype=dtype)
@@ -386,19 +389,19 @@ def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Sh
         partial(_whole_node, basis, rows_bm, alpha, scale[j], far[j]) for j, alpha in enumerate(alphas)
     ]
     near = together(jobs, request.threads)
-    plain = np.where([block is None for block in near], scale, 0.0).astype(dtype)  # elsewhere it may not fit the dtype
+    plain = np.where([block is None for block in near], scale, 0.0).astype(dtype)  # the scale of other nodes may overflow
     return WholeFolds(rows_bm, shrinkage, far, tuple(near), plain, np.array([left.mass for left in lefts]))
 
 
 def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm: NDArray[Any]) -> NDArray[Any] | None:
-    """Fill the far blocks of one node; returns the near ones, None for the identity."""
+    """Fill the far blocks of one node; returns the near blocks, None for a diagonal (see :class:`WholeFolds`)."""
     d, root_bm = (basis.lam + basis.tau) / (basis.lam + alpha), basis.root_t[rows_bm]
     if basis.complete and alpha < basis.top:
-        # y_L − R⁻¹ (R y)_L where R is the small one, R⁻¹ (H y − H_LL y_L) where H is: neither cancels.
+        # f = y_L − R⁻¹ (I − H)_L y where I − H is small (α < λ_top), else f = R⁻¹ (H_L y − H_LL y_L): neither cancels.
         inverse = np.linalg.inv(_blocks(basis, rows_bm, d * alpha / basis.lam))
         np.multiply(inverse, scale / root_bm[:, :, None], out=far_bmm, casting="same_kind")
         return None
-    hat = _blocks(basis, rows_bm, d)  # without the intercept
+    hat = _blocks(basis, rows_bm, d)  # U_L D U_Lᵀ: H_LL without the intercept's o oᵀ / s
     if basis.complete:
         r_bmm = _blocks(basis, rows_bm, d * alpha / basis.lam)
     else:

@@ -1,8 +1,8 @@
-"""Everything about a ridge problem that depends on X only, computed once.
+"""Everything about a ridge problem that depends on X only, computed once (docs/solver.md, 2 to 6).
 
-    X ─► the smaller Gram ─► λ, U_τ, V ─► what each fold leaves out ─► nodes ─► operators of all folds
+    X ─► the smaller Gram ─► λ, U_τ, V ─► rows that each fold leaves out ─► nodes ─► operators of all folds
 
-A plan is data. ``ridge.RidgePlan`` is what users see of it.
+A plan is data. Users see it as a ``ridge.RidgePlan``.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan(FoldPlan):
-    """Decomposition, nodes, operators and strategy of a ridge problem. Holds no responses, serves any number of them.
+    """Decomposition, nodes, operators and strategy of a ridge problem. It holds no responses and serves any number of them.
 
     Attributes as in ``fold_plan.FoldPlan``, and
 
     Attributes
     ----------
     V_pr : (p, r) or None
-        V, from scaled coordinates to weights. None where it is X̌ᵀ U diag(1 / √λ): ``weights/features.py`` makes it then.
+        V, from scaled coordinates to weights. None after a dual decomposition: ``weights/features.py`` makes it then.
     deferred : bool
         Whether weights are made without V, block by block of features, once all voxels are scored.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
     strategy : {"primal", "dual"}
     reason : str
+        Why this strategy was chosen, for users.
     decomposed : {"gram", "features"}
         The smaller Gram, or X itself by a column-pivoted QR and SVD, where the Gram's rounding would show in weights.
     candidates : tuple of Candidate
+        Both strategies with their expected costs.
     operations : dict
-        Of ``plan``, and of ``score`` and ``refit`` for one voxel.
+        Operations of ``plan``, and of ``score`` and ``refit`` for one voxel.
     seconds : dict
         Wall time of each stage of planning.
     """
@@ -60,7 +62,7 @@ class Plan(FoldPlan):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """How its folds are stored, each way once; empty if all are predicted together."""
+        """Names of the maps of its folds, each once; empty if all folds are predicted together."""
         return tuple(sorted({type(f.map).__name__.lower() for f in self.operators}))
 
 
@@ -78,13 +80,13 @@ def make_plan(
     ----------
     problem : Problem
     strategy : {"primal", "dual"}, optional
-        Which Gram to decompose, instead of the cheaper one.
+        Which Gram to decompose. None: the one with less expected time.
     stored : {"merged", "factored", "rotated", "whole"}, optional
-        How folds are stored where they can be (``maps.py``), instead of the cheapest way.
+        The map (``maps.py``) of every fold that allows it, or the form of large folds. None: the cheapest.
     n_voxels : int, optional
-        Voxels that are expected. Known for a single fit, which may then defer its weights.
+        Expected voxels. A single fit knows them, and may then defer its weights.
     scoring : str, optional
-        How they will be scored, if that is known: nodes for squared errors alone are fewer than those that serve correlation too.
+        How voxels will be scored. None or "pearson": nodes also serve correlation, which takes more of them than squared errors.
     """
     began = time.perf_counter()
     threads = available_threads()
