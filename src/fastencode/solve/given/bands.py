@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.arrays import library_of, to_host
+from fastencode.arrays import F64, library_of, to_host
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
@@ -214,7 +214,7 @@ def _rounding(kernel: NDArray[Any]) -> float:
     return float(_ROUNDINGS * np.finfo(dtype).eps * np.abs(kernel).max(initial=0.0))
 
 
-def check_kernels(design: Design, centered_btt: NDArray[np.float64], root_t: NDArray[np.float64], center: bool) -> None:
+def check_kernels(design: Design, centered_btt: F64, root_t: F64, center: bool) -> None:
     """Refuse kernels that are no Gram of features; set kernels that are constant but for rounding to zero, in place.
 
     A kernel is a Gram of features if none of its eigenvalues is negative. With an intercept this must hold for the kernel about

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arguments import check_flag
-from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
+from fastencode.arrays import F64, as_numpy, check_device, float_dtype, library_of, to_host
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
@@ -65,7 +65,7 @@ class Problem:
 
     X: Matrix
     folds: list[Fold]
-    alphas: NDArray[np.float64]
+    alphas: F64
     fit_intercept: bool
     precision: str
     device: str
@@ -73,7 +73,7 @@ class Problem:
     library: str
     home: str
     memory: int | None
-    weights: NDArray[np.float64] | None
+    weights: F64 | None
     kept: NDArray[np.intp] | None
     n_given: int
 
@@ -139,7 +139,7 @@ def _place(X: Any, device: Any) -> tuple[str | None, str]:
     return asked, there.name
 
 
-def _check_weights(sample_weight: Any, n: int) -> tuple[NDArray[np.float64] | None, NDArray[np.intp] | None]:
+def _check_weights(sample_weight: Any, n: int) -> tuple[F64 | None, NDArray[np.intp] | None]:
     """(positive weights of the rows kept, numbers of these rows or None for all)."""
     weights = to_host(sample_weight, "sample_weight").astype(np.float64)
     if weights.shape != (n,):
@@ -204,7 +204,7 @@ def _refuse_infinite(X: NDArray[Any], name: str, advice: str) -> None:
             )
 
 
-def check_alphas(alphas: Any) -> NDArray[np.float64]:
+def check_alphas(alphas: Any) -> F64:
     """Penalties as increasing float64 without duplicates, or ``InputError`` naming the one that is not positive and finite."""
     if alphas is None:
         raise InputError("alphas=None; pass positive penalties such as numpy.logspace(0, 6, 20), or leave alphas out for these")

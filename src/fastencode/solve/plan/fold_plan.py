@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.given.folds import Fold
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import Basis
@@ -59,10 +60,10 @@ class FoldPlan:
     nodes: Nodes
     operators: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
-    lam: NDArray[np.float64]
+    lam: F64
     analyze: NDArray[Any]
     tau: float
-    root: NDArray[np.float64]
+    root: F64
     condition: float
     beside: int
     cost: dict[str, float]

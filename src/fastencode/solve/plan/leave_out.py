@@ -124,8 +124,10 @@ def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
     # A matrix times its own transpose takes BLAS half the work of another product.
     if basis.complete:  # U_L D diag(α / λ) U_Lᵀ: no cancellation where α and so I − H are small
         half_mr = rows_mr * np.sqrt(d * alpha / basis.lam)
+        # R = U_L @ D @ diag(α / λ) @ U_L.T
         return np.asarray(half_mr @ half_mr.T)
     half_mr = rows_mr * np.sqrt(d)
+    # R = I − U_L @ D @ U_L.T − o_L o_L.T / s
     out = half_mr @ half_mr.T
     np.negative(out, out=out)
     out[np.diag_indices(len(rows))] += 1.0
@@ -138,6 +140,7 @@ def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
 def reduced_gram(basis: Basis, left: Rows) -> F64:
     """G = U_Lᵀ (I + o oᵀ / s_train) U_L, which the r × r systems of all nodes share."""
     rows = take_rows(basis.rows_tr, left)
+    # G = U_L.T @ U_L + (U_L.T o_L) (U_L.T o_L).T / s_train
     gram = np.asarray(rows.T @ rows)
     if basis.center:
         root, total = basis.root_t[left], float((basis.root_t**2).sum())

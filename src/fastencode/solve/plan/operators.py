@@ -283,6 +283,8 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
     held = take_rows(basis.rows_tr, left.test)
     if basis.center:  # about the mean of the training rows: all rows sum to zero, so it is −(sum of the rows L) / mass
         held = held + np.outer(root[left.test], (root[left.rows] @ take_rows(basis.rows_tr, left.rows)) / left.mass)
+    # With W the eigenvectors and λ_f the eigenvalues of the training Gram, and S = diag(√(λ + τ)), S_f = diag(√(λ_f + τ)):
+    # rows = U_test @ S @ W @ S_f⁻¹        rotate = S_f⁻¹ @ W.T @ S
     rows = (held * shrunk) @ vectors / own
     rotate = (vectors * (1.0 / own)).T * shrunk
     curves = _curves(basis, lam, request, False)
@@ -299,11 +301,13 @@ def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) 
     root, rows = basis.root_t, take_rows(basis.rows_tr, left.rows)
     work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
     if left.gram is None:
+        # found = inv(R) @ U_L @ D
         found = solve_positive(residual(basis, left.rows, alpha), rows * d, work)[left.held]
     else:
         half, held = np.sqrt(d), take_rows(basis.rows_tr, left.test)
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
+        # found = (U_test + o_test o_L.T @ U_L / s_train) @ √D @ inv(I − √D @ G @ √D) @ √D
         found = solve_positive(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
     _put(basis, left, alpha, found, out_mr)
 
@@ -315,6 +319,7 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
         for k, alpha in enumerate(alphas):
             d = (basis.lam + basis.tau) / (basis.lam + alpha)
             # R⁻¹ H_LT = −R⁻¹ (I − H)_LT: I − H is the smaller for α < λ_top, H above, and the smaller keeps more digits.
+            # across = U_L @ D @ diag(−α / λ or 1) @ U_T.T
             across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
             _put(basis, left, alpha, solve_positive(residual(basis, left.rows, alpha), across)[left.held], out_kmt[k])
     else:
@@ -325,6 +330,7 @@ def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any
     """Fill ``out_kmt`` as :func:`_solve_train` does, from the training rows' own decomposition."""
     own = _decompose_train(basis, left, alphas, out_kmt.dtype)
     for k, alpha in enumerate(alphas):
+        # out[k] = (1 + α / λ_top) diag(1 / o) @ rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st
         _put(basis, left, alpha, (own.rows_ms * ((own.lam + basis.tau) / (own.lam + alpha))) @ own.rotate_st, out_kmt[k])
 
 
@@ -410,6 +416,7 @@ def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm
             r_bmm -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
     inverse = np.linalg.inv(r_bmm)
     np.divide(inverse, root_bm[:, :, None], out=far_bmm, casting="same_kind")
+    # near = −(1 + α / λ_top) diag(1 / o) @ R⁻¹ @ U_L @ D @ U_L.T
     return (-scale * (inverse @ hat) / root_bm[:, :, None]).astype(far_bmm.dtype)
 
 
@@ -422,5 +429,6 @@ def _blocks(basis: Basis, rows_bm: Rows, d: F64) -> F64:
     out = np.empty((b, m, m))
     for rows, block in zip(rows_bm, out, strict=True):
         taken = take_rows(basis.rows_tr, rows)
+        # block = U_L @ diag(d) @ U_L.T
         np.matmul(taken * d, taken.T, out=block)
     return out

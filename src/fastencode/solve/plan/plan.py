@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import make_basis
 from fastencode.solve.plan.cost import Candidate, choose, made_last
@@ -52,7 +52,7 @@ class Plan(FoldPlan):
 
     V_pr: NDArray[Any] | None
     deferred: bool
-    feature_means: NDArray[np.float64]
+    feature_means: F64
     strategy: str
     reason: str
     decomposed: str
