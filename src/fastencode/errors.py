@@ -15,11 +15,11 @@ class FastencodeError(Exception):
 
 
 class InputError(FastencodeError, ValueError):
-    """An argument or a file is not what the function can work with; the message names the value and the next step."""
+    """An argument or a file does not fit the function; the message names the value and the next step."""
 
 
 class DeviceError(FastencodeError, RuntimeError):
-    """The device asked for does not exist or cannot be used."""
+    """The device that the caller named does not exist or cannot be used."""
 
 
 class MissingLibraryError(FastencodeError, ImportError):

@@ -26,7 +26,7 @@ _LIMIT, _USED = ("memory.max", "memory/memory.limit_in_bytes"), ("memory.current
 
 
 def parse_memory(memory: Any) -> int | None:
-    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; ``"auto"`` is 70 % of what is free; None stays None."""
+    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; ``"auto"`` is 70 % of the free memory; None stays None."""
     if memory is None:
         return None
     if isinstance(memory, str) and memory.strip().lower() == "auto":

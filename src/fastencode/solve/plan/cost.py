@@ -100,7 +100,7 @@ class FoldSize(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What the work on every fold of a plan depends on.
+    """The numbers that the costs of every fold of a plan depend on.
 
     Attributes
     ----------
