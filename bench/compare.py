@@ -76,7 +76,7 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
     candidates = [candidate.name for candidate in plan.candidates]
     # How folds are stored is a choice of its own.
     inside = plan._plan
-    apart = any(fold.form == "apart" for fold in inside.folds)
+    apart = any(fold.form == "apart" for fold in inside.operators)
     ways = ("merged", "rotated", "factored" if apart else "whole")
     large = any(len(test) > WHOLE_ROWS[False] for _, test in problem.folds)
     taken = inside.maps or ("whole",)

@@ -7,8 +7,8 @@
     lanczos   lanczos.py (Numba)             lanczos.cu      the same: Numba compiles it on first use
     hrf       hrf.py (Numba)                 hrf.cu          the same
 
-``cpu(op)`` returns the function, importing it on first use; ``lost(op)`` says why the fallback is in use and what that costs,
-or None; ``cuda_source(op)`` returns CUDA C++ that stands alone. Twins share a stem, argument names and argument order.
+``cpu(op)`` returns the function, importing it on first use. ``lost(op)`` returns why the fallback is in use and what that costs,
+or None. ``cuda_source(op)`` returns CUDA C++ that needs no other file. Twins share a stem, argument names and argument order.
 
 Environment: ``FASTENCODE_NO_EXT=1`` never loads a compiled extension; ``FASTENCODE_REQUIRE_EXT=1`` makes its absence an error;
 ``FASTENCODE_NO_TILES=1`` leaves float32 products to BLAS.
@@ -28,9 +28,9 @@ __all__ = ["OPS", "cpu", "cuda_source", "has_tiles", "lost"]
 
 
 class Op(NamedTuple):
-    """Where the kernels of one op live: CPU module and function, CUDA source, and what a missing extension costs.
+    """Where the kernels of one op live: CPU module and function, CUDA source, and the cost of a missing extension.
 
-    No cost: the module is no extension, and always there.
+    ``cost`` is None for Numba ops: a Python module needs no build, so there is no fallback to time or warn of.
     """
 
     module: str
@@ -54,7 +54,7 @@ def _flag(name: str) -> bool:
 
 def _op(op: str) -> Op:
     if op not in OPS:
-        raise KeyError(f"no kernel named {op!r}; there is {', '.join(OPS)}")
+        raise KeyError(f"no kernel named {op!r}; pass one of {', '.join(OPS)}")
     return OPS[op]
 
 
@@ -91,12 +91,12 @@ def cpu(op: str) -> Callable[..., Any]:
 
 
 def lost(op: str) -> str | None:
-    """Why the fallback of an op is in use and what is lost; None when the compiled kernel is."""
+    """Why the fallback of an op is in use and what that costs; None where the compiled kernel is in use."""
     return _load(op)[1]
 
 
 def has_tiles() -> bool:
-    """Whether ``product`` and ``shrunk`` run on matrix tiles here: what BLAS does is faster without."""
+    """Whether ``product`` and ``shrunk`` run on matrix tiles here. Where they do not, BLAS is faster."""
     return lost("product") is None and not _flag("FASTENCODE_NO_TILES") and bool(import_module(f"{__name__}.product").has_tiles())
 
 

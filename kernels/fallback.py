@@ -1,7 +1,7 @@
-"""Plain NumPy for ops whose compiled kernels are not there: the same arguments and results, more memory traffic.
+"""Plain NumPy for ops whose compiled kernels are missing: the same arguments and results, with more memory traffic.
 
 Legend: k = nodes (predictions of one tile at several penalties), t = time, v = voxels of the tile, m = moments, s = series:
-the target and its k predictions. The checks of arguments serve the compiled kernel, too.
+the target and its k predictions. The compiled kernels check their arguments with the functions here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check_moments(target: tuple[int, ...], predicted: tuple[int, ...], out: tupl
 
 
 def rows_that_count(weight_t: Any, n: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64], float]:
-    """The rows of positive weight, their weights, the square roots of these, and the sum; ``ValueError`` for bad weights."""
+    """(rows of positive weight, their weights, the square roots of these, sum of the weights); ``ValueError`` for bad weights."""
     weight_t = np.asarray(weight_t, dtype=np.float64)
     if weight_t.shape != (n,):
         raise ValueError(f"moments: weights have shape {weight_t.shape}; give one for each of the {n} rows")
@@ -36,7 +36,7 @@ def rows_that_count(weight_t: Any, n: int) -> tuple[NDArray[np.intp], NDArray[np
         raise ValueError(f"moments: the weight of row {bad[0]} is {weight_t[bad[0]]}; give finite weights of at least 0")
     rows = np.flatnonzero(weight_t)
     if n > 0 and len(rows) == 0:
-        raise ValueError("moments: every weight is 0; give some row a positive weight")
+        raise ValueError("moments: every weight is 0; give at least one row a positive weight")
     weight_t = weight_t[rows]
     return rows, weight_t, np.sqrt(weight_t), float(weight_t.sum())
 
@@ -88,6 +88,7 @@ def check_product(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int,
 def product(left_mk: Float, right_kn: Float, out_mn: Float, parts: int = 3) -> Float:
     """left @ right; see ``product.pyx`` for the contract."""
     check_product(left_mk.shape, right_kn.shape, out_mn.shape, parts)
+    # out = left @ right
     return np.matmul(left_mk, right_kn, out=out_mn)
 
 
@@ -125,7 +126,7 @@ def shrunk(
     out_kmn: Float,
     parts: int = 3,
 ) -> Float:
-    """Products of rows with shrunk coordinates; see ``product.pyx`` for the contract."""
+    """out[j] = rows @ diag(g_j) @ inner at every node j; see ``product.pyx`` for the contract."""
     mix = None if mix_kq is None else mix_kq.shape
     check_shrunk(rows_mr.shape, inner_rn.shape, ends, counts, curves.shape, mix, out_kmn.shape, parts)
     made, place = [], 0

@@ -1,14 +1,15 @@
 // Convolution of events with a hemodynamic response on a card: the CUDA twin of hrf.py.
 //
-// The twin on the CPU scatters every event over the new times it reaches. Here one block takes one new time and one tile of
-// columns, a thread a column, and gathers the events it hears of: nothing is added up by two threads, so there are no atomics,
-// and every sum is one chain in the order of events whatever the grid. The response is computed once for a block, HRF_CHUNK
-// events at a time, and lies in shared memory.
+// The CPU twin scatters every event over the new times that it reaches. Here one block takes one new time and one tile of
+// columns, one thread a column. It gathers the events that reach the new time. No sum is made by two threads, so there are no
+// atomics, and every sum is one chain in the order of events whatever the grid. The response is computed once for a block,
+// HRF_CHUNK events at a time, and lies in shared memory.
 //
-// Events ascend, because the host sorts them once: data_oc + order_o[o] * row_step is the row of event_o[o]. A gather needs two
-// arguments more than a scatter: all events that reach new time n are among first_n[n] to last_n[n], which the host finds by
-// bisection; those between them that ended long before it are passed over. `start` is the first column. Adds to out_nc.
-// Grid-stride over new times (x) and tiles of columns (y): any grid is right; one thread alone does everything (the tests' shim).
+// Events ascend, because the host sorts them once. data_oc + order_o[o] * row_step is the row of event_o[o]. A gather needs two
+// arguments more than a scatter: all events that reach new time n are among first_n[n] to last_n[n] (excluded), which the host
+// finds by bisection. Events among them that ended too early are skipped. `start` is the first column. The kernel adds to the
+// values in out_nc. Loops over new times (x) and tiles of columns (y) are grid-stride: any grid is right, and one thread alone
+// does all the work (the tests' shim).
 #define HRF_CHUNK 128
 #define HRF_TERM 5  // amplitude, shift, shape, scale, log of the gamma function of the shape
 
@@ -48,8 +49,8 @@ __device__ double gamma_cdf(double t, double shape, double scale, double log_gam
     return 1.0 - front * fraction;
 }
 
-// The response `lag` seconds after an event's onset, which reaches as far as the caller found (a lag may be rounded to beyond its
-// support); to a boxcar of height 1 if the event lasts `length` > 0 seconds.
+// The response `lag` seconds after the onset of an event: to an impulse, or to a boxcar of height 1 if the event lasts `length`
+// seconds, more than 0. The caller found that the event reaches the new time; rounding may put the lag just beyond the support.
 __device__ double hrf_response(double lag, double length, double support, const double *terms_m, long long terms) {
     double total = 0.0;
     if (length > 0.0) {
@@ -80,14 +81,14 @@ __device__ void hrf_tile(const T *data_oc, const long long *order_o, const doubl
             for (long long begin = first_n[row]; begin < last_n[row]; begin += HRF_CHUNK) {
                 const long long left = last_n[row] - begin;
                 const int count = left < HRF_CHUNK ? (int)left : HRF_CHUNK;
-                __syncthreads();  // everybody is done with the weights before
+                __syncthreads();  // all threads have read the weights of the chunk before
                 for (int i = threadIdx.x; i < count; i += blockDim.x) {
                     const double onset = event_o[begin + i], length = length_o[begin + i];
                     reaches_o[i] = onset <= new_n[row] && new_n[row] <= onset + length + support;
                     weight_o[i] = reaches_o[i] ? hrf_response(new_n[row] - onset, length, support, terms_m, terms) : 0.0;
                 }
                 __syncthreads();
-                for (int i = 0; i < count && c < width; ++i)  // what does not reach may be NaN
+                for (int i = 0; i < count && c < width; ++i)  // rows of events that do not reach may hold NaN
                     if (reaches_o[i]) total += weight_o[i] * (double)data_oc[order_o[begin + i] * row_step + start + c];
             }
             if (c < width) out_nc[row * width + c] = total;

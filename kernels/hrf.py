@@ -5,9 +5,9 @@ The NumPy line it equals, with h the response (or, for an event that lasts, its 
     out_nc += h(new_n[:, None] - event_o[None, :]) @ data_oc[order_o]
 
 Each event is added only to the new times inside the response's support, so the cost is linear in events. Sums are float64.
-Exponentials and incomplete gamma functions would be nearly all of it, so a table takes their place where there is much to do;
-where new times are evenly apart, as scans are, an event reads one polynomial's coefficients for all of them side by side.
-Tried and slower: a table read for one new time after the other, and a flag for each piece in place of NaN.
+Exponentials and incomplete gamma functions would take nearly all of the time. So with many pairs of events and new times, a table
+of polynomials takes their place. Where new times are evenly spaced, as scans are, an event reads the coefficients for all its new
+times side by side. Tried and slower: reading the table for one new time after another, and a flag for each piece in place of NaN.
 
 A response is a sum of gamma densities; row m of ``terms_m`` holds (amplitude, shift, shape, scale, log of the gamma function
 of the shape) of one of them.
@@ -26,23 +26,24 @@ from fastencode.kernels.jit import njit
 
 __all__ = ["gamma_cdf", "gamma_pdf", "hrf_columns"]
 
-# Where there are many pairs of events and new times, the response is read from polynomials: of degree 8 (its integral: 9) over
-# 128 equal pieces of its support or more, exact to OFF of its largest value and to what rounding leaves of its terms. No piece is
-# wider than WIDEST standard deviations of a gamma density, which would hide between the points that are looked at. MOST: 10 MB.
+# With many pairs of events and new times, the response is read from polynomials of degree 8 (its integral: 9) over PIECES or more
+# equal pieces of its support. ENOUGH: pairs for each piece that make the table worth its cost. MOST: pieces of a table (10 MB).
+# OFF: largest error, as a part of the largest value; ROUNDING of the terms themselves is added. WIDEST: a piece is at most this
+# many standard deviations of a gamma density wide, or a density could hide between the points that are checked.
 PIECES, ENOUGH, WIDEST, MOST = 128, 40, 8.0, 2**16
 OFF, ROUNDING = 1e-13, 2e-15
 POINTS = np.cos((np.arange(9) + 0.5) * np.pi / 9)
 BETWEEN = np.array([-1.0, -0.45, 0.6, 1.0])
 FIT = np.linalg.inv(np.vander(POINTS, increasing=True))
 
-U = np.uint64  # an index that cannot be negative is not looked at twice, and the loop vectorizes
+U = np.uint64  # Numba does not check unsigned indices for negative values, so the loop vectorizes
 
 
 @njit
 def gamma_pdf(t: float, shape: float, scale: float, log_gamma: float, log_x: float) -> float:
     """Density of the gamma distribution at ``t``; ``log_gamma`` is ``lgamma(shape)`` and ``log_x`` is ``log(t / scale)``.
 
-    Callers need the one often, and the other for several shapes.
+    Both are arguments because callers use one value of each for many calls.
     """
     if t > 0.0:
         return math.exp((shape - 1.0) * log_x - t / scale - log_gamma) / scale
@@ -97,7 +98,7 @@ def impulse(lag: float, terms_m: NDArray[np.float64]) -> float:
 
 @njit
 def step(lag: float, terms_m: NDArray[np.float64]) -> float:
-    """The response ``lag`` seconds after the onset of what goes on: the integral of :func:`impulse`."""
+    """The response ``lag`` seconds after the onset of an event without end: the integral of :func:`impulse`."""
     total = 0.0
     for m in range(terms_m.shape[0]):
         total += terms_m[m, 0] * gamma_cdf(lag - terms_m[m, 1], terms_m[m, 2], terms_m[m, 3], terms_m[m, 4])
@@ -108,9 +109,9 @@ def step(lag: float, terms_m: NDArray[np.float64]) -> float:
 def reach(
     event_o: NDArray[np.float64], length_o: NDArray[np.float64], new_n: NDArray[np.float64], support: float
 ) -> NDArray[np.int64]:
-    """The new times at which each event begins, ends, and at which the response to its onset and to its end is over.
+    """(events, 4): the numbers of the new times where each event begins, where it ends, and where the response to either is over.
 
-    Events ascend, and so do most of their ends: a step or two from one to the next.
+    Events ascend, and so do most of their ends: from one event to the next each number moves by a step or two.
     """
     bound_oi, bound_i = np.empty((len(event_o), 4), np.int64), np.zeros(4, np.int64)
     for o in range(len(event_o)):
@@ -126,9 +127,9 @@ def reach(
 
 @njit
 def step_of(new_n: NDArray[np.float64], support: float) -> float:
-    """What new times are apart, if they are evenly, but for rounding, and several are within the support; else 0.
+    """The step of new times that are evenly spaced but for rounding, at most 1/8 of the support; else 0.
 
-    Rounding is less than a part of what they are apart: no more of them are within the support than it has steps.
+    Rounding must be at most 1/16 of the step, so that the support holds no more new times than it has steps.
     """
     if len(new_n) < 2:
         return 0.0
@@ -144,13 +145,15 @@ def step_of(new_n: NDArray[np.float64], support: float) -> float:
 def make_table(
     lasting: bool, pairs: int, apart: float, support: float, terms_m: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float, bool]:
-    """Polynomials of :func:`impulse` (or :func:`step`) over equal pieces; (phases, 10, steps), the constant first.
+    """Polynomials of :func:`impulse` (with ``lasting``: of :func:`step`) over equal pieces of the support.
 
-    The piece of a phase and a step is number ``step * phases + phase``: one after another along steps for times that are
-    ``apart``, which is as many pieces as there are phases. One step serves any times, where they are not evenly apart (0). Each
-    is fitted at Chebyshev's points and looked at in between: it is off near a kink, such as a shifted onset, and then NaN. Those
-    of the integral are integrals of these, from the middle of each piece. Then the width of a piece, and whether all serve. No
-    steps where so few pairs of events and new times are not worth it, or pieces would be too many.
+    Returns (coefficients (phases, 10, steps), constant first; width of a piece; whether all polynomials are accurate). Piece
+    number ``step * phases + phase`` is at [phase, :, step]. New times that are ``apart`` lie ``phases`` pieces apart, so an event
+    reads one phase at consecutive steps. Where ``apart`` is 0 (new times are not evenly spaced) there is one step.
+
+    Each polynomial is fitted at Chebyshev's points and checked between them. Near a kink, such as a shifted onset, it is
+    inaccurate, and set to NaN. Polynomials of the integral are integrals of these, from the middle of each piece. There are no
+    steps if the table is not worth its cost for so few ``pairs`` of events and new times, or would have too many pieces.
     """
     width = support / PIECES
     for term_m in terms_m:
@@ -192,7 +195,7 @@ def make_table(
 
 @njit
 def polynomial(c: NDArray[np.float64], r: np.uint64, m: np.uint64, x: float) -> float:
-    """The value of one of a table's, of degree 9; pairs of terms, so that few products wait for others."""
+    """The value at x of a table's polynomial, phase r and step m, of degree 9; terms are paired so that few products wait."""
     x2 = x * x
     x4 = x2 * x2
     low = (c[r, U(0), m] + c[r, U(1), m] * x) + (c[r, U(2), m] + c[r, U(3), m] * x) * x2
@@ -212,7 +215,10 @@ def respond(
     table: tuple[NDArray[np.float64], float, bool],
     response_i: NDArray[np.float64],
 ) -> None:
-    """:func:`step` or :func:`impulse` at new times from ``begin`` to ``end``, none later than ``support`` after ``since``."""
+    """Fill ``response_i`` with :func:`step` (``lasting``) or :func:`impulse` at new times ``begin`` to ``end``, since ``since``.
+
+    None of these new times is later than ``since + support``.
+    """
     table_rjm, width, whole = table
     phases, _, steps = table_rjm.shape
     count = U(max(end - begin, 0))

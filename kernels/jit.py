@@ -1,4 +1,4 @@
-"""Numba's decorator as every kernel here uses it, and what it lacks."""
+"""Numba's compiler with the options of all kernels here, and a prefetch instruction, which Numba has none of."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["njit", "prefetch"]
 
 
 def njit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile on first use, serial and without the GIL, and keep the machine code on disk where some folder can be written.
+    """Compile on first use, serial and without the GIL, and keep the machine code in a cache folder.
 
-    A product that is added to something is rounded once where the processor can (``contract``); nothing else is reordered.
-    Numba raises at decoration when neither the package's folder nor the user's cache folder is writable (read-only containers);
-    then each process compiles anew, which costs about a second for each kernel.
+    ``contract`` lets the processor fuse a product and a sum, a * b + c, with a single rounding. No other operation is reordered.
+    Numba raises at decoration where neither the package's folder nor the user's cache folder can be written (read-only
+    containers). Each process then compiles anew, which takes about a second for each kernel.
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
@@ -31,10 +31,10 @@ def njit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @intrinsic
 def prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    """``prefetch(array, row, column)`` in a kernel: have the line of ``array[row, column]`` sent to the second-level cache.
+    """``prefetch(array, row, column)`` in a kernel: start to load the line of ``array[row, column]`` into the second-level cache.
 
-    The loop goes on meanwhile, what it works on stays in the first level, and the value is near when it is needed. Nothing is
-    read: any place is allowed.
+    The loop does not wait for it, and its own data stay in the first-level cache. The value is not read, so ``row`` and
+    ``column`` may lie outside the array.
     """
 
     from llvmlite import ir

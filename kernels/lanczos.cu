@@ -1,14 +1,15 @@
 // Windowed-sinc resampling on a card: the CUDA twin of lanczos.py.
 //
-// The twin on the CPU reads every old sample once and scatters it over the new rows it reaches. Here one block takes one new row
-// and one tile of columns, a thread a column, and gathers the old samples within reach, which several blocks share through the
-// cache: nothing is added up by two threads, so there are no atomics, and every sum is one chain in the order of old time
-// whatever the grid. Weights are computed once for a block, LANCZOS_CHUNK of them at a time, and lie in shared memory.
+// The CPU twin reads every old sample once and scatters it over the new rows that it reaches. Here one block takes one new row
+// and one tile of columns, one thread a column. It gathers the old samples within reach, which several blocks share through the
+// cache. No sum is made by two threads, so there are no atomics, and every sum is one chain in the order of old time whatever the
+// grid. Weights are computed once for a block, LANCZOS_CHUNK at a time, and lie in shared memory.
 //
-// Old times ascend, because the host sorts them once: data_oc + order_o[o] * row_step is the row of old_o[o], and first_n to
-// last_n, which the host finds by bisection, are the old samples within reach. With `rectify` the first half of out_nc takes the
-// columns' negative parts and the second half their positive parts. Adds to what is in out_nc, sum_n and gross_n.
-// Grid-stride over rows (x) and tiles of columns (y): any grid is right; one thread alone does everything (the tests' shim).
+// Old times ascend, because the host sorts them once. data_oc + order_o[o] * row_step is the row of old_o[o]. Old samples
+// first_n[n] to last_n[n] (excluded), which the host finds by bisection, are within reach of new time n. With `rectify` the first
+// half of out_nc takes the columns' negative parts and the second half their positive parts. The kernel adds to the values in
+// out_nc, sum_n and gross_n. Loops over rows (x) and tiles of columns (y) are grid-stride: any grid is right, and one thread
+// alone does all the work (the tests' shim).
 #define LANCZOS_CHUNK 128
 
 __device__ double lanczos_weight(double x, double lobes) {
@@ -33,13 +34,13 @@ __device__ void lanczos_tile(const T *data_oc, const long long *order_o, const d
             for (long long begin = first_n[row]; begin < last_n[row]; begin += LANCZOS_CHUNK) {
                 const long long left = last_n[row] - begin;
                 const int count = left < LANCZOS_CHUNK ? (int)left : LANCZOS_CHUNK;
-                __syncthreads();  // everybody is done with the weights before
+                __syncthreads();  // all threads have read the weights of the chunk before
                 for (int i = threadIdx.x; i < count; i += blockDim.x)
                     weight_o[i] = lanczos_weight((new_n[row] - old_o[begin + i]) * cutoff, lobes);
                 __syncthreads();
                 for (int i = 0; i < count && c < width; ++i) {
                     const double value = (double)data_oc[order_o[begin + i] * row_step + c];
-                    // NaN fails the comparison and so goes into the positive part: it must not vanish.
+                    // NaN must not vanish: it fails the comparison and so goes into the positive part.
                     const double negative = rectify && value < 0.0 ? value : 0.0;
                     lower += weight_o[i] * (rectify ? negative : value);
                     if (rectify) upper += weight_o[i] * (value - negative);

@@ -4,12 +4,12 @@ The NumPy line it equals, with W the dense (n_new, n_old) matrix of weights that
 
     out_nc += W_no @ data_oc[order_o]
 
-Eight old samples at a time are added to every new row they reach, a strip of columns after the other, so that what is added and
-added to stays in a first-level cache, and the data is read once from memory: the next eight are sent for meanwhile. Rows that all
-eight reach are done two at a time, each value serving both. A row's sum is one chain in the order of old time, whatever the
-strips: in pieces, or with other columns beside it, it has the same bits. Tried and slower: one new row at a time, a float64 copy
+Eight old samples at a time are added to every new row that they reach, one strip of columns after another. So samples and sums
+stay in a first-level cache, and the data are read once from memory: the next eight samples are prefetched meanwhile. Rows that
+all eight reach are done two at a time, so each value read serves two rows. A row's sum is one chain in the order of old time,
+whatever the strips: its bits do not depend on pieces or on other columns. Tried and slower: one new row at a time, a float64 copy
 of the strip first, four samples to a pass, whole rows instead of strips, slices of rows in the innermost functions (Numba counts
-who refers to each), and sending the next samples to the first level, or every other line of them.
+references to each), and prefetching to the first-level cache, or every other line.
 
 Axis letters: o old time, n new time, c column.
 """
@@ -26,18 +26,18 @@ from fastencode.kernels.jit import njit, prefetch
 
 __all__ = ["lanczos_columns", "lanczos_weight"]
 
-SAMPLES = 8  # old ones at a time
+SAMPLES = 8  # old samples that are added at a time
 # 384 columns of float32 or 256 of float64: eight samples of them, and the sums of six or seven rows, are about 30 kB.
 CACHE = 3072
-LINE = 64  # bytes that a cache sends for at once
-U = np.uint64  # an index that cannot be negative is not looked at twice, and the loop vectorizes
+LINE = 64  # bytes of a cache line
+U = np.uint64  # Numba does not check unsigned indices for negative values, so the loop vectorizes
 # Taylor's coefficients of sin(pi x), highest first: up to half the distance of zeros the rest is below 1e-17.
 SINE = np.array([(-1) ** k * math.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in reversed(range(11))])
 
 
 @njit
 def sine_pi(x: float) -> float:
-    """``sin(pi x)``, exactly 0 at whole numbers; unlike the library's, several at once where a loop calls it."""
+    """``sin(pi x)``, exactly 0 at whole numbers. Loops that call it vectorize, which they do not with the library's sine."""
     nearest = np.floor(x + 0.5)
     rest = x - nearest
     square, series = rest * rest, 0.0
@@ -58,16 +58,16 @@ def lanczos_weight(x: float, lobes: float) -> float:
 
 @njit
 def weigh(new: float, old_o: NDArray[np.float64], cutoff: float, lobes: float, weight_o: NDArray[np.float64]) -> None:
-    """Weights of old samples in one new row."""
+    """Fill ``weight_o`` with the weights of old samples in one new row."""
     for o in range(len(old_o)):
         weight_o[o] = lanczos_weight((new - old_o[o]) * cutoff, lobes)
 
 
 @njit
 def split(row_c: NDArray[Any], part: int, tile_c: NDArray[np.float64]) -> None:
-    """The negative (part 0) or the positive (part 1) part of a row's values."""
+    """Fill ``tile_c`` with the negative (part 0) or the positive (part 1) part of a row's values."""
     for c in range(len(row_c)):
-        # NaN fails the comparison and so goes into the positive part: it must not vanish.
+        # NaN must not vanish: it fails the comparison and so goes into the positive part.
         negative = row_c[c] if row_c[c] < 0 else 0.0
         tile_c[c] = negative if part == 0 else row_c[c] - negative
 
@@ -83,7 +83,7 @@ def add_one(
     to: np.uint64,
     count: np.uint64,
 ) -> None:
-    """``out_nc[n] += weight * rows_oc[o]``: ``count`` columns, from ``left`` on in the one and from ``to`` on in the other."""
+    """``out_nc[n, to : to + count] += weight * rows_oc[o, left : left + count]``."""
     for c in range(count):
         out_nc[n, to + c] = out_nc[n, to + c] + weight * rows_oc[o, left + c]
 
@@ -102,7 +102,10 @@ def add_all(
     count: np.uint64,
     two: bool,
 ) -> None:
-    """``out_nc[row] += weight_no[n] @ rows`` for eight rows of the data, one after the other; with ``two`` the next row, too."""
+    """``out_nc[row] += weight_no[n] @ rows`` for eight rows of the data, added one by one; with ``two`` the next row as well.
+
+    ``rows`` are ``rows_oc[place_o[first : first + 8], left : left + count]``; the columns of ``out_nc`` begin at ``to``.
+    """
     a0, b0, o0 = weight_no[n, U(0)], weight_no[n + U(1), U(0)], U(place_o[first + U(0)])
     a1, b1, o1 = weight_no[n, U(1)], weight_no[n + U(1), U(1)], U(place_o[first + U(1)])
     a2, b2, o2 = weight_no[n, U(2)], weight_no[n + U(1), U(2)], U(place_o[first + U(2)])
@@ -130,7 +133,7 @@ def add_all(
 
 @njit
 def fetch(rows_oc: NDArray[Any], o: int, left: int, right: int) -> None:
-    """Have values of a row sent for."""
+    """Prefetch the columns ``left`` to ``right`` of row ``o``."""
     for c in range(left, right, LINE // rows_oc.itemsize):
         prefetch(rows_oc, o, c)
 
@@ -152,9 +155,9 @@ def lanczos_columns(
 ) -> None:
     """Add the resampled data to ``out_nc``, the weights to ``sum_n`` and their magnitudes to ``gross_n``.
 
-    ``old_o`` and ``new_n`` ascend; ``data_oc[order_o[o]]`` is the row of ``old_o[o]``, and those from ``first_n`` up to
-    ``last_n`` are within reach of a new time. With ``rectify``, the first half of ``out_nc`` takes the columns' negative parts
-    and the second half their positive parts.
+    ``old_o`` and ``new_n`` ascend. ``data_oc[order_o[o]]`` is the row of ``old_o[o]``. Old samples ``first_n[n]`` to
+    ``last_n[n]`` (excluded) are within reach of new time n. With ``rectify``, the first half of ``out_nc`` takes the columns'
+    negative parts and the second half their positive parts.
     """
     width = data_oc.shape[1]
     strip = max(1, min(CACHE // (data_oc.itemsize + 4), width))
@@ -174,9 +177,9 @@ def lanczos_columns(
                 sum_n[top] += weight
                 gross_n[top] += abs(weight)
             top += 1
-        if top == bottom:  # nobody is near: these samples are not even read
+        if top == bottom:  # no new time is near: these samples are not read
             continue
-        # From low up to high: the rows that all of these samples reach.
+        # New rows low to high (excluded) are reached by all of these samples.
         low = high = bottom
         if end == begin + SAMPLES:
             while low < top and last_n[low] < end:
@@ -192,7 +195,7 @@ def lanczos_columns(
                     for o in range(begin, end):
                         split(data_oc[order_o[o], left:right], part, tile_oc[o - begin])
                 for n in range(low, high, 2):
-                    # Every pair of rows has its share of the next samples sent for while it is added to.
+                    # While a pair of rows is added to, its share of the next samples is prefetched.
                     share, shares = (n - low) // 2, (high - low + 1) // 2
                     for o in range(end + share * SAMPLES // shares, min(end + (share + 1) * SAMPLES // shares, len(old_o))):
                         fetch(data_oc, order_o[o], left, right)

@@ -1,10 +1,10 @@
-// One tile of targets and predictions to per-voxel moments: the CUDA twin of moments.pyx.
+// Per-voxel moments of one tile of targets and predictions (docs/solver.md, 4): the CUDA twin of moments.pyx.
 //
 // One thread takes one voxel and one tile of pairs: up to four series by four, which its registers hold. Neighboring threads read
-// neighboring voxels, so every row is one coalesced read; tiles of pairs (blockIdx.y) read the same rows again, from the cache.
-// Grid-stride over both: any grid is right, and a grid of one thread runs the whole tile serially (the host shim of the tests).
-// A grid of y = tiles of pairs, (b + 1) b / 2 with b = ceil((k + 1) / 4), fills a card best. Steps count values. Rows of weight
-// zero are passed over; `weight_t` may be null. Nothing is written to but `out_mv`, ((k + 1)(k + 4) / 2, v).
+// neighboring voxels, so every row is one coalesced read. Tiles of pairs (blockIdx.y) read the same rows again, from the cache.
+// Both loops are grid-stride: any grid is right, and one thread alone runs the whole tile serially (the host shim of the tests).
+// A grid with y = tiles of pairs, (b + 1) b / 2 with b = ceil((k + 1) / 4), fills a card best. Steps count values. Rows of weight
+// zero do not count; `weight_t` may be null. The kernel writes to `out_mv`, ((k + 1)(k + 4) / 2, v), only.
 #include "moments.cuh"
 
 #define MOMENTS_SIDE 4
@@ -20,7 +20,7 @@ __device__ void moments_pairs(const T *target_tv, const T *predicted_ktv, const 
     double start[2 * MOMENTS_SIDE], sum[2 * MOMENTS_SIDE], product[MOMENTS_SIDE * MOMENTS_SIDE];
     for (int a = 0; a < 2 * MOMENTS_SIDE; ++a) {
         long long s = (a < MOMENTS_SIDE ? bi : bj) * MOMENTS_SIDE + a % MOMENTS_SIDE;
-        if (s > k) s = k;  // past the last series: its double, which is not written
+        if (s > k) s = k;  // past the last series: read the last one again; its results are not written
         step[a] = s == 0 ? target_step : predicted_row_step;
         row[a] = (s == 0 ? target_tv : predicted_ktv + (s - 1) * predicted_node_step) + first * step[a] + w;
         start[a] = (double)*row[a];

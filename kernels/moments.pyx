@@ -2,10 +2,11 @@
 # distutils: include_dirs = kernels
 # distutils: extra_compile_args = -O3
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""One tile of targets and predictions to per-voxel moments, serial and without the GIL: threads run over tiles, outside.
+"""Per-voxel moments of one tile of targets and predictions (docs/solver.md, 4), serial and without the GIL.
 
-Legend: k = nodes (predictions of one tile at several penalties), t = time, v = voxels of the tile, m = moments. Twin of
-moments.cu; the loop is in moments_cpu.hpp and moments_loop.hpp.
+Callers run tiles in several threads. The loop is in moments_cpu.hpp and moments_loop.hpp; moments.cu is the CUDA twin.
+
+Legend: k = nodes (predictions of one tile at several penalties), t = time, v = voxels of the tile, m = moments.
 """
 
 import numpy as np
@@ -26,7 +27,7 @@ cdef extern from "moments_cpu.hpp" nogil:
 
 
 cdef Py_ssize_t _step(Py_ssize_t stride, Py_ssize_t length, Py_ssize_t size) except? -1:
-    """A stride in values; that of an axis of length 1 is never used and may be anything."""
+    """A stride in values. 0 for an axis of length 1, whose stride may have any value and is never used."""
     if length < 2:
         return 0
     if stride % size:
@@ -38,28 +39,28 @@ def moments(
     const floating[:, :] target_tv, const floating[:, :, :] predicted_ktv, weight_t=None, double[:, ::1] out_mv=None,
     bint crossed=True,
 ):
-    """Per-voxel moments of a tile: what every score of every combination of the predictions follows from.
+    """Per-voxel moments of a tile. Every score of every linear combination of the predictions follows from them.
 
     Parameters
     ----------
     target_tv : (t, v) float32 or float64
-        Observed values. The voxel axis must be contiguous; rows may be strided (a slice of a larger buffer). Never written to.
+        Responses. The voxel axis must be contiguous; rows may be strided (a slice of a larger buffer). Never written to.
     predicted_ktv : (k, t, v), same dtype
         Predictions at k nodes; nodes and rows may be strided.
     weight_t : (t,) float64, optional
-        Weights of the rows, at least 0, not all 0. Rows of weight 0 are passed over, NaN and all.
+        Weights of the rows, at least 0, not all 0. Rows of weight 0 are not read, so they may hold NaN.
     out_mv : (m, v) float64, optional
-        Where to write.
+        Receives the result.
     crossed : bool
-        False leaves the sums of products of two different predictions out: they come as zeros. (The CUDA twin has them always.)
+        False skips the sums of products of two different predictions: they are zeros then. The CUDA twin always computes them.
 
     Returns
     -------
     (m, v) float64, m = (k + 1) + (k + 1)(k + 2) / 2
         The (weighted) means of target, prediction 0, 1, ..., then the lower triangle of the matrix of their centered (weighted)
-        sums, row by row: yy, y·p0, p0·p0, y·p1, p0·p1, p1·p1, ... Zeros when there are no rows; exactly zero sums for a constant
-        column; NaN where the column holds NaN; squares never negative. A voxel's result does not depend on the others or on
-        its place, to the last bit; between kinds of processors the last bits may differ.
+        sums, row by row: yy, y·p0, p0·p0, y·p1, p0·p1, p1·p1, ... All are zero if there are no rows. Sums of a constant column
+        are exactly zero; those of a column that holds NaN are NaN; squares are never negative. A voxel's result does not depend
+        on other voxels or on its place, to the last bit. Between kinds of processors the last bits may differ.
 
     Raises
     ------

@@ -1,9 +1,10 @@
-// The tile loop of moments.pyx for processors: what it is given, and which build of moments_loop.hpp runs it.
+// The tile loop of moments.pyx: its arguments, and the choice between two builds of moments_loop.hpp. The formulas are in
+// docs/solver.md, 4.
 //
-// The loop is compiled twice on x86-64, for AVX2 with FMA and for any processor, and the choice is made when it runs: an
-// ordinary wheel is fast without -march=native. (GCC's target_clones with "arch=haswell" would pass over every AMD processor.)
-#ifndef FASTENCODE_MOMENTS_CPU_CUH
-#define FASTENCODE_MOMENTS_CPU_CUH
+// On x86-64 the loop is compiled twice, for AVX2 with FMA and for any processor. The choice is made at run time, so an ordinary
+// wheel is fast without -march=native. (GCC's target_clones with "arch=haswell" would leave every AMD processor out.)
+#ifndef FASTENCODE_MOMENTS_CPU_HPP
+#define FASTENCODE_MOMENTS_CPU_HPP
 
 #include <cstddef>
 #include <cstring>
@@ -14,7 +15,7 @@
 static const std::ptrdiff_t MOMENTS_GROUP = 4, MOMENTS_LANES = 16;
 // Rows that are unpacked at once: with seven series they fit into a first-level cache of 32 KiB. 16 to 32 ran equally fast.
 static const std::ptrdiff_t MOMENTS_BLOCK = 24;
-// As many strips of voxels as have their sums in this many bytes share one pass over the rows.
+// Bytes of sums: as many strips of voxels as fit share one pass over the rows.
 static const std::ptrdiff_t MOMENTS_OPEN = 1024 * 1024;
 
 #if defined(__GNUC__) && !defined(FASTENCODE_NO_VECTORS)
@@ -41,8 +42,8 @@ struct moments_vec {
 #define MOMENTS_PREFETCH(address) ((void)(address))
 #endif
 
-// Steps count values, not bytes. Where there are weights, `rows` names the n rows that count and `weight` and `root` hold their
-// weights and the square roots of these; else all three are null. `total` is the sum of weights, or n.
+// Steps count values, not bytes. With weights, `rows` numbers the n rows of positive weight, `weight` has their weights, and
+// `root` the square roots of these; without, all three are null. `total` is the sum of the weights, or n.
 template <typename T> struct MomentsTile {
     const T *target, *predicted;
     const std::ptrdiff_t *rows;
@@ -50,7 +51,7 @@ template <typename T> struct MomentsTile {
     double total;
     std::ptrdiff_t k, n, v, target_step, node_step, row_step;
     double *scratch, *out;
-    bool crossed;  // sums of products of different predictions too
+    bool crossed;  // whether to sum products of different predictions
 
     const T *series(std::ptrdiff_t i) const { return i == 0 ? target : predicted + (i - 1) * node_step; }
     std::ptrdiff_t step(std::ptrdiff_t i) const { return i == 0 ? target_step : row_step; }

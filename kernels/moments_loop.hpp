@@ -1,4 +1,4 @@
-// One build of the tile loop; moments_cpu.hpp includes this once for each kind of processor (so there is no guard).
+// One build of the tile loop (docs/solver.md, 4). moments_cpu.hpp includes it once for each kind of processor: it has no guard.
 //
 //     for each block of rows, for each strip of voxels:
 //         unpack:  float or double to double, relative to the first row, into a block that stays in the cache
@@ -7,7 +7,7 @@
 //
 // A voxel's result does not depend on its place, whatever the compiler fuses: a strip that is not full is padded and goes through
 // the same instructions as any other. (With AVX2, sums of products are fused explicitly; elsewhere the compiler decides.)
-// Products in float32 would be half the arithmetic and were refused: bench/micro_moments.py measures what they lose.
+// Products in float32 would take half the arithmetic; bench/micro_moments.py measures the digits that they lose.
 
 namespace MOMENTS_BUILD {
 
@@ -33,8 +33,8 @@ MOMENTS_INLINE moments_vec spread(double x) {
 MOMENTS_INLINE void add_product(moments_vec *sum, const moments_vec &a, const moments_vec &b) { *sum += a * b; }
 #endif
 
-// While the pairs of one strip are summed, the lines of the next one are asked for, a series at a time: rows lie pages apart,
-// which the processor's own prefetching does not follow.
+// Prefetches the cache lines of the next strip, a series at a time, while the pairs of one strip are summed. Rows lie pages
+// apart, and the processor's own prefetching does not cross pages.
 template <typename T> struct Ahead {
     const MomentsTile<T> &tile;
     std::ptrdiff_t t, w, i, line;
@@ -56,8 +56,8 @@ template <typename T> struct Ahead {
     }
 };
 
-// Sums of x_i x_j over the rows of a block, for A series from i0 on and the B before j0 + B. `packed` is (series, groups,
-// block, group).
+// Sums of x_i x_j over the rows of a block, for the A series i from i0 on and the B series j from j0 on. `packed` is (series,
+// groups, block, group).
 template <int A, int B, typename T>
 MOMENTS_INLINE void rectangle(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0,
                               std::ptrdiff_t j0) {
@@ -83,7 +83,7 @@ MOMENTS_INLINE void rectangle(const double *packed, std::ptrdiff_t rows, double 
             *(moments_vec *)(sums + moments_row(0, i0 + a, j0 + b) * MOMENTS_GROUP) += s[a * B + b];
 }
 
-// The same for all pairs among A series from i0 on.
+// Sums of x_i x_j over the rows of a block, for all pairs j <= i among the A series from i0 on.
 template <int A, typename T>
 MOMENTS_INLINE void triangle(const double *packed, std::ptrdiff_t rows, double *sums, Ahead<T> &ahead, std::ptrdiff_t i0) {
     const std::ptrdiff_t one = MOMENTS_LANES * MOMENTS_BLOCK;

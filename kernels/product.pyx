@@ -2,9 +2,9 @@
 # distutils: include_dirs = kernels
 # distutils: extra_compile_args = -O3
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Float32 matrix products on a processor's matrix tiles, and what says whether there are any; serial and without the GIL.
+"""Float32 matrix products on a processor's matrix tiles, serial and without the GIL (docs/solver.md, 5 and 8).
 
-The loop, and why it is exact, is in product_tiles.hpp. There is no CUDA twin: a card's own library has such products.
+The loop and the bound of its error are in product_tiles.hpp. There is no CUDA twin: a card's own library has such products.
 """
 
 from threading import local
@@ -34,14 +34,14 @@ cdef extern from "product_tiles.hpp" nogil:
         float *out, Py_ssize_t node_step, Py_ssize_t row_step, Py_ssize_t m, Py_ssize_t n, int parts, half *scratch,
     )
 
-# Below this a BLAS is as fast: splitting the right factor is paid by rows, padding by columns and the inner axis.
+# With fewer rows, columns or inner values, BLAS is as fast: then splitting and padding the factors takes too large a share.
 cdef Py_ssize_t FEWEST_ROWS = 96, FEWEST = 32
 cdef bint found = product_has_tiles()
-_kept = local()  # scratch of each thread: fresh pages for every product would cost a few percent of it
+_kept = local()  # scratch of each thread: fresh pages for every product would cost a few percent of its time
 
 
 cdef unsigned char[::1] _scratch(Py_ssize_t size):
-    """Bytes that start at a line of the cache."""
+    """At least ``size`` bytes of scratch, aligned to a cache line."""
     cdef unsigned char[::1] scratch = getattr(_kept, "scratch", None)
     cdef Py_ssize_t skip
     if scratch is None or scratch.shape[0] < size + 64:
@@ -52,7 +52,7 @@ cdef unsigned char[::1] _scratch(Py_ssize_t size):
 
 
 def has_tiles():
-    """Whether this process may use matrix tiles: processor, system and compiler know them."""
+    """Whether this process may use matrix tiles: the processor, the system and the compiler must all know them."""
     return bool(found)
 
 
@@ -66,14 +66,14 @@ def product(left, right, out, int parts=3):
     Parameters
     ----------
     left : (m, k) float32
-        Rows or columns contiguous. Never written to.
+        Left factor. Its rows or its columns must be contiguous. Never written to.
     right : (k, n) float32
-        Rows contiguous.
+        Right factor. Its rows must be contiguous.
     out : (m, n) float32
-        Where to write; rows contiguous. Must not overlap the factors.
+        Receives the product. Its rows must be contiguous, and must not overlap the factors.
     parts : {3, 2}
-        Bfloat16 numbers that each float32 number is split into. With three, the result is as exact as float32's; with two, each
-        product may be off by 2⁻¹⁶ of itself, in about half the time. ``numpy.matmul`` takes no notice.
+        Bfloat16 numbers that each float32 number is split into. With three, the error of a product xy is below 2 · 2⁻²⁴ |x||y|,
+        as in float32 arithmetic. With two it is below 3 · 2⁻¹⁶ |x||y|, in about half the time. ``numpy.matmul`` ignores it.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def product(left, right, out, int parts=3):
     Raises
     ------
     ValueError
-        If shapes or parts do not fit.
+        If the shapes do not fit together, or ``parts`` is neither 2 nor 3.
 
     Notes
     -----
@@ -113,16 +113,16 @@ def product(left, right, out, int parts=3):
 
 
 def shrunk(rows, inner, ends, counts, curves, mix, out, int parts=3):
-    """rows @ diag(g_j) @ inner at every node j, where the g_j over a segment are combinations of a few curves.
+    """out[j] = rows @ diag(g_j) @ inner at every node j, where the g_j over a segment are combinations of a few curves.
 
     Parameters
     ----------
     rows : (m, r) float32
-        Rows contiguous.
+        Its rows must be contiguous.
     inner : (r, n) float32
-        Rows contiguous.
+        Its rows must be contiguous.
     ends : (s + 1,) intp
-        Where segments of directions begin, and the end: 0, …, r.
+        The first direction of each segment, then r: 0, …, r.
     counts : (s,) intp
         Curves of each segment.
     curves : (·,) float32
@@ -131,7 +131,7 @@ def shrunk(rows, inner, ends, counts, curves, mix, out, int parts=3):
         g_j over a segment = the sum of mix[j, ·] times its curves; q is the number of curves. None: g_j is curve j of the one
         segment.
     out : (k, m, n) float32
-        Where to write; rows contiguous.
+        Receives the results. Its rows must be contiguous.
     parts : {3, 2}
         As in :func:`product`.
 
@@ -142,7 +142,7 @@ def shrunk(rows, inner, ends, counts, curves, mix, out, int parts=3):
     Raises
     ------
     ValueError
-        If shapes do not fit.
+        If the shapes do not fit together, or ``parts`` is neither 2 nor 3.
     """
     check_shrunk(rows.shape, inner.shape, ends, counts, curves.shape, None if mix is None else mix.shape, out.shape, parts)
     cdef Py_ssize_t m = rows.shape[0], n = inner.shape[1]

@@ -1,18 +1,21 @@
-// Float32 matrix products on a processor's matrix tiles (Intel AMX), which multiply bfloat16 only, at some twenty times the rate.
+// Float32 matrix products on a processor's matrix tiles (Intel AMX), which multiply bfloat16 only, at some twenty times the rate
+// (docs/solver.md, 5 and 8).
 //
-// A float32 number is the sum of three bfloat16 numbers, x = x0 + x1 + x2, each the rounding of what is left; eight bits of the
-// significand go into each. With three parts of both factors the products x0y0, x0y1, x1y0, x0y2, x1y1, x2y0 are summed, and what
-// is left out is below 2^-24 of |x||y|: as exact as float32 arithmetic. With two parts, x0y0, x0y1, x1y0 leave 2^-16.
+// A float32 number is the sum of three bfloat16 numbers, x = x0 + x1 + x2. Each part is the rounding of the remainder, and holds
+// eight bits of the significand. With three parts of both factors the products x0y0, x0y1, x1y0, x0y2, x1y1, x2y0 are summed;
+// those left out add up to less than 2 * 2^-24 |x||y|: as exact as float32 arithmetic. With two parts x0y0, x0y1, x1y0 are
+// summed; those left out add up to less than 3 * 2^-16 |x||y|.
 //
 //     for each strip of columns, for each block of the inner axis:
-//         split the block of the right factor into parts, in the order tiles want it
-//         for each block of rows: split it, and for each 32 x 32 square of the result: small products first, then the large ones,
-//                                 in float32 accumulators, then add them to the result
+//         split the block of the right factor into parts, in the order in which tiles are loaded
+//         for each block of rows:
+//             split it into parts
+//             for each 32 x 32 square of the result: sum the small products, then the large ones, in float32; add to the result
 //
-// A value of the result depends on its row and column only, not on what lies beside it: squares that are not full are padded.
-// Numbers whose parts fall below 1e-38 lose those parts (tiles flush subnormal numbers to zero).
-#ifndef FASTENCODE_PRODUCT_TILES_CUH
-#define FASTENCODE_PRODUCT_TILES_CUH
+// A value of the result depends on its row and its column only: squares that are not full are padded.
+// Parts below 1e-38 are lost, because tiles flush subnormal numbers to zero.
+#ifndef FASTENCODE_PRODUCT_TILES_HPP
+#define FASTENCODE_PRODUCT_TILES_HPP
 
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +29,7 @@
 
 typedef std::ptrdiff_t product_int;
 
-// What ``shrunk`` multiplies (see product.pyx): segments of directions, each with its curves.
+// The diag(g_j) of `shrunk` (see product.pyx): segments of directions, each with its curves, and the mix.
 struct ProductSegments {
     const product_int *ends, *counts;  // (pieces + 1), (pieces)
     product_int pieces, nodes;
@@ -45,7 +48,7 @@ struct ProductSegments {
     }
 };
 
-// Measured on one core: blocks of 64 to 256 and strips of 512 to 1024 columns were no faster.
+// Inner values, rows and columns of a block. On one core, blocks of 64 to 256 and strips of 512 to 1024 columns were no faster.
 static const product_int PRODUCT_INNER = 128, PRODUCT_ROWS = 160, PRODUCT_COLUMNS = 768;
 
 // Bytes of scratch that a product needs; it must start at a multiple of 64.
@@ -53,11 +56,11 @@ static inline product_int product_scratch(product_int parts) {
     return PRODUCT_INNER * (PRODUCT_ROWS + PRODUCT_COLUMNS) * 2 * parts;
 }
 
-// Rows of `shrunk` whose squares are made before they are mixed, and the floats from one square to the next: not a power of two,
-// or all squares would compete for the same lines of the first cache.
+// Rows of `shrunk` whose squares are made before they are mixed; floats from one square to the next. That is no power of two: all
+// squares would compete for the same lines of the first-level cache then.
 static const product_int SHRUNK_ROWS = 128, SHRUNK_SQUARE = 32 * 32 + 16;
 
-// The same for `shrunk` with m rows.
+// Bytes of scratch that `shrunk` needs for m rows; it must start at a multiple of 64.
 static inline product_int shrunk_scratch(const ProductSegments &segments, product_int m, product_int parts) {
     const product_int squares = segments.products() * SHRUNK_ROWS / 32 * SHRUNK_SQUARE * 4;
     return 2 * parts * 512 * (2 * segments.steps(true) + (m + 31) / 32 * 2 * segments.steps(false)) + squares;
@@ -72,7 +75,7 @@ static inline product_int shrunk_scratch(const ProductSegments &segments, produc
 #define PRODUCT_TARGET __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
 #define PRODUCT_INLINE PRODUCT_TARGET __attribute__((always_inline)) static inline
 
-// Whether this processor and this system have matrix tiles; asks the system for them, once for the process.
+// Whether this processor and this system have matrix tiles. Asks the system for permission, which holds for the process.
 static inline bool product_has_tiles() {
     unsigned a, b, c, d, low, high;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
@@ -105,7 +108,7 @@ PRODUCT_INLINE __mmask16 product_first(product_int count) {
     return count >= 16 ? 0xffff : count <= 0 ? 0 : (__mmask16)((1u << count) - 1);
 }
 
-// The next part of sixteen numbers, as bfloat16 in the low halves; what is left of them stays.
+// The next part of sixteen numbers, as bfloat16 in the low halves; subtracts it from the numbers.
 PRODUCT_INLINE __m512i product_part(__m512 *x) {
     const __m512i part = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(*x));
     *x = _mm512_sub_ps(*x, _mm512_castsi512_ps(_mm512_slli_epi32(part, 16)));
@@ -180,7 +183,7 @@ PRODUCT_TARGET static void product_split_columns(const float *right, product_int
     _tile_dpbf16ps(2, 5, 6);  \
     _tile_dpbf16ps(3, 5, 7);
 
-// A square of 32 x 32: the small products of the block first, so that they are not rounded to the size of the large ones.
+// A square of 32 x 32. The small products of the block are summed first, so they are not rounded to the size of large ones.
 template <int PARTS>
 PRODUCT_INLINE void product_square(const std::uint16_t *a, const std::uint16_t *b, product_int steps, float *out) {
     const product_int down = steps * PARTS * PRODUCT_TILE;
@@ -209,8 +212,8 @@ PRODUCT_INLINE void product_square(const std::uint16_t *a, const std::uint16_t *
     _tile_stored(3, out + 528, 128);
 }
 
-// out (m x n) = left (m x k) @ right (k x n). Steps count values. Where `turned`, the columns of the left factor are contiguous
-// and `left_step` is from one of them to the next.
+// out (m x n) = left (m x k) @ right (k x n). Steps count values. Where `turned`, the columns of the left factor are contiguous,
+// and `left_step` is the step from one column to the next.
 template <int PARTS>
 PRODUCT_TARGET static void product_run(const float *left, product_int left_step, bool turned, const float *right,
                                        product_int right_step, float *out, product_int out_step, product_int m, product_int k,
@@ -257,7 +260,7 @@ static inline void product_tiles(const float *left, product_int left_step, bool 
     else product_run<2>(left, left_step, turned, right, right_step, out, out_step, m, k, n, scratch);
 }
 
-// Values `first` and on of up to 24 nodes of a square from those of all products: out_j = sum of mix_jq square_q.
+// Sixteen values of a square at each of up to 24 nodes j: out_j = sum over products q of mix_jq square_q.
 template <int NODES>
 PRODUCT_INLINE void shrunk_mix(const float *square, const float *mix, product_int products, __m512 *out) {
 #pragma GCC unroll 24
@@ -269,8 +272,8 @@ PRODUCT_INLINE void shrunk_mix(const float *square, const float *mix, product_in
     }
 }
 
-// All nodes of one square, `high` rows and `wide` columns of which exist. Whole lines pass the caches by: there are more of them
-// than fit, and reading them in before they are written over took a quarter of the time.
+// All nodes of one square, of which `high` rows and `wide` columns exist. Whole lines are written past the caches: they do not
+// fit there, and reading them in before overwriting them took a quarter of the time.
 template <int NODES>
 PRODUCT_TARGET static void shrunk_nodes(const float *squares, const float *mix, product_int products, float *out,
                                         product_int node_step, product_int row_step, product_int high, product_int wide) {
@@ -310,8 +313,8 @@ PRODUCT_TARGET static inline void shrunk_finish(const ProductSegments &segments,
 #undef SHRUNK_NODES
 }
 
-// out_j (m x n) = rows (m x r) @ diag(g_j) @ inner (r x n) of all nodes j. All rows are split first; then, 32 columns at a time,
-// so are the coordinates times every curve, and squares of all products are made and mixed.
+// out_j (m x n) = rows (m x r) @ diag(g_j) @ inner (r x n) at all nodes j. All rows are split first. Then, 32 columns at a time,
+// the coordinates times every curve are split, and the squares of all products are made and mixed.
 template <int PARTS>
 PRODUCT_TARGET static void shrunk_run(const ProductSegments &segments, const float *rows, product_int rows_step, const float *inner,
                                       product_int inner_step, float *out, product_int node_step, product_int row_step,

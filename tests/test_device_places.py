@@ -163,11 +163,11 @@ def test_products_setting_is_given_back():
     card, matmul = Device("torch", "cuda:0", torch), torch.backends.cuda.matmul
     name = "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
     before = getattr(matmul, name)
-    with card.products(np.float32, True):
+    with card.precision(np.float32, True):
         assert getattr(matmul, name) in ("tf32", True)
-        with card.products(np.float32, False):
+        with card.precision(np.float32, False):
             assert getattr(matmul, name) in ("ieee", False)
         assert getattr(matmul, name) in ("tf32", True)
-    with card.products(np.float64, True):
+    with card.precision(np.float64, True):
         assert getattr(matmul, name) == before
     assert getattr(matmul, name) == before

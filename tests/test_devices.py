@@ -84,7 +84,7 @@ def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
     options = {"runs": None, "fit_intercept": True, "precision": "exact", "device": None, "memory": None}
     problem = Problem.check(X, alphas=np.logspace(-1, 6, 24), cv=cv, sample_weight=weight, **options)
     plan = RidgePlan(make_plan(problem, "dual" if p > n else "primal", "whole" if p > n and stored == "factored" else stored))
-    cut = [w.shrinkage for w in plan._plan.whole] + [f.map.shrinkage for f in plan._plan.folds if stored != "merged"]
+    cut = [w.shrinkage for w in plan._plan.whole] + [f.map.shrinkage for f in plan._plan.operators if stored != "merged"]
     one_by_one = shape == (150, 40, 4) or (p > n and stored != "factored")
     assert plan._plan.maps == (stored,) if one_by_one else plan._plan.whole
     assert all(len(s.pieces) > 1 for s in cut)
@@ -96,7 +96,7 @@ def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
 def test_forms_are_what_the_cases_are_named_after():
     for name, (n, p, cv) in FORMS.items():
         plan = fastencode.plan_ridge(make(n, p)[0], alphas=ALPHAS, cv=cv)
-        found = {fold.form for fold in plan._plan.folds} | ({"whole"} if plan._plan.whole else set())
+        found = {fold.form for fold in plan._plan.operators} | ({"whole"} if plan._plan.whole else set())
         assert found == ({"apart", "whole"} if name == "mixed" else {name.split(",")[0]}), name
 
 
@@ -169,7 +169,7 @@ def test_a_perturbed_plan_is_noticed(device):
     X, Y = make(200, 7)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     fit = plan.fit(Y)
-    plan._plan.folds[1].map.predict_kmr[0, 0, 0] *= 1 + 1e-6
+    plan._plan.operators[1].map.predict_kmr[0, 0, 0] *= 1 + 1e-6
     arrays, _ = on_device(device, plan, Y)
     with pytest.raises(AssertionError, match="cv_scores"):
         assert_same(fit, arrays, np.float64)

@@ -467,3 +467,19 @@ def test_every_file_and_link_of_the_page_exists():
     assert [name for name in sorted(files) if not any((place / name).exists() for place in places)] == []
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if "://" not in link]
     assert [link for link in links if not (ROOT / "docs" / link).exists()] == []
+
+
+def _modules_with_algebra():
+    rooms = [ROOT / "src" / "fastencode" / "solve" / room for room in ("given", "plan")]
+    files = [path for room in rooms for path in sorted(room.glob("*.py")) if path.name != "__init__.py"]
+    kernels = [path for stem in ("moments", "product") for path in sorted((ROOT / "kernels").glob(f"{stem}*"))]
+    return files + [path for path in kernels if path.suffix in (".pyx", ".cu", ".cuh", ".hpp")]
+
+
+@pytest.mark.parametrize("path", _modules_with_algebra(), ids=lambda path: path.name)
+def test_modules_cite_a_section_of_the_page(path):
+    sections = set(re.findall(r"^## (\d+) ", PAGE, re.MULTILINE))
+    text = path.read_text(encoding="utf-8")
+    top = text.split('"""')[1] if path.suffix in (".py", ".pyx") else re.match(r"(//.*\n)+", text)[0]
+    cited = re.findall(r"docs/solver\.md, (\d+)", top)
+    assert cited and set(cited) <= sections

@@ -229,10 +229,10 @@ def test_weights_of_one_fit_are_made_without_a_map_as_large_as_the_copies(monkey
     found = fastencode.ridge_cv(design, Y, **options, **how)
     plan = RidgePlan(make_plan(Problem.check(design, **options), n_voxels=70, scoring="pearson"))
     once = plan.fit(Y, **how)
-    assert plan._plan.deferred and "_map_pr" not in vars(plan._plan)
+    assert plan._plan.deferred and "_V_pr" not in vars(plan._plan)
     kept = fastencode.plan_ridge(design, **options)
     many = kept.fit(Y, **how)
-    assert not kept._plan.deferred and vars(kept._plan)["_map_pr"].shape == (p, len(plan._plan.lam))
+    assert not kept._plan.deferred and vars(kept._plan)["_V_pr"].shape == (p, len(plan._plan.lam))
     assert_equal(found, many, dtype)
     for v in (0, 69):
         coef, constant = reference.weighted_weights(copies, Y[:, v], found.alpha[v], True, np.ones(n) if w is None else w)

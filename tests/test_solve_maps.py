@@ -44,14 +44,14 @@ def test_segments_keep_the_allowed_error_with_fewer_products(tolerance, decades)
         q += len(values)
     assert np.abs(made - curves.values_kr).max() <= tolerance
     assert len(cut.pieces) > 1 and cut.directions < (0.45 if tolerance > 1e-9 else 0.75) * 20 * 900
-    assert cut.operations == 2 * (cut.directions + 20 * cut.products)
+    assert cut.operations == 2 * (cut.directions + 20 * cut.n_products)
 
 
 def test_few_nodes_or_directions_are_not_cut():
     for lam, alphas in ((np.geomspace(1, 10, 100), np.array([1.0, 2.0])), (np.ones(1), np.logspace(0, 3, 9))):
         curves = curves_over(lam, alphas, 1e-6)
         whole = make_shrinkage(curves, cut_spectrum(curves), np.dtype(np.float64))
-        assert whole.mix_kq is None and len(whole.pieces) == 1 and whole.nodes == whole.products == len(alphas)
+        assert whole.mix_kq is None and len(whole.pieces) == 1 and whole.nodes == whole.n_products == len(alphas)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -103,9 +103,9 @@ def test_every_map_equals_refitting(monkeypatch, name, dtype, intercept, scoring
     folds = [(np.setdiff1d(np.arange(150), rows), rows) for rows in blocks]
     folds[1] = (folds[1][0][:-9], folds[1][1][::-1][:-3])  # rows in neither set, test rows out of order
     plan = plan_for(X, alphas=alphas, cv=folds, sample_weight=weights, fit_intercept=intercept)
-    assert {type(f.map).__name__.lower() for f in plan._plan.folds} == {name}
+    assert {type(f.map).__name__.lower() for f in plan._plan.operators} == {name}
     if name != "merged":
-        assert all(len(f.map.shrinkage.pieces) > 1 for f in plan._plan.folds)
+        assert all(len(f.map.shrinkage.pieces) > 1 for f in plan._plan.operators)
         assert "segments" in str(plan)
     wanted = reference.weighted_cv_scores(X.astype(float), Y.astype(float), alphas, folds, scoring, intercept, weights)
     found = plan.fit(Y, scoring=scoring).cv_scores
@@ -127,7 +127,7 @@ def test_every_map_from_training_rows_equals_refitting(monkeypatch, p, name, dty
     folds[1] = (folds[1][0][:-9], folds[1][1][::-1][:-3])  # rows in neither set, test rows out of order
     folds[2] = (np.r_[folds[2][0], folds[2][0][:7]], folds[2][1])  # rows twice
     plan = plan_for(X, alphas=alphas, cv=folds, sample_weight=weights, fit_intercept=intercept)
-    assert {(f.form, type(f.map).__name__.lower()) for f in plan._plan.folds} == {("train", name)}
+    assert {(f.form, type(f.map).__name__.lower()) for f in plan._plan.operators} == {("train", name)}
     assert f"4 {name} from training rows" in str(plan)
     wanted = reference.weighted_cv_scores(X.astype(float), Y.astype(float), alphas, folds, scoring, intercept, weights)
     found = plan.fit(Y, scoring=scoring).cv_scores
@@ -143,7 +143,7 @@ def test_large_folds_of_a_complete_basis_together(monkeypatch, dtype, scoring):
     Y = (X @ rng.standard_normal((300, 4)) / 10 + rng.standard_normal((160, 4))).astype(dtype)
     alphas = np.logspace(0, 4, 20)
     plan = plan_for(X, way=("dual", "whole"), alphas=alphas, cv=4)
-    assert [w.rows.shape for w in plan._plan.whole] == [(4, 40)] and not plan._plan.folds
+    assert [w.rows.shape for w in plan._plan.whole] == [(4, 40)] and not plan._plan.operators
     folds = [(np.setdiff1d(np.arange(160), rows), rows) for rows in np.array_split(np.arange(160), 4)]
     wanted = reference.cv_scores(X, Y, alphas, folds, scoring, True)
     tolerance = 1e-4 if dtype == np.float32 else 1e-9
@@ -154,7 +154,7 @@ def test_a_small_budget_takes_leaner_maps_and_changes_no_choice():
     X, Y = make(400, 300, 40)
     options = {"alphas": np.logspace(0, 6, 20), "cv": 8}
     plan = fastencode.plan_ridge(X, **options)
-    assert {type(f.map).__name__ for f in plan._plan.folds} == {"Merged"}
+    assert {type(f.map).__name__ for f in plan._plan.operators} == {"Merged"}
     with pytest.raises(InputError, match="smallest that works is") as found:
         fastencode.plan_ridge(X, **options, memory=1)
     least = int(str(found.value).split("smallest that works is ")[1].split()[0])

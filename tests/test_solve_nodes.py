@@ -44,14 +44,14 @@ GRIDS = {"wide": np.logspace(-3, 20, 20), "dense": np.logspace(0, 6, 100), "two"
 def test_interpolation_keeps_its_promise_between_the_samples_too(grid, interval, tolerance, relative):
     alphas, top = GRIDS[grid], interval[1] * 1.3
     nodes = choose_nodes(alphas, interval, top, tolerance, relative)
-    assert np.isin(nodes.alphas, alphas).all() and nodes.weights.shape == (len(alphas), len(nodes.alphas))
+    assert np.isin(nodes.alphas, alphas).all() and nodes.mix_ak.shape == (len(alphas), len(nodes.alphas))
     lam = np.random.default_rng(0).uniform(np.log(max(interval[0], 1e-9)), np.log(interval[1]), 5000)
     lam = np.exp(lam)[:, None]
     scale = scale_of(alphas, top)
     wanted, given = lam / (lam + alphas) * scale, lam / (lam + nodes.alphas) * scale_of(nodes.alphas, top)
-    error = np.abs(given @ nodes.weights.T - wanted) / (1.0 if relative else scale)
+    error = np.abs(given @ nodes.mix_ak.T - wanted) / (1.0 if relative else scale)
     assert error.max() <= 1.2 * tolerance
-    assert (np.abs(nodes.weights).sum(axis=1) <= 30.0 + 1e-9).all()
+    assert (np.abs(nodes.mix_ak).sum(axis=1) <= 30.0 + 1e-9).all()
 
 
 def test_nodes_do_not_grow_with_the_grid():
@@ -70,7 +70,7 @@ def test_dense_grids_and_every_form_equal_refitting(monkeypatch, dtype, shape, w
     wanted = reference.cv_scores(X, Y, alphas, folds, scoring, True)
     for strategy in ("primal", "dual"):
         plan = plan_for(X, strategy, alphas=alphas, cv=6)
-        forms = {f.form for f in plan._plan.folds} | ({"whole"} if plan._plan.whole else set())
+        forms = {f.form for f in plan._plan.operators} | ({"whole"} if plan._plan.whole else set())
         complete = len(plan._plan.lam) == shape[0] - 1  # p > n: "whole" only where float32 can bear it
         assert forms == ({"train"} if complete else {"apart"}) or (whole_rows and forms == {"whole"})
         assert len(plan._plan.nodes.alphas) < 50

@@ -1,4 +1,4 @@
-"""Arguments that are a truth value, a number or a source of random numbers: checked, or an ``InputError`` naming the value."""
+"""Checks of arguments that are a truth value, a number or a source of random numbers; an ``InputError`` names a wrong value."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_real_number(name: str, value: Any, what: str) -> float:
 
 
 def check_random(value: Any, name: str = "random_state") -> np.random.Generator:
-    """A generator of a seed, or the generator itself."""
+    """``numpy.random.default_rng(value)``: a new generator for a seed, or the generator that was passed."""
     try:
         return np.random.default_rng(value)
     except (TypeError, ValueError) as error:

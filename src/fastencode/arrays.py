@@ -1,7 +1,6 @@
-"""Which library and dtype an array has, and how it becomes NumPy and goes back; ``devices.py`` says where it lies.
+"""The library and dtype of an array, and its conversion to NumPy and back. ``devices.py`` finds the device where it lies.
 
-Nothing here imports torch or CuPy, unless a device is asked for by name: a tensor can only be handed in by code that has imported
-its library already.
+No function here imports torch or CuPy, unless the caller names a device. Code that passes a tensor has imported its library.
 """
 
 from __future__ import annotations
@@ -16,7 +15,10 @@ from numpy.typing import NDArray
 from fastencode.devices import device_of, find_device, host_values, parse_device
 from fastencode.errors import DeviceError, InputError
 
-__all__ = ["as_numpy", "check_device", "dtype_of", "export", "float_dtype", "is_stored", "library_of", "to_host"]
+__all__ = ["F64", "as_numpy", "check_device", "dtype_of", "export", "float_dtype", "is_stored", "library_of", "to_host"]
+
+F64 = NDArray[np.float64]
+"""A float64 array of any shape."""
 
 _STORED = ("h5py", "zarr")
 
@@ -35,12 +37,12 @@ def library_of(value: Any) -> str:
 
 
 def is_stored(value: Any) -> bool:
-    """Whether the values lie in a file and are read by slicing (an h5py dataset or a zarr array)."""
+    """Whether this is a data set in a file, read by slicing (h5py or zarr)."""
     return _root(value) in _STORED and hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def check_device(device: Any) -> str:
-    """The device a solver runs on, for ``device=`` arguments.
+    """The name of the device for a ``device=`` argument.
 
     Parameters
     ----------
@@ -50,12 +52,12 @@ def check_device(device: Any) -> str:
     Returns
     -------
     str
-        ``"cpu"``, or such as ``"cuda:0"``.
+        ``"cpu"``, or a name such as ``"cuda:0"``.
 
     Raises
     ------
     DeviceError
-        For a name that is no device, and for a device that cannot be used; the message says what is missing.
+        For a name that is no device, and for a device that cannot be used; the message names what is missing.
     """
     name = parse_device(device)
     return "cpu" if name in (None, "cpu") else find_device(name).name
@@ -69,12 +71,12 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
     value : array-like, torch tensor on the CPU, h5py dataset
         A stored data set is read whole.
     name : str
-        What to call it in an error.
+        Name of the argument in errors.
 
     Raises
     ------
     DeviceError
-        If the array lies on another device: this is for code that computes on the CPU, see :func:`to_host`.
+        If the array lies on another device. :func:`to_host` copies it from there.
     InputError
         If it cannot become an array of real numbers, or is a masked array with masked values.
     """
@@ -102,7 +104,7 @@ def as_numpy(value: Any, name: str) -> NDArray[Any]:
 
 
 def _inside(group: Any, name: str) -> str:
-    """Which data sets of a file or group to pass: at most ten of them, with their shapes."""
+    """The end of an error: at most ten data sets that a file or group holds, with their shapes."""
     found = list(_data_sets(group, ""))
     if not found:
         return f"it holds none, so pass one of another file or group as {name}"
@@ -111,7 +113,7 @@ def _inside(group: Any, name: str) -> str:
 
 
 def _data_sets(group: Any, before: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """(path, shape) of all data sets inside a group; links that lead nowhere are passed over."""
+    """(path, shape) of all data sets inside a group, without links whose target is missing."""
     for key in group:
         try:
             item = group[key]
@@ -124,13 +126,13 @@ def _data_sets(group: Any, before: str) -> Iterator[tuple[str, tuple[int, ...]]]
 
 
 def to_host(value: Any, name: str) -> NDArray[Any]:
-    """:func:`as_numpy` that fetches what lies on a CUDA device, for code that knows what to do with it."""
+    """:func:`as_numpy` that also copies arrays from a CUDA device."""
     array = value if device_of(value) is None else host_values(value)
     return as_numpy(array, name)
 
 
 def dtype_of(value: Any, name: str) -> np.dtype[Any]:
-    """NumPy's dtype for an array-like's values, without reading or moving them where they lie in a file or on a device."""
+    """NumPy's dtype of an array-like. Values in a file or on a device are neither read nor moved."""
     if is_stored(value):
         return np.dtype(value.dtype)
     if device_of(value) is None:
@@ -153,7 +155,7 @@ def float_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def export(array: Any, library: str, where: str = "cpu") -> Any:
-    """A NumPy array in the library its input came from: on the CPU sharing memory, else copied to the device named."""
+    """A NumPy array as one of ``library``: on the CPU it shares memory, else it is copied to the device ``where``."""
     if where != "cpu":
         device = find_device(where, library)
         with device.current():

@@ -1,4 +1,4 @@
-"""A matrix of delayed copies that are not made: ``timing`` makes it, the solvers read rows and columns of it.
+"""A matrix of delayed copies that are not made. ``timing`` creates it; the solvers read rows and columns of it.
 
 Legend: d = delays, t = time, s = rows that are copied, w = columns that are copied, p = features.
 """
@@ -17,7 +17,7 @@ from fastencode.devices import HOST, Device
 
 __all__ = ["Copies", "Delayed", "DelayedThere", "Matrix", "matrix_on", "neighbors", "pick", "rows_on"]
 
-# Values of the rows that are made at once for a product.
+# Numbers in the rows that are made at once for a product.
 _VALUES = 2**22
 
 
@@ -28,9 +28,9 @@ class Copies:
     Attributes
     ----------
     base_sw : (s, w) array
-        What is copied; shares memory with what was given where the dtype allows. Never written to.
+        The matrix that is copied. It shares memory with the input where the dtype allows, and is never written to.
     source_dt : (d, t) int array
-        The row of the base that each row of each copy is; −1: zeros.
+        Row t of copy d is row ``source_dt[d, t]`` of the base; −1 stands for zeros.
     """
 
     base_sw: NDArray[Any]
@@ -42,7 +42,7 @@ class Copies:
         return int(self.base_sw.shape[1])
 
     def without_spare(self) -> Copies:
-        """The same with zeros in place of rows of the base that are nowhere copied and hold NaN or infinite values."""
+        """These copies, with zeros in rows of the base that hold NaN or infinite values and that no copy contains."""
         spare = np.setdiff1d(np.arange(len(self.base_sw)), self.source_dt)
         bad = spare[~np.isfinite(self.base_sw[spare]).all(axis=1)]
         if not bad.size:
@@ -56,8 +56,8 @@ class Copies:
 class Delayed:
     """Copies of matrices side by side, each with its rows moved: :func:`fastencode.delay` with ``copy=False``.
 
-    ``X[rows]``, ``X[rows, columns]`` and ``X @ right`` are new arrays with the values that NumPy gives for the matrix which
-    ``numpy.asarray`` makes. Rows and columns that are both arrays, new axes and masks of both axes are a ``TypeError``.
+    ``X[rows]``, ``X[rows, columns]`` and ``X @ right`` are new arrays, with the values that NumPy gives for ``numpy.asarray(X)``.
+    Rows and columns that are both arrays, new axes and masks of both axes raise a ``TypeError``.
 
     Attributes
     ----------
@@ -82,17 +82,17 @@ class Delayed:
 
     @property
     def ndim(self) -> int:
-        """2, as an array has it."""
+        """2, as for an array of this shape."""
         return 2
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what is made of it."""
+        """Dtype of ``numpy.asarray(X)``."""
         return np.result_type(*(part.base_sw.dtype for part in self.parts))
 
     @property
     def nbytes(self) -> int:
-        """Bytes it holds: those of the bases, and of the tables of rows."""
+        """Bytes held: those of the bases and of the tables of rows."""
         return sum(part.base_sw.nbytes + part.source_dt.nbytes for part in self.parts)
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class Delayed:
         return f"<Delayed {n} x {p} {self.dtype}, {parts}>"
 
     def copies(self) -> Iterator[tuple[Copies, NDArray[np.intp], slice]]:
-        """(what it is a copy of, the row that each of its rows is, its columns) of every copy."""
+        """For every copy: its base, the base row behind each of its rows (−1: zeros), its columns in X."""
         stop = 0
         for part in self.parts:
             for source_t in part.source_dt:
@@ -126,7 +126,7 @@ class Delayed:
         return np.asarray(self._made(rows, start, stop)[..., wanted - start])
 
     def _made(self, rows: Any, start: int, stop: int) -> NDArray[Any]:
-        """Some rows of neighboring columns."""
+        """numpy.asarray(X)[rows, start:stop]."""
         out = np.empty((*self.parts[0].source_dt[0][rows].shape, max(0, stop - start)), self.dtype)
         for part, source_t, here in self.copies():
             first, last = max(start, here.start), min(stop, here.stop)
@@ -138,7 +138,7 @@ class Delayed:
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("delayed copies are made here and share no memory; pass copy=None")
+            raise ValueError("copy=False: delayed copies become a new array and share no memory with it; pass copy=None")
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
     def __matmul__(self, right: Any) -> NDArray[Any]:
@@ -146,19 +146,23 @@ class Delayed:
         if right.ndim == 1:
             return np.asarray((self @ right[:, None])[:, 0])
         if right.ndim != 2:
-            raise TypeError(f"delayed copies @ an array of shape {right.shape}; make them, numpy.asarray(X), or pass 1-D or 2-D")
+            raise TypeError(f"delayed copies @ an array of shape {right.shape}; pass one of 1-D or 2-D, or use numpy.asarray(X)")
         out = np.empty((len(self), right.shape[1]), np.result_type(self.dtype, right.dtype))
         step = max(1, _VALUES // self.shape[1])
         for start in range(0, len(self), step):
+            # out = numpy.asarray(X) @ right
             np.matmul(self[start : start + step], right, out=out[start : start + step])
         return out
 
     def take(self, rows: NDArray[np.intp] | slice) -> Delayed:
-        """Some of the rows; still no copies."""
+        """``X[rows]`` as delayed copies that are not made."""
         return Delayed(tuple(replace(part, source_dt=part.source_dt[:, rows]) for part in self.parts))
 
     def columns(self, columns: NDArray[np.intp]) -> Delayed:
-        """Some of the columns, in increasing order; still no copies, and neighboring copies of the same columns stay together."""
+        """``X[:, columns]``, columns in increasing order, as delayed copies that are not made.
+
+        Neighboring copies of the same columns of one base stay together in one :class:`Copies`.
+        """
         parts = []
         edges = np.searchsorted(columns, [0, *(here.stop for _, _, here in self.copies())])
         picked = [
@@ -173,7 +177,7 @@ class Delayed:
         return Delayed(tuple(parts))
 
     def checked(self, check: Callable[[NDArray[Any], str], NDArray[Any]]) -> Delayed:
-        """The same copies of what ``check(base, name)`` makes of each base, rows that are nowhere copied left out."""
+        """These copies with ``check(base, name)`` in place of each base. Rows that no copy contains pass the check."""
         parts, stop = [], 0
         for part in self.parts:
             start, stop = stop, stop + len(part.source_dt) * part.width
@@ -183,7 +187,7 @@ class Delayed:
 
 
 def _is_index(index: Any) -> bool:
-    """Whether this selects along one axis: a slice, an integer, or an array-like of integers or bools."""
+    """Whether this indexes one axis: a slice, an integer, or an array-like of integers or bools."""
     if isinstance(index, slice):
         return True
     if index is None or isinstance(index, bool | np.bool_ | tuple):
@@ -195,7 +199,7 @@ Matrix: TypeAlias = NDArray[Any] | Delayed
 
 
 def pick(X: Matrix, rows: NDArray[np.intp] | slice | None = None, columns: NDArray[np.intp] | None = None) -> Matrix:
-    """Some rows, some columns (in increasing order), or both; of an array a view for a slice of rows or neighboring columns."""
+    """Some rows, some columns (in increasing order), or both. Of an array, a slice of rows or neighboring columns are a view."""
     if isinstance(X, Delayed):
         some = X if columns is None else X.columns(columns)
         return some if rows is None else some.take(rows)
@@ -207,14 +211,13 @@ def pick(X: Matrix, rows: NDArray[np.intp] | slice | None = None, columns: NDArr
 
 
 def neighbors(columns: NDArray[np.intp]) -> Any:
-    """A slice where increasing indices are neighbors."""
+    """Increasing indices, as a slice if they are neighbors."""
     first, last = int(columns[0]), int(columns[-1])
     return slice(first, last + 1) if last - first == len(columns) - 1 else columns
 
 
 class DelayedThere:
-    """Delayed copies on a device: what is copied lies there once, with a row of zeros below; copies are made there, one at a time
-    for a product.
+    """Delayed copies on a device. Each base lies there once, above a row of zeros. A product makes one copy at a time.
 
     Parameters
     ----------
@@ -236,24 +239,25 @@ class DelayedThere:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> Any:
-        """Some rows: index array of the device."""
+        """The rows of an index array of the device."""
         take = self.device.take
         return self.device.concatenate([take(base_sw, take(source_t, rows)) for base_sw, source_t, _ in self.copies], axis=1)
 
     def __matmul__(self, right: Any) -> Any:
         out = 0.0
         for base_sw, source_t, here in self.copies:
+            # out = Σ over copies of base[source] @ right[columns of the copy]
             out = out + self.device.xp.matmul(self.device.take(base_sw, source_t), right[here, ...])
         return out
 
 
 def matrix_on(device: Device, X: Matrix) -> Any:
-    """A matrix for products and :func:`rows_on` a device; the host keeps what it has."""
+    """A matrix for products and for :func:`rows_on` on a device. On the host, delayed copies stay as they are."""
     if isinstance(X, Delayed):
         return X if device is HOST else DelayedThere(X, device)
     return device.put(X)
 
 
 def rows_on(device: Device, X: Any, rows: Any) -> Any:
-    """Some rows of what :func:`matrix_on` gave, by an index array of the device."""
+    """The rows of a matrix of :func:`matrix_on`, by an index array of the device."""
     return X[rows] if isinstance(X, Delayed | DelayedThere) else device.take(X, rows)

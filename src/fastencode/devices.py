@@ -1,9 +1,9 @@
-"""Where arrays can live besides NumPy's memory, and how they get there and back: CuPy and torch on a CUDA device.
+"""CUDA devices through CuPy and torch: where an array lies, and its way there and back.
 
-Nothing here imports either library unless a device is asked for by name: an array of theirs can only be handed in by code that
-has imported its library already. A :class:`Device` is what a solver computes on: a namespace of array functions and a place. The
-few functions whose names differ between namespaces are its methods; everything else is called on the namespace. Any namespace
-that follows the array API standard will do, which is how the tests run device code without a device.
+No function here imports either library unless the caller names a device. Code that passes an array has imported its library. A
+:class:`Device` is a namespace of array functions and a place. Functions whose names differ between namespaces are methods of it;
+all others are called on the namespace. Any namespace that follows the array API standard will do: the tests run device code
+without a device that way.
 
 Legend: t = time, w = columns of one tile.
 """
@@ -25,13 +25,13 @@ from fastencode.errors import DeviceError
 
 __all__ = ["HOST", "Device", "device_of", "find_device", "host_values", "parse_device", "plain_device"]
 
-# What both libraries can hold; everything else becomes float64 on its way.
+# Dtypes that torch and CuPy share; values of others are converted to float64 before upload.
 _SHARED = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
 
 
 @dataclass(frozen=True)
 class Device:
-    """A namespace of array functions, and where its arrays lie.
+    """A namespace of array functions, and the place where its arrays lie.
 
     Attributes
     ----------
@@ -48,29 +48,29 @@ class Device:
 
     @property
     def streams(self) -> bool:
-        """Whether work on it runs beside the host's."""
+        """Whether work on the device runs while the host goes on."""
         return self.name != "cpu"
 
     @property
     def index(self) -> int:
-        """Number of the card; 0 without one."""
+        """Number of the card; 0 for the CPU."""
         return int(self.name.partition(":")[2] or 0)
 
     def dtype(self, dtype: Any) -> Any:
-        """The namespace's own name of a NumPy dtype."""
+        """The namespace's own dtype for a NumPy dtype."""
         if self.library == "numpy":
             return np.dtype(dtype)
         name = np.dtype(dtype).name
         return getattr(self.xp, "bool_" if name == "bool" and self.library == "cupy" else name)
 
     def current(self) -> AbstractContextManager[Any]:
-        """Makes this the device that new arrays and kernels go to."""
+        """A context in which new arrays and kernels go to this device."""
         if not self.streams:
             return nullcontext()
         return self.xp.cuda.Device(self.index) if self.library == "cupy" else self.xp.cuda.device(self.index)
 
     def put(self, array: Any, dtype: Any = None) -> Any:
-        """An array of this device with the values of a NumPy array; on a CPU it may share memory."""
+        """An array of this device with the values of a NumPy array. On the CPU it may share memory."""
         array = np.asarray(array, dtype=dtype)
         known = array.dtype.kind == "b" or hasattr(self.xp, array.dtype.name)  # CuPy 13 calls bool only bool_
         if array.dtype.str[1:] not in _SHARED or not known:
@@ -78,16 +78,16 @@ class Device:
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if self.library != "torch":
             return self.xp.asarray(array)
-        if not array.flags.writeable or any(step < 0 for step in array.strides):  # torch warns of one and refuses the other
+        if not array.flags.writeable or any(step < 0 for step in array.strides):  # torch warns of the first, refuses the second
             array = array.copy()
         return self.xp.asarray(array, device=self.name)
 
     def get(self, array: Any) -> NDArray[Any]:
-        """A NumPy array with the values of one of this device's: waits for them."""
+        """A NumPy array with the values of an array of this device. Waits until they are computed."""
         return host_values(array) if self.library in ("cupy", "torch") else np.asarray(array)
 
     def empty(self, *shape: int, dtype: Any) -> Any:
-        """A new array whose values do not matter."""
+        """A new array with any values."""
         return self._made("empty", shape, dtype)
 
     def zeros(self, *shape: int, dtype: Any) -> Any:
@@ -99,17 +99,17 @@ class Device:
         return getattr(self.xp, how)(shape, dtype=self.dtype(dtype), **where)
 
     def cast(self, array: Any, dtype: Any) -> Any:
-        """``array.astype(dtype)``, itself where it is that already."""
+        """``array.astype(dtype)``: the array itself if it has that dtype."""
         return self.xp.asarray(array, dtype=self.dtype(dtype))
 
     def contiguous(self, array: Any) -> Any:
-        """The same values row by row in memory, which kernels and copies want."""
+        """The array with its values row by row in memory, as kernels and copies need it."""
         if self.library == "torch":
             return array.contiguous()
         return self.xp.ascontiguousarray(array) if self.library == "cupy" else array
 
     def take(self, array: Any, rows: Any, axis: int = 0) -> Any:
-        """``array[rows]`` along an axis: a copy for this device's array of int64; along the first, a view for a slice."""
+        """``array[rows]`` along an axis. ``rows`` is an int64 array of this device, or on axis 0 a slice, which gives a view."""
         if isinstance(rows, slice):
             return array[rows, ...]
         return self.xp.index_select(array, axis, rows) if self.library == "torch" else self.xp.take(array, rows, axis=axis)
@@ -119,18 +119,18 @@ class Device:
         return self.xp.max(array, axis=0) if self.library not in ("cupy", "torch") else self.xp.amax(array, axis=0)
 
     def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
-        """Arrays one below the other, or along another axis."""
+        """``numpy.concatenate(arrays, axis)``."""
         join = self.xp.concatenate if self.library in ("numpy", "cupy") else self.xp.concat
         return join(arrays, axis=axis)
 
-    def dots(self, left: Any, right: Any) -> Any:
-        """``(left * right).sum(axis=0)``."""
+    def dots(self, a: Any, b: Any) -> Any:
+        """``(a * b).sum(axis=0)``."""
         if self.library == "numpy":
-            return np.einsum("mw,mw->w", left, right)
-        return self.xp.sum(left * right, axis=0)
+            return np.einsum("mw,mw->w", a, b)
+        return self.xp.sum(a * b, axis=0)
 
     def add_to_diagonal(self, square: Any, values: Any) -> Any:
-        """A contiguous square matrix plus values on its diagonal: itself where it can be written to in place."""
+        """A contiguous square matrix plus values on its diagonal: in place, except in namespaces whose arrays are immutable."""
         if self.library not in ("numpy", "cupy", "torch"):
             return square + self.xp.eye(square.shape[0], dtype=square.dtype) * values
         self.xp.reshape(square, (-1,))[:: square.shape[0] + 1] += values
@@ -140,12 +140,12 @@ class Device:
         """Whether an error says that the device's memory is full."""
         if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):  # cupy.cuda.memory's, torch's
             return True
-        words = ("ALLOC_FAILED", "out of memory")  # cuBLAS's own workspace; page-locked memory of the host
+        words = ("ALLOC_FAILED", "out of memory")  # of cuBLAS's own workspace; of page-locked memory of the host
         return self.streams and isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
     @contextmanager
     def room_for(self, what: str) -> Iterator[None]:
-        """Says what there was no memory for."""
+        """A context in which "out of memory" becomes a ``DeviceError`` that names ``what`` needed it."""
         try:
             yield
         except Exception as error:
@@ -154,17 +154,18 @@ class Device:
             raise DeviceError(f"{self.name} ran out of memory for {what}; free memory there, or pass device=None") from error
 
     def free_cached(self) -> None:
-        """Give memory that is kept for later arrays back to the device."""
+        """Return memory to the device that the library keeps for later arrays."""
         if self.library == "cupy" and self.streams:
             self.xp.get_default_memory_pool().free_all_blocks()
         elif self.streams:
             self.xp.cuda.empty_cache()
 
     @contextmanager
-    def products(self, dtype: Any, reduced: bool) -> Iterator[None]:
-        """Matrix products inside are exact to the dtype, or in TF32 (float32 on cards that have it), whatever was set outside.
+    def precision(self, dtype: Any, reduced: bool) -> Iterator[None]:
+        """A context in which float32 products are computed in full float32, or with ``reduced`` in TF32 on cards that have it.
 
-        The setting is one of the whole process in both libraries; it is given back at the end.
+        Products of other dtypes are not changed. Both libraries have one setting for the whole process; the setting found is
+        restored at the end.
         """
         if not self.streams or np.dtype(dtype) != np.float32:
             yield
@@ -180,7 +181,7 @@ class Device:
                 core.set_compute_type(np.float32, before)
             return
         settings = self.xp.backends.cuda.matmul
-        # Since torch 2.9 there are two names for one setting, and reading the older one after writing the newer may raise.
+        # Since torch 2.9 the setting has two names, and reading the older one after writing the newer may raise.
         newer = hasattr(settings, "fp32_precision")
         name, full, short = ("fp32_precision", "ieee", "tf32") if newer else ("allow_tf32", False, True)
         before = getattr(settings, name)
@@ -191,7 +192,7 @@ class Device:
             setattr(settings, name, before)
 
     def describe(self) -> dict[str, str]:
-        """Its name, the library with its version, and what the card calls itself."""
+        """Name of the device, its library with version, and on a card the card's own name."""
         out = {"device": self.name, "library": f"{self.library} {getattr(self.xp, '__version__', '')}".strip()}
         if self.streams and self.library == "cupy":
             out["card"] = self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode()
@@ -200,12 +201,12 @@ class Device:
         return out
 
 
-# NumPy itself: what serves a device and the host alike is written once.
+# NumPy as a device: code that serves a device and the host is written once.
 HOST = Device("numpy", "cpu", np)
 
 
 def plain_device(xp: Any) -> Device:
-    """The CPU through any namespace of the array API standard."""
+    """The CPU, through any namespace of the array API standard."""
     return Device(xp.__name__.partition(".")[0], "cpu", xp)
 
 
@@ -229,7 +230,7 @@ def parse_device(device: Any) -> str | None:
 
 
 def device_of(value: Any) -> Device | None:
-    """The CUDA device an array lies on; None for everything in the host's memory.
+    """The CUDA device where an array lies; None for values in the host's memory.
 
     Raises
     ------
@@ -250,7 +251,7 @@ def device_of(value: Any) -> Device | None:
 
 
 def host_values(value: Any) -> NDArray[Any]:
-    """The values of a CuPy array or a torch tensor as NumPy; memory is shared where it is the host's already."""
+    """The values of a CuPy array or a torch tensor as a NumPy array, which shares memory with a tensor on the CPU."""
     if not hasattr(value, "detach"):
         return np.asarray(value.get())
     value = value.detach()
@@ -272,7 +273,7 @@ def find_device(name: str, prefer: str = "cupy") -> Device:
     Raises
     ------
     DeviceError
-        If there is none; the message says what is missing and what to do.
+        If there is none; the message names what is missing and the next step.
     """
     index = int(name.partition(":")[2] or 0)
     missing = []
@@ -288,7 +289,7 @@ def find_device(name: str, prefer: str = "cupy") -> Device:
 
 
 def _count(library: str) -> tuple[int | str, Any]:
-    """How many cards a library sees (at least one), or why it cannot use any; and its namespace."""
+    """(number of cards that a library sees, at least 1, or the reason why it cannot use any; its namespace or None)."""
     try:
         xp = import_module(library)
     except ImportError as error:

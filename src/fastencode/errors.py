@@ -15,11 +15,11 @@ class FastencodeError(Exception):
 
 
 class InputError(FastencodeError, ValueError):
-    """An argument or a file is not what the function can work with; the message names the value and the next step."""
+    """An argument or a file does not fit the function; the message names the value and the next step."""
 
 
 class DeviceError(FastencodeError, RuntimeError):
-    """The device asked for does not exist or cannot be used."""
+    """The device that the caller named does not exist or cannot be used."""
 
 
 class MissingLibraryError(FastencodeError, ImportError):
@@ -31,8 +31,8 @@ class FastencodeWarning(UserWarning):
 
 
 def warn(message: str) -> None:
-    """Issue a :class:`FastencodeWarning` that points at the line which called this package, however deep inside this is."""
-    # Not skip_file_prefixes, which Python 3.11 lacks and which would need to know every folder the package's modules come from.
+    """Issue a :class:`FastencodeWarning` that points at the line which called this package, from any depth inside it."""
+    # Python 3.11 has no skip_file_prefixes, which would also need the folders of all of the package's modules.
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]:
         level, frame = level + 1, frame.f_back

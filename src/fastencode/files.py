@@ -1,4 +1,4 @@
-"""Files on disk: found or named in an error, read as text, told apart by a digest, written whole or not at all."""
+"""Files on disk: checked before reading, read as text, identified by a digest, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ __all__ = [
     "writing",
 ]
 
-# How the small files begin that stand for content which git-annex or Git LFS has not fetched, and what fetches it.
+# First bytes of the small files that stand for content which git-annex or Git LFS has not fetched; the command that fetches it.
 _POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}
 _POINTER_BYTES = 1024
-# A full or read-only disk, a folder or a file that may not be written: nothing is wrong with the program then.
+# Errors of a full or read-only disk, and of a folder or file that may not be written: the program is not at fault then.
 _UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
-_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP}  # said by file systems that know no fsync
-# Partial files are called ".<name>.<computer>.<process>.partial", with at most so many letters of the computer's name.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP}  # errors of file systems that have no fsync
+# Partial files are called ".<name>.<computer>.<process>.partial". The computer's name is cut after this many letters.
 _COMPUTER_LETTERS, _AFTER = 32, ".partial"
 
 
 def check_file(path: str | os.PathLike[str], what: str = "") -> Path:
-    """The path of a file that is there and may be read.
+    """The path of a file that exists and may be read.
 
     Parameters
     ----------
     path : path
     what : str
-        What the file is, for messages: ``"sound of 'life'"``.
+        A description of the file for messages: ``"sound of 'life'"``.
 
     Raises
     ------
     InputError
-        If it is missing, a link whose target is not here or that leads back to itself, the pointer that git-annex (DataLad) or
-        Git LFS leaves in place of what it has not fetched, a folder, or not readable.
+        If the file is missing, a folder or not readable; if it is a link without a target or one that leads back to itself; or
+        if it is the pointer that git-annex (DataLad) or Git LFS leaves in place of content it has not fetched.
     """
     path = Path(path)
     named = f"{path} ({what})" if what else f"{path}"
@@ -79,7 +79,7 @@ def check_file(path: str | os.PathLike[str], what: str = "") -> Path:
 
 
 def is_unfetched(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a link without a target, or a pointer of git-annex or Git LFS: in a data set, what was not fetched."""
+    """Whether a file of a data set was not fetched: its path is a link without a target, or a pointer of git-annex or Git LFS."""
     path = Path(path)
     if not path.is_symlink():
         return path.exists() and _pointer(path) is not None
@@ -91,7 +91,7 @@ def is_unfetched(path: str | os.PathLike[str]) -> bool:
 
 
 def _pointer(path: Path) -> str | None:
-    """The command that fetches what a pointer stands for; None for every other file."""
+    """The command that fetches the content of a pointer; None for every other file."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > _POINTER_BYTES or not os.access(path, os.R_OK):
         return None
@@ -100,12 +100,12 @@ def _pointer(path: Path) -> str | None:
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """A folder to write into: made, with those around it, unless it is there.
+    """A folder to write into. It is made, with the folders above it, unless it exists.
 
     Raises
     ------
     InputError
-        If it is a file, or cannot be made or written to.
+        If the path is a file, or the folder cannot be made or written to.
     """
     path = Path(path)
     try:
@@ -120,13 +120,13 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Digest of a file's bytes; an :class:`InputError` if it is missing."""
+    """SHA-256 digest of a file's bytes, in hexadecimal. Raises :class:`InputError` as :func:`check_file` does."""
     with check_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_encoding(raw: bytes) -> str:
-    """What bytes are text in: UTF-16 if they begin with its byte-order mark or hold a zero among the first four, else UTF-8."""
+    """The encoding of text: UTF-16 if it begins with its byte-order mark or has a zero among its first four bytes, else UTF-8."""
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in raw[:4]:
@@ -156,7 +156,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a JSON file holds, in UTF-8 or UTF-16.
+    """The value in a JSON file, in UTF-8 or UTF-16.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Around what writes ``path``: an :class:`InputError` if the disk is full, or may not be written to."""
+    """A context for code that writes ``path``: an :class:`InputError` if the disk is full, or may not be written to."""
     try:
         yield
     except OSError as error:
@@ -191,7 +191,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Where to write a file that appears whole or not at all: ``with whole_file(path) as partial: partial.write_bytes(...)``.
+    """Write a file that appears whole or not at all: ``with whole_file(path) as partial: partial.write_bytes(...)``.
 
     The partial file takes the place of ``path``, or of an earlier file there, when the block ends without an error. By then its
     bytes are on the disk, so that a loss of power leaves the earlier file or the new one.
@@ -240,7 +240,7 @@ def put_in_place(partial: Path, target: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Wait until the disk has a file's bytes, or a folder's names."""
-    if os.name != "posix":  # only there can a folder, or a file opened for reading, be asked for this
+    if os.name != "posix":  # other systems cannot sync a folder, or a file opened for reading
         return
     opened = os.open(path, os.O_RDONLY)
     try:
@@ -258,7 +258,7 @@ def _partial(target: Path, process: int) -> Path:
 
 
 def _before(target: Path) -> str:
-    """How its partial files begin: with the computer's name, since others may share the folder and the numbers of processes."""
+    """First letters of the names of partial files. They hold the computer's name: others may write to the same folder."""
     return f".{target.name}.{platform.node().partition('.')[0][:_COMPUTER_LETTERS]}."
 
 
@@ -273,7 +273,7 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
-    if os.name != "posix":  # elsewhere os.kill ends the process that it is asked about
+    if os.name != "posix":  # on other systems os.kill(process, 0) ends the process
         return True
     try:
         os.kill(process, 0)

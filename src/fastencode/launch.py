@@ -1,8 +1,8 @@
-"""The CUDA kernels of ``kernels/`` on arrays that lie on a card: compiled at the first call, launched where the card computes.
+"""The CUDA kernels of ``kernels/`` on arrays of a card: compiled at the first call, launched on the stream that computes.
 
-CuPy compiles and launches them, for torch's arrays too where both are there. For torch's arrays torch's own run-time compiler is
-the second choice: where CuPy is missing or cannot compile, and this torch has one that works. Callers have array functions for
-where neither does.
+CuPy compiles and launches them, also for torch's arrays where both libraries are installed. Where CuPy is missing or cannot
+compile, torch's own run-time compiler serves torch's arrays, if this torch has one that works. Where neither compiles, callers
+use array functions instead.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Size = tuple[int, int, int]
 # int for `long long` and float for `double`.
 Launch = Callable[[str, Size, Size, Sequence[Any]], None]
 
-_KNOWN = 256  # sets of numbers kept on a card
+_KNOWN = 256  # most sets of numbers that are kept on a card for later launches
 
 
 class CudaKernel(NamedTuple):
-    """What launches the kernel of an op on one device, and who compiled it."""
+    """The function that launches the kernel of an op on one device, and what compiled it, for users."""
 
     launch: Launch
     by: str
@@ -39,12 +39,12 @@ class CudaKernel(NamedTuple):
 
 @cache
 def cuda_kernel(device: Device, op: str) -> CudaKernel | None:
-    """The compiled CUDA kernel of an op on a device; None where nothing there can compile it.
+    """The compiled CUDA kernel of an op on a device; None where no installed library can compile it.
 
     Warns
     -----
     FastencodeWarning
-        Once for each device and op, if CuPy is installed but cannot compile the kernel, and nothing else can.
+        Once for each device and op, if CuPy is installed but neither it nor torch can compile the kernel.
     """
     if not device.streams:
         return None
@@ -56,7 +56,7 @@ def cuda_kernel(device: Device, op: str) -> CudaKernel | None:
     else:
         try:
             return CudaKernel(_through_cupy(cupy, device, op), f"{op}.cu through CuPy")
-        except Exception as error:  # no NVRTC, no headers, wrong source: CuPy has no class for all
+        except Exception as error:  # no NVRTC, no headers, wrong source: CuPy has no common class of these errors
             if device.is_out_of_memory(error):
                 raise
             failure = error
@@ -74,15 +74,15 @@ def cuda_kernel(device: Device, op: str) -> CudaKernel | None:
 
 
 def float_name(device: Device, array: Any) -> str:
-    """``"float32"`` or ``"float64"``, which ends the name of the entry point for a floating array."""
+    """``"float32"`` or ``"float64"``: the end of the name of the entry point for a floating array."""
     return "float32" if array.dtype == device.dtype(np.float32) else "float64"
 
 
 def boxed(op: str) -> str:
-    """Entry points ``<op>_<dtype>_boxed`` for launchers that know neither 64-bit numbers nor null pointers.
+    """CUDA source of entry points ``<op>_<dtype>_boxed``, for launchers that pass neither 64-bit numbers nor null pointers.
 
-    They take the pointers, and ``numbers``: for each argument of the original its value, or for a pointer 0 if it is null.
-    They call ``<op>_tile``, which takes what the entry points take.
+    Their arguments are the pointers of ``<op>_<dtype>``, then ``numbers``: one double for each argument of ``<op>_<dtype>``, the
+    value of a number, or for a pointer 0 if it is null, else 1. They call ``<op>_tile``, which takes the original arguments.
     """
     lines = []
     for dtype, inside in re.findall(rf'extern "C" __global__ void {op}_(float32|float64)\((.*?)\)', cuda_source(op), re.DOTALL):
@@ -103,7 +103,7 @@ def _is_number(argument: Any) -> bool:
 
 
 def _through_cupy(cupy: Any, device: Device, op: str) -> Launch:
-    """The kernel, compiled now rather than at its first launch: only now can a CuPy without a compiler be done without."""
+    """The kernel through CuPy. It is compiled here, not at its first launch: the caller can still choose another way."""
     module = cupy.RawModule(code=cuda_source(op), options=("-std=c++17",))
     with cupy.cuda.Device(device.index):
         module.compile()
@@ -138,7 +138,7 @@ def _through_torch(device: Device, op: str) -> Launch | None:
             source = f"{cuda_source(op)}\n{boxed(op)}\n"
             kernels = {dtype: compiler(source, f"{op}_{dtype}_boxed") for dtype in ("float32", "float64")}
     except (AssertionError, AttributeError, ImportError, OSError, RuntimeError, TypeError):
-        return None  # no CUDA headers beside it, or another torch: slower, never wrong
+        return None  # CUDA's headers are missing, or this torch has another compiler: array functions serve instead, slower
 
     known: dict[tuple[float, ...], Any] = {}
 

@@ -1,6 +1,6 @@
-"""What this process may use of the machine: memory and processors, the limits of its control group (cgroup) included.
+"""Memory and processors that this process may use, within the limits of its control group (cgroup).
 
-Containers and schedulers limit a process by control groups. Neither ``os.cpu_count`` nor the system's count of free memory knows.
+Containers and schedulers limit processes by control groups. ``os.cpu_count`` and the system's count of free memory ignore them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from fastencode.errors import InputError
 __all__ = ["available_memory", "available_processors", "parse_memory"]
 
 _UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-# The part of the free memory that memory="auto" works in: other processes grow too, and libraries have buffers of their own.
+# memory="auto" is this part of the free memory: other processes grow too, and libraries have buffers of their own.
 _PART = 0.7
 _GROUPS, _MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
-# Files of a group: version 2, version 1.
+# Files of a control group's limit and use: of version 2, of version 1.
 _LIMIT, _USED = ("memory.max", "memory/memory.limit_in_bytes"), ("memory.current", "memory/memory.usage_in_bytes")
 
 
 def parse_memory(memory: Any) -> int | None:
-    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; ``"auto"`` is 70 % of what is free; None stays None."""
+    """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; ``"auto"`` is 70 % of the free memory; None stays None."""
     if memory is None:
         return None
     if isinstance(memory, str) and memory.strip().lower() == "auto":
@@ -47,9 +47,11 @@ def parse_memory(memory: Any) -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still get: free memory and swap of the system, or what its control group leaves, if that is
-    less. None where neither is known."""
-    found = [left for left in (_system_memory(), _group_memory()) if left is not None]
+    """Bytes that this process can still get: the system's free memory and swap, or the rest of its control group's limit if less.
+
+    None where neither is known.
+    """
+    found = [free for free in (_system_memory(), _group_memory()) if free is not None]
     return min(found) if found else None
 
 
@@ -77,7 +79,7 @@ def _number(path: Path) -> int | None:
 
 
 def available_processors() -> int:
-    """Processors that this process may run on at a time, at least 1: its affinity, or its control group's quota if less."""
+    """Processors that this process may use at a time, at least 1: those of its affinity, or its group's quota if less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = (_GROUPS / "cpu.max").read_text().split()

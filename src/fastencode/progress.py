@@ -1,4 +1,4 @@
-"""Progress bars with rates: the only place that draws one."""
+"""Progress bars with rates. All of the package's bars are made here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 __all__ = ["progress"]
 
 row = 0
-"""Terminal row of this process's bars; processes that draw at the same time have different ones. Bars stay on row 0 only."""
+"""Terminal row of this process's bars. Processes that draw at the same time set different rows. Finished bars stay on row 0."""
 
 
 def progress(iterable: Any = None, *, desc: str, unit: str = "it", total: float | None = None, enabled: bool = True) -> Any:

@@ -1,6 +1,6 @@
-"""Tiles on their way to a device and back while it computes: page-locked buffers in pairs, and a stream of their own each way.
+"""Copies of tiles to a device and back while it computes, through pairs of page-locked buffers and one stream each way.
 
-Where the device has no streams, every call does its work before it returns.
+On a device without streams, every call finishes its work before it returns.
 
 Legend: t = rows, w = columns of one tile.
 """
@@ -22,12 +22,12 @@ _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 
 
 def transfer_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that values of a dtype travel in: their own in native order where both libraries have it, else float64."""
+    """The dtype in which values are uploaded: their own in native byte order where torch and CuPy share it, else float64."""
     return np.dtype(dtype.str[1:]) if dtype.str[1:] in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1") else np.dtype("f8")
 
 
 class _Slot:
-    """One page-locked buffer, and what must have happened before it is written again."""
+    """One page-locked buffer, with the events that must have happened before it is written again."""
 
     def __init__(self, device: Device, size: int, dtype: np.dtype[Any]) -> None:
         xp = device.xp
@@ -60,7 +60,7 @@ def _now(device: Device) -> Any:
 
 
 def _copy(device: Device, slot: _Slot, array: Any, size: int, kind: int, stream: Any) -> None:
-    """Start copying the first values of a slot's buffer to or from a contiguous array of the device."""
+    """Start to copy the first ``size`` values of a slot's buffer to or from a contiguous array of the device."""
     if device.library == "cupy":
         ends = (array.data.ptr, slot.host.ctypes.data) if kind == _TO_DEVICE else (slot.host.ctypes.data, array.data.ptr)
         device.xp.cuda.runtime.memcpyAsync(*ends, size * slot.host.itemsize, kind, stream.ptr)
@@ -74,7 +74,7 @@ def _copy(device: Device, slot: _Slot, array: Any, size: int, kind: int, stream:
 
 
 class Uploads:
-    """Tiles of at most (rows, width) on their way to the device, one arriving while another is used."""
+    """Uploads of tiles of at most (rows, width) values: one tile arrives while the one before is used."""
 
     def __init__(self, device: Device, rows: int, width: int, dtype: np.dtype[Any]) -> None:
         self.device, self.rows, self.dtype, self.size = device, rows, dtype, rows * width
@@ -83,14 +83,17 @@ class Uploads:
         self.stream = _stream(device) if device.streams else None
 
     def send(self, fill: Callable[[NDArray[Any]], None], width: int) -> Any:
-        """A tile (rows, width) of the device, filled by ``fill(buffer)``; usable at once, until :meth:`used` is called."""
+        """An array (rows, width) of the device, with the values that ``fill(buffer)`` writes.
+
+        The caller may use it at once, and calls :meth:`used` after it has started the last work that reads it.
+        """
         if self.stream is None:
             host = np.empty((self.rows, width), self.dtype)
             fill(host)
             return self.device.put(host)
         slot = self._slot()
         size = self.rows * width
-        slot.copied.synchronize()  # the upload before last: the buffer is free
+        slot.copied.synchronize()  # after the upload before last the buffer is free
         fill(slot.host[:size].reshape(self.rows, width))
         now = _now(self.device)
         self.stream.wait_event(slot.used)
@@ -104,7 +107,7 @@ class Uploads:
         if len(self.slots) < 2:
             slot = _Slot(self.device, self.size, self.dtype)
             slot.array = self.device.empty(self.size, dtype=self.dtype)
-            slot.used.record(_now(self.device))  # its memory may have been another array's until here
+            slot.used.record(_now(self.device))  # work queued so far may use the array that had this memory before
             self.slots.append(slot)
             self.turn = len(self.slots) - 1
         return self.slots[self.turn]
@@ -115,13 +118,13 @@ class Uploads:
             slot.copied.synchronize()
 
     def used(self) -> None:
-        """The last tile sent has been read by everything started so far."""
+        """Mark the last tile's buffer reusable once all work queued so far has run."""
         if self.slots:
             self.slots[self.turn].used.record(_now(self.device))
 
 
 class Downloads:
-    """Arrays on their way back into NumPy arrays; a thread puts them in place. At the end of a ``with`` all are there."""
+    """Downloads of arrays into NumPy arrays, by a thread. All are complete at the end of the ``with``."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -141,7 +144,7 @@ class Downloads:
                 self.pool.shutdown(wait=True)
 
     def fetch(self, array: Any, out: NDArray[Any]) -> None:
-        """``out[...] = array`` at some time before :meth:`wait` returns; ``out`` is of the array's dtype."""
+        """Start ``out[...] = array``, which is complete when :meth:`wait` returns; ``out`` has the array's dtype."""
         if self.stream is None or self.pool is None:
             out[...] = self.device.get(array)
             return
@@ -155,7 +158,7 @@ class Downloads:
         slot.waiting = self.pool.submit(self._place, slot, array, out)
 
     def _place(self, slot: _Slot, array: Any, out: NDArray[Any]) -> None:
-        """Runs in the thread, which holds on to the device's array until it has been copied."""
+        """Copy from the buffer to ``out``, in the thread. The argument ``array`` keeps the device's array alive until then."""
         with self.device.current():
             slot.copied.synchronize()
         out[...] = slot.host[: out.size].reshape(out.shape)
@@ -173,7 +176,7 @@ class Downloads:
         return slot
 
     def wait(self) -> None:
-        """Have everything in place."""
+        """Wait until all downloads are complete."""
         for slot in self.slots:
             if slot.waiting is not None:
                 slot.waiting.result()

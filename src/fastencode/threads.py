@@ -1,10 +1,10 @@
-"""How many threads the numerical libraries of this process may use.
+"""The number of threads that the numerical libraries of this process may use.
 
-The solvers run one outer layer of Python threads over voxel tiles and hold BLAS at one thread inside it. OpenBLAS's limit is
-process-wide, so limits are kept on one stack: whoever entered last rules, and the numbers found at the start come back when the
-last one leaves, in whatever order they leave. Solvers that run at the same time in several Python threads are safe, but each
-changes how many threads BLAS has in the others: their results differ from those of one alone by the rounding of sums in another
-order (relative to the largest value, below 1e-12 in float64 and 1e-5 in float32 where columns have like scales).
+The solvers run one outer layer of Python threads over voxel tiles and hold BLAS at one thread inside it. OpenBLAS has one limit
+for the whole process, so all limits are kept on one stack. The one entered last holds. The numbers found before the first limit
+come back when the last limit ends, in whatever order they end. Solvers that run at the same time in several Python threads are
+safe, but each changes the threads of BLAS in the others. So their results differ from those of one solver alone by the rounding
+of sums in another order: below 1e-12 of the largest value in float64, and 1e-5 in float32, where columns have like scales.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ _found: dict[str, int] = {}
 
 
 def _controller() -> ThreadpoolController:
-    """The libraries there are. Looking for them takes longer than a small problem; they come with modules, so it is done again
-    only after more have been imported."""
+    """The numerical libraries that are loaded.
+
+    Looking for them takes longer than a small problem. Libraries come with modules, so the search is repeated only after more
+    modules have been imported.
+    """
     global _scanned
     modules, before = len(sys.modules), _scanned
     if before is None or before[0] != modules:
@@ -42,7 +45,7 @@ def _controller() -> ThreadpoolController:
 
 
 def available_threads() -> int:
-    """Threads a solver may use: as many as BLAS is allowed now (so a limit set outside holds), at most all processors."""
+    """Threads that a solver may use: as many as BLAS may use now, so that outer limits hold; at most all available processors."""
     blas = [pool["num_threads"] for pool in _controller().info() if pool["user_api"] == "blas"]
     return max(1, min([available_processors(), *blas]))
 
@@ -51,7 +54,7 @@ def available_threads() -> int:
 def limit_threads(n: int) -> Iterator[None]:
     """Let BLAS, OpenMP and, where they are loaded already, torch and Numba use at most ``n`` threads inside the ``with``.
 
-    BLAS is limited for the whole process; OpenMP, torch and Numba for the calling thread.
+    BLAS is limited for the whole process; OpenMP, torch and Numba are limited for the calling thread.
 
     Parameters
     ----------
@@ -93,7 +96,10 @@ def _apply(controller: ThreadpoolController) -> None:
 
 
 def _limit_loaded(n: int) -> list[tuple[Any, int]]:
-    """Limit torch and Numba if they are in use; what undoes it. Loading one, or starting Numba's pool, would cost for nothing."""
+    """Limit torch and Numba if they are in use. Returns (function, number) pairs: calling function(number) undoes the limit.
+
+    Libraries that are not in use are not loaded, and Numba's pool is not started.
+    """
     undo: list[tuple[Any, int]] = []
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
@@ -107,7 +113,10 @@ def _limit_loaded(n: int) -> list[tuple[Any, int]]:
 
 
 def together(jobs: list[Callable[[], T]], threads: int) -> list[T]:
-    """Run jobs on an outer layer of threads. BLAS gets what the layer leaves over: one thread each when jobs are many."""
+    """Run jobs on an outer layer of at most ``threads`` threads; returns their results in order.
+
+    Each job's BLAS gets threads // (number of workers) threads: one, if there are as many jobs as threads.
+    """
     workers = max(1, min(threads, len(jobs)))
     with limit_threads(max(1, threads // workers)), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(lambda job: job(), jobs))

@@ -259,7 +259,7 @@ def _on(device: Device | None, problem: Problem) -> Iterator[None]:
     if device is None:
         yield
     else:
-        with device.current(), device.products(problem.X.dtype, False), device.room_for("the systems or the weights of a tile"):
+        with device.current(), device.precision(problem.X.dtype, False), device.room_for("the systems or the weights of a tile"):
             yield
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arguments import check_flag
-from fastencode.arrays import check_device, export, library_of, to_host
+from fastencode.arrays import F64, check_device, export, library_of, to_host
 from fastencode.delayed import Matrix, pick
 from fastencode.devices import HOST
 from fastencode.errors import InputError
@@ -24,8 +24,6 @@ from fastencode.solve.given.problem import check_design, check_values, host_matr
 from fastencode.solve.score.moments import check_scoring, column_scores
 
 __all__ = ["BandedFit"]
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

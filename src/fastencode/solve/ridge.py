@@ -106,8 +106,8 @@ def ridge_cv(
         where every penalty makes them irrelevant. Pearson with predictions that all but vanish (α far above every eigenvalue) is
         less accurate, where there are more rows than features.
         "fast" may score float32 in reduced precision, and fits weights as in "exact": on a CUDA device predictions are products
-        in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 2⁻¹⁶. On other CPUs it
-        computes the same as "exact".
+        in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 3 · 2⁻¹⁶. On other CPUs
+        it computes the same as "exact".
     device : None, "cpu", "cuda" or such as "cuda:1"
         Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
         there, by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there
@@ -402,7 +402,7 @@ class RidgePlan:
                 f"{mark} {c.name:<10}{c.gram:>10.2e}{c.decompose:>11.2e}{c.operators:>11.2e}{c.per_voxel:>11.2e}"
                 f"{c.bytes / 1e6:>8.1f} MB{c.seconds:>8.2g} s"
             )
-        names = [type(f.map).__name__.lower() + (" from training rows" if f.form == "train" else "") for f in plan.folds]
+        names = [type(f.map).__name__.lower() + (" from training rows" if f.form == "train" else "") for f in plan.operators]
         counts = [(names.count(name), name) for name in sorted(set(names))]
         counts.append((sum(len(w.rows) for w in plan.whole), "whole"))
         per_voxel = plan.operations["score"] + plan.operations["refit"]
@@ -430,7 +430,7 @@ class RidgePlan:
 
 def _products(plan: Plan) -> str:
     """How far cutting the spectrum into segments brings the products of a row down."""
-    cut = [f.map.shrinkage for f in plan.folds if not isinstance(f.map, Merged)] + [w.shrinkage for w in plan.whole]
+    cut = [f.map.shrinkage for f in plan.operators if not isinstance(f.map, Merged)] + [w.shrinkage for w in plan.whole]
     if not cut:
         return "the spectrum is not cut"
     each = sum(s.directions for s in cut) / len(cut) / max(1, len(plan.lam))

@@ -100,7 +100,7 @@ class RidgeFit(Fit):
         there, device = device_of(X), device_of(self.coef) or HOST
         with device.current(), np.errstate(all="ignore"):
             coef, intercept, design = self._for_product(device, X)
-            with device.products(dtype_in(coef), False):
+            with device.precision(dtype_in(coef), False):
                 predicted = design @ coef
                 predicted += intercept
             self._check_predicted(device, predicted)
@@ -146,7 +146,7 @@ class RidgeFit(Fit):
             targets, dtype = self._checked_targets(Y, len(design)), dtype_in(coef)
 
             def tile(observed: Any, here: slice) -> Any:
-                with device.products(dtype, False):
+                with device.precision(dtype, False):
                     predicted = design @ coef[:, here] + intercept[here]
                 # A float64 Y is compared in float64, whatever the dtype of the weights.
                 return column_scores(device, name, observed, device.xp.asarray(predicted, dtype=observed.dtype))

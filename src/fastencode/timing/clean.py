@@ -7,16 +7,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import signal
 
-from fastencode.arrays import export, library_of
+from fastencode.arrays import F64, export, library_of
 from fastencode.errors import InputError
 from fastencode.timing.times import check_finite, check_seconds, float_array, run_slices
 
 __all__ = ["detrend_cosine", "detrend_polynomial", "detrend_savgol", "zscore"]
 
-F64 = NDArray[np.float64]
 # What is left of columns (t, p) of one run.
 Rest = Callable[[F64], F64]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import Device
 from fastencode.kernels.hrf import hrf_columns
 from fastencode.kernels.lanczos import lanczos_columns
@@ -21,7 +22,6 @@ from fastencode.launch import cuda_kernel, float_name
 
 __all__ = ["device_hrf_columns", "device_lanczos_columns"]
 
-F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _THREADS = 128

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.kernels.lanczos import lanczos_columns
@@ -19,7 +20,6 @@ from fastencode.timing.times import Rows, check_finite, check_times, is_positive
 
 __all__ = ["LanczosStream", "lanczos"]
 
-F64 = NDArray[np.float64]
 
 # Below this share of the weights' magnitude their sum is cancellation, and dividing by it would blow the row up.
 CANCELLED = 1e-6

@@ -1,1 +1,1 @@
-"""What comes in, checked once at the door."""
+"""The arguments of a fit, checked once when they come in."""

@@ -1,4 +1,4 @@
-"""Which columns belong to which band, from whatever a user calls bands.
+"""Bands: which columns of X belong to which band, made of any ``bands`` argument (docs/solver.md, 7).
 
 Legend: t = time, p = features, b = bands.
 """
@@ -14,14 +14,14 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fastencode.arrays import library_of, to_host
+from fastencode.arrays import F64, library_of, to_host
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
 __all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "check_kernels", "is_several", "join", "numbered"]
 
 PRECOMPUTED = "precomputed"
-# Roundings of the largest value that each value of a given kernel may be off by.
+# Each value of a given kernel may be off by this many eps of its largest value.
 _ROUNDINGS = 8.0
 
 
@@ -33,7 +33,7 @@ class Bands:
     ----------
     names : tuple of str
     columns : tuple of int arrays
-        Which columns of X each one holds: every column is in one of them. Empty where only kernels are given.
+        The columns of X in each band; every column is in exactly one. Empty where only kernels are given.
     """
 
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Bands:
         return out
 
     def without(self, b: int) -> Bands:
-        """All bands but one, columns counted in what is left of X."""
+        """All bands but band ``b``, with the numbers their columns have in an X without that band."""
         rest = [i for i in range(len(self)) if i != b]
         kept = np.sort(np.concatenate([self.columns[i] for i in rest]))
         return Bands(tuple(self.names[i] for i in rest), tuple(np.searchsorted(kept, self.columns[i]) for i in rest))
@@ -59,12 +59,12 @@ class Bands:
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """What came in as X and ``bands``.
+    """The arguments ``X`` and ``bands`` as one design.
 
     Attributes
     ----------
     X : (t, p) array, Delayed, or None
-        All bands side by side, as the library's array it came in; with copies that are not made, these are not made here either.
+        All bands side by side, in the library that was passed. Delayed copies are not made. None where only kernels are given.
     kernels : (b, t, t) array, or None
     bands : Bands
     rounding_b : tuple of float
@@ -78,10 +78,19 @@ class Design:
 
 
 def join(X: Any, bands: Any) -> Design:
-    """One design from one array and its bands, several arrays, or kernels. Raises ``InputError`` naming what does not fit."""
+    """One design from one array and its bands, several arrays, or kernels.
+
+    Raises
+    ------
+    InputError
+        If the arguments do not fit together.
+    """
     if isinstance(bands, str):
         if bands != PRECOMPUTED:
-            raise InputError(f"bands={bands!r}; the only name is {PRECOMPUTED!r}: X holds one kernel (Gram) for each band")
+            raise InputError(
+                f"bands={bands!r} is not known; pass {PRECOMPUTED!r} if X holds one kernel (Gram) for each band, else "
+                "name -> width, slice or indices of columns of X"
+            )
         return _kernels(X)
     if isinstance(X, Mapping) or is_several(X):
         names, arrays = _named(X, bands)
@@ -97,7 +106,7 @@ def join(X: Any, bands: Any) -> Design:
 
 
 def numbered(bands: Any, names: Iterable[Any]) -> Any:
-    """Bands with columns by number, where they are given by the names that a data frame has for them."""
+    """Bands with columns by number, where ``bands`` has them by the names of a data frame."""
     if isinstance(bands, Mapping):
         return {band: _numbered(band, columns, list(names)) for band, columns in bands.items()}
     if isinstance(bands, list | tuple):
@@ -125,14 +134,14 @@ def is_several(X: Any) -> bool:
 def _named(X: Any, bands: Any) -> tuple[tuple[str, ...], list[Any]]:
     if isinstance(X, Mapping):
         if bands is not None:
-            raise InputError("bands= and an X of named arrays say the same twice; pass bands=None")
+            raise InputError("X already names its bands; pass bands=None")
         if not X:
             raise InputError("X names no array; pass at least one band")
         return _check_names(tuple(X)), list(X.values())
     if bands is None:
         return tuple(f"band {b}" for b in range(len(X))), list(X)
     if isinstance(bands, str | Mapping) or not isinstance(bands, Sequence) or not all(isinstance(b, str) for b in bands):
-        raise InputError("with X as a list of arrays, bands is None or one name for each of them")
+        raise InputError(f"bands={bands!r} does not fit an X of {len(X)} arrays; pass None, or a list of {len(X)} names")
     if len(bands) != len(X):
         raise InputError(f"bands names {len(bands)} arrays and X holds {len(X)}; give each one name")
     return _check_names(tuple(bands)), list(X)
@@ -205,13 +214,13 @@ def _rounding(kernel: NDArray[Any]) -> float:
     return float(_ROUNDINGS * np.finfo(dtype).eps * np.abs(kernel).max(initial=0.0))
 
 
-def check_kernels(design: Design, centered_btt: NDArray[np.float64], root_t: NDArray[np.float64], center: bool) -> None:
-    """Refuse kernels that no features have, and make those that are constant but for rounding zero, in place.
+def check_kernels(design: Design, centered_btt: F64, root_t: F64, center: bool) -> None:
+    """Refuse kernels that are no Gram of features; set kernels that are constant but for rounding to zero, in place.
 
-    A kernel is a Gram of features if none of its eigenvalues is negative. With an intercept that is asked of the kernel about its
-    (weighted) means: −distances then pass. Values that are off by ρ each move an eigenvalue by t · ρ at most, times the largest
-    weight of a row: eigenvalues down to minus that are allowed (``Design.rounding_b`` has ρ). Weights of bands are not negative,
-    so sums of what passes here need no check.
+    A kernel is a Gram of features if none of its eigenvalues is negative. With an intercept this must hold for the kernel about
+    its (weighted) means only: kernels of negative distances pass then. If each value is off by at most ρ (``Design.rounding_b``),
+    eigenvalues are off by at most t · ρ · (largest sample weight), and negative ones down to that are allowed. Weights of bands
+    are not negative, so weighted sums of kernels that pass need no check.
 
     Parameters
     ----------

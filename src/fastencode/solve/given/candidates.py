@@ -1,4 +1,4 @@
-"""Weightings of bands to try: equal weights, equal traces and samples of a Dirichlet distribution; a grid; or given ones.
+"""Weightings γ of the bands to try (docs/solver.md, 7): equal weights, equal traces and Dirichlet samples; a grid; or given ones.
 
 Legend: i = candidates, b = bands.
 """
@@ -10,20 +10,17 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fastencode.arrays import to_host
+from fastencode.arrays import F64, to_host
 from fastencode.errors import InputError
 
 __all__ = ["make_candidates", "simplex_grid", "with_equal_traces"]
 
-F64 = NDArray[np.float64]
-
 
 def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:
-    """(i, b) non-negative weights, none all zero; arguments as in ``banded_ridge_cv``. Raises ``InputError``.
+    """(i, b) weights of at least 0, not all 0 in any candidate; arguments as in ``banded_ridge_cv``. Raises ``InputError``.
 
-    The one with equal traces comes in once the bands are squared: :func:`with_equal_traces`.
+    The candidate with equal traces is added once the Grams of the bands are known: :func:`with_equal_traces`.
     """
     if gammas is not None and not isinstance(gammas, str):
         return _given(gammas, n_bands)
@@ -39,10 +36,10 @@ def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, 
 
 
 def with_equal_traces(candidates_ib: F64, trace_b: F64, first: bool) -> F64:
-    """Samples, of which one gives the Grams of all bands the same trace, whatever the units of their features.
+    """The candidates, one of them replaced by weights that give the Grams of all bands the same trace.
 
-    With T_b the trace of a band's Gram, γ_b = mean(T) / (B T_b) for B bands: Σ γ_b T_b is what it is at equal weights 1 / B, so a
-    grid of penalties means the same for both.
+    Let T_b be the trace of the Gram of band b. For B bands γ_b = mean(T) / (B T_b). Then Σ γ_b T_b is the same as at equal
+    weights 1 / B, so a grid of penalties means the same for both.
 
     Parameters
     ----------
@@ -51,7 +48,7 @@ def with_equal_traces(candidates_ib: F64, trace_b: F64, first: bool) -> F64:
     trace_b : (b,) float64
         Positive.
     first : bool
-        Whether it is the first candidate, and equal weights the second. Otherwise it is the second.
+        True makes the candidate with equal traces the first, and equal weights the second; False makes it the second.
     """
     out = candidates_ib.copy()
     place = 0 if first else 1
@@ -88,15 +85,15 @@ def _dirichlet(n_bands: int, n_iter: int, concentration: Any, random_state: Any)
 
 
 def simplex_grid(n_bands: int, at_most: int) -> F64:
-    """The finest regular grid on the simplex of at most so many points, corners (one band alone) included.
+    """The finest regular grid on the simplex with at most ``at_most`` points, corners (one band alone) included.
 
     Raises
     ------
     InputError
-        If not even the corners are that few.
+        If ``at_most`` is less than the number of corners.
     """
     if at_most < n_bands:
-        raise InputError(f"n_iter={at_most} is too few for a grid: its corners alone are {n_bands}")
+        raise InputError(f"n_iter={at_most} is too few for a grid of {n_bands} bands: pass at least {n_bands}, for its corners")
     steps = 1
     while comb(steps + n_bands, n_bands - 1) <= at_most:  # points of the next finer one
         steps += 1

@@ -1,4 +1,4 @@
-"""Which rows are held out: pairs of index arrays from whatever a user calls cross-validation."""
+"""Folds: pairs (training rows, test rows) of index arrays, made of any ``cv`` argument (T and L in docs/solver.md, 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastencode.errors import InputError
 
 __all__ = ["Fold", "check_gap", "check_runs", "chunk_bootstrap", "leave_one_run_out", "resolve_folds"]
 
-# What a user may pass, for errors.
+# The kinds of ``cv`` that a user may pass, for errors.
 _KINDS = "a number of folds, 'runs' (leave one run out), a splitter, or a list of (train, test)"
 
 Rows = NDArray[np.intp]
@@ -134,16 +134,16 @@ def chunk_bootstrap(
 def resolve_folds(
     cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, *, gap: int = 0, responses: Any = None, name: str = "cv"
 ) -> list[Fold]:
-    """Turn any ``cv`` argument into checked folds; errors call it by the name given.
+    """Turn any ``cv`` argument into checked folds; errors call it ``name``.
 
-    Where only some rows are ``kept``, an int and ``"runs"`` make folds of those; splitters and indices count all rows, and what
-    they name beyond the kept ones is left out. Either way the folds returned count the kept rows.
+    Where only some rows are ``kept``, an int and ``"runs"`` make folds of those rows. Splitters and indices count all rows; rows
+    they name that are not kept are dropped. Either way the folds returned count the kept rows.
 
     Parameters
     ----------
     cv : int, "runs", splitter, or list of (train, test)
-        An int is that many contiguous blocks, sizes as equal as can be; with ``runs``, whole runs balanced over that many
-        folds. ``"runs"`` leaves one run out. A splitter is anything with ``split(X, y, groups)``; it gets the runs as groups.
+        An int makes that many contiguous blocks, sizes as equal as can be; with ``runs`` it balances whole runs over that many
+        folds. ``"runs"`` leaves one run out. A splitter is any object with ``split(X, y, groups)``; it gets the runs as groups.
         Indices may be integers or boolean masks.
     n : int
         Number of rows.
@@ -152,12 +152,12 @@ def resolve_folds(
     gap : int
         Rows next to a held-out row, on either side and of its run, that the fold does not train on. Rows that are not kept count.
     responses : array or data set, optional
-        What a splitter gets as y.
+        The ``y`` that a splitter gets.
 
     Raises
     ------
     InputError
-        If a fold is empty, holds everything, reaches outside the rows or tests on rows it trains on.
+        If a fold is empty, holds all rows out, names a row outside the rows, or tests on a row that it trains on.
     """
     rows = np.arange(n) if kept is None else kept
     if kept is None:
@@ -170,7 +170,7 @@ def resolve_folds(
 
 
 def check_gap(gap: Any) -> int:
-    """Rows to leave out around held-out ones, or ``InputError``."""
+    """``gap`` as an int of at least 0, or ``InputError``."""
     if isinstance(gap, bool) or not isinstance(gap, int | np.integer) or gap < 0:
         raise InputError(f"gap={gap!r}; pass a number of rows, 0 for none")
     return int(gap)
@@ -186,10 +186,10 @@ def _leave_gap(fold: Fold, k: int, gap: int, rows: Rows, n: int, runs: Rows | No
         same = True if runs is None else runs[step:] == runs[:-step]
         near[step:] |= held[:-step] & same
         near[:-step] |= held[step:] & same
-    left = train[~near[rows[train]]]
-    if not left.size:
+    far = train[~near[rows[train]]]
+    if not far.size:
         raise InputError(f"gap={gap} leaves fold {k} of {name} no row to train on; pass a smaller gap or fewer folds")
-    return left, test
+    return far, test
 
 
 def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> list[Fold]:
@@ -219,7 +219,7 @@ def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> l
 
 
 def _is_rows(rows: Any) -> bool:
-    """Whether this is one array of row numbers or one mask, so no pair of those."""
+    """Whether this is one array of row numbers or one mask, not a pair of arrays."""
     if hasattr(rows, "dtype"):
         return len(rows.shape) == 1 and str(rows.dtype).removeprefix("torch.").startswith(("int", "uint", "bool"))
     return isinstance(rows, list | tuple | range) and len(rows) > 0 and all(isinstance(row, int | np.integer) for row in rows)
@@ -237,7 +237,7 @@ def _keep(fold: Fold, k: int, kept: Rows, n: int) -> Fold:
 
 def _blocks(k: int, n: int, runs: Rows | None, name: str) -> list[Fold]:
     if k < 2:
-        raise InputError(f"{name}={k}; one fold would hold everything out, pass at least 2")
+        raise InputError(f"{name}={k}; a single fold would hold all rows out, pass at least 2")
     if runs is None:
         if k > n:
             raise InputError(f"{name}={k} folds of {n} rows leaves some empty; pass at most {n}")
@@ -247,7 +247,7 @@ def _blocks(k: int, n: int, runs: Rows | None, name: str) -> list[Fold]:
     lengths = np.bincount(runs)
     if k > len(lengths):
         raise InputError(f"{name}={k} folds of {len(lengths)} whole runs leaves some empty; pass at most {len(lengths)}")
-    # The longest run first, each to the fold that holds the fewest rows: within one run's length of even.
+    # Runs go, the longest first, to the fold with the fewest rows: sizes then differ by at most the length of one run.
     load, fold_of = np.zeros(k, dtype=np.intp), np.empty(len(lengths), dtype=np.intp)
     for run in np.argsort(-lengths, kind="stable"):
         fold_of[run] = np.argmin(load)

@@ -1,4 +1,4 @@
-"""The design side of a ridge problem, checked once at the door."""
+"""The design, folds, penalties and options of a ridge problem, checked once (docs/solver.md, 1 has the symbols)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arguments import check_flag
-from fastencode.arrays import as_numpy, check_device, float_dtype, library_of, to_host
+from fastencode.arrays import F64, as_numpy, check_device, float_dtype, library_of, to_host
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.devices import device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
@@ -34,38 +34,38 @@ DEFAULT_ALPHAS.flags.writeable = False
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Everything that does not depend on the responses.
+    """All of a problem but its responses.
 
     Attributes
     ----------
     X : (t, p) float32 or float64
-        The design; shares memory with the input where its dtype allows. Never written to. Delayed copies are not made.
+        The design. It shares memory with the input where the dtype allows, and is never written to. Delayed copies are not made.
     folds : list of (train, test)
     alphas : (A,) float64
         Increasing, without duplicates: weights on ‖b‖².
     fit_intercept : bool
     precision : {"exact", "fast"}
     device : str
-        Where responses are computed: ``"cpu"``, or such as ``"cuda:0"``.
+        Where responses are scored: ``"cpu"``, or a name such as ``"cuda:0"``.
     asked : str or None
-        The device that was asked for by name: ``"cuda"`` is any of them.
+        The device that the caller named; ``"cuda"`` stands for any card.
     library : {"numpy", "torch", "cupy"}
-        What X came in as, and so what results go out as.
+        The library of the X that was passed, and so of the results.
     home : str
-        Where X lay: ``"cpu"``, or such as ``"cuda:0"``. Here it is in the host's memory, where plans are made.
+        Where the X that was passed lies: ``"cpu"``, or a name such as ``"cuda:0"``. ``X`` itself is in the host's memory.
     memory : int or None
-        Bytes of working memory.
+        Bytes of working memory; None for no limit.
     weights : (t,) float64 or None
         Positive sample weights.
     kept : (t,) int array or None
-        Which rows of the responses belong to the rows of X, where rows of weight zero were left out.
+        Numbers of the rows of the responses that belong to the rows of X. None if all do: no sample weight is zero.
     n_given : int
-        Rows as they were given, those of weight zero included.
+        Number of rows that were passed, with those of weight zero.
     """
 
     X: Matrix
     folds: list[Fold]
-    alphas: NDArray[np.float64]
+    alphas: F64
     fit_intercept: bool
     precision: str
     device: str
@@ -73,7 +73,7 @@ class Problem:
     library: str
     home: str
     memory: int | None
-    weights: NDArray[np.float64] | None
+    weights: F64 | None
     kept: NDArray[np.intp] | None
     n_given: int
 
@@ -129,7 +129,7 @@ class Problem:
 
 
 def _place(X: Any, device: Any) -> tuple[str | None, str]:
-    """The device that was asked for, and the one to compute on: where X lies, unless another one is named."""
+    """(device that the caller named or None, device to compute on: the one where X lies, unless another is named)."""
     asked, there = parse_device(device), device_of(X)
     if there is None:
         library = "torch" if library_of(X) == "torch" else "cupy"
@@ -139,8 +139,8 @@ def _place(X: Any, device: Any) -> tuple[str | None, str]:
     return asked, there.name
 
 
-def _check_weights(sample_weight: Any, n: int) -> tuple[NDArray[np.float64] | None, NDArray[np.intp] | None]:
-    """Positive weights of the rows kept, and which rows those are (None if all)."""
+def _check_weights(sample_weight: Any, n: int) -> tuple[F64 | None, NDArray[np.intp] | None]:
+    """(positive weights of the rows kept, numbers of these rows or None for all)."""
     weights = to_host(sample_weight, "sample_weight").astype(np.float64)
     if weights.shape != (n,):
         raise InputError(f"sample_weight has shape {weights.shape} and X has {n} rows; pass one weight for each row")
@@ -154,7 +154,7 @@ def _check_weights(sample_weight: Any, n: int) -> tuple[NDArray[np.float64] | No
 
 
 def host_matrix(X: Any) -> Matrix:
-    """X in the host's memory; copies that are not made stay so."""
+    """X in the host's memory. Delayed copies are not made."""
     return X if isinstance(X, Delayed) else to_host(X, "X")
 
 
@@ -178,7 +178,7 @@ def check_design(X: Matrix, dtype: np.dtype[Any], n_features: int | None = None)
 
 
 def check_values(X: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[Any]:
-    """X in the dtype; ``InputError`` where a value is not finite, or no longer is in a narrower dtype."""
+    """X in the dtype. ``InputError`` where a value is not finite, or overflows in a narrower dtype."""
     if X.dtype.kind == "f":
         _refuse_infinite(X, name, "drop those rows or fill the values")
     with np.errstate(over="ignore"):
@@ -191,7 +191,7 @@ def check_values(X: NDArray[Any], dtype: np.dtype[Any], name: str) -> NDArray[An
 
 
 def _refuse_infinite(X: NDArray[Any], name: str, advice: str) -> None:
-    # A sum is finite only if every value is (or it overflows, which the exact look below clears up): one pass, no n x p mask.
+    # A sum that is finite has finite terms only: one pass, without an n x p mask. A sum that is not may have overflowed: look.
     with np.errstate(all="ignore"):
         suspicious = not np.isfinite(X.sum(dtype=np.float64))
     if suspicious:
@@ -204,7 +204,7 @@ def _refuse_infinite(X: NDArray[Any], name: str, advice: str) -> None:
             )
 
 
-def check_alphas(alphas: Any) -> NDArray[np.float64]:
+def check_alphas(alphas: Any) -> F64:
     """Penalties as increasing float64 without duplicates, or ``InputError`` naming the one that is not positive and finite."""
     if alphas is None:
         raise InputError("alphas=None; pass positive penalties such as numpy.logspace(0, 6, 20), or leave alphas out for these")

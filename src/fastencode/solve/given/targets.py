@@ -1,4 +1,4 @@
-"""The responses, wherever they lie: read column tile by column tile, never whole.
+"""Responses in memory, in a file or on a device, read by tiles of columns, never whole (y in docs/solver.md, 1).
 
 Legend: t = time, v = voxels, w = voxels of one tile.
 """
@@ -18,7 +18,7 @@ from fastencode.errors import InputError
 
 __all__ = ["Targets", "check_nan_targets"]
 
-# A file is read in slabs this wide at most: rows of a chunked data set are long strides, so narrow reads are slow.
+# Most bytes of a slab that is read from a file. Rows of a chunked data set lie far apart, so narrow slabs are slow to read.
 _SLAB_BYTES = 256 * 2**20
 
 
@@ -44,7 +44,7 @@ class Targets:
     kept : int array or None
         The rows in use, if not all.
     device : Device or None
-        Where they lie, if not in the host's memory.
+        The device where they lie; None for the host's memory.
     """
 
     source: Any
@@ -75,7 +75,7 @@ class Targets:
         return cls(source, n, n_voxels, one, library, kept, device)
 
     def fetched(self) -> Targets:
-        """The same in the host's memory, where it may be already."""
+        """These responses in the host's memory."""
         return self if self.device is None else replace(self, source=self.device.get(self.source), device=None)
 
     @property

@@ -1,1 +1,1 @@
-"""What depends on X only: one decomposition, and what predicts every fold from it."""
+"""From X alone: one decomposition, and the operators that predict every fold from it."""

@@ -1,14 +1,16 @@
-"""One symmetric eigendecomposition of all rows: the coordinates in which every fold and the refit are computed.
+"""One symmetric eigendecomposition of all rows: the coordinates of every fold and of the refit (docs/solver.md, 2 and 8).
 
-With weighted, centered rows X̌ = U diag(√λ) Vᵀ, a penalty τ no larger than the grid's smallest, and U_τ = U diag(√(λ / (λ + τ))),
-responses y enter as c = U_τᵀ y: a contraction, so c is as accurate as y however ill-conditioned X is. Weights at penalty α are
-V diag(√(λ + τ) / (λ + α)) c. The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ; what follows
-does not differ. Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X; V, of which
-weights are made, comes in the dtype of X: in the dual it is X̌ᵀ U diag(1 / √λ), not made here.
+Let X̌ = U diag(√λ) Vᵀ be the weighted, centered rows, τ a penalty no larger than the grid's smallest, and
+U_τ = U diag(√(λ / (λ + τ))). Responses y enter as c = U_τᵀ y. That is a contraction, so c is as accurate as y however
+ill-conditioned X is. Weights at penalty α are V diag(√(λ + τ) / (λ + α)) c.
 
-The eigenvalues of a Gram are off by δ, some roundings of the largest one. That changes weights at a penalty α by up to
-δ / (λ_min + α) of themselves, so it matters where one column has much larger units than others. Then X̌ itself is decomposed
-(``graded.py``), which is as accurate as if all columns had one scale.
+The smaller Gram is decomposed: primal p × p gives V and λ, dual n × n gives U and λ. The coordinates are the same either way.
+Grams and decompositions are float64 whatever the input, since a Gram squares the condition of X. V has the dtype of X. In the
+dual V is X̌ᵀ U diag(1 / √λ), which ``weights/features.py`` makes.
+
+Rounding moves the eigenvalues of a Gram by δ = 8 eps λ_top. That changes weights at a penalty α by up to δ / (λ_min + α) of
+themselves: it matters where one column has much larger units than others. Then X̌ itself is decomposed (``graded.py``), as
+accurately as if all columns had one scale.
 
 Legend: t = time, p = features, r = directions kept.
 """
@@ -24,6 +26,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import Copies, Delayed, Matrix, pick
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
@@ -45,19 +48,18 @@ __all__ = [
     "make_basis",
     "resolution",
     "rounding_of",
-    "scale_offset",
+    "tau_of",
 ]
 
-F64 = NDArray[np.float64]
-# Rows or features of a block, and values of one whose rows are only added up.
+# Rows or features of a block; numbers in a block of rows that are only added up.
 _BLOCK, _VALUES = 2048, 2**17
 # Largest relative change of weights that the rounding of a Gram may make, by item size of the dtype.
 ACCURACY = {4: 1e-6, 8: 1e-8}
 # Largest part of the responses that a float32 weight, times its column's scale, may lose where it is made of dual weights.
 _CANCELLED = 1e-5
-# Eigenvalues of a Gram are off by about this many roundings of the largest.
+# Rounding moves the eigenvalues of a Gram by about this many eps of the largest.
 _ROUNDINGS = 8.0
-# Beyond this size the working memory of LAPACK's divide-and-conquer is more than its 32-bit integers count: it would crash.
+# Beyond this size of a matrix, the length of divide-and-conquer's working memory overflows LAPACK's 32-bit integers: it crashes.
 _DIVIDED = 32_766
 
 
@@ -72,7 +74,7 @@ class Basis:
         The smallest penalty, or the largest eigenvalue where that is smaller.
     rows_tr : (t, r) float64
         U_τ.
-    coef_pr : (p, r) or (0, r)
+    V_pr : (p, r) or (0, r)
         V, in the dtype of the problem. Empty where the dual Gram was decomposed: V = X̌ᵀ U diag(1 / √λ) then.
     mean_p : (p,) float64
         Subtracted from X; zeros without an intercept.
@@ -80,13 +82,13 @@ class Basis:
         Square roots of the sample weights; ones without.
     center, weighted : bool
     source : {"gram", "features"}
-        What was decomposed.
+        Whether the Gram or X itself was decomposed.
     """
 
     lam: F64
     tau: float
     rows_tr: F64
-    coef_pr: NDArray[Any]
+    V_pr: NDArray[Any]
     mean_p: F64
     root_t: F64
     center: bool
@@ -95,7 +97,7 @@ class Basis:
 
     @property
     def complete(self) -> bool:
-        """Whether U spans all that rows can hold (all but the constant): p > n, in general."""
+        """Whether U spans every vector over the rows (with an intercept, every vector that sums to zero): usual where p > n."""
         return len(self.lam) == len(self.rows_tr) - self.center
 
     @cached_property
@@ -113,11 +115,11 @@ class Basis:
 
 
 def column_means(X: Matrix, weights_t: F64 | None = None) -> F64:
-    """(Weighted) column means in float64, exact for a constant column: taken relative to the first row."""
+    """(Weighted) column means in float64. Sums are of differences from the first row, so a constant column's mean is exact."""
     if len(X) == 0:
         return np.zeros(X.shape[1])
     total, step = np.zeros(X.shape[1]), max(1, _VALUES // X.shape[1])
-    with np.errstate(over="ignore"):  # the Gram will not be finite either, and is checked
+    with np.errstate(over="ignore"):  # where this overflows, so does the Gram, which is checked
         for start in range(0, len(X), step):
             block = np.subtract(X[start : start + step], X[0], dtype=np.float64)
             total += block.sum(axis=0) if weights_t is None else weights_t[start : start + step] @ block
@@ -125,7 +127,7 @@ def column_means(X: Matrix, weights_t: F64 | None = None) -> F64:
 
 
 def make_basis(problem: Problem, dual: bool) -> Basis:
-    """Decompose the smaller Gram, or X where the Gram's rounding would be seen.
+    """Decompose the Gram X̌ X̌ᵀ (``dual``) or X̌ᵀ X̌, or X̌ itself where rounding of the Gram would show in weights.
 
     Raises
     ------
@@ -135,7 +137,8 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     Warns
     -----
     FastencodeWarning
-        If columns repeat others but for a rounding that is large beside the smallest penalty.
+        If columns are combinations of others except for their rounding, and the square of that rounding exceeds the part of the
+        smallest penalty that :data:`ACCURACY` allows.
     """
     X, center = problem.X, problem.fit_intercept
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
@@ -146,47 +149,48 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     del gram
     if found is None:
         graded = decompose_features(problem, mean, root)
-        lam, rows, coef, source = graded.size**2, graded.left, graded.right.astype(X.dtype), "features"
-        tau = scale_offset(problem, lam)
+        lam, rows, V, source = graded.size**2, graded.U, graded.V.astype(X.dtype), "features"
+        tau = tau_of(problem, lam)
         rows *= graded.size / np.sqrt(lam + tau)
     else:
         (lam, vectors), source = found, "gram"
-        tau = scale_offset(problem, lam)
+        tau = tau_of(problem, lam)
         shrunk = np.sqrt(lam + tau)
         if dual:
             squares = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
             known = cancels(squares, lam, problem)
-            coef = dual_map(problem, mean, root, vectors / np.sqrt(lam)) if known else np.empty((0, len(lam)), dtype=X.dtype)
+            V = dual_map(problem, mean, root, vectors / np.sqrt(lam)) if known else np.empty((0, len(lam)), dtype=X.dtype)
             rows = vectors * (np.sqrt(lam) / shrunk)
         else:
-            coef = vectors.astype(X.dtype)
+            V = vectors.astype(X.dtype)
             rows = np.empty((len(X), len(lam)))
             for start in range(0, len(X), _BLOCK):
                 here = slice(start, start + _BLOCK)
+                # rows = X̌ @ V / √(λ + τ) = U_τ
                 rows[here] = centered_rows(X, mean, root, here) @ vectors / shrunk
-    return Basis(lam, tau, rows, coef, mean, root, center, problem.weights is not None, source)
+    return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source)
 
 
-def scale_offset(problem: Problem, lam: F64) -> float:
+def tau_of(problem: Problem, lam: F64) -> float:
     """τ: the smallest penalty, or the largest eigenvalue where that is smaller."""
     return float(min(problem.alphas[0], lam[-1] if len(lam) else 1.0))
 
 
 def rounding_of(lam: F64) -> float:
-    """How far eigenvalues of a Gram may be off for its rounding alone."""
+    """δ = 8 eps λ_top: the error of the eigenvalues of a Gram by rounding."""
     return _ROUNDINGS * float(np.finfo(np.float64).eps) * max(0.0, float(lam.max(initial=0.0)))
 
 
 def hidden_by_rounding(lam: F64, alphas: F64, dtype: np.dtype[Any]) -> bool:
     """Whether the rounding E of a Gram A with eigenvalues λ shows in weights at some penalty of the grid.
 
-    Weights (A + α)⁻¹ X̌ᵀ y change by at most ‖E‖ / (λ_min + α − ‖E‖) of themselves.
+    Weights (A + α)⁻¹ X̌ᵀ y change by at most ‖E‖ / (λ_min + α − ‖E‖) of themselves; it shows if that exceeds :data:`ACCURACY`.
     """
     if not len(lam):
         return False
     rounding = rounding_of(lam)
-    left = max(0.0, float(lam.min())) + float(alphas[0]) - rounding
-    return not rounding <= ACCURACY[dtype.itemsize] * left
+    smallest = max(0.0, float(lam.min())) + float(alphas[0]) - rounding
+    return not rounding <= ACCURACY[dtype.itemsize] * smallest
 
 
 def cancels(square: float, lam: F64, problem: Problem) -> bool:
@@ -232,28 +236,29 @@ def dual_map(problem: Problem, mean: F64, root: F64, right_tr: F64, scale_p: F64
 
 
 def resolution(alphas: F64, dtype: np.dtype[Any]) -> tuple[float, float]:
-    """(singular values that matter to no penalty, relative error of the others) for :func:`graded_svd`."""
+    """(singular value below which none matters at any penalty, relative error of the others) for :func:`graded_svd`."""
     allowed = 0.01 * ACCURACY[dtype.itemsize]
     return float(np.sqrt(allowed * alphas[0])), allowed
 
 
 def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: bool = False) -> tuple[F64, F64] | None:
-    """Eigenvalues, increasing, and vectors of a Gram; None where its rounding would show in weights.
+    """(eigenvalues, increasing; eigenvectors) of a Gram; None where its rounding would show in weights.
 
-    Left out are eigenvalues that are rounding: below 8 roundings of the largest one, and below ``size`` of them where they are
-    small beside every penalty too.
+    Drops numerically zero eigenvalues: those below 8 eps λ_top are rounding noise, which 1/λ would amplify. Those below
+    ``size`` eps λ_top are dropped too where they are below a tenth of :data:`ACCURACY` times the smallest penalty.
 
     Parameters
     ----------
     gram : (·, ·) float64
     size : int
-        Terms of the sums that the Gram holds.
+        Number of terms in each sum of products that the Gram holds.
     problem : Problem
         For its penalties and dtype.
     centered : bool
-        Whether the Gram is a kernel of centered features: one of its eigenvalues, that of the constant, is zero.
+        Whether the Gram is a kernel of centered features. Its smallest eigenvalue, that of the constant vector, is zero then.
     only : bool
-        Whether the Gram is all there is: where its rounding would show, a ``FastencodeWarning`` says so, in place of None.
+        Whether the features are not known. Where rounding of the Gram would show, a ``FastencodeWarning`` says so then, and the
+        decomposition is returned instead of None.
 
     Raises
     ------
@@ -285,22 +290,30 @@ def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: b
 
 
 def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.intp] | None = None, scale: Any = 1.0) -> Graded:
-    """X̌ itself decomposed: eigenvalues of its Gram are ``size ** 2``, increasing here, those that no penalty keeps dropped.
+    """The singular value decomposition of X̌, or of some columns of it times ``scale``.
+
+    The eigenvalues of the Gram are ``size ** 2``: increasing here, without those below a tenth of the part of the smallest
+    penalty that :data:`ACCURACY` allows.
 
     Parameters
     ----------
     problem : Problem
-    mean, root : float64
-        What makes X̌ of X: subtracted, then multiplied by.
+    mean, root : (p,) and (t,) float64
+        X̌ = diag(root) (X − 1 meanᵀ).
     used : index array, optional
-        Its columns, if not all.
+        The columns to decompose, if not all.
     scale : (·,) float64
-        What these are multiplied by.
+        Factors of these columns.
 
     Raises
     ------
     InputError
-        If ``memory`` does not hold it.
+        If ``problem.memory`` does not hold the decomposition.
+
+    Warns
+    -----
+    FastencodeWarning
+        As in :func:`make_basis`.
     """
     X = problem.X
     columns = np.arange(X.shape[1]) if used is None else used
@@ -328,11 +341,11 @@ def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.
             stacklevel=2,
         )
     order = np.flatnonzero(found.size**2 > 0.1 * least)[::-1]
-    return replace(found, left=found.left[:, order], size=found.size[order], right=found.right[:, order])
+    return replace(found, U=found.U[:, order], size=found.size[order], V=found.V[:, order])
 
 
 def centered_rows(X: Matrix, mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:
-    """Some rows of X̌: centered, times the roots of the weights."""
+    """The rows ``here`` of X̌ = diag(root) (X − 1 meanᵀ)."""
     return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
 
 
@@ -341,6 +354,7 @@ def gram_of(X: Matrix, mean: F64, root: F64) -> F64:
     gram = np.zeros((X.shape[1], X.shape[1]))
     for start in range(0, len(X), _BLOCK):
         block = centered_rows(X, mean, root, slice(start, start + _BLOCK))
+        # gram = X̌.T @ X̌
         gram += block.T @ block
     return gram
 
@@ -360,16 +374,21 @@ def kernel_of(X: Matrix, mean: F64, root: F64) -> F64:
     for start in range(0, X.shape[1], _BLOCK):
         here = slice(start, start + _BLOCK)
         block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+        # kernel = X̌ @ X̌.T
         kernel += block @ block.T
     return kernel
 
 
 def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
-    """Add the kernel of delayed copies, made of one kernel of what is copied; not yet times the roots of the weights.
+    """Add the kernel of centered delayed copies of one matrix X₀ to ``kernel``, without the roots of the sample weights.
 
-    With m the mean of all rows that are copied, μ that of one copy, o its padding (1 where it is zeros) and q the mean of o, a
-    centered copy S X₀ − 1 μᵀ is S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ, where c = μ − (1 − q) m: terms no larger than what they add up
-    to. Its rows are thus sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], and its kernel is W E Eᵀ Wᵀ. Means are weighted.
+    Let m be the mean of all rows that are copied, μ the mean of one copy, o the padding of the copy (1 where its rows are zeros)
+    and q the mean of o; means are weighted. Then a centered copy is
+
+        S X₀ − 1 μᵀ = S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ        c = μ − (1 − q) m
+
+    No term is larger than the sum. So the rows of a copy are sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], with the
+    coefficients W, and its kernel is W (E Eᵀ) Wᵀ. E Eᵀ is made once for all copies.
     """
     (copies, n), width, empty = X.source_dt.shape, X.width, X.source_dt < 0
     used = np.unique(X.source_dt[~empty])
@@ -382,10 +401,11 @@ def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
     for start in range(0, width, _BLOCK):
         here = slice(start, start + _BLOCK)
         block = np.concatenate([X.base_sw[used, here] - center[here], center[None, here], offset[:, here]])
+        # inner = E @ E.T
         inner += block @ block.T
 
     def mixed(d: int, here: slice, of: F64) -> F64:
-        """Some rows of W of: those copied, plus their part of m, minus c."""
+        """The rows ``here`` of W_d @ of, for copy d: the rows copied, plus (q − o) times the row of m, minus the row of c."""
         out = of[source_dt[d, here]]
         out[empty[d, here]] = 0
         out += apart[d, here, None] * of[rows]
@@ -395,4 +415,5 @@ def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
     for start in range(0, n, _BLOCK // 8):
         here = slice(start, start + _BLOCK // 8)
         for d in range(copies):
+            # kernel += W_d @ (E @ E.T) @ W_d.T
             kernel[here] += mixed(d, slice(None), mixed(d, here, inner).T).T

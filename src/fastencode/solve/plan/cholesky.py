@@ -1,8 +1,9 @@
-"""Positive definite matrices: systems solved without holding the interpreter's lock, inverses here and on a device.
+"""Positive definite matrices: systems solved without the interpreter's lock, and inverses on the host or a device.
 
-``scipy.linalg.cho_factor`` and ``cho_solve`` hold it, so folds that are planned on two threads wait for each other: two solves of
-800 unknowns and 1000 right-hand sides took twice as long as one, and NumPy's LU, which lets go of it, as long. SciPy gives its
-LAPACK away as plain functions (``scipy.linalg.cython_lapack``); ctypes calls those with the lock released.
+The systems are those of docs/solver.md, 3; the inverses are those of section 7. ``scipy.linalg.cho_factor`` and ``cho_solve``
+hold the interpreter's lock, so folds that are planned on two threads would wait for each other: two solves of 800 unknowns and
+1000 right-hand sides took twice the time of one. NumPy's LU releases the lock, and took that time too. SciPy offers its LAPACK
+as plain functions (``scipy.linalg.cython_lapack``), which ctypes calls with the lock released.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _LOWER = b"L"
 
 @cache
 def _lapack(name: str, arguments: int) -> Any:
-    """A routine of SciPy's LAPACK, every argument of which is a pointer."""
+    """A routine of SciPy's LAPACK. All its arguments are pointers."""
     from scipy.linalg import cython_lapack
 
     capsule = cython_lapack.__pyx_capi__[name]
@@ -41,11 +42,11 @@ def invert_positive(device: Device, square: Any) -> Any:
         return 0.5 * (inverse + inverse.T)
     from scipy.linalg import lapack
 
-    # Symmetric, so its transpose will do: LAPACK need not copy it.
+    # The matrix is symmetric, so its transpose is the same matrix in Fortran's order, which LAPACK need not copy.
     factor = lapack.dpotrf(square.T, lower=1, clean=1, overwrite_a=1)[0]
     inverse = np.asarray(lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
     diagonal = inverse.diagonal().copy()
-    inverse += inverse.T  # the other triangle was zero
+    inverse += inverse.T  # fills the other triangle, which was zero
     inverse[np.diag_indices(len(inverse))] = diagonal
     return inverse
 

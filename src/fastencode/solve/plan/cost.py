@@ -1,12 +1,13 @@
-"""What each way of solving costs, and which to take.
+"""The cost of each way to solve a problem, and the choice between them (docs/solver.md, 3 and 9).
 
-Counted are multiplications plus additions of the matrix products and decompositions; elementwise work is left out (it is
-below one part in the number of rows). Seconds are those operations at nominal rates, only to compare candidates with.
+Operations are multiplications plus additions of the matrix products and decompositions. Elementwise work is not counted: it is
+less than one part in the number of rows. Seconds are operations divided by nominal rates; they serve to compare candidates only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
@@ -20,6 +21,8 @@ __all__ = [
     "SEGMENTED",
     "WHOLE_ROWS",
     "Candidate",
+    "FoldSize",
+    "Load",
     "MapCost",
     "choose",
     "made_last",
@@ -28,24 +31,26 @@ __all__ = [
     "whole_cost",
 ]
 
-# Nominal rates of one core, operations per second: products in float64 and float32, and the blocked tridiagonal eigensolver, half
-# of whose work is bound by memory.
+# docs/solver.md, 9 has the machine, the script and the width of the optimum of each number.
+# Nominal rates of one core, operations per second: products by item size; the eigensolver, half of whose work waits for memory.
 GEMM_RATE = {8: 3.5e10, 4: 7.5e10}
 EIGH_RATE = 2.5e10
 EIGH_OPERATIONS = 9.0  # times size cubed: reduction, divide and conquer, back-transformation
-# Float32 products on matrix tiles against those of BLAS, and how much less of that products of segments gain.
+# Rate of float32 products on matrix tiles over that of BLAS; time of products of segments there, over that of plain products, is
+# SEGMENTED times the second number.
 _TILES, _TILES_SEGMENTED = 1.65, 1.4
 NOMINAL_VOXELS = 10_000
-# Rows of a fold up to which it may be predicted with all others, where the basis is complete (p > n) and where it is not.
+# Folds with at most this many held-out rows may take the form "whole"; key: is the basis complete (usual where p > n)?
 WHOLE_ROWS = {True: 1024, False: 32}
-# Nodes are known only after the decomposition; candidates are compared at this many, and this many products where segments help.
+# Nodes and segments are known only after the decomposition. Candidates are compared at this many nodes, of which segments leave
+# this many products a row.
 _NODES, _PRODUCTS = 8, 6
-# Products of segments take this much longer than their operations at the nominal rate: they are written, read and mixed.
+# Time of products of segments over their operations at the nominal rate: they are written, read again and mixed.
 SEGMENTED = 1.3
 
 
 def voxel_rate(itemsize: int) -> float:
-    """Nominal rate of one core over the products of tiles of voxels."""
+    """Nominal rate of one core, operations per second, in the products of tiles of voxels."""
     return GEMM_RATE[itemsize] * (_TILES if itemsize == 4 and has_tiles() else 1.0)
 
 
@@ -55,7 +60,7 @@ def _segmented(itemsize: int) -> float:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to solve the problem and what it is expected to cost.
+    """One way to solve the problem, and its expected cost.
 
     Attributes
     ----------
@@ -66,9 +71,9 @@ class Candidate:
     per_voxel : float
         Operations for each voxel, scores and refit.
     kept, working : int
-        Bytes beyond X: what the plan keeps; what planning needs meanwhile.
+        Bytes beyond X: those that the plan keeps; those that only planning needs.
     seconds : float
-        Expected for planning plus all voxels, at nominal rates.
+        Expected time of planning plus all voxels, at nominal rates.
     """
 
     name: str
@@ -86,8 +91,41 @@ class Candidate:
         return self.kept + self.working
 
 
-def _solve_operations(left: int, test: int, train: int, rank: int, train_form: bool) -> float:
+class FoldSize(NamedTuple):
+    """Rows of a fold: left out (all that are not training rows), test, training."""
+
+    left: int
+    test: int
+    train: int
+
+
+class Load(NamedTuple):
+    """The numbers that the costs of every fold of a plan depend on.
+
+    Attributes
+    ----------
+    rank : int
+        Directions of the basis.
+    nodes : int
+        Penalties at which held-out responses are predicted.
+    shrinkage : float
+        Operations of one row and one voxel at all nodes, with the spectrum cut into segments.
+    itemsize : int
+        Bytes of a number: 4 or 8.
+    voxels : int
+        Expected voxels.
+    """
+
+    rank: int
+    nodes: int
+    shrinkage: float
+    itemsize: int
+    voxels: int
+
+
+def _solve_operations(size: FoldSize, rank: int, train_form: bool) -> float:
     """Operations of one fold's operator at one node."""
+    left, test, train = size
     if train_form:
         return 2.0 * left * rank * (left + train) + left**3 / 3 + 2.0 * left * left * train
     if left <= rank:
@@ -97,17 +135,19 @@ def _solve_operations(left: int, test: int, train: int, rank: int, train_form: b
 
 @dataclass(frozen=True)
 class MapCost:
-    """What one way to predict a fold costs (``maps.py``).
+    """The cost of one way to predict a fold (``maps.py``).
 
     Attributes
     ----------
     name : {"merged", "factored", "rotated", "whole"}
-    plan, voxel : float
-        Operations to make it, and for each voxel.
+    plan : float
+        Operations to make the map.
+    voxel : float
+        Operations for each voxel.
     kept : int
-        Bytes.
+        Bytes of the map.
     seconds : float
-        Expected on one core for making it and all voxels, at nominal rates.
+        Expected on one core for making the map and predicting all voxels, at nominal rates.
     """
 
     name: str
@@ -117,24 +157,11 @@ class MapCost:
     seconds: float
 
 
-def map_costs(
-    sizes: tuple[int, int, int], rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int, train_form: bool
-) -> list[MapCost]:
-    """The ways to predict one fold.
-
-    Parameters
-    ----------
-    sizes : (left out, held out, training)
-        Rows of the fold.
-    rank, nodes, itemsize, voxels : int
-    shrinkage : float
-        Operations of one row and voxel at all nodes, cut into segments.
-    train_form : bool
-        Whether it must be the map from training responses.
-    """
-    left, test, train = sizes
+def map_costs(size: FoldSize, load: Load, train_form: bool) -> list[MapCost]:
+    """The ways to predict one fold. With ``train_form`` its map starts from the training responses, not from coordinates."""
+    (left, test, train), (rank, nodes, shrinkage, itemsize, voxels) = size, load
     across, own_rank = (train, min(train, rank)) if train_form else (rank, rank)
-    solve = nodes * _solve_operations(left, test, train, rank, train_form)
+    solve = nodes * _solve_operations(size, rank, train_form)
     ways = [("merged", solve, 0.0, 2.0 * nodes * test * across, nodes * test * across)]
     if not train_form:
         invert = nodes * (2.0 * left * left * rank + left**3)
@@ -152,8 +179,9 @@ def map_costs(
     return [MapCost(name, plan + own, voxel, itemsize * kept, seconds(plan, own, voxel)) for name, plan, own, voxel, kept in ways]
 
 
-def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int, voxels: int) -> MapCost:
-    """One of the folds that are predicted together; arguments as in :func:`map_costs`, far blocks only."""
+def whole_cost(rows: int, load: Load) -> MapCost:
+    """One of the folds that are predicted together, each of ``rows`` rows. Counts the blocks ``far_kbmm``, not ``near_kbmm``."""
+    rank, nodes, shrinkage, itemsize, voxels = load
     plan = nodes * (2.0 * rows * rows * rank + rows**3)
     voxel = _segmented(itemsize) * rows * shrinkage + 2.0 * nodes * rows * rows
     seconds = plan / GEMM_RATE[8] + voxels * voxel / voxel_rate(itemsize)
@@ -161,11 +189,10 @@ def whole_cost(rows: int, rank: int, nodes: int, shrinkage: float, itemsize: int
 
 
 def made_last(problem: Problem, dual: bool, n_voxels: int | None) -> bool:
-    """Whether weights are made block by block of features after all voxels are scored, so that the map from coordinates to
-    weights (p, r), as large as all copies of the features, is never whole.
+    """Whether weights are made last: after all voxels are scored, from blocks of V (p, r), so that V never exists in full.
 
-    For one fit that takes no more operations. A plan of which it is not known what it will serve keeps the map, and a device
-    takes it. Some of it is whole (2 n, r): with fewer features it makes no difference.
+    Only for a single fit on the CPU: a plan that may serve again and a device need all of V. A single fit takes no more
+    operations this way. Deferring holds 2 n r numbers (see ``weights/ridge.py``), so it saves memory only if p > 2 n.
     """
     n, p = problem.X.shape
     return dual and problem.device == "cpu" and n_voxels is not None and p > 2 * n
@@ -174,13 +201,23 @@ def made_last(problem: Problem, dual: bool, n_voxels: int | None) -> bool:
 def choose(
     problem: Problem, threads: int, n_voxels: int | None = None, only: str | None = None, beside: tuple[int, int] = (0, 0)
 ) -> tuple[Candidate, tuple[Candidate, ...], str]:
-    """The candidate with the least expected time that fits in memory, all candidates, and the reason; ``only`` forces one.
-    ``beside`` are bytes that are kept as well, for the primal and the dual.
+    """(candidate with the least expected time that fits in memory, all candidates, reason).
+
+    Parameters
+    ----------
+    problem : Problem
+    threads : int
+    n_voxels : int, optional
+        Expected voxels; None stands for :data:`NOMINAL_VOXELS`.
+    only : {"primal", "dual"}, optional
+        The candidate to take, whatever its time.
+    beside : (int, int)
+        Bytes that are kept beside the plan, with the primal and with the dual.
 
     Raises
     ------
     InputError
-        If ``memory`` holds none of them.
+        If ``problem.memory`` holds no candidate.
     """
     (n, p), memory = problem.X.shape, problem.memory
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
@@ -192,7 +229,7 @@ def choose(
         raise InputError(
             f"memory={memory} bytes is too small to plan with: the smallest that works is {least} bytes, plus tiles of responses"
         )
-    # With as many features as rows both take as long; the kernel keeps more digits of predictions that all but vanish.
+    # With as many features as rows both take the same time. Then the dual: it keeps more digits of predictions near zero.
     best = min(fitting, key=lambda c: (c.seconds, c.name != "dual"))
     other = next(c for c in candidates if c is not best)
     if only is not None:
@@ -206,21 +243,22 @@ def choose(
 def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, last: bool) -> Candidate:
     (n, p), itemsize, nodes = problem.X.shape, problem.X.dtype.itemsize, min(len(problem.alphas), _NODES)
     rank, side = min(n, p), n if dual else p
-    sizes = [(n - len(train), len(test), len(train)) for train, test in problem.folds]
+    sizes = [FoldSize(n - len(train), len(test), len(train)) for train, test in problem.folds]
     width = p
-    if isinstance(problem.X, Delayed):  # one kernel serves all copies, a Gram is of them
+    if isinstance(problem.X, Delayed):  # one kernel serves all copies; the primal Gram is of all copies
         width = sum(part.width for part in problem.X.parts)
     gram = 2.0 * n * n * width if dual else 2.0 * n * p * p
     decompose = EIGH_OPERATIONS * float(side) ** 3
     per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
-    ways = [map_costs(fold, rank, nodes, per_row, itemsize, voxels, complete) for fold in sizes]
+    load = Load(rank, nodes, per_row, itemsize, voxels)
+    ways = [map_costs(size, load, complete) for size in sizes]
     maps = [min(way, key=lambda c: c.seconds) for way in ways]
     operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
     per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
     seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
     seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
-    operator_bytes = sum(_least(fold, rank, len(problem.alphas), itemsize, complete) for fold in sizes)
-    # An eigendecomposition holds its matrix, the vectors, and about two more of LAPACK's; then the basis in float64.
+    operator_bytes = sum(_least(size, load._replace(nodes=len(problem.alphas)), complete) for size in sizes)
+    # An eigendecomposition holds its matrix, the vectors and about two more such matrices in LAPACK; then comes U_τ in float64.
     return Candidate(
         name="dual" if dual else "primal",
         gram=gram,
@@ -233,8 +271,8 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, 
     )
 
 
-def _least(sizes: tuple[int, int, int], rank: int, nodes: int, itemsize: int, complete: bool) -> int:
-    """Bytes that the leanest operator of a fold keeps if every penalty is a node, small folds two blocks and a copy of rows."""
-    left, test, _ = sizes
-    leanest = min(c.kept for c in map_costs(sizes, rank, nodes, 0.0, itemsize, 0, complete))
-    return itemsize * left * rank + max(leanest, 2 * itemsize * nodes * test * test if test <= WHOLE_ROWS[False] else 0)
+def _least(size: FoldSize, load: Load, complete: bool) -> int:
+    """Bytes of a fold's leanest operator: its map (of a small fold, two blocks a node) and a copy of its rows of U_τ."""
+    leanest = min(c.kept for c in map_costs(size, load, complete))
+    blocks = 2 * load.itemsize * load.nodes * size.test**2 if size.test <= WHOLE_ROWS[False] else 0
+    return load.itemsize * size.left * load.rank + max(leanest, blocks)

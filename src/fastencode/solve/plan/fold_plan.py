@@ -1,7 +1,7 @@
-"""What predicts held-out rows and depends on the design only: one decomposition, its nodes, and every fold made from it.
+"""One decomposition of the design with its nodes and the operators of every fold (docs/solver.md, 3 and 4).
 
-A ridge problem has one of these and a way from coordinates to weights (``plan.py``); a banded one has one for each weighting of
-its bands (``banded/``).
+A ridge problem has one fold plan, and V for its weights (``plan.py``). A banded problem has one for each weighting of its bands
+(``search/search.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.given.folds import Fold
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import Basis
@@ -34,53 +35,53 @@ class FoldPlan:
     problem : Problem
         The checked design, folds and penalties.
     nodes : Nodes
-        The penalties predictions are made at, and how the others follow from them.
-    folds : tuple of Operator
-        Folds predicted one by one.
+        The penalties at which predictions are made, and the mix that gives those at the other penalties.
+    operators : tuple of Operator
+        The operators of folds that are predicted one by one.
     whole : tuple of WholeFolds
-        Small folds predicted together, by size.
+        The operators of folds that are predicted together, one for each size.
     lam : (r,) float64
-        Eigenvalues of the Gram of all rows.
+        λ: eigenvalues of the Gram of all rows.
     analyze : (t, r)
-        Responses to coordinates.
+        U_τ in the dtype of the problem: coordinates of responses are c = U_τᵀ y.
     tau : float
-        Offset of the coordinates' scale.
+        τ in U_τ = U diag(√(λ / (λ + τ))).
     root : (t,) float64
         Square roots of the sample weights.
     condition : float
-        Largest of any fold at the smallest penalty: how much rounding may grow, see ``leave_out.Left``.
+        κ: the largest of all folds, by which rounding may grow (``leave_out.Left``).
     beside : int
-        Bytes that are kept beside it for as long.
+        Bytes of other arrays that are kept as long as the plan is.
     cost : dict
-        Operations of ``operators``, and of ``score`` for one voxel.
+        Operations of making the ``operators``, and of ``score`` for one voxel.
     """
 
     problem: Problem
     nodes: Nodes
-    folds: tuple[Operator, ...]
+    operators: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
-    lam: NDArray[np.float64]
+    lam: F64
     analyze: NDArray[Any]
     tau: float
-    root: NDArray[np.float64]
+    root: F64
     condition: float
     beside: int
     cost: dict[str, float]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows (those with weight) and features of the design."""
+        """(rows whose sample weight is not zero, features) of the design."""
         n, p = self.problem.X.shape
         return int(n), int(p)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What responses are converted to and results come in."""
+        """Dtype of responses and results."""
         return np.dtype(self.problem.X.dtype)
 
     @property
     def rounding(self) -> float:
-        """What predictions may be off by for rounding alone, in standard deviations of a voxel."""
+        """ρ = 8 (eps √r + eps(float64) min(κ, 1e6)): rounding of predictions, in standard deviations of a voxel."""
         eps = np.finfo(self.dtype).eps, np.finfo(np.float64).eps
         return 8.0 * float(eps[0] * np.sqrt(max(1, len(self.lam))) + eps[1] * min(self.condition, LIMITS[8]["train"]))
 
@@ -91,9 +92,9 @@ class FoldPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept, X not counted."""
-        copies = sum(f.analyze_lr.nbytes for f in self.folds if f.analyze_lr.base is None)
-        made = sum(f.map.nbytes for f in self.folds) + sum(w.nbytes for w in self.whole)
+        """Bytes that are kept, without X."""
+        copies = sum(f.analyze_lr.nbytes for f in self.operators if f.analyze_lr.base is None)
+        made = sum(f.map.nbytes for f in self.operators) + sum(w.nbytes for w in self.whole)
         return self.analyze.nbytes + self.beside + copies + made
 
 
@@ -107,7 +108,7 @@ def plan_folds(
     scoring: str | None,
     stored: str | None = None,
 ) -> FoldPlan:
-    """Make all folds of a decomposed design.
+    """Choose the nodes of a decomposed design and make the operators of all folds.
 
     Parameters
     ----------
@@ -115,32 +116,32 @@ def plan_folds(
     basis : Basis
     threads : int
     beside : int
-        Bytes that are kept for as long.
+        Bytes of other arrays that are kept as long as the plan is.
     n_voxels : int, optional
-        Voxels that are expected.
+        Expected voxels.
     scoring : str, optional
-        How they will be scored, if that is known: nodes for squared errors alone are fewer than those that serve correlation too.
+        How voxels will be scored. None or "pearson": nodes also serve correlation, which takes more of them than squared errors.
     stored : str, optional
-        How folds are to be stored where they can be (``maps.py``), instead of the cheapest way.
+        The map (``maps.py``) of every fold that allows it, or the form of large folds. None: the cheapest.
     """
     lefts = _leave_out(basis, problem.folds, threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
     interval = _interval(basis, lefts, voxels, threads)
-    with limit_threads(1):  # small matrices: waking a second thread takes longer
+    with limit_threads(1):  # matrices are small: waking a second thread takes longer than it saves
         nodes = choose_nodes(problem.alphas, interval, basis.top, TOLERANCE[itemsize], relative)
     analyze = basis.rows_tr.astype(problem.X.dtype)
     kept = analyze.nbytes + beside
     request = Request(nodes.alphas, TOLERANCE[itemsize], relative, voxels, problem.memory, kept, threads, stored)
     made = make_operators(basis, lefts, request, analyze)
     n, r = analyze.shape
-    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in made.folds if f.form == "apart"))
-    score = 2.0 * r * analyzed + sum(f.map.operations for f in made.folds) + sum(w.operations for w in made.whole)
+    analyzed = n + (0 if _partition(lefts, n) else sum(len(f.left) for f in made.single if f.form == "apart"))
+    score = 2.0 * r * analyzed + sum(f.map.operations for f in made.single) + sum(w.operations for w in made.whole)
     return FoldPlan(
         problem=problem,
         nodes=nodes,
-        folds=made.folds,
+        operators=made.single,
         whole=made.whole,
         lam=basis.lam,
         analyze=analyze,
@@ -153,7 +154,7 @@ def plan_folds(
 
 
 def _leave_out(basis: Basis, folds: list[Fold], threads: int) -> list[Left]:
-    if sum(len(test) for _, test in folds) <= 2 * len(folds):  # rows by themselves: threads would wait for the interpreter
+    if sum(len(test) for _, test in folds) <= 2 * len(folds):  # one or two rows a fold: threads would wait for the interpreter
         return [leave_out(basis, fold) for fold in folds]
     return together([partial(leave_out, basis, fold) for fold in folds], threads)
 
@@ -163,14 +164,14 @@ def _partition(lefts: list[Left], n: int) -> bool:
 
 
 def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tuple[float, float]:
-    """Bounds of the positive eigenvalues of every training Gram; 0 where no lower one is known.
+    """(lower, upper) bound of the positive eigenvalues of every training Gram; the lower is 0 where none is known.
 
-    Exact where a narrower interval saves more (a node for every voxel) than the eigenvalues of every fold cost.
+    The eigenvalues of every fold are computed where that costs less than the narrower interval saves: one node of every voxel.
     """
     (n, r), top = basis.rows_tr.shape, basis.top * max(int(np.bincount(left.train).max()) for left in lefts)  # rows may repeat
     if not r or basis.lam[0] < 0.01 * basis.tau:
-        return 0.0, top  # far below the smallest penalty: no node is saved by knowing it
-    if basis.complete:  # training kernels are compressions of the whole one
+        return 0.0, top  # λ_min is far below the smallest penalty: knowing it saves no node
+    if basis.complete:  # a training kernel is a compression of the whole kernel, so its λ_min is no smaller
         return float(basis.lam[0]), top
     worst = max(left.condition for left in lefts)
     if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / voxel_rate(4):

@@ -1,7 +1,7 @@
-"""What all weightings of the bands share: one Gram of all features, or one kernel for each band.
+"""One Gram of all features, or one kernel for each band: what all weightings γ share (docs/solver.md, 7, "Candidates").
 
-With weights γ, banded ridge is ridge on the features of band b times √γ_b: the primal Gram's rows and columns are scaled by √γ,
-the dual one is Σ γ_b K_b. A band of weight zero is not there at all.
+Banded ridge with weights γ is ridge on the features of band b times √γ_b. The primal Gram of that has rows and columns times √γ;
+the dual Gram is Σ γ_b K_b. A band of weight zero takes no part.
 
 Legend: t = time, p = features, b = bands, r = directions.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import pick
 from fastencode.errors import InputError
 from fastencode.solve.given.bands import Bands
@@ -30,19 +31,18 @@ from fastencode.solve.plan.basis import (
     gram_of,
     kernel_of,
     largest_square,
-    scale_offset,
+    tau_of,
 )
 
 __all__ = ["Grams", "center_kernel", "gram_bytes", "make_grams"]
 
-F64 = NDArray[np.float64]
-# Rows whose coordinates are made at once.
+# Rows of U_τ that are made at once.
 _BLOCK = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class Grams:
-    """The design of all bands, squared.
+    """Gram or kernels of the bands of a design.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Grams:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept, and those of a weighted sum."""
+        """Bytes of the Gram or kernels, and of one weighted sum of them."""
         n, p = self.problem.X.shape
         return gram_bytes(n, p, len(self.bands))[self.dual]
 
@@ -88,11 +88,12 @@ class Grams:
         return np.array([largest_square(X, self.mean_p, self.root_t, some) for some in columns])
 
     def basis(self, gamma_b: F64) -> Basis:
-        """The decomposition of one weighting. ``coef_pr`` is V of the scaled features, times √γ; empty for a dual Gram."""
+        """The decomposition of one weighting γ. ``V_pr`` is diag(√γ) V, with V of the features times √γ; empty in the dual."""
         problem = self.problem
         dtype, p = problem.X.dtype, problem.X.shape[1]
         if self.dual_btt is not None:
             gram = np.zeros(self.dual_btt.shape[1:])
+            # gram = Σ_b γ_b K_b
             for b in np.flatnonzero(gamma_b):
                 gram += gamma_b[b] * self.dual_btt[b]
         else:
@@ -100,60 +101,63 @@ class Grams:
             scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
             used = np.flatnonzero(scale_p)
             scale = scale_p[used]
+            # gram = diag(√γ) @ primal_pp @ diag(√γ)
             gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
             gram *= scale
-        only = not p  # kernels are all there is
+        only = not p  # only kernels are known, no features
         found = decompose(gram, max(problem.X.shape), problem, centered=self.dual and problem.fit_intercept, only=only)
         del gram
         if found is None:
             return self._from_features(gamma_b)
         lam, vectors = found
-        tau, coef = scale_offset(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
+        tau, V = tau_of(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
         if self.dual:
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
             if not only and cancels(float((gamma_b * self.squares_b).max()), lam, problem):
                 gamma_p = gamma_b[self.bands.band_of_feature]
-                coef = dual_map(problem, self.mean_p, self.root_t, vectors / np.sqrt(lam), gamma_p)
+                V = dual_map(problem, self.mean_p, self.root_t, vectors / np.sqrt(lam), gamma_p)
         else:
             vectors *= scale[:, None]
+            # rows = X̌ @ diag(√γ) @ V / √(λ + τ) = U_τ
             rows = self._times(used, vectors) / np.sqrt(lam + tau)
-            coef[used] = vectors
-        return self._made(lam, tau, rows, coef, "gram")
+            V[used] = vectors
+        return self._made(lam, tau, rows, V, "gram")
 
     def _from_features(self, gamma_b: F64) -> Basis:
-        """The same from the features, where rounding of their Gram would show in predictions."""
+        """As :meth:`basis`, from the features times √γ themselves, where rounding of their Gram would show in weights."""
         problem, scale_p = self.problem, np.sqrt(gamma_b)[self.bands.band_of_feature]
         used = np.flatnonzero(scale_p)
         graded = decompose_features(problem, self.mean_p, self.root_t, used, scale_p[used])
         lam = graded.size**2
-        tau = scale_offset(problem, lam)
-        coef = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
-        coef[used] = graded.right * scale_p[used, None]
-        return self._made(lam, tau, graded.left * (graded.size / np.sqrt(lam + tau)), coef, "features")
+        tau = tau_of(problem, lam)
+        V = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
+        V[used] = graded.V * scale_p[used, None]
+        return self._made(lam, tau, graded.U * (graded.size / np.sqrt(lam + tau)), V, "features")
 
-    def _made(self, lam: F64, tau: float, rows: F64, coef: NDArray[Any], source: str) -> Basis:
+    def _made(self, lam: F64, tau: float, rows: F64, V: NDArray[Any], source: str) -> Basis:
         problem = self.problem
         weighted = problem.weights is not None
-        return Basis(lam, tau, rows, coef, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
+        return Basis(lam, tau, rows, V, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
 
     def _times(self, used: NDArray[np.intp], vectors: F64) -> F64:
-        """X̌ @ vectors, of some features."""
+        """X̌[:, used] @ vectors."""
         X, everything = self.problem.X, len(used) == self.problem.X.shape[1]
         out = np.empty((len(X), vectors.shape[1]))
         for start in range(0, len(X), _BLOCK):
             here = slice(start, start + _BLOCK)
             block = centered_rows(X, self.mean_p, self.root_t, here)
+            # out = X̌[:, used] @ vectors
             np.matmul(block if everything else block[:, used], vectors, out=out[here])
         return out
 
 
 def gram_bytes(n: int, p: int, n_bands: int) -> tuple[int, int]:
-    """Bytes of the Grams and of a weighted sum, in the primal and in the dual."""
+    """(primal, dual): bytes of the Gram or of the kernels, and of one weighted sum."""
     return 8 * 2 * p * p, 8 * (n_bands + 1) * n * n
 
 
 def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool) -> Grams:
-    """Square every band once. Raises ``InputError`` if X is too large to square in its dtype."""
+    """Gram of all features (primal) or kernel of every band (``dual``). Raises ``InputError`` if their values overflow."""
     X, center = problem.X, problem.fit_intercept
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     if kernels is not None:
@@ -175,8 +179,10 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
 
 
 def center_kernel(kernel: Any, root: Any, center: bool) -> Any:
-    """A kernel of the features about their weighted means, times the roots of the weights, in place, on any device; returns the
-    weighted column means."""
+    """Make a kernel K = X Xᵀ that of X̌, in place, on any device; returns the weighted column means of K.
+
+    With o = ``root``, w = o² / (oᵀo) and P = I − 1 wᵀ, the result is diag(o) P K Pᵀ diag(o); P is left out without ``center``.
+    """
     share = root**2 / (root @ root)
     mean = share @ kernel
     if center:

@@ -1,11 +1,11 @@
-"""The rows a fold leaves out, and the matrix I − H over them, H the hat matrix of all rows at one penalty.
+"""The rows L that a fold leaves out, and the matrix R = (I − H)_LL, H the hat matrix of all rows (docs/solver.md, 3).
 
-Refitting without rows L changes their residuals by R⁻¹ exactly, R = (I − H)_LL. Two systems give the same: R itself,
-|L| × |L|, or I − √D U_Lᵀ (I + o oᵀ / s_train) U_L √D, r × r, with D = diag((λ + τ) / (λ + α)) and o the roots
-of the weights. Both have their spectrum in (0, 1], and the smallest eigenvalue against the norm of I − H says how many digits
-leaving L out may cost.
+A refit without the rows L multiplies their residuals by R⁻¹ exactly. Two systems give the same predictions: R itself,
+|L| × |L|, or I − √D U_Lᵀ (I + o oᵀ / s_train) U_L √D, r × r. Here D = diag((λ + τ) / (λ + α)), o are the roots of the sample
+weights, and s_train is their sum of squares over the training rows. The spectrum of both lies in (0, 1]. κ = ‖I − H‖ / λ_min(R)
+bounds the factor by which rounding grows.
 
-Legend: r = directions.
+Legend: r = directions, m = rows of L.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.given.folds import Fold
 from fastencode.solve.plan.basis import Basis, rounding_of
 
 __all__ = ["Left", "leave_out", "reduced", "reduced_gram", "residual", "take_rows", "training_extremes", "training_gram"]
 
-F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
-# Beyond this size the smallest eigenvalue is found by so many steps of Lanczos.
+# Beyond the first size, the smallest eigenvalue is found by Lanczos, with the second number of steps.
 _ALL_EIGENVALUES, _LANCZOS = 256, 12
 
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """One fold by the rows it leaves out.
+    """One fold, described by the rows L that it leaves out.
 
     Attributes
     ----------
@@ -38,13 +38,13 @@ class Left:
     rows : (m,), increasing
         All rows that are not training rows.
     held : index array
-        Where the test rows are among them.
+        Positions of the test rows in ``rows``.
     mass : float
         Sum of the weights of the training rows.
     condition : float
-        How much a residual's rounding may grow when L is left out: at τ, ‖I − H‖ / λ_min(R); infinite if training rows repeat.
+        κ = ‖I − H‖ / λ_min(R) at τ: the factor by which rounding of a residual may grow. Infinite if training rows repeat.
     gram : (r, r) or None
-        What the r × r systems of all nodes share, where they are cheaper than the m × m ones.
+        The matrix of :func:`reduced_gram`, where the r × r systems are cheaper than the m × m ones.
     """
 
     train: Rows
@@ -64,7 +64,7 @@ def take_rows(array: NDArray[Any], rows: Rows) -> NDArray[Any]:
 
 
 def leave_out(basis: Basis, fold: Fold) -> Left:
-    """What a fold leaves out, and what that does to rounding."""
+    """The rows that a fold leaves out, and the condition of leaving them out."""
     train, test = fold
     n = len(basis.rows_tr)
     mask = np.ones(n, dtype=bool)
@@ -79,7 +79,7 @@ def leave_out(basis: Basis, fold: Fold) -> Left:
 
 
 def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:
-    """‖I − H‖ / λ_min(R) at τ, where D = 1. Where the basis is complete, ‖I − H‖ is itself small."""
+    """κ = ‖I − H‖ / λ_min(R) at τ, where D is the identity. ‖I − H‖ is 1, or τ / (λ_min + τ) where the basis is complete."""
     if not len(basis.lam):
         return 1.0
     if len(left) == 1:
@@ -92,15 +92,15 @@ def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:
 
 
 def _by_rows(basis: Basis, left: Rows) -> bool:
-    """Whether the |L| × |L| system is the cheaper one; the r × r one's Gram is shared by all nodes."""
+    """Whether the |L| × |L| system is cheaper than the r × r one, whose Gram all nodes share."""
     m, r = len(left), len(basis.lam)
     return basis.complete or 4.0 * m * m * r + m**3 / 3 < 2.0 * m * r * r + r**3 / 3
 
 
 def _smallest(matrix: F64) -> float:
-    """Smallest eigenvalue of a matrix with spectrum in (0, 1], by Lanczos on its inverse: a tenth below, to be safe."""
+    """0.9 times the smallest eigenvalue of a matrix with spectrum in (0, 1], by Lanczos on its inverse."""
     try:
-        factor = np.linalg.cholesky(matrix)  # lets other threads run, as SciPy's does not
+        factor = np.linalg.cholesky(matrix)  # NumPy's releases the interpreter's lock, SciPy's does not
     except np.linalg.LinAlgError:
         return 0.0
     diagonal: list[float] = []
@@ -119,13 +119,15 @@ def _smallest(matrix: F64) -> float:
 
 
 def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
-    """(I − H) of some rows, H the hat matrix of all rows at a penalty, intercept included."""
+    """(I − H)_LL for the given rows L, H the hat matrix of all rows at a penalty, intercept included."""
     rows_mr, d = take_rows(basis.rows_tr, rows), (basis.lam + basis.tau) / (basis.lam + alpha)
-    # A matrix times its own transpose: BLAS does half of it.
-    if basis.complete:  # without cancellation: the smaller α, the smaller it is
+    # A matrix times its own transpose takes BLAS half the work of another product.
+    if basis.complete:  # U_L D diag(α / λ) U_Lᵀ: no cancellation where α and so I − H are small
         half_mr = rows_mr * np.sqrt(d * alpha / basis.lam)
+        # R = U_L @ D @ diag(α / λ) @ U_L.T
         return np.asarray(half_mr @ half_mr.T)
     half_mr = rows_mr * np.sqrt(d)
+    # R = I − U_L @ D @ U_L.T − o_L o_L.T / s
     out = half_mr @ half_mr.T
     np.negative(out, out=out)
     out[np.diag_indices(len(rows))] += 1.0
@@ -136,8 +138,9 @@ def residual(basis: Basis, rows: Rows, alpha: float) -> F64:
 
 
 def reduced_gram(basis: Basis, left: Rows) -> F64:
-    """U_Lᵀ (I + o oᵀ / s_train) U_L: what the r × r systems of all nodes share."""
+    """G = U_Lᵀ (I + o oᵀ / s_train) U_L, which the r × r systems of all nodes share."""
     rows = take_rows(basis.rows_tr, left)
+    # G = U_L.T @ U_L + (U_L.T o_L) (U_L.T o_L).T / s_train
     gram = np.asarray(rows.T @ rows)
     if basis.center:
         root, total = basis.root_t[left], float((basis.root_t**2).sum())
@@ -147,7 +150,7 @@ def reduced_gram(basis: Basis, left: Rows) -> F64:
 
 
 def reduced(basis: Basis, gram: F64, alpha: float) -> F64:
-    """I − √D gram √D: as well conditioned as R, r × r."""
+    """I − √D G √D, (r, r): as well conditioned as R."""
     half = np.sqrt((basis.lam + basis.tau) / (basis.lam + alpha))
     out = gram * -half[:, None]
     out *= half
@@ -156,7 +159,7 @@ def reduced(basis: Basis, gram: F64, alpha: float) -> F64:
 
 
 def training_gram(basis: Basis, left: Left) -> F64:
-    """The Gram of a fold's training rows about their mean, in the directions kept: r × r."""
+    """diag(λ) − diag(√(λ + τ)) G diag(√(λ + τ)), (r, r): the Gram Vᵀ X̌_Tᵀ X̌_T V of a fold's training rows about their mean."""
     shrunk = np.sqrt(basis.lam + basis.tau)
     gram = reduced_gram(basis, left.rows) if left.gram is None else left.gram
     gram = gram * -shrunk[:, None]
@@ -166,6 +169,6 @@ def training_gram(basis: Basis, left: Left) -> F64:
 
 
 def training_extremes(basis: Basis, left: Left) -> tuple[float, float]:
-    """Smallest and largest eigenvalue of a fold's training Gram within the directions kept."""
+    """(smallest, largest) eigenvalue of a fold's training Gram within the directions kept."""
     found: F64 = np.linalg.eigvalsh(training_gram(basis, left)).astype(np.float64, copy=False)
     return max(0.0, float(found[0]) - rounding_of(found)), float(found[-1])

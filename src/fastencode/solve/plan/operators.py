@@ -1,14 +1,14 @@
-"""What predicts a fold's held-out rows at every node, made from the basis.
+"""The operators that predict each fold's held-out rows at every node, made from the basis (docs/solver.md, 3).
 
-Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``). Refitting without L gives on L exactly
+Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``). A refit without L predicts on L exactly
 ŷ = R⁻¹ U_L D c_f, with D = diag((λ + τ) / (λ + α)) and c_f the coordinates of the training responses. Three forms:
 
-    apart   c_f = c − U_Lᵀ y_L, then a map from there (``maps.py``)                     large folds
-    whole   one product U (D c) for all folds together, then m × m blocks at each fold   small folds, leave one out; p > n
-    train   a map from the training responses themselves                                whatever is too ill-conditioned
-                                                                                        for the other two
+    apart   c_f = c − U_Lᵀ y_L, then a map of c_f (``maps.py``)                         large folds
+    whole   one product U (D c) for all folds together, then m × m blocks of each fold   small folds, leave one out; p > n
+    train   a map of the training responses themselves                                  folds too ill-conditioned for the others
 
-Folds are made on threads, so nothing here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``).
+The form, the map of a fold (``maps.py``) and which Gram is decomposed (``cost.py``) are independent choices; section 3 has their
+table. Threads make the folds, so no function here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``).
 
 Predictions are relative to the mean of the training responses and scaled by 1 + α / λ_top (see ``nodes.scale_of``).
 
@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.errors import InputError
 from fastencode.solve.plan.basis import Basis, hidden_by_rounding, resolution, rounding_of
 from fastencode.solve.plan.cholesky import solve_positive
-from fastencode.solve.plan.cost import WHOLE_ROWS, MapCost, map_costs, whole_cost
+from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
 from fastencode.solve.plan.graded import graded_svd
 from fastencode.solve.plan.leave_out import Left, reduced, residual, take_rows, training_gram
 from fastencode.solve.plan.maps import Factored, Map, Merged, Rotated
@@ -38,20 +39,19 @@ from fastencode.threads import limit_threads, together
 
 __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
 
-F64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
-# Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map, and by
-# κ·eps(float64), then √κ·eps(dtype), in `train`. Beyond, the training rows are decomposed by themselves.
+# Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map. In
+# `train` it grows by κ·eps(float64) in planning and √κ·eps(dtype) in prediction. Beyond, the training rows are decomposed alone.
 LIMITS = {4: {"whole": 1e2, "apart": 1e2, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
-# From this size on, folds are decomposed one after another by all threads: no slower, and memory for one at a time.
+# From this many directions on, folds are decomposed one after another, each by all threads: as fast, with one fold's memory.
 _LARGE = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One fold, ready for responses.
+    """What predicts one fold.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Operator:
     map : Map
         From coordinates (the form "train": from the training responses) to predictions.
     analyze_lr : (l, r)
-        Rows of U_τ, a view where they are consecutive; none in the form "train".
+        U_L, the rows ``left`` of U_τ: a view where they are consecutive. The form "train" has none.
     """
 
     train: Rows
@@ -77,17 +77,19 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class WholeFolds:
-    """All folds of one size m, predicted together: far @ U @ diag(g) @ c + near @ y.
+    """All folds of one size m, predicted together: far_kbmm @ U_L @ diag(g) @ c + near_kbmm @ y_L at every node.
 
     Attributes
     ----------
     rows : (b, m)
+        Rows L of every fold.
     shrinkage : Shrinkage
         g at every node.
     far_kbmm : (k, b, m, m)
     near_kbmm : tuple of (b, m, m) or None
-        None stands for the identity, over the roots of the weights and times ``scale_k``.
+        One entry a node. None stands for the diagonal matrix of ``scale_k`` divided by the roots of the sample weights.
     scale_k : (k,)
+        1 + α / λ_top at the nodes where ``near_kbmm`` is None, else 0.
     mass_b : (b,)
         Sum of weights of the training rows.
     """
@@ -101,45 +103,46 @@ class WholeFolds:
 
     @property
     def operations(self) -> float:
-        """For one voxel."""
+        """Operations for one voxel."""
         near = sum(a.size for a in self.near_kbmm if a is not None)
         return self.rows.size * self.shrinkage.operations + 2.0 * (self.far_kbmm.size + near)
 
     @property
     def nbytes(self) -> int:
-        """What is kept."""
+        """Bytes of the blocks and of the shrinkage."""
         return self.far_kbmm.nbytes + sum(a.nbytes for a in self.near_kbmm if a is not None) + self.shrinkage.nbytes
 
 
 @dataclass(frozen=True, eq=False)
 class Operators:
-    """All folds: one by one, and together by size; and the operations it took to make them."""
+    """The operators of all folds: ``single`` one fold each, ``whole`` one size each; and the operations of making them."""
 
-    folds: tuple[Operator, ...]
+    single: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
     operations: float
 
 
 @dataclass(frozen=True)
 class Request:
-    """What operators are made for.
+    """Penalties, precision and resources that operators are made for.
 
     Attributes
     ----------
     alphas : (k,) float64
         The nodes.
     tolerance : float
-        Allowed error of a shrinkage; ``relative``: against that of the largest eigenvalue.
+        Allowed error of a shrinkage s(λ) = λ / (λ + α).
     relative : bool
+        Whether the tolerance is a part of s(λ_top), not of 1.
     voxels : int
-        Expected, to weigh planning against.
+        Expected voxels: more of them justify more planning.
     memory : int or None
         Bytes the plan may take.
     kept : int
-        Bytes it takes already.
+        Bytes the plan takes before any operator is made.
     threads : int
     stored : str or None
-        The map to take where it can be, or "whole" for large folds of a complete basis; None for the cheapest.
+        Name of the map of every fold that allows it, or "whole" for large folds of a complete basis; None for the cheapest.
     """
 
     alphas: F64
@@ -153,25 +156,26 @@ class Request:
 
 
 def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr: NDArray[Any]) -> Operators:
-    """Everything folds need, each in the form and map its size, its condition, the voxels and the memory ask for.
+    """The operators of all folds. Size and condition of a fold choose its form; costs and memory choose its map.
 
     Raises
     ------
     InputError
-        If the leanest maps do not fit in the room.
+        If ``request.memory`` does not hold even the leanest maps.
     """
     dtype, k, r = analyze_tr.dtype, len(request.alphas), len(basis.lam)
     curves = _curves(basis, basis.lam, request, basis.complete)
     cuts = cut_spectrum(curves)
     shrinkage = make_shrinkage(curves, cuts, dtype)
-    forms = [_form(basis, left, request, shrinkage, dtype.itemsize) for left in lefts]
+    load = Load(r, k, shrinkage.operations, dtype.itemsize, request.voxels)
+    forms = [_form(basis, left, request.stored, load) for left in lefts]
     by_size: dict[int, list[Left]] = {}
     for left, form in zip(lefts, forms, strict=True):
         if form == "whole":
             by_size.setdefault(len(left.rows), []).append(left)
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
-    costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
+    costs = _choose_maps(singles, request, load, analyze_tr, sum(w.nbytes for w in whole))
     made = [
         _fold_jobs(basis, left, form, cost, request, (shrinkage, cuts), analyze_tr)
         for (left, form), cost in zip(singles, costs, strict=True)
@@ -181,18 +185,16 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     with limit_threads(request.threads):
         results = iter([job() for job in jobs] if large else together(jobs, request.threads))
     folds = [finish([next(results) for _ in some]) for some, finish in made]
-    shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
-    operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
+    operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, load).plan for m, g in by_size.items())
     return Operators(tuple(folds), whole, operations)
 
 
-def _form(basis: Basis, left: Left, request: Request, shrinkage: Shrinkage, itemsize: int) -> str:
-    """The form a fold's size and condition ask for; for the larger folds of a complete basis, the one with less work."""
-    m, r, k, limits = len(left.rows), len(basis.lam), len(request.alphas), LIMITS[itemsize]
+def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:
+    """The form that a fold's size and condition allow; for larger folds of a complete basis the faster of "whole" and "train"."""
+    m, limits = len(left.rows), LIMITS[load.itemsize]
     if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
-        whole = whole_cost(m, r, k, shrinkage.operations, itemsize, request.voxels)
-        train = map_costs((m, m, len(left.train)), r, k, shrinkage.operations, itemsize, request.voxels, True)
-        faster = whole.seconds < min(way.seconds for way in train) if not request.stored else request.stored == "whole"
+        train = map_costs(FoldSize(m, m, len(left.train)), load, True)
+        faster = whole_cost(m, load).seconds < min(way.seconds for way in train) if not stored else stored == "whole"
         if m <= WHOLE_ROWS[False] or faster:
             return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
@@ -204,7 +206,7 @@ def _all_once(left: Left) -> bool:
 
 
 def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves:
-    """Scaled shrinkage at the nodes in coordinates of U_τ; with ``residuals``, that of residuals up to λ_top."""
+    """g(λ) = (1 + α / λ_top) (λ + τ) / (λ + α) at the nodes α; with ``residuals``, −(λ + τ) / (λ + α) · α / λ where α < λ_top."""
     alphas, tau, tolerance = request.alphas[:, None], basis.tau, request.tolerance
     scale = scale_of(request.alphas, basis.top)
     values = (lam + tau) * (scale[:, None] / (lam + alphas))
@@ -217,16 +219,14 @@ def _curves(basis: Basis, lam: F64, request: Request, residuals: bool) -> Curves
 
 
 def _choose_maps(
-    singles: list[tuple[Left, str]], request: Request, shrinkage: Shrinkage, analyze_tr: NDArray[Any], kept: int
+    singles: list[tuple[Left, str]], request: Request, load: Load, analyze_tr: NDArray[Any], kept: int
 ) -> list[MapCost]:
-    """The fastest map of each fold, or the leanest if those do not fit next to what is kept already."""
-    (_, r), k, dtype = analyze_tr.shape, len(request.alphas), analyze_tr.dtype
-    limit, ways, kept = LIMITS[dtype.itemsize]["whole"], [], kept + request.kept
+    """The fastest map of each fold, or the leanest of each if the fastest and the bytes already ``kept`` exceed the memory."""
+    limit, ways, kept = LIMITS[load.itemsize]["whole"], [], kept + request.kept
     for left, form in singles:
         if form == "apart" and take_rows(analyze_tr[:, :0], left.rows).base is None:
-            kept += len(left.rows) * r * dtype.itemsize
-        sizes = (len(left.rows), len(left.test), len(left.train))
-        found = map_costs(sizes, r, k, shrinkage.operations, dtype.itemsize, request.voxels, form == "train")
+            kept += len(left.rows) * load.rank * load.itemsize
+        found = map_costs(FoldSize(len(left.rows), len(left.test), len(left.train)), load, form == "train")
         can = [c for c in found if c.name != "factored" or left.condition <= limit]
         ways.append([c for c in can if c.name == request.stored] or can)
     fastest = [min(way, key=lambda c: c.seconds) for way in ways]
@@ -244,7 +244,7 @@ def _choose_maps(
 def _fold_jobs(
     basis: Basis, left: Left, form: str, cost: MapCost, request: Request, cut: tuple[Shrinkage, F64], analyze_tr: NDArray[Any]
 ) -> tuple[list[Callable[[], Any]], Callable[[list[Any]], Operator]]:
-    """A fold by itself: what is to be done for its map, in pieces for several threads, and what puts the results together."""
+    """(jobs that compute the map of one fold, for several threads; function of their results that returns the operator)."""
     dtype, k, (shrinkage, cuts) = analyze_tr.dtype, len(request.alphas), cut
     analyze = take_rows(analyze_tr, left.rows) if form == "apart" else analyze_tr[:0]
 
@@ -266,23 +266,25 @@ def _fold_jobs(
 
 
 def _solve_factored(basis: Basis, left: Left, alpha: float, out_ml: NDArray[Any]) -> None:
-    """R⁻¹ of the held-out rows at one node, for unweighted rows; the shrinkage holds the scale."""
+    """Fill ``out_ml`` with diag(1 / o) R⁻¹, test rows only, at one node. The shrinkage holds the factor 1 + α / λ_top."""
     inverse = np.linalg.inv(residual(basis, left.rows, alpha))
     np.divide(inverse[left.held], basis.root_t[left.test, None], out=out_ml, casting="same_kind")
 
 
 def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
-    """Into the eigenvectors of the training Gram, where every penalty is diagonal."""
+    """The map through the eigenvectors of the training Gram, in which every penalty is diagonal."""
     shrunk, root = np.sqrt(basis.lam + basis.tau), basis.root_t
     lam, vectors = np.linalg.eigh(training_gram(basis, left))
     lam = np.maximum(lam, 0.0)
     if hidden_by_rounding(lam, request.alphas, dtype):
         graded = graded_svd(_centered(basis, left)[0], *resolution(request.alphas, dtype))
-        lam, vectors = graded.size**2, graded.right
+        lam, vectors = graded.size**2, graded.V
     own = np.sqrt(lam + basis.tau)
     held = take_rows(basis.rows_tr, left.test)
-    if basis.center:  # about the mean of the training rows, which all rows' sum, zero, tells from those left out
+    if basis.center:  # about the mean of the training rows: all rows sum to zero, so it is −(sum of the rows L) / mass
         held = held + np.outer(root[left.test], (root[left.rows] @ take_rows(basis.rows_tr, left.rows)) / left.mass)
+    # With W the eigenvectors and λ_f the eigenvalues of the training Gram, and S = diag(√(λ + τ)), S_f = diag(√(λ_f + τ)):
+    # rows = U_test @ S @ W @ S_f⁻¹        rotate = S_f⁻¹ @ W.T @ S
     rows = (held * shrunk) @ vectors / own
     rotate = (vectors * (1.0 / own)).T * shrunk
     curves = _curves(basis, lam, request, False)
@@ -291,30 +293,33 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
 
 
 def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
-    """R⁻¹ U_L D of the held-out rows at one node, scaled and for unweighted rows.
+    """Fill ``out_mr`` with (1 + α / λ_top) diag(1 / o) R⁻¹ U_L D, test rows only, at one node.
 
-    Solved in the dtype of ``out_mr`` where that loses no more than rounding the result to it does.
+    Where κ is at most 30, the system is solved in the dtype of ``out_mr``: its error is of the size of the result's rounding.
     """
     d = (basis.lam + basis.tau) / (basis.lam + alpha)
     root, rows = basis.root_t, take_rows(basis.rows_tr, left.rows)
     work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
     if left.gram is None:
+        # found = inv(R) @ U_L @ D
         found = solve_positive(residual(basis, left.rows, alpha), rows * d, work)[left.held]
     else:
         half, held = np.sqrt(d), take_rows(basis.rows_tr, left.test)
         if basis.center:
             held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
+        # found = (U_test + o_test o_L.T @ U_L / s_train) @ √D @ inv(I − √D @ G @ √D) @ √D
         found = solve_positive(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
     _put(basis, left, alpha, found, out_mr)
 
 
 def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
-    """Maps from the training responses to the held-out predictions at every node."""
+    """Fill ``out_kmt`` with the maps from the training responses to the held-out predictions at every node."""
     if basis.complete and left.condition <= limit:
         rows, train = take_rows(basis.rows_tr, left.rows), basis.rows_tr[left.train]
         for k, alpha in enumerate(alphas):
             d = (basis.lam + basis.tau) / (basis.lam + alpha)
-            # −R⁻¹ R_L,train, or R⁻¹ H_L,train: the one of the two that does not cancel.
+            # R⁻¹ H_LT = −R⁻¹ (I − H)_LT: I − H is the smaller for α < λ_top, H above, and the smaller keeps more digits.
+            # across = U_L @ D @ diag(−α / λ or 1) @ U_T.T
             across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
             _put(basis, left, alpha, solve_positive(residual(basis, left.rows, alpha), across)[left.held], out_kmt[k])
     else:
@@ -322,14 +327,15 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
 
 
 def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any]) -> None:
-    """The same from the training rows' own decomposition."""
+    """Fill ``out_kmt`` as :func:`_solve_train` does, from the training rows' own decomposition."""
     own = _decompose_train(basis, left, alphas, out_kmt.dtype)
     for k, alpha in enumerate(alphas):
+        # out[k] = (1 + α / λ_top) diag(1 / o) @ rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st
         _put(basis, left, alpha, (own.rows_ms * ((own.lam + basis.tau) / (own.lam + alpha))) @ own.rotate_st, out_kmt[k])
 
 
 def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
-    """From the training responses into the training rows' own directions, where every penalty is diagonal."""
+    """The map from the training responses through the training rows' own directions, in which every penalty is diagonal."""
     own = _decompose_train(basis, left, request.alphas, dtype)
     rows = own.rows_ms / basis.root_t[left.test, None]
     shrinkage = make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype)
@@ -338,7 +344,7 @@ def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: 
 
 @dataclass(frozen=True, eq=False)
 class _Train:
-    """The training rows by themselves: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses."""
+    """The training rows decomposed: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses."""
 
     lam: F64
     rows_ms: F64
@@ -346,7 +352,7 @@ class _Train:
 
 
 def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> _Train:
-    """From the training rows' own smaller Gram, or from the rows themselves where its rounding would be seen."""
+    """Decompose the training rows' smaller Gram, or the rows themselves where rounding of the Gram would show in weights."""
     train, held = _centered(basis, left)
     dual = len(train) <= train.shape[1]
     lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
@@ -354,7 +360,7 @@ def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]
     if hidden_by_rounding(lam, alphas, dtype):
         found = graded_svd(train, *resolution(alphas, dtype))
         shrunk = np.sqrt(found.size**2 + basis.tau)
-        return _Train(found.size**2, (held @ found.right) / shrunk, found.left.T * (found.size / shrunk)[:, None])
+        return _Train(found.size**2, (held @ found.V) / shrunk, found.U.T * (found.size / shrunk)[:, None])
     keep = lam > rounding_of(lam)
     lam, vectors = lam[keep], vectors[:, keep]
     size, shrunk = np.sqrt(lam), np.sqrt(lam + basis.tau)
@@ -364,7 +370,7 @@ def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]
 
 
 def _centered(basis: Basis, left: Left) -> tuple[F64, F64]:
-    """Training and test rows of X̌ in the directions kept, about the mean of the training rows."""
+    """(training rows, test rows) of X̌ V, about the mean of the training rows: (·, r) each."""
     points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
     train, held = points[left.train], points[left.test]
     if basis.center:
@@ -375,13 +381,13 @@ def _centered(basis: Basis, left: Left) -> tuple[F64, F64]:
 
 
 def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArray[Any]) -> None:
-    """Scale, and undo the roots of the weights of the held-out rows."""
+    """out = (1 + α / λ_top) diag(1 / o) found, with o the roots of the test rows' sample weights."""
     factor = scale_of(alpha, basis.top) / basis.root_t[left.test, None]
     np.multiply(found, factor, out=out, casting="same_kind")
 
 
 def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Shrinkage, dtype: np.dtype[Any]) -> WholeFolds:
-    """Operators of folds of one size that hold out all they leave out."""
+    """The operator of folds of one size, each of which tests on every row it leaves out."""
     rows_bm, alphas = np.array([left.rows for left in lefts]), request.alphas
     (b, m), k = rows_bm.shape, len(alphas)
     scale, far = scale_of(alphas, basis.top), np.empty((k, b, m, m), dtype=dtype)
@@ -389,19 +395,19 @@ def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Sh
         partial(_whole_node, basis, rows_bm, alpha, scale[j], far[j]) for j, alpha in enumerate(alphas)
     ]
     near = together(jobs, request.threads)
-    plain = np.where([block is None for block in near], scale, 0.0).astype(dtype)  # elsewhere it may not fit the dtype
+    plain = np.where([block is None for block in near], scale, 0.0).astype(dtype)  # the scale of other nodes may overflow
     return WholeFolds(rows_bm, shrinkage, far, tuple(near), plain, np.array([left.mass for left in lefts]))
 
 
 def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm: NDArray[Any]) -> NDArray[Any] | None:
-    """Fill the far blocks of one node; returns the near ones, None for the identity."""
+    """Fill the far blocks of one node; returns the near blocks, None for a diagonal (see :class:`WholeFolds`)."""
     d, root_bm = (basis.lam + basis.tau) / (basis.lam + alpha), basis.root_t[rows_bm]
     if basis.complete and alpha < basis.top:
-        # y_L − R⁻¹ (R y)_L where R is the small one, R⁻¹ (H y − H_LL y_L) where H is: neither cancels.
+        # f = y_L − R⁻¹ (I − H)_L y where I − H is small (α < λ_top), else f = R⁻¹ (H_L y − H_LL y_L): neither cancels.
         inverse = np.linalg.inv(_blocks(basis, rows_bm, d * alpha / basis.lam))
         np.multiply(inverse, scale / root_bm[:, :, None], out=far_bmm, casting="same_kind")
         return None
-    hat = _blocks(basis, rows_bm, d)  # without the intercept
+    hat = _blocks(basis, rows_bm, d)  # U_L D U_Lᵀ: H_LL without the intercept's o oᵀ / s
     if basis.complete:
         r_bmm = _blocks(basis, rows_bm, d * alpha / basis.lam)
     else:
@@ -410,6 +416,7 @@ def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm
             r_bmm -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
     inverse = np.linalg.inv(r_bmm)
     np.divide(inverse, root_bm[:, :, None], out=far_bmm, casting="same_kind")
+    # near = −(1 + α / λ_top) diag(1 / o) @ R⁻¹ @ U_L @ D @ U_L.T
     return (-scale * (inverse @ hat) / root_bm[:, :, None]).astype(far_bmm.dtype)
 
 
@@ -422,5 +429,6 @@ def _blocks(basis: Basis, rows_bm: Rows, d: F64) -> F64:
     out = np.empty((b, m, m))
     for rows, block in zip(rows_bm, out, strict=True):
         taken = take_rows(basis.rows_tr, rows)
+        # block = U_L @ diag(d) @ U_L.T
         np.matmul(taken * d, taken.T, out=block)
     return out

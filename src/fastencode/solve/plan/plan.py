@@ -1,8 +1,8 @@
-"""Everything about a ridge problem that depends on X only, computed once.
+"""Everything about a ridge problem that depends on X only, computed once (docs/solver.md, 2 to 6).
 
-    X ─► the smaller Gram ─► λ, U_τ, V ─► what each fold leaves out ─► nodes ─► operators of all folds
+    X ─► the smaller Gram ─► λ, U_τ, V ─► rows that each fold leaves out ─► nodes ─► operators of all folds
 
-A plan is data. ``ridge.RidgePlan`` is what users see of it.
+A plan is data. Users see it as a ``ridge.RidgePlan``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import make_basis
 from fastencode.solve.plan.cost import Candidate, choose, made_last
@@ -25,32 +25,34 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan(FoldPlan):
-    """Decomposition, nodes, operators and strategy of a ridge problem. Holds no responses, serves any number of them.
+    """Decomposition, nodes, operators and strategy of a ridge problem. It holds no responses and serves any number of them.
 
     Attributes as in ``fold_plan.FoldPlan``, and
 
     Attributes
     ----------
-    map_pr : (p, r) or None
-        V, from scaled coordinates to weights. None where it is X̌ᵀ U diag(1 / √λ): ``weights/features.py`` makes it then.
+    V_pr : (p, r) or None
+        V, from scaled coordinates to weights. None after a dual decomposition: ``weights/features.py`` makes it then.
     deferred : bool
         Whether weights are made without V, block by block of features, once all voxels are scored.
     feature_means : (p,) float64
         Subtracted from X; zeros without an intercept.
     strategy : {"primal", "dual"}
     reason : str
+        Why this strategy was chosen, for users.
     decomposed : {"gram", "features"}
         The smaller Gram, or X itself by a column-pivoted QR and SVD, where the Gram's rounding would show in weights.
     candidates : tuple of Candidate
+        Both strategies with their expected costs.
     operations : dict
-        Of ``plan``, and of ``score`` and ``refit`` for one voxel.
+        Operations of ``plan``, and of ``score`` and ``refit`` for one voxel.
     seconds : dict
         Wall time of each stage of planning.
     """
 
-    map_pr: NDArray[Any] | None
+    V_pr: NDArray[Any] | None
     deferred: bool
-    feature_means: NDArray[np.float64]
+    feature_means: F64
     strategy: str
     reason: str
     decomposed: str
@@ -60,8 +62,8 @@ class Plan(FoldPlan):
 
     @property
     def maps(self) -> tuple[str, ...]:
-        """How its folds are stored, each way once; empty if all are predicted together."""
-        return tuple(sorted({type(f.map).__name__.lower() for f in self.folds}))
+        """Names of the maps of its folds, each once; empty if all folds are predicted together."""
+        return tuple(sorted({type(f.map).__name__.lower() for f in self.operators}))
 
 
 def make_plan(
@@ -78,13 +80,13 @@ def make_plan(
     ----------
     problem : Problem
     strategy : {"primal", "dual"}, optional
-        Which Gram to decompose, instead of the cheaper one.
+        Which Gram to decompose. None: the one with less expected time.
     stored : {"merged", "factored", "rotated", "whole"}, optional
-        How folds are stored where they can be (``maps.py``), instead of the cheapest way.
+        The map (``maps.py``) of every fold that allows it, or the form of large folds. None: the cheapest.
     n_voxels : int, optional
-        Voxels that are expected. Known for a single fit, which may then defer its weights.
+        Expected voxels. A single fit knows them, and may then defer its weights.
     scoring : str, optional
-        How they will be scored, if that is known: nodes for squared errors alone are fewer than those that serve correlation too.
+        How voxels will be scored. None or "pearson": nodes also serve correlation, which takes more of them than squared errors.
     """
     began = time.perf_counter()
     threads = available_threads()
@@ -93,15 +95,15 @@ def make_plan(
     with limit_threads(threads):
         basis = make_basis(problem, dual)
     decomposed = time.perf_counter()
-    r, map_pr = len(basis.lam), basis.coef_pr if len(basis.coef_pr) else None
-    deferred = map_pr is None and made_last(problem, dual, n_voxels)
+    r, V_pr = len(basis.lam), basis.V_pr if len(basis.V_pr) else None
+    deferred = V_pr is None and made_last(problem, dual, n_voxels)
     beside = (2 * n if deferred else p) * r * problem.X.dtype.itemsize
     folds = plan_folds(problem, basis, threads, beside=beside, n_voxels=n_voxels, scoring=scoring, stored=stored)
     done = time.perf_counter()
     planned = best.gram + best.decompose + 2.0 * n * p * r + folds.cost["operators"]
     return Plan(
         **{name.name: getattr(folds, name.name) for name in fields(folds)},
-        map_pr=map_pr,
+        V_pr=V_pr,
         deferred=deferred,
         feature_means=basis.mean_p,
         strategy=best.name,

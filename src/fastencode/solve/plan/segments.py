@@ -1,16 +1,15 @@
-"""Products of rows with directions shrunk at every node, for less than one product a node.
+"""rows @ diag(g_j) @ coordinates at every node j, for less work than one product a node (docs/solver.md, 5).
 
-What every form of a fold multiplies is rows @ diag(g_j) @ coordinates, at nodes j = 1 … k, with smooth curves g_j(λ). Over the
-whole spectrum the nodes are what it takes to tell all curves apart; over a *segment* of neighboring directions far fewer of them
-do, for all curves are nearly straight there. So the directions are cut into segments, each is multiplied at its own few nodes,
-and the results of all segments are mixed to all nodes: the wider the spectrum and the denser the grid, the more that saves.
+The curves g_j(λ) are smooth. Over the whole spectrum all k nodes are needed to span them. Over a *segment* of neighboring λ they
+are nearly straight, and far fewer nodes span them. So the directions are cut into segments. Each segment is multiplied at its own
+few nodes, and a small matrix mixes the results of all segments to all nodes. This saves more, the wider the spectrum and the
+denser the grid.
 
 Legend: r = directions, k = nodes, q = products of all segments, m = rows, w = voxels of a tile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,20 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.solve.plan.nodes import few_of, rank_of
-from fastencode.solve.plan.products import Products
+from fastencode.solve.plan.products import Get, Products
 
 __all__ = ["Curves", "Shrinkage", "cut_spectrum", "make_shrinkage"]
 
-F64 = NDArray[np.float64]
-Get = Callable[..., NDArray[Any]]
-# What a further product costs beyond its multiplications (written, read again by the mix), in directions of a product.
+# Cost of one product more beyond its multiplications (it is written, and read again by the mix), in directions of a product.
 _OVERHEAD = 60
-# Where the spectrum may be cut, and how many directions of a candidate are looked at.
+# Number of places where the spectrum may be cut; number of directions sampled to count the curves of a candidate segment.
 _BINS, _SAMPLES = 24, 48
-# Directions that the kernel for matrix tiles multiplies at once.
+# Directions that the kernel for matrix tiles multiplies in one step.
 _STEP = 32
-# Rows whose products of all segments are made before they are mixed, and the rows mixed at once: those stay in the cache.
+# Rows whose products of all segments wait for the mix; rows mixed at once, few enough to stay in the cache.
 _ROWS, _MIXED = 192, 16
 
 
@@ -44,57 +42,58 @@ class Shrinkage:
     pieces : tuple of ((start, stop), (·, stop - start) array)
         Directions of a segment, and the curves it is multiplied with.
     mix_kq : (k, q) or None
-        Results of all segments to nodes; None if there is one segment and its curves are the nodes.
+        From the products of all segments to the nodes; None if there is one segment and its curves are the nodes.
     """
 
     pieces: tuple[tuple[tuple[int, int], NDArray[Any]], ...]
     mix_kq: NDArray[Any] | None
 
     @property
-    def products(self) -> int:
-        """How many products with some of the directions there are."""
+    def n_products(self) -> int:
+        """q: the curves of all segments, each of which takes one product."""
         return sum(len(curves) for _, curves in self.pieces)
 
     @property
     def nodes(self) -> int:
-        """How many curves there are altogether."""
-        return self.products if self.mix_kq is None else len(self.mix_kq)
+        """k: the number of nodes."""
+        return self.n_products if self.mix_kq is None else len(self.mix_kq)
 
     @property
     def directions(self) -> int:
-        """Directions over all products: what one row and one voxel cost in multiplications, but for the mix."""
+        """Directions added up over all products: multiplications for one row and one voxel, without the mix."""
         return sum(curves.size for _, curves in self.pieces)
 
     @property
     def operations(self) -> float:
-        """Of one row and one voxel."""
+        """Operations for one row and one voxel."""
         return 2.0 * self.directions + (0.0 if self.mix_kq is None else 2.0 * self.mix_kq.size)
 
     @property
     def nbytes(self) -> int:
-        """What is kept."""
+        """Bytes of the curves and the mix."""
         return sum(curves.nbytes for _, curves in self.pieces) + (0 if self.mix_kq is None else self.mix_kq.nbytes)
 
     def values(self, rows: int, width: int) -> int:
-        """Numbers held besides the result, for a tile and so many rows: by BLAS, or by the kernel, whichever is more."""
-        mixed = 0 if self.mix_kq is None else self.products * _ROWS * width
+        """Numbers that :meth:`product` holds besides its result, for a tile ``width`` wide: by BLAS or the kernel, the larger."""
+        mixed = 0 if self.mix_kq is None else self.n_products * _ROWS * width
         (_, r), curves = self.pieces[-1]
-        # Three bfloat16 parts of all rows and of the coordinates of 32 voxels, in steps; squares of 32 × 32 values.
+        # The kernel holds three bfloat16 parts of all rows and of the coordinates of 32 voxels, padded to steps of 32, and
+        # squares of 32 × 32 values.
         padded = _STEP * len(self.pieces)
-        split = 3 * ((rows + _STEP) * (r + padded) + _STEP * (self.directions + self.products * _STEP)) // 2
-        kernel = split + 4 * self.products * (_STEP * _STEP + 16)
+        split = 3 * ((rows + _STEP) * (r + padded) + _STEP * (self.directions + self.n_products * _STEP)) // 2
+        kernel = split + 4 * self.n_products * (_STEP * _STEP + 16)
         by_blas = self.directions * width + mixed
         return max(by_blas, kernel) if curves.dtype == np.float32 else by_blas
 
     @cached_property
     def flat(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[Any], NDArray[Any] | None]:
-        """Ends, counts, curves and mix as ``kernels.cpu("shrunk")`` takes them."""
+        """(ends, counts, curves, mix) as ``kernels.cpu("shrunk")`` takes them."""
         ends = np.array([0, *(stop for (_, stop), _ in self.pieces)], dtype=np.intp)
         counts = np.array([len(curves) for _, curves in self.pieces], dtype=np.intp)
         return ends, counts, np.concatenate([curves.ravel() for _, curves in self.pieces]), self.mix_kq
 
     def spread(self, c_rw: NDArray[Any], get: Get, products: Products) -> list[NDArray[Any]]:
-        """What rows are multiplied with, made once for a tile: coordinates times every curve, or as they are for the kernel."""
+        """Right factors of :meth:`product`, made once for a tile: coordinates times every curve; for the kernel, unchanged."""
         if products.shrunk is not None:
             return [c_rw]
         width, place, out = c_rw.shape[1], 0, []
@@ -109,43 +108,47 @@ class Shrinkage:
     def product(
         self, rows_mr: NDArray[Any], spread: list[NDArray[Any]], out_kmw: NDArray[Any], get: Get, products: Products
     ) -> None:
-        """rows @ diag(g_j) @ c for all j, from what :meth:`spread` made of c."""
+        """out[j] = rows @ diag(g_j) @ c for every node j, where ``spread`` is what :meth:`spread` made of c."""
         if products.shrunk is not None:
+            # out[j] = rows @ diag(g_j) @ c
             products.shrunk(rows_mr, spread[0], *self.flat, out_kmw)
             return
         (m, _), width = rows_mr.shape, out_kmw.shape[2]
         if self.mix_kq is None:
             for part, out_mw in zip(spread, out_kmw, strict=True):
+                # out[j] = rows @ (g_j[:, None] * c)
                 products.multiply(rows_mr, part, out_mw)
             return
         step, k = _ROWS, len(out_kmw)
         for start in range(0, m, step):
             here = slice(start, min(start + step, m))
             count, q = here.stop - here.start, 0
-            made = get("segments", self.products, count, width, dtype=out_kmw.dtype)
+            made = get("segments", self.n_products, count, width, dtype=out_kmw.dtype)
             for ends, curves in self.pieces:
                 for _ in curves:
+                    # made[q] = rows[here, segment] @ (curve[:, None] * c[segment])
                     products.multiply(rows_mr[here, slice(*ends)], spread[q], made[q])
                     q += 1
             made, mixed = made.reshape(q, count * width), out_kmw.reshape(k, m * width)[:, start * width : here.stop * width]
             for first in range(0, count * width, _MIXED * width):
                 some = slice(first, first + _MIXED * width)
+                # out[j] = sum over q of mix[j, q] * made[q]
                 np.matmul(self.mix_kq, made[:, some], out=mixed[:, some])
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """What to shrink by, and how exactly.
+    """The curves g_j, and the error allowed of each.
 
     Attributes
     ----------
     lam : (r,) float64, increasing
     values_kr : (k, r) float64
-        Curves, as coordinates are multiplied with them.
+        g_j(λ): the factors of the coordinates.
     weight_r : (r,) float64
-        What a direction's error counts.
+        λ / (λ + τ), which an error at λ is multiplied by: the part of a direction that U_τ and c hold.
     allowed_k : (k,) float64
-        Largest error of each curve, so weighted.
+        Largest weighted error of each curve.
     """
 
     lam: F64
@@ -155,7 +158,7 @@ class Curves:
 
 
 def cut_spectrum(curves: Curves) -> F64:
-    """Eigenvalues at which to cut, for the least work; none if one segment is best."""
+    """Eigenvalues at which to cut for the least work; empty if cutting saves less than 5%."""
     lam, (k, r), none = curves.lam, curves.values_kr.shape, np.empty(0)
     relative_rk = (curves.values_kr * curves.weight_r).T / curves.allowed_k
     if r < 2 or k < 3:
@@ -179,16 +182,16 @@ def cut_spectrum(curves: Curves) -> F64:
 
 
 def _in_steps(edges: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where segments of many directions may begin without leaving a step of the kernels' half full."""
+    """Round cut positions to multiples of 32, the step of the tile kernel, if segments are long enough for that."""
     if edges[-1] > _BINS * _STEP // 2:
         edges = np.r_[(edges[:-1] + _STEP // 2) // _STEP * _STEP, edges[-1]]
     return np.unique(edges[edges <= edges[-1]])
 
 
 def make_shrinkage(curves: Curves, cuts: F64, dtype: np.dtype[Any]) -> Shrinkage:
-    """Segments between the cuts, each with the fewest of the curves that give all of them within the allowed errors.
+    """Segments between the cuts, each with the fewest curves that span all curves within the allowed errors.
 
-    Without cuts, one segment with every curve.
+    Without cuts there is one segment, with every curve.
     """
     r = len(curves.lam)
     if not len(cuts):
@@ -197,7 +200,7 @@ def make_shrinkage(curves: Curves, cuts: F64, dtype: np.dtype[Any]) -> Shrinkage
     edges = _in_steps(np.r_[0, np.searchsorted(curves.lam, cuts), r])
     pieces, mix = [], []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        chosen, weights_qk, _ = few_of(weighted_rk[start:stop], curves.allowed_k)
+        chosen, mix_qk, _ = few_of(weighted_rk[start:stop], curves.allowed_k)
         pieces.append(((int(start), int(stop)), curves.values_kr[chosen, start:stop].astype(dtype)))
-        mix.append(weights_qk.T)
+        mix.append(mix_qk.T)
     return Shrinkage(tuple(pieces), np.ascontiguousarray(np.concatenate(mix, axis=1), dtype=dtype))

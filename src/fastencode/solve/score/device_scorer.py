@@ -87,7 +87,7 @@ class _Whole:
     share: Any
     masses: tuple[float, ...]
     shrunk: _Shrunk
-    products: int
+    n_products: int
     far_kbmm: Any
     near_kbmm: tuple[Any, ...]
     scale_k: tuple[float, ...]
@@ -103,7 +103,7 @@ class PlanOnDevice:
     root_t1: Any
     weight_t: Any
     kept: Any
-    folds: tuple[_Fold, ...]
+    operators: tuple[_Fold, ...]
     whole: tuple[_Whole, ...]
     lam_r1: Any
     shrunk_r1: Any
@@ -138,7 +138,7 @@ def plan_on_device(plan: FoldPlan, device: Device) -> PlanOnDevice:
 
 
 def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
-    problem, analyze, apart = plan.problem, device.put(plan.analyze), [f for f in plan.folds if f.form == "apart"]
+    problem, analyze, apart = plan.problem, device.put(plan.analyze), [f for f in plan.operators if f.form == "apart"]
     covered = np.zeros(len(plan.root), dtype=np.intp)
     for fold in apart:
         covered[fold.left] += 1
@@ -150,7 +150,7 @@ def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
         root_t1=device.put(plan.root[:, None]) if weighted else None,
         weight_t=device.put(problem.weights) if weighted else None,
         kept=None if problem.kept is None else device.put(problem.kept, np.int64),
-        folds=tuple(_fold(plan, device, analyze, fold) for fold in plan.folds),
+        operators=tuple(_fold(plan, device, analyze, fold) for fold in plan.operators),
         whole=tuple(_whole(plan, device, whole) for whole in plan.whole),
         lam_r1=device.put(plan.lam[:, None]),
         shrunk_r1=device.put(np.sqrt(plan.lam + plan.tau)[:, None]),
@@ -225,7 +225,7 @@ def _whole(plan: FoldPlan, device: Device, whole: WholeFolds) -> _Whole:
         device.put((weight_bm / mass_b[:, None]).ravel()),
         tuple(mass_b.tolist()),
         _shrunk(device, whole.shrinkage),
-        whole.shrinkage.products,
+        whole.shrinkage.n_products,
         device.put(whole.far_kbmm),
         tuple(None if block is None else device.put(block) for block in whole.near_kbmm),
         tuple(whole.scale_k.tolist()),
@@ -238,7 +238,7 @@ def _values(stored: Map, k: int) -> int:
     if isinstance(stored, Merged):
         return 0
     cut, rows = stored.shrinkage, stored.rows_lr if isinstance(stored, Factored) else stored.rows_ms
-    return cut.directions + (cut.products + k) * len(rows) + rows.shape[1]
+    return cut.directions + (cut.n_products + k) * len(rows) + rows.shape[1]
 
 
 class _Scored(NamedTuple):
@@ -262,8 +262,8 @@ class DeviceScorer:
         put, k = self.device.put, len(nodes.alphas)
         row, column = np.tril_indices(k)
         self.scale_a1 = put(scale_of(plan.problem.alphas, top)[:, None])
-        self.weights_ak = put(nodes.weights)
-        self.pairs_aq = put(nodes.weights[:, row] * nodes.weights[:, column] * np.where(row == column, 1.0, 2.0))
+        self.mix_ak = put(nodes.mix_ak)
+        self.pairs_aq = put(nodes.mix_ak[:, row] * nodes.mix_ak[:, column] * np.where(row == column, 1.0, 2.0))
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
         self.cross, self.inner = put(first, np.int64), put(first[row] + column + 1, np.int64)
         self.rounding = plan.rounding
@@ -272,11 +272,11 @@ class DeviceScorer:
         """Working memory that one voxel of a tile takes while it is scored."""
         plan, k, item = self.plan, len(self.plan.nodes.alphas), self.plan.dtype.itemsize
         r, a, q = len(plan.lam), len(plan.problem.alphas), (k + 1) * (k + 4) // 2
-        parts = sum(f.form == "apart" for f in self.here.folds) if self.here.partition else 1
-        longest = max([len(f.train if f.form == "train" else f.left) for f in plan.folds], default=0)
-        held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.folds], default=0)
+        parts = sum(f.form == "apart" for f in self.here.operators) if self.here.partition else 1
+        longest = max([len(f.train if f.form == "train" else f.left) for f in plan.operators], default=0)
+        held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.operators], default=0)
         for w in plan.whole:
-            held = max(held, (2 * k + 3 + w.shrinkage.products) * w.rows.shape[1] + w.shrinkage.directions)
+            held = max(held, (2 * k + 3 + w.shrinkage.n_products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
 
     def score(self, y_tw: Any, variance_w: Any) -> tuple[Any, Any]:
@@ -285,7 +285,7 @@ class DeviceScorer:
         scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
         c_rw, parts = self._coordinates(y_tw)
         place = 0
-        for fold in self.here.folds:
+        for fold in self.here.operators:
             if fold.form == "apart":
                 scored = self._apart(fold, y_tw, c_rw, None if parts is None else parts[place])
                 place += 1
@@ -300,14 +300,14 @@ class DeviceScorer:
 
     def _product(self, left: Any, right: Any) -> Any:
         """``left @ right`` of a prediction, in TF32 if scores may be of reduced precision."""
-        with self.device.products(self.plan.dtype, self.fast):
+        with self.device.precision(self.plan.dtype, self.fast):
             return self.device.xp.matmul(left, right)
 
     def _coordinates(self, y_tw: Any) -> tuple[Any, list[Any] | None]:
         """U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned too."""
         if not self.here.partition:
             return self.device.xp.matmul(self.here.analyze_tr.T, y_tw), None
-        apart = [fold for fold in self.here.folds if fold.form == "apart"]
+        apart = [fold for fold in self.here.operators if fold.form == "apart"]
         parts = [self.device.xp.matmul(fold.analyze_mr.T, self.device.take(y_tw, fold.left.at)) for fold in apart]
         c_rw = parts[0]
         for part in parts[1:]:
@@ -340,7 +340,7 @@ class DeviceScorer:
         if stored.first is not None:
             inner = self._product(stored.first, inner)
         if stored.shrunk is None:
-            k = self.weights_ak.shape[1]
+            k = self.mix_ak.shape[1]
             return self.device.xp.reshape(inner, (k, inner.shape[0] // k, inner.shape[1]))
         predicted = self._shrunk(stored.shrunk, stored.rows, inner)
         return predicted if stored.last is None else self._product(stored.last, predicted)
@@ -373,7 +373,7 @@ class DeviceScorer:
         """Many small folds at once: far @ (U (spread c)) + near @ y."""
         xp, plan, width = self.device.xp, self.plan, y_tw.shape[1]
         k, (n_folds, m) = len(whole.near_kbmm), whole.shape
-        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3 + whole.products))))
+        step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3 + whole.n_products))))
         for start in range(0, n_folds, step):
             stop = min(start + step, n_folds)
             rows, b = _some(whole.rows, start * m, stop * m), stop - start
@@ -424,13 +424,13 @@ class DeviceScorer:
 
     def _scores(self, scored: _Scored, variance_w: Any) -> Any:
         """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order)."""
-        xp, k, width = self.device.xp, self.weights_ak.shape[1], variance_w.shape[0]
+        xp, k, width = self.device.xp, self.mix_ak.shape[1], variance_w.shape[0]
         moments = device_moments(self.device, *scored[:3])
         folds = moments.shape[1] // width
         means, gram = moments[: k + 1, ...], moments[k + 1 :, ...]
         pp = xp.clip(xp.matmul(self.pairs_aq, self.device.take(gram, self.inner)), 0.0, None)
-        yp = xp.matmul(self.weights_ak, self.device.take(gram, self.cross))
-        parts = (means[0, :], xp.matmul(self.weights_ak, means[1:, ...]), gram[0, :], yp, pp)
+        yp = xp.matmul(self.mix_ak, self.device.take(gram, self.cross))
+        parts = (means[0, :], xp.matmul(self.mix_ak, means[1:, ...]), gram[0, :], yp, pp)
         floor = variance_w * (scored.mass * self.rounding**2)
         if folds > 1:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))

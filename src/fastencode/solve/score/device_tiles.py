@@ -152,7 +152,7 @@ class DeviceSweep:
 
     def search(self, per_target: bool, bar: Any) -> None:
         """Score every penalty and choose one for each voxel, or for all."""
-        with self.device.products(self.plan.dtype, False):
+        with self.device.precision(self.plan.dtype, False):
             if per_target:
                 self._run(self._score_and_choose, bar)
             else:

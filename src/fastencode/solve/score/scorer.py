@@ -6,12 +6,12 @@ Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.solve.given.targets import Targets
@@ -19,14 +19,12 @@ from fastencode.solve.plan.fold_plan import FoldPlan
 from fastencode.solve.plan.leave_out import take_rows
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
-from fastencode.solve.plan.products import products_for
+from fastencode.solve.plan.products import Get, products_for
 from fastencode.solve.score.moments import moments_kernel, score_moments
 from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 
 __all__ = ["FoldScorer", "Sweep"]
 
-F64 = NDArray[np.float64]
-Get = Callable[..., NDArray[Any]]
 # A tile as wide as OpenBLAS packs its right side in one go, unless the predictions of one fold would then leave the cache by far.
 _WIDEST = 768
 _PREDICTIONS = 48 * 2**20
@@ -46,14 +44,14 @@ class FoldScorer:
         self.inverse_root = None if self.weights is None else (1.0 / plan.root).astype(self.dtype)
         nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
         self.scale_a1 = scale_of(plan.problem.alphas, top)[:, None]
-        self.weights_ak = nodes.weights
+        self.mix_ak = nodes.mix_ak
         # Where every penalty is a node, nothing follows from products of two nodes' predictions.
         self.crossed = len(nodes.alphas) < len(plan.problem.alphas)
         self.row, self.column = np.tril_indices(len(nodes.alphas))
-        pairs = nodes.weights[:, self.row] * nodes.weights[:, self.column]
+        pairs = nodes.mix_ak[:, self.row] * nodes.mix_ak[:, self.column]
         self.pairs_aq = pairs * np.where(self.row == self.column, 1.0, 2.0)
         self.rounding = plan.rounding
-        self.apart = [f for f in plan.folds if f.form == "apart"]
+        self.apart = [f for f in plan.operators if f.form == "apart"]
         n = len(plan.root)
         covered = np.zeros(n, dtype=np.intp)
         for fold in self.apart:
@@ -69,7 +67,7 @@ class FoldScorer:
 
     def _rows_at_once(self) -> int:
         k = len(self.plan.nodes.alphas)
-        rows = [k * len(f.test) for f in self.plan.folds] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
+        rows = [k * len(f.test) for f in self.plan.operators] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
         return max(rows)
 
     def _widest(self) -> int:
@@ -84,8 +82,8 @@ class FoldScorer:
     def bytes(self, width: int) -> int:
         """Working memory of one thread on one tile of responses."""
         (n, p), r, item, k = self.plan.shape, len(self.plan.lam), self.dtype.itemsize, len(self.plan.nodes.alphas)
-        longest = max([len(f.train if f.form == "train" else f.left) for f in self.plan.folds], default=0)
-        held = max([k * len(f.test) * width + f.map.values(width) for f in self.plan.folds], default=0)
+        longest = max([len(f.train if f.form == "train" else f.left) for f in self.plan.operators], default=0)
+        held = max([k * len(f.test) * width + f.map.values(width) for f in self.plan.operators], default=0)
         for w in self.plan.whole:
             m = w.rows.shape[1]
             chunk = min(self._chunk(w, width), len(w.rows)) * m
@@ -101,7 +99,7 @@ class FoldScorer:
         c_rw = get("c", len(plan.lam), width, dtype=self.dtype)
         parts = self._coordinates(y_tw, c_rw, get)
         apart = 0
-        for fold in plan.folds:
+        for fold in plan.operators:
             if fold.form == "apart":
                 inner, mean_w = self._apart(fold, apart, y_tw, c_rw, parts, get)
                 apart += 1
@@ -180,12 +178,12 @@ class FoldScorer:
 
     def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64) -> F64:
         """Scores at every penalty from the moments of the nodes (kernels/moments.pyx has their order)."""
-        k = self.weights_ak.shape[1]
+        k = self.mix_ak.shape[1]
         means, gram = moments_qu[: k + 1], moments_qu[k + 1 :]
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
         if self.crossed:
             pp = np.maximum(self.pairs_aq @ gram[first[self.row] + self.column + 1], 0.0)
-            parts = (means[0], self.weights_ak @ means[1:], gram[0], self.weights_ak @ gram[first], pp)
+            parts = (means[0], self.mix_ak @ means[1:], gram[0], self.mix_ak @ gram[first], pp)
         else:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
         return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2))

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import HOST, Device
 from fastencode.errors import DeviceError
 from fastencode.solve.given.targets import Targets
@@ -33,7 +34,6 @@ from fastencode.threads import available_threads, limit_threads, together
 
 __all__ = ["CELL", "Cell", "CellReader", "Solved", "as_good_as_off", "by_cells"]
 
-F64 = NDArray[np.float64]
 T = TypeVar("T")
 # Width of a cell in log δ.
 CELL = 3.0

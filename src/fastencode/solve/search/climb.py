@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
+
 __all__ = ["Climb"]
 
-F64 = NDArray[np.float64]
 # The longest step of a variable, and the part of a promised gain that has to come true.
 RADIUS, _PART = 1.5, 1e-4
 

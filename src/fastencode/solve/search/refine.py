@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import Device
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.grams import Grams
@@ -29,7 +30,6 @@ from fastencode.solve.search.systems import systems_of, traces
 
 __all__ = ["Refiner", "bounds", "refine", "starts"]
 
-F64 = NDArray[np.float64]
 # How far from a cell's centre voxels are followed, in log δ: spectra within e^±3.
 REACH = 3.0
 # Of δ times the trace of a band's Gram: below the first it is not followed, and it starts no lower than so much of the largest.

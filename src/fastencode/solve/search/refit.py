@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import Device
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.grams import Grams
@@ -29,7 +30,6 @@ from fastencode.threads import available_threads
 
 __all__ = ["Weights", "refit"]
 
-F64 = NDArray[np.float64]
 _WIDEST = 768
 # Dual weights that wait for the features, where memory= does not say less.
 _WAITING = 2**30
@@ -198,7 +198,7 @@ class _Refit(Reader):
         super().__init__(problem, grams.root_t, targets, skip_nan, (width, tile, kept), columns)
         self.grams, self.basis, self.gamma_b, self.alpha_v, self.out = grams, basis, gamma_b, alpha_v, out
         self.products, self.analyze_tr = out.products, out.products.put(basis.analyze_tr)
-        self.coef_blocks = [out.products.put(basis.coef_pr[some]) for some in _blocks(len(basis.coef_pr))]
+        self.coef_blocks = [out.products.put(basis.V_pr[some]) for some in _blocks(len(basis.V_pr))]
 
     def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         """Read a tile and make its weights."""
@@ -209,7 +209,7 @@ class _Refit(Reader):
         alpha_w[: len(mean_w)] = self.alpha_v[here]
         c_rw = self.work.get("c", len(lam), self.width, dtype=self.dtype)
         products.multiply(self.analyze_tr.T, products.put(y_tw), c_rw)
-        if not len(basis.coef_pr):
+        if not len(basis.V_pr):
             np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
             dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
             products.multiply(self.analyze_tr, products.put(c_rw), dual_tw)
@@ -225,9 +225,9 @@ class _Refit(Reader):
         if self.problem.fit_intercept:
             out.intercept_v[here] = mean_w
         right_rw = self.products.put(c_rw)
-        for some, coef_pr in zip(_blocks(len(out.coef_pv)), self.coef_blocks, strict=True):
+        for some, V_pr in zip(_blocks(len(out.coef_pv)), self.coef_blocks, strict=True):
             coef_pw = self.work.get("coef", some.stop - some.start, self.width, dtype=self.dtype)
-            self.products.multiply(coef_pr, right_rw, coef_pw)
+            self.products.multiply(V_pr, right_rw, coef_pw)
             out.coef_pv[some, here] = coef_pw[:, : len(mean_w)]
             if self.problem.fit_intercept:
                 out.intercept_v[here] -= self.grams.mean_p[some] @ coef_pw[:, : len(mean_w)].astype(np.float64)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.devices import Device
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.basis import Basis
@@ -31,7 +32,6 @@ from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["Bases", "Decomposed", "run_search"]
 
-F64 = NDArray[np.float64]
 # Decompositions kept for the weights at the end, where memory= does not say less.
 _KEPT_BYTES = 4 * 2**30
 
@@ -43,12 +43,12 @@ class Decomposed:
     lam: F64
     tau: float
     analyze_tr: NDArray[Any]
-    coef_pr: NDArray[Any]
+    V_pr: NDArray[Any]
 
     @property
     def nbytes(self) -> int:
         """Bytes kept."""
-        return self.analyze_tr.nbytes + self.coef_pr.nbytes
+        return self.analyze_tr.nbytes + self.V_pr.nbytes
 
 
 class Bases:
@@ -68,9 +68,9 @@ class Bases:
         with limit_threads(available_threads()):
             return self.grams.basis(self.candidates_ib[i])
 
-    def keep(self, i: int, plan: FoldPlan, coef_pr: NDArray[Any], won_i: NDArray[np.intp]) -> None:
+    def keep(self, i: int, plan: FoldPlan, V_pr: NDArray[Any], won_i: NDArray[np.intp]) -> None:
         """Keep one for later, and let go of what won the fewest voxels where room runs out."""
-        self.kept[i] = Decomposed(plan.lam, plan.tau, plan.analyze, coef_pr)
+        self.kept[i] = Decomposed(plan.lam, plan.tau, plan.analyze, V_pr)
         for old in [old for old in self.kept if not won_i[old]]:
             del self.kept[old]
         while sum(one.nbytes for one in self.kept.values()) > self.room:
@@ -81,7 +81,7 @@ class Bases:
         if i in self.kept:
             return self.kept.pop(i)
         basis = self.basis(i)
-        return Decomposed(basis.lam, basis.tau, basis.rows_tr.astype(self.grams.problem.X.dtype), basis.coef_pr)
+        return Decomposed(basis.lam, basis.tau, basis.rows_tr.astype(self.grams.problem.X.dtype), basis.V_pr)
 
     @property
     def bytes(self) -> int:
@@ -111,7 +111,7 @@ def run_search(
         stages["decompose"] += decomposed - began
         planned = time.perf_counter()
         stages["operators"] += planned - decomposed
-        coef = basis.coef_pr
+        V_pr = basis.V_pr
         del basis
         if device is None:
             sweep = _CandidateSweep(plan, targets, settings, found, i)
@@ -121,7 +121,7 @@ def run_search(
             scores_v, account = _score_there(device, plan, targets, settings, found, i, bar)
             seconds = {"score": time.perf_counter() - planned}
         found.take(scores_v, settings)
-        bases.keep(i, plan, coef, np.bincount(found.which_v, minlength=count))
+        bases.keep(i, plan, V_pr, np.bincount(found.which_v, minlength=count))
         for name, spent in seconds.items():
             name = name if device else f"{name} (all threads)"
             stages[name] = stages.get(name, 0.0) + spent
@@ -145,7 +145,7 @@ def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> F
         grams.problem,
         basis,
         available_threads(),
-        beside=grams.nbytes + basis.coef_pr.nbytes + bases.bytes,
+        beside=grams.nbytes + basis.V_pr.nbytes + bases.bytes,
         n_voxels=targets.n_voxels,
         scoring=settings.scoring,
     )

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.errors import InputError
 from fastencode.solve.score.choose import edges_of, tie_tolerance
 
 __all__ = ["WINDOW", "Chosen", "Found", "Settings"]
 
-F64 = NDArray[np.float64]
 # Candidates that are looked back at to see whether going on is worth it.
 WINDOW = 10
 

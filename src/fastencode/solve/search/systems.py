@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import matrix_on, pick, rows_on
 from fastencode.devices import HOST, Device
 from fastencode.errors import InputError
@@ -33,7 +33,6 @@ from fastencode.solve.plan.grams import Grams, center_kernel
 
 __all__ = ["Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
 
-F64 = NDArray[np.float64]
 # Rows of features that are made at once.
 _BLOCK = 2048
 

@@ -34,7 +34,7 @@ class _Map:
     """V and the means of the features, on a device."""
 
     def __init__(self, device: Device, plan: Plan) -> None:
-        self.coef_pr, self.mean_p = device.put(map_of(plan)), device.put(plan.feature_means)
+        self.V_pr, self.mean_p = device.put(map_of(plan)), device.put(plan.feature_means)
 
 
 class DeviceRidge(DeviceSweep):
@@ -88,7 +88,7 @@ class DeviceRidge(DeviceSweep):
 
     def fit(self, per_target: bool, bar: Any) -> None:
         """Do everything: one pass, or two for one penalty for all voxels."""
-        with self.device.products(self.plan.dtype, False), Downloads(self.device) as self.downloads:
+        with self.device.precision(self.plan.dtype, False), Downloads(self.device) as self.downloads:
             if per_target:
                 self._run(self._score_and_refit, bar)
             else:
@@ -114,7 +114,7 @@ class DeviceRidge(DeviceSweep):
         device, xp, plan = self.device, self.device.xp, self.here
         alpha_w = device.take(plan.alphas, self.chosen_v[here])
         shrunk = device.cast(c_rw * (plan.shrunk_r1 / (plan.lam_r1 + alpha_w)), self.plan.dtype)
-        coef_pw = xp.matmul(self.map.coef_pr, shrunk)
+        coef_pw = xp.matmul(self.map.V_pr, shrunk)
         bad = self.bad_v[here]
         if self.center:
             predicted = xp.zeros_like(mean_w)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.arrays import F64
 from fastencode.delayed import Matrix
 from fastencode.solve.plan.plan import Plan
 from fastencode.solve.plan.products import Products, products_for
@@ -19,7 +20,6 @@ from fastencode.threads import available_threads, together
 
 __all__ = ["PIECE", "block_bytes", "features_map", "features_times", "map_of", "right_of", "threads_within"]
 
-F64 = NDArray[np.float64]
 T = TypeVar("T")
 # Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those; and values.
 _WIDEST, _NARROWEST, _BLOCKS, _VALUES = 2048, 256, 16, 2**23
@@ -113,12 +113,12 @@ def right_of(plan: Plan) -> NDArray[Any]:
 def map_of(plan: Plan) -> NDArray[Any]:
     """(p, r): V, from coordinates to weights. Made of the features when it is first asked for, where planning did not, and kept
     with the plan."""
-    if plan.map_pr is not None:
-        return plan.map_pr
+    if plan.V_pr is not None:
+        return plan.V_pr
     memory = vars(plan)  # a frozen object's own memory, no part of what it is
-    if "_map_pr" not in memory:
+    if "_V_pr" not in memory:
         X, right_tr, products = plan.problem.X, right_of(plan), products_for(plan.dtype)
         threads = threads_within(X, len(plan.lam), plan.problem.memory, plan.nbytes + right_tr.nbytes, available_threads())
-        memory["_map_pr"] = features_map(X, plan.feature_means, plan.root, right_tr, products, threads)
-    found: NDArray[Any] = memory["_map_pr"]
+        memory["_V_pr"] = features_map(X, plan.feature_means, plan.root, right_tr, products, threads)
+    found: NDArray[Any] = memory["_V_pr"]
     return found

@@ -50,7 +50,7 @@ class RidgeSweep(Sweep):
     def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool) -> None:
         super().__init__(plan, targets, scoring, skip_nan)
         self.ridge, (_, p), n_voxels = plan, plan.shape, targets.n_voxels
-        self.map_pr = None if plan.deferred else map_of(plan)
+        self.V_pr = None if plan.deferred else map_of(plan)
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
         self.intercept_v = np.zeros(n_voxels)
         self.scores_av = np.empty((len(self.alphas), n_voxels), dtype=plan.dtype)
@@ -82,18 +82,18 @@ class RidgeSweep(Sweep):
         np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
         if plan.problem.fit_intercept:
             self.intercept_v[here] = mean_w
-        if self.map_pr is None:
+        if self.V_pr is None:
             self.coef_pv[: len(c_rw), here] = c_rw[:, :used]
         else:
-            self.intercept_v[here] -= self._weigh(self.map_pr, 0, c_rw, here)
+            self.intercept_v[here] -= self._weigh(self.V_pr, 0, c_rw, here)
         self.spent("refit", began)
 
-    def _weigh(self, map_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
+    def _weigh(self, V_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
         """Make the weights of some features, from the first on; returns what they predict at the means."""
         used = len(self.intercept_v[here])
         predicted_w, center = np.zeros(used), self.ridge.problem.fit_intercept
-        for start in range(0, len(map_pr), REFIT_FEATURES):
-            part_pr = map_pr[start : start + REFIT_FEATURES]
+        for start in range(0, len(V_pr), REFIT_FEATURES):
+            part_pr = V_pr[start : start + REFIT_FEATURES]
             some = slice(first + start, first + start + len(part_pr))
             coef_pw = self.work.get("coef", len(part_pr), self.width, dtype=self.dtype)
             self.scorer.exact.multiply(part_pr, c_rw, coef_pw)
@@ -122,10 +122,10 @@ class RidgeSweep(Sweep):
             c_rw[:, here.stop - here.start :] = 0.0
             return c_rw
 
-        def block(_: int, some: slice, map_pr: NDArray[Any]) -> list[NDArray[np.float64]]:
-            above = max(0, min(len(map_pr), r - some.start))
-            head_rr[some.start : some.start + above] = map_pr[:above]
-            return [self._weigh(map_pr[above:], some.start + above, waiting(here), here) for here in tiles]
+        def block(_: int, some: slice, V_pr: NDArray[Any]) -> list[NDArray[np.float64]]:
+            above = max(0, min(len(V_pr), r - some.start))
+            head_rr[some.start : some.start + above] = V_pr[:above]
+            return [self._weigh(V_pr[above:], some.start + above, waiting(here), here) for here in tiles]
 
         def head(here: slice) -> NDArray[np.float64]:
             return self._weigh(head_rr, 0, waiting(here), here)
