@@ -23,7 +23,7 @@ from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan import cost as strategy
 from fastencode.solve.plan import segments as shrinkage
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score import device_tiles
 from fastencode.solve.score.device_moments import device_moments
 from fastencode.solve.score.device_tiles import DeviceSweep

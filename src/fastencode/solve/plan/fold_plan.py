@@ -39,6 +39,8 @@ class FoldPlan:
         Folds predicted one by one.
     whole : tuple of WholeFolds
         Small folds predicted together, by size.
+    order : tuple of int
+        Which of the problem's folds each of these is: first those of ``folds``, then those of ``whole``.
     lam : (r,) float64
         Eigenvalues of the Gram of all rows.
     analyze : (t, r)
@@ -59,6 +61,7 @@ class FoldPlan:
     nodes: Nodes
     folds: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
+    order: tuple[int, ...]
     lam: NDArray[np.float64]
     analyze: NDArray[Any]
     tau: float
@@ -123,6 +126,8 @@ def plan_folds(
     stored : str, optional
         How folds are to be stored where they can be (``maps.py``), instead of the cheapest way.
     """
+    if not problem.folds:
+        return _without_folds(problem, basis, beside)
     lefts = _leave_out(basis, problem.folds, threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
@@ -142,6 +147,7 @@ def plan_folds(
         nodes=nodes,
         folds=made.folds,
         whole=made.whole,
+        order=made.order,
         lam=basis.lam,
         analyze=analyze,
         tau=basis.tau,
@@ -150,6 +156,14 @@ def plan_folds(
         beside=beside,
         cost={"operators": made.operations, "score": score},
     )
+
+
+def _without_folds(problem: Problem, basis: Basis, beside: int) -> FoldPlan:
+    """What given penalties need: coordinates, and nothing to predict."""
+    analyze = basis.rows_tr.astype(problem.X.dtype)
+    nodes = Nodes(problem.alphas[:1], np.ones((len(problem.alphas), 1)), 0.0, (0.0, basis.top))
+    cost = {"operators": 0.0, "score": 2.0 * analyze.size}
+    return FoldPlan(problem, nodes, (), (), (), basis.lam, analyze, basis.tau, basis.root_t, 1.0, beside, cost)
 
 
 def _leave_out(basis: Basis, folds: list[Fold], threads: int) -> list[Left]:

@@ -113,10 +113,12 @@ class WholeFolds:
 
 @dataclass(frozen=True, eq=False)
 class Operators:
-    """All folds: one by one, and together by size; and the operations it took to make them."""
+    """All folds: one by one, and together by size; which of the problem's folds each of these is, in that order; and the
+    operations it took to make them."""
 
     folds: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
+    order: tuple[int, ...]
     operations: float
 
 
@@ -166,9 +168,11 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     shrinkage = make_shrinkage(curves, cuts, dtype)
     forms = [_form(basis, left, request, shrinkage, dtype.itemsize) for left in lefts]
     by_size: dict[int, list[Left]] = {}
-    for left, form in zip(lefts, forms, strict=True):
+    numbers: dict[int, list[int]] = {}
+    for i, (left, form) in enumerate(zip(lefts, forms, strict=True)):
         if form == "whole":
             by_size.setdefault(len(left.rows), []).append(left)
+        numbers.setdefault(len(left.rows) if form == "whole" else 0, []).append(i)
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
     costs = _choose_maps(singles, request, shrinkage, analyze_tr, sum(w.nbytes for w in whole))
@@ -183,7 +187,8 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     folds = [finish([next(results) for _ in some]) for some, finish in made]
     shape = (r, k, shrinkage.operations, dtype.itemsize, request.voxels)
     operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, *shape).plan for m, g in by_size.items())
-    return Operators(tuple(folds), whole, operations)
+    order = tuple(i for _, some in sorted(numbers.items()) for i in some)  # those by themselves first, then by size
+    return Operators(tuple(folds), whole, order, operations)
 
 
 def _form(basis: Basis, left: Left, request: Request, shrinkage: Shrinkage, itemsize: int) -> str:

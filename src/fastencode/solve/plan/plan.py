@@ -2,7 +2,7 @@
 
     X ─► the smaller Gram ─► λ, U_τ, V ─► what each fold leaves out ─► nodes ─► operators of all folds
 
-A plan is data. ``ridge.RidgePlan`` is what users see of it.
+A plan is data. ``ridge_plan.RidgePlan`` is what users see of it.
 """
 
 from __future__ import annotations
