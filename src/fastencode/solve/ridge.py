@@ -67,11 +67,12 @@ def ridge_cv(
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates, see ``RidgeFit.alphas``. With
         ``cv=None`` they are given penalties, (v,) in the order of the voxels or a single one for all.
     cv : int, "runs", splitter, list of (train, test) or None
-        None chooses nothing: weights are fitted at the penalties that ``alphas`` gives, as in scikit-learn's
-        ``Ridge(alpha=array)`` (not scikit-learn's ``RidgeCV(cv=None)``, which leaves out one). An int is that many contiguous blocks, or with ``runs`` whole runs, balanced; ``"runs"`` leaves one run out; anything
+        An int is that many contiguous blocks, or with ``runs`` whole runs, balanced; ``"runs"`` leaves one run out; anything
         with ``split(X, y, groups)``, which gets Y as y and the runs as groups; or explicit indices. Test sets may overlap, repeat
         rows and need not cover them. Scores are averaged over folds: each counts as much, whatever its number of rows. (Leave one
-        out with sample weights, too: a row's weight is in the fits that train on it, not in the mean of scores.)
+        out with sample weights, too: a row's weight is in the fits that train on it, not in the mean of scores.) None chooses
+        nothing: weights are fitted at the penalties that ``alphas`` gives, as by scikit-learn's ``Ridge(alpha=array)`` (its
+        ``RidgeCV(cv=None)`` leaves out one row at a time).
     runs : (t,) array-like, optional
         Run label of every row.
     gap : int

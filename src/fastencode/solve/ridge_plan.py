@@ -1,6 +1,6 @@
 """The public face of a plan of ridge, and what fits responses on it.
 
-    fit_plan ─► responses checked ─► fit_on_host or fit_on (a device) ─► RidgeFit
+fit_plan ─► responses checked ─► fit_on_host or fit_on (a device) ─► RidgeFit
 """
 
 from __future__ import annotations
@@ -239,9 +239,9 @@ def check_options(
     if problem.given is not None:
         if len(problem.given) not in (1, targets.n_voxels):
             raise InputError(
-                f"cv=None takes alphas as given penalties, one for each voxel or one for all, and alphas has "
-                f"{len(problem.given)} for {targets.n_voxels} voxels of Y; pass alphas of shape ({targets.n_voxels},), or a cv to "
-                "choose each voxel's penalty from them"
+                "cv=None takes alphas as given penalties, one for each voxel or one for all, and alphas has "
+                f"{len(problem.given)} for {targets.n_voxels} voxels of Y; pass alphas of shape ({targets.n_voxels},), or a cv "
+                "to choose each voxel's penalty from them"
             )
         for name, value, plain in (("per_target", per_target, True), ("cv_predictions", cv_predictions, False)):
             if value != plain:

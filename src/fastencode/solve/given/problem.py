@@ -101,7 +101,9 @@ class Problem:
     ) -> Problem:
         """Check every argument; float64 responses make a float64 problem, and a splitter gets ``responses`` as y.
 
-        With ``may_be_given``, ``cv=None`` says that ``alphas`` are each voxel's penalty; else it is an error. Raises ``InputError`` or ``DeviceError``.
+        With ``may_be_given``, ``cv=None`` says that ``alphas`` are each voxel's penalty; else it is an error.
+
+        Raises ``InputError`` or ``DeviceError``.
         """
         asked, where = _place(X, device)
         if precision not in PRECISIONS:
@@ -115,7 +117,8 @@ class Problem:
         design = check_design(array, float_dtype(array.dtype, array.dtype if response_dtype is None else response_dtype))
         if len(design) < 2:
             raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
-        codes, rows, without_folds = None if runs is None else check_runs(runs, given), check_gap(gap), may_be_given and cv is None
+        codes, rows = None if runs is None else check_runs(runs, given), check_gap(gap)
+        without_folds = may_be_given and cv is None
         if without_folds and rows:
             raise InputError(f"cv=None holds no rows out, so gap={rows} does not apply; leave it out, or pass a cv")
         grid = check_alphas(alphas)

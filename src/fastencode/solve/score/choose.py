@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 RULES = ("best", "one-se")
-# Each fold's scores are kept where there are no more folds than this; and where one penalty is chosen for all voxels, so that they
-# wait for it at every penalty, where they take no more bytes than this (or a quarter of ``memory``).
+# Each fold's scores are kept where there are at most so many folds. Where one penalty is chosen for all voxels, they are kept at
+# every penalty until then: only if that takes at most so many bytes, or a quarter of ``memory``.
 MOST_FOLDS, _WAITING = 64, 2**30
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for

@@ -152,9 +152,7 @@ class FoldScorer:
         c_rw = get("c", len(self.plan.lam), y_tw.shape[1], dtype=self.dtype)
         return c_rw, self._coordinates(y_tw, c_rw, get)
 
-    def _held_out(
-        self, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get, products: Products
-    ) -> Iterator[_HeldOut]:
+    def _held_out(self, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get, products: Products) -> Iterator[_HeldOut]:
         """All folds of the problem, in the plan's order."""
         plan, width, apart, first = self.plan, y_tw.shape[1], 0, len(self.plan.folds)
         for number, fold in zip(plan.order, plan.folds, strict=False):
@@ -319,9 +317,7 @@ class Sweep(Reader):
         sizes = (width, self.scorer.bytes(width) + width * more, plan.nbytes)
         super().__init__(plan.problem, plan.root, targets, skip_nan, sizes, columns)
 
-    def score(
-        self, y_tw: NDArray[Any], here: Where, each: EachFold | None = None
-    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    def score(self, y_tw: NDArray[Any], here: Where, each: EachFold | None = None) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """(coordinates (r, w), scores of every penalty (a, voxels in use)) of a tile, the scores in float64; ``each`` takes those
         of every fold."""
         began = time.perf_counter()

@@ -54,9 +54,7 @@ def fit_on_host(
 class RidgeSweep(Sweep):
     """Where results gather, and what is done to each tile; with ``predictions``, held-out ones too."""
 
-    def __init__(
-        self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool
-    ) -> None:
+    def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool) -> None:
         (n, p), n_voxels, n_alphas, n_folds = plan.shape, targets.n_voxels, len(plan.problem.alphas), plan.n_folds
         more = choice.bytes_per_voxel(n_alphas, n_folds)
         if predictions:  # in the dtype of the plan, then about their mean; of one fold
@@ -98,7 +96,7 @@ class RidgeSweep(Sweep):
 
     def choose_shared(self) -> None:
         """One penalty for all voxels, after :meth:`score_only`."""
-        sums_fa = sum(self.sums[first] for first in sorted(self.sums)) if self.choice.one_se else None
+        sums_fa = np.sum([self.sums[first] for first in sorted(self.sums)], axis=0) if self.choice.one_se else None
         one = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v, sums_fa)
         self.chosen_v[:] = one
         if self.folds_fv is not None:
@@ -121,8 +119,9 @@ class RidgeSweep(Sweep):
         began = time.perf_counter()
         held_tw = self.work.get("held", len(y_tw), len(mean_w), dtype=self.dtype)
         self.scorer.predict(y_tw, c_rw, self.chosen_v[here], self.work.get, held_tw)
-        kept = self.plan.problem.kept
-        self.predicted_tv[slice(None) if kept is None else kept, here] = held_tw + mean_w
+        problem = self.plan.problem
+        rows = slice(None) if problem.kept is None else problem.kept
+        self.predicted_tv[rows, here] = held_tw + mean_w if problem.fit_intercept else held_tw
         self.spent("predict", began)
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
