@@ -188,3 +188,10 @@ def test_one_fold_has_no_standard_error():
 def test_flags_are_flags():
     with pytest.raises(InputError, match="cv_predictions"):
         ridge_cv(*make(60, 7), cv_predictions="no")
+
+
+def test_predictions_on_a_device_are_refused_before_planning(monkeypatch):
+    monkeypatch.setattr("fastencode.solve.ridge_plan.device_for", lambda *_: plain_device(torch))
+    monkeypatch.setattr("fastencode.solve.ridge.make_plan", lambda *_, **__: pytest.fail("planned"))
+    with pytest.raises(InputError, match="cv_predictions=True is computed on the CPU only"):
+        ridge_cv(*make(60, 7), cv_predictions=True)

@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 RULES = ("best", "one-se")
-# Each fold's scores are kept where there are at most so many folds. Where one penalty is chosen for all voxels, they are kept at
-# every penalty until then: only if that takes at most so many bytes, or a quarter of ``memory``.
-MOST_FOLDS, _WAITING = 64, 2**30
+# Each fold's scores are kept where there are at most so many folds. Until the choice they are held at every penalty: of a tile of
+# so many voxels, or where one penalty is chosen for all, of all voxels. That may take so many bytes, or a quarter of ``memory``.
+MOST_FOLDS, _TILE, _WAITING = 64, 768, 2**30
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for
 # the mean squared error in units of the target's variance. Above float32's rounding of a score, far below what a
@@ -84,7 +84,7 @@ class Choice(NamedTuple):
     def check(cls, problem: Problem, n_voxels: int, per_target: bool, rule: Any) -> Choice:
         """Checked arguments; scores of folds are kept where they are few (see ``MOST_FOLDS``)."""
         n_folds, room = len(problem.folds), _WAITING if problem.memory is None else problem.memory // 4
-        waiting = 0 if per_target else n_folds * len(problem.alphas) * n_voxels * problem.X.dtype.itemsize
+        waiting = n_folds * len(problem.alphas) * (8 * _TILE if per_target else n_voxels * problem.X.dtype.itemsize)
         return cls(per_target, check_rule(rule, problem), 0 < n_folds <= MOST_FOLDS and waiting <= room)
 
     def each(self, device: Device, n_folds: int) -> EachFold | None:
