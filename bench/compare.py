@@ -67,7 +67,7 @@ def fastencode_planned(case: Case, X: Array, Y: Array, options: dict[str, Any]) 
     from fastencode.solve.given.problem import Problem
     from fastencode.solve.plan.cost import WHOLE_ROWS
     from fastencode.solve.plan.plan import make_plan
-    from fastencode.solve.ridge import RidgePlan
+    from fastencode.solve.ridge_plan import RidgePlan
     from fastencode.solve.weights.features import map_of
 
     began = time.perf_counter()

@@ -23,8 +23,9 @@ from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan import cost as strategy
 from fastencode.solve.plan import segments as shrinkage
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score import device_tiles
+from fastencode.solve.score.choose import Choice
 from fastencode.solve.score.device_moments import device_moments
 from fastencode.solve.score.device_tiles import DeviceSweep
 from fastencode.solve.score.moments import SCORINGS, column_moments, column_scores, score_moments
@@ -67,7 +68,7 @@ def test_the_device_loop_finds_what_the_cpu_finds(device, form, weighted, interc
         fit = plan.fit(Y, scoring=scoring)
         arrays, account = on_device(device, plan, Y, scoring, width=8, there=scoring == "pearson")
         # R² of two or three rows is a ratio to how little they vary: rounding of the responses is multiplied by as much.
-        assert_same(fit, arrays, dtype, scale=max(1.0, np.abs(fit.cv_scores).max()) if form == "whole, tiny" else 1.0)
+        assert_same(fit, arrays, dtype, scale=max(1.0, np.abs(fit.fold_scores).max()) if form == "whole, tiny" else 1.0)
         assert account["tile"] == 8 and account["halvings"] == 0 and account["device"] == "cpu"
 
 
@@ -228,7 +229,7 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
     X, Y = make(200, 7, v=3000)
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     targets = Targets.check(Y, 200)
-    sweep = DeviceRidge(device, plan._plan, targets, "r2", False, True)
+    sweep = DeviceRidge(device, plan._plan, targets, "r2", False, Choice(), True)
     assert sweep.bytes_per_voxel * sweep.width <= 2**20 and sweep.width >= 16
     least = plan.nbytes + 16 * sweep.bytes_per_voxel
     for memory, works in ((least - 1, False), (least, True)):
@@ -236,7 +237,7 @@ def test_memory_bounds_the_tile_and_names_what_works(device, monkeypatch):
         object.__setattr__(small._plan.problem, "memory", memory)
         words = f"smallest that works .* is {least} bytes"
         with contextlib.nullcontext() if works else pytest.raises(InputError, match=words):
-            assert DeviceRidge(device, small._plan, targets, "r2", False, True).width <= 16
+            assert DeviceRidge(device, small._plan, targets, "r2", False, Choice(), True).width <= 16
 
 
 # ---- waiting

@@ -18,7 +18,7 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import basis
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import fit_plan
+from fastencode.solve.ridge_plan import fit_plan
 from fastencode.solve.score.choose import TIE_TOLERANCE, choose_alphas
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")

@@ -21,7 +21,7 @@ from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import column_means, kernel_of
 from fastencode.solve.plan.cost import choose
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import RidgePlan, fit_plan
+from fastencode.solve.ridge_plan import RidgePlan, fit_plan
 from fastencode.solve.weights import features as features_module
 from fastencode.threads import limit_threads
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 import reference
-from fastencode import banded_ridge_cv, plan_ridge, ridge_cv
+from fastencode import BandedRidgeCV, RidgeCV, banded_ridge_cv, partition_variance, plan_ridge, ridge_cv
 from fastencode.errors import InputError
 from fastencode.solve.given.folds import resolve_folds
 
@@ -68,3 +68,52 @@ def test_splitters_get_the_responses():
     splitter = StratifiedKFold(4)
     wanted = ridge_cv(X, y, alphas=ALPHAS, cv=list(splitter.split(X, y)))
     np.testing.assert_array_equal(ridge_cv(X, y, alphas=ALPHAS, cv=splitter).cv_scores, wanted.cv_scores)
+
+
+@pytest.mark.parametrize("cv", [4, "runs", GroupKFold(3)])
+def test_estimators_take_a_gap(cv):
+    rng = np.random.default_rng(2)
+    X, Y, groups = rng.standard_normal((60, 4)), rng.standard_normal((60, 3)), np.repeat(list("abcd"), 15)
+    if cv == "runs":
+        groups = np.tile(np.repeat(list("abcd"), 5), 3)
+    folds = list(cv.split(X, Y, groups)) if isinstance(cv, GroupKFold) else cv
+    wanted = ridge_cv(X, Y, alphas=ALPHAS, cv=folds, runs=groups, gap=2)
+    found = RidgeCV(alphas=ALPHAS, cv=cv, gap=2).fit(X, Y, groups=groups)
+    np.testing.assert_array_equal(found.cv_scores_, wanted.cv_scores)
+    banded = BandedRidgeCV(alphas=ALPHAS, cv=cv, gap=2).fit(X, Y, groups=groups)
+    np.testing.assert_allclose(banded.best_score_, wanted.best_score, atol=1e-12)
+    plain = RidgeCV(alphas=ALPHAS, cv=4, gap=2).fit(X, Y)
+    np.testing.assert_array_equal(plain.cv_scores_, ridge_cv(X, Y, alphas=ALPHAS, cv=4, gap=2).cv_scores)
+    assert not np.array_equal(plain.cv_scores_, RidgeCV(alphas=ALPHAS, cv=4).fit(X, Y).cv_scores_)
+
+
+@pytest.mark.parametrize("runs", [None, [0] * 37 + [1] * 43])
+def test_a_partition_leaves_the_gap_in_its_outer_folds_too(runs):
+    rng = np.random.default_rng(3)
+    X, Y = rng.standard_normal((80, 6)), rng.standard_normal((80, 3))
+    labels = np.zeros(80, int) if runs is None else np.array(runs)
+    folds = [(np.setdiff1d(np.arange(80), test), test) for test in np.array_split(np.arange(80), 4)]
+    options = {"bands": [2, 4], "alphas": [1.0], "cv": 3 if runs is None else 2, "gammas": [[1.0, 1.0]]}
+    found = partition_variance(X, Y, outer=4 if runs is None else folds, runs=runs, gap=3, **options)
+    total = []
+    for train, test in by_hand(folds, 3, labels, 80):  # one penalty and one weighting: nothing is chosen inside
+        coef, constant = reference.weights(X[train], Y[train], 1.0, True)
+        total.append([reference.r2(Y[test, v], (X[test] @ coef + constant)[:, v]) for v in range(3)])
+    np.testing.assert_allclose(found.total_folds, total, atol=1e-9)
+    without = partition_variance(X, Y, outer=folds, runs=runs, **options)
+    assert (np.abs(found.total_folds - without.total_folds) > 1e-6).any()
+
+
+def test_a_partition_leaves_the_gap_in_its_inner_folds(monkeypatch):
+    rng, gaps = np.random.default_rng(4), []
+    X, Y = rng.standard_normal((80, 6)), rng.standard_normal((80, 3))
+
+    def watched(*args, **options):
+        gaps.append(options["gap"])
+        return banded_ridge_cv(*args, **options)
+
+    monkeypatch.setattr("fastencode.solve.partition.banded_ridge_cv", watched)
+    partition_variance(X, Y, bands=[2, 4], alphas=ALPHAS, outer=2, cv=3, gap=2, gammas=[[1.0, 1.0]])
+    assert gaps == [2] * 6
+    with pytest.raises(InputError, match="gap=50 leaves fold 0 of outer no row to train on"):
+        partition_variance(X, Y, bands=[2, 4], alphas=ALPHAS, outer=2, cv=3, gap=50)

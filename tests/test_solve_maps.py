@@ -15,7 +15,7 @@ from fastencode.solve.plan import segments as shrinkage
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.plan.products import Products
 from fastencode.solve.plan.segments import Curves, cut_spectrum, make_shrinkage
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

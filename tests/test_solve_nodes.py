@@ -13,7 +13,7 @@ from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import operators
 from fastencode.solve.plan.nodes import TOLERANCE, choose_nodes, scale_of
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

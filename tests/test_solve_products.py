@@ -11,7 +11,7 @@ from fastencode import kernels
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import products
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 

@@ -14,7 +14,7 @@ from fastencode import banded_ridge_cv, plan_ridge, ridge_cv
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import fit_plan
+from fastencode.solve.ridge_plan import fit_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
 RATIOS = (1.0, 1e3, 1e5, 1e8, 1e12)

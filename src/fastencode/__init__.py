@@ -23,7 +23,7 @@ _HOME_OF = {
     "LanczosStream": "timing.lanczos",
     "RidgeCV": "estimators.ridge",
     "RidgeFit": "solve.ridge_fit",
-    "RidgePlan": "solve.ridge",
+    "RidgePlan": "solve.ridge_plan",
     "ZScore": "estimators.timing",
     "articulatory": "speech.labels",
     "banded_ridge_cv": "solve.banded",

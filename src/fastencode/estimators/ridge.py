@@ -47,7 +47,7 @@ def _folds(cv: Any, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any,
         if cv == "runs" and groups is None:
             raise InputError("cv='runs' needs groups=, one label for each row: fit(X, y, groups=...)")
     elif hasattr(cv, "split"):
-        return list(cv.split(X, y, groups)), None
+        return list(cv.split(X, y, groups)), groups
     return cv, groups
 
 
@@ -64,14 +64,22 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     Parameters
     ----------
     alphas : tuple or (a,) array-like of float
-        Penalties, the weight on ‖b‖² (scikit-learn's). Positive; sorted and freed of duplicates, see ``alphas_``.
-    cv : int, "runs", splitter or list of (train, test)
+        Penalties, the weight on ‖b‖² (scikit-learn's). Positive; sorted and freed of duplicates, see ``alphas_``. With
+        ``cv=None``, given penalties: (v,), one for each target, or a single one for all.
+    cv : int, "runs", splitter, list of (train, test) or None
         How penalties are scored. An int is that many contiguous blocks (not shuffled), or with ``groups`` that many sets of whole
         groups; ``"runs"`` leaves one group out; a splitter gets X, y and ``groups``. Scores are averaged over folds.
+        None scores none and fits at given penalties, as scikit-learn's ``Ridge(alpha=array)`` does (its ``RidgeCV(cv=None)``
+        leaves out one row at a time, here ``LeaveOneOut()``).
+    gap : int
+        Rows on either side of a held-out row, in its group, that a fold does not train on, as in
+        :func:`fastencode.ridge_cv`.
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         Held-out score that penalties are chosen by; :meth:`score` is always R².
     per_target : bool
         False chooses one penalty for all targets, by their mean score.
+    rule : {"best", "one-se"}
+        The penalty of the best mean score, or the largest within one standard error of it, as in :func:`fastencode.ridge_cv`.
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
@@ -92,11 +100,11 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     alpha_ : (v,) float64 array or scalar
         Chosen penalty of each target, a member of ``alphas_``.
     alphas_ : (a,) float64 array
-        The grid: sorted, without duplicates.
-    cv_scores_ : (a, v) or (a,) array
+        The grid: sorted, without duplicates. With given penalties, those.
+    cv_scores_ : (a, v) or (a,) array, or None
         Held-out score of every penalty, mean over folds. (himalaya's attribute of this name has only the best.)
-    best_score_ : (v,) array or scalar
-        Score of the chosen penalty.
+    best_score_ : (v,) array or scalar, or None
+        Score of the chosen penalty. Both are None with given penalties.
     at_edge_ : (v,) int8 array or scalar
         −1 where the smallest penalty was chosen, +1 where the largest, else 0.
     result_ : RidgeFit
@@ -134,8 +142,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         alphas: Any = _ALPHAS,
         *,
         cv: Any = 5,
+        gap: int = 0,
         scoring: str = "r2",
         per_target: bool = True,
+        rule: str = "best",
         fit_intercept: bool = True,
         precision: str = "exact",
         device: Any = None,
@@ -143,8 +153,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     ) -> None:
         self.alphas = alphas
         self.cv = cv
+        self.gap = gap
         self.scoring = scoring
         self.per_target = per_target
+        self.rule = rule
         self.fit_intercept = fit_intercept
         self.precision = precision
         self.device = device
@@ -191,8 +203,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             alphas=self.alphas,
             cv=cv,
             runs=runs,
+            gap=self.gap,
             scoring=self.scoring,
             per_target=self.per_target,
+            rule=self.rule,
             fit_intercept=self.fit_intercept,
             precision=self.precision,
             device=self.device,
@@ -245,8 +259,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         leaves them as they are, columns not named are dropped; columns of a data frame may be text. None: one band.
     search, n_iter, n_steps, gammas, concentration, random_state, early_stopping
         As in :func:`fastencode.banded_ridge_cv`.
-    alphas, cv, scoring, per_target, fit_intercept, precision, device, memory
-        As in :class:`RidgeCV`.
+    alphas, cv, gap, scoring, per_target, fit_intercept, precision, device, memory
+        As in :class:`RidgeCV`, but for given penalties (``cv=None``).
 
     Attributes
     ----------
@@ -299,6 +313,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         early_stopping: float | None = None,
         alphas: Any = _ALPHAS,
         cv: Any = 5,
+        gap: int = 0,
         scoring: str = "r2",
         per_target: bool = True,
         fit_intercept: bool = True,
@@ -316,6 +331,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
         self.early_stopping = early_stopping
         self.alphas = alphas
         self.cv = cv
+        self.gap = gap
         self.scoring = scoring
         self.per_target = per_target
         self.fit_intercept = fit_intercept
@@ -343,6 +359,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             alphas=self.alphas,
             cv=cv,
             runs=runs,
+            gap=self.gap,
             scoring=self.scoring,
             per_target=self.per_target,
             fit_intercept=self.fit_intercept,

@@ -27,8 +27,8 @@ from fastencode.solve.given.targets import Targets, check_nan_targets
 from fastencode.solve.plan.cost import choose
 from fastencode.solve.plan.grams import Grams, gram_bytes, make_grams
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.ridge import fit_plan
 from fastencode.solve.ridge_fit import RidgeFit
+from fastencode.solve.ridge_plan import fit_plan
 from fastencode.solve.score.choose import TIE_TOLERANCE, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
 from fastencode.solve.score.moments import check_scoring

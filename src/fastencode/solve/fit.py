@@ -56,18 +56,19 @@ class Fit:
         edge_v, alpha_v = np.atleast_1d(to_host(self.at_edge, "at_edge")), self._fitted("alpha")
         low, high, skipped = int((edge_v < 0).sum()), int((edge_v > 0).sum()), int(self._skipped().sum())
         lines, stats = [repr(self)[1:-1]], self.stats
-        if alpha_v.size:
+        given = self.best_score is None
+        if alpha_v.size and not given:
             score_v = self._fitted("best_score")
             best = int(np.nanargmax(np.atleast_1d(to_host(self.best_score, "best_score"))))
             lines.append(
                 f"  held-out {self.scoring}: median {np.median(score_v):.4g}, best {score_v.max():.4g} (voxel {best}), "
                 f"middle half {np.quantile(score_v, 0.25):.4g} to {np.quantile(score_v, 0.75):.4g}"
             )
+        if alpha_v.size:
             lines.append(f"  penalties: {_counted(alpha_v)}")
             lines += self._found()
-        lines.append(
-            f"  voxels: {low} at the smallest penalty of the grid, {high} at the largest, {skipped} skipped because they held NaN"
-        )
+        edges = "" if given else f"{low} at the smallest penalty of the grid, {high} at the largest, "
+        lines.append(f"  voxels: {edges}{skipped} skipped because they held NaN")
         seconds = stats.get("seconds", {})
         if "fit" in seconds:
             wall = {name: value for name, value in seconds.items() if "all threads" not in name}

@@ -18,7 +18,7 @@ from fastencode.errors import InputError
 from fastencode.solve.banded import banded_ridge_cv
 from fastencode.solve.fit import held_warnings, warn_together
 from fastencode.solve.given.bands import PRECOMPUTED, join
-from fastencode.solve.given.folds import check_runs, resolve_folds
+from fastencode.solve.given.folds import check_gap, check_runs, resolve_folds
 from fastencode.solve.given.problem import host_matrix
 from fastencode.solve.score.moments import check_scoring
 
@@ -81,6 +81,7 @@ def partition_variance(
     bands: Any = None,
     outer: Any = 5,
     runs: ArrayLike | None = None,
+    gap: int = 0,
     scoring: str = "r2",
     gammas: Any = None,
     **options: Any,
@@ -102,6 +103,9 @@ def partition_variance(
         Rows to score on, as ``cv`` of :func:`fastencode.ridge_cv`.
     runs : (t,) array-like, optional
         Run label of every row, for ``outer`` and for the cross-validation inside.
+    gap : int
+        Rows on either side of a held-out row, in its run, that are not trained on: in ``outer``, and in the cross-validation
+        inside, where the rows on both sides of those left out count as neighbors. 0 leaves out none.
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         Penalties and weights are chosen by it, and the test rows scored.
     gammas : (i, b) array, "grid" or None
@@ -164,7 +168,7 @@ def partition_variance(
         raise InputError(f"Y has shape {responses.shape} and X has {len(features)} rows; give both the same scans")
     responses = responses[:, None] if responses.ndim == 1 else responses
     labels = None if runs is None else check_runs(runs, len(features))
-    folds = resolve_folds(outer, len(features), labels, name="outer")
+    folds = resolve_folds(outer, len(features), labels, gap=check_gap(gap), name="outer")
     scores = np.empty((len(folds), len(found) + 1, responses.shape[1]))
     with held_warnings() as edges:
         for f, (train, test) in enumerate(folds):
@@ -177,6 +181,7 @@ def partition_variance(
                     bands=dict(zip(some.names, some.columns, strict=True)),
                     gammas=gammas if b < 0 else _without(gammas, b),
                     runs=None if labels is None else labels[train],
+                    gap=gap,
                     scoring=scoring,
                     **options,
                 )

@@ -1,6 +1,6 @@
 """What a ridge fit found, and what can be done with it.
 
-Legend: t = time, p = features, v = voxels, a = penalties.
+Legend: t = time, p = features, v = voxels, a = penalties, f = folds.
 """
 
 from __future__ import annotations
@@ -35,17 +35,27 @@ class RidgeFit(Fit):
     alpha : (v,) float64
         Chosen penalty of each voxel, a member of ``alphas``: the weight on ‖b‖².
     alphas : (a,) float64
-        The grid: sorted, without duplicates.
-    cv_scores : (a, v)
-        Held-out score of every penalty, mean over folds.
-    best_score : (v,)
-        Score of the chosen penalty.
+        The grid: sorted, without duplicates. With given penalties (``cv=None``), those.
+    cv_scores : (a, v) or None
+        Held-out score of every penalty, mean over folds. None with given penalties.
+    best_score : (v,) or None
+        The same of the chosen penalty.
     at_edge : (v,) int8
-        −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one).
+        −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one or given
+        penalties).
     scoring : str
         The score the penalty was chosen by.
     stats : dict
         strategy, operations, bytes, seconds per stage, precision, device (and which library and card), versions.
+    fold_scores : (f, v) or None
+        Score of the chosen penalty in every fold, in the order of ``cv``; ``best_score`` is their mean. None with more than 64
+        folds and with given penalties. None, too, where the scores that wait for the choice take more than 1 GiB or a quarter of
+        ``memory``: (folds × penalties) numbers for each of 768 voxels, or of all with ``per_target=False``.
+    cv_predictions : (t, v) or None
+        With ``cv_predictions=True``, what each row is predicted to be, at the chosen penalty, by the weights of a fold that holds
+        it out; the mean over folds where several do. NaN in rows that none holds out, those of weight zero among them.
+        ``fastencode.r2(Y, fit.cv_predictions)`` is the score over all held-out rows together, beside ``best_score``, the mean of
+        the folds' own.
     """
 
     coef: Any
@@ -57,12 +67,16 @@ class RidgeFit(Fit):
     at_edge: Any
     scoring: str
     stats: dict[str, Any] = field(default_factory=dict)
+    fold_scores: Any = None
+    cv_predictions: Any = None
 
-    _arrays = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")
+    _arrays = ("coef", "intercept", "alpha", "alphas", "at_edge")
+    _maybe = ("cv_scores", "best_score", "fold_scores", "cv_predictions")
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.coef.shape))
-        return f"<RidgeFit coef {shape} {self.coef.dtype}, {len(self.alphas)} alphas, by {self.scoring}>"
+        how = "given penalties" if self.cv_scores is None else f"{len(self.alphas)} alphas, by {self.scoring}"
+        return f"<RidgeFit coef {shape} {self.coef.dtype}, {how}>"
 
     def _for_product(self, device: Device, X: Any) -> tuple[Any, Any, Any]:
         """(coef (p, v), intercept (v,), X) on a device, in the dtype of the weights.

@@ -17,7 +17,8 @@ import numpy as np
 from fastencode.delayed import Delayed, Matrix
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import progress
-from fastencode.solve.ridge import RidgePlan, plan_ridge
+from fastencode.solve.ridge import plan_ridge
+from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.timing.clean import zscore
 from fastencode.timing.delays import delay
 from fastencode.timing.lanczos import lanczos

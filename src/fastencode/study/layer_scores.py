@@ -20,7 +20,7 @@ from fastencode.delayed import Matrix, pick
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file
 from fastencode.solve.partition import partition_variance
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.moments import pearson
 from fastencode.study.alignment import AlignConfig, plan_runs
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores

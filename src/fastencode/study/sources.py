@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastencode.data.stories import FIRST_ROW, Stories
 from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.errors import InputError
-from fastencode.solve.ridge import RidgePlan
+from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.speech.store import Features, read_features
 from fastencode.study.alignment import AlignConfig, design, plan_runs
 from fastencode.study.layer_scores import without

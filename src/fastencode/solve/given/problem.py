@@ -41,8 +41,11 @@ class Problem:
     X : (t, p) float32 or float64
         The design. It shares memory with the input where the dtype allows, and is never written to. Delayed copies are not made.
     folds : list of (train, test)
+        None of them (an empty list) where penalties are given.
     alphas : (A,) float64
         Increasing, without duplicates: weights on ‖b‖².
+    given : (v,) or (1,) int array, or None
+        Where penalties are given (``cv=None``): which of ``alphas`` each voxel has, or all of them.
     fit_intercept : bool
     precision : {"exact", "fast"}
     device : str
@@ -66,6 +69,7 @@ class Problem:
     X: Matrix
     folds: list[Fold]
     alphas: F64
+    given: NDArray[np.intp] | None
     fit_intercept: bool
     precision: str
     device: str
@@ -93,8 +97,11 @@ class Problem:
         sample_weight: Any = None,
         response_dtype: np.dtype[Any] | None = None,
         responses: Any = None,
+        may_be_given: bool = False,
     ) -> Problem:
         """Check every argument; float64 responses make a float64 problem, and a splitter gets ``responses`` as y.
+
+        With ``may_be_given``, ``cv=None`` says that ``alphas`` are each voxel's penalty; else it is an error.
 
         Raises ``InputError`` or ``DeviceError``.
         """
@@ -110,11 +117,16 @@ class Problem:
         design = check_design(array, float_dtype(array.dtype, array.dtype if response_dtype is None else response_dtype))
         if len(design) < 2:
             raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
-        codes = None if runs is None else check_runs(runs, given)
+        codes, rows = None if runs is None else check_runs(runs, given), check_gap(gap)
+        without_folds = may_be_given and cv is None
+        if without_folds and rows:
+            raise InputError(f"cv=None holds no rows out, so gap={rows} does not apply; leave it out, or pass a cv")
+        grid = check_alphas(alphas)
         return cls(
             X=design,
-            folds=resolve_folds(cv, given, codes, kept, gap=check_gap(gap), responses=responses),
-            alphas=check_alphas(alphas),
+            folds=[] if without_folds else resolve_folds(cv, given, codes, kept, gap=rows, responses=responses),
+            alphas=grid,
+            given=_given(alphas, grid) if without_folds else None,
             fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,
             device=where,
@@ -151,6 +163,17 @@ def _check_weights(sample_weight: Any, n: int) -> tuple[F64 | None, NDArray[np.i
     if not kept.size:
         raise InputError("sample_weight is zero for every row; nothing would be left to fit")
     return weights[kept], None if kept.size == n else kept
+
+
+def _given(alphas: Any, grid: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Which of the grid each given penalty is."""
+    given = np.atleast_1d(as_numpy(alphas, "alphas")).astype(np.float64)
+    if np.array_equal(given, DEFAULT_ALPHAS):
+        raise InputError(
+            "cv=None takes alphas as the penalty of each voxel, and alphas is the default grid; pass one penalty for each voxel, "
+            "shape (v,), or one for all; or a cv to choose by"
+        )
+    return np.searchsorted(grid, given)
 
 
 def host_matrix(X: Any) -> Matrix:

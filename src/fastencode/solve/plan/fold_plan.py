@@ -40,6 +40,8 @@ class FoldPlan:
         The operators of folds that are predicted one by one.
     whole : tuple of WholeFolds
         The operators of folds that are predicted together, one for each size.
+    order : tuple of int
+        Which of the problem's folds each of these is: first those of ``operators``, then those of ``whole``.
     lam : (r,) float64
         λ: eigenvalues of the Gram of all rows.
     analyze : (t, r)
@@ -60,6 +62,7 @@ class FoldPlan:
     nodes: Nodes
     operators: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
+    order: tuple[int, ...]
     lam: F64
     analyze: NDArray[Any]
     tau: float
@@ -124,6 +127,8 @@ def plan_folds(
     stored : str, optional
         The map (``maps.py``) of every fold that allows it, or the form of large folds. None: the cheapest.
     """
+    if not problem.folds:
+        return _without_folds(problem, basis, beside)
     lefts = _leave_out(basis, problem.folds, threads)
     relative = scoring in (None, "pearson")
     itemsize = problem.X.dtype.itemsize
@@ -143,6 +148,7 @@ def plan_folds(
         nodes=nodes,
         operators=made.single,
         whole=made.whole,
+        order=made.order,
         lam=basis.lam,
         analyze=analyze,
         tau=basis.tau,
@@ -151,6 +157,14 @@ def plan_folds(
         beside=beside,
         cost={"operators": made.operations, "score": score},
     )
+
+
+def _without_folds(problem: Problem, basis: Basis, beside: int) -> FoldPlan:
+    """What given penalties need: coordinates, and nothing to predict."""
+    analyze = basis.rows_tr.astype(problem.X.dtype)
+    nodes = Nodes(problem.alphas[:1], np.ones((len(problem.alphas), 1)), 0.0, (0.0, basis.top))
+    cost = {"operators": 0.0, "score": 2.0 * analyze.size}
+    return FoldPlan(problem, nodes, (), (), (), basis.lam, analyze, basis.tau, basis.root_t, 1.0, beside, cost)
 
 
 def _leave_out(basis: Basis, folds: list[Fold], threads: int) -> list[Left]:

@@ -115,10 +115,12 @@ class WholeFolds:
 
 @dataclass(frozen=True, eq=False)
 class Operators:
-    """The operators of all folds: ``single`` one fold each, ``whole`` one size each; and the operations of making them."""
+    """The operators of all folds: ``single`` one fold each, ``whole`` one size each. ``order`` says which of the problem's folds
+    each of these is, in that order; ``operations`` what it took to make them."""
 
     single: tuple[Operator, ...]
     whole: tuple[WholeFolds, ...]
+    order: tuple[int, ...]
     operations: float
 
 
@@ -170,9 +172,11 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     load = Load(r, k, shrinkage.operations, dtype.itemsize, request.voxels)
     forms = [_form(basis, left, request.stored, load) for left in lefts]
     by_size: dict[int, list[Left]] = {}
-    for left, form in zip(lefts, forms, strict=True):
+    numbers: dict[int, list[int]] = {}
+    for i, (left, form) in enumerate(zip(lefts, forms, strict=True)):
         if form == "whole":
             by_size.setdefault(len(left.rows), []).append(left)
+        numbers.setdefault(len(left.rows) if form == "whole" else 0, []).append(i)
     whole = tuple(_make_whole(basis, members, request, shrinkage, dtype) for _, members in sorted(by_size.items()))
     singles = [(left, form) for left, form in zip(lefts, forms, strict=True) if form != "whole"]
     costs = _choose_maps(singles, request, load, analyze_tr, sum(w.nbytes for w in whole))
@@ -186,7 +190,8 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
         results = iter([job() for job in jobs] if large else together(jobs, request.threads))
     folds = [finish([next(results) for _ in some]) for some, finish in made]
     operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, load).plan for m, g in by_size.items())
-    return Operators(tuple(folds), whole, operations)
+    order = tuple(i for _, some in sorted(numbers.items()) for i in some)  # those by themselves first, then by size
+    return Operators(tuple(folds), whole, order, operations)
 
 
 def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:

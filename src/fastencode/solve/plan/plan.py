@@ -2,7 +2,7 @@
 
     X ─► the smaller Gram ─► λ, U_τ, V ─► rows that each fold leaves out ─► nodes ─► operators of all folds
 
-A plan is data. Users see it as a ``ridge.RidgePlan``.
+A plan is data. Users see it as a ``ridge_plan.RidgePlan``.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from fastencode.solve.plan.maps import Factored, Map, Merged
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.segments import Shrinkage
+from fastencode.solve.score.choose import EachFold
 from fastencode.solve.score.device_moments import device_moments
 from fastencode.solve.score.moments import score_moments
 
@@ -279,9 +280,10 @@ class DeviceScorer:
             held = max(held, (2 * k + 3 + w.shrinkage.n_products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
 
-    def score(self, y_tw: Any, variance_w: Any) -> tuple[Any, Any]:
-        """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device."""
-        width = y_tw.shape[1]
+    def score(self, y_tw: Any, variance_w: Any, each: EachFold | None = None) -> tuple[Any, Any]:
+        """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device; ``each`` takes the scores of every
+        fold."""
+        width, order = y_tw.shape[1], iter(self.plan.order)
         scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
         c_rw, parts = self._coordinates(y_tw)
         place = 0
@@ -291,11 +293,11 @@ class DeviceScorer:
                 place += 1
             else:
                 scored = self._train(fold, y_tw)
-            scores = scores + self._scores(scored, variance_w)
+            scores = scores + self._scores(scored, variance_w, each, order)
         del parts
         for whole in self.here.whole:
-            for chunk in self._whole(whole, y_tw, c_rw):
-                scores = scores + self._scores(chunk, variance_w)
+            for chunk in self._whole(whole, y_tw, c_rw, each is None):
+                scores = scores + self._scores(chunk, variance_w, each, order)
         return c_rw, scores / self.plan.n_folds
 
     def _product(self, left: Any, right: Any) -> Any:
@@ -303,10 +305,14 @@ class DeviceScorer:
         with self.device.precision(self.plan.dtype, self.fast):
             return self.device.xp.matmul(left, right)
 
+    def coordinates(self, y_tw: Any) -> Any:
+        """U_τᵀ y."""
+        return self.device.xp.matmul(self.here.analyze_tr.T, y_tw)
+
     def _coordinates(self, y_tw: Any) -> tuple[Any, list[Any] | None]:
         """U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned too."""
         if not self.here.partition:
-            return self.device.xp.matmul(self.here.analyze_tr.T, y_tw), None
+            return self.coordinates(y_tw), None
         apart = [fold for fold in self.here.operators if fold.form == "apart"]
         parts = [self.device.xp.matmul(fold.analyze_mr.T, self.device.take(y_tw, fold.left.at)) for fold in apart]
         c_rw = parts[0]
@@ -369,8 +375,8 @@ class DeviceScorer:
             target = target * rows.inverse_root_m1
         return target if mean_w is None else target - mean_w
 
-    def _whole(self, whole: _Whole, y_tw: Any, c_rw: Any) -> Iterator[_Scored]:
-        """Many small folds at once: far @ (U (spread c)) + near @ y."""
+    def _whole(self, whole: _Whole, y_tw: Any, c_rw: Any, summed: bool) -> Iterator[_Scored]:
+        """Many small folds at once: far @ (U (spread c)) + near @ y. ``summed``: only the sum of their scores is wanted."""
         xp, plan, width = self.device.xp, self.plan, y_tw.shape[1]
         k, (n_folds, m) = len(whole.near_kbmm), whole.shape
         step = max(1, int(_PREDICTIONS // (width * plan.dtype.itemsize * m * (2 * k + 3 + whole.n_products))))
@@ -393,7 +399,7 @@ class DeviceScorer:
                     predicted[j, ...] = far + scale * xp.reshape(rows.inverse_root_m1, (b, m, 1)) * near
             if rows.inverse_root_m1 is not None:
                 near = near * xp.reshape(rows.inverse_root_m1, (b, m, 1))
-            yield from self._chunk(whole, start, near, predicted)
+            yield from self._chunk(whole, start, near, predicted, summed)
 
     def _about_training_means(self, near: Any, rows: _Rows, mass_b1: Any) -> Any:
         """Held-out responses (b, m, w) relative to the mean of each fold's training responses."""
@@ -405,11 +411,11 @@ class DeviceScorer:
         mean = self.device.cast(-total / mass_b1, self.plan.dtype)[:, None, :]
         return near - (mean if root is None else root * mean)
 
-    def _chunk(self, whole: _Whole, start: int, near: Any, predicted: Any) -> Iterator[_Scored]:
+    def _chunk(self, whole: _Whole, start: int, near: Any, predicted: Any, summed: bool) -> Iterator[_Scored]:
         """What to score of the folds from ``start``, (b, m, w), predicted (k, b, m, w)."""
         xp, (k, b, m, width) = self.device.xp, predicted.shape
         here = slice(start * m, (start + b) * m)
-        if self.scoring == "neg_mean_squared_error":
+        if self.scoring == "neg_mean_squared_error" and summed:
             # A sum of weighted means of squares is one weighted sum of squares.
             target, flat = xp.reshape(near, (b * m, width)), xp.reshape(predicted, (k, b * m, width))
             yield _Scored(target, flat, whole.share[here], float(b), float(b))
@@ -422,8 +428,9 @@ class DeviceScorer:
             for i in range(b):
                 yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0)
 
-    def _scores(self, scored: _Scored, variance_w: Any) -> Any:
-        """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order)."""
+    def _scores(self, scored: _Scored, variance_w: Any, each: EachFold | None, order: Iterator[int]) -> Any:
+        """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order).
+        ``order`` goes on to the number of the next fold."""
         xp, k, width = self.device.xp, self.mix_ak.shape[1], variance_w.shape[0]
         moments = device_moments(self.device, *scored[:3])
         folds = moments.shape[1] // width
@@ -436,5 +443,11 @@ class DeviceScorer:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))
         scores = score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor)
         if folds > 1:
-            scores = xp.sum(xp.reshape(scores, (scores.shape[0], folds, width)), axis=1)
+            scores = xp.reshape(scores, (scores.shape[0], folds, width))
+            if each is not None:
+                for i in range(folds):
+                    each.add(next(order), scores[:, i, :])
+            return xp.sum(scores, axis=1)
+        if each is not None:
+            each.add(next(order), scores)
         return scores * scored.folds

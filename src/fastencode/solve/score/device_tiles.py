@@ -22,7 +22,7 @@ from fastencode.errors import DeviceError, InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.fold_plan import FoldPlan
-from fastencode.solve.score.choose import choose_alphas, choose_shared, scores_at, tie_tolerance
+from fastencode.solve.score.choose import Choice, EachFold, choose_alphas, choose_shared, scores_at, tie_tolerance
 from fastencode.solve.score.device_moments import moments_by
 from fastencode.solve.score.device_scorer import DeviceScorer, PlanOnDevice, plan_on_device
 from fastencode.streams import Downloads, Uploads, transfer_dtype
@@ -74,6 +74,7 @@ class DeviceSweep:
     skip_nan : bool
     width : int, optional
         Voxels in a tile, instead of what memory and their number suggest.
+    choice : Choice, optional
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class DeviceSweep:
         scoring: str,
         skip_nan: bool,
         width: int | None = None,
+        choice: Choice | None = None,
     ) -> None:
         self.device, self.plan, self.targets, self.scoring = device, plan, targets, scoring
-        self.skip_nan = skip_nan
+        self.skip_nan, self.choice = skip_nan, Choice() if choice is None else choice
         self.center, self.fast = plan.problem.fit_intercept, plan.problem.precision == "fast"
         n_alphas, n_voxels = len(plan.problem.alphas), targets.n_voxels
         self.here = self._room()
@@ -96,6 +98,11 @@ class DeviceSweep:
         self.halvings = 0
         zeros, float64 = device.zeros, np.float64
         self.scores_av = zeros(n_alphas, n_voxels, dtype=float64)
+        kept, waits = plan.n_folds if self.choice.keep else 0, not self.choice.per_target
+        self.folds_fv = zeros(kept, n_voxels, dtype=plan.dtype)
+        self.waiting_fav = zeros(kept if waits else 0, n_alphas, n_voxels, dtype=plan.dtype)
+        self.sums: dict[int, Any] = {}  # of each tile, (f, a)
+        self.each: EachFold | None = None
         self.variance_v = zeros(n_voxels, dtype=float64)
         self.chosen_v = zeros(n_voxels, dtype=np.int64)
         self.bad_v = zeros(n_voxels, dtype=bool)  # the sum is not finite,
@@ -123,7 +130,8 @@ class DeviceSweep:
     def _bytes(self) -> int:
         (n, _), item, r = self.plan.shape, self.plan.dtype.itemsize, len(self.plan.lam)
         stored = 0 if self.targets.device is not None else 2 * transfer_dtype(self.targets.dtype).itemsize
-        return self.scorer.bytes_per_voxel() + n * (item + 3 * 8 + stored) + 2 * 8 * r
+        each = self.choice.bytes_per_voxel(len(self.plan.problem.alphas), self.plan.n_folds)
+        return self.scorer.bytes_per_voxel() + n * (item + 3 * 8 + stored) + 2 * 8 * r + each
 
     def _most(self) -> int:
         return min(_WIDEST, _TILE_BYTES // self.bytes_per_voxel)
@@ -163,7 +171,11 @@ class DeviceSweep:
     def _choose_shared(self) -> None:
         self.raise_for_voxels()
         get = self.device.get
-        self.chosen_v[...] = choose_shared(get(self.scores_av), self.scoring, get(self.variance_v), get(self.bad_v))
+        sums_fa = np.sum([get(self.sums[first]) for first in sorted(self.sums)], axis=0) if self.choice.one_se else None
+        one = choose_shared(get(self.scores_av), self.scoring, get(self.variance_v), get(self.bad_v), sums_fa)
+        self.chosen_v[...] = one
+        if self.choice.keep:
+            self.folds_fv = self.waiting_fav[:, one, :]
 
     def _run(self, job: Callable[[Any, int, int, int], None], bar: Any) -> None:
         """Do ``job(slab, first, start, stop)`` to every tile."""
@@ -248,23 +260,34 @@ class DeviceSweep:
 
     def _scored(self, y_tw: Any, here: slice) -> Any:
         """Note the scores of every penalty; returns the coordinates."""
-        xp = self.device.xp
-        c_rw, scores = self.scorer.score(y_tw, self.variance_v[here])
+        xp, device = self.device.xp, self.device
+        self.each = each = self.choice.each(device, self.plan.n_folds)
+        c_rw, scores = self.scorer.score(y_tw, self.variance_v[here], each)
         self.scores_av[:, here] = scores
+        if each is not None and not self.choice.per_target:
+            for fold, kept in enumerate(each.kept):
+                self.waiting_fav[fold, :, here] = device.cast(kept, self.plan.dtype)
+            if each.sums:
+                self.sums[here.start] = xp.stack(each.sums)
         self.unscored_v[here] = ~xp.all(xp.isfinite(scores), axis=0)
         return c_rw
 
     def _choose(self, here: slice) -> None:
         """Note each voxel's penalty."""
-        tolerance = tie_tolerance(self.scoring, self.variance_v[here])
-        self.chosen_v[here] = choose_alphas(self.scores_av[:, here], tolerance, self.device)
+        tolerance, each = tie_tolerance(self.scoring, self.variance_v[here]), self.each
+        error = None if each is None else each.error()
+        self.chosen_v[here] = choose_alphas(self.scores_av[:, here], tolerance, self.device, error)
+        if each is not None and each.kept:
+            self.folds_fv[:, here] = self.device.cast(each.at(self.chosen_v[here]), self.plan.dtype)
+        self.each = None
 
     def raise_for_voxels(self) -> None:
         """Raise for voxels that cannot be fitted, unless they are to be skipped. Waits for the device."""
         bad, holds, unscored = (self.device.get(flags) for flags in (self.bad_v, self.holds_v, self.unscored_v))
         if holds.any() and not self.skip_nan:
             self.targets.refuse(holds)
-        for flags, what in ((bad & ~holds, "add up"), (unscored, f"score in {self.plan.dtype}")):
+        done = "score" if self.plan.n_folds else "fit"
+        for flags, what in ((bad & ~holds, "add up"), (unscored, f"{done} in {self.plan.dtype}")):
             if flags.any():
                 raise InputError(f"Y holds values too large to {what}, the first in voxel {int(flags.argmax())}; rescale it")
 

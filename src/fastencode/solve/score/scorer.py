@@ -1,12 +1,14 @@
 """Held-out scores of one tile at every penalty: predict at the nodes, reduce to moments, interpolate.
 
-Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, m = held-out rows, w = voxels of a tile, u = those in use.
+Legend: t = time, v = voxels, a = penalties, k = nodes, r = directions, b = folds of one size, m = held-out rows of one,
+w = voxels of a tile, u = those in use.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,8 @@ from fastencode.solve.plan.fold_plan import FoldPlan
 from fastencode.solve.plan.leave_out import take_rows
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
-from fastencode.solve.plan.products import Get, products_for
+from fastencode.solve.plan.products import Get, Products, products_for
+from fastencode.solve.score.choose import EachFold
 from fastencode.solve.score.moments import moments_kernel, score_moments
 from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 
@@ -30,6 +33,17 @@ _WIDEST = 768
 _PREDICTIONS = 48 * 2**20
 # All folds' parts of the coordinates are kept for a tile if they take no more than this.
 _PARTS = 256 * 2**20
+
+
+class _HeldOut(NamedTuple):
+    """Folds of one size: which of the problem's folds they are, their test rows, and for these, about the mean of each fold's
+    training responses, the responses and what is predicted at the nodes. Buffers: they hold until the next ones come."""
+
+    folds: tuple[int, ...]
+    rows_bm: NDArray[np.intp]
+    target_bmw: NDArray[Any]
+    predicted_kbmw: NDArray[Any]
+    mean_bw: NDArray[Any] | None
 
 
 class FoldScorer:
@@ -68,7 +82,7 @@ class FoldScorer:
     def _rows_at_once(self) -> int:
         k = len(self.plan.nodes.alphas)
         rows = [k * len(f.test) for f in self.plan.operators] + [2 * k * w.rows.shape[1] for w in self.plan.whole]
-        return max(rows)
+        return max(rows, default=1)
 
     def _widest(self) -> int:
         fits = _PREDICTIONS // (self._rows_at_once() * self.dtype.itemsize)
@@ -92,16 +106,57 @@ class FoldScorer:
         weights, kept = min(p, REFIT_FEATURES), n + 2 * longest + r * (2 + parts)
         return int(width * (item * (kept + weights) + 8 * (2 * READ_ROWS + 2 * r + weights)) + item * held)
 
-    def score(self, y_tw: NDArray[Any], used: int, variance_u: F64, get: Get) -> tuple[NDArray[Any], F64]:
-        """(coordinates (r, w), mean scores over folds (a, u)) of a padded tile of which ``used`` columns count."""
-        plan, width = self.plan, y_tw.shape[1]
-        scores = np.zeros((len(plan.problem.alphas), used))
-        c_rw = get("c", len(plan.lam), width, dtype=self.dtype)
-        parts = self._coordinates(y_tw, c_rw, get)
-        apart = 0
-        for fold in plan.operators:
+    def score(
+        self, y_tw: NDArray[Any], used: int, variance_u: F64, get: Get, each: EachFold | None = None
+    ) -> tuple[NDArray[Any], F64]:
+        """(coordinates (r, w), mean scores over folds (a, u)) of a padded tile of which ``used`` columns count; ``each`` takes
+        the scores of every fold."""
+        scores = np.zeros((len(self.scale_a1), used))
+        c_rw, parts = self.coordinates(y_tw, get)
+        for held in self._held_out(y_tw, c_rw, parts, get, self.products):
+            if self.scoring == "neg_mean_squared_error" and len(held.folds) > 1 and each is None:
+                scores += self._squared_errors(held, used, variance_u)
+                continue
+            for i, fold in enumerate(held.folds):
+                one = self._fold_scores(held.target_bmw[i], held.predicted_kbmw[:, i], used, variance_u, held.rows_bm[i])
+                scores += one
+                if each is not None:
+                    each.add(fold, one)
+        return c_rw, scores / self.plan.n_folds
+
+    def predict(
+        self, y_tw: NDArray[Any], c_rw: NDArray[Any], chosen_u: NDArray[np.intp], get: Get, out_tu: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Fill in the held-out prediction of every row at each voxel's penalty, about the mean of the responses: the mean over
+        folds that hold it out, NaN where none does."""
+        out_tu[...] = 0
+        # predictions at α = (weights of the nodes at α) · (predictions at the nodes) / scale of α
+        weights_ku, counts_t = (self.mix_ak / self.scale_a1)[chosen_u].T, np.zeros(len(out_tu))
+        for held in self._held_out(y_tw, c_rw, None, get, self.exact):
+            for i, rows in enumerate(held.rows_bm):
+                sum_mu, used = np.zeros((len(rows), len(chosen_u))), slice(len(chosen_u))
+                once, first = np.unique(rows, return_index=True)
+                for weight_u, predicted_mw in zip(weights_ku, held.predicted_kbmw[:, i], strict=True):
+                    sum_mu += np.multiply(predicted_mw[:, used], weight_u, dtype=np.float64)
+                if held.mean_bw is not None:
+                    sum_mu += held.mean_bw[i, used]
+                counts_t[once] += 1
+                out_tu[once] += sum_mu[first].astype(out_tu.dtype)
+        with np.errstate(invalid="ignore"):
+            np.divide(out_tu, counts_t[:, None], out=out_tu, casting="same_kind")
+        return out_tu
+
+    def coordinates(self, y_tw: NDArray[Any], get: Get) -> tuple[NDArray[Any], Any]:
+        """(U_τᵀ y, its parts where folds partition the rows) of a tile."""
+        c_rw = get("c", len(self.plan.lam), y_tw.shape[1], dtype=self.dtype)
+        return c_rw, self._coordinates(y_tw, c_rw, get)
+
+    def _held_out(self, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get, products: Products) -> Iterator[_HeldOut]:
+        """All folds of the problem, in the plan's order."""
+        plan, width, apart, first = self.plan, y_tw.shape[1], 0, len(self.plan.operators)
+        for number, fold in zip(plan.order, plan.operators, strict=False):
             if fold.form == "apart":
-                inner, mean_w = self._apart(fold, apart, y_tw, c_rw, parts, get)
+                inner, mean_w = self._apart(fold, apart, y_tw, c_rw, parts, get, products)
                 apart += 1
             else:
                 inner = get("inner", len(fold.train), width, dtype=self.dtype)
@@ -110,12 +165,13 @@ class FoldScorer:
                 if mean_w is not None:
                     inner -= mean_w if self.weights is None else np.outer(self._root(fold.train), mean_w)
             predicted = get("predicted", len(plan.nodes.alphas), len(fold.test), width, dtype=self.dtype)
-            fold.map.apply(inner, predicted, get, self.products)
+            fold.map.apply(inner, predicted, get, products)
             target = self._targets(y_tw, fold.test, mean_w, get)
-            scores += self._fold_scores(target, predicted, used, variance_u, fold.test)
+            mean = None if mean_w is None else mean_w[None]
+            yield _HeldOut((number,), fold.test[None], target[None], predicted[:, None], mean)
         for whole in plan.whole:
-            scores += self._whole_scores(whole, y_tw, c_rw, used, variance_u, get)
-        return c_rw, scores / plan.n_folds
+            yield from self._whole(whole, plan.order[first : first + len(whole.rows)], y_tw, c_rw, get, products)
+            first += len(whole.rows)
 
     def _coordinates(self, y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get) -> Any:
         """Fill U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned."""
@@ -129,7 +185,7 @@ class FoldScorer:
         return parts
 
     def _apart(
-        self, fold: Operator, place: int, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get
+        self, fold: Operator, place: int, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get, products: Products
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Coordinates of the training responses about their mean, c − U_Lᵀ (y_L − o_L ȳ), and that mean."""
         left_mw = take_rows(y_tw, fold.left)
@@ -138,7 +194,7 @@ class FoldScorer:
         if parts is not None:
             np.subtract(c_rw, parts[place], out=inner)
         else:
-            self.products.multiply(fold.analyze_lr.T, left_mw, inner)
+            products.multiply(fold.analyze_lr.T, left_mw, inner)
             np.subtract(c_rw, inner, out=inner)
         if mean_w is not None:
             inner += np.outer(self.pulls[place], mean_w)
@@ -188,22 +244,21 @@ class FoldScorer:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
         return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2))
 
-    def _whole_scores(
-        self, whole: WholeFolds, y_tw: NDArray[Any], c_rw: NDArray[Any], used: int, variance_u: F64, get: Get
-    ) -> F64:
-        """Sum of scores of many small folds."""
+    def _whole(
+        self, whole: WholeFolds, folds: tuple[int, ...], y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get, products: Products
+    ) -> Iterator[_HeldOut]:
+        """Many small folds, some at a time."""
         k, (n_folds, m), width = len(whole.far_kbmm), whole.rows.shape, y_tw.shape[1]
-        scores, step = np.zeros((len(self.scale_a1), used)), self._chunk(whole, width)
-        spread = whole.shrinkage.spread(c_rw, get, self.products)
+        step, spread = self._chunk(whole, width), whole.shrinkage.spread(c_rw, get, products)
         for start in range(0, n_folds, step):
             chunk = slice(start, min(start + step, n_folds))
             rows_bm = whole.rows[chunk]
             b, rows = len(rows_bm), rows_bm.ravel()
             near = get("near", b, m, width, dtype=self.dtype)
             np.take(y_tw, rows, axis=0, out=near.reshape(b * m, width), mode="clip")
-            self._about_training_means(whole, near, chunk)
+            mean_bw = self._about_training_means(whole, near, chunk)
             before, scaled = get("before", k, b * m, width, dtype=self.dtype), get("far", b, m, width, dtype=self.dtype)
-            whole.shrinkage.product(take_rows(self.plan.analyze, rows), spread, before, get, self.products)
+            whole.shrinkage.product(take_rows(self.plan.analyze, rows), spread, before, get, products)
             before = before.reshape(k, b, m, width)
             predicted = before if m == 1 else get("predicted", k, b, m, width, dtype=self.dtype)
             multiply = np.multiply if m == 1 else np.matmul
@@ -218,26 +273,22 @@ class FoldScorer:
                 predicted[j] += scaled
             if self.inverse_root is not None:
                 near *= self.inverse_root[rows_bm][:, :, None]
-            scores += self._chunk_scores(near, predicted, rows_bm, used, variance_u)
-        return scores
+            yield _HeldOut(folds[chunk], rows_bm, near, predicted, mean_bw)
 
-    def _about_training_means(self, whole: WholeFolds, near: NDArray[Any], chunk: slice) -> None:
-        """Make held-out responses relative to the mean of each fold's training responses, in place."""
+    def _about_training_means(self, whole: WholeFolds, near: NDArray[Any], chunk: slice) -> NDArray[Any] | None:
+        """Make held-out responses relative to the mean of each fold's training responses, in place; returns these means."""
         if not self.plan.problem.fit_intercept:
-            return
+            return None
         root_bm = self.plan.root[whole.rows[chunk]].astype(self.dtype)
         total = np.einsum("bm,bmw->bw", root_bm, near, dtype=np.float64)
-        mean = (-total / whole.mass_b[chunk, None]).astype(self.dtype)
+        mean: NDArray[Any] = (-total / whole.mass_b[chunk, None]).astype(self.dtype)
         near -= root_bm[:, :, None] * mean[:, None, :]
+        return mean
 
-    def _chunk_scores(
-        self, target: NDArray[Any], predicted: NDArray[Any], rows_bm: NDArray[np.intp], used: int, variance_u: F64
-    ) -> F64:
+    def _squared_errors(self, held: _HeldOut, used: int, variance_u: F64) -> F64:
+        """Sum over folds of minus the mean squared error: a sum of weighted means of squares is one weighted sum of squares."""
+        rows_bm, target, predicted = held.rows_bm, held.target_bmw, held.predicted_kbmw
         b, m = rows_bm.shape
-        if self.scoring != "neg_mean_squared_error":
-            every = (self._fold_scores(target[i], predicted[:, i], used, variance_u, rows_bm[i]) for i in range(b))
-            return np.asarray(sum(every, np.zeros((len(self.scale_a1), used))))
-        # A sum of weighted means of squares is one weighted sum of squares.
         weights = np.full(b * m, 1.0 / m)
         if self.weights is not None:
             weights = (self.weights[rows_bm] / self.weights[rows_bm].sum(axis=1, keepdims=True)).ravel()
@@ -248,7 +299,7 @@ class FoldScorer:
 
 
 class Sweep(Reader):
-    """One pass of responses through the folds of a plan."""
+    """One pass of responses through the folds of a plan; ``more`` bytes are held for each voxel of a tile beside the scorer's."""
 
     def __init__(
         self,
@@ -257,18 +308,20 @@ class Sweep(Reader):
         scoring: str,
         skip_nan: bool,
         columns: NDArray[np.intp] | None = None,
+        more: int = 0,
     ) -> None:
         self.plan, self.scoring, self.alphas = plan, scoring, plan.problem.alphas
         self.scorer = FoldScorer(plan, scoring)
         width = tile_width(targets.n_voxels if columns is None else len(columns), self.scorer.widest)
-        sizes = (width, self.scorer.bytes(width), plan.nbytes)
+        sizes = (width, self.scorer.bytes(width) + width * more, plan.nbytes)
         super().__init__(plan.problem, plan.root, targets, skip_nan, sizes, columns)
 
-    def score(self, y_tw: NDArray[Any], here: Where) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """(coordinates (r, w), scores of every penalty (a, voxels in use)) of a tile, the scores in float64."""
+    def score(self, y_tw: NDArray[Any], here: Where, each: EachFold | None = None) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """(coordinates (r, w), scores of every penalty (a, voxels in use)) of a tile, the scores in float64; ``each`` takes those
+        of every fold."""
         began = time.perf_counter()
         variance = self.variance_v[here]
-        c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get)
+        c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get, each)
         with np.errstate(over="ignore"):
             lost = ~np.isfinite(scores.astype(self.dtype)).all(axis=0)
         if lost.any():

@@ -16,7 +16,7 @@ from fastencode.arrays import export
 from fastencode.devices import Device
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.plan import Plan
-from fastencode.solve.score.choose import edges_of
+from fastencode.solve.score.choose import Choice, edges_of
 from fastencode.solve.score.device_scorer import PlanOnDevice, kept_on, plan_on_device
 from fastencode.solve.score.device_tiles import DeviceSweep
 from fastencode.solve.weights.features import map_of
@@ -55,12 +55,13 @@ class DeviceRidge(DeviceSweep):
         targets: Targets,
         scoring: str,
         skip_nan: bool,
+        choice: Choice,
         keep: bool,
         width: int | None = None,
     ) -> None:
         self.keep, self.ridge, p, n_voxels = keep, plan, plan.shape[1], targets.n_voxels
         self.coef_pv: Any = None if keep else np.empty((p, n_voxels), dtype=plan.dtype)
-        super().__init__(device, plan, targets, scoring, skip_nan, width)
+        super().__init__(device, plan, targets, scoring, skip_nan, width, choice)
         self.intercept_v = device.zeros(n_voxels, dtype=plan.dtype)
 
     def _room(self) -> PlanOnDevice:
@@ -86,10 +87,14 @@ class DeviceRidge(DeviceSweep):
         most = super()._most()
         return most if self.keep else min(most, _WEIGHT_BYTES // (self.plan.shape[1] * self.plan.dtype.itemsize))
 
-    def fit(self, per_target: bool, bar: Any) -> None:
+    def fit(self, bar: Any) -> None:
         """Do everything: one pass, or two for one penalty for all voxels."""
+        given = self.plan.problem.given
         with self.device.precision(self.plan.dtype, False), Downloads(self.device) as self.downloads:
-            if per_target:
+            if given is not None:
+                self.chosen_v[...] = self.device.put(np.broadcast_to(given, self.targets.n_voxels), np.int64)
+                self._run(self._refit, bar)
+            elif self.choice.per_target:
                 self._run(self._score_and_refit, bar)
             else:
                 self._run(self._score, bar)
@@ -107,7 +112,10 @@ class DeviceRidge(DeviceSweep):
     def _refit(self, slab: Any, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         y_tw, mean_w = self._read(slab, start, stop, here)
-        self._weights(self.device.xp.matmul(self.here.analyze_tr.T, y_tw), mean_w, here)
+        c_rw = self.scorer.coordinates(y_tw)
+        if not self.plan.n_folds:
+            self.unscored_v[here] = ~self.device.xp.all(self.device.xp.isfinite(c_rw), axis=0)
+        self._weights(c_rw, mean_w, here)
 
     def _weights(self, c_rw: Any, mean_w: Any, here: slice) -> None:
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
@@ -133,13 +141,13 @@ class DeviceRidge(DeviceSweep):
         """Results by the names of ``RidgeFit``, in the library and shape of the input."""
         device, xp = self.device, self.device.xp
         one, dtype = self.targets.one, self.plan.dtype
-        edge_v = edges_of(self.chosen_v, len(self.plan.problem.alphas), device)
-        found = {
-            "intercept": self.intercept_v,
-            "alpha": device.take(self.here.alphas, self.chosen_v),
-            "cv_scores": device.cast(self.scores_av, dtype),
-            "best_score": device.cast(self.best(), dtype),
-        }
+        given = self.plan.problem.given is not None
+        edge_v = edges_of(self.chosen_v, 1 if given else len(self.plan.problem.alphas), device)
+        found = {"intercept": self.intercept_v, "alpha": device.take(self.here.alphas, self.chosen_v)}
+        if not given:
+            found |= {"cv_scores": device.cast(self.scores_av, dtype), "best_score": device.cast(self.best(), dtype)}
+        if self.choice.keep:
+            found["fold_scores"] = self.folds_fv
         nan = self.zero[0, :] * float("nan")
         found = {name: xp.where(self.bad_v, xp.asarray(nan, dtype=values.dtype), values) for name, values in found.items()}
         found["at_edge"] = xp.where(self.bad_v, xp.zeros_like(edge_v), edge_v)
@@ -150,7 +158,8 @@ class DeviceRidge(DeviceSweep):
             library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
             found = {"coef": self.coef_pv, **{name: device.get(values) for name, values in found.items()}}
             found = {name: export(values, library) for name, values in found.items()}
-        return {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
+        out = {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
+        return {"cv_scores": None, "best_score": None, **out} if given else out
 
 
 def fit_on(
@@ -159,7 +168,7 @@ def fit_on(
     targets: Targets,
     scoring: str,
     skip_nan: bool,
-    per_target: bool,
+    choice: Choice,
     bar: Any,
     keep: bool | None = None,
     width: int | None = None,
@@ -171,6 +180,6 @@ def fit_on(
     """
     keep = (targets.device is not None or plan.problem.home != "cpu") if keep is None else keep
     with device.current():
-        sweep = DeviceRidge(device, plan, targets, scoring, skip_nan, keep, width)
-        sweep.fit(per_target, bar)
+        sweep = DeviceRidge(device, plan, targets, scoring, skip_nan, choice, keep, width)
+        sweep.fit(bar)
         return sweep.arrays(), sweep.account()

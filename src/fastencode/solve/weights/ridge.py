@@ -1,11 +1,13 @@
 """Weights of ridge: what is done with a tile once it is read.
 
-    tile of responses ─► coordinates ─► scores of every penalty ─► choose ─► weights at the chosen penalty
+    tile of responses ─► coordinates ─► scores of every penalty ─► choose ─► (held-out predictions) ─► weights
+
+Where penalties are given, weights follow the coordinates at once.
 
 Weights at α are V diag(√(λ + τ) / (λ + α)) c (docs/solver.md, 6). With many more features than rows V would be as large as X, so
 they are deferred: V diag(…) c is then made block by block of features once all voxels are scored.
 
-Legend: t = time, p = features, v = voxels, a = penalties, r = directions, w = voxels of one tile.
+Legend: t = time, p = features, v = voxels, a = penalties, r = directions, f = folds, w = voxels of one tile.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import export
+from fastencode.devices import HOST
+from fastencode.errors import InputError
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.plan import Plan
-from fastencode.solve.score.choose import choose_alphas, choose_shared, edges_of, tie_tolerance
+from fastencode.solve.score.choose import Choice, EachFold, choose_alphas, choose_shared, edges_of, tie_tolerance
 from fastencode.solve.score.scorer import Sweep
 from fastencode.solve.score.tiles import REFIT_FEATURES
 from fastencode.solve.weights.features import PIECE, features_times, map_of, right_of, threads_within
@@ -30,47 +34,95 @@ __all__ = ["RidgeSweep", "fit_on_host"]
 
 
 def fit_on_host(
-    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, per_target: bool, bar: Any
+    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool, bar: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Results by the names of ``RidgeFit``, and what is to be said of how they were computed."""
-    sweep = RidgeSweep(plan, targets, scoring, skip_nan)
-    if per_target:
+    sweep = RidgeSweep(plan, targets, scoring, skip_nan, choice, predictions)
+    if plan.problem.given is not None:
+        sweep.chosen_v[:] = plan.problem.given
+        sweep.run(sweep.refit, bar)
+    elif choice.per_target:
         sweep.run(sweep.score_and_refit, bar)
     else:
         sweep.run(sweep.score_only, bar)
-        sweep.chosen_v[:] = choose_shared(sweep.scores_av, scoring, sweep.variance_v, sweep.bad_v)
+        sweep.choose_shared()
         sweep.run(sweep.refit, bar)
     sweep.finish()
     return sweep.arrays(), sweep.account()
 
 
 class RidgeSweep(Sweep):
-    """Where results gather, and what is done to each tile."""
+    """Where results gather, and what is done to each tile; with ``predictions``, held-out ones too."""
 
-    def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool) -> None:
-        super().__init__(plan, targets, scoring, skip_nan)
-        self.ridge, (_, p), n_voxels = plan, plan.shape, targets.n_voxels
+    def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool) -> None:
+        (n, p), n_voxels, n_alphas, n_folds = plan.shape, targets.n_voxels, len(plan.problem.alphas), plan.n_folds
+        more = choice.bytes_per_voxel(n_alphas, n_folds)
+        if predictions:  # in the dtype of the plan, then about their mean; of one fold
+            more += n * (plan.dtype.itemsize + 8) + 3 * 8 * max(len(test) for _, test in plan.problem.folds)
+        super().__init__(plan, targets, scoring, skip_nan, more=more)
+        self.ridge, self.choice = plan, choice
         self.V_pr = None if plan.deferred else map_of(plan)
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
         self.intercept_v = np.zeros(n_voxels)
-        self.scores_av = np.empty((len(self.alphas), n_voxels), dtype=plan.dtype)
+        self.scores_av = np.empty((n_alphas, n_voxels) if n_folds else (0, n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
+        self.folds_fv = np.empty((n_folds, n_voxels), dtype=plan.dtype) if choice.keep else None
+        self.waiting_fav = np.empty((n_folds, n_alphas, n_voxels) if choice.keep and not choice.per_target else 0, plan.dtype)
+        self.sums: dict[int, NDArray[np.float64]] = {}  # of each tile, (f, a)
+        self.predicted_tv = np.full((plan.problem.n_given, n_voxels), np.nan, dtype=plan.dtype) if predictions else None
 
     def score_and_refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         y_tw, mean_w = self.read(slab, inside, here)
-        c_rw, scores_aw = self.score(y_tw, here)
+        each = self._each()
+        c_rw, scores_aw = self.score(y_tw, here, each)
         self.scores_av[:, here] = scores_aw
-        self.chosen_v[here] = choose_alphas(scores_aw, tie_tolerance(self.scoring, self.variance_v[here]))
+        tolerance = tie_tolerance(self.scoring, self.variance_v[here])
+        self.chosen_v[here] = choose_alphas(scores_aw, tolerance, error_av=None if each is None else each.error())
+        if each is not None and self.folds_fv is not None:
+            self.folds_fv[:, here] = each.at(self.chosen_v[here])
+        self._hold_out(y_tw, c_rw, mean_w, here)
         self._refit(c_rw, mean_w, here)
 
+    def _each(self) -> EachFold | None:
+        return self.choice.each(HOST, self.plan.n_folds)
+
     def score_only(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
-        self.scores_av[:, here] = self.score(self.read(slab, inside, here)[0], here)[1]
+        each = self._each()
+        self.scores_av[:, here] = self.score(self.read(slab, inside, here)[0], here, each)[1]
+        if each is not None and each.kept:
+            self.waiting_fav[:, :, here] = each.kept
+        if each is not None and each.sums:
+            self.sums[here.start] = np.array(each.sums)
+
+    def choose_shared(self) -> None:
+        """One penalty for all voxels, after :meth:`score_only`."""
+        sums_fa = np.sum([self.sums[first] for first in sorted(self.sums)], axis=0) if self.choice.one_se else None
+        one = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v, sums_fa)
+        self.chosen_v[:] = one
+        if self.folds_fv is not None:
+            self.folds_fv = self.waiting_fav[:, one].copy()
+            del self.waiting_fav
 
     def refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         y_tw, mean_w = self.read(slab, inside, here)
-        c_rw = self.work.get("c", len(self.plan.lam), self.width, dtype=self.dtype)
-        self.scorer.exact.multiply(self.plan.analyze.T, y_tw, c_rw)
+        c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
+        lost = ~np.isfinite(c_rw[:, : len(mean_w)]).all(axis=0)
+        if lost.any():
+            raise InputError(f"Y holds values too large to fit in {self.dtype}, the first in voxel {self._first(lost, here)}")
+        self._hold_out(y_tw, c_rw, mean_w, here)
         self._refit(c_rw, mean_w, here)
+
+    def _hold_out(self, y_tw: NDArray[Any], c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
+        """Held-out predictions of a tile at each voxel's penalty, if they are wanted."""
+        if self.predicted_tv is None:
+            return
+        began = time.perf_counter()
+        held_tw = self.work.get("held", len(y_tw), len(mean_w), dtype=self.dtype)
+        self.scorer.predict(y_tw, c_rw, self.chosen_v[here], self.work.get, held_tw)
+        problem = self.plan.problem
+        rows = slice(None) if problem.kept is None else problem.kept
+        self.predicted_tv[rows, here] = held_tw + mean_w if problem.fit_intercept else held_tw
+        self.spent("predict", began)
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what V is to be
@@ -140,23 +192,29 @@ class RidgeSweep(Sweep):
 
     def arrays(self) -> dict[str, Any]:
         """Results by the names of ``RidgeFit``, in the library and shape of the input."""
-        edge_v, one = edges_of(self.chosen_v, len(self.alphas)), self.targets.one
-        best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0]
-        alpha_v = self.alphas[self.chosen_v]
+        chosen, one = self.plan.problem.given is None, self.targets.one
+        edge_v = edges_of(self.chosen_v, len(self.alphas) if chosen else 1)
+        best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0] if chosen else None
+        scores_av, alpha_v = self.scores_av if chosen else None, self.alphas[self.chosen_v]
         if self.bad_v.any():
-            for array in (self.coef_pv, self.intercept_v, alpha_v, self.scores_av, best_v):
-                array[..., self.bad_v] = np.nan
+            for array in (self.coef_pv, self.intercept_v, alpha_v, scores_av, best_v, self.folds_fv, self.predicted_tv):
+                if array is not None:
+                    array[..., self.bad_v] = np.nan
             edge_v[self.bad_v] = 0
         arrays = {
             "coef": self.coef_pv,
             "intercept": self.intercept_v.astype(self.dtype),
             "alpha": alpha_v,
-            "cv_scores": self.scores_av,
+            "cv_scores": scores_av,
             "best_score": best_v,
             "at_edge": edge_v,
+            "fold_scores": self.folds_fv,
+            "cv_predictions": self.predicted_tv,
         }
         library = "torch" if "torch" in (self.plan.problem.library, self.targets.library) else "numpy"
-        out = {name: export(array[..., 0] if one else array, library) for name, array in arrays.items()}
+        out = {
+            name: None if array is None else export(array[..., 0] if one else array, library) for name, array in arrays.items()
+        }
         return {**out, "alphas": export(self.alphas.copy(), library)}
 
     def account(self) -> dict[str, Any]:
