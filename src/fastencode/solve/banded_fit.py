@@ -43,17 +43,19 @@ class BandedFit(Fit):
     intercept : (v,)
         Constants; zeros without an intercept.
     alpha : (v,) float64
-        Chosen penalty of each voxel: a member of ``alphas``, or where the gradient led to, with ``gammas`` that add up to 1.
+        Penalty of each voxel: given, or chosen, a member of ``alphas``; or where the gradient led to, with ``gammas`` that add up
+        to 1.
     alphas : (a,) float64
         The grid: sorted, without duplicates.
     gammas : (b, v) float64
         Chosen weights of the bands: band b is penalised by α / γ_b on ‖coef_b‖², and is zero where γ_b is.
     candidates : (i, b) float64
-        The weights that were tried, in order.
+        The weights that were tried, in order; (0, b) for given penalties (``cv=None``).
     cv_scores : (i, v)
         Held-out score of every candidate at the voxel's best penalty for it, mean over folds; NaN where a search stopped early.
+        (0, v) for given penalties.
     best_score : (v,)
-        Score of the chosen weights and penalty.
+        Score of the chosen weights and penalty; NaN for given ones.
     at_edge : (v,) int8
         −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one).
     feature_means : (p,) float64
@@ -64,9 +66,9 @@ class BandedFit(Fit):
         Which columns of X each band holds.
     scoring : str
     stats : dict
-        ``search`` (candidates tried, whether it stopped early, what the last ones brought), ``refined`` (voxels that the gradient
-        served better, and their mean gain over all voxels; evaluations, cells), strategy, seconds per stage, bytes,
-        precision, device, versions.
+        ``search`` (candidates tried, whether it stopped early, what the last ones brought; None for given penalties),
+        ``refined`` (voxels that the gradient served better, and their mean gain over all voxels; evaluations, cells), strategy,
+        seconds per stage, bytes, precision, device, versions.
     """
 
     coef: Any

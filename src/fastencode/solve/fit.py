@@ -56,8 +56,14 @@ class Fit:
         edge_v, alpha_v = np.atleast_1d(to_host(self.at_edge, "at_edge")), self._fitted("alpha")
         low, high, skipped = int((edge_v < 0).sum()), int((edge_v > 0).sum()), int(self._skipped().sum())
         lines, stats = [repr(self)[1:-1]], self.stats
-        if alpha_v.size:
-            score_v = self._fitted("best_score")
+        score_v = self._fitted("best_score")
+        if alpha_v.size and np.isnan(score_v).all():
+            lines += [
+                f"  held-out {self.scoring}: none, penalties were given",
+                f"  penalties: {_counted(alpha_v)}",
+                *self._found(),
+            ]
+        elif alpha_v.size:
             best = int(np.nanargmax(np.atleast_1d(to_host(self.best_score, "best_score"))))
             lines.append(
                 f"  held-out {self.scoring}: median {np.median(score_v):.4g}, best {score_v.max():.4g} (voxel {best}), "

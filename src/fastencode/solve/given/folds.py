@@ -132,7 +132,15 @@ def chunk_bootstrap(
 
 
 def resolve_folds(
-    cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, *, gap: int = 0, responses: Any = None, name: str = "cv"
+    cv: Any,
+    n: int,
+    runs: Rows | None,
+    kept: Rows | None = None,
+    *,
+    gap: int = 0,
+    responses: Any = None,
+    name: str = "cv",
+    none_allowed: bool = False,
 ) -> list[Fold]:
     """Turn any ``cv`` argument into checked folds; errors call it by the name given.
 
@@ -153,12 +161,16 @@ def resolve_folds(
         Rows next to a held-out row, on either side and of its run, that the fold does not train on. Rows that are not kept count.
     responses : array or data set, optional
         What a splitter gets as y.
+    none_allowed : bool
+        Whether ``cv=None`` means no folds at all, for penalties that are given. Otherwise it is an error.
 
     Raises
     ------
     InputError
         If a fold is empty, holds everything, reaches outside the rows or tests on rows it trains on.
     """
+    if cv is None and none_allowed:
+        return []
     rows = np.arange(n) if kept is None else kept
     if kept is None:
         folds = _resolve(cv, n, runs, responses, name)

@@ -93,8 +93,11 @@ class Problem:
         sample_weight: Any = None,
         response_dtype: np.dtype[Any] | None = None,
         responses: Any = None,
+        none_allowed: bool = False,
     ) -> Problem:
         """Check every argument; float64 responses make a float64 problem, and a splitter gets ``responses`` as y.
+
+        ``cv=None`` is a problem without folds where ``none_allowed``, an error otherwise.
 
         Raises ``InputError`` or ``DeviceError``.
         """
@@ -113,7 +116,7 @@ class Problem:
         codes = None if runs is None else check_runs(runs, given)
         return cls(
             X=design,
-            folds=resolve_folds(cv, given, codes, kept, gap=check_gap(gap), responses=responses),
+            folds=resolve_folds(cv, given, codes, kept, gap=check_gap(gap), responses=responses, none_allowed=none_allowed),
             alphas=check_alphas(alphas),
             fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,

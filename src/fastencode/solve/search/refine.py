@@ -25,7 +25,7 @@ from fastencode.solve.search.cells import CELL, Cell, CellReader, Solved, as_goo
 from fastencode.solve.search.checkpoint import Checkpoint
 from fastencode.solve.search.climb import Climb
 from fastencode.solve.search.state import Chosen, Found, Settings
-from fastencode.solve.search.systems import systems_of, traces
+from fastencode.solve.search.systems import HIGHEST, systems_of, traces
 
 __all__ = ["Refiner", "bounds", "refine", "starts"]
 
@@ -36,8 +36,6 @@ REACH = 3.0
 _LOWEST, _START = 1e-5, 0.01
 # Candidates whose score lacks this to the best count 1/e of it where to start.
 _NEAR = 0.03
-# And above this the systems lose their digits.
-_HIGHEST = 1e10
 # What is left of residuals while climbing, where scores are off by its square; and for the scores at the end, by itself.
 TOLERANCE, _EXACT = 1e-3, 1e-7
 # A step that promises less than this (in R², correlation, or shares of the variance) is not made.
@@ -52,7 +50,7 @@ def bounds(grams: Grams) -> tuple[F64, F64]:
     """
     trace = np.log(traces(grams))[:, None]
     smaller = np.maximum(0.0, np.log(traces(grams).mean()) - trace)
-    high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
+    high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(HIGHEST) - trace)
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
 
 
