@@ -32,6 +32,7 @@ from fastencode.solve.ridge_fit import RidgeFit
 from fastencode.solve.score.choose import TIE_TOLERANCE, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
 from fastencode.solve.score.moments import check_scoring
+from fastencode.solve.search.cells import warn_unsolved
 from fastencode.solve.search.checkpoint import Checkpoint, fingerprint
 from fastencode.solve.search.refine import refine
 from fastencode.solve.search.refit import Weights, refit, share
@@ -253,6 +254,7 @@ def banded_ridge_cv(
     stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit)
+    warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
     return fit
 
 
@@ -280,11 +282,12 @@ def _at_given(
     grams, planning = _grams(problem, design, n_voxels)
     decomposed_ib, which_v = share(grams, gammas_bv, alpha_v)
     bases, found = Bases(grams, decomposed_ib, planning), Found.empty(0, n_voxels, problem.X.dtype)
-    chosen = Chosen(which_v, gammas_bv, alpha_v, np.full(n_voxels, np.nan), np.zeros(n_voxels, dtype=np.int8))
+    chosen = Chosen(which_v, gammas_bv, alpha_v, np.full(n_voxels, np.nan), np.zeros(n_voxels, dtype=np.int8), np.zeros(n_voxels))
     squared = time.perf_counter()
     with progress_bar(desc="banded ridge", unit="voxel", total=n_voxels, enabled=progress) as bar, _on(there, problem):
         weights = refit(bases, targets.fetched(), skip, chosen, bar, there)
     found.bad_v = weights.bad_v
+    warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
     found.account |= {
         "seconds": {"grams": squared - since, "refit": time.perf_counter() - squared},
         "bytes": {"grams": grams.nbytes},

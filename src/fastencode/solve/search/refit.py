@@ -49,6 +49,8 @@ class Weights:
     intercept_v : (v,) float64
     bad_v : (v,) bool
         Voxels that hold NaN or infinite values.
+    unsolved_v : (v,) float64
+        As in ``Chosen``, of the weights.
     """
 
     def __init__(self, grams: Grams, n_voxels: int, products: Products) -> None:
@@ -59,6 +61,7 @@ class Weights:
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
         self.intercept_v = np.zeros(n_voxels)
         self.bad_v = np.zeros(n_voxels, dtype=bool)
+        self.unsolved_v = np.zeros(n_voxels)
         self.waiting: list[tuple[NDArray[np.intp], F64, NDArray[Any]]] = []
         memory = grams.problem.memory
         self.room = _WAITING if memory is None else memory // 4
@@ -195,13 +198,13 @@ class _Own(CellReader):
         self.chosen, self.out = chosen, out
 
     def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
-        """Solve for a tile, twice: conjugate gradients only keep account of a residual, so it is looked at once more."""
+        """Solve for a tile, compute the residual anew, and solve once more from there."""
         gammas, alpha = self.chosen.gammas_bv[:, here], self.chosen.alpha_v[here]
         delta, state, tolerance = self.device.put(gammas / alpha), self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
         self.cell.solve(0, delta, state, tolerance)
         self.cell.refresh(0, y_nw, state)
         self.cell.solve(0, delta, state, tolerance)
-        x_mw = self.device.get(state.x_mw)
+        x_mw, self.out.unsolved_v[here] = self.device.get(state.x_mw), self.device.get(state.unsolved_w)
         if self.out.grams.dual:
             self.out.take_dual(here, gammas, (x_mw / alpha).astype(self.dtype), mean_w)
         else:
