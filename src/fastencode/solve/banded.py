@@ -90,9 +90,11 @@ def banded_ridge_cv(
         these copies are never made whole, and in the dual their kernels are summed from those of A and W. Never written to.
     Y : (t, v) or (t,) array, NumPy or torch, memory map or h5py dataset
         Responses. Read in tiles, once for each candidate; never written to.
-    bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
+    bands : mapping of name to width, slice, indices or mask; a sequence of those; (p,) labels; "precomputed"; or None
         Which columns of X are which band: each in one. Columns of a data frame may be given by name. None where X names its
-        bands itself.
+        bands itself. ``...`` is all columns that no other band holds: ``{"words": slice(0, 80), "rest": ...}``. A sequence of p
+        strings holds the label of each column's band; bands come in the order their labels first appear. A sequence of ints
+        above 0 holds widths if it adds up to p; ints are labels (7 of "band 7") if there are p; p ones are both: an error if p > 1.
     search : {"random", "gradient", "auto"}
         "random" tries equal weights, equal traces, then samples of Dirichlet distributions, ``n_iter`` candidates together; or
         what ``gammas`` says. "gradient" starts from equal traces and lets every voxel find penalties of its own, one for each

@@ -96,8 +96,8 @@ def partition_variance(
         Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory; delayed copies need not be made.
     Y : (t, v) or (t,) array
         Responses, in memory.
-    bands : mapping, sequence or None
-        As there, column names of a data frame included; at least two.
+    bands : mapping, sequence, (p,) labels or None
+        As there, column names of a data frame and ``...`` included; at least two.
     outer : int, "runs", splitter or list of (train, test)
         Rows to score on, as ``cv`` of :func:`fastencode.ridge_cv`.
     runs : (t,) array-like, optional
