@@ -194,3 +194,14 @@ def test_a_device_that_is_not_there_is_named():
     X, Y, widths = problem()
     with pytest.raises(DeviceError, match="cuda"):
         banded_ridge_cv(X, Y, bands=widths, device="cuda:63")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("n", "widths"), SHAPES)
+def test_given_penalties(fit_there, n, widths, dtype):
+    X, Y, widths = problem(n, widths, v=40, dtype=dtype)
+    rng = np.random.default_rng(0)
+    for near in (True, False):  # in one cell; each decomposed
+        gammas = rng.uniform(0.9, 1.1, (len(widths), 40)) if near else np.eye(len(widths))[:, np.arange(40) % len(widths)]
+        given = {"bands": widths, "gammas": gammas, "alphas": rng.uniform(2.0, 3.0, 40), "cv": None}
+        assert_same(fit_there(X, Y, **given), banded_ridge_cv(X, Y, **given), dtype)

@@ -16,7 +16,7 @@ import pytest
 
 import reference
 from banded_cases import ALPHAS, problem
-from fastencode import BandedFit, InputError, banded_ridge_cv, chunk_bootstrap, partition_variance, ridge_cv
+from fastencode import BandedFit, FastencodeWarning, InputError, banded_ridge_cv, chunk_bootstrap, partition_variance, ridge_cv
 from fastencode.solve.given.bands import join
 from fastencode.solve.given.folds import resolve_folds
 from fastencode.solve.given.problem import Problem
@@ -415,3 +415,32 @@ def test_first_candidates_are_equal_weights_and_equal_traces(search, n):
     np.testing.assert_array_equal(alone, [first])
     chosen = np.array([[0.2, 0.8, 0.0], [1.0, 2.0, 3.0]])
     np.testing.assert_array_equal(banded_ridge_cv(X, Y, gammas=chosen, **given).candidates, chosen)
+
+
+@pytest.mark.parametrize("dual", [False, True])
+def test_systems_that_are_not_solved_are_counted_in_one_warning(dual, monkeypatch):
+    """One step of conjugate gradients is too few: the warning counts voxels whose weights are off, and no others."""
+    X, Y, widths = problem(40, (30, 25) if dual else (5, 8), v=6)
+    rng = np.random.default_rng(0)
+    gammas, alpha = rng.uniform(0.5, 2.0, (2, 6)), np.full(6, 1.0)
+    gammas[:, 5] = np.exp(0.5 * cells.CELL)  # at the centre of a cell, so solved at once
+    given = {"bands": widths, "gammas": np.tile(gammas, 4), "alphas": np.tile(alpha, 4), "cv": None}
+    exact = banded_ridge_cv(X, np.tile(Y, 4), **given)
+    assert exact.stats["decompositions"] == 0
+    monkeypatch.setattr(cells, "_MOST_STEPS", 1)
+    with pytest.warns(FastencodeWarning, match="stopped after 1 steps before they solved the weights of 20 voxels") as caught:
+        rough = banded_ridge_cv(X, np.tile(Y, 4), **given)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    off = abs(rough.coef - exact.coef).max(axis=0)
+    np.testing.assert_array_equal(off > 1e-9, np.arange(24) % 6 != 5)
+    with pytest.warns(FastencodeWarning) as caught:
+        banded_ridge_cv(X, Y, bands=widths, search="gradient", alphas=ALPHAS, cv=4)
+    assert sum("the held-out scores of" in str(one.message) and "the weights of" in str(one.message) for one in caught) == 1
+
+
+@pytest.mark.filterwarnings("error:conjugate gradients")
+@pytest.mark.parametrize("search", ["gradient", "auto"])
+@pytest.mark.parametrize(("n", "widths"), SHAPES)
+def test_no_warning_where_systems_are_solved(n, widths, search):
+    X, Y, widths = problem(n, widths, v=8)
+    banded_ridge_cv(X, Y, bands=widths, search=search, n_iter=3, n_steps=5, alphas=np.logspace(-4, 6, 8), cv=3, random_state=0)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_count, check_flag, check_random, check_real_number
 from fastencode.arrays import dtype_of, export, library_of, to_host
@@ -21,7 +21,7 @@ from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded_fit import BandedFit
 from fastencode.solve.fit import versions, warn_edges
 from fastencode.solve.given.bands import Bands, Design, check_kernels, join
-from fastencode.solve.given.candidates import make_candidates, with_equal_traces
+from fastencode.solve.given.candidates import given_penalties, make_candidates, with_equal_traces
 from fastencode.solve.given.problem import DEFAULT_ALPHAS, Problem
 from fastencode.solve.given.targets import Targets, check_nan_targets
 from fastencode.solve.plan.cost import choose
@@ -32,9 +32,10 @@ from fastencode.solve.ridge_plan import fit_plan
 from fastencode.solve.score.choose import TIE_TOLERANCE, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
 from fastencode.solve.score.moments import check_scoring
+from fastencode.solve.search.cells import warn_unsolved
 from fastencode.solve.search.checkpoint import Checkpoint, fingerprint
 from fastencode.solve.search.refine import refine
-from fastencode.solve.search.refit import Weights, refit
+from fastencode.solve.search.refit import Weights, refit, share
 from fastencode.solve.search.search import Bases, run_search
 from fastencode.solve.search.state import WINDOW, Chosen, Found, Settings
 from fastencode.solve.search.systems import traces
@@ -79,6 +80,7 @@ def banded_ridge_cv(
 
     With weights γ and penalty α, Σ_b α / γ_b ‖coef_b‖² is added to the squared error. Candidates γ are tried one after another,
     each with every α; the best pair of each voxel is kept. From there, every voxel can climb its held-out score by the gradient.
+    With ``cv=None`` nothing is searched: every voxel is fitted at the weights and the penalty that are given for it.
 
     Parameters
     ----------
@@ -88,9 +90,11 @@ def banded_ridge_cv(
         these copies are never made whole, and in the dual their kernels are summed from those of A and W. Never written to.
     Y : (t, v) or (t,) array, NumPy or torch, memory map or h5py dataset
         Responses. Read in tiles, once for each candidate; never written to.
-    bands : mapping of name to width, slice, indices or mask; a sequence of those; "precomputed"; or None
+    bands : mapping of name to width, slice, indices or mask; a sequence of those; (p,) labels; "precomputed"; or None
         Which columns of X are which band: each in one. Columns of a data frame may be given by name. None where X names its
-        bands itself.
+        bands itself. ``...`` is all columns that no other band holds: ``{"words": slice(0, 80), "rest": ...}``. A sequence of p
+        strings holds the label of each column's band; bands come in the order their labels first appear. A sequence of ints
+        above 0 holds widths if it adds up to p; ints are labels (7 of "band 7") if there are p; p ones are both: an error if p > 1.
     search : {"random", "gradient", "auto"}
         "random" tries equal weights, equal traces, then samples of Dirichlet distributions, ``n_iter`` candidates together; or
         what ``gammas`` says. "gradient" starts from equal traces and lets every voxel find penalties of its own, one for each
@@ -102,18 +106,24 @@ def banded_ridge_cv(
     n_steps : int
         Evaluations of score and gradient that each voxel may take, for "gradient" and "auto". A voxel ends sooner where the next
         step promises less than 3e-5 (of R², correlation, or its variance).
-    gammas : (i, b) array, "grid" or None
+    gammas : (i, b) array, "grid" or None; for ``cv=None`` (b, v) or (b,) array
         Candidates to try instead of samples: not negative, none all zero, not normalised. A band of weight 0 is switched off.
-        ``"grid"`` is the finest regular grid on the simplex of at most ``n_iter`` points.
+        ``"grid"`` is the finest regular grid on the simplex of at most ``n_iter`` points. For ``cv=None`` the weights that are
+        fitted: a column for each voxel (as ``fit.gammas`` has them), or one weighting for all voxels.
     concentration : float or sequence of float
         Of the Dirichlet distributions, which samples take turns with: below 1 prefers few bands, 1 is uniform.
     random_state : None, int, numpy.random.Generator
         Seed or generator, as :func:`numpy.random.default_rng` takes it.
-    alphas : (a,) array-like
-        Penalties, the weight on ‖b‖² (scikit-learn's) of a band of weight 1. Positive; sorted and freed of duplicates.
+    alphas : (a,) array-like; for ``cv=None`` (v,) or a number
+        Penalties, the weight on ‖b‖² (scikit-learn's) of a band of weight 1. Positive; sorted and freed of duplicates. For
+        ``cv=None`` the penalty of each voxel (as ``fit.alpha`` has them), or one for all voxels.
     per_target : bool
         False takes one weighting and one penalty for all voxels, by their mean score (himalaya's ``local_alpha=False``).
-    cv, runs, gap, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
+    cv : int, "runs", splitter, list of (train, test), or None
+        As in :func:`fastencode.ridge_cv`. None fits the ``gammas`` and ``alphas`` that are given for each voxel. Nothing is held
+        out or scored: ``best_score`` is NaN, ``candidates`` and ``cv_scores`` are empty and ``at_edge`` is 0. ``search``,
+        ``n_iter``, ``gap``, ``early_stopping`` and ``checkpoint`` do not apply. ``scoring`` is what ``fit.score`` computes.
+    runs, gap, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
         As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
     device : None, "cpu", "cuda" or such as "cuda:1"
         Where candidates are scored, steps by the gradient made and weights multiplied, as in :func:`fastencode.ridge_cv`.
@@ -178,11 +188,17 @@ def banded_ridge_cv(
     check_flag("per_target", per_target)
     check_flag("progress", progress)
     rng = check_random(random_state)
+    given = cv is None
+    if given:
+        _refuse_search(search=search, n_iter=n_iter, gap=gap, early_stopping=early_stopping, checkpoint=checkpoint)
     skip = check_nan_targets(nan_targets)
     if early_stopping is not None:
         early_stopping = check_real_number("early_stopping", early_stopping, "a gain in score, not negative, or None")
     design = join(X, bands)
-    candidates = make_candidates(len(design.bands), gammas, usual if n_iter is None else n_iter, concentration, rng)
+    count = usual if n_iter is None else n_iter
+    candidates = np.ones((0, len(design.bands)))
+    if not given:
+        candidates = make_candidates(len(design.bands), gammas, count, concentration, rng)
     problem = Problem.check(
         design.X if design.kernels is None else design.kernels[0],
         alphas=alphas,
@@ -196,6 +212,7 @@ def banded_ridge_cv(
         sample_weight=sample_weight,
         response_dtype=dtype_of(Y, "Y"),
         responses=Y,
+        may_be_given=True,
     )
     check_test_rows(problem, scoring)
     targets = Targets.check(Y, problem.n_given, problem.kept)
@@ -203,6 +220,11 @@ def banded_ridge_cv(
     keep = there is not None and (targets.device is not None or problem.home != "cpu")
     library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
     place = partial(_put, there) if there is not None and keep else partial(export, library=library)
+    if given:
+        own = given_penalties(gammas, alphas, len(design.bands), targets.n_voxels)
+        fit = _at_given(problem, design, targets, own, there, place, scoring, skip, progress)
+        fit.stats["seconds"]["fit"] = time.perf_counter() - began
+        return fit
     if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
         plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
@@ -215,9 +237,9 @@ def banded_ridge_cv(
     settings = Settings(scoring, bool(per_target), skip, early_stopping, n_steps if refines else 0)
     near, kept = targets.fetched(), None
     if checkpoint is not None:
-        given = {"bands": grams.bands.band_of_feature}
-        given |= {} if design.kernels is None else {"kernels": design.kernels}
-        kept = Checkpoint(checkpoint, fingerprint(problem, near, given, f"{scoring} {settings.per_target}"))
+        arrays = {"bands": grams.bands.band_of_feature}
+        arrays |= {} if design.kernels is None else {"kernels": design.kernels}
+        kept = Checkpoint(checkpoint, fingerprint(problem, near, arrays, f"{scoring} {settings.per_target}"))
     bases = Bases(grams, candidates, planning)
     total = targets.n_voxels * (len(candidates) + 1)
     with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
@@ -234,7 +256,52 @@ def banded_ridge_cv(
     stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit)
+    warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
     return fit
+
+
+def _refuse_search(**options: Any) -> None:
+    """``InputError`` for options of a search, beside ``cv=None``, which searches nothing."""
+    for name, value in options.items():
+        if value not in (None, 0, "random"):
+            raise InputError(f"{name}={value!r} and cv=None: given penalties are fitted without a search; leave {name}= out")
+
+
+def _at_given(
+    problem: Problem,
+    design: Design,
+    targets: Targets,
+    penalties: tuple[NDArray[np.float64], NDArray[np.float64]],
+    there: Device | None,
+    place: Place,
+    scoring: str,
+    skip: bool,
+    progress: bool,
+) -> BandedFit:
+    """Weights at given weights of bands and penalties, ((b, v), (v,)), and no scores."""
+    (gammas_bv, alpha_v), n_voxels = penalties, targets.n_voxels
+    since = time.perf_counter()
+    grams, planning = _grams(problem, design, n_voxels)
+    decomposed_ib, which_v = share(grams, gammas_bv, alpha_v)
+    bases, found = Bases(grams, decomposed_ib, planning), Found.empty(0, n_voxels, problem.X.dtype)
+    chosen = Chosen(which_v, gammas_bv, alpha_v, np.full(n_voxels, np.nan), np.zeros(n_voxels, dtype=np.int8), np.zeros(n_voxels))
+    squared = time.perf_counter()
+    with progress_bar(desc="banded ridge", unit="voxel", total=n_voxels, enabled=progress) as bar, _on(there, problem):
+        weights = refit(bases, targets.fetched(), skip, chosen, bar, there)
+    found.bad_v = weights.bad_v
+    warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
+    found.account |= {
+        "seconds": {"grams": squared - since, "refit": time.perf_counter() - squared},
+        "bytes": {"grams": grams.nbytes},
+        "device": "cpu" if there is None else there.name,
+    }
+    stats = {
+        **_stats(bases, found, 0.0),
+        "search": None,
+        "decompositions": bases.decompositions,
+        "nan_targets": "skip" if skip else "raise",
+    }
+    return _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
 
 
 def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]:
@@ -322,7 +389,7 @@ def _fit(
     return BandedFit(
         **arrays,
         alphas=place(grams.problem.alphas.copy()),
-        candidates=place(bases.candidates_ib.copy()),
+        candidates=place(bases.candidates_ib[: len(found.scores_iv)].copy()),
         feature_means=grams.mean_p,
         names=grams.bands.names,
         columns=grams.bands.columns,

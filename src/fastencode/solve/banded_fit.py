@@ -21,7 +21,7 @@ from fastencode.errors import InputError
 from fastencode.solve.fit import Fit
 from fastencode.solve.given.bands import is_several, join
 from fastencode.solve.given.problem import check_design, check_values, host_matrix
-from fastencode.solve.score.moments import check_scoring, column_scores
+from fastencode.solve.score.moments import check_scoring, column_scores, split_scores
 
 __all__ = ["BandedFit"]
 
@@ -41,17 +41,19 @@ class BandedFit(Fit):
     intercept : (v,)
         Constants; zeros without an intercept.
     alpha : (v,) float64
-        Chosen penalty of each voxel: a member of ``alphas``, or where the gradient led to, with ``gammas`` that add up to 1.
+        Penalty of each voxel: given, or chosen, a member of ``alphas``; or where the gradient led to, with ``gammas`` that add up
+        to 1.
     alphas : (a,) float64
         The grid: sorted, without duplicates.
     gammas : (b, v) float64
         Chosen weights of the bands: band b is penalised by α / γ_b on ‖coef_b‖², and is zero where γ_b is.
     candidates : (i, b) float64
-        The weights that were tried, in order.
+        The weights that were tried, in order; (0, b) for given penalties (``cv=None``).
     cv_scores : (i, v)
         Held-out score of every candidate at the voxel's best penalty for it, mean over folds; NaN where a search stopped early.
+        (0, v) for given penalties.
     best_score : (v,)
-        Score of the chosen weights and penalty.
+        Score of the chosen weights and penalty; NaN for given ones.
     at_edge : (v,) int8
         −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one).
     feature_means : (p,) float64
@@ -62,9 +64,9 @@ class BandedFit(Fit):
         Which columns of X each band holds.
     scoring : str
     stats : dict
-        ``search`` (candidates tried, whether it stopped early, what the last ones brought), ``refined`` (voxels that the gradient
-        served better, and their mean gain over all voxels; evaluations, cells), strategy, seconds per stage, bytes,
-        precision, device, versions.
+        ``search`` (candidates tried, whether it stopped early, what the last ones brought; None for given penalties),
+        ``refined`` (voxels that the gradient served better, and their mean gain over all voxels; evaluations, cells), strategy,
+        seconds per stage, bytes, precision, device, versions.
     """
 
     coef: Any
@@ -239,23 +241,11 @@ class BandedFit(Fit):
         return export(scores[..., 0] if self._one else scores, "torch" if "torch" in (library, targets.library) else library)
 
     def _divided(self, name: str, y: NDArray[Any], each: NDArray[Any], whole: NDArray[Any], total: F64, here: slice) -> F64:
-        """A score divided among bands, (b, voxels): rounding is shared too, so that parts add up to it."""
+        """A score divided among bands, (b, voxels). A band moves the mean of the prediction from what it predicts at the means of
+        the features that were fitted."""
         y, each, whole = (array.astype(np.float64) for array in (y, each, whole))
-        about, means = y - y.mean(axis=0), each.mean(axis=1)
-        parts = each - means[:, None]
-        predicted = whole - whole.mean(axis=0)
-        if name == "pearson":
-            spread = np.sqrt((about**2).sum(axis=0) * (predicted**2).sum(axis=0))
-            shares = np.einsum("tv,btv->bv", about, parts)
-        else:
-            spread = (about**2).sum(axis=0)
-            shares = np.einsum("tv,btv->bv", 2 * about - predicted, parts)
-            off = y.mean(axis=0) - whole.mean(axis=0)  # n off² is what the means cost
-            shift = means - self._at_means(here)  # of each band, against the rows of the fit
-            shares += len(y) * off * (shift - (off + shift.sum(axis=0)) / len(parts))
-        shares = np.divide(shares, spread, out=np.zeros_like(shares), where=spread > 0)
-        shares[:, total == 0] = 0.0
-        return np.asarray(shares + (total - shares.sum(axis=0)) / len(shares))
+        shift_bv = each.mean(axis=1) - self._at_means(here)
+        return np.asarray(split_scores(HOST, name, y, each, whole, total, shift_bv))
 
     def _at_means(self, here: slice) -> F64:
         """(b, voxels): what each band predicts at the means of the fit's features."""

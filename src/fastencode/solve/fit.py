@@ -56,7 +56,7 @@ class Fit:
         edge_v, alpha_v = np.atleast_1d(to_host(self.at_edge, "at_edge")), self._fitted("alpha")
         low, high, skipped = int((edge_v < 0).sum()), int((edge_v > 0).sum()), int(self._skipped().sum())
         lines, stats = [repr(self)[1:-1]], self.stats
-        given = self.best_score is None
+        given = self.best_score is None or bool(np.isnan(to_host(self.best_score, "best_score")).all())
         if alpha_v.size and not given:
             score_v = self._fitted("best_score")
             best = int(np.nanargmax(np.atleast_1d(to_host(self.best_score, "best_score"))))

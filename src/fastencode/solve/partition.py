@@ -97,8 +97,8 @@ def partition_variance(
         Features, as in :func:`fastencode.banded_ridge_cv`, in the host's memory; delayed copies need not be made.
     Y : (t, v) or (t,) array
         Responses, in memory.
-    bands : mapping, sequence or None
-        As there, column names of a data frame included; at least two.
+    bands : mapping, sequence, (p,) labels or None
+        As there, column names of a data frame and ``...`` included; at least two.
     outer : int, "runs", splitter or list of (train, test)
         Rows to score on, as ``cv`` of :func:`fastencode.ridge_cv`.
     runs : (t,) array-like, optional
@@ -109,7 +109,8 @@ def partition_variance(
     scoring : {"r2", "pearson", "neg_mean_squared_error"}
         Penalties and weights are chosen by it, and the test rows scored.
     gammas : (i, b) array, "grid" or None
-        As there. Without a band, its column is left out, and so are candidates that would be left with nothing.
+        As there. Without a band, its column is left out, and so are candidates that would be left with nothing. For ``cv=None``
+        the weights of the bands (b, v) or (b,): without a band, its row is left out.
     **options
         Passed on: ``alphas``, ``cv``, ``n_iter``, ``random_state``, ``nan_targets`` and so on.
 
@@ -179,7 +180,7 @@ def partition_variance(
                     pick(features, train, kept),
                     responses[train],
                     bands=dict(zip(some.names, some.columns, strict=True)),
-                    gammas=gammas if b < 0 else _without(gammas, b),
+                    gammas=gammas if b < 0 else _without(gammas, b, options.get("cv", 5) is None),
                     runs=None if labels is None else labels[train],
                     gap=gap,
                     scoring=scoring,
@@ -194,10 +195,12 @@ def partition_variance(
     )
 
 
-def _without(gammas: Any, b: int) -> Any:
-    """Candidates for all bands but one."""
+def _without(gammas: Any, b: int, given: bool) -> Any:
+    """Candidates (i, b), or with ``given`` the weights (b, v) or (b,) of every voxel, for all bands but one."""
     if gammas is None or isinstance(gammas, str):
         return gammas
+    if given:
+        return np.delete(to_host(gammas, "gammas"), b, axis=0)
     rest = np.delete(np.atleast_2d(to_host(gammas, "gammas")), b, axis=1)
     rest = rest[rest.any(axis=1)]
     return rest if len(rest) else np.ones((1, rest.shape[1]))

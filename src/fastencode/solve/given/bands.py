@@ -18,7 +18,7 @@ from fastencode.arrays import F64, library_of, to_host
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
-__all__ = ["PRECOMPUTED", "Bands", "Design", "check_bands", "check_kernels", "is_several", "join", "numbered"]
+__all__ = ["PRECOMPUTED", "Bands", "Design", "are_labels", "check_bands", "check_kernels", "is_several", "join", "numbered"]
 
 PRECOMPUTED = "precomputed"
 # Each value of a given kernel may be off by this many eps of its largest value.
@@ -106,7 +106,21 @@ def join(X: Any, bands: Any) -> Design:
 
 
 def numbered(bands: Any, names: Iterable[Any]) -> Any:
-    """Bands with columns by number, where ``bands`` has them by the names of a data frame."""
+    """Bands with columns by number, where they are given by the names that a data frame has for them.
+
+    Raises
+    ------
+    InputError
+        For a column name that is not there or not the only one, and for labels that are names of columns.
+    """
+    if are_labels(bands):
+        known = set(names)
+        if both := [label for label in np.asarray(bands).tolist() if isinstance(label, str) and label in known]:
+            raise InputError(
+                f"bands holds the name of column {both[0]!r}: a sequence of text is the label of each column's band, so "
+                "labels must be no names of columns; pass bands={'name of band': [names of its columns]}"
+            )
+        return bands
     if isinstance(bands, Mapping):
         return {band: _numbered(band, columns, list(names)) for band, columns in bands.items()}
     if isinstance(bands, list | tuple):
@@ -124,6 +138,23 @@ def _numbered(band: Any, columns: Any, names: list[Any]) -> Any:
         if names.count(column) > 1:
             raise InputError(f"band {band!r} names column {column!r}, and X has several of that name; give columns by number")
     return [names.index(column) for column in some]
+
+
+def are_labels(bands: Any) -> bool:
+    """Whether bands are text or whole numbers, one after another: labels of columns, or widths."""
+    if isinstance(bands, str | Mapping) or not (isinstance(bands, Sequence) or hasattr(bands, "__array__")):
+        return False
+    if not isinstance(bands, Sequence):
+        kept = np.asarray(bands)
+        return kept.ndim == 1 and kept.size > 0 and (kept.dtype.kind in "iuSU" or _alike(kept.tolist()))
+    return _alike(bands)
+
+
+def _alike(values: Sequence[Any]) -> bool:
+    kinds = [str, int | np.integer]
+    return len(values) > 0 and any(
+        all(isinstance(value, kind) and not isinstance(value, bool) for value in values) for kind in kinds
+    )
 
 
 def is_several(X: Any) -> bool:
@@ -263,15 +294,19 @@ def check_bands(bands: Any, n_features: int) -> Bands:
 
     Parameters
     ----------
-    bands : mapping of name to width, slice, indices or mask; or a sequence of those
-        Widths (ints) count columns from the first on, in the order given.
+    bands : mapping of name to width, slice, indices or mask; or a sequence of those; or (p,) labels
+        Widths (ints) count columns from the first on, in the order given. ``...`` is all columns that no other band holds. A
+        sequence of text holds the label of each column's band, and bands come in the order their labels first appear. A sequence
+        of ints above 0 holds widths if it adds up to p; ints are labels if there are p of them. Only p ones are both, and an error if p > 1.
     n_features : int
 
     Raises
     ------
     InputError
-        If a column is in two bands or in none, or an index is out of range.
+        If a column is in two bands or in none, an index is out of range, or ints may be widths as well as labels.
     """
+    if are_labels(bands) and (found := _from_labels(np.asarray(bands).tolist(), n_features)) is not None:
+        return found
     if isinstance(bands, Mapping):
         names, given = _check_names(tuple(bands)), list(bands.values())
     elif isinstance(bands, Sequence | np.ndarray) and not isinstance(bands, str):
@@ -281,8 +316,15 @@ def check_bands(bands: Any, n_features: int) -> Bands:
         raise InputError(f"bands is a {type(bands).__name__}; pass name -> width, slice or indices")
     if not given:
         raise InputError("bands is empty; pass at least one band")
-    widths = [isinstance(band, int | np.integer) and not isinstance(band, bool) for band in given]
-    if all(widths):
+    rest = [b for b, band in enumerate(given) if band is Ellipsis]
+    if len(rest) > 1:
+        raise InputError(
+            f"bands {', '.join(repr(names[b]) for b in rest)} are all '...'; one band can hold the remaining columns"
+        )
+    widths = [isinstance(band, int | np.integer) and not isinstance(band, bool) for band in given if band is not Ellipsis]
+    if rest:
+        columns = _with_rest(names, given, rest[0], n_features, bool(widths) and all(widths))
+    elif all(widths):
         columns = _from_widths(names, [int(band) for band in given], n_features)
     elif any(widths):
         raise InputError("bands mixes widths with slices or indices; pass all of one kind (a single column is slice(i, i + 1))")
@@ -301,12 +343,51 @@ def check_bands(bands: Any, n_features: int) -> Bands:
     return Bands(names, tuple(columns))
 
 
+def _from_labels(labels: list[Any], n_features: int) -> Bands | None:
+    """Bands by the label of every column; None where numbers are widths."""
+    p = len(labels)
+    if isinstance(labels[0], int):
+        widths = sum(labels) == n_features and min(labels) > 0
+        if p != n_features or (widths and p == 1):
+            return None
+        if widths:
+            raise InputError(
+                f"bands holds {p} ones for {p} columns: as widths they are {p} bands, as labels one; pass bands={{'all': {p}}} "
+                f"for one band, [slice(0, 1), slice(1, 2), ...] for {p}"
+            )
+    elif p != n_features:
+        raise InputError(f"bands holds {p} labels and X has {n_features} columns; give every column one, or pass name -> columns")
+    columns: dict[Any, list[int]] = {}
+    for column, label in enumerate(labels):
+        columns.setdefault(label, []).append(column)
+    names = tuple(label if isinstance(label, str) else f"band {label}" for label in columns)
+    return Bands(_check_names(names), tuple(np.array(some, dtype=np.intp) for some in columns.values()))
+
+
+def _with_rest(names: tuple[str, ...], given: list[Any], rest: int, n_features: int, widths: bool) -> list[NDArray[np.intp]]:
+    """Columns of all bands, of which the one numbered ``rest`` is ``...``: the columns that no other one holds."""
+    if widths:
+        named = sum(int(band) for b, band in enumerate(given) if b != rest)
+        left = [n_features - named if b == rest else int(band) for b, band in enumerate(given)]
+        if left[rest] < 1:
+            raise InputError(f"the other bands hold {named} columns and X has {n_features}: none is left for {names[rest]!r}")
+        return _from_widths(names, left, n_features)
+    columns = [np.zeros(0, np.intp) if b == rest else _columns(names[b], band, n_features) for b, band in enumerate(given)]
+    columns[rest] = np.setdiff1d(np.arange(n_features), np.concatenate(columns))
+    if not columns[rest].size:
+        raise InputError(f"the other bands hold all {n_features} columns of X: none is left for {names[rest]!r}; leave it out")
+    return columns
+
+
 def _from_widths(names: tuple[str, ...], widths: list[int], n_features: int) -> list[NDArray[np.intp]]:
     for name, width in zip(names, widths, strict=True):
         if width < 1:
             raise InputError(f"band {name!r} has width {width}; pass at least one column")
     if sum(widths) != n_features:
-        raise InputError(f"the widths of all bands add up to {sum(widths)} and X has {n_features} features; delays count too")
+        raise InputError(
+            f"the widths of all bands add up to {sum(widths)} and X has {n_features} features; delays count too (as labels of "
+            f"columns there would be {n_features} numbers)"
+        )
     edges = np.cumsum([0, *widths])
     return [np.arange(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
 

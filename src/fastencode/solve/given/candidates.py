@@ -1,6 +1,8 @@
 """Weightings γ of the bands to try (docs/solver.md, 7): equal weights, equal traces and Dirichlet samples; a grid; or given ones.
 
-Legend: i = candidates, b = bands.
+A search tries candidates (i, b) on all voxels. Without a search every voxel has given weights of its own, (b, v).
+
+Legend: i = candidates, b = bands, v = voxels.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from fastencode.arrays import F64, to_host
 from fastencode.errors import InputError
 
-__all__ = ["make_candidates", "simplex_grid", "with_equal_traces"]
+__all__ = ["given_penalties", "make_candidates", "simplex_grid", "with_equal_traces"]
 
 
 def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:
@@ -70,6 +72,47 @@ def _given(gammas: Any, n_bands: int) -> F64:
             f"candidate {int(np.argmin(array.any(axis=1)))} of gammas is zero for every band; nothing would be fitted"
         )
     return array
+
+
+def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int) -> tuple[F64, F64]:
+    """(weights of the bands (b, v), penalty (v,)) of every voxel, as given for ``cv=None``.
+
+    Parameters
+    ----------
+    gammas : (b, v), or (b,) for all voxels
+        Finite, not negative, not zero for every band of a voxel.
+    alphas : (v,), or a number for all voxels
+        Positive and finite: checked with the problem.
+    n_bands, n_voxels : int
+
+    Raises
+    ------
+    InputError
+        Naming the shape that was passed, or the voxel and the value.
+    """
+    if gammas is None or isinstance(gammas, str):
+        raise InputError(
+            f"cv=None fits given penalties, and gammas={gammas!r}; pass gammas=(bands, voxels), or folds as cv= to search"
+        )
+    weights = to_host(gammas, "gammas").astype(np.float64)
+    if weights.shape not in ((n_bands,), (n_bands, n_voxels)):
+        raise InputError(
+            f"gammas has shape {weights.shape}; for cv=None pass one weight for each band and voxel, ({n_bands}, {n_voxels}), "
+            f"or one for each band, ({n_bands},)"
+        )
+    gammas_bv = np.array(np.broadcast_to(weights.reshape(n_bands, -1), (n_bands, n_voxels)))
+    bad = ~(np.isfinite(gammas_bv) & (gammas_bv >= 0))
+    if bad.any():
+        b, v = map(int, np.argwhere(bad)[0])
+        raise InputError(f"gammas holds {gammas_bv[b, v]} for band {b} of voxel {v}; weights must be finite and not negative")
+    if not gammas_bv.any(axis=0).all():
+        raise InputError(f"gammas is zero for every band of voxel {int(np.argmin(gammas_bv.any(axis=0)))}; leave that voxel out")
+    alpha = to_host(alphas, "alphas").astype(np.float64)
+    if alpha.shape not in ((), (1,), (n_voxels,)):
+        raise InputError(
+            f"alphas has shape {alpha.shape}; for cv=None pass one penalty for each voxel, ({n_voxels},), or a number for all"
+        )
+    return gammas_bv, np.array(np.broadcast_to(alpha, (n_voxels,)))
 
 
 def _dirichlet(n_bands: int, n_iter: int, concentration: Any, random_state: Any) -> F64:

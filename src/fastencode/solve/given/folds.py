@@ -132,7 +132,14 @@ def chunk_bootstrap(
 
 
 def resolve_folds(
-    cv: Any, n: int, runs: Rows | None, kept: Rows | None = None, *, gap: int = 0, responses: Any = None, name: str = "cv"
+    cv: Any,
+    n: int,
+    runs: Rows | None,
+    kept: Rows | None = None,
+    *,
+    gap: int = 0,
+    responses: Any = None,
+    name: str = "cv",
 ) -> list[Fold]:
     """Turn any ``cv`` argument into checked folds; errors call it ``name``.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastencode import kernels
+from fastencode.arguments import check_flag
 from fastencode.arrays import as_numpy, dtype_of, export, float_dtype, library_of
 from fastencode.devices import HOST, Device, device_of
 from fastencode.errors import DeviceError, InputError, warn
@@ -28,6 +29,7 @@ __all__ = [
     "r2",
     "score_moments",
     "score_slopes",
+    "split_scores",
 ]
 
 SCORINGS = ("r2", "pearson", "neg_mean_squared_error")
@@ -140,7 +142,42 @@ def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: 
     return scores, w * (y_tv - p_tv) * xp.where(varies, 2.0 / xp.where(varies, yy, one), xp.zeros_like(yy))
 
 
-def _score(scoring: str, Y: Any, P: Any) -> Any:
+def split_scores(device: Device, scoring: str, y_tv: Any, parts_btv: Any, whole_tv: Any, total_v: Any, shift_bv: Any) -> Any:
+    """Scores divided among the parts of a prediction by the product measure, (b, v) float64, on the device of the arrays.
+
+    About the means, part b of R² is Σ (2 y − ŷ) ŷ_b / Σ y², of the correlation cov(y, ŷ_b) / (σ_y σ_ŷ). R² also counts the
+    difference of means, t (ȳ − mean of ŷ)². Part b has a share in it by ``shift_bv``; what no shift explains is divided equally,
+    and so is rounding: the parts add up to ``total_v``.
+
+    Parameters
+    ----------
+    device : Device
+    scoring : {"r2", "pearson"}
+    y_tv, whole_tv : (t, v) float64
+        Targets, and the prediction: the sum of its parts and a constant.
+    parts_btv : (b, t, v) float64
+    total_v : (v,) float64
+        The score of ``whole_tv``; where it is 0, every part is.
+    shift_bv : (b, v) float64
+        How far each part moves the mean of the prediction.
+    """
+    xp, (b, t) = device.xp, parts_btv.shape[:2]
+    mean_y, mean_p, means = xp.mean(y_tv, axis=0), xp.mean(whole_tv, axis=0), xp.mean(parts_btv, axis=1)
+    y, p = y_tv - mean_y, whole_tv - mean_p
+    against = y if scoring == "pearson" else 2.0 * y - p
+    shares = xp.stack([device.dots(against, parts_btv[i, ...] - means[i, ...]) for i in range(b)])
+    spread = device.dots(y, y)
+    if scoring == "pearson":
+        spread = xp.sqrt(spread * device.dots(p, p))
+    else:
+        off = mean_y - mean_p
+        shares = shares + t * off * (shift_bv - (off + xp.sum(shift_bv, axis=0)) / b)
+    defined = (spread > 0) & (total_v != 0)
+    shares = xp.where(defined, shares / xp.where(defined, spread, xp.ones_like(spread)), xp.zeros_like(shares))
+    return shares + (total_v - xp.sum(shares, axis=0)) / b
+
+
+def _score(scoring: str, Y: Any, P: Any, split: bool = False, intercept: Any = 0.0) -> Any:
     there, other = device_of(Y), device_of(P)
     if there != other:
         where = [f"on {d.name} ({d.library})" if d else "in the host's memory" for d in (there, other)]
@@ -148,7 +185,14 @@ def _score(scoring: str, Y: Any, P: Any) -> Any:
     device, library = there or HOST, "torch" if "torch" in (library_of(Y), library_of(P)) else "numpy"
     if there is None:
         Y, P = as_numpy(Y, "Y"), as_numpy(P, "P")
-    _check_shapes(Y.shape, P.shape)
+    if check_flag("split", split):
+        if len(P.shape) != len(Y.shape) + 1 or P.shape[0] == 0:
+            raise InputError(
+                f"Y has shape {tuple(Y.shape)} and P {tuple(P.shape)}; with split=True pass parts of predictions, (b, *Y.shape)"
+            )
+        _check_shapes(Y.shape, P.shape[1:])
+    else:
+        _check_shapes(Y.shape, P.shape)
     xp, one, dtype = device.xp, len(Y.shape) == 1, float_dtype(dtype_of(Y, "Y"), dtype_of(P, "P"))
     with device.current(), np.errstate(all="ignore"):
         columns = []
@@ -157,15 +201,29 @@ def _score(scoring: str, Y: Any, P: Any) -> Any:
             bad = int(xp.sum(~xp.isfinite(values)))
             if bad:
                 raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
-            columns.append(values[:, None] if one else values)
-        scores = device.cast(column_scores(device, scoring, *columns), dtype)
+            columns.append(values[..., None] if one else values)
+        if split:
+            scores = device.cast(_divided(device, scoring, *columns, intercept), dtype)
+        else:
+            scores = device.cast(column_scores(device, scoring, *columns), dtype)
         lost = ~device.get(xp.isfinite(scores))
         if lost.any():
-            raise InputError(
-                f"Y or P holds values too large to score in {dtype}, the first in voxel {int(lost.argmax())}; rescale both"
-            )
-        scores = scores[0] if one else scores
+            voxel = int(np.argwhere(lost)[0][-1])
+            raise InputError(f"Y or P holds values too large to score in {dtype}, the first in voxel {voxel}; rescale both")
+        scores = scores[..., 0] if one else scores
     return scores if there is not None else export(scores, library)
+
+
+def _divided(device: Device, scoring: str, y_tv: Any, parts_btv: Any, intercept: Any) -> Any:
+    """(b, v): scores of the sum of parts and a constant, divided among the parts."""
+    xp, dtype, n_voxels = device.xp, y_tv.dtype, y_tv.shape[1]
+    constant = intercept if device_of(intercept) is not None else device.put(as_numpy(intercept, "intercept"))
+    if tuple(constant.shape) not in ((), (n_voxels,)):
+        raise InputError(f"intercept has shape {tuple(constant.shape)}; pass one for each voxel, ({n_voxels},), or a number")
+    y_tv, parts_btv, constant = (device.cast(array, np.float64) for array in (y_tv, parts_btv, constant))
+    whole = xp.sum(parts_btv, axis=0) + constant
+    total = column_scores(device, scoring, *(device.cast(array, dtype) for array in (y_tv, whole)))
+    return split_scores(device, scoring, y_tv, parts_btv, whole, total, xp.mean(parts_btv, axis=1))
 
 
 def _check_shapes(y: Any, p: Any) -> None:
@@ -176,17 +234,25 @@ def _check_shapes(y: Any, p: Any) -> None:
         raise InputError(f"Y and P have shape {y}; pass (time,) or (time, voxels) with at least one row")
 
 
-def r2(Y: Any, P: Any) -> Any:
+def r2(Y: Any, P: Any, split: bool = False, intercept: Any = 0.0) -> Any:
     """Coefficient of determination of each voxel, 1 − Σ(y − p)² / Σ(y − ȳ)².
 
     Parameters
     ----------
     Y, P : (t, v) or (t,) array
-        Targets and predictions, NumPy, torch or CuPy: both in the host's memory or both on one device.
+        Targets and predictions, NumPy, torch or CuPy: both in the host's memory or both on one device. With ``split``, P has the
+        parts of a prediction, (b, t, v) or (b, t), as ``fit.predict(X, split=True)`` returns them.
+    split : bool
+        Divide the score among the parts by the product measure: part b gets Σ (2 y − p) p_b / Σ y², about the means. The parts
+        add up to the score. A difference of the means of Y and of the prediction is divided by the means of the parts, what
+        they do not explain equally. ``BandedFit.score`` counts these means from those of the features that were fitted: the
+        same where these are zero.
+    intercept : (v,) array or number
+        For ``split``: what the sum of the parts lacks of the prediction. R² depends on it.
 
     Returns
     -------
-    (v,) array, or a scalar for 1-D input
+    (v,) array, or a scalar for 1-D input; with ``split`` (b, v) or (b,)
         0 where the target is constant; never NaN. Float32 if both inputs are.
 
     Raises
@@ -196,20 +262,24 @@ def r2(Y: Any, P: Any) -> Any:
     DeviceError
         If they lie in different places.
     """
-    return _score("r2", Y, P)
+    return _score("r2", Y, P, split, intercept)
 
 
-def pearson(Y: Any, P: Any) -> Any:
+def pearson(Y: Any, P: Any, split: bool = False) -> Any:
     """Pearson correlation of each voxel's target with its prediction.
 
     Parameters
     ----------
     Y, P : (t, v) or (t,) array
-        Targets and predictions, NumPy, torch or CuPy: both in the host's memory or both on one device.
+        Targets and predictions, NumPy, torch or CuPy: both in the host's memory or both on one device. With ``split``, P has the
+        parts of a prediction, (b, t, v) or (b, t), as ``fit.predict(X, split=True)`` returns them.
+    split : bool
+        Divide the score among the parts by the product measure: part b gets cov(y, p_b) / (σ_y σ_p). The parts add up to the
+        score of their sum.
 
     Returns
     -------
-    (v,) array, or a scalar for 1-D input
+    (v,) array, or a scalar for 1-D input; with ``split`` (b, v) or (b,)
         0 where the target or the prediction is constant; never NaN. Float32 if both inputs are.
 
     Raises
@@ -219,7 +289,7 @@ def pearson(Y: Any, P: Any) -> Any:
     DeviceError
         If they lie in different places.
     """
-    return _score("pearson", Y, P)
+    return _score("pearson", Y, P, split)
 
 
 def neg_mean_squared_error(Y: Any, P: Any) -> Any:

@@ -1,11 +1,10 @@
-"""Systems of voxels whose penalties are near each other: one inverse for each fold, conjugate gradients for the rest.
+"""Systems of voxels whose penalties are near each other: one inverse for each fold, then conjugate gradients for each voxel.
 
-Voxels whose log δ lie in one cell share the inverse A_c⁻¹ at its centre. Conjugate gradients so preconditioned see a spectrum
-within e^±(distance), and need no product with A_c: A_c times a preconditioned residual is that residual. The weights and the
-adjoint both leave a residual; the score plus (adjoint)ᵀ(residual of the weights) is off by the product of the two only. Cells lie
-on a lattice, so no voxel's result depends on which others there are.
+The algebra is in docs/solver.md, section 7 (cells, correction). Voxels whose log δ lie in one cell share the inverse A_c⁻¹ at its
+centre. It preconditions the conjugate gradients of every voxel: the spectrum of A_c⁻¹ A lies within e^±d, d the largest
+|log δ − log δ_c|. Cells lie on a fixed lattice, so the result of a voxel does not depend on which other voxels there are.
 
-Where the systems lie, on the host or a device, all of this is done; voxels come from the host, and what is found goes back.
+Systems, inverses and tiles lie on the device (or the host, ``devices.HOST``); responses and results on the host.
 
 Legend: n = rows, b = bands, v = voxels, m = unknowns, q = test rows, w = voxels of a tile, k = folds.
 """
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.devices import HOST, Device
-from fastencode.errors import DeviceError
+from fastencode.errors import DeviceError, warn
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.cholesky import invert_positive
 from fastencode.solve.plan.grams import Grams
@@ -32,27 +31,28 @@ from fastencode.solve.score.tiles import READ_ROWS, Reader, tile_width
 from fastencode.solve.search.systems import Systems, traces
 from fastencode.threads import available_threads, limit_threads, together
 
-__all__ = ["CELL", "Cell", "CellReader", "Solved", "as_good_as_off", "by_cells"]
+__all__ = ["CELL", "Cell", "CellReader", "Solved", "as_good_as_off", "by_cells", "warn_unsolved"]
 
 T = TypeVar("T")
 # Width of a cell in log δ.
 CELL = 3.0
-# A band whose δ times the trace of its Gram is below this is as good as off, so cells do not tell it apart.
+# A band with δ_b trace(K_b) below this is as good as off: cells take δ_b for this value.
 _OFF = 0.05
-# Steps of conjugate gradients that are not exceeded: at spectra within e^±3, 8 digits take 60.
+# The most steps of conjugate gradients. With a spectrum within e^±3 the bound for 8 digits is 192 steps; 60 are usual.
 _MOST_STEPS = 200
-# Voxels of a tile, and what the systems of all folds may take for it: on the host, and on a device.
+# Most voxels of a tile, and most bytes of what all folds keep for it: on the host, and on a device. A device out of memory halves
+# tiles down to the third.
 _WIDEST, _STATE_BYTES = 256, 2**29
 _WIDEST_THERE, _STATE_BYTES_THERE, _NARROWEST = 4096, 2**32, 16
 
 
 def as_good_as_off(grams: Grams) -> F64:
-    """(b, 1) log δ below which a band hardly does anything."""
+    """(b, 1): log δ below which a band is as good as off."""
     return np.asarray(np.log(_OFF) - np.log(traces(grams))[:, None])
 
 
 def by_cells(grams: Grams, at_bv: F64, columns: NDArray[np.intp]) -> list[tuple[F64, NDArray[np.intp]]]:
-    """(log δ of the centre (b,), voxels) of every cell that some voxels at ``at_bv`` are in."""
+    """(log δ of the centre (b,), its voxels) of every cell that holds any voxel of ``columns``; ``at_bv`` is log δ of all."""
     lattice = np.floor(np.maximum(at_bv[:, columns], as_good_as_off(grams)) / CELL).astype(np.int64)
     each, which = np.unique(lattice, axis=1, return_inverse=True)
     return [((cell + 0.5) * CELL, columns[which.reshape(-1) == i]) for i, cell in enumerate(each.T)]
@@ -60,19 +60,34 @@ def by_cells(grams: Grams, at_bv: F64, columns: NDArray[np.intp]) -> list[tuple[
 
 @dataclass(eq=False)
 class Solved:
-    """Where the systems of one fold stand for the voxels of a tile: the next δ starts from here. Arrays of the device."""
+    """The solutions of one fold for the voxels of a tile: the next δ starts from them. Arrays of the device.
+
+    Attributes
+    ----------
+    weighed_bw : (b, w)
+        ``Systems.weigh`` of the δ that was solved for last.
+    x_mw, r_mw : (m, w)
+        Weights ω or θ, and the residual r = y − A x of their system.
+    scale_w : (w,) or None
+        √(rᵀ A_c⁻¹ r) at the first start, which tolerances count from; None before.
+    adjoint_mw, h_mw, h_r_mw, h_scale_w
+        The right side of the adjoint system; its solution, residual and scale.
+    unsolved_w : (w,) or None
+        √(rᵀ A_c⁻¹ r) / ``scale_w`` of the weights where conjugate gradients ended above the tolerance, 0 elsewhere.
+    """
 
     weighed_bw: Any
     x_mw: Any
-    left_mw: Any
+    r_mw: Any
     scale_w: Any = None
     adjoint_mw: Any = None
     h_mw: Any = None
-    h_left_mw: Any = None
+    h_r_mw: Any = None
     h_scale_w: Any = None
+    unsolved_w: Any = None
 
     def take(self, columns: Any, device: Device) -> Solved:
-        """Some voxels of it."""
+        """The solutions of some voxels."""
         some: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
             array = getattr(self, name)
@@ -82,7 +97,7 @@ class Solved:
 
 @dataclass(eq=False)
 class Cell:
-    """Inverses at one δ, which serve all voxels near it.
+    """Inverses of all folds at one δ, for all voxels near it.
 
     Attributes
     ----------
@@ -97,100 +112,133 @@ class Cell:
 
     @classmethod
     def at(cls, systems: Systems, delta_b: F64) -> Cell:
-        """Invert the systems of all folds: with all threads, one fold after another."""
+        """Invert the systems of all folds, one after another, each with all threads."""
         with limit_threads(available_threads()):
             folds = range(len(systems.rows))
             return cls(systems, delta_b, [invert_positive(systems.device, systems.matrix(k, delta_b)) for k in folds])
 
     def start(self, k: int, y_nw: Any) -> Solved:
-        """Nothing solved yet, at the cell's own δ."""
+        """The start of a fold: x = 0 and r = the right side."""
         systems, xp = self.systems, self.systems.device.xp
         right = systems.right(k, systems.about_mean(k, y_nw))
         weighed = systems.device.zeros(len(self.delta_b), right.shape[1], dtype=np.float64) + self._weighed()
         return Solved(weighed, xp.zeros_like(right), 1.0 * right)
 
     def _weighed(self) -> Any:
-        """(b, 1): the cell's own δ, weighed."""
+        """(b, 1): ``Systems.weigh`` of the δ at the cell's centre."""
         return self.systems.weigh(self.systems.device.put(self.delta_b[:, None]))
 
     def solve(self, k: int, delta_bw: Any, state: Solved, tolerance: float) -> None:
-        """Solve for the weights of voxels at their δ, from where the last solution was."""
+        """Solve for the weights of voxels at their δ, starting from the last solution."""
         weighed = self.systems.weigh(delta_bw)
         if state.scale_w is not None:
             by_bw = weighed - state.weighed_bw
-            state.left_mw -= self.systems.change(k, by_bw, state.x_mw)
+            # r = y - A(δ) @ x at the new δ; the same for h
+            state.r_mw -= self.systems.change(k, by_bw, state.x_mw)
             if state.h_mw is not None:
-                state.h_left_mw -= self.systems.change(k, by_bw, state.h_mw)
+                state.h_r_mw -= self.systems.change(k, by_bw, state.h_mw)
         state.weighed_bw = weighed
-        state.scale_w = self._gradients(k, state, state.x_mw, state.left_mw, state.scale_w, tolerance)
+        state.scale_w, state.unsolved_w = self._gradients(k, state, state.x_mw, state.r_mw, state.scale_w, tolerance)
 
     def refresh(self, k: int, y_nw: Any, state: Solved) -> None:
-        """Replace the residual that conjugate gradients kept by the one there is."""
+        """Compute the residual anew: what conjugate gradients update from step to step drifts from it by rounding."""
         systems = self.systems
-        state.left_mw = systems.right(k, systems.about_mean(k, y_nw)) - systems.fixed(k, state.x_mw)
-        state.left_mw -= systems.change(k, state.weighed_bw, state.x_mw)
+        # r = y - A @ x
+        state.r_mw = systems.right(k, systems.about_mean(k, y_nw)) - systems.fixed(k, state.x_mw)
+        state.r_mw -= systems.change(k, state.weighed_bw, state.x_mw)
 
     def score(self, k: int, y_nw: Any, scoring: str, state: Solved) -> tuple[Any, Any, Any]:
-        """(score (w,), ∂score/∂predictions (q, w), what slopes reuse) of one fold, once its weights are solved for."""
+        """(score (w,), ∂score/∂predictions (q, w), what :meth:`Systems.slope` reuses) of one fold at its solved weights."""
         systems, rows = self.systems, self.systems.there[k]
         predicted, kept = systems.predict(k, state.weighed_bw, state.x_mw)
         y_qw = systems.device.take(y_nw, rows.test) - systems.mean(k, y_nw)
         return *score_slopes(systems.device, scoring, y_qw, predicted, rows.weights_q), kept
 
     def slope(self, k: int, y_nw: Any, scoring: str, state: Solved, tolerance: float) -> tuple[Any, Any]:
-        """(score (w,), ∂score/∂log δ (b, w)) of one fold, the score corrected by what the weights' residual costs."""
+        """(score (w,), ∂score/∂log δ (b, w)) of one fold. The score has hᵀr added: what the weights' residual costs it, to first
+        order (docs/solver.md, section 7). An adjoint that is not solved to the tolerance costs digits of the slope only."""
         systems, weighed = self.systems, state.weighed_bw
         scores, s_qw, kept = self.score(k, y_nw, scoring, state)
         right = systems.adjoint(k, weighed, s_qw)
         if state.h_mw is None:
-            state.h_mw, state.h_left_mw = systems.device.xp.zeros_like(right), 1.0 * right
+            state.h_mw, state.h_r_mw = systems.device.xp.zeros_like(right), 1.0 * right
         else:
-            state.h_left_mw += right - state.adjoint_mw
+            state.h_r_mw += right - state.adjoint_mw
         state.adjoint_mw = right
-        state.h_scale_w = self._gradients(k, state, state.h_mw, state.h_left_mw, state.h_scale_w, tolerance)
-        scores = scores + systems.device.dots(state.h_mw, state.left_mw)
+        state.h_scale_w, _ = self._gradients(k, state, state.h_mw, state.h_r_mw, state.h_scale_w, tolerance)
+        scores = scores + systems.device.dots(state.h_mw, state.r_mw)
         return scores, systems.slope(k, weighed, kept, s_qw, state.h_mw)
 
-    def _gradients(self, k: int, state: Solved, x_mw: Any, left_mw: Any, scale_w: Any, tolerance: float) -> Any:
-        """Conjugate gradients of every voxel at once, in place, until √(rᵀ A_c⁻¹ r) is below so much of what it was at first;
-        returns that. A voxel that is done stays as it is, whatever the others need."""
+    def _gradients(self, k: int, state: Solved, x_mw: Any, r_mw: Any, scale_w: Any, tolerance: float) -> tuple[Any, Any]:
+        """Preconditioned conjugate gradients for all voxels of a tile at once, ``x_mw`` and ``r_mw`` in place, until
+        √(rᵀ A_c⁻¹ r) is at most ``tolerance`` times its value at the first start; a solved voxel is left as it is.
+
+        Returns
+        -------
+        scale_w : (w,)
+            √(rᵀ A_c⁻¹ r) at the first start: ``scale_w``, or where that is None, now.
+        unsolved_w : (w,)
+            What is left of it after 200 steps, √(rᵀ A_c⁻¹ r) / scale; 0 for solved voxels.
+
+        Notes
+        -----
+        Letters are the textbook's: search directions p, preconditioned residual z, gamma = rᵀz, step alpha, beta. A p is made as
+        A_c p + (A − A_c) p, and A_c p without a product, by the recurrence of p: A_c z = r, so A_c p = r + beta A_c p.
+        """
         device, xp = self.systems.device, self.systems.device.xp
         inverse, by_bw = self.inverses[k], state.weighed_bw - self._weighed()
-        z = inverse @ left_mw
-        rz = device.dots(left_mw, z)
-        zero, one = xp.zeros_like(rz), xp.ones_like(rz)
-        scale = xp.sqrt(xp.where(rz > 0, rz, zero)) if scale_w is None else scale_w
+        z = inverse @ r_mw
+        gamma = device.dots(r_mw, z)
+        zero, one = xp.zeros_like(gamma), xp.ones_like(gamma)
+        scale = xp.sqrt(xp.where(gamma > 0, gamma, zero)) if scale_w is None else scale_w
         enough = (tolerance * scale) ** 2
-        p, at_centre = z, 1.0 * left_mw  # A_c p
+        p, centre_p = z, 1.0 * r_mw  # centre_p is A_c @ p
         for _ in range(_MOST_STEPS):
-            going = rz > enough
+            going = gamma > enough
             if not bool(xp.any(going)):
                 break
-            times = self.systems.change_near(k, by_bw, self.delta_b, p, at_centre)
-            times += at_centre
-            curvature = device.dots(p, times)
+            # mat_p = A @ p
+            mat_p = self.systems.change_near(k, by_bw, self.delta_b, p, centre_p)
+            mat_p += centre_p
+            curvature = device.dots(p, mat_p)
             usable = going & (curvature > 0)
-            step = xp.where(usable, rz / xp.where(usable, curvature, one), zero)
-            x_mw += step * p
-            times *= step
-            left_mw -= times
-            z = inverse @ left_mw
-            after = device.dots(left_mw, z)
-            usable = going & (rz > 0)
-            ratio = xp.where(usable, after / xp.where(usable, rz, one), zero)
-            p *= ratio
+            alpha = xp.where(usable, gamma / xp.where(usable, curvature, one), zero)
+            x_mw += alpha * p
+            mat_p *= alpha
+            r_mw -= mat_p
+            # z = A_c⁻¹ @ r
+            z = inverse @ r_mw
+            gamma_new = device.dots(r_mw, z)
+            usable = going & (gamma > 0)
+            beta = xp.where(usable, gamma_new / xp.where(usable, gamma, one), zero)
+            p *= beta
             p += z
-            at_centre *= ratio
-            at_centre += left_mw
-            rz = xp.where(going, after, rz)
-        return scale
+            centre_p *= beta
+            centre_p += r_mw
+            gamma = xp.where(going, gamma_new, gamma)
+        solved = (gamma <= enough) | (scale <= 0)  # False where gamma is NaN
+        return scale, xp.where(solved, zero, xp.sqrt(xp.where(solved, zero, gamma)) / xp.where(scale > 0, scale, one))
+
+
+def warn_unsolved(scores_v: F64, weights_v: F64) -> None:
+    """Warn once where conjugate gradients ended above their tolerance; (v,) each, as ``Solved.unsolved_w``."""
+    told = [
+        f"the {name} of {int((left_v != 0).sum())} voxels (up to {left_v.max():.2g} of the residual is left)"
+        for name, left_v in (("held-out scores", scores_v), ("weights", weights_v))
+        if (left_v != 0).any()
+    ]
+    if told:
+        warn(
+            f"conjugate gradients stopped after {_MOST_STEPS} steps before they solved {' and '.join(told)}. Those are off by "
+            "about as much. Standardise the columns of X, or pass larger alphas"
+        )
 
 
 class CellReader(Reader, ABC):
-    """Reads the tiles of a cell's voxels and does something with each where the systems lie.
+    """Reads a cell's voxels tile by tile and runs :meth:`tile` on each, where the systems lie.
 
-    On the host a cell of few voxels is one tile, since products like to be wide: its folds then are done by several threads,
-    otherwise its tiles. A device does one wide tile after another.
+    On the host, the threads take tiles. A cell of few voxels is a single tile, because wide products are faster; threads then
+    take its folds. A device takes one wide tile after another.
     """
 
     def __init__(self, cell: Cell, targets: Targets, skip_nan: bool, columns: NDArray[np.intp]) -> None:
@@ -208,7 +256,7 @@ class CellReader(Reader, ABC):
         self.inside = max(1, threads // self.workers) if self.device is HOST else 1
 
     def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
-        """Do one tile; in halves where the device has not the memory for the whole."""
+        """Do one tile; in halves if the device runs out of memory."""
         try:
             with self.device.current():
                 self.tile(*self._responses(slab, inside, here), here)
@@ -221,20 +269,20 @@ class CellReader(Reader, ABC):
                     f"{self.device.name} ran out of memory on {len(here)} voxels, beside {self.kept / 1e9:.1f} GB for all folds; "
                     "free memory there, or pass device=None for the CPU"
                 ) from error
-        self.device.free_cached()  # here, where the error's frames hold nothing any more
+        self.device.free_cached()  # after the except block: its error's frames keep arrays alive
         half = len(here) // 2
         for some in (slice(0, half), slice(half, None)):
             self.job(slab, inside[some], here[some])
 
     @abstractmethod
     def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
-        """What to do with responses about their means (n, w), without the roots of weights; their means; which voxels."""
+        """Do one tile: responses about their means (n, w), not times the roots of weights; these means; their voxels."""
 
     def _responses(self, slab: NDArray[Any], inside: Any, here: Any) -> tuple[Any, F64]:
         y_tw, mean_w = self.read(slab, inside, here)
         return self.device.put(y_tw[:, : len(mean_w)] / self.root[:, None]), mean_w
 
     def each_fold(self, job: Callable[[int], T]) -> list[T]:
-        """Do a job for every fold, in the threads that tiles leave over."""
+        """Do a job for every fold, in the threads that tiles do not use."""
         folds = range(len(self.cell.inverses))
         return together([partial(job, k) for k in folds], self.inside) if self.inside > 1 else [job(k) for k in folds]

@@ -26,7 +26,7 @@ from fastencode.solve.search.cells import CELL, Cell, CellReader, Solved, as_goo
 from fastencode.solve.search.checkpoint import Checkpoint
 from fastencode.solve.search.climb import Climb
 from fastencode.solve.search.state import Chosen, Found, Settings
-from fastencode.solve.search.systems import systems_of, traces
+from fastencode.solve.search.systems import HIGHEST, systems_of, traces
 
 __all__ = ["Refiner", "bounds", "refine", "starts"]
 
@@ -36,8 +36,6 @@ REACH = 3.0
 _LOWEST, _START = 1e-5, 0.01
 # Candidates whose score lacks this to the best count 1/e of it where to start.
 _NEAR = 0.03
-# And above this the systems lose their digits.
-_HIGHEST = 1e10
 # What is left of residuals while climbing, where scores are off by its square; and for the scores at the end, by itself.
 TOLERANCE, _EXACT = 1e-3, 1e-7
 # A step that promises less than this (in R², correlation, or shares of the variance) is not made.
@@ -52,7 +50,7 @@ def bounds(grams: Grams) -> tuple[F64, F64]:
     """
     trace = np.log(traces(grams))[:, None]
     smaller = np.maximum(0.0, np.log(traces(grams).mean()) - trace)
-    high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(_HIGHEST) - trace)
+    high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(HIGHEST) - trace)
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
 
 
@@ -110,7 +108,7 @@ def refine(
     as_equal = trace_b.mean() / (trace_b @ delta[:, own])
     chosen.edge_v[own] = (as_equal >= alphas[-1]).astype(np.int8) - (as_equal <= alphas[0]).astype(np.int8)
     gain = float((score_v[own] - before[own]).sum() / good.sum())
-    chosen.score_v[own] = score_v[own]
+    chosen.score_v[own], chosen.unsolved_v[own] = score_v[own], refiner.unsolved_v[own]
     return {
         "voxels": len(own),
         "mean_gain": gain,
@@ -160,6 +158,7 @@ class Refiner:
         self.systems = systems_of(grams, grams.problem.folds, device)
         self.low, self.high = bounds(grams)
         self.worth_v = worth_v
+        self.unsolved_v = np.zeros(targets.n_voxels)
         self.cells = 0
         self.seconds = {"inverses": 0.0, "climb": 0.0}
         # Where the round began and how many of its cells are done.
@@ -289,12 +288,13 @@ class _Exact(_Evaluator):
         """Score one tile."""
         delta, scoring = self.device.put(np.exp(self.at_bv[:, here])), self.refiner.settings.scoring
 
-        def one_fold(k: int) -> F64:
+        def one_fold(k: int) -> tuple[F64, F64]:
             state = self.cell.start(k, y_nw)
             self.cell.solve(k, delta, state, _EXACT)
-            return self.device.get(self.cell.score(k, y_nw, scoring, state)[0])
+            return self.device.get(self.cell.score(k, y_nw, scoring, state)[0]), self.device.get(state.unsolved_w)
 
-        self.out_v[here] = np.mean(self.each_fold(one_fold), axis=0)
+        scores_kw, unsolved_kw = zip(*self.each_fold(one_fold), strict=True)
+        self.out_v[here], self.refiner.unsolved_v[here] = np.mean(scores_kw, axis=0), np.max(unsolved_kw, axis=0)
 
 
 class _Once(_Evaluator):

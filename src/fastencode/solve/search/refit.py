@@ -24,11 +24,11 @@ from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, tile
 from fastencode.solve.search.cells import Cell, CellReader, by_cells
 from fastencode.solve.search.search import Bases, Decomposed
 from fastencode.solve.search.state import Chosen
-from fastencode.solve.search.systems import systems_of
+from fastencode.solve.search.systems import HIGHEST, systems_of, traces
 from fastencode.solve.weights.features import PIECE, features_times, threads_within
 from fastencode.threads import available_threads
 
-__all__ = ["Weights", "refit"]
+__all__ = ["Weights", "refit", "share"]
 
 _WIDEST = 768
 # Dual weights that wait for the features, where memory= does not say less.
@@ -47,6 +47,10 @@ class Weights:
     dual_tv : (t, v) or None
         then predictions are Σ γ_b K_b @ dual + intercept, K_b between new rows and all rows given.
     intercept_v : (v,) float64
+    bad_v : (v,) bool
+        Voxels that hold NaN or infinite values.
+    unsolved_v : (v,) float64
+        As in ``Chosen``, of the weights.
     """
 
     def __init__(self, grams: Grams, n_voxels: int, products: Products) -> None:
@@ -56,6 +60,8 @@ class Weights:
         self.coef_pv = None if kernels else np.empty((p, n_voxels), dtype=dtype)
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
         self.intercept_v = np.zeros(n_voxels)
+        self.bad_v = np.zeros(n_voxels, dtype=bool)
+        self.unsolved_v = np.zeros(n_voxels)
         self.waiting: list[tuple[NDArray[np.intp], F64, NDArray[Any]]] = []
         memory = grams.problem.memory
         self.room = _WAITING if memory is None else memory // 4
@@ -118,6 +124,33 @@ class Weights:
         self.waiting.clear()
 
 
+def share(grams: Grams, gammas_bv: F64, alpha_v: F64) -> tuple[F64, NDArray[np.intp]]:
+    """How the weights of given penalties are made: (weightings to decompose (i, b), which of them each voxel has (v,)).
+
+    A voxel with −1 is solved in a cell of log δ instead (docs/solver.md, section 7): one inverse serves its neighbors. Every
+    distinct weighting is decomposed if there are no more of them than cells. Otherwise only those are that cells cannot solve:
+    weights of zero in the primal, whose matrix holds 1 / δ, and δ_b trace(K_b) above ``HIGHEST``.
+    """
+    with np.errstate(divide="ignore"):
+        at_bv = np.log(gammas_bv) - np.log(alpha_v)
+    beyond_v = (at_bv > np.log(HIGHEST) - np.log(traces(grams))[:, None]).any(axis=0)
+    if not grams.dual:
+        beyond_v |= (gammas_bv == 0).any(axis=0)
+    others = np.flatnonzero(~beyond_v)
+    own = np.zeros(len(alpha_v), dtype=bool)
+    if len(np.unique(gammas_bv[:, others], axis=1).T) > len(by_cells(grams, at_bv, others)):
+        own[others] = True
+    which_v = np.full(len(alpha_v), -1)
+    found, which_v[~own] = _distinct(gammas_bv[:, ~own])
+    return found, which_v
+
+
+def _distinct(gammas_bw: F64) -> tuple[F64, NDArray[np.intp]]:
+    """(the different columns (i, b), which of them each column is (w,))."""
+    each_bi, which_w = np.unique(gammas_bw, axis=1, return_inverse=True)
+    return np.ascontiguousarray(each_bi.T), which_w.reshape(-1)
+
+
 def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any, device: Device | None = None) -> Weights:
     """Weights of all voxels, in the host's memory: those of one candidate together, those with penalties of their own cell by
     cell. Products are made on the device, if there is one."""
@@ -134,6 +167,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
             some = columns[first : first + step]
             sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), chosen.alpha_v, out)
             sweep.run(sweep.job, bar)
+            out.bad_v |= sweep.bad_v
             out.flush_if_full(step * dtype.itemsize * len(problem.X), basis.nbytes + bases.bytes)
     if (which_v < 0).any():
         everything = np.arange(len(problem.X))
@@ -151,6 +185,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
 def _weigh(own: _Own, bar: Any) -> None:
     """Who calls keeps no name of it, so that the inverse goes before the next one is made."""
     own.run(own.job, bar)
+    own.out.bad_v |= own.bad_v
 
 
 class _Own(CellReader):
@@ -163,13 +198,13 @@ class _Own(CellReader):
         self.chosen, self.out = chosen, out
 
     def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
-        """Solve for a tile, twice: conjugate gradients only keep account of a residual, so it is looked at once more."""
+        """Solve for a tile, compute the residual anew, and solve once more from there."""
         gammas, alpha = self.chosen.gammas_bv[:, here], self.chosen.alpha_v[here]
         delta, state, tolerance = self.device.put(gammas / alpha), self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
         self.cell.solve(0, delta, state, tolerance)
         self.cell.refresh(0, y_nw, state)
         self.cell.solve(0, delta, state, tolerance)
-        x_mw = self.device.get(state.x_mw)
+        x_mw, self.out.unsolved_v[here] = self.device.get(state.x_mw), self.device.get(state.unsolved_w)
         if self.out.grams.dual:
             self.out.take_dual(here, gammas, (x_mw / alpha).astype(self.dtype), mean_w)
         else:

@@ -154,7 +154,8 @@ class Found:
         """The best candidate and penalty of every voxel."""
         gammas_bv = np.ascontiguousarray(candidates_ib[self.which_v].T)
         edge_v = edges_of(self.chosen_v, len(alphas))
-        return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v)
+        unsolved_v = np.zeros(len(edge_v))
+        return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v, unsolved_v)
 
     def gain(self) -> float:
         """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
@@ -174,6 +175,8 @@ class Chosen:
     score_v : (v,) float64
     edge_v : (v,) int8
         −1 and +1 where the penalty is at the lower or upper edge of the grid.
+    unsolved_v : (v,) float64
+        Part of the residual that is left where the system of a held-out score was not solved to its tolerance; 0 elsewhere.
     """
 
     which_v: NDArray[np.intp]
@@ -181,3 +184,4 @@ class Chosen:
     alpha_v: F64
     score_v: F64
     edge_v: NDArray[np.int8]
+    unsolved_v: F64

@@ -31,10 +31,12 @@ from fastencode.solve.given.folds import Fold
 from fastencode.solve.plan.basis import centered_rows, column_means
 from fastencode.solve.plan.grams import Grams, center_kernel
 
-__all__ = ["Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
+__all__ = ["HIGHEST", "Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
 
 # Rows of features that are made at once.
 _BLOCK = 2048
+# Above this δ_b trace(K_b) the condition of A leaves too few digits: it is solved no further.
+HIGHEST = 1e10
 
 
 @dataclass(frozen=True, eq=False)
