@@ -94,7 +94,7 @@ def banded_ridge_cv(
         Which columns of X are which band: each in one. Columns of a data frame may be given by name. None where X names its
         bands itself. ``...`` is all columns that no other band holds: ``{"words": slice(0, 80), "rest": ...}``. A sequence of p
         strings holds the label of each column's band; bands come in the order their labels first appear. A sequence of ints
-        above 0 holds widths if it adds up to p; ints are labels (7 of "band 7") if there are p; p ones are both: an error if p > 1.
+        above 0 holds widths if it adds up to p; ints are labels (7 of "band 7") if there are p. p ones are both, so an error.
     search : {"random", "gradient", "auto"}
         "random" tries equal weights, equal traces, then samples of Dirichlet distributions, ``n_iter`` candidates together; or
         what ``gammas`` says. "gradient" starts from equal traces and lets every voxel find penalties of its own, one for each
