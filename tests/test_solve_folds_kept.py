@@ -195,3 +195,16 @@ def test_predictions_on_a_device_are_refused_before_planning(monkeypatch):
     monkeypatch.setattr("fastencode.solve.ridge.make_plan", lambda *_, **__: pytest.fail("planned"))
     with pytest.raises(InputError, match="cv_predictions=True is computed on the CPU only"):
         ridge_cv(*make(60, 7), cv_predictions=True)
+
+
+@pytest.mark.parametrize(("n", "p"), [(70, 7), (40, 60)])
+@pytest.mark.parametrize("rule", ["best", "one-se"])
+def test_leave_one_out_predictions(n, p, rule):
+    X, Y = make(n, p, v=5)
+    folds = folds_of(n, n)
+    fit = ridge_cv(X, Y, alphas=ALPHAS, cv=n, scoring="neg_mean_squared_error", rule=rule, cv_predictions=True)
+    np.testing.assert_allclose(fit.cv_predictions, predicted_by_hand(X, Y, folds, fit.alpha, True, np.ones(n)), atol=1e-8)
+    scores = by_fold(X, Y, folds, "neg_mean_squared_error")
+    if rule == "one-se":
+        np.testing.assert_array_equal(fit.alpha, ALPHAS[[one_se(scores[:, :, v]) for v in range(5)]])
+    np.testing.assert_allclose(fit.cv_scores, scores.mean(axis=0), rtol=1e-8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import sklearn.linear_model
@@ -12,8 +14,11 @@ from fastencode import RidgeCV, RidgeFit, plan_ridge, ridge_cv
 from fastencode.devices import plain_device
 from fastencode.errors import InputError
 from fastencode.solve.given.problem import DEFAULT_ALPHAS, Problem
+from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import fit_plan
+from fastencode.solve.score.choose import Choice
+from fastencode.solve.weights.device import DeviceRidge
 from pairs import pairs
 
 V = 7
@@ -152,3 +157,24 @@ def test_what_does_not_go_together_is_refused(options, message, monkeypatch):
 def test_a_plan_for_any_responses_needs_folds():
     with pytest.raises(InputError, match="cv=None; pass a number of folds"):
         plan_ridge(make(60, 8)[0], alphas=GIVEN, cv=None)
+
+
+def test_a_penalty_of_its_own_for_each_of_many_voxels_costs_no_scores_of_all_penalties():
+    X, _ = make(30, 8)
+    rng = np.random.default_rng(6)
+    Y, alphas = rng.standard_normal((30, 3000)), rng.uniform(0.1, 100, 3000)
+    tracemalloc.start()
+    fit = ridge_cv(X, Y, alphas=alphas, cv=None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6  # voxels x penalties would be 72 MB
+    v = 1234
+    coef, _ = least_squares(X, Y[:, v], alphas[v], True, np.ones(30))
+    np.testing.assert_allclose(fit.coef[:, v], coef, atol=1e-9)
+    device, sizes = plain_device(torch), []
+    for given in (alphas, alphas[0]):
+        plan = make_plan(Problem.check(X, alphas=given, cv=None, may_be_given=True), n_voxels=3000)
+        sweep = DeviceRidge(device, plan, Targets.check(Y, 30), "r2", False, Choice(), True)
+        sizes.append(sweep.bytes_per_voxel)
+        assert len(sweep.scores_av) == 0
+    assert sizes[0] == sizes[1]

@@ -272,7 +272,7 @@ class DeviceScorer:
     def bytes_per_voxel(self) -> int:
         """Working memory that one voxel of a tile takes while it is scored."""
         plan, k, item = self.plan, len(self.plan.nodes.alphas), self.plan.dtype.itemsize
-        r, a, q = len(plan.lam), len(plan.problem.alphas), (k + 1) * (k + 4) // 2
+        r, a, q = len(plan.lam), len(plan.problem.alphas) if plan.n_folds else 0, (k + 1) * (k + 4) // 2
         parts = sum(f.form == "apart" for f in self.here.operators) if self.here.partition else 1
         longest = max([len(f.train if f.form == "train" else f.left) for f in plan.operators], default=0)
         held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.operators], default=0)

@@ -90,7 +90,7 @@ class DeviceSweep:
         self.device, self.plan, self.targets, self.scoring = device, plan, targets, scoring
         self.skip_nan, self.choice = skip_nan, Choice() if choice is None else choice
         self.center, self.fast = plan.problem.fit_intercept, plan.problem.precision == "fast"
-        n_alphas, n_voxels = len(plan.problem.alphas), targets.n_voxels
+        n_alphas, n_voxels = len(plan.problem.alphas) if plan.n_folds else 0, targets.n_voxels
         self.here = self._room()
         self.scorer = DeviceScorer(plan, self.here, scoring, self.fast)
         self.bytes_per_voxel = self._bytes()

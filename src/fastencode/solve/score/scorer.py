@@ -133,18 +133,23 @@ class FoldScorer:
         # predictions at α = (weights of the nodes at α) · (predictions at the nodes) / scale of α
         weights_ku, counts_t = (self.mix_ak / self.scale_a1)[chosen_u].T, np.zeros(len(out_tu))
         for held in self._held_out(y_tw, c_rw, None, get, self.exact):
-            for i, rows in enumerate(held.rows_bm):
-                sum_mu, used = np.zeros((len(rows), len(chosen_u))), slice(len(chosen_u))
-                once, first = np.unique(rows, return_index=True)
-                for weight_u, predicted_mw in zip(weights_ku, held.predicted_kbmw[:, i], strict=True):
-                    sum_mu += np.multiply(predicted_mw[:, used], weight_u, dtype=np.float64)
-                if held.mean_bw is not None:
-                    sum_mu += held.mean_bw[i, used]
-                counts_t[once] += 1
-                out_tu[once] += sum_mu[first].astype(out_tu.dtype)
+            sum_bmu, used = np.zeros((*held.rows_bm.shape, len(chosen_u))), slice(len(chosen_u))
+            for weight_u, predicted_bmw in zip(weights_ku, held.predicted_kbmw, strict=True):
+                sum_bmu += np.multiply(predicted_bmw[:, :, used], weight_u, dtype=np.float64)
+            if held.mean_bw is not None:
+                sum_bmu += held.mean_bw[:, None, used]
+            for rows, sum_mu in _disjoint(held.rows_bm, sum_bmu):
+                counts_t[rows] += 1
+                out_tu[rows] += sum_mu.astype(out_tu.dtype)
         with np.errstate(invalid="ignore"):
             np.divide(out_tu, counts_t[:, None], out=out_tu, casting="same_kind")
         return out_tu
+
+    def bytes_to_predict(self, width: int) -> int:
+        """What :meth:`predict` takes for a tile besides: all rows' predictions, also about their mean; sums of some folds."""
+        rows = [len(f.test) for f in self.plan.folds]
+        rows += [min(self._chunk(w, width), len(w.rows)) * w.rows.shape[1] for w in self.plan.whole]
+        return width * (len(self.plan.root) * (self.dtype.itemsize + 8) + 3 * 8 * max(rows, default=0))
 
     def coordinates(self, y_tw: NDArray[Any], get: Get) -> tuple[NDArray[Any], Any]:
         """(U_τᵀ y, its parts where folds partition the rows) of a tile."""
@@ -298,8 +303,21 @@ class FoldScorer:
         return self._interpolated(moments, float(b), variance_u) * b
 
 
+def _disjoint(rows_bm: NDArray[np.intp], values_bmu: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
+    """Rows that differ, and their values: of all folds at once where they can be; a row that one fold repeats comes once."""
+    if len(np.unique(rows_bm)) == rows_bm.size:
+        yield rows_bm.ravel(), values_bmu.reshape(rows_bm.size, -1)
+        return
+    for rows, values_mu in zip(rows_bm, values_bmu, strict=True):
+        once, first = np.unique(rows, return_index=True)
+        yield once, values_mu[first]
+
+
 class Sweep(Reader):
-    """One pass of responses through the folds of a plan; ``more`` bytes are held for each voxel of a tile beside the scorer's."""
+    """One pass of responses through the folds of a plan.
+
+    ``more`` bytes are held for each voxel of a tile beside the scorer's; ``predictions`` says that those are wanted too.
+    """
 
     def __init__(
         self,
@@ -309,11 +327,13 @@ class Sweep(Reader):
         skip_nan: bool,
         columns: NDArray[np.intp] | None = None,
         more: int = 0,
+        predictions: bool = False,
     ) -> None:
         self.plan, self.scoring, self.alphas = plan, scoring, plan.problem.alphas
         self.scorer = FoldScorer(plan, scoring)
         width = tile_width(targets.n_voxels if columns is None else len(columns), self.scorer.widest)
-        sizes = (width, self.scorer.bytes(width) + width * more, plan.nbytes)
+        tile = self.scorer.bytes(width) + width * more + (self.scorer.bytes_to_predict(width) if predictions else 0)
+        sizes = (width, tile, plan.nbytes)
         super().__init__(plan.problem, plan.root, targets, skip_nan, sizes, columns)
 
     def score(self, y_tw: NDArray[Any], here: Where, each: EachFold | None = None) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -55,11 +55,9 @@ class RidgeSweep(Sweep):
     """Where results gather, and what is done to each tile; with ``predictions``, held-out ones too."""
 
     def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool) -> None:
-        (n, p), n_voxels, n_alphas, n_folds = plan.shape, targets.n_voxels, len(plan.problem.alphas), plan.n_folds
+        (_, p), n_voxels, n_alphas, n_folds = plan.shape, targets.n_voxels, len(plan.problem.alphas), plan.n_folds
         more = choice.bytes_per_voxel(n_alphas, n_folds)
-        if predictions:  # in the dtype of the plan, then about their mean; of one fold
-            more += n * (plan.dtype.itemsize + 8) + 3 * 8 * max(len(test) for _, test in plan.problem.folds)
-        super().__init__(plan, targets, scoring, skip_nan, more=more)
+        super().__init__(plan, targets, scoring, skip_nan, more=more, predictions=predictions)
         self.ridge, self.choice = plan, choice
         self.V_pr = None if plan.deferred else map_of(plan)
         self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
