@@ -1,4 +1,4 @@
-"""Whether there is memory for what a fit returns: said before planning, with what would fit instead."""
+"""Whether there is memory for what a fit returns, before planning, with advice on what would fit (docs/solver.md, 6)."""
 
 from __future__ import annotations
 

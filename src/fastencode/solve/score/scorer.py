@@ -147,7 +147,7 @@ class FoldScorer:
 
     def bytes_to_predict(self, width: int) -> int:
         """What :meth:`predict` takes for a tile besides: all rows' predictions, also about their mean; sums of some folds."""
-        rows = [len(f.test) for f in self.plan.folds]
+        rows = [len(f.test) for f in self.plan.operators]
         rows += [min(self._chunk(w, width), len(w.rows)) * w.rows.shape[1] for w in self.plan.whole]
         return width * (len(self.plan.root) * (self.dtype.itemsize + 8) + 3 * 8 * max(rows, default=0))
 
