@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 def card(request, monkeypatch):
     """A device whose library is a stand-in; moments are array functions there."""
     device = Device(request.param, "cuda:0", FakeTorch() if request.param == "torch" else FakeCupy())
-    monkeypatch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
+    monkeypatch.setattr(Device, "precision", lambda self, dtype, reduced: contextlib.nullcontext())
     monkeypatch.setattr(moments_module, "cuda_kernel", lambda device, op: None)
     return device
 
@@ -48,7 +48,7 @@ def test_arrays_are_made_on_the_device_that_was_named():
     second.xp.number = 1
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Device, "products", lambda self, dtype, reduced: contextlib.nullcontext())
+        patch.setattr(Device, "precision", lambda self, dtype, reduced: contextlib.nullcontext())
         patch.setattr(moments_module, "cuda_kernel", lambda device, op: None)
         arrays, account = on_device(second, plan, Y, keep=False, width=8)
         assert account["device"] == "cuda:1" and second.xp.inside == 0
