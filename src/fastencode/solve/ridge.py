@@ -72,7 +72,7 @@ def ridge_cv(
         rows and need not cover them. Scores are averaged over folds: each counts as much, whatever its number of rows. (Leave one
         out with sample weights, too: a row's weight is in the fits that train on it, not in the mean of scores.) None chooses
         nothing: weights are fitted at the penalties that ``alphas`` gives, as by scikit-learn's ``Ridge(alpha=array)`` (its
-        ``RidgeCV(cv=None)`` leaves out one row at a time).
+        ``RidgeCV(cv=None)`` leaves out one row at a time); ``runs`` are not used then.
     runs : (t,) array-like, optional
         Run label of every row.
     gap : int

@@ -54,8 +54,8 @@ class RidgeFit(Fit):
     cv_predictions : (t, v) or None
         With ``cv_predictions=True``, what each row is predicted to be, at the chosen penalty, by the weights of a fold that holds
         it out; the mean over folds where several do. NaN in rows that none holds out, those of weight zero among them.
-        ``fastencode.r2(Y, fit.cv_predictions)`` is the score over all held-out rows together, beside ``best_score``, the mean of
-        the folds' own.
+        ``fastencode.r2(Y, fit.cv_predictions)``, where every row is held out, is the score over all rows together, beside
+        ``best_score``, the mean of the folds' own.
     """
 
     coef: Any
