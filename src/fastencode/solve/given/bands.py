@@ -288,7 +288,8 @@ def check_bands(bands: Any, n_features: int) -> Bands:
     bands : mapping of name to width, slice, indices or mask; or a sequence of those; or (p,) labels
         Widths (ints) count columns from the first on, in the order given. ``...`` is all columns that no other band holds. A
         sequence of text holds the label of each column's band, and bands come in the order their labels first appear. A sequence
-        of ints above 0 holds widths if it adds up to p; ints are labels if there are p of them. Only p ones are both, and an error if p > 1.
+        of ints above 0 holds widths if it adds up to p; ints are labels if there are p of them. Only p ones are both: an
+        error if p > 1.
     n_features : int
 
     Raises

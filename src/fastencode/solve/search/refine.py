@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.devices import Device
+from fastencode.errors import warn
 from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.basis import centered_rows
 from fastencode.solve.plan.grams import Grams
 from fastencode.solve.score.choose import tie_tolerance
 from fastencode.solve.search.cells import CELL, Cell, CellReader, Solved, as_good_as_off, by_cells
@@ -27,7 +29,7 @@ from fastencode.solve.search.climb import Climb
 from fastencode.solve.search.state import Chosen, Found, Settings
 from fastencode.solve.search.systems import HIGHEST, systems_of, traces
 
-__all__ = ["Refiner", "bounds", "refine", "starts"]
+__all__ = ["Refiner", "bounds", "refine", "starts", "warn_uneven"]
 
 F64 = NDArray[np.float64]
 # How far from a cell's centre voxels are followed, in log δ: spectra within e^±3.
@@ -36,6 +38,8 @@ REACH = 3.0
 _LOWEST, _START = 1e-5, 0.01
 # Candidates whose score lacks this to the best count 1/e of it where to start.
 _NEAR = 0.03
+# A band is uneven where the largest sum of squares of a column is more than this many times the median one; rows squared at once.
+_UNEVEN, _ROWS = 1e5, 256
 # What is left of residuals while climbing, where scores are off by its square; and for the scores at the end, by itself.
 TOLERANCE, _EXACT = 1e-3, 1e-7
 # A step that promises less than this (in R², correlation, or shares of the variance) is not made.
@@ -52,6 +56,41 @@ def bounds(grams: Grams) -> tuple[F64, F64]:
     smaller = np.maximum(0.0, np.log(traces(grams).mean()) - trace)
     high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(HIGHEST) - trace)
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
+
+
+def warn_uneven(grams: Grams) -> None:
+    """Warn of bands with a column in much larger units than the others.
+
+    The gradient has one δ for a band and measures the band by trace(K_b): starts, bounds and what counts as off. A column with
+    most of the trace hides all others: the penalties that suit those are out of reach.
+    """
+    squares_p = _squares(grams)
+    told = []
+    for name, columns in zip(grams.bands.names, grams.bands.columns, strict=True):
+        squares = squares_p[columns]
+        usual = np.median(squares[squares > 0]) if (squares > 0).any() else 0.0
+        if squares.max() > _UNEVEN * usual:
+            ratio = float(np.sqrt(squares.max() / usual))
+            told.append(
+                f"column {int(columns[squares.argmax()])} of band {name!r} is {ratio:.2g} times as large as its median column"
+            )
+    if told:
+        warn(
+            f"{'; '.join(told)}. The gradient finds one penalty for a band, and such a column decides it: the other columns may "
+            "hardly count. Scale the columns of a band alike (standardise them), or give such a column a band of its own"
+        )
+
+
+def _squares(grams: Grams) -> F64:
+    """(p,): (weighted) sum of squares of every column about its mean; none where only kernels were given."""
+    if grams.primal_pp is not None:
+        return np.diag(grams.primal_pp)
+    X = grams.problem.X
+    out = np.zeros(X.shape[1])
+    for first in range(0, len(X), _ROWS):
+        block = centered_rows(X, grams.mean_p, grams.root_t, slice(first, first + _ROWS))
+        out += np.einsum("tp,tp->p", block, block)
+    return out
 
 
 def starts(grams: Grams, candidates_ib: F64, scores_iv: F64, alphas_iv: NDArray[Any], unit_v: F64) -> F64:
