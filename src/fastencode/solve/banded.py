@@ -1,4 +1,7 @@
-"""Banded ridge regression: what all weightings share, the search, the weights."""
+"""Banded ridge regression: squares the bands, searches weights for them and penalties, and makes the weights of the features.
+
+The algebra is in docs/solver.md, sections 6 and 7.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +46,9 @@ from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["SEARCHES", "banded_ridge_cv"]
 
-# Puts an array where results go.
+# Puts an array of a result into the library and onto the device that results go to.
 Place = Callable[[Any], Any]
-# How many candidates each search tries where n_iter does not say, and whether every voxel then goes on by itself.
+# Of each search: candidates tried where n_iter is None, and whether every voxel then climbs by the gradient.
 SEARCHES = {"random": (100, False), "gradient": (1, True), "auto": (10, True)}
 
 
@@ -309,8 +312,8 @@ def _at_given(
 
 
 def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]:
-    """Squared bands, in the primal or the dual; of a problem without X where kernels are all there is. And bytes that planning a
-    candidate takes, beside the Grams."""
+    """(Grams of the bands, primal or dual; bytes that planning one candidate takes beside them). For given kernels, the X of the
+    problem has no columns."""
     threads, (n, p), only = available_threads(), problem.X.shape, None if design.kernels is None else "dual"
     beside = gram_bytes(n, p, len(design.bands))
     candidate = choose(problem, threads, n_voxels, only, beside)[0]
@@ -326,7 +329,7 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]
 
 @contextmanager
 def _on(device: Device | None, problem: Problem) -> Iterator[None]:
-    """What is made inside lies on a device, if there is one, and is exact to the dtype."""
+    """Arrays made inside lie on the device, if there is one; its products keep the full precision of the dtype."""
     if device is None:
         yield
     else:

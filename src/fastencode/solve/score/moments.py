@@ -203,7 +203,7 @@ def _score(scoring: str, Y: Any, P: Any, split: bool = False, intercept: Any = 0
                 raise InputError(f"{name} holds {bad} values that are NaN or infinite; mask those voxels or rows first")
             columns.append(values[..., None] if one else values)
         if split:
-            scores = device.cast(_divided(device, scoring, *columns, intercept), dtype)
+            scores = device.cast(_divided(device, scoring, columns[0], columns[1], intercept), dtype)
         else:
             scores = device.cast(column_scores(device, scoring, *columns), dtype)
         lost = ~device.get(xp.isfinite(scores))
