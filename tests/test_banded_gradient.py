@@ -444,3 +444,22 @@ def test_systems_that_are_not_solved_are_counted_in_one_warning(dual, monkeypatc
 def test_no_warning_where_systems_are_solved(n, widths, search):
     X, Y, widths = problem(n, widths, v=8)
     banded_ridge_cv(X, Y, bands=widths, search=search, n_iter=3, n_steps=5, alphas=np.logspace(-4, 6, 8), cv=3, random_state=0)
+
+
+@pytest.mark.parametrize("n", [60, 200])  # dual, primal
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_column_that_hides_the_others_of_its_band_is_named(n, weighted, recwarn):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((n, 90)), rng.standard_normal((n, 3))
+    given = {"bands": {"a": 40, "b": 50}, "search": "gradient", "n_steps": 1, "cv": 3}
+    given["sample_weight"] = rng.uniform(0.5, 2.0, n) if weighted else None
+    X[:, 3] = 7.0  # a constant column does not make the others large
+    banded_ridge_cv(X * np.where(np.arange(90) < 40, 1e6, 1.0), Y, **given)  # nor do units of a whole band
+    assert not any("median column" in str(one.message) for one in recwarn)
+    X[:, 42] *= 1e8
+    with pytest.warns(
+        FastencodeWarning, match=r"column 42 of band 'b' is \S+ times as large .*Scale the columns of a band alike"
+    ) as caught:
+        banded_ridge_cv(X, Y, **given)
+    assert sum("median column" in str(one.message) for one in caught) == 1
+    assert not any("of band 'a'" in str(one.message) for one in caught)

@@ -221,3 +221,35 @@ def test_transformers_take_text_columns_of_a_data_frame():
     assert model.result_.coef.dtype == np.float64
     with pytest.raises(InputError, match="'who' has dtype object"):  # passed through, text stays text
         BandedRidgeCV([("who", "passthrough", ["speaker"])], **SEARCH).fit(frame, Y)
+
+
+def test_labels_of_columns_and_the_rest():
+    X, Y, _ = problem()
+    plain = BandedRidgeCV({"a": slice(0, 5), "b": slice(5, 17)}, **SEARCH).fit(X, Y)
+    for bands in (["a"] * 5 + ["b"] * 12, np.array(["a"] * 5 + ["b"] * 12), {"a": slice(0, 5), "b": ...}):
+        model = BandedRidgeCV(bands, **SEARCH)
+        np.testing.assert_array_equal(clone(model).fit(X, Y).coef_, plain.coef_)
+    assert BandedRidgeCV([3] * 5 + [4] * 12, **SEARCH).fit(X, Y).band_names_ == ["band 3", "band 4"]
+
+
+def test_precomputed_kernels():
+    X, Y, _ = problem()
+    K = np.stack([X[:, :5] @ X[:, :5].T, X[:, 5:] @ X[:, 5:].T])
+    model, plain = (
+        BandedRidgeCV("precomputed", **SEARCH),
+        BandedRidgeCV({"a": slice(0, 5), "b": slice(5, 17)}, **SEARCH).fit(X, Y),
+    )
+    runs, weight = np.repeat(list("bacdef"), 10), np.arange(60) % 3 + 1.0
+    fit = clone(model).fit(K, Y)
+    np.testing.assert_allclose(fit.predict(K[:, :7]), plain.predict(X[:7]), atol=1e-8)
+    np.testing.assert_allclose(fit.predict(K[:, :7], split=True).sum(axis=0) + fit.intercept_, plain.predict(X[:7]), atol=1e-8)
+    np.testing.assert_allclose(fit.score(K, Y), plain.score(X, Y), atol=1e-8)
+    np.testing.assert_allclose(fit.split_score(K, Y).sum(axis=0), fit.result_.score(K, Y), atol=1e-8)
+    assert not hasattr(fit, "coef_") and fit.n_features_in_ == 60
+    grouped = clone(model).set_params(cv="runs").fit({"a": K[0], "b": K[1]}, Y, groups=runs, sample_weight=weight)
+    wanted = banded_ridge_cv(X, Y, bands={"a": 5, "b": 12}, cv="runs", runs=runs, sample_weight=weight, **SEARCH)
+    np.testing.assert_allclose(grouped.cv_scores_, wanted.cv_scores, atol=1e-8)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        cross_val_score(model, K, Y)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        GridSearchCV(model, {"n_iter": [1, 2]}).fit(K, Y)

@@ -25,7 +25,7 @@ from fastencode.estimators.sklearn import (
     validate_data,
 )
 from fastencode.solve.banded import banded_ridge_cv
-from fastencode.solve.given.bands import numbered
+from fastencode.solve.given.bands import PRECOMPUTED, are_labels, numbered
 from fastencode.solve.given.folds import check_runs
 from fastencode.solve.given.problem import DEFAULT_ALPHAS
 from fastencode.solve.ridge import ridge_cv
@@ -253,10 +253,12 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
 
     Parameters
     ----------
-    bands : mapping, list of (name, transformer, columns), or None
+    bands : mapping, (p,) labels, list of (name, transformer, columns), "precomputed" or None
         Name -> width, slice, indices or mask of the columns of X, or column names where X is a data frame: every column in one
-        band. Or, as ``ColumnTransformer`` takes it: each band is what a transformer makes of some columns, ``"passthrough"``
-        leaves them as they are, columns not named are dropped; columns of a data frame may be text. None: one band.
+        band, ``...`` for those that no other band holds. Or the label of each column's band, text or int, as in
+        :func:`fastencode.banded_ridge_cv`. Or, as ``ColumnTransformer`` takes it: each band is what a transformer makes of some
+        columns, ``"passthrough"`` leaves them as they are, columns not named are dropped; columns of a data frame may be text.
+        "precomputed": X holds kernels, see the notes. None: one band.
     search, n_iter, n_steps, gammas, concentration, random_state, early_stopping
         As in :func:`fastencode.banded_ridge_cv`.
     alphas, cv, gap, scoring, per_target, fit_intercept, precision, device, memory
@@ -265,9 +267,10 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     Attributes
     ----------
     coef_ : (v, p) or (p,) array
-        Weights of the columns of X, **targets first** as in :class:`RidgeCV`. Only where ``bands`` is a mapping or None: what
-        transformers make are no columns of X, so feature selection refuses such a model. ``result_.coef`` is always there,
-        features first, (p, v): with transformers, ``result_.columns`` says which of its rows are which band.
+        Weights of the columns of X, **targets first** as in :class:`RidgeCV`. Not where transformers make the bands or kernels
+        are given: those have no weights of columns of X, so feature selection refuses such a model. ``result_.coef`` has the
+        weights of features in any case, features first, (p, v);
+        with transformers, ``result_.columns`` says which of its rows are which band.
     intercept_ : (v,) array or scalar
     alpha_ : (v,) array or scalar
     gammas_, deltas_ : (b, v) or (b,) array
@@ -291,6 +294,11 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     -----
     RFE and RFECV refit on fewer and fewer columns, which bands by number, mask or name no longer fit: they end in an
     ``InputError`` unless ``bands`` is None. SelectFromModel, with one fit to all columns, takes any mapping.
+
+    With ``bands="precomputed"``, X is (b, t, t) as in himalaya's ``MultipleKernelRidgeCV``, or name -> (t, t); for ``predict``,
+    (b, rows, t) between new rows and those of the fit. Penalties and weights are cross-validated inside, by ``cv``.
+    scikit-learn's own cross-validation and searches refuse such an X: they cut its first axis, which is not that of y.
+    Cross-validate features, or take the rows and columns of a fold's kernels yourself.
 
     Examples
     --------
@@ -341,10 +349,15 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
 
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> BandedRidgeCV:
         """Choose each target's penalty and weights of bands and fit; arguments and errors as :meth:`RidgeCV.fit`."""
-        given = X
-        X, y = validate_data(self, X, y, dtype=self._takes(X), multi_output=True, y_numeric=True, ensure_min_samples=2)
-        design, bands = self._fitted_bands(given, X, y)
-        cv, runs = _folds(self.cv, X, y, groups)
+        if self._kernels:
+            y = check_array(y, ensure_2d=False, dtype="numeric", ensure_min_samples=2, input_name="y")
+            self.__dict__.pop("transformers_", None)
+            self.n_features_in_, rows, design, bands = len(y), np.empty((len(y), 1)), X, self.bands
+        else:
+            given = X
+            X, y = validate_data(self, X, y, dtype=self._takes(X), multi_output=True, y_numeric=True, ensure_min_samples=2)
+            rows, (design, bands) = X, self._fitted_bands(given, X, y)
+        cv, runs = _folds(self.cv, rows, y, groups)
         fit = banded_ridge_cv(
             design,
             y,
@@ -366,7 +379,7 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             precision=self.precision,
             device=self.device,
             memory=self.memory,
-            sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, X, dtype=np.float64),
+            sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, rows, dtype=np.float64),
         )
         self.result_, self.band_names_ = fit, list(fit.names)
         self.intercept_ = fit.intercept
@@ -382,7 +395,14 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             raise AttributeError(
                 "coef_ is of columns of X, and the bands are made by transformers; see result_.coef and .columns"
             )
+        if self._kernels:
+            raise AttributeError("coef_ is of columns of X, and X held kernels; see result_.dual_coef")
         return _targets_first(self)
+
+    @property
+    def _kernels(self) -> bool:
+        """Whether X holds kernels."""
+        return isinstance(self.bands, str) and self.bands == PRECOMPUTED
 
     def _takes(self, X: Any) -> list[Any] | None:
         """What X is converted to: nothing where transformers take columns of a data frame, which may hold text."""
@@ -395,10 +415,14 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             return X, {"all": slice(None)}
         if isinstance(self.bands, Mapping):
             return X, numbered(self.bands, getattr(self, "feature_names_in_", ()))
+        if are_labels(self.bands):
+            return X, self.bands
         try:
             parts = [(name, transformer, columns) for name, transformer, columns in self.bands]
         except (TypeError, ValueError):
-            raise InputError("bands is neither name -> columns nor a list of (name, transformer, columns)") from None
+            raise InputError(
+                "bands is neither name -> columns nor a list of (name, transformer, columns), labels of columns or 'precomputed'"
+            ) from None
         self.transformers_, arrays = [], {}
         for name, transformer, columns in parts:
             if name in arrays:
@@ -412,6 +436,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
     def _design(self, X: Any) -> Any:
         """Checked features in the solver's form."""
         check_is_fitted(self)
+        if self._kernels:
+            return X
         checked = validate_data(self, X, dtype=self._takes(X), reset=False)
         if not hasattr(self, "transformers_"):
             return checked

@@ -126,7 +126,8 @@ class BandedFit(Fit):
         return array[..., None] if self._one else array
 
     def _parts(self, X: Any) -> tuple[list[Matrix], list[NDArray[Any]], str]:
-        """(what each band's weights are multiplied with, those weights, library) for predictions of each band."""
+        """(left factors, right factors, library): the prediction of band b is left[b] @ right[b], features and coef of the band,
+        or its kernel and γ_b times the dual weights."""
         if self.dual_coef is not None:
             return self._kernel_parts(X)
         coef = self._host("coef")
@@ -185,6 +186,7 @@ class BandedFit(Fit):
         check_flag("split", split)
         parts, weights, library = self._parts(X)
         with np.errstate(all="ignore"):
+            # out = sum(X[:, columns[b]] @ coef[columns[b]]) + intercept
             if split:
                 out = np.stack([part @ weight for part, weight in zip(parts, weights, strict=True)])
             else:

@@ -265,7 +265,7 @@ class _Edges(NamedTuple):
     largest: float
 
 
-# What fits inside held_warnings found; None outside.
+# Edges of the fits made inside held_warnings; None outside of it.
 _held: ContextVar[list[_Edges] | None] = ContextVar("_held", default=None)
 
 
@@ -282,7 +282,7 @@ def warn_edges(fit: Fit) -> None:
 
 @contextmanager
 def held_warnings() -> Iterator[list[_Edges]]:
-    """What fits made inside, in this thread, would warn of one by one: for :func:`warn_together` afterwards."""
+    """Collects the edge warnings of all fits made inside, in this thread, for one :func:`warn_together` afterwards."""
     found: list[_Edges] = []
     before = _held.set(found)
     try:

@@ -1,4 +1,4 @@
-"""What only one band explains: held-out scores with all bands, and without each.
+"""Variance that only one band explains: held-out scores of all bands, minus those without the band.
 
 Legend: b = bands, v = voxels, f = outer folds.
 """
@@ -38,7 +38,7 @@ class Partition:
     unique : (b, v) float64
         ``total`` minus the score without the band: what it alone explains. Below zero where the band only adds noise.
     shared : (v,) float64
-        What is left of ``total``: explained by more than one band, so by no single one's absence missed.
+        ``total`` minus the sum of ``unique``: what more than one band explains.
     total_folds : (f, v) float64
     unique_folds : (f, b, v) float64
         The same for each outer fold.

@@ -1,7 +1,8 @@
 """Quasi-Newton ascent of many functions at once, each of a few variables between bounds.
 
-Every function has its own inverse curvature (BFGS), its own radius (halved after a step that brought less than it promised) and
-its own end: when the next step promises less than what is worth having.
+Every function has an inverse curvature (BFGS), a radius (0.4 of the last step, if that gained less than it promised) and
+an end: when the next step promises less than the least gain that is worth a step. The functions are the held-out scores of
+voxels (docs/solver.md, section 7).
 
 Legend: b = variables, v = functions, w = some of them.
 """
@@ -17,7 +18,7 @@ from fastencode.arrays import F64
 
 __all__ = ["Climb"]
 
-# The longest step of a variable, and the part of a promised gain that has to come true.
+# The longest step of a variable; the part of the promised gain that a step must bring to count as better.
 RADIUS, _PART = 1.5, 1e-4
 
 
@@ -65,18 +66,18 @@ class Climb:
         )
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Everything by name, to be kept in a file."""
+        """All fields by name, for a checkpoint."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def propose(self, here: NDArray[np.intp], low_bw: F64, high_bw: F64, worth_w: F64) -> F64:
-        """(b, w) next points of some functions; where a point was not evaluated yet, the point itself. Those with less to gain
-        than is worth having end here.
+        """(b, w): the next points of some functions; the first point itself where it was not evaluated yet. A function whose next
+        step promises less than ``worth_w`` ends here.
 
         Parameters
         ----------
         here : (w,) indices
         low_bw, high_bw : (b, w)
-            Bounds. A variable at one does not push on.
+            Bounds. A variable at a bound is held there if its slope points beyond.
         worth_w : (w,)
         """
         at, slope = self.at_bv[:, here], self.slope_bv[:, here]
@@ -91,7 +92,7 @@ class Climb:
         return np.where(seen, np.clip(at + step, low_bw, high_bw), at)
 
     def take(self, here: NDArray[np.intp], at_bw: F64, score_w: F64, slope_bw: F64) -> None:
-        """Learn from an evaluation; move where it is better by enough."""
+        """Update curvatures and radii by an evaluation, and move functions to it where it is better."""
         self.steps_v[here] += 1
         first = ~np.isfinite(self.score_v[here])
         if first.any():
@@ -111,7 +112,7 @@ class Climb:
         curved = along > 1e-8 * np.sqrt((step**2).sum(axis=0) * (bend**2).sum(axis=0))
         length = np.abs(step).max(axis=0)
         self.radius_v[here] = np.where(better, np.minimum(RADIUS, np.maximum(self.radius_v[here], 2 * length)), 0.4 * length)
-        straight = better & ~curved  # it goes up faster and faster: longer steps
+        straight = better & ~curved  # the slope grows along the step: take longer ones
         self.curve_vbb[here[straight]] *= 2.0
         some = np.flatnonzero(curved)
         if len(some):
@@ -125,7 +126,7 @@ class Climb:
 
 
 def _bfgs(curve_wbb: F64, step_wb: F64, bend_wb: F64, along_w: F64) -> F64:
-    """The update of inverse curvatures by what a step did to the gradient."""
+    """BFGS update of inverse curvatures (w, b, b) by a step and the change of the gradient along it."""
     rho = (1.0 / along_w)[:, None, None]
     left = np.eye(step_wb.shape[1]) - rho * step_wb[:, :, None] * bend_wb[:, None, :]
     return np.asarray(left @ curve_wbb @ left.transpose(0, 2, 1) + rho * step_wb[:, :, None] * step_wb[:, None, :])

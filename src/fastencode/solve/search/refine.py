@@ -2,8 +2,8 @@
 
     voxels ─► by cells of log δ ─► inverses at the cell's centre ─► tiles of voxels: steps within reach ─► those not done again
 
-Cells lie on a lattice, so no voxel's result depends on which others there are. Where one solution for all voxels is wanted, their
-mean score is climbed.
+The slopes and their systems are in docs/solver.md, section 7. Cells lie on a fixed lattice, so the result of a voxel does not
+depend on which other voxels there are. For ``per_target=False`` all voxels share one δ, which climbs their mean score.
 
 Legend: n = rows, b = bands, v = voxels, w = voxels of a tile, k = folds.
 """
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.devices import Device
+from fastencode.errors import warn
 from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan.basis import centered_rows
 from fastencode.solve.plan.grams import Grams
 from fastencode.solve.score.choose import tie_tolerance
 from fastencode.solve.search.cells import CELL, Cell, CellReader, Solved, as_good_as_off, by_cells
@@ -28,15 +30,17 @@ from fastencode.solve.search.climb import Climb
 from fastencode.solve.search.state import Chosen, Found, Settings
 from fastencode.solve.search.systems import HIGHEST, systems_of, traces
 
-__all__ = ["Refiner", "bounds", "refine", "starts"]
+__all__ = ["Refiner", "bounds", "refine", "starts", "warn_uneven"]
 
-# How far from a cell's centre voxels are followed, in log δ: spectra within e^±3.
+# How far from a cell's centre its inverse is used, in log δ: the spectrum of A_c⁻¹ A is then within e^±3.
 REACH = 3.0
-# Of δ times the trace of a band's Gram: below the first it is not followed, and it starts no lower than so much of the largest.
+# Bounds on δ_b trace(K_b): _LOWEST ends the search range; a start is at least _START times the largest band's.
 _LOWEST, _START = 1e-5, 0.01
-# Candidates whose score lacks this to the best count 1/e of it where to start.
+# A start is the mean of the candidates weighted by exp(−(best score − score) / _NEAR).
 _NEAR = 0.03
-# What is left of residuals while climbing, where scores are off by its square; and for the scores at the end, by itself.
+# A band is uneven where the largest sum of squares of a column is more than this many times the median one; rows squared at once.
+_UNEVEN, _ROWS = 1e5, 256
+# Relative residuals: while climbing, where scores are off by the square of it; and for the final scores, off by it.
 TOLERANCE, _EXACT = 1e-3, 1e-7
 # A step that promises less than this (in R², correlation, or shares of the variance) is not made.
 WORTH = 3e-5
@@ -52,6 +56,41 @@ def bounds(grams: Grams) -> tuple[F64, F64]:
     smaller = np.maximum(0.0, np.log(traces(grams).mean()) - trace)
     high = np.minimum(smaller - np.log(grams.problem.alphas[0]), np.log(HIGHEST) - trace)
     return np.minimum(np.log(_LOWEST) - trace, high - 1.0), high
+
+
+def warn_uneven(grams: Grams) -> None:
+    """Warn of bands with a column in much larger units than the others.
+
+    The gradient has one δ for a band and measures the band by trace(K_b): starts, bounds and what counts as off. A column with
+    most of the trace hides all others: the penalties that suit those are out of reach.
+    """
+    squares_p = _squares(grams)
+    told = []
+    for name, columns in zip(grams.bands.names, grams.bands.columns, strict=True):
+        squares = squares_p[columns]
+        usual = np.median(squares[squares > 0]) if (squares > 0).any() else 0.0
+        if squares.max() > _UNEVEN * usual:
+            ratio = float(np.sqrt(squares.max() / usual))
+            told.append(
+                f"column {int(columns[squares.argmax()])} of band {name!r} is {ratio:.2g} times as large as its median column"
+            )
+    if told:
+        warn(
+            f"{'; '.join(told)}. The gradient finds one penalty for a band, and such a column decides it: the other columns may "
+            "hardly count. Scale the columns of a band alike (standardise them), or give such a column a band of its own"
+        )
+
+
+def _squares(grams: Grams) -> F64:
+    """(p,): (weighted) sum of squares of every column about its mean; none where only kernels were given."""
+    if grams.primal_pp is not None:
+        return np.diag(grams.primal_pp)
+    X = grams.problem.X
+    out = np.zeros(X.shape[1])
+    for first in range(0, len(X), _ROWS):
+        block = centered_rows(X, grams.mean_p, grams.root_t, slice(first, first + _ROWS))
+        out += np.einsum("tp,tp->p", block, block)
+    return out
 
 
 def starts(grams: Grams, candidates_ib: F64, scores_iv: F64, alphas_iv: NDArray[Any], unit_v: F64) -> F64:
@@ -80,8 +119,8 @@ def refine(
     bar: Any,
     device: Device | None = None,
 ) -> dict[str, Any]:
-    """Let every voxel go on from its candidate, on the device if there is one, and write down in ``chosen`` where that is better;
-    an account of it."""
+    """Let every voxel climb from a start near its candidates, on the device if there is one. Where the final score is better by
+    more than a tie, ``chosen`` is overwritten. Returns an account for ``stats``."""
     good, before, tried = ~found.bad_v, chosen.score_v, found.tried
     if not good.any():
         return {"voxels": 0, "mean_gain": 0.0, "evaluations": 0, "cells": 0, "seconds": {}}
@@ -103,7 +142,7 @@ def refine(
     own = np.flatnonzero(good & better)
     alphas, alpha = grams.problem.alphas, 1.0 / delta[:, own].sum(axis=0)
     chosen.which_v[own], chosen.alpha_v[own], chosen.gammas_bv[:, own] = -1, alpha, delta[:, own] * alpha
-    # The penalty at which equal weights would make as much of all bands together: units do not show in it.
+    # The penalty α at which equal weights give the same Σ_b δ_b trace(K_b): it does not depend on the units of the bands.
     trace_b = traces(grams)
     as_equal = trace_b.mean() / (trace_b @ delta[:, own])
     chosen.edge_v[own] = (as_equal >= alphas[-1]).astype(np.int8) - (as_equal <= alphas[0]).astype(np.int8)
@@ -119,13 +158,13 @@ def refine(
 
 
 class _Kept:
-    """A checkpoint of a refinement: beside the state of the search before it, which it goes on from."""
+    """The checkpoint of a refinement. Its file also holds the state of the search that came before."""
 
     def __init__(self, checkpoint: Checkpoint, search: dict[str, NDArray[Any]]) -> None:
         self.checkpoint, self.search = checkpoint, search
 
     def read(self, steps: int) -> dict[str, NDArray[Any]]:
-        """What is kept, if it was refined by as many steps; with others it is done again, as from the start."""
+        """The arrays of a refinement with the same ``n_steps``; none for another number, so that it starts anew."""
         kept = self.checkpoint.read()
         return kept if "steps" in kept and int(kept["steps"]) == steps else {}
 
@@ -161,11 +200,11 @@ class Refiner:
         self.unsolved_v = np.zeros(targets.n_voxels)
         self.cells = 0
         self.seconds = {"inverses": 0.0, "climb": 0.0}
-        # Where the round began and how many of its cells are done.
+        # The state when this round began, and how many of its cells are done.
         self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
 
     def run(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
-        """Climb until no voxel has anything to gain or steps left; from where a checkpoint stands, if there is one."""
+        """Climb until every voxel has ended (nothing to gain, or no steps left), starting from the checkpoint if there is one."""
         kept = {} if checkpoint is None else checkpoint.read(self.settings.steps)
         if kept:
             self._restore(kept)
@@ -188,7 +227,7 @@ class Refiner:
         self.round = {name: kept[f"round {name}"] for name in self.round}
 
     def _visit(self, job: Any, count: int, bar: Any) -> None:
-        """Do a cell's job; who calls keeps no name of it, so that its inverses go before the next cell's are made."""
+        """Do a cell's job. The caller keeps no name of it, so that its inverses are freed before the next cell's are made."""
         bar.total += count
         since = time.perf_counter()
         job.run(job.job, bar)
@@ -201,7 +240,7 @@ class Refiner:
             checkpoint.write(self.settings.steps, arrays)
 
     def exact_scores(self, at_bv: F64, columns: NDArray[np.intp], bar: Any) -> F64:
-        """(v,) scores at log δ, solved for to rounding; −∞ where none was asked for."""
+        """(v,): scores at log δ, systems solved to ``_EXACT``; −∞ for voxels that are not in ``columns``."""
         out = np.full(self.targets.n_voxels, -np.inf)
         for centre_b, some in by_cells(self.grams, at_bv, columns):
             self._visit(_Exact(self, self.cell(np.exp(centre_b)), some, at_bv, out), len(some), bar)
@@ -216,7 +255,7 @@ class Refiner:
         return cell
 
     def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
-        """One δ for all voxels: each evaluation is one pass, at its own inverses."""
+        """Climb with one δ for all voxels: each evaluation inverts anew and passes over all voxels once."""
         climb, one, columns = self.climb, np.zeros(1, dtype=np.intp), np.flatnonzero(~bad_v)
         while True:
             at = climb.propose(one, self.low, self.high, self.worth_v)
@@ -251,7 +290,7 @@ class _Evaluator(CellReader):
 
 
 class _Follow(_Evaluator):
-    """Lets every voxel of a cell make its steps, as far as the cell's inverses reach."""
+    """Lets every voxel of a cell climb while it stays within ``REACH`` of the centre."""
 
     def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Climb with the voxels of one tile."""

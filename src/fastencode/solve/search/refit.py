@@ -1,5 +1,6 @@
-"""Weights of each voxel at its own weighting of bands and penalty: voxels that share a weighting share its decomposition.
+"""Weights of each voxel at its own weighting of bands and penalty (docs/solver.md, sections 6 and 7).
 
+Voxels that share a weighting share its decomposition. Voxels with penalties of their own are solved cell by cell (``cells.py``).
 With c = U_τᵀ y, in the primal the weights are √γ V diag(√(λ + τ) / (λ + α)) c. In the dual, dual weights
 ω = U diag(1 / (λ + α)) Uᵀ y come first, and the weights of band b are γ_b X̌_bᵀ ω.
 
@@ -31,9 +32,9 @@ from fastencode.threads import available_threads
 __all__ = ["Weights", "refit", "share"]
 
 _WIDEST = 768
-# Dual weights that wait for the features, where memory= does not say less.
+# Most bytes of dual weights that wait for the features; with memory= a quarter of it.
 _WAITING = 2**30
-# What is left of the residual of weights that are solved for step by step, float64's and float32's.
+# Relative residual of weights by conjugate gradients, for results in float64 and float32 (by bytes of a number).
 _TOLERANCE = {8: 1e-12, 4: 1e-8}
 
 
@@ -161,7 +162,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
     for i in np.unique(which_v[which_v >= 0]):
         columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
         width = tile_width(len(columns), _WIDEST)
-        # Whole tiles, so that room cannot show in the result.
+        # A multiple of the tile, so that tiles, and with them the bits of the result, do not depend on memory.
         step = width * max(1, out.room // (dtype.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
         for first in range(0, len(columns), step):
             some = columns[first : first + step]
@@ -183,7 +184,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
 
 
 def _weigh(own: _Own, bar: Any) -> None:
-    """Who calls keeps no name of it, so that the inverse goes before the next one is made."""
+    """The caller keeps no name of ``own``, so that its inverse is freed before the next one is made."""
     own.run(own.job, bar)
     own.out.bad_v |= own.bad_v
 
@@ -243,10 +244,12 @@ class _Refit(Reader):
         lam, alpha_w = basis.lam[:, None], np.ones(self.width)
         alpha_w[: len(mean_w)] = self.alpha_v[here]
         c_rw = self.work.get("c", len(lam), self.width, dtype=self.dtype)
+        # c = U_τ.T @ y
         products.multiply(self.analyze_tr.T, products.put(y_tw), c_rw)
         if not len(basis.V_pr):
             np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
             dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
+            # ω = U_τ @ (c (λ + τ) / (λ (λ + α)))
             products.multiply(self.analyze_tr, products.put(c_rw), dual_tw)
             self.out.take_dual(here, self.gamma_b[:, None], dual_tw, mean_w)
         else:
@@ -262,6 +265,7 @@ class _Refit(Reader):
         right_rw = self.products.put(c_rw)
         for some, V_pr in zip(_blocks(len(out.coef_pv)), self.coef_blocks, strict=True):
             coef_pw = self.work.get("coef", some.stop - some.start, self.width, dtype=self.dtype)
+            # coef = (√γ V) @ (c √(λ + τ) / (λ + α))
             self.products.multiply(V_pr, right_rw, coef_pw)
             out.coef_pv[some, here] = coef_pw[:, : len(mean_w)]
             if self.problem.fit_intercept:

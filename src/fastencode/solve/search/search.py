@@ -2,8 +2,8 @@
 
     candidate γ ─► weighted Gram ─► one decomposition for all folds ─► tiles of voxels ─► best penalty of each ─► better?
 
-A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes
-two penalties tie. So what is found scores within that of the best.
+The candidates are in docs/solver.md, section 7. A candidate takes over a voxel if its score, at its own best penalty, exceeds the
+best so far by more than a tie. The score that is found is therefore within a tie of the best.
 
 Legend: i = candidates, b = bands, v = voxels, a = penalties, r = directions.
 """
@@ -38,7 +38,7 @@ _KEPT_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, eq=False)
 class Decomposed:
-    """What weights are made from: a basis without what only folds need."""
+    """The parts of a basis that weights are made from."""
 
     lam: F64
     tau: float
@@ -52,8 +52,8 @@ class Decomposed:
 
 
 class Bases:
-    """Decompositions by candidate: those of the candidates that won most voxels are kept, as many as there is room for beside
-    the Grams and ``planning`` bytes for the next one."""
+    """Cache of decompositions for the weights at the end. Those of candidates with the fewest voxels are dropped first. Room: the
+    smaller of memory / 8 and what the Grams and ``planning`` bytes for the next candidate leave."""
 
     def __init__(self, grams: Grams, candidates_ib: F64, planning: int) -> None:
         self.grams, self.candidates_ib = grams, candidates_ib
@@ -69,7 +69,7 @@ class Bases:
             return self.grams.basis(self.candidates_ib[i])
 
     def keep(self, i: int, plan: FoldPlan, V_pr: NDArray[Any], won_i: NDArray[np.intp]) -> None:
-        """Keep one for later, and let go of what won the fewest voxels where room runs out."""
+        """Keep a candidate's decomposition, and drop those with the fewest voxels until all fit the room."""
         self.kept[i] = Decomposed(plan.lam, plan.tau, plan.analyze, V_pr)
         for old in [old for old in self.kept if not won_i[old]]:
             del self.kept[old]
@@ -77,7 +77,7 @@ class Bases:
             del self.kept[min(self.kept, key=lambda old: int(won_i[old]))]
 
     def get(self, i: int) -> Decomposed:
-        """One of them, decomposed again if it was not kept."""
+        """A candidate's decomposition, made again if it was dropped."""
         if i in self.kept:
             return self.kept.pop(i)
         basis = self.basis(i)
@@ -85,15 +85,15 @@ class Bases:
 
     @property
     def bytes(self) -> int:
-        """Most that is kept at a time."""
+        """Bytes kept at present."""
         return min(self.room, sum(one.nbytes for one in self.kept.values()))
 
 
 def run_search(
     bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any, device: Device | None = None
 ) -> Found:
-    """Try all candidates, or until one rule says that it is enough; from where a checkpoint stands, if there is one. Plans are
-    made here, responses scored on the device, if there is one."""
+    """Try the candidates one after another, until all are tried or early stopping ends it, starting from the checkpoint if
+    there is one. Plans are made on the host; responses are scored on the device, if there is one."""
     problem, count = bases.grams.problem, len(bases.candidates_ib)
     found = Found.empty(count, targets.n_voxels, problem.X.dtype)
     kept = {} if checkpoint is None else checkpoint.read()
@@ -154,7 +154,7 @@ def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> F
 def _score_there(
     device: Device, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int, bar: Any
 ) -> tuple[F64, dict[str, Any]]:
-    """Score one candidate on a device: what :class:`_CandidateSweep` does, and what is to be said of how."""
+    """Score one candidate on a device, as :class:`_CandidateSweep` does on the host: (scores (v,), account for ``stats``)."""
     with device.current():
         sweep = DeviceSweep(device, plan, targets, settings.scoring, settings.skip_nan)
         sweep.search(settings.per_target, bar)
@@ -196,7 +196,7 @@ class _CandidateSweep(Sweep):
         return self.scores_v
 
     def account(self) -> dict[str, Any]:
-        """What is to be said of how it was computed."""
+        """How it was computed, for ``stats``."""
         return {
             "device": "cpu",
             "threads": self.workers,

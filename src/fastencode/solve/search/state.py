@@ -1,7 +1,7 @@
-"""The state of a search over weightings of bands: what was asked for, where it stands, what every voxel gets.
+"""The state of a search over weightings of bands: settings, what is found so far, what every voxel gets.
 
-A candidate takes over a voxel where its score, at its own best penalty, is higher than the score so far by more than what makes
-two penalties tie.
+A candidate takes over a voxel if its score, at its own best penalty, exceeds the best so far by more than a tie (docs/solver.md,
+sections 7 and 8).
 
 Legend: i = candidates, b = bands, v = voxels.
 """
@@ -20,7 +20,7 @@ from fastencode.solve.score.choose import edges_of, tie_tolerance
 
 __all__ = ["WINDOW", "Chosen", "Found", "Settings"]
 
-# Candidates that are looked back at to see whether going on is worth it.
+# Early stopping looks at the gain of the last WINDOW candidates.
 WINDOW = 10
 
 
@@ -91,7 +91,7 @@ class Found:
         )
 
     def arrays(self, candidates_ib: F64) -> dict[str, NDArray[Any]]:
-        """All of it by name, and the candidates tried, as :meth:`take_up` wants it."""
+        """The state and the candidates tried, by name, for :meth:`take_up`."""
         tried = self.tried
         return {
             "candidates": candidates_ib[:tried],
@@ -106,12 +106,12 @@ class Found:
         }
 
     def take_up(self, kept: dict[str, NDArray[Any]], candidates_ib: F64) -> None:
-        """Stand where another search of the same data stood, whose candidates are the first of these.
+        """Take over the state of an earlier search of the same data, whose candidates are the first of these.
 
         Raises
         ------
         InputError
-            If they are not, or are more than these.
+            If its candidates are others, or more than these.
         """
         before = kept["candidates"]
         tried = len(before)
@@ -127,18 +127,18 @@ class Found:
                 f"candidate {i} in the checkpoint is {before[i].tolist()} and here {candidates_ib[i].tolist()}; pass the same "
                 "gammas or random_state, concentration and search as before (a grid cannot be extended), or name another file"
             )
-        candidates_ib[:tried] = before  # equal traces may differ in the last digit
+        candidates_ib[:tried] = before  # equal traces may differ from them in the last digit
         self.scores_iv[:tried], self.alphas_iv[:tried] = kept["scores"], kept["alphas"]
         self.which_v, self.chosen_v, self.best_v = kept["which"], kept["chosen"], kept["best"]
         self.variance_v, self.bad_v, self.mean_i = kept["variance"], kept["bad"], kept["mean"].tolist()
 
     @property
     def tried(self) -> int:
-        """How many candidates there have been."""
+        """Number of candidates tried."""
         return len(self.mean_i)
 
     def take(self, scores_v: F64, settings: Settings) -> None:
-        """Let the candidate whose scores and penalties were just written take over the voxels it is better for."""
+        """Let the last candidate, whose scores and penalties were just written, take over the voxels that it scores better."""
         i, good = self.tried, ~self.bad_v
         if settings.per_target:
             better = scores_v > self.best_v + tie_tolerance(settings.scoring, self.variance_v)
@@ -158,13 +158,13 @@ class Found:
         return Chosen(self.which_v.copy(), gammas_bv, alphas[self.chosen_v], self.best_v.copy(), edge_v, unsolved_v)
 
     def gain(self) -> float:
-        """What the last ``WINDOW`` candidates brought, on the mean best score; infinite before there were as many."""
+        """Gain in the mean best score by the last ``WINDOW`` candidates; infinite while fewer were tried."""
         return self.mean_i[-1] - self.mean_i[-1 - WINDOW] if self.tried > WINDOW else np.inf
 
 
 @dataclass(eq=False)
 class Chosen:
-    """What every voxel gets.
+    """Weights of bands, penalty and score of every voxel.
 
     Attributes
     ----------

@@ -5,12 +5,13 @@ With δ_b = γ_b / α, training rows x̌ (about their mean, times the roots of t
     dual      (1 + Σ δ_b X̌_b X̌_bᵀ) ω = y̌              predictions  Σ δ_b X_b X̌_bᵀ ω
     primal    (X̌ᵀ X̌ + diag(1 / δ)) θ = X̌ᵀ y̌            predictions  X θ
 
-For the slope of a score S with ∂S/∂predictions = s, one more system with the same matrix is solved, A h = ∂predictionsᵀ s:
+The derivation is in docs/solver.md, section 7. For the slope of a score S with s = ∂S/∂predictions, one more system with the same
+matrix A is solved, the adjoint A h = (∂predictions/∂x)ᵀ s, x = ω or θ:
 
     dual      ∂S/∂log δ_b = δ_b (sᵀ K_b ω − hᵀ K_b ω), test rows and training rows
     primal    ∂S/∂log δ_b = Σ θ_i h_i / δ_b, features of the band
 
-``cells.py`` solves them. All arrays but the rows' own numbers lie on a device, which may be the host (``devices.HOST``).
+``cells.py`` solves these systems. Arrays lie on a device, which may be the host (``devices.HOST``).
 
 Legend: n = rows, p = features, b = bands, m = unknowns, q = test rows, w = voxels of a tile.
 """
@@ -50,13 +51,13 @@ class Rows:
     root_m : (m,) float64
         Square roots of their weights times how often they are trained on.
     share_n : (n,) float64 or None
-        Parts of all rows in the mean of the training rows; None without an intercept.
+        The share of every row in the mean of the training rows; None without an intercept.
     test : (q,) index array
         Increasing, each once.
     weights_q : (q,) float64
         Their weights times how often they are tested on.
     from_train, from_test : (n,) index arrays
-        Where among training or test rows a row is; past their end where it is not.
+        The place of every row among the training or test rows; one past their end for all other rows.
     """
 
     train: Any
@@ -85,19 +86,19 @@ class Rows:
 
 
 class Systems(ABC):
-    """The matrices of all folds, linear in what :meth:`weigh` makes of δ.
+    """The matrices A of all folds. A is linear in :meth:`weigh` of δ: δ itself in the dual, 1 / δ in the primal.
 
     Parameters
     ----------
     grams : Grams
     folds : list of (train, test)
     device : Device
-        What is multiplied lies there.
+        Where the matrices lie and products are made.
 
     Raises
     ------
     InputError
-        If ``memory`` does not hold them and their inverses at one δ.
+        If ``memory`` does not hold the matrices and their inverses at one δ.
     """
 
     def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
@@ -124,40 +125,40 @@ class Systems(ABC):
 
     @property
     def inverse_bytes(self) -> int:
-        """Bytes of all folds' inverses at one δ."""
+        """Bytes of the inverses of all folds at one δ."""
         return sum(8 * self.size(k) ** 2 for k in range(len(self.rows)))
 
     @abstractmethod
     def weigh(self, delta_bw: Any) -> Any:
-        """What the matrix is linear in, one row for each band."""
+        """(b, w): what A is linear in, δ or 1 / δ."""
 
     @abstractmethod
     def matrix(self, k: int, delta_b: F64) -> Any:
-        """A of a fold, to be overwritten."""
+        """A of a fold (m, m), a new array that the caller may overwrite."""
 
     @abstractmethod
     def right(self, k: int, y_mw: Any) -> Any:
-        """The right side for training responses."""
+        """(m, w): the right side for training responses, y̌ or X̌ᵀ y̌."""
 
     @abstractmethod
     def fixed(self, k: int, x_mw: Any) -> Any:
-        """The part of A @ x that does not depend on δ."""
+        """(m, w): the part of A @ x that does not depend on δ, x in the dual and X̌ᵀ X̌ @ x in the primal."""
 
     @abstractmethod
     def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
-        """What adding ``by`` to the weighed δ adds to A @ x."""
+        """(m, w): what A @ x grows by if ``by`` is added to the weighed δ."""
 
     def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
-        """The same, where A @ x is known at one δ."""
+        """As :meth:`change`, given ``product_mw`` = A @ x at ``delta_b``."""
         return self.change(k, by_bw, x_mw)
 
     @abstractmethod
     def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
-        """Test predictions about the training mean (q, w), and what :meth:`slope` reuses."""
+        """Test predictions minus the training mean (q, w), and products that :meth:`slope` reuses."""
 
     @abstractmethod
     def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
-        """The right side that belongs to slopes of the predictions."""
+        """(m, w): the right side of the adjoint system, for s = ∂S/∂predictions."""
 
     @abstractmethod
     def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
@@ -175,13 +176,13 @@ class Systems(ABC):
 
 
 class Dual(Systems):
-    """One unknown for each training row. Kernels stay whole: a fold picks and centers what goes in and what comes out."""
+    """One unknown for each training row. Kernels stay whole (n, n): a fold centers vectors before and after the products."""
 
     def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
         super().__init__(grams, folds, device)
         assert grams.dual_btt is not None
         kernels_bnn = grams.dual_btt
-        if grams.problem.weights is not None:  # of the features themselves
+        if grams.problem.weights is not None:  # a fold has weights of its own: take those of the rows out again
             kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
         self.kernels = [device.put(kernel_nn) for kernel_nn in kernels_bnn]
         self.traces_b = traces(grams)
@@ -217,11 +218,12 @@ class Dual(Systems):
         return self.device.take(self.device.concatenate([values, zero_1w]), places)
 
     def _multiply(self, k: int, values: Any, places: Any, leave_out: int | None = None) -> list[Any]:
-        """(n, w) for each band: kernels times values that stand at some rows, features about the training mean on both sides."""
+        """(n, w) for each band: K_b @ values placed among all rows, features minus their training means on both sides."""
         rows, xp = self.there[k], self.device.xp
         spread = self._spread(values, places)
         if rows.share_n is not None:
             spread -= rows.share_n[:, None] * xp.sum(values, axis=0)[None, :]
+        # products[b] = K[b] @ spread
         products = [kernel_nn @ spread for b, kernel_nn in enumerate(self.kernels) if b != leave_out]
         if rows.share_n is not None:
             for out in products:
@@ -229,7 +231,7 @@ class Dual(Systems):
         return products
 
     def _train(self, k: int, by_bw: Any, products: list[Any]) -> Any:
-        """A weighted sum of products with kernels at the training rows."""
+        """(m, w): Σ_b by_b products_b at the training rows, times the roots of their weights."""
         rows, take = self.there[k], self.device.take
         total = take(products[0], rows.train)
         total *= by_bw[0, :]
@@ -243,7 +245,7 @@ class Dual(Systems):
         return self._train(k, by_bw, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train))
 
     def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
-        """The largest band's kernel is what A @ x holds beside the others."""
+        """Saves the product with the largest kernel L: K_L x = (A x − x − Σ_{b ≠ L} δ_b K_b x) / δ_L."""
         last, rows, device = int(np.argmax(delta_b * self.traces_b)), self.there[k], self.device
         share_w = by_bw[last, :] / float(delta_b[last])
         out = share_w * (product_mw - x_mw)
@@ -281,7 +283,7 @@ class Primal(Systems):
         self.X, self.mean_p = matrix_on(device, grams.problem.X), device.put(grams.mean_p)
         self.band_p = device.put(np.asarray(grams.bands.band_of_feature, dtype=np.int64))
         self.columns = [device.put(np.asarray(columns, dtype=np.int64)) for columns in grams.bands.columns]
-        # What every cell and step needs again: features' means over training rows, and Grams.
+        # Kept because every cell and step needs them: features' means over the training rows, and Grams.
         means = [self._mean(rows) for rows in self.rows]
         self.means = [device.put(mean_p) for mean_p in means]
         self.grams_kpp = [device.put(self._gram(rows, mean_p)) for rows, mean_p in zip(self.rows, means, strict=True)]
@@ -293,15 +295,15 @@ class Primal(Systems):
         return 1.0 / delta_bw
 
     def _features(self, rows: Any) -> Any:
-        """Features of some rows about the means of all."""
+        """(rows, p): features of some rows minus the means of all rows."""
         return self.device.cast(rows_on(self.device, self.X, rows), np.float64) - self.mean_p
 
     def _tests(self, k: int) -> Any:
-        """Features of a fold's test rows about the means of its training rows."""
+        """(q, p): features of the test rows minus the means of the training rows."""
         return self._features(self.there[k].test) - self.means[k]
 
     def _mean(self, rows: Rows) -> F64:
-        """Features' means over the training rows, about the means of all."""
+        """(p,): features' means over the training rows minus the means of all rows."""
         if rows.share_n is None:
             return np.zeros(self.p)
         return column_means(pick(self.grams.problem.X, rows.train), rows.root_m**2) - self.grams.mean_p
@@ -311,12 +313,13 @@ class Primal(Systems):
         return 8 * self.p * (1 + self.p) * len(self.rows)
 
     def _gram(self, rows: Rows, mean_p: F64) -> F64:
-        """X̌ᵀ X̌ of a fold: that of all rows, and what differs."""
+        """X̌ᵀ X̌ of a fold (p, p): that of all rows, plus the rows that are not trained on exactly once."""
         assert self.grams.primal_pp is not None
-        more_n = np.full(self.n, -1.0)  # how much oftener than once a row is trained on
+        more_n = np.full(self.n, -1.0)  # how often a row is trained on, minus one
         more_n[rows.train] += (rows.root_m / self.grams.root_t[rows.train]) ** 2
         other = np.flatnonzero(np.abs(more_n) > 0.5)
         block = centered_rows(self.grams.problem.X, self.grams.mean_p, self.grams.root_t, other)
+        # X̌ᵀ X̌ = X̌_allᵀ X̌_all + X̌_otherᵀ diag(more) X̌_other - mass · m mᵀ
         out = self.grams.primal_pp + (block.T * more_n[other]) @ block
         if rows.share_n is not None:
             out -= np.outer(mean_p, mean_p * (rows.root_m @ rows.root_m))
@@ -331,6 +334,7 @@ class Primal(Systems):
         out = self.device.zeros(self.p, y_mw.shape[1], dtype=np.float64)
         for first in range(0, self.rows[k].train.size, _BLOCK):
             some = slice(first, min(first + _BLOCK, self.rows[k].train.size))
+            # out = X̌ᵀ y̌, block by block of rows
             out += self._features(rows.train[some]).T @ right_mw[some, ...]
         return out
 
@@ -352,12 +356,12 @@ class Primal(Systems):
 
 
 def systems_of(grams: Grams, folds: list[Fold], device: Device | None = None) -> Systems:
-    """Systems in the space the bands were squared in."""
+    """Dual or primal systems, as the bands were squared."""
     return (Dual if grams.dual else Primal)(grams, folds, HOST if device is None else device)
 
 
 def traces(grams: Grams) -> F64:
-    """(b,): the trace of every band's Gram; that of a constant band is next to nothing, but not zero."""
+    """(b,): the trace of every band's Gram, at least 1e-12 of the largest, so that logarithms of it are finite."""
     if grams.dual_btt is not None:
         found = np.einsum("btt->b", grams.dual_btt)
     else:
