@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastencode import __version__
 from fastencode.arrays import check_device, export, float_dtype, to_host
+from fastencode.delayed import Delayed
 from fastencode.devices import Device
 from fastencode.errors import InputError, warn
 from fastencode.files import whole_file
@@ -173,7 +174,7 @@ class Fit:
                 file.attrs[name] = json.dumps(getattr(self, name))
             for name in (*self._arrays, *self._maybe):
                 if (array := getattr(self, name)) is not None:
-                    file[name] = to_host(array, name)
+                    file[name] = np.asarray(array) if isinstance(array, Delayed) else to_host(array, name)
             for name in self._lists:
                 for i, array in enumerate(getattr(self, name)):
                     file[f"{name}/{i}"] = array

@@ -45,6 +45,7 @@ def ridge_cv(
     per_target: bool = True,
     rule: str = "best",
     cv_predictions: bool = False,
+    weights: str | None = "primal",
     fit_intercept: bool = True,
     precision: str = "exact",
     device: Any = None,
@@ -89,6 +90,10 @@ def ridge_cv(
     cv_predictions : bool
         Whether to keep held-out predictions of every voxel at its penalty, ``RidgeFit.cv_predictions``. Folds are predicted
         twice then; never in reduced precision. On the CPU only.
+    weights : {"primal", "dual", None}
+        Which weights to keep. "dual" keeps one for each row, (t, v), and X itself, in place of one for each feature. With many more
+        features than rows that takes t / p of the memory; ``predict`` and ``score`` never make the others. None keeps only
+        penalties and scores. "dual" and None are computed on the CPU only.
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
@@ -107,7 +112,9 @@ def ridge_cv(
         tile by tile, through CuPy if that is installed, else torch (for torch tensors the other way round), and brings the result
         back. A card adds in another order than a CPU: results agree to rounding. On it, an error for NaN in Y comes at the end.
     memory : int or str, optional
-        Working memory in bytes or as text ("2GB"), beyond X, Y and the weights; on the device, if there is one.
+        Working memory in bytes or as text ("2GB"), beyond X, Y and the weights; on the device, if there is one. ``"auto"`` is
+        70 % of the free memory of the host, a control group's limit included. A result that is larger than the free memory is an
+        error before anything is planned, which says what would fit.
     progress : bool
         Show a progress bar on standard error.
     sample_weight : (t,) array-like, optional
@@ -177,6 +184,7 @@ def ridge_cv(
         "per_target": per_target,
         "rule": rule,
         "cv_predictions": cv_predictions,
+        "weights": weights,
         "progress": progress,
     }
     check_options(problem, targets, **options)  # before minutes of planning, not after

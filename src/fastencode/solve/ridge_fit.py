@@ -13,10 +13,11 @@ import numpy as np
 from fastencode.arrays import export, library_of, to_host
 from fastencode.delayed import matrix_on
 from fastencode.devices import HOST, Device, device_of
-from fastencode.errors import DeviceError
+from fastencode.errors import DeviceError, InputError
 from fastencode.solve.fit import Fit, dtype_in
 from fastencode.solve.given.problem import check_design, host_matrix
 from fastencode.solve.score.moments import check_scoring, column_scores
+from fastencode.solve.weights.features import kernel_between
 
 __all__ = ["RidgeFit"]
 
@@ -28,10 +29,10 @@ class RidgeFit(Fit):
 
     Attributes
     ----------
-    coef : (p, v)
-        Weights.
-    intercept : (v,)
-        Constants; zeros without an intercept.
+    coef : (p, v) or None
+        Weights. None where the fit keeps others, or none (``weights="dual"`` or ``None``).
+    intercept : (v,) or None
+        Constants; zeros without an intercept. None without weights.
     alpha : (v,) float64
         Chosen penalty of each voxel, a member of ``alphas``: the weight on ‖b‖².
     alphas : (a,) float64
@@ -56,6 +57,13 @@ class RidgeFit(Fit):
         it out; the mean over folds where several do. NaN in rows that none holds out, those of weight zero among them.
         ``fastencode.r2(Y, fit.cv_predictions)``, where every row is held out, is the score over all rows together, beside
         ``best_score``, the mean of the folds' own.
+    dual_coef : (t, v) or None
+        With ``weights="dual"``, weights ω of the rows (those of sample weight zero left out): weights of the features are
+        (X − 1 μᵀ)ᵀ ω, which :meth:`predict` and :meth:`score` never make.
+    features : (t, p) array or Delayed, or None
+        With ``weights="dual"``, the X of the fit, in its memory.
+    feature_means : (p,) float64 or None
+        With ``weights="dual"``, μ.
     """
 
     coef: Any
@@ -69,20 +77,46 @@ class RidgeFit(Fit):
     stats: dict[str, Any] = field(default_factory=dict)
     fold_scores: Any = None
     cv_predictions: Any = None
+    dual_coef: Any = None
+    features: Any = None
+    feature_means: Any = None
 
-    _arrays = ("coef", "intercept", "alpha", "alphas", "at_edge")
-    _maybe = ("cv_scores", "best_score", "fold_scores", "cv_predictions")
+    _arrays = ("alpha", "alphas", "at_edge")
+    _maybe = (
+        *("coef", "intercept", "cv_scores", "best_score", "fold_scores", "cv_predictions"),
+        *("dual_coef", "features", "feature_means"),
+    )
 
     def __repr__(self) -> str:
-        shape = " x ".join(map(str, self.coef.shape))
+        kind, weights = ("coef", self.coef) if self.dual_coef is None else ("dual_coef", self.dual_coef)
+        shown = "no weights" if weights is None else f"{kind} {' x '.join(map(str, weights.shape))} {weights.dtype}"
         how = "given penalties" if self.cv_scores is None else f"{len(self.alphas)} alphas, by {self.scoring}"
-        return f"<RidgeFit coef {shape} {self.coef.dtype}, {how}>"
+        return f"<RidgeFit {shown}, {how}>"
+
+    def _place_of_weights(self) -> Device | None:
+        return None if self.coef is None else device_of(self.coef)
+
+    def _of_rows(self, X: Any) -> tuple[Any, Any, Any]:
+        """(dual weights (t, v), constants (v,), kernel between X and the rows of the fit), whose product predicts."""
+        dual, intercept = to_host(self.dual_coef, "dual_coef"), to_host(self.intercept, "intercept")
+        dual, intercept = (dual[:, None], intercept[None]) if self._one else (dual, intercept)
+        rows, means = self.features, to_host(self.feature_means, "feature_means")
+        design = check_design(host_matrix(X), dual.dtype, rows.shape[1])
+        # ŷ = K ω + a + μᵀ (X − 1 μᵀ)ᵀ ω, where K is about the means and a = ȳ − μᵀ (X − 1 μᵀ)ᵀ ω
+        kernel = kernel_between(design, rows, means).astype(dual.dtype)
+        at_means = kernel_between(means[None], rows, means, centered=False)[0] @ dual.astype(np.float64)
+        return dual, (intercept + at_means).astype(dual.dtype), kernel
 
     def _for_product(self, device: Device, X: Any) -> tuple[Any, Any, Any]:
         """(coef (p, v), intercept (v,), X) on a device, in the dtype of the weights.
 
         Weights that lie elsewhere are moved there. Delayed copies are not made. What is wrong with X is told as on the CPU.
+        Dual weights give (dual weights, constants, kernel between X and the rows of the fit).
         """
+        if self.dual_coef is not None:
+            return self._of_rows(X)
+        if self.coef is None:
+            raise InputError("this fit kept no weights (weights=None); fit again with weights='primal' or 'dual'")
         coef, intercept = self.coef, self.intercept
         if (device_of(coef) or HOST) != device or device == HOST:
             coef, intercept = (device.put(to_host(array, name)) for array, name in ((coef, "coef"), (intercept, "intercept")))
@@ -111,7 +145,7 @@ class RidgeFit(Fit):
         InputError
             If X has another number of features, holds NaN or infinite values, or values too large for the dtype of the weights.
         """
-        there, device = device_of(X), device_of(self.coef) or HOST
+        there, device = device_of(X), self._place_of_weights() or HOST
         with device.current(), np.errstate(all="ignore"):
             coef, intercept, design = self._for_product(device, X)
             with device.precision(dtype_in(coef), False):
@@ -152,7 +186,7 @@ class RidgeFit(Fit):
         """
         name = check_scoring(self.scoring if scoring is None else scoring)
         on_x, on_y = device_of(X), device_of(Y)
-        device = on_y or on_x or device_of(self.coef) or HOST
+        device = on_y or on_x or self._place_of_weights() or HOST
         if on_x is not None and on_x != device:
             raise DeviceError(f"X lies on {on_x.name} ({on_x.library}) and Y on {device.name} ({device.library}); move one")
         with device.current(), np.errstate(all="ignore"):

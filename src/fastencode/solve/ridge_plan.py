@@ -17,7 +17,9 @@ from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.fit import versions, warn_edges
 from fastencode.solve.given.problem import Problem
+from fastencode.solve.given.room import check_room
 from fastencode.solve.given.targets import Targets, check_nan_targets
+from fastencode.solve.plan.basis import cancels, largest_square
 from fastencode.solve.plan.cost import NOMINAL_VOXELS, Candidate
 from fastencode.solve.plan.maps import Merged
 from fastencode.solve.plan.plan import Plan
@@ -27,7 +29,7 @@ from fastencode.solve.score.device_tiles import device_for
 from fastencode.solve.score.moments import check_scoring
 from fastencode.solve.score.scorer import FoldScorer
 from fastencode.solve.weights.device import fit_on
-from fastencode.solve.weights.ridge import fit_on_host
+from fastencode.solve.weights.ridge import Kept, fit_on_host
 from fastencode.threads import available_threads
 
 __all__ = ["RidgePlan", "check_options", "fit_plan"]
@@ -132,6 +134,7 @@ class RidgePlan:
         nan_targets: str = "raise",
         rule: str = "best",
         cv_predictions: bool = False,
+        weights: str | None = "primal",
     ) -> RidgeFit:
         """Choose each voxel's penalty and fit its weights.
 
@@ -152,6 +155,8 @@ class RidgePlan:
             The penalty of the best mean score, or the largest within one standard error of it, as in :func:`fastencode.ridge_cv`.
         cv_predictions : bool
             Whether to keep held-out predictions, ``RidgeFit.cv_predictions``. On the CPU only.
+        weights : {"primal", "dual", None}
+            Which weights to keep, as in :func:`fastencode.ridge_cv`.
 
         Returns
         -------
@@ -171,6 +176,7 @@ class RidgePlan:
             nan_targets=nan_targets,
             rule=rule,
             cv_predictions=cv_predictions,
+            weights=weights,
         )
 
     def __str__(self) -> str:
@@ -225,7 +231,15 @@ def _products(plan: Plan) -> str:
 
 
 def check_options(
-    problem: Problem, targets: Targets, *, scoring: str, per_target: bool, rule: str, cv_predictions: bool, progress: bool
+    problem: Problem,
+    targets: Targets,
+    *,
+    scoring: str,
+    per_target: bool,
+    rule: str,
+    cv_predictions: bool,
+    progress: bool,
+    weights: str | None,
 ) -> Device | None:
     """Check how penalties are to be chosen; returns the device that computes, None for the CPU.
 
@@ -247,13 +261,34 @@ def check_options(
             if value != plain:
                 raise InputError(f"cv=None holds no rows out, so {name}={value} does not apply; leave it out, or pass a cv")
     check_rule(rule, problem)
+    if weights not in ("primal", "dual", None):
+        raise InputError(f"weights={weights!r}; pass 'primal' (of features), 'dual' (of rows) or None (only scores, penalties)")
     device = device_for(problem, targets)
+    if device is not None and weights != "primal":
+        raise InputError(
+            f"weights={weights!r} is computed on the CPU only, and this fit on {device.name}; pass arrays of the host and "
+            "device='cpu'"
+        )
+    if device is None:
+        (n, p), item = problem.X.shape, problem.X.dtype.itemsize
+        check_room(n, p, targets.n_voxels, len(problem.alphas) if problem.folds else 0, item, weights, True)
     if cv_predictions and device is not None:
         raise InputError(
             f"cv_predictions=True is computed on the CPU only, and this fit on {device.name}; pass arrays of the host and "
             "device='cpu'"
         )
     return device
+
+
+def check_dual(plan: Plan) -> None:
+    """Raise ``InputError`` where weights of the rows would lose their digits."""
+    problem = plan.problem
+    square = largest_square(problem.X, plan.feature_means, plan.root) if problem.X.dtype == np.float32 else 0.0
+    if plan.decomposed == "features" or cancels(square, plan.lam, problem):
+        raise InputError(
+            "weights='dual': columns of X differ so much in scale that weights of the rows would lose their digits; scale the "
+            "columns to equal variance, or pass weights='primal'" + (" or float64" if problem.X.dtype == np.float32 else "")
+        )
 
 
 def fit_plan(
@@ -266,6 +301,7 @@ def fit_plan(
     nan_targets: str = "raise",
     rule: str = "best",
     cv_predictions: bool = False,
+    weights: str | None = "primal",
 ) -> RidgeFit:
     """Fit responses on a plan; what :meth:`RidgePlan.fit` and :func:`ridge_cv` do. See there."""
     began = time.perf_counter()
@@ -279,11 +315,14 @@ def fit_plan(
         rule=rule,
         cv_predictions=cv_predictions,
         progress=progress,
+        weights=weights,
     )
+    if weights == "dual":
+        check_dual(plan)
     choice = Choice.check(plan.problem, targets.n_voxels, bool(per_target), rule)
     with progress_bar(desc="ridge", unit="voxel", total=targets.n_voxels * (1 if per_target else 2), enabled=progress) as bar:
         if device is None:
-            arrays, account = fit_on_host(plan, targets, scoring, skip, choice, bool(cv_predictions), bar)
+            arrays, account = fit_on_host(plan, targets, scoring, skip, choice, Kept(weights, bool(cv_predictions)), bar)
         else:
             arrays, account = fit_on(device, plan, targets, scoring, skip, choice, bar)
     stats = {**_stats(plan, targets, account, time.perf_counter() - began), "nan_targets": nan_targets, "rule": rule}

@@ -18,7 +18,17 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.plan.products import Products, products_for
 from fastencode.threads import available_threads, together
 
-__all__ = ["PIECE", "block_bytes", "features_map", "features_times", "map_of", "right_of", "threads_within"]
+__all__ = [
+    "PIECE",
+    "block_bytes",
+    "features_map",
+    "features_times",
+    "kernel_between",
+    "map_of",
+    "products_with_means",
+    "right_of",
+    "threads_within",
+]
 
 T = TypeVar("T")
 # Features of a block: fewer where there would be too few blocks for all threads, but whatever the number of those; and values.
@@ -122,3 +132,28 @@ def map_of(plan: Plan) -> NDArray[Any]:
         memory["_V_pr"] = features_map(X, plan.feature_means, plan.root, right_tr, products, threads)
     found: NDArray[Any] = memory["_V_pr"]
     return found
+
+
+def products_with_means(plan: Plan) -> F64:
+    """(t,): (X − 1 μᵀ) μ, of which the constant of dual weights is made: μᵀ (X − 1 μᵀ)ᵀ ω."""
+    return kernel_between(plan.feature_means[None], plan.problem.X, plan.feature_means, centered=False)[0]
+
+
+def kernel_between(new: Matrix, X: Matrix, mean_p: F64, centered: bool = True) -> F64:
+    """(s, t) float64: new features times those of the fit, (new − 1 μᵀ) (X − 1 μᵀ)ᵀ, block by block of features.
+
+    Parameters
+    ----------
+    new : (s, p) array or Delayed
+    X : (t, p) array or Delayed
+    mean_p : (p,) float64
+        μ.
+    centered : bool
+        Whether μ is subtracted from ``new`` too.
+    """
+    out, size = np.zeros((len(new), len(X))), _block(X)
+    for first in range(0, X.shape[1], size):
+        some = slice(first, min(first + size, X.shape[1]))
+        one = np.subtract(new[:, some], mean_p[some] if centered else 0.0, dtype=np.float64)
+        out += one @ np.subtract(X[:, some], mean_p[some], dtype=np.float64).T
+    return out

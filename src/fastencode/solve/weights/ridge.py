@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,17 +27,32 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, EachFold, choose_alphas, choose_shared, edges_of, tie_tolerance
 from fastencode.solve.score.scorer import Sweep
 from fastencode.solve.score.tiles import REFIT_FEATURES
-from fastencode.solve.weights.features import PIECE, features_times, map_of, right_of, threads_within
+from fastencode.solve.weights.features import PIECE, features_times, map_of, products_with_means, right_of, threads_within
 from fastencode.threads import available_threads, together
 
-__all__ = ["RidgeSweep", "fit_on_host"]
+__all__ = ["Kept", "RidgeSweep", "fit_on_host"]
+
+
+class Kept(NamedTuple):
+    """What a fit keeps beside penalties and scores.
+
+    Attributes
+    ----------
+    weights : {"primal", "dual", None}
+        Weights of the features, (p, v); of the rows, (t, v); or none.
+    predictions : bool
+        Held-out predictions, (t, v).
+    """
+
+    weights: str | None = "primal"
+    predictions: bool = False
 
 
 def fit_on_host(
-    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool, bar: Any
+    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, kept: Kept, bar: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Results by the names of ``RidgeFit``, and what is to be said of how they were computed."""
-    sweep = RidgeSweep(plan, targets, scoring, skip_nan, choice, predictions)
+    sweep = RidgeSweep(plan, targets, scoring, skip_nan, choice, kept)
     if plan.problem.given is not None:
         sweep.chosen_v[:] = plan.problem.given
         sweep.run(sweep.refit, bar)
@@ -47,27 +62,30 @@ def fit_on_host(
         sweep.run(sweep.score_only, bar)
         sweep.choose_shared()
         sweep.run(sweep.refit, bar)
-    sweep.finish()
+    if plan.deferred and kept.weights == "primal":
+        sweep.finish()
     return sweep.arrays(), sweep.account()
 
 
 class RidgeSweep(Sweep):
-    """Where results gather, and what is done to each tile; with ``predictions``, held-out ones too."""
+    """Where results gather, and what is done to each tile."""
 
-    def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, predictions: bool) -> None:
+    def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, kept: Kept) -> None:
         (_, p), n_voxels, n_alphas, n_folds = plan.shape, targets.n_voxels, len(plan.problem.alphas), plan.n_folds
         more = choice.bytes_per_voxel(n_alphas, n_folds)
-        super().__init__(plan, targets, scoring, skip_nan, more=more, predictions=predictions)
-        self.ridge, self.choice = plan, choice
-        self.V_pr = None if plan.deferred else map_of(plan)
-        self.coef_pv = np.empty((p, n_voxels), dtype=plan.dtype)
+        super().__init__(plan, targets, scoring, skip_nan, more=more, predictions=kept.predictions)
+        self.ridge, self.choice, self.weights = plan, choice, kept.weights
+        self.V_pr = map_of(plan) if kept.weights == "primal" and not plan.deferred else None
+        self.coef_pv = np.empty((p if kept.weights == "primal" else 0, n_voxels), dtype=plan.dtype)
+        self.dual_tv = np.empty((len(plan.root) if kept.weights == "dual" else 0, n_voxels), dtype=plan.dtype)
+        self.means_t = products_with_means(plan) if kept.weights == "dual" and plan.problem.fit_intercept else None
         self.intercept_v = np.zeros(n_voxels)
         self.scores_av = np.empty((n_alphas, n_voxels) if n_folds else (0, n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
         self.folds_fv = np.empty((n_folds, n_voxels), dtype=plan.dtype) if choice.keep else None
         self.waiting_fav = np.empty((n_folds, n_alphas, n_voxels) if choice.keep and not choice.per_target else 0, plan.dtype)
         self.sums: dict[int, NDArray[np.float64]] = {}  # of each tile, (f, a)
-        self.predicted_tv = np.full((plan.problem.n_given, n_voxels), np.nan, dtype=plan.dtype) if predictions else None
+        self.predicted_tv = np.full((plan.problem.n_given, n_voxels), np.nan, dtype=plan.dtype) if kept.predictions else None
 
     def score_and_refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         y_tw, mean_w = self.read(slab, inside, here)
@@ -123,12 +141,18 @@ class RidgeSweep(Sweep):
         self.spent("predict", began)
 
     def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
-        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. Where they are made last, what V is to be
-        multiplied with waits in their first rows."""
+        """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. If they are deferred, diag(…) c is parked in
+        rows 0 … r − 1 of ``coef_pv`` until :meth:`finish`."""
+        if self.weights is None:
+            return
         began = time.perf_counter()
         plan, used = self.ridge, len(mean_w)
         alpha_w = np.ones(self.width)
         alpha_w[:used] = self.alphas[self.chosen_v[here]]
+        if self.weights == "dual":
+            self._refit_dual(c_rw, alpha_w, mean_w, here)
+            self.spent("refit", began)
+            return
         np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
         if plan.problem.fit_intercept:
             self.intercept_v[here] = mean_w
@@ -137,6 +161,20 @@ class RidgeSweep(Sweep):
         else:
             self.intercept_v[here] -= self._weigh(self.V_pr, 0, c_rw, here)
         self.spent("refit", began)
+
+    def _refit_dual(self, c_rw: NDArray[Any], alpha_w: NDArray[np.float64], mean_w: NDArray[np.float64], here: Any) -> None:
+        """Dual weights ω = diag(o) U diag(1 / (λ + α)) Uᵀ y of each voxel, o the roots of the sample weights: those of the
+        features are (X − 1 μᵀ)ᵀ ω."""
+        lam, tau, used = self.ridge.lam[:, None], self.ridge.tau, len(mean_w)
+        np.multiply(c_rw, (lam + tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
+        dual_tw = self.work.get("dual", len(self.ridge.root), self.width, dtype=self.dtype)
+        # dual_tw = U_τ @ (c (λ + τ) / (λ (λ + α)))
+        self.scorer.exact.multiply(self.ridge.analyze, c_rw, dual_tw)
+        if self.ridge.problem.weights is not None:
+            dual_tw *= self.ridge.root[:, None].astype(self.dtype)
+        self.dual_tv[:, here] = dual_tw[:, :used]
+        if self.means_t is not None:
+            self.intercept_v[here] = mean_w - self.means_t @ dual_tw[:, :used].astype(np.float64)
 
     def _weigh(self, V_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
         """Make the weights of some features, from the first on; returns what they predict at the means."""
@@ -156,8 +194,6 @@ class RidgeSweep(Sweep):
     def finish(self) -> None:
         """Make the weights that are made last: those of features below what waits, while it does, then the others."""
         began, plan, n_voxels = time.perf_counter(), self.ridge, self.targets.n_voxels
-        if not plan.deferred:
-            return
         right_tr, r = right_of(plan), len(plan.lam)
         # Each thread has a block of features, of the map from coordinates to weights, and a tile of coordinates and weights.
         tile = self.dtype.itemsize * self.width * (r + REFIT_FEATURES)
@@ -195,13 +231,15 @@ class RidgeSweep(Sweep):
         best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0] if chosen else None
         scores_av, alpha_v = self.scores_av if chosen else None, self.alphas[self.chosen_v]
         if self.bad_v.any():
-            for array in (self.coef_pv, self.intercept_v, alpha_v, scores_av, best_v, self.folds_fv, self.predicted_tv):
+            found = (self.coef_pv, self.dual_tv, self.intercept_v, alpha_v, scores_av, best_v, self.folds_fv, self.predicted_tv)
+            for array in found:
                 if array is not None:
                     array[..., self.bad_v] = np.nan
             edge_v[self.bad_v] = 0
         arrays = {
-            "coef": self.coef_pv,
-            "intercept": self.intercept_v.astype(self.dtype),
+            "coef": self.coef_pv if self.weights == "primal" else None,
+            "dual_coef": self.dual_tv if self.weights == "dual" else None,
+            "intercept": None if self.weights is None else self.intercept_v.astype(self.dtype),
             "alpha": alpha_v,
             "cv_scores": scores_av,
             "best_score": best_v,
@@ -213,6 +251,8 @@ class RidgeSweep(Sweep):
         out = {
             name: None if array is None else export(array[..., 0] if one else array, library) for name, array in arrays.items()
         }
+        if self.weights == "dual":
+            out |= {"features": self.ridge.problem.X, "feature_means": self.ridge.feature_means}
         return {**out, "alphas": export(self.alphas.copy(), library)}
 
     def account(self) -> dict[str, Any]:
