@@ -67,7 +67,7 @@ def ridge_cv(
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates, see ``RidgeFit.alphas``. With
         ``cv=None`` they are given penalties, (v,) in the order of the voxels or a single one for all.
-    cv : int, "runs", splitter, list of (train, test) or None
+    cv : int, "runs", splitter, list of (train, test), "gcv" or None
         An int is that many contiguous blocks, or with ``runs`` whole runs, balanced; ``"runs"`` leaves one run out; anything
         with ``split(X, y, groups)``, which gets Y as y and the runs as groups; or explicit indices. Test sets may overlap, repeat
         rows and need not cover them. Scores are averaged over folds: each counts as much, whatever its number of rows. (Leave one
@@ -91,8 +91,8 @@ def ridge_cv(
         Whether to keep held-out predictions of every voxel at its penalty, ``RidgeFit.cv_predictions``. Folds are predicted
         twice then; never in reduced precision. On the CPU only.
     weights : {"primal", "dual", None}
-        Which weights to keep. "dual" keeps one for each row, (t, v), and X itself, in place of one for each feature. With many more
-        features than rows that takes t / p of the memory; ``predict`` and ``score`` never make the others. None keeps only
+        Which weights to keep. "dual" keeps one for each row, (t, v), and X itself, in place of one for each feature. With many
+        more features than rows that takes t / p of the memory; ``predict`` and ``score`` never make the others. None keeps only
         penalties and scores. "dual" and None are computed on the CPU only.
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
@@ -177,6 +177,7 @@ def ridge_cv(
         response_dtype=dtype_of(Y, "Y"),
         responses=Y,
         may_be_given=True,
+        may_be_gcv=True,
     )
     targets = Targets.check(Y, problem.n_given, problem.kept)
     options: dict[str, Any] = {
@@ -217,9 +218,9 @@ def plan_ridge(
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates.
-    cv : int, "runs", splitter or list of (train, test)
+    cv : int, "runs", splitter, list of (train, test) or "gcv"
         An int is that many contiguous blocks, or with ``runs`` whole runs, balanced; ``"runs"`` leaves one run out; anything
-        with ``split(X, y, groups)``; or explicit indices. Test sets may overlap and need not cover the rows.
+        with ``split(X, y, groups)``; or explicit indices. Test sets may overlap and need not cover the rows. "gcv" needs none.
     runs : (t,) array-like, optional
         Run label of every row.
     gap : int
@@ -273,6 +274,7 @@ def plan_ridge(
         device=device,
         memory=memory,
         sample_weight=sample_weight,
+        may_be_gcv=True,
     )
     plan = make_plan(problem)
     map_of(plan)  # now, not in the first fit

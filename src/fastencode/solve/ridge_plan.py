@@ -26,6 +26,7 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.ridge_fit import RidgeFit
 from fastencode.solve.score.choose import TIE_TOLERANCE, Choice, check_rule, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
+from fastencode.solve.score.gcv import GCV_SCORINGS
 from fastencode.solve.score.moments import check_scoring
 from fastencode.solve.score.scorer import FoldScorer
 from fastencode.solve.weights.device import fit_on
@@ -260,6 +261,12 @@ def check_options(
         for name, value, plain in (("per_target", per_target, True), ("cv_predictions", cv_predictions, False)):
             if value != plain:
                 raise InputError(f"cv=None holds no rows out, so {name}={value} does not apply; leave it out, or pass a cv")
+    if problem.gcv:
+        if scoring not in GCV_SCORINGS:
+            allowed = " or ".join(map(repr, GCV_SCORINGS))
+            raise InputError(f"cv='gcv' estimates squared errors, so scoring={scoring!r} does not apply; pass {allowed}")
+        if cv_predictions:
+            raise InputError("cv='gcv' holds no rows out, so cv_predictions=True does not apply; leave it out, or pass folds")
     check_rule(rule, problem)
     if weights not in ("primal", "dual", None):
         raise InputError(f"weights={weights!r}; pass 'primal' (of features), 'dual' (of rows) or None (only scores, penalties)")
@@ -271,7 +278,7 @@ def check_options(
         )
     if device is None:
         (n, p), item = problem.X.shape, problem.X.dtype.itemsize
-        check_room(n, p, targets.n_voxels, len(problem.alphas) if problem.folds else 0, item, weights, True)
+        check_room(n, p, targets.n_voxels, len(problem.alphas) if problem.given is None else 0, item, weights, True)
     if cv_predictions and device is not None:
         raise InputError(
             f"cv_predictions=True is computed on the CPU only, and this fit on {device.name}; pass arrays of the host and "

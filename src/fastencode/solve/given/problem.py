@@ -41,7 +41,7 @@ class Problem:
     X : (t, p) float32 or float64
         The design. It shares memory with the input where the dtype allows, and is never written to. Delayed copies are not made.
     folds : list of (train, test)
-        None of them (an empty list) where penalties are given.
+        An empty list where penalties are given, or chosen without folds (``gcv``).
     alphas : (A,) float64
         Increasing, without duplicates: weights on ‖b‖².
     given : (v,) or (1,) int array, or None
@@ -81,6 +81,11 @@ class Problem:
     kept: NDArray[np.intp] | None
     n_given: int
 
+    @property
+    def gcv(self) -> bool:
+        """Whether penalties are chosen by generalised cross-validation."""
+        return not self.folds and self.given is None
+
     @classmethod
     def check(
         cls,
@@ -98,10 +103,12 @@ class Problem:
         response_dtype: np.dtype[Any] | None = None,
         responses: Any = None,
         may_be_given: bool = False,
+        may_be_gcv: bool = False,
     ) -> Problem:
         """Check every argument; float64 responses make a float64 problem, and a splitter gets ``responses`` as y.
 
-        With ``may_be_given``, ``cv=None`` says that ``alphas`` are each voxel's penalty; else it is an error.
+        With ``may_be_given``, ``cv=None`` says that ``alphas`` are each voxel's penalty; else it is an error. So is ``"gcv"``
+        (generalised cross-validation, which has no folds) without ``may_be_gcv``.
 
         Raises ``InputError`` or ``DeviceError``.
         """
@@ -118,15 +125,16 @@ class Problem:
         if len(design) < 2:
             raise InputError(f"X has {len(design)} row; cross-validation needs at least 2")
         codes, rows = None if runs is None else check_runs(runs, given), check_gap(gap)
-        without_folds = may_be_given and cv is None
+        are_given = may_be_given and cv is None
+        without_folds = are_given or (may_be_gcv and isinstance(cv, str) and cv == "gcv")
         if without_folds and rows:
-            raise InputError(f"cv=None holds no rows out, so gap={rows} does not apply; leave it out, or pass a cv")
+            raise InputError(f"cv={cv!r} holds no rows out, so gap={rows} does not apply; leave it out, or pass folds")
         grid = check_alphas(alphas)
         return cls(
             X=design,
             folds=[] if without_folds else resolve_folds(cv, given, codes, kept, gap=rows, responses=responses),
             alphas=grid,
-            given=_given(alphas, grid) if without_folds else None,
+            given=_given(alphas, grid) if are_given else None,
             fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,
             device=where,

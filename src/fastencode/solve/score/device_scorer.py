@@ -24,6 +24,7 @@ from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.segments import Shrinkage
 from fastencode.solve.score.choose import EachFold
 from fastencode.solve.score.device_moments import device_moments
+from fastencode.solve.score.gcv import gcv_scores
 from fastencode.solve.score.moments import score_moments
 
 __all__ = ["DeviceScorer", "PlanOnDevice", "kept_on", "plan_on_device"]
@@ -272,7 +273,7 @@ class DeviceScorer:
     def bytes_per_voxel(self) -> int:
         """Working memory that one voxel of a tile takes while it is scored."""
         plan, k, item = self.plan, len(self.plan.nodes.alphas), self.plan.dtype.itemsize
-        r, a, q = len(plan.lam), len(plan.problem.alphas) if plan.n_folds else 0, (k + 1) * (k + 4) // 2
+        r, a, q = len(plan.lam), len(plan.problem.alphas) if plan.problem.given is None else 0, (k + 1) * (k + 4) // 2
         parts = sum(f.form == "apart" for f in self.here.operators) if self.here.partition else 1
         longest = max([len(f.train if f.form == "train" else f.left) for f in plan.operators], default=0)
         held = max([(k + 2) * len(f.test) + _values(f.map, k) for f in plan.operators], default=0)
@@ -283,6 +284,9 @@ class DeviceScorer:
     def score(self, y_tw: Any, variance_w: Any, each: EachFold | None = None) -> tuple[Any, Any]:
         """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device; ``each`` takes the scores of every
         fold."""
+        if self.plan.problem.gcv:
+            c_rw = self.coordinates(y_tw)
+            return c_rw, gcv_scores(self.plan, c_rw, variance_w, self.scoring, self.device)
         width, order = y_tw.shape[1], iter(self.plan.order)
         scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
         c_rw, parts = self._coordinates(y_tw)

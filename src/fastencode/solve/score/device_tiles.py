@@ -90,7 +90,7 @@ class DeviceSweep:
         self.device, self.plan, self.targets, self.scoring = device, plan, targets, scoring
         self.skip_nan, self.choice = skip_nan, Choice() if choice is None else choice
         self.center, self.fast = plan.problem.fit_intercept, plan.problem.precision == "fast"
-        n_alphas, n_voxels = len(plan.problem.alphas) if plan.n_folds else 0, targets.n_voxels
+        n_alphas, n_voxels = len(plan.problem.alphas) if plan.problem.given is None else 0, targets.n_voxels
         self.here = self._room()
         self.scorer = DeviceScorer(plan, self.here, scoring, self.fast)
         self.bytes_per_voxel = self._bytes()
@@ -286,7 +286,7 @@ class DeviceSweep:
         bad, holds, unscored = (self.device.get(flags) for flags in (self.bad_v, self.holds_v, self.unscored_v))
         if holds.any() and not self.skip_nan:
             self.targets.refuse(holds)
-        done = "score" if self.plan.n_folds else "fit"
+        done = "score" if self.plan.problem.given is None else "fit"
         for flags, what in ((bad & ~holds, "add up"), (unscored, f"{done} in {self.plan.dtype}")):
             if flags.any():
                 raise InputError(f"Y holds values too large to {what}, the first in voxel {int(flags.argmax())}; rescale it")

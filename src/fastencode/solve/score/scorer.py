@@ -23,6 +23,7 @@ from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.products import Get, Products, products_for
 from fastencode.solve.score.choose import EachFold
+from fastencode.solve.score.gcv import gcv_scores
 from fastencode.solve.score.moments import moments_kernel, score_moments
 from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 
@@ -341,7 +342,11 @@ class Sweep(Reader):
         of every fold."""
         began = time.perf_counter()
         variance = self.variance_v[here]
-        c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get, each)
+        if self.problem.gcv:
+            c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
+            scores = gcv_scores(self.plan, c_rw[:, : len(variance)], variance, self.scoring)
+        else:
+            c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get, each)
         with np.errstate(over="ignore"):
             lost = ~np.isfinite(scores.astype(self.dtype)).all(axis=0)
         if lost.any():

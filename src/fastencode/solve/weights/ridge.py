@@ -80,7 +80,7 @@ class RidgeSweep(Sweep):
         self.dual_tv = np.empty((len(plan.root) if kept.weights == "dual" else 0, n_voxels), dtype=plan.dtype)
         self.means_t = products_with_means(plan) if kept.weights == "dual" and plan.problem.fit_intercept else None
         self.intercept_v = np.zeros(n_voxels)
-        self.scores_av = np.empty((n_alphas, n_voxels) if n_folds else (0, n_voxels), dtype=plan.dtype)
+        self.scores_av = np.empty((n_alphas if plan.problem.given is None else 0, n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
         self.folds_fv = np.empty((n_folds, n_voxels), dtype=plan.dtype) if choice.keep else None
         self.waiting_fav = np.empty((n_folds, n_alphas, n_voxels) if choice.keep and not choice.per_target else 0, plan.dtype)
