@@ -126,8 +126,9 @@ def test_one_solution_for_all_climbs_there(fit_there):
 @pytest.mark.parametrize("fit_there", [torch], indirect=True)
 @pytest.mark.parametrize("kind", [refine._Follow, refine._Exact, refit._Own])
 def test_a_tile_that_does_not_fit_is_done_in_halves(fit_there, monkeypatch, kind):
-    X, Y, widths = problem(60, (5, 8, 4), v=300)
-    given = {"bands": widths, "search": "gradient", "random_state": 0, "alphas": ALPHAS, "cv": 4}
+    X, Y, widths = problem(60, (5, 8, 4), v=40)
+    Y = np.repeat(Y, 8, axis=1)  # eight voxels of each kind end in one cell
+    given = {"bands": widths, "search": "gradient", "random_state": 0, "alphas": ALPHAS, "cv": 4, "n_steps": 4}
     wanted, real, refused = fit_there(X, Y, **given), kind.tile, []
 
     def hungry(self, y_nw, mean_w, here):
