@@ -1,19 +1,22 @@
 """Ridge regression with a penalty for each voxel, chosen by cross-validation: a plan of X, then the tiles of Y.
 
-The way from here to the innermost loop (``docs/solver.md`` has the algebra):
+The way from here to the innermost loop, each step called by the one above it (docs/solver.md has the algebra):
 
-    ridge_cv, RidgePlan.fit ─► make_plan         plan/plan.py      one decomposition, operators of all folds (X only)
-        ─► fit_plan                              ridge_plan.py     responses checked, results put together
-        ─► RidgeSweep.score_and_refit            weights/ridge.py  what is done with a tile: score, choose, weigh
-        ─► Reader.run                            score/tiles.py    the loop over tiles of voxels, in threads
-        ─► FoldScorer.score                      score/scorer.py   a tile's coordinates, then fold by fold
-        ─► Map.apply                             plan/maps.py      a fold's held-out predictions at the nodes (BLAS)
-        ─► moments                               kernels/moments   predictions of a fold reduced to moments (the innermost loop)
-        ─► score_moments                         score/moments.py  moments to scores: where a score is added
-        ─► choose_alphas                         score/choose.py   each voxel's penalty
+    ridge_cv                            here
+      make_plan                         plan/plan.py      X only: one decomposition, operators of all folds
+      fit_plan                          ridge_plan.py     responses checked, results put together; RidgePlan.fit begins here
+        fit_on_host                     weights/ridge.py  one pass of the responses, or two for one penalty for all voxels
+          Reader.run                    score/tiles.py    the loop over tiles of voxels, in threads
+            RidgeSweep.score_and_refit  weights/ridge.py  what is done with a tile: score, choose, weigh
+              Sweep.score               score/scorer.py
+                FoldScorer.score        score/scorer.py   coordinates, then fold by fold: predictions (plan/maps.py) to
+                  FoldScorer._fold_scores                 moments (kernels/moments.pyx: the innermost loop), moments to scores
+                                                          (score/moments.py: where a score is added)
+              choose_alphas             score/choose.py   each voxel's penalty
+              RidgeSweep._refit         weights/ridge.py  its weights
 
-On a device ``weights/device.py``, ``score/device_tiles.py`` and ``score/device_scorer.py`` stand in for the sweep, the loop and
-the scorer.
+On a device ``weights/device.py``, ``score/device_tiles.py``, ``score/device_scorer.py`` and ``score/device_moments.py`` stand in
+for the sweep, the loop, the scorer and the kernel.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ class Basis:
     rows_tr : (t, r) float64
         U_τ.
     V_pr : (p, r) or (0, r)
-        V, in the dtype of the problem. Empty where the dual Gram was decomposed: V = X̌ᵀ U diag(1 / √λ) then.
+        V, in the dtype of the problem. Empty after a dual decomposition whose V = X̌ᵀ U diag(1 / √λ) may be made in that dtype
+        too, later.
     mean_p : (p,) float64
         Subtracted from X; zeros without an intercept.
     root_t : (t,) float64
@@ -158,8 +159,9 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         shrunk = np.sqrt(lam + tau)
         if dual:
             squares = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
-            known = cancels(squares, lam, problem)
-            V = dual_map(problem, mean, root, vectors / np.sqrt(lam)) if known else np.empty((0, len(lam)), dtype=X.dtype)
+            V = np.empty((0, len(lam)), dtype=X.dtype)
+            if cancels(squares, lam, problem):  # in float64
+                V = dual_map(problem, mean, root, vectors / np.sqrt(lam))
             rows = vectors * (np.sqrt(lam) / shrunk)
         else:
             V = vectors.astype(X.dtype)

@@ -32,7 +32,8 @@ class Plan(FoldPlan):
     Attributes
     ----------
     V_pr : (p, r) or None
-        V, from scaled coordinates to weights. None after a dual decomposition: ``weights/features.py`` makes it then.
+        V, from scaled coordinates to weights. None after a dual decomposition whose V = X̌ᵀ U diag(1 / √λ) may be made in the
+        dtype of X: ``weights/features.py`` makes it then.
     deferred : bool
         Whether weights are made without V, block by block of features, once all voxels are scored.
     feature_means : (p,) float64

@@ -17,8 +17,6 @@ from fastencode.errors import InputError
 from fastencode.solve.given.problem import Problem
 
 __all__ = [
-    "MOST_FOLDS",
-    "RULES",
     "TIE_TOLERANCE",
     "Choice",
     "EachFold",
@@ -31,10 +29,14 @@ __all__ = [
     "tie_tolerance",
 ]
 
-RULES = ("best", "one-se")
-# Each fold's scores are kept where there are at most so many folds. Until the choice they are held at every penalty: of a tile of
-# so many voxels, or where one penalty is chosen for all, of all voxels. That may take so many bytes, or a quarter of ``memory``.
-MOST_FOLDS, _TILE, _WAITING = 64, 768, 2**30
+_RULES = ("best", "one-se")
+# Each fold's scores are kept where there are at most this many folds.
+_MOST_FOLDS = 64
+# Until the choice, scores of folds are held at every penalty: for a tile of at most this many voxels (``scorer._WIDEST``), or for
+# all voxels where one penalty is chosen for all.
+_TILE = 768
+# Most bytes that may take, where a quarter of ``memory`` is not less.
+_WAITING = 2**30
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for
 # the mean squared error in units of the target's variance. Above float32's rounding of a score, far below what a
@@ -56,8 +58,8 @@ def check_test_rows(problem: Problem, scoring: str) -> None:
 
 def check_rule(rule: Any, problem: Problem) -> bool:
     """Whether the rule needs standard errors over folds, or ``InputError``."""
-    if rule not in RULES:
-        raise InputError(f"rule={rule!r}; pass one of {', '.join(map(repr, RULES))}")
+    if rule not in _RULES:
+        raise InputError(f"rule={rule!r}; pass one of {', '.join(map(repr, _RULES))}")
     if rule == "one-se" and len(problem.folds) < 2:
         raise InputError(f"rule='one-se' needs a standard error over folds, and cv makes {len(problem.folds)}; pass at least 2")
     return bool(rule == "one-se")
@@ -82,10 +84,10 @@ class Choice(NamedTuple):
 
     @classmethod
     def check(cls, problem: Problem, n_voxels: int, per_target: bool, rule: Any) -> Choice:
-        """Checked arguments; scores of folds are kept where they are few (see ``MOST_FOLDS``)."""
+        """Checked arguments; scores of folds are kept where they are few (see ``_MOST_FOLDS``)."""
         n_folds, room = len(problem.folds), _WAITING if problem.memory is None else problem.memory // 4
         waiting = n_folds * len(problem.alphas) * (8 * _TILE if per_target else n_voxels * problem.X.dtype.itemsize)
-        return cls(per_target, check_rule(rule, problem), 0 < n_folds <= MOST_FOLDS and waiting <= room)
+        return cls(per_target, check_rule(rule, problem), 0 < n_folds <= _MOST_FOLDS and waiting <= room)
 
     def each(self, device: Device, n_folds: int) -> EachFold | None:
         """What takes the scores of every fold of a tile; None where only their mean is wanted."""
@@ -138,15 +140,16 @@ class EachFold:
 
 
 def tie_tolerance(scoring: str, variance: Any) -> Any:
-    """Scores of voxels of this variance that are nearer to each other are ties."""
+    """The largest difference of two scores that counts as a tie, for voxels of this variance."""
     return TIE_TOLERANCE * variance if scoring == "neg_mean_squared_error" else TIE_TOLERANCE
 
 
 def choose_alphas(scores_av: Any, tolerance: Any, device: Device = HOST, error_av: Any = None) -> Any:
-    """Index of each voxel's penalty: the largest whose score is within the tolerance of the best; 0 where scores are NaN.
+    """Index of each voxel's penalty, in the order of the rows (increasing α): the largest whose score is within the tolerance of
+    the best; 0 where scores are NaN.
 
-    With ``error_av``, standard errors of the scores, it is the largest within the tolerance and one standard error, that of the
-    penalty which would be chosen without.
+    With ``error_av``, standard errors of the scores, one standard error is added to the tolerance: that of the penalty which
+    would be chosen without it.
     """
     xp = device.xp
     if error_av is not None:

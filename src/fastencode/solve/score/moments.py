@@ -94,7 +94,9 @@ def score_moments(device: Device, scoring: str, parts: Sequence[Any], mass: floa
         constant = (yy <= 0) & (error >= 0)  # False where the error is NaN
         ratio = error / xp.where(constant, xp.ones_like(error), yy)
         return 1.0 - xp.where(constant, xp.ones_like(ratio), ratio)
-    return -error / mass
+    if scoring == "neg_mean_squared_error":
+        return -error / mass
+    raise NotImplementedError(f"no formula for the score {scoring!r}")
 
 
 def column_moments(device: Device, y_tv: Any, p_tv: Any) -> list[Any]:
@@ -138,6 +140,8 @@ def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: 
         return scores, xp.where(defined[None, :], slopes, xp.zeros_like(slopes))
     if scoring == "neg_mean_squared_error":
         return scores, w * (y_tv - p_tv) * (2.0 / mass)
+    if scoring != "r2":
+        raise NotImplementedError(f"no slopes for the score {scoring!r}")
     varies = yy > 0
     return scores, w * (y_tv - p_tv) * xp.where(varies, 2.0 / xp.where(varies, yy, one), xp.zeros_like(yy))
 

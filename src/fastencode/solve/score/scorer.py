@@ -48,7 +48,7 @@ class _HeldOut(NamedTuple):
 
 
 class FoldScorer:
-    """What does not change from tile to tile."""
+    """Scores tiles on one plan: coordinates, held-out predictions, moments, scores."""
 
     def __init__(self, plan: FoldPlan, scoring: str) -> None:
         self.plan, self.scoring, self.dtype = plan, scoring, plan.dtype

@@ -68,7 +68,7 @@ def fit_on_host(
 
 
 class RidgeSweep(Sweep):
-    """Where results gather, and what is done to each tile."""
+    """One pass of responses through a plan: scores, chosen penalties, weights."""
 
     def __init__(self, plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, kept: Kept) -> None:
         (_, p), n_voxels, n_alphas, n_folds = plan.shape, targets.n_voxels, len(plan.problem.alphas), plan.n_folds
@@ -83,7 +83,7 @@ class RidgeSweep(Sweep):
         self.scores_av = np.empty((n_alphas if plan.problem.given is None else 0, n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
         self.folds_fv = np.empty((n_folds, n_voxels), dtype=plan.dtype) if choice.keep else None
-        self.waiting_fav = np.empty((n_folds, n_alphas, n_voxels) if choice.keep and not choice.per_target else 0, plan.dtype)
+        self.fold_scores_fav = np.empty((n_folds, n_alphas, n_voxels) if choice.keep and not choice.per_target else 0, plan.dtype)
         self.sums: dict[int, NDArray[np.float64]] = {}  # of each tile, (f, a)
         self.predicted_tv = np.full((plan.problem.n_given, n_voxels), np.nan, dtype=plan.dtype) if kept.predictions else None
 
@@ -106,7 +106,7 @@ class RidgeSweep(Sweep):
         each = self._each()
         self.scores_av[:, here] = self.score(self.read(slab, inside, here)[0], here, each)[1]
         if each is not None and each.kept:
-            self.waiting_fav[:, :, here] = each.kept
+            self.fold_scores_fav[:, :, here] = each.kept
         if each is not None and each.sums:
             self.sums[here.start] = np.array(each.sums)
 
@@ -116,8 +116,8 @@ class RidgeSweep(Sweep):
         one = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v, sums_fa)
         self.chosen_v[:] = one
         if self.folds_fv is not None:
-            self.folds_fv = self.waiting_fav[:, one].copy()
-            del self.waiting_fav
+            self.folds_fv = self.fold_scores_fav[:, one].copy()
+            del self.fold_scores_fav
 
     def refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         y_tw, mean_w = self.read(slab, inside, here)
@@ -192,7 +192,8 @@ class RidgeSweep(Sweep):
         return predicted_w
 
     def finish(self) -> None:
-        """Make the weights that are made last: those of features below what waits, while it does, then the others."""
+        """Make deferred weights, once all voxels are scored: those of features r, r + 1, … first, then those of the first r,
+        whose rows of ``coef_pv`` hold the scaled coordinates until then."""
         began, plan, n_voxels = time.perf_counter(), self.ridge, self.targets.n_voxels
         right_tr, r = right_of(plan), len(plan.lam)
         # Each thread has a block of features, of the map from coordinates to weights, and a tile of coordinates and weights.
@@ -202,7 +203,7 @@ class RidgeSweep(Sweep):
         tiles = [slice(start, min(start + self.width, n_voxels)) for start in range(0, n_voxels, self.width)]
         head_rr = np.empty((r, r), dtype=self.dtype)
 
-        def waiting(here: slice) -> NDArray[Any]:
+        def parked(here: slice) -> NDArray[Any]:
             c_rw = self.work.get("c", r, self.width, dtype=self.dtype)
             c_rw[:, : here.stop - here.start] = self.coef_pv[:r, here]
             c_rw[:, here.stop - here.start :] = 0.0
@@ -211,10 +212,10 @@ class RidgeSweep(Sweep):
         def block(_: int, some: slice, V_pr: NDArray[Any]) -> list[NDArray[np.float64]]:
             above = max(0, min(len(V_pr), r - some.start))
             head_rr[some.start : some.start + above] = V_pr[:above]
-            return [self._weigh(V_pr[above:], some.start + above, waiting(here), here) for here in tiles]
+            return [self._weigh(V_pr[above:], some.start + above, parked(here), here) for here in tiles]
 
         def head(here: slice) -> NDArray[np.float64]:
-            return self._weigh(head_rr, 0, waiting(here), here)
+            return self._weigh(head_rr, 0, parked(here), here)
 
         rights, products = [right_tr], self.scorer.exact
         below = features_times(X, plan.feature_means, plan.root, rights, block, products, threads)
@@ -226,10 +227,10 @@ class RidgeSweep(Sweep):
 
     def arrays(self) -> dict[str, Any]:
         """Results by the names of ``RidgeFit``, in the library and shape of the input."""
-        chosen, one = self.plan.problem.given is None, self.targets.one
-        edge_v = edges_of(self.chosen_v, len(self.alphas) if chosen else 1)
-        best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0] if chosen else None
-        scores_av, alpha_v = self.scores_av if chosen else None, self.alphas[self.chosen_v]
+        was_chosen, one = self.plan.problem.given is None, self.targets.one
+        edge_v = edges_of(self.chosen_v, len(self.alphas) if was_chosen else 1)
+        best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0] if was_chosen else None
+        scores_av, alpha_v = self.scores_av if was_chosen else None, self.alphas[self.chosen_v]
         if self.bad_v.any():
             found = (self.coef_pv, self.dual_tv, self.intercept_v, alpha_v, scores_av, best_v, self.folds_fv, self.predicted_tv)
             for array in found:
