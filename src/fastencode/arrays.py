@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastencode.devices import device_of, find_device, host_values, parse_device
 from fastencode.errors import DeviceError, InputError
 
-__all__ = ["F64", "as_numpy", "check_device", "dtype_of", "export", "float_dtype", "is_stored", "library_of", "to_host"]
+__all__ = ["F64", "as_numpy", "check_device", "column_names", "dtype_of", "export", "float_dtype", "is_stored", "library_of", "to_host"]
 
 F64 = NDArray[np.float64]
 """A float64 array of any shape."""
@@ -34,6 +34,12 @@ def library_of(value: Any) -> str:
     if torch is not None and isinstance(value, torch.Tensor):
         return "torch"
     return "cupy" if root == "cupy" else "numpy"
+
+
+def column_names(value: Any) -> list[str] | None:
+    """The names of a data frame's columns; None for what has none."""
+    columns = getattr(value, "columns", None)
+    return None if columns is None or callable(columns) else [str(column) for column in columns]
 
 
 def is_stored(value: Any) -> bool:
@@ -144,7 +150,11 @@ def dtype_of(value: Any, name: str) -> np.dtype[Any]:
 def check_real(dtype: np.dtype[Any], name: str) -> None:
     """Raise ``InputError`` unless the dtype holds real numbers or booleans."""
     if dtype.kind not in "fiub":
-        hint = {"c": "pass its real part or its magnitude", "O": "convert it with .astype(float)"}.get(dtype.kind, "pass numbers")
+        hints = {
+            "c": "pass its real part or its magnitude",
+            "O": "pass numbers (of a data frame its numeric columns), or convert it with .astype(float)",
+        }
+        hint = hints.get(dtype.kind, "pass numbers")
         raise InputError(f"{name} has dtype {dtype}, which is not a real number type; {hint}")
 
 

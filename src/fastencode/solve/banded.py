@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_count, check_flag, check_random, check_real_number
-from fastencode.arrays import dtype_of, export, library_of, to_host
+from fastencode.arrays import column_names, dtype_of, export, library_of, to_host
 from fastencode.devices import Device
 from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
@@ -225,14 +225,19 @@ def banded_ridge_cv(
     library = "torch" if "torch" in (problem.library, targets.library, library_of(X)) else "numpy"
     place = partial(_put, there) if there is not None and keep else partial(export, library=library)
     if given:
-        own = given_penalties(gammas, alphas, len(design.bands), targets.n_voxels)
+        if problem.left_out is not None and not skip:
+            raise InputError(
+                f"alphas holds NaN for {problem.left_out.sum()} voxels, as a fit gives to voxels that it skipped; pass "
+                "nan_targets='skip' to skip them here too, or leave those voxels out"
+            )
+        own = given_penalties(gammas, alphas, len(design.bands), targets.n_voxels, problem.left_out)
         fit = _at_given(problem, design, targets, own, there, place, scoring, skip, progress)
         fit.stats["seconds"]["fit"] = time.perf_counter() - began
-        return fit
+        return _named(fit, X)
     if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
         plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
-        return _of_one(one, design.bands, plan.feature_means, place)
+        return _named(_of_one(one, design.bands, plan.feature_means, place), X)
     grams, planning = _grams(problem, design, targets.n_voxels)
     if gammas is None and len(design.bands) > 1:
         # The gradient alone starts from equal traces: from equal weights, a band in small units is out of its reach, and a start
@@ -263,6 +268,13 @@ def banded_ridge_cv(
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
     warn_edges(fit)
     warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
+    return _named(fit, X)
+
+
+def _named(fit: BandedFit, X: Any) -> BandedFit:
+    """The fit, with the names of a data frame's columns."""
+    if (names := column_names(X)) is not None:
+        fit.stats["feature_names"] = names
     return fit
 
 
@@ -294,7 +306,7 @@ def _at_given(
     squared = time.perf_counter()
     with progress_bar(desc="banded ridge", unit="voxel", total=n_voxels, enabled=progress) as bar, _on(there, problem):
         weights = refit(bases, targets.fetched(), skip, chosen, bar, there)
-    found.bad_v = weights.bad_v
+    found.bad_v = weights.bad_v if problem.left_out is None else weights.bad_v | problem.left_out
     warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
     found.account |= {
         "seconds": {"grams": squared - since, "refit": time.perf_counter() - squared},

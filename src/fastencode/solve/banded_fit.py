@@ -128,6 +128,7 @@ class BandedFit(Fit):
     def _parts(self, X: Any) -> tuple[list[Matrix], list[NDArray[Any]], str]:
         """(left factors, right factors, library): the prediction of band b is left[b] @ right[b], features and coef of the band,
         or its kernel and γ_b times the dual weights."""
+        X = self._aligned(X)
         if self.dual_coef is not None:
             return self._kernel_parts(X)
         coef = self._host("coef")

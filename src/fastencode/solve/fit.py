@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode import __version__
-from fastencode.arrays import check_device, export, float_dtype, to_host
+from fastencode.arrays import check_device, column_names, export, float_dtype, to_host
 from fastencode.delayed import Delayed
 from fastencode.devices import Device
 from fastencode.errors import InputError, warn
@@ -89,6 +89,18 @@ class Fit:
     def _skipped(self) -> NDArray[np.bool_]:
         """(v,): voxels that the fit skipped, because they held NaN or infinite values."""
         return np.isnan(np.atleast_1d(to_host(self.alpha, "alpha")))
+
+    def _aligned(self, X: Any) -> Any:
+        """X with the columns of the fit in their order, where both have names: those of a data frame."""
+        names, wanted = column_names(X), self.stats.get("feature_names")
+        if names is None or wanted is None or names == wanted:
+            return X
+        if sorted(names) != sorted(wanted):
+            lacking = [name for name in wanted if name not in names] or [name for name in names if name not in wanted] or names
+            raise InputError(
+                f"X has other columns than the fit, {lacking[0]!r} among those that differ; pass the same columns, in any order"
+            )
+        return X.iloc[:, [names.index(name) for name in wanted]]
 
     def _checked_targets(self, Y: Any, n_rows: int) -> Targets:
         """Responses to score, or ``InputError`` where they do not fit the rows of X or the voxels of the fit."""
@@ -205,14 +217,17 @@ class Fit:
                 raise InputError(
                     f"{os.fspath(path)!r} lacks {', '.join(map(repr, missing))} of a {cls.__name__}; fit and save it again"
                 )
-            parts: dict[str, Any] = {
-                name: export(file[name][()], library, where) for name in (*cls._arrays, *cls._maybe) if name in file
-            }
-            parts |= {name: None for name in cls._maybe if name not in file}
-            parts |= {name: tuple(file[f"{name}/{i}"][()] for i in range(len(file.get(name, ())))) for name in cls._lists}
-            parts |= {name: tuple(json.loads(file.attrs[name])) for name in cls._texts}
-            parts |= {"scoring": str(file.attrs["scoring"]), "stats": json.loads(file.attrs["stats"])}
-            return cls(**parts)
+            try:
+                parts: dict[str, Any] = {
+                    name: export(file[name][()], library, where) for name in (*cls._arrays, *cls._maybe) if name in file
+                }
+                parts |= {name: None for name in cls._maybe if name not in file}
+                parts |= {name: tuple(file[f"{name}/{i}"][()] for i in range(len(file.get(name, ())))) for name in cls._lists}
+                parts |= {name: tuple(json.loads(file.attrs[name])) for name in cls._texts}
+                parts |= {"scoring": str(file.attrs["scoring"]), "stats": json.loads(file.attrs["stats"])}
+                return cls(**parts)
+            except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+                raise InputError(f"{os.fspath(path)!r} is damaged ({error}); fit and save it again") from error
 
 
 def _counted(alpha_v: NDArray[np.float64]) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastencode.arrays import dtype_of
+from fastencode.arrays import column_names, dtype_of
 from fastencode.solve.given.problem import DEFAULT_ALPHAS, Problem
 from fastencode.solve.given.targets import Targets, check_nan_targets
 from fastencode.solve.plan.plan import make_plan
@@ -61,8 +61,8 @@ def ridge_cv(
 
     Parameters
     ----------
-    X : (t, p) array, NumPy, torch or CuPy, or :func:`fastencode.delay`'s copies that are not made
-        Features. Never written to. What depends on X only is computed on the CPU. ``delay(..., copy=False)`` saves the memory of
+    X : (t, p) array, NumPy, torch or CuPy, data frame, or :func:`fastencode.delay`'s copies that are not made
+        Features. Never written to. Columns of a data frame are told by their names in ``predict`` and ``score``. What depends on X only is computed on the CPU. ``delay(..., copy=False)`` saves the memory of
         the copies, and the work of all but one of their kernels where there are more columns than rows.
     Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
         Responses. Read in tiles, never written to.
@@ -96,7 +96,8 @@ def ridge_cv(
     weights : {"primal", "dual", None}
         Which weights to keep. "dual" keeps one for each row, (t, v), and X itself, in place of one for each feature. With many
         more features than rows that takes t / p of the memory; ``predict`` and ``score`` never make the others. None keeps only
-        penalties and scores. "dual" and None are computed on the CPU only.
+        penalties and scores. "dual" and None are computed on the CPU only. With "dual" the fit shares the memory of X where the
+        dtype allows: changing X later changes what it predicts.
     fit_intercept : bool
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
@@ -165,7 +166,7 @@ def ridge_cv(
     >>> fit.predict(X[:5]).shape
     (5, 4)
     """
-    check_nan_targets(nan_targets)
+    skip = check_nan_targets(nan_targets)
     problem = Problem.check(
         X,
         alphas=alphas,
@@ -191,9 +192,9 @@ def ridge_cv(
         "weights": weights,
         "progress": progress,
     }
-    check_options(problem, targets, **options)  # before minutes of planning, not after
+    check_options(problem, targets, skip=skip, **options)  # before minutes of planning, not after
     plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
-    return fit_plan(plan, Y, nan_targets=nan_targets, **options)
+    return fit_plan(plan, Y, nan_targets=nan_targets, feature_names=column_names(X), **options)
 
 
 def plan_ridge(
@@ -281,4 +282,4 @@ def plan_ridge(
     )
     plan = make_plan(problem)
     map_of(plan)  # now, not in the first fit
-    return RidgePlan(plan)
+    return RidgePlan(plan, column_names(X))

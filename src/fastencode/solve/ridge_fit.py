@@ -113,6 +113,7 @@ class RidgeFit(Fit):
         Weights that lie elsewhere are moved there. Delayed copies are not made. What is wrong with X is told as on the CPU.
         Dual weights give (dual weights, constants, kernel between X and the rows of the fit).
         """
+        X = self._aligned(X)
         if self.dual_coef is not None:
             return self._of_rows(X)
         if self.coef is None:

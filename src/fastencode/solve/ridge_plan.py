@@ -72,10 +72,10 @@ class RidgePlan:
         Wall time of each stage of planning.
     """
 
-    __slots__ = ("_plan",)
+    __slots__ = ("_names", "_plan")
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, feature_names: list[str] | None = None) -> None:
+        self._plan, self._names = plan, feature_names
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -178,6 +178,7 @@ class RidgePlan:
             rule=rule,
             cv_predictions=cv_predictions,
             weights=weights,
+            feature_names=self._names,
         )
 
     def __str__(self) -> str:
@@ -241,6 +242,7 @@ def check_options(
     cv_predictions: bool,
     progress: bool,
     weights: str | None,
+    skip: bool,
 ) -> Device | None:
     """Check how penalties are to be chosen; returns the device that computes, None for the CPU.
 
@@ -267,6 +269,11 @@ def check_options(
             raise InputError(f"cv='gcv' estimates squared errors, so scoring={scoring!r} does not apply; pass {allowed}")
         if cv_predictions:
             raise InputError("cv='gcv' holds no rows out, so cv_predictions=True does not apply; leave it out, or pass folds")
+    if problem.left_out is not None and not skip:
+        raise InputError(
+            f"alphas holds NaN for {problem.left_out.sum()} voxels, the first is voxel {int(problem.left_out.argmax())}, as a "
+            "fit gives to voxels that it skipped; pass nan_targets='skip' to skip them here too, or leave those voxels out"
+        )
     check_rule(rule, problem)
     if weights not in ("primal", "dual", None):
         raise InputError(f"weights={weights!r}; pass 'primal' (of features), 'dual' (of rows) or None (only scores, penalties)")
@@ -309,6 +316,7 @@ def fit_plan(
     rule: str = "best",
     cv_predictions: bool = False,
     weights: str | None = "primal",
+    feature_names: list[str] | None = None,
 ) -> RidgeFit:
     """Fit responses on a plan; what :meth:`RidgePlan.fit` and :func:`ridge_cv` do. See there."""
     began = time.perf_counter()
@@ -323,6 +331,7 @@ def fit_plan(
         cv_predictions=cv_predictions,
         progress=progress,
         weights=weights,
+        skip=skip,
     )
     if weights == "dual":
         check_dual(plan)
@@ -333,6 +342,7 @@ def fit_plan(
         else:
             arrays, account = fit_on(device, plan, targets, scoring, skip, choice, bar)
     stats = {**_stats(plan, targets, account, time.perf_counter() - began), "nan_targets": nan_targets, "rule": rule}
+    stats |= {} if feature_names is None else {"feature_names": feature_names}
     fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
     warn_edges(fit)
     return fit

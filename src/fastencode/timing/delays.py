@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.arguments import check_flag
 from fastencode.arrays import export, library_of
 from fastencode.delayed import Copies, Delayed
 from fastencode.errors import InputError
@@ -64,7 +65,7 @@ def delay(X: ArrayLike, delays: Sequence[int] = (1, 2, 3, 4), runs: ArrayLike | 
                 f"the run of rows {rows.start} to {rows.stop - 1} has {length} rows, fewer than the delay {longest}: "
                 "leave the run out, join it to another, or use shorter delays"
             )
-    if copy:
+    if check_flag("copy", copy):
         return export(_copies(X_tp, steps, blocks), library_of(X))
     if library_of(X) != "numpy":
         raise InputError(f"copy=False with a {library_of(X)} tensor: only NumPy arrays stand for their copies; pass X.numpy()")

@@ -12,6 +12,7 @@ from math import comb
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastencode.arrays import F64, to_host
 from fastencode.errors import InputError
@@ -74,7 +75,9 @@ def _given(gammas: Any, n_bands: int) -> F64:
     return array
 
 
-def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int) -> tuple[F64, F64]:
+def given_penalties(
+    gammas: Any, alphas: Any, n_bands: int, n_voxels: int, left_out: NDArray[np.bool_] | None
+) -> tuple[F64, F64]:
     """(weights of the bands (b, v), penalty (v,)) of every voxel, as given for ``cv=None``.
 
     Parameters
@@ -84,6 +87,8 @@ def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int) -> tu
     alphas : (v,), or a number for all voxels
         Positive and finite: checked with the problem.
     n_bands, n_voxels : int
+    left_out : (v,) bool array, optional
+        Voxels to be skipped, whose values do not count.
 
     Raises
     ------
@@ -101,6 +106,8 @@ def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int) -> tu
             f"or one for each band, ({n_bands},)"
         )
     gammas_bv = np.array(np.broadcast_to(weights.reshape(n_bands, -1), (n_bands, n_voxels)))
+    if left_out is not None and left_out.shape == (n_voxels,):
+        gammas_bv[:, left_out] = 1.0
     bad = ~(np.isfinite(gammas_bv) & (gammas_bv >= 0))
     if bad.any():
         b, v = map(int, np.argwhere(bad)[0])
@@ -108,6 +115,7 @@ def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int) -> tu
     if not gammas_bv.any(axis=0).all():
         raise InputError(f"gammas is zero for every band of voxel {int(np.argmin(gammas_bv.any(axis=0)))}; leave that voxel out")
     alpha = to_host(alphas, "alphas").astype(np.float64)
+    alpha = np.where(left_out, 1.0, alpha) if left_out is not None else alpha
     if alpha.shape not in ((), (1,), (n_voxels,)):
         raise InputError(
             f"alphas has shape {alpha.shape}; for cv=None pass one penalty for each voxel, ({n_voxels},), or a number for all"

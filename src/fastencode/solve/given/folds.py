@@ -82,7 +82,9 @@ def leave_one_run_out(runs: Any) -> list[Fold]:
     codes = check_runs(runs)
     n_runs = int(codes.max()) + 1
     if n_runs < 2:
-        raise InputError("runs names a single run, so leaving it out leaves nothing to fit; pass cv=5 for contiguous blocks")
+        raise InputError(
+            "runs names a single run, so leaving it out leaves nothing to fit; leave runs= out and pass cv=5, contiguous blocks"
+        )
     return _by_label(codes, n_runs)
 
 
@@ -212,7 +214,7 @@ def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> l
     if isinstance(cv, int | np.integer):
         return _blocks(int(cv), n, runs, name)
     if hasattr(cv, "split"):
-        pairs: Iterable[Any] = cv.split(np.empty((n, 1)), responses, runs)
+        pairs: Iterable[Any] = _split(cv, n, responses, runs, name)
     elif isinstance(cv, list | tuple) and len(cv) == 2 and all(_is_rows(rows) for rows in cv):
         raise InputError(f"{name} is a single (train, test), not a list of them; pass {name}=[(train, test)]")
     elif isinstance(cv, Iterable):
@@ -223,6 +225,16 @@ def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> l
     if not folds:
         raise InputError(f"{name} holds no folds; pass at least one (train, test)")
     return folds
+
+
+def _split(cv: Any, n: int, responses: Any, runs: Rows | None, name: str) -> list[Any]:
+    """Folds of a splitter; what it raises, in words of this package."""
+    if isinstance(cv, type):
+        raise InputError(f"{name} is the class {cv.__name__}; pass one of it, such as {cv.__name__}()")
+    try:
+        return list(cv.split(np.empty((n, 1)), responses, runs))
+    except Exception as error:
+        raise InputError(f"{name}={cv!r} cannot split these rows ({error}); its groups are runs= here, its y is Y") from error
 
 
 def _is_rows(rows: Any) -> bool:
@@ -253,7 +265,8 @@ def _blocks(k: int, n: int, runs: Rows | None, name: str) -> list[Fold]:
         return _by_label(codes, k)
     lengths = np.bincount(runs)
     if k > len(lengths):
-        raise InputError(f"{name}={k} folds of {len(lengths)} whole runs leaves some empty; pass at most {len(lengths)}")
+        advice = f"pass at most {len(lengths)}" if len(lengths) > 1 else "leave runs= out for contiguous blocks of rows"
+        raise InputError(f"{name}={k} folds of {len(lengths)} whole runs leaves some empty; {advice}")
     # Runs go, the longest first, to the fold with the fewest rows: sizes then differ by at most the length of one run.
     load, fold_of = np.zeros(k, dtype=np.intp), np.empty(len(lengths), dtype=np.intp)
     for run in np.argsort(-lengths, kind="stable"):

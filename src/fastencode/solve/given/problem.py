@@ -46,6 +46,8 @@ class Problem:
         Increasing, without duplicates: weights on ‖b‖².
     given : (v,) or (1,) int array, or None
         Where penalties are given (``cv=None``): which of ``alphas`` each voxel has, or all of them.
+    left_out : (v,) bool array or None
+        Voxels whose given penalty is NaN: they are skipped, whatever their responses hold.
     fit_intercept : bool
     precision : {"exact", "fast"}
     device : str
@@ -70,6 +72,7 @@ class Problem:
     folds: list[Fold]
     alphas: F64
     given: NDArray[np.intp] | None
+    left_out: NDArray[np.bool_] | None
     fit_intercept: bool
     precision: str
     device: str
@@ -129,12 +132,15 @@ class Problem:
         without_folds = are_given or (may_be_gcv and isinstance(cv, str) and cv == "gcv")
         if without_folds and rows:
             raise InputError(f"cv={cv!r} holds no rows out, so gap={rows} does not apply; leave it out, or pass folds")
+        left_out = _left_out(alphas) if are_given else None
+        alphas = alphas if left_out is None else np.where(left_out, 1.0, to_host(alphas, "alphas"))
         grid = check_alphas(alphas)
         return cls(
             X=design,
             folds=[] if without_folds else resolve_folds(cv, given, codes, kept, gap=rows, responses=responses),
             alphas=grid,
             given=_given(alphas, grid) if are_given else None,
+            left_out=left_out,
             fit_intercept=check_flag("fit_intercept", fit_intercept),
             precision=precision,
             device=where,
@@ -171,6 +177,13 @@ def _check_weights(sample_weight: Any, n: int) -> tuple[F64 | None, NDArray[np.i
     if not kept.size:
         raise InputError("sample_weight is zero for every row; nothing would be left to fit")
     return weights[kept], None if kept.size == n else kept
+
+
+def _left_out(alphas: Any) -> NDArray[np.bool_] | None:
+    """Voxels whose given penalty is NaN, as of those that an earlier fit skipped; None if there are none."""
+    values = as_numpy(alphas, "alphas") if device_of(alphas) is None else to_host(alphas, "alphas")
+    found = np.isnan(values) if values.dtype.kind == "f" and values.ndim == 1 else np.zeros(1, dtype=bool)
+    return found if found.any() and not found.all() else None
 
 
 def _given(alphas: Any, grid: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -17,7 +17,6 @@ Legend: t = time, p = features, r = directions kept.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.delayed import Copies, Delayed, Matrix, pick
-from fastencode.errors import FastencodeWarning, InputError
+from fastencode.errors import InputError, warn
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.graded import Graded, graded_svd
 
@@ -280,11 +279,9 @@ def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: b
     if hidden_by_rounding(lam, alphas, dtype):
         if not only:
             return None
-        warnings.warn(
+        warn(
             f"kernels have eigenvalues up to {lam[-1]:.3g}, whose rounding ({rounding:.2g}) hides directions that "
             f"alpha={alphas[0]:.4g} would keep: results at small penalties may be off. Pass larger alphas, or features instead",
-            FastencodeWarning,
-            stacklevel=2,
         )
     floor = max(rounding, min(size / _ROUNDINGS * rounding, 0.1 * ACCURACY[dtype.itemsize] * alphas[0]))
     keep = int(np.searchsorted(lam, floor, side="right"))
@@ -335,12 +332,10 @@ def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.
     unknown = columns[found.repeats[found.noise**2 > least]]
     if len(unknown):
         shown = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
-        warnings.warn(
+        warn(
             f"{len(unknown)} columns of X ({shown}) are combinations of others but for their own rounding, and have units so "
             f"large that this rounding counts at alpha={problem.alphas[0]:.4g}: results at small penalties may be off. Scale the "
             "columns to equal variance, or leave these out",
-            FastencodeWarning,
-            stacklevel=2,
         )
     order = np.flatnonzero(found.size**2 > 0.1 * least)[::-1]
     return replace(found, U=found.U[:, order], size=found.size[order], V=found.V[:, order])

@@ -342,15 +342,17 @@ class Sweep(Reader):
         of every fold."""
         began = time.perf_counter()
         variance = self.variance_v[here]
-        if self.problem.gcv:
-            c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
-            scores = gcv_scores(self.plan, c_rw[:, : len(variance)], variance, self.scoring)
-        else:
-            c_rw, scores = self.scorer.score(y_tw, len(variance), variance, self.work.get, each)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            c_rw, scores = self._score(y_tw, variance, each)
             lost = ~np.isfinite(scores.astype(self.dtype)).all(axis=0)
         if lost.any():
             first = self._first(lost, here)
             raise InputError(f"Y holds values too large to score in {self.dtype}, the first in voxel {first}; rescale it")
         self.spent("score", began)
         return c_rw, scores
+
+    def _score(self, y_tw: NDArray[Any], variance: F64, each: EachFold | None) -> tuple[NDArray[Any], F64]:
+        if self.problem.gcv:
+            c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
+            return c_rw, gcv_scores(self.plan, c_rw[:, : len(variance)], variance, self.scoring)
+        return self.scorer.score(y_tw, len(variance), variance, self.work.get, each)

@@ -95,8 +95,10 @@ class Checkpoint:
                     f"checkpoint {str(self.path)!r} is of another search (data, bands, folds, penalties, scoring, per_target, "
                     "fit_intercept or precision differ); delete it or name another file"
                 )
-            for name, array in file.items():
-                found[name] = array[()]
+            try:
+                found = {name: array[()] for name, array in file.items()}
+            except Exception as error:
+                raise InputError(f"checkpoint {str(self.path)!r} is damaged ({error}); delete it or name another file") from error
         return found
 
     def write(self, arrays: dict[str, NDArray[Any]]) -> None:

@@ -113,6 +113,9 @@ class Found:
         InputError
             If its candidates are others, or more than these.
         """
+        lacking = [name for name in self.arrays(candidates_ib) if name not in kept]
+        if lacking:
+            raise InputError(f"the checkpoint is damaged, it lacks {', '.join(lacking)}; delete it or name another file")
         before = kept["candidates"]
         tried = len(before)
         if tried > len(candidates_ib):

@@ -101,6 +101,13 @@ class DeviceRidge(DeviceSweep):
                 self._choose_shared()
                 self._run(self._refit, bar)
         self.raise_for_voxels()
+        if (left_out := self.plan.problem.left_out) is not None:
+            self.bad_v = self.bad_v | self.device.put(left_out)
+            if not self.keep:
+                self.coef_pv[:, left_out] = np.nan
+            else:
+                nan = self.device.cast(self.zero, self.plan.dtype) * float("nan")
+                self.coef_pv = self.device.xp.where(self.device.put(left_out)[None, :], nan, self.coef_pv)
 
     def _score_and_refit(self, slab: Any, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)

@@ -64,7 +64,8 @@ def fit_on_host(
         sweep.run(sweep.refit, bar)
     if plan.deferred and kept.weights == "primal":
         sweep.finish()
-    return sweep.arrays(), sweep.account()
+    arrays = sweep.arrays()
+    return arrays, sweep.account()
 
 
 class RidgeSweep(Sweep):
@@ -231,6 +232,8 @@ class RidgeSweep(Sweep):
         edge_v = edges_of(self.chosen_v, len(self.alphas) if was_chosen else 1)
         best_v = np.take_along_axis(self.scores_av, self.chosen_v[None], axis=0)[0] if was_chosen else None
         scores_av, alpha_v = self.scores_av if was_chosen else None, self.alphas[self.chosen_v]
+        if self.plan.problem.left_out is not None:
+            self.bad_v |= self.plan.problem.left_out
         if self.bad_v.any():
             found = (self.coef_pv, self.dual_tv, self.intercept_v, alpha_v, scores_av, best_v, self.folds_fv, self.predicted_tv)
             for array in found:
