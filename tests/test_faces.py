@@ -151,6 +151,24 @@ def test_estimators_point_at_their_caller():
 
 
 @quiet
+def test_columns_of_a_data_frame_are_told_by_their_names(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(X, columns=[f"f{i}" for i in range(8)])
+    other = frame[frame.columns[::-1]]
+    for fit in (
+        fastencode.ridge_cv(frame, Y),
+        fastencode.banded_ridge_cv(frame, Y, bands={"a": ["f0", "f5"], "b": ...}, n_iter=2, random_state=0),
+    ):
+        fit.save(tmp_path / "fit.h5")
+        for one in (fit, type(fit).load(tmp_path / "fit.h5")):
+            np.testing.assert_array_equal(one.predict(other), fit.predict(frame))
+            np.testing.assert_array_equal(one.score(other, Y), fit.score(frame, Y))
+            np.testing.assert_array_equal(one.predict(X), fit.predict(frame))  # no names: by position
+            with pytest.raises(InputError, match="X has other columns than the fit, 'f3' among those that differ"):
+                one.predict(frame.rename(columns={"f3": "nose"}))
+
+
+@quiet
 def test_bands_by_the_names_of_a_data_frame():
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = pandas.DataFrame(X, columns=[f"f{i}" for i in range(8)])

@@ -141,6 +141,25 @@ def test_fits_of_earlier_versions_are_told_by_what_they_skipped(tmp_path):
     assert np.isnan(fastencode.RidgeFit.load(tmp_path / "fit.h5").score(X, Y)).sum() == 1
 
 
+def test_what_a_fit_found_may_be_given_though_it_skipped_voxels():
+    """Its penalties are NaN there: voxels to skip, whatever their responses hold."""
+    X, Y = data()
+    Y[4, BAD] = np.nan
+    for fit, given in (
+        (ridge(X, Y, nan_targets="skip"), lambda f, y: fastencode.ridge_cv(X, y, alphas=f.alpha, cv=None, nan_targets="skip")),
+        (
+            banded(X, Y, nan_targets="skip"),
+            lambda f, y: fastencode.banded_ridge_cv(
+                X, y, bands=[3, 5], gammas=f.gammas, alphas=f.alpha, cv=None, nan_targets="skip"
+            ),
+        ),
+    ):
+        for responses in (Y, np.nan_to_num(Y)):
+            again = given(fit, responses)
+            np.testing.assert_allclose(again.coef, fit.coef, atol=1e-10)
+            np.testing.assert_array_equal(np.isnan(again.coef).any(axis=0), np.arange(6) == BAD)
+
+
 def test_a_partition_is_nan_where_voxels_are_skipped():
     X, Y = data()
     Y[4, BAD] = np.nan  # in the first fold's test rows, in the training rows of the others

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 from fastencode.devices import device_of, find_device, host_values, parse_device
 from fastencode.errors import DeviceError, InputError
 
-__all__ = ["F64", "as_numpy", "check_device", "column_names", "dtype_of", "export", "float_dtype", "is_stored", "library_of", "to_host"]
+__all__ = [
+    "F64",
+    "as_numpy",
+    "check_device",
+    "column_names",
+    "dtype_of",
+    "export",
+    "float_dtype",
+    "is_stored",
+    "library_of",
+    "to_host",
+]
 
 F64 = NDArray[np.float64]
 """A float64 array of any shape."""

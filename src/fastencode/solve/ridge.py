@@ -62,8 +62,9 @@ def ridge_cv(
     Parameters
     ----------
     X : (t, p) array, NumPy, torch or CuPy, data frame, or :func:`fastencode.delay`'s copies that are not made
-        Features. Never written to. Columns of a data frame are told by their names in ``predict`` and ``score``. What depends on X only is computed on the CPU. ``delay(..., copy=False)`` saves the memory of
-        the copies, and the work of all but one of their kernels where there are more columns than rows.
+        Features. Never written to. Columns of a data frame are told by their names in ``predict`` and ``score``. What depends on
+        X only is computed on the CPU. ``delay(..., copy=False)`` saves the memory of the copies, and the work of all but one of
+        their kernels where there are more columns than rows.
     Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
         Responses. Read in tiles, never written to.
     alphas : (A,) array-like
@@ -102,11 +103,11 @@ def ridge_cv(
         Whether to fit a constant, which is not penalised.
     precision : {"exact", "fast"}
         "exact" is accurate to the dtype, whatever the units of the columns. With scales up to 1e12 apart, weights (times their
-        column's scale) are within 1e-8 of the largest in float64 and 2e-5 in float32, and scores within 1e-6, as long as X is not
-        so close to collinear that its own rounding decides. Where rounding of the Gram would hide what the smallest penalty
-        keeps, X itself is decomposed, at about ten times the cost (``stats["decomposed"]``). Directions of X are left out only
-        where every penalty makes them irrelevant. Pearson with predictions that all but vanish (α far above every eigenvalue) is
-        less accurate, where there are more rows than features.
+        column's scale) are within 1e-8 of the largest in float64 and 2e-5 in float32, and scores within 1e-6 in float64 and about
+        1e-5 in float32, as long as X is not so close to collinear that its own rounding decides. Where rounding of the Gram would
+        hide what the smallest penalty keeps, X itself is decomposed, at about ten times the cost (``stats["decomposed"]``).
+        Directions of X are left out only where their length is rounding. Pearson with predictions that all but vanish (α far
+        above every eigenvalue) is less accurate, where there are more rows than features.
         "fast" may score float32 in reduced precision, and fits weights as in "exact": on a CUDA device predictions are products
         in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 3 · 2⁻¹⁶. On other CPUs
         it computes the same as "exact".

@@ -75,9 +75,7 @@ def _given(gammas: Any, n_bands: int) -> F64:
     return array
 
 
-def given_penalties(
-    gammas: Any, alphas: Any, n_bands: int, n_voxels: int, left_out: NDArray[np.bool_] | None
-) -> tuple[F64, F64]:
+def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int, left_out: NDArray[np.bool_] | None) -> tuple[F64, F64]:
     """(weights of the bands (b, v), penalty (v,)) of every voxel, as given for ``cv=None``.
 
     Parameters

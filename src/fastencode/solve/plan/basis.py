@@ -17,7 +17,7 @@ Legend: t = time, p = features, r = directions kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,7 @@ __all__ = [
     "decompose",
     "decompose_features",
     "dual_map",
+    "eigh_beside",
     "gram_of",
     "hidden_by_rounding",
     "kernel_of",
@@ -47,6 +48,8 @@ __all__ = [
     "make_basis",
     "resolution",
     "rounding_of",
+    "sharpened",
+    "squares_along",
     "tau_of",
 ]
 
@@ -56,6 +59,8 @@ _BLOCK, _VALUES = 2048, 2**17
 ACCURACY = {4: 1e-6, 8: 1e-8}
 # Largest part of the responses that a float32 weight, times its column's scale, may lose where it is made of dual weights.
 _CANCELLED = 1e-5
+# Eigenvalues below this part of the largest are taken from lengths along their vectors, which have more digits.
+SHARPENED = 1e-6
 # Rounding moves the eigenvalues of a Gram by about this many eps of the largest.
 _ROUNDINGS = 8.0
 # Beyond this size of a matrix, the length of divide-and-conquer's working memory overflows LAPACK's 32-bit integers: it crashes.
@@ -94,6 +99,8 @@ class Basis:
     center: bool
     weighted: bool
     source: str = "gram"
+    X: Matrix | None = None
+    scale_p: F64 | None = None
 
     @property
     def complete(self) -> bool:
@@ -145,7 +152,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
         gram = kernel_of(X, mean, root) if dual else gram_of(X, mean, root)
-    found = decompose(gram, max(X.shape), problem, centered=dual and center)
+    found = decompose(gram, problem, constant=root if dual and center else None, spans=0 if dual else len(X) - center)
     del gram
     if found is None:
         graded = decompose_features(problem, mean, root)
@@ -153,23 +160,31 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         tau = tau_of(problem, lam)
         rows *= graded.size / np.sqrt(lam + tau)
     else:
-        (lam, vectors), source = found, "gram"
-        tau = tau_of(problem, lam)
-        shrunk = np.sqrt(lam + tau)
+        (lam, vectors), source, most = found, "gram", min(len(X) - center, X.shape[1])
         if dual:
-            squares = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
+            small = lam < SHARPENED * max(0.0, float(lam[-1])) if len(lam) else lam < 0
+            squares = lam.copy()
+            if small.any():
+                squares[small] = squares_along(problem, mean, root, vectors[:, small])
+            order, lam = sharpened(lam, squares, most)
+            vectors, tau = vectors[:, order], tau_of(problem, lam)
+            square = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
             V = np.empty((0, len(lam)), dtype=X.dtype)
-            if cancels(squares, lam, problem):  # in float64
+            if cancels(square, lam, problem):  # in float64
                 V = dual_map(problem, mean, root, vectors / np.sqrt(lam))
-            rows = vectors * (np.sqrt(lam) / shrunk)
+            rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
         else:
-            V = vectors.astype(X.dtype)
             rows = np.empty((len(X), len(lam)))
             for start in range(0, len(X), _BLOCK):
                 here = slice(start, start + _BLOCK)
-                # rows = X̌ @ V / √(λ + τ) = U_τ
-                rows[here] = centered_rows(X, mean, root, here) @ vectors / shrunk
-    return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source)
+                # rows = X̌ @ V
+                rows[here] = centered_rows(X, mean, root, here) @ vectors
+            order, lam = sharpened(lam, np.einsum("tr,tr->r", rows, rows), most)
+            if len(order) < rows.shape[1] or (np.diff(order) != 1).any():
+                rows, vectors = rows[:, order], vectors[:, order]
+            V, tau = vectors.astype(X.dtype), tau_of(problem, lam)
+            rows /= np.sqrt(lam + tau)
+    return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source, X)
 
 
 def tau_of(problem: Problem, lam: F64) -> float:
@@ -242,24 +257,22 @@ def resolution(alphas: F64, dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(np.sqrt(allowed * alphas[0])), allowed
 
 
-def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: bool = False) -> tuple[F64, F64] | None:
-    """(eigenvalues, increasing; eigenvectors) of a Gram; None where its rounding would show in weights.
-
-    Drops numerically zero eigenvalues: those below 8 eps λ_top are rounding noise, which 1/λ would amplify. Those below
-    ``size`` eps λ_top are dropped too where they are below a tenth of :data:`ACCURACY` times the smallest penalty.
+def decompose(gram: F64, problem: Problem, *, constant: F64 | None, spans: int = 0, only: bool = False) -> tuple[F64, F64] | None:
+    """Eigenvalues, increasing, and vectors of a Gram; None where its rounding would show in weights or scores.
 
     Parameters
     ----------
     gram : (·, ·) float64
-    size : int
-        Number of terms in each sum of products that the Gram holds.
     problem : Problem
         For its penalties and dtype.
-    centered : bool
-        Whether the Gram is a kernel of centered features. Its smallest eigenvalue, that of the constant vector, is zero then.
+    constant : (·,) float64 or None
+        What a kernel of centered features maps to zero: the roots of the sample weights. Left out.
+    spans : int
+        For a Gram of features: the most directions that the rows have. Where the features have as many, what uses that U spans
+        every response needs columns of U that are orthogonal, and X v / √λ is not where λ is small.
     only : bool
         Whether the features are not known. Where rounding of the Gram would show, a ``FastencodeWarning`` says so then, and the
-        decomposition is returned instead of None.
+        decomposition is returned instead of None. Eigenvalues that are rounding are left out.
 
     Raises
     ------
@@ -270,12 +283,10 @@ def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: b
     # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
     if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
         raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")
-    if len(gram) > _DIVIDED:
-        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
-    else:
-        lam, vectors = np.linalg.eigh(gram)
-    lam, vectors = (lam[1:], vectors[:, 1:]) if centered else (lam, vectors)
+    lam, vectors = _eigh(gram) if constant is None else eigh_beside(gram, constant)
     rounding = rounding_of(lam)
+    if 0 < spans <= len(lam) and lam[-spans] < SHARPENED * lam[-1]:
+        return None
     if hidden_by_rounding(lam, alphas, dtype):
         if not only:
             return None
@@ -283,16 +294,60 @@ def decompose(gram: F64, size: int, problem: Problem, *, centered: bool, only: b
             f"kernels have eigenvalues up to {lam[-1]:.3g}, whose rounding ({rounding:.2g}) hides directions that "
             f"alpha={alphas[0]:.4g} would keep: results at small penalties may be off. Pass larger alphas, or features instead",
         )
-    floor = max(rounding, min(size / _ROUNDINGS * rounding, 0.1 * ACCURACY[dtype.itemsize] * alphas[0]))
-    keep = int(np.searchsorted(lam, floor, side="right"))
-    return lam[keep:], vectors[:, keep:]
+    if only:
+        keep = int(np.searchsorted(lam, rounding, side="right"))
+        return lam[keep:], vectors[:, keep:]
+    return lam, vectors
+
+
+def _eigh(gram: F64) -> tuple[F64, F64]:
+    """Eigenvalues, increasing, and vectors of a symmetric matrix."""
+    if len(gram) > _DIVIDED:
+        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
+    else:
+        lam, vectors = np.linalg.eigh(gram)
+    return lam, vectors
+
+
+def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
+    """Eigenvalues, increasing, and vectors of a kernel K of centered rows, without the vector o that it maps to zero.
+
+    Among small eigenvalues o would mix with others. K + ‖K‖ o oᵀ / ‖o‖² has the same others, and o at the top.
+    """
+    unit = constant / np.linalg.norm(constant)
+    size = float(np.linalg.norm(kernel)) or 1.0
+    lam, vectors = _eigh(kernel + size * np.outer(unit, unit))
+    return lam[:-1], vectors[:, :-1]
+
+
+def squares_along(problem: Problem, mean: F64, root: F64, vectors: F64, scale_p: F64 | None = None) -> F64:
+    """(k,): ‖X̌ᵀ u‖² of vectors u of rows, features times a scale: small eigenvalues of the kernel, without its rounding."""
+    found, X = np.zeros(vectors.shape[1]), problem.X
+    for start in range(0, X.shape[1], _BLOCK):
+        here = slice(start, min(start + _BLOCK, X.shape[1]))
+        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+        along = (block if scale_p is None else block * scale_p[here]).T @ vectors
+        found += np.einsum("pk,pk->k", along, along)
+    return found
+
+
+def sharpened(lam: F64, squares: F64, most: int) -> tuple[NDArray[np.intp], F64]:
+    """(Which directions to keep, in the order of their eigenvalues; these eigenvalues), from a Gram's and from ``squares``.
+
+    Eigenvalues of the Gram are off by roundings of the largest, λ_top; the squared lengths of rows or features along the vectors
+    by roundings of √(λ λ_top). A direction whose length is rounding of √λ_top is left out, and no more than ``most`` are kept.
+    """
+    top = max(0.0, float(lam[-1])) if len(lam) else 0.0
+    better = np.where(lam < SHARPENED * top, squares, lam)
+    order = np.argsort(better, kind="stable")[-most:] if most else np.arange(0)
+    order = order[better[order] > (2 * _ROUNDINGS * np.finfo(np.float64).eps) ** 2 * top]
+    return order, better[order]
 
 
 def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.intp] | None = None, scale: Any = 1.0) -> Graded:
     """The singular value decomposition of X̌, or of some columns of it times ``scale``.
 
-    The eigenvalues of the Gram are ``size ** 2``: increasing here, without those below a tenth of the part of the smallest
-    penalty that :data:`ACCURACY` allows.
+    The eigenvalues of the Gram are ``size ** 2``.
 
     Parameters
     ----------
@@ -337,8 +392,7 @@ def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.
             f"large that this rounding counts at alpha={problem.alphas[0]:.4g}: results at small penalties may be off. Scale the "
             "columns to equal variance, or leave these out",
         )
-    order = np.flatnonzero(found.size**2 > 0.1 * least)[::-1]
-    return replace(found, U=found.U[:, order], size=found.size[order], V=found.V[:, order])
+    return found
 
 
 def centered_rows(X: Matrix, mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:

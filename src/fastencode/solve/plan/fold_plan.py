@@ -84,9 +84,13 @@ class FoldPlan:
 
     @property
     def rounding(self) -> float:
-        """ρ = 8 (eps √r + eps(float64) min(κ, 1e6)): rounding of predictions, in standard deviations of a voxel."""
+        """Rounding of predictions, in standard deviations of a voxel.
+
+        ρ = 8 (eps max(√r, min(κ, limit of *apart*)) + eps(float64) min(κ, 1e6)).
+        """
         eps = np.finfo(self.dtype).eps, np.finfo(np.float64).eps
-        return 8.0 * float(eps[0] * np.sqrt(max(1, len(self.lam))) + eps[1] * min(self.condition, LIMITS[8]["train"]))
+        lost = max(np.sqrt(max(1, len(self.lam))), min(self.condition, LIMITS[self.dtype.itemsize]["apart"]))
+        return 8.0 * float(eps[0] * lost + eps[1] * min(self.condition, LIMITS[8]["train"]))
 
     @property
     def n_folds(self) -> int:

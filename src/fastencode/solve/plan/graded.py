@@ -39,7 +39,8 @@ class Graded:
     Attributes
     ----------
     U : (n, r) float64
-    size : (r,) float64, decreasing
+        With r = min(n, p) less the columns that repeat others.
+    size : (r,) float64, increasing
     V : (p, r) float64
         ``V * size`` is off by rounding of each row's own scale, not of the largest scale.
     repeats : (m,) index array
@@ -71,7 +72,8 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
     Q, R, order = scipy.linalg.qr(A, mode="economic", pivoting=True, overwrite_a=True, check_finite=False)
     remainder = np.abs(np.diag(R))
     noise = _NOISE * _EPS * norms[order[: len(remainder)]]
-    repeated = np.flatnonzero((remainder <= noise) & (noise > 0))
+    repeated, kept = np.flatnonzero((remainder <= noise) & (noise > 0)), remainder > noise
+    Q, R = Q[:, kept], R[kept]  # what is left of a repeated column is its rounding
     # A P = Q T Gᵀ with T lower triangular: QR of Rᵀ, then of T and of what that leaves, in turns.
     G, upper = scipy.linalg.qr(R.T, mode="economic", check_finite=False)
     del R
@@ -86,8 +88,8 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
         u, size[here], vt = _svd(T[here, here], smallest, tolerance)
         Q[:, here] = Q[:, here] @ u
         V[order, here] = G[:, here] @ vt.T
-    falling = np.argsort(-size, kind="stable")
-    return Graded(Q[:, falling], size[falling], V[:, falling], order[repeated], noise[repeated])
+    rising = np.argsort(size, kind="stable")
+    return Graded(Q[:, rising], size[rising], V[:, rising], order[repeated], noise[repeated])
 
 
 def _blocks(T: F64) -> list[slice]:

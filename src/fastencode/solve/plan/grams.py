@@ -21,6 +21,7 @@ from fastencode.errors import InputError
 from fastencode.solve.given.bands import Bands
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import (
+    SHARPENED,
     Basis,
     cancels,
     centered_rows,
@@ -31,6 +32,8 @@ from fastencode.solve.plan.basis import (
     gram_of,
     kernel_of,
     largest_square,
+    sharpened,
+    squares_along,
     tau_of,
 )
 
@@ -105,23 +108,35 @@ class Grams:
             gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
             gram *= scale
         only = not p  # only kernels are known, no features
-        found = decompose(gram, max(problem.X.shape), problem, centered=self.dual and problem.fit_intercept, only=only)
+        constant = self.root_t if self.dual and problem.fit_intercept else None
+        spans = 0 if self.dual else len(problem.X) - problem.fit_intercept
+        found = decompose(gram, problem, constant=constant, spans=spans, only=only)
         del gram
         if found is None:
             return self._from_features(gamma_b)
         lam, vectors = found
-        tau, V = tau_of(problem, lam), np.zeros((0 if self.dual else p, len(lam)), dtype=dtype)
+        most = min(len(problem.X) - problem.fit_intercept, p)
         if self.dual:
+            if not only:
+                scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
+                small, squares = lam < SHARPENED * max(0.0, float(lam[-1])), lam.copy()
+                if small.any():
+                    squares[small] = squares_along(problem, self.mean_p, self.root_t, vectors[:, small], scale_p)
+                order, lam = sharpened(lam, squares, most)
+                vectors = vectors[:, order]
+            tau, V = tau_of(problem, lam), np.zeros((0, len(lam)), dtype=dtype)
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
             if not only and cancels(float((gamma_b * self.squares_b).max()), lam, problem):
                 gamma_p = gamma_b[self.bands.band_of_feature]
                 V = dual_map(problem, self.mean_p, self.root_t, vectors / np.sqrt(lam), gamma_p)
         else:
             vectors *= scale[:, None]
+            rows = self._times(used, vectors)
+            order, lam = sharpened(lam, np.einsum("tr,tr->r", rows, rows), most)
+            tau, V = tau_of(problem, lam), np.zeros((p, len(lam)), dtype=dtype)
             # rows = X̌ @ diag(√γ) @ V / √(λ + τ) = U_τ
-            rows = self._times(used, vectors) / np.sqrt(lam + tau)
-            V[used] = vectors
-        return self._made(lam, tau, rows, V, "gram")
+            rows, V[used] = rows[:, order] / np.sqrt(lam + tau), vectors[:, order]
+        return self._made(lam, tau, rows, V, "gram", gamma_b)
 
     def _from_features(self, gamma_b: F64) -> Basis:
         """As :meth:`basis`, from the features times √γ themselves, where rounding of their Gram would show in weights."""
@@ -132,12 +147,13 @@ class Grams:
         tau = tau_of(problem, lam)
         V = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
         V[used] = graded.V * scale_p[used, None]
-        return self._made(lam, tau, graded.U * (graded.size / np.sqrt(lam + tau)), V, "features")
+        return self._made(lam, tau, graded.U * (graded.size / np.sqrt(lam + tau)), V, "features", gamma_b)
 
-    def _made(self, lam: F64, tau: float, rows: F64, V: NDArray[Any], source: str) -> Basis:
+    def _made(self, lam: F64, tau: float, rows: F64, V: NDArray[Any], source: str, gamma_b: F64) -> Basis:
         problem = self.problem
-        weighted = problem.weights is not None
-        return Basis(lam, tau, rows, V, self.mean_p, self.root_t, problem.fit_intercept, weighted, source)
+        weighted, known = problem.weights is not None, problem.X.shape[1] > 0
+        X, scale_p = (problem.X, np.sqrt(gamma_b)[self.bands.band_of_feature]) if known else (None, None)
+        return Basis(lam, tau, rows, V, self.mean_p, self.root_t, problem.fit_intercept, weighted, source, X, scale_p)
 
     def _times(self, used: NDArray[np.intp], vectors: F64) -> F64:
         """X̌[:, used] @ vectors."""

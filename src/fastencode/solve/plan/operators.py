@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.errors import InputError
-from fastencode.solve.plan.basis import Basis, hidden_by_rounding, resolution, rounding_of
+from fastencode.solve.plan.basis import ACCURACY, Basis, eigh_beside, hidden_by_rounding, resolution, rounding_of
 from fastencode.solve.plan.cholesky import solve_positive
 from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
 from fastencode.solve.plan.graded import graded_svd
@@ -282,7 +282,7 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
     lam, vectors = np.linalg.eigh(training_gram(basis, left))
     lam = np.maximum(lam, 0.0)
     if hidden_by_rounding(lam, request.alphas, dtype):
-        graded = graded_svd(_centered(basis, left)[0], *resolution(request.alphas, dtype))
+        graded = graded_svd(_in_directions(basis, left)[0], *resolution(request.alphas, dtype))
         lam, vectors = graded.size**2, graded.V
     own = np.sqrt(lam + basis.tau)
     held = take_rows(basis.rows_tr, left.test)
@@ -358,10 +358,12 @@ class _Train:
 
 def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> _Train:
     """Decompose the training rows' smaller Gram, or the rows themselves where rounding of the Gram would show in weights."""
-    train, held = _centered(basis, left)
+    train, held = _own_rows(basis, left, alphas, dtype)
     dual = len(train) <= train.shape[1]
-    lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
-    lam, vectors = (lam[1:], vectors[:, 1:]) if dual and basis.center else (lam, vectors)
+    if dual and basis.center:
+        lam, vectors = eigh_beside(train @ train.T, basis.root_t[left.train])
+    else:
+        lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
     if hidden_by_rounding(lam, alphas, dtype):
         found = graded_svd(train, *resolution(alphas, dtype))
         shrunk = np.sqrt(found.size**2 + basis.tau)
@@ -374,7 +376,26 @@ def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]
     return _Train(lam, (held @ vectors) / shrunk, (vectors / shrunk).T @ train.T)
 
 
-def _centered(basis: Basis, left: Left) -> tuple[F64, F64]:
+def _own_rows(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> tuple[F64, F64]:
+    """(training rows, test rows) about the mean of the training rows, in whichever coordinates keep their digits.
+
+    In the directions kept, a row is off by rounding of √λ_top. Where that shows at the smallest penalty, rows of X are taken: a
+    column in large units that is constant in the training rows is zero there then.
+    """
+    root, eps = basis.root_t, float(np.finfo(np.float64).eps)
+    if basis.X is None or eps * basis.top <= 0.01 * ACCURACY[dtype.itemsize] * float(alphas[0]):
+        return _in_directions(basis, left)
+    train, held = (np.asarray(basis.X[rows], dtype=np.float64) for rows in (left.train, left.test))
+    if basis.center:  # about the first row: a constant column becomes exactly zero
+        first = train[0].copy()
+        train, held = train - first, held - first
+        mean = (root[left.train] ** 2) @ train / left.mass
+        train, held = train - mean, held - mean
+    scale = 1.0 if basis.scale_p is None else basis.scale_p
+    return train * root[left.train, None] * scale, held * root[left.test, None] * scale
+
+
+def _in_directions(basis: Basis, left: Left) -> tuple[F64, F64]:
     """(training rows, test rows) of X̌ V, about the mean of the training rows: (·, r) each."""
     points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
     train, held = points[left.train], points[left.test]
