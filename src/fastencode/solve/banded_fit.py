@@ -93,7 +93,8 @@ class BandedFit(Fit):
     def __repr__(self) -> str:
         kind, weights = ("coef", self.coef) if self.dual_coef is None else ("dual_coef", self.dual_coef)
         shape = " x ".join(map(str, weights.shape))
-        return f"<BandedFit {kind} {shape} {weights.dtype}, bands {', '.join(self.names)}, by {self.scoring}>"
+        how = f"by {self.scoring}" if len(self.candidates) else "given penalties"
+        return f"<BandedFit {kind} {shape} {weights.dtype}, bands {', '.join(self.names)}, {how}>"
 
     def _found(self) -> list[str]:
         gammas = self._fitted("gammas")

@@ -69,7 +69,8 @@ class Fit:
             lines.append(f"  penalties: {_counted(alpha_v)}")
             lines += self._found()
         edges = "" if given else f"{low} at the smallest penalty of the grid, {high} at the largest, "
-        lines.append(f"  voxels: {edges}{skipped} skipped because they held NaN")
+        if skipped or not given:
+            lines.append(f"  voxels: {edges}{skipped} skipped because they held NaN")
         seconds = stats.get("seconds", {})
         if "fit" in seconds:
             wall = {name: value for name, value in seconds.items() if "all threads" not in name}
