@@ -162,11 +162,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     else:
         (lam, vectors), source, most = found, "gram", min(len(X) - center, X.shape[1])
         if dual:
-            small = lam < SHARPENED * max(0.0, float(lam[-1])) if len(lam) else lam < 0
-            squares = lam.copy()
-            if small.any():
-                squares[small] = squares_along(problem, mean, root, vectors[:, small])
-            order, lam = sharpened(lam, squares, most)
+            order, lam = sharpened(lam, squares_along(problem, mean, root, lam, vectors), most)
             vectors, tau = vectors[:, order], tau_of(problem, lam)
             square = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
             V = np.empty((0, len(lam)), dtype=X.dtype)
@@ -320,15 +316,19 @@ def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
     return lam[:-1], vectors[:, :-1]
 
 
-def squares_along(problem: Problem, mean: F64, root: F64, vectors: F64, scale_p: F64 | None = None) -> F64:
-    """(k,): ‖X̌ᵀ u‖² of vectors u of rows, features times a scale: small eigenvalues of the kernel, without its rounding."""
-    found, X = np.zeros(vectors.shape[1]), problem.X
+def squares_along(problem: Problem, mean: F64, root: F64, lam: F64, vectors: F64, scale_p: F64 | None = None) -> F64:
+    """(r,): eigenvalues of the kernel; the small ones as ‖X̌ᵀ u‖², features times a scale, without the kernel's rounding."""
+    small, squares, X = lam < SHARPENED * lam.max(initial=0.0), lam.copy(), problem.X
+    if not small.any():
+        return squares
+    vectors, found = vectors[:, small], np.zeros(int(small.sum()))
     for start in range(0, X.shape[1], _BLOCK):
         here = slice(start, min(start + _BLOCK, X.shape[1]))
         block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
         along = (block if scale_p is None else block * scale_p[here]).T @ vectors
         found += np.einsum("pk,pk->k", along, along)
-    return found
+    squares[small] = found
+    return squares
 
 
 def sharpened(lam: F64, squares: F64, most: int) -> tuple[NDArray[np.intp], F64]:

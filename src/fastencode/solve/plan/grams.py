@@ -21,7 +21,6 @@ from fastencode.errors import InputError
 from fastencode.solve.given.bands import Bands
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import (
-    SHARPENED,
     Basis,
     cancels,
     centered_rows,
@@ -119,9 +118,7 @@ class Grams:
         if self.dual:
             if not only:
                 scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
-                small, squares = lam < SHARPENED * max(0.0, float(lam[-1])), lam.copy()
-                if small.any():
-                    squares[small] = squares_along(problem, self.mean_p, self.root_t, vectors[:, small], scale_p)
+                squares = squares_along(problem, self.mean_p, self.root_t, lam, vectors, scale_p)
                 order, lam = sharpened(lam, squares, most)
                 vectors = vectors[:, order]
             tau, V = tau_of(problem, lam), np.zeros((0, len(lam)), dtype=dtype)
