@@ -130,6 +130,38 @@ def test_dual_weights_of_a_kernel_sum_to_zero(scale, noise, alpha):
     np.testing.assert_allclose(fit.predict(kernel[None]), predictions(X, y, X, alpha), atol=1e-5)
 
 
+@pytest.mark.parametrize("n_features", [1, 2])
+@pytest.mark.parametrize("strategy", ["primal", "dual"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kernels_of_one_direction(n_features, strategy, weighted):
+    """A kernel of rank one, of all rows or of a fold's training rows: its direction is not mixed with the constant."""
+    rng = np.random.default_rng(0)
+    row_weights = np.repeat(rng.integers(1, 4, 8), 3).astype(float)
+    for _ in range(5):
+        X, y = np.repeat(rng.standard_normal((24, 1)) + 3, n_features, axis=1), rng.standard_normal(24)
+        options = {"alphas": [1.0], "cv": 4, "sample_weight": row_weights if weighted else None}
+        fit = fit_plan(make_plan(Problem.check(X, **options, response_dtype=y.dtype), strategy), y)
+        times = np.repeat(np.arange(24), row_weights.astype(int) if weighted else 1)
+        folds = [(np.flatnonzero(np.isin(times, train)), test) for train, test in blocks(24, 4)]
+        wanted = [predictions(X[times[train]], y[times[train]], X[test], 1.0) for train, test in folds]
+        w = row_weights if weighted else np.ones(24)
+        for (_, test), found, score in zip(folds, wanted, fit.fold_scores, strict=True):
+            middle = np.average(y[test], weights=w[test])
+            exact = 1 - (w[test] @ (y[test] - found) ** 2) / (w[test] @ (y[test] - middle) ** 2)
+            np.testing.assert_allclose(score, exact, atol=1e-9, rtol=1e-9)
+        np.testing.assert_allclose(fit.predict(X), predictions(X[times], y[times], X, 1.0), atol=1e-9)
+
+
+def test_kernels_of_one_direction_in_bands():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        X, y = rng.standard_normal((12, 1)) + 3, rng.standard_normal(12)
+        kernel = X @ X.T
+        fit = banded_ridge_cv(kernel[None], y, bands="precomputed", gammas=[1.0], alphas=1.0, cv=3)
+        np.testing.assert_allclose(fit.predict(kernel[None]), predictions(X, y, X, 1.0), atol=1e-8)
+        np.testing.assert_allclose(fit.cv_scores.ravel(), [scores(X, y, 1.0, blocks(12, 3)).mean()], atol=1e-8)
+
+
 @pytest.mark.parametrize("scoring", ["r2", "neg_mean_squared_error"])
 def test_ties_are_measured_in_the_variance_without_an_intercept_too(scoring):
     """Were the mean square of the responses the unit, their mean of 1e4 would make every penalty a tie."""

@@ -55,7 +55,8 @@ def test_a_design_is_that_of_every_story_by_itself_and_shares_one_base():
     X, X_test, labels = made.matrices
     wanted, wanted_test = naive(model, 1, (0, 4))
     assert isinstance(X, Delayed) and isinstance(X_test, Delayed) and X.dtype == np.float32
-    assert X.parts[0].base_sw is X_test.parts[0].base_sw is made.plan.problem.X.parts[0].base_sw
+    base = X.parts[0].base_sw
+    assert X_test.parts[0].base_sw is base and made.plan._plan.problem.X.parts[0].base_sw is base
     np.testing.assert_allclose(np.asarray(X), wanted, atol=1e-5)
     np.testing.assert_allclose(np.asarray(X_test), wanted_test, atol=1e-5)
     np.testing.assert_array_equal(labels, np.repeat([0, 1, 2], [30, 24, 27]))

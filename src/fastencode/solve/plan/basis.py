@@ -308,12 +308,13 @@ def _eigh(gram: F64) -> tuple[F64, F64]:
 def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
     """Eigenvalues, increasing, and vectors of a kernel K of centered rows, without the vector o that it maps to zero.
 
-    Among small eigenvalues o would mix with others. K + ‖K‖ o oᵀ / ‖o‖² has the same others, and o at the top.
+    Beside eigenvalues near zero, o would mix with their vectors. K − s o oᵀ / ‖o‖² has the same others, none negative, and o at
+    −s. The largest norm of a column of K is taken as s: at most λ_top, so that rounding does not grow, and at least λ_top / √t.
     """
     unit = constant / np.linalg.norm(constant)
-    size = float(np.linalg.norm(kernel)) or 1.0
-    lam, vectors = _eigh(kernel + size * np.outer(unit, unit))
-    return lam[:-1], vectors[:, :-1]
+    size = float(np.linalg.norm(kernel, axis=0).max()) or 1.0
+    lam, vectors = _eigh(kernel - size * np.outer(unit, unit))
+    return lam[1:], vectors[:, 1:]
 
 
 def squares_along(problem: Problem, mean: F64, root: F64, lam: F64, vectors: F64, scale_p: F64 | None = None) -> F64:
