@@ -152,6 +152,22 @@ def test_kernels_of_one_direction(n_features, strategy, weighted):
         np.testing.assert_allclose(fit.predict(X), predictions(X[times], y[times], X, 1.0), atol=1e-9)
 
 
+@pytest.mark.parametrize("strategy", ["primal", "dual"])
+@pytest.mark.parametrize("scoring", ["r2", "pearson", "neg_mean_squared_error"])
+def test_kernels_of_no_direction(strategy, scoring):
+    """Constant features: rounding of the zero kernel beside the constant is no direction."""
+    rng = np.random.default_rng(0)
+    for n in (8, 9, 24):
+        X, Y = np.full((n, 2), 2.5), rng.standard_normal((n, 3))
+        problem = Problem.check(X, alphas=[1e-30, 1.0], cv=2, response_dtype=Y.dtype)
+        plan = make_plan(problem, strategy)
+        fit = fit_plan(plan, Y, scoring=scoring)
+        assert len(plan.lam) == 0 and not fit.coef.any()
+        np.testing.assert_allclose(fit.intercept, Y.mean(axis=0))
+        if scoring == "pearson":
+            assert not fit.cv_scores.any()
+
+
 def test_kernels_of_one_direction_in_bands():
     rng = np.random.default_rng(0)
     for _ in range(10):

@@ -389,7 +389,7 @@ def _fit(
     grams, bad, edge = bases.grams, found.bad_v, chosen.edge_v
     dtype = grams.problem.X.dtype
     per_voxel = {
-        "coef": weights.coef_pv,
+        "coef": None if weights.features is None else weights.features.coef_pv,
         "dual_coef": weights.dual_tv,
         "intercept": weights.intercept_v.astype(dtype),
         "alpha": chosen.alpha_v,

@@ -312,7 +312,7 @@ def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
     −s. The largest norm of a column of K is taken as s: at most λ_top, so that rounding does not grow, and at least λ_top / √t.
     """
     unit = constant / np.linalg.norm(constant)
-    size = float(np.linalg.norm(kernel, axis=0).max()) or 1.0
+    size = float(np.linalg.norm(kernel, axis=0).max())  # of a kernel of zeros 0, so that its eigenvalues are exactly zero
     lam, vectors = _eigh(kernel - size * np.outer(unit, unit))
     return lam[1:], vectors[:, 1:]
 

@@ -26,6 +26,7 @@ from fastencode.solve.search.cells import Cell, CellReader, by_cells
 from fastencode.solve.search.search import Bases, Decomposed
 from fastencode.solve.search.state import Chosen
 from fastencode.solve.search.systems import HIGHEST, systems_of, traces
+from fastencode.solve.weights.coefficients import Coefficients, dual_factor, feature_blocks, primal_factor
 from fastencode.solve.weights.features import PIECE, features_times, threads_within
 from fastencode.threads import available_threads
 
@@ -43,8 +44,8 @@ class Weights:
 
     Attributes
     ----------
-    coef_pv : (p, v) or None
-        None where only kernels were given:
+    features : Coefficients or None
+        Weights of the features. None where only kernels were given:
     dual_tv : (t, v) or None
         then predictions are Σ γ_b K_b @ dual + intercept, K_b between new rows and all rows given.
     intercept_v : (v,) float64
@@ -58,9 +59,9 @@ class Weights:
         p = grams.problem.X.shape[1]
         kernels, dtype = grams.mean_bt is not None, grams.problem.X.dtype
         self.grams, self.products = grams, products
-        self.coef_pv = None if kernels else np.empty((p, n_voxels), dtype=dtype)
+        self.intercept_v, mean_p = np.zeros(n_voxels), grams.mean_p if grams.problem.fit_intercept else None
+        self.features = None if kernels else Coefficients(np.empty((p, n_voxels), dtype=dtype), self.intercept_v, mean_p)
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
-        self.intercept_v = np.zeros(n_voxels)
         self.bad_v = np.zeros(n_voxels, dtype=bool)
         self.unsolved_v = np.zeros(n_voxels)
         self.waiting: list[tuple[NDArray[np.intp], F64, NDArray[Any]]] = []
@@ -70,10 +71,10 @@ class Weights:
 
     def take_primal(self, here: NDArray[np.intp], coef_pw: NDArray[Any], mean_w: F64) -> None:
         """Weights of some voxels, whose responses had these means."""
-        assert self.coef_pv is not None
-        self.coef_pv[:, here] = coef_pw
+        assert self.features is not None
+        predicted_w = self.features.take(slice(None), here, coef_pw)
         if self.grams.problem.fit_intercept:
-            self.intercept_v[here] = mean_w - self.grams.mean_p @ coef_pw
+            self.intercept_v[here] = mean_w - predicted_w
 
     def take_dual(self, here: NDArray[np.intp], gamma_bw: F64, dual_tw: NDArray[Any], mean_w: F64) -> None:
         """Dual weights of some voxels, for weights γ_b X̌_bᵀ ω: to wait for the features, or the result where there are only
@@ -100,20 +101,16 @@ class Weights:
     def flush(self, beside: int = 0) -> None:
         """Weights of features from all dual weights that wait: γ_b X̌_bᵀ ω. ``beside`` are bytes that are kept meanwhile, but for
         the Grams: what is left of ``memory`` says how many threads there may be, each with a block of features."""
-        coef_pv, problem, grams = self.coef_pv, self.grams.problem, self.grams
-        if coef_pv is None or not self.waiting:
+        found, problem, grams = self.features, self.grams.problem, self.grams
+        if found is None or not self.waiting:
             return
-        waiting, products, dtype, band_p = self.waiting, self.products, coef_pv.dtype, grams.bands.band_of_feature
+        waiting, products, dtype, band_p = self.waiting, self.products, found.coef_pv.dtype, grams.bands.band_of_feature
 
         def take(i: int, some: slice, coef_pw: NDArray[Any]) -> F64:
             here, gamma_bw, _ = waiting[i]
-            predicted_w = np.zeros(len(here))
-            for low in range(0, len(coef_pw), PIECE):  # so that nothing as large is in float64
-                piece_pw, features = coef_pw[low : low + PIECE], slice(some.start + low, min(some.start + low + PIECE, some.stop))
-                piece_pw *= gamma_bw[band_p[features]].astype(dtype)
-                coef_pv[features, here] = piece_pw[:, : len(here)]
-                predicted_w += grams.mean_p[features] @ piece_pw[:, : len(here)].astype(np.float64)
-            return predicted_w
+            for first in range(0, len(coef_pw), PIECE):  # so that no factors of all of them are made
+                coef_pw[first : first + PIECE] *= gamma_bw[band_p[some][first : first + PIECE]].astype(dtype)
+            return found.take(some, here, coef_pw[:, : len(here)])
 
         duals, widest = [products.put(dual_tw) for *_, dual_tw in waiting], max(dual_tw.shape[1] for *_, dual_tw in waiting)
         kept = grams.nbytes + beside + sum(dual_tw.nbytes for *_, dual_tw in waiting)
@@ -234,7 +231,7 @@ class _Refit(Reader):
         super().__init__(problem, grams.root_t, targets, skip_nan, (width, tile, kept), columns)
         self.grams, self.basis, self.gamma_b, self.alpha_v, self.out = grams, basis, gamma_b, alpha_v, out
         self.products, self.analyze_tr = out.products, out.products.put(basis.analyze_tr)
-        self.coef_blocks = [out.products.put(basis.V_pr[some]) for some in _blocks(len(basis.V_pr))]
+        self.coef_blocks = [out.products.put(basis.V_pr[some]) for some in feature_blocks(len(basis.V_pr))]
 
     def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
         """Read a tile and make its weights."""
@@ -247,30 +244,20 @@ class _Refit(Reader):
         # c = U_τ.T @ y
         products.multiply(self.analyze_tr.T, products.put(y_tw), c_rw)
         if not len(basis.V_pr):
-            np.multiply(c_rw, (lam + basis.tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
+            np.multiply(c_rw, dual_factor(lam, basis.tau, alpha_w), out=c_rw, casting="same_kind")
             dual_tw = np.empty((len(basis.analyze_tr), self.width), dtype=self.dtype)
-            # ω = U_τ @ (c (λ + τ) / (λ (λ + α)))
+            # ω = U_τ @ c
             products.multiply(self.analyze_tr, products.put(c_rw), dual_tw)
             self.out.take_dual(here, self.gamma_b[:, None], dual_tw, mean_w)
         else:
-            np.multiply(c_rw, np.sqrt(lam + basis.tau) / (lam + alpha_w), out=c_rw, casting="same_kind")
+            np.multiply(c_rw, primal_factor(lam, np.sqrt(lam + basis.tau), alpha_w), out=c_rw, casting="same_kind")
             self._primal(c_rw, here, mean_w)
         self.spent("refit", began)
 
     def _primal(self, c_rw: NDArray[Any], here: Any, mean_w: F64) -> None:
         out = self.out
-        assert out.coef_pv is not None
+        assert out.features is not None
         if self.problem.fit_intercept:
             out.intercept_v[here] = mean_w
-        right_rw = self.products.put(c_rw)
-        for some, V_pr in zip(_blocks(len(out.coef_pv)), self.coef_blocks, strict=True):
-            coef_pw = self.work.get("coef", some.stop - some.start, self.width, dtype=self.dtype)
-            # coef = (√γ V) @ (c √(λ + τ) / (λ + α))
-            self.products.multiply(V_pr, right_rw, coef_pw)
-            out.coef_pv[some, here] = coef_pw[:, : len(mean_w)]
-            if self.problem.fit_intercept:
-                out.intercept_v[here] -= self.grams.mean_p[some] @ coef_pw[:, : len(mean_w)].astype(np.float64)
-
-
-def _blocks(p: int) -> list[slice]:
-    return [slice(first, min(first + REFIT_FEATURES, p)) for first in range(0, p, REFIT_FEATURES)]
+        right_rw, used = self.products.put(c_rw), len(mean_w)
+        out.intercept_v[here] -= out.features.weigh(self.coef_blocks, 0, right_rw, here, used, self.products, self.work.get)

@@ -19,6 +19,7 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, edges_of
 from fastencode.solve.score.device_scorer import PlanOnDevice, kept_on, plan_on_device
 from fastencode.solve.score.device_tiles import DeviceSweep
+from fastencode.solve.weights.coefficients import primal_factor
 from fastencode.solve.weights.features import map_of
 from fastencode.streams import Downloads
 
@@ -128,7 +129,7 @@ class DeviceRidge(DeviceSweep):
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
         device, xp, plan = self.device, self.device.xp, self.here
         alpha_w = device.take(plan.alphas, self.chosen_v[here])
-        shrunk = device.cast(c_rw * (plan.shrunk_r1 / (plan.lam_r1 + alpha_w)), self.plan.dtype)
+        shrunk = device.cast(c_rw * primal_factor(plan.lam_r1, plan.shrunk_r1, alpha_w), self.plan.dtype)
         coef_pw = xp.matmul(self.map.V_pr, shrunk)
         bad = self.bad_v[here]
         if self.center:

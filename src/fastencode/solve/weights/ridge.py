@@ -27,7 +27,8 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, EachFold, choose_alphas, choose_shared, edges_of, tie_tolerance
 from fastencode.solve.score.scorer import Sweep
 from fastencode.solve.score.tiles import REFIT_FEATURES
-from fastencode.solve.weights.features import PIECE, features_times, map_of, products_with_means, right_of, threads_within
+from fastencode.solve.weights.coefficients import Coefficients, dual_factor, feature_blocks, primal_factor
+from fastencode.solve.weights.features import features_times, map_of, products_with_means, right_of, threads_within
 from fastencode.threads import available_threads, together
 
 __all__ = ["Kept", "RidgeSweep", "fit_on_host"]
@@ -81,6 +82,8 @@ class RidgeSweep(Sweep):
         self.dual_tv = np.empty((len(plan.root) if kept.weights == "dual" else 0, n_voxels), dtype=plan.dtype)
         self.means_t = products_with_means(plan) if kept.weights == "dual" and plan.problem.fit_intercept else None
         self.intercept_v = np.zeros(n_voxels)
+        mean_p = plan.feature_means if plan.problem.fit_intercept else None
+        self.coefficients = Coefficients(self.coef_pv, self.intercept_v, mean_p)
         self.scores_av = np.empty((n_alphas if plan.problem.given is None else 0, n_voxels), dtype=plan.dtype)
         self.chosen_v = np.zeros(n_voxels, dtype=np.intp)
         self.folds_fv = np.empty((n_folds, n_voxels), dtype=plan.dtype) if choice.keep else None
@@ -154,7 +157,8 @@ class RidgeSweep(Sweep):
             self._refit_dual(c_rw, alpha_w, mean_w, here)
             self.spent("refit", began)
             return
-        np.multiply(c_rw, np.sqrt(plan.lam + plan.tau)[:, None] / (plan.lam[:, None] + alpha_w), out=c_rw, casting="same_kind")
+        factor_rw = primal_factor(plan.lam[:, None], np.sqrt(plan.lam + plan.tau)[:, None], alpha_w)
+        np.multiply(c_rw, factor_rw, out=c_rw, casting="same_kind")
         if plan.problem.fit_intercept:
             self.intercept_v[here] = mean_w
         if self.V_pr is None:
@@ -164,12 +168,11 @@ class RidgeSweep(Sweep):
         self.spent("refit", began)
 
     def _refit_dual(self, c_rw: NDArray[Any], alpha_w: NDArray[np.float64], mean_w: NDArray[np.float64], here: Any) -> None:
-        """Dual weights ω = diag(o) U diag(1 / (λ + α)) Uᵀ y of each voxel, o the roots of the sample weights: those of the
-        features are (X − 1 μᵀ)ᵀ ω."""
-        lam, tau, used = self.ridge.lam[:, None], self.ridge.tau, len(mean_w)
-        np.multiply(c_rw, (lam + tau) / (lam * (lam + alpha_w)), out=c_rw, casting="same_kind")
+        """Dual weights of each voxel, times the roots of the sample weights; weights of features are (X − 1 μᵀ)ᵀ times these."""
+        used = len(mean_w)
+        np.multiply(c_rw, dual_factor(self.ridge.lam[:, None], self.ridge.tau, alpha_w), out=c_rw, casting="same_kind")
         dual_tw = self.work.get("dual", len(self.ridge.root), self.width, dtype=self.dtype)
-        # dual_tw = U_τ @ (c (λ + τ) / (λ (λ + α)))
+        # dual_tw = U_τ @ c
         self.scorer.exact.multiply(self.ridge.analyze, c_rw, dual_tw)
         if self.ridge.problem.weights is not None:
             dual_tw *= self.ridge.root[:, None].astype(self.dtype)
@@ -179,18 +182,8 @@ class RidgeSweep(Sweep):
 
     def _weigh(self, V_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
         """Make the weights of some features, from the first on; returns what they predict at the means."""
-        used = len(self.intercept_v[here])
-        predicted_w, center = np.zeros(used), self.ridge.problem.fit_intercept
-        for start in range(0, len(V_pr), REFIT_FEATURES):
-            part_pr = V_pr[start : start + REFIT_FEATURES]
-            some = slice(first + start, first + start + len(part_pr))
-            coef_pw = self.work.get("coef", len(part_pr), self.width, dtype=self.dtype)
-            self.scorer.exact.multiply(part_pr, c_rw, coef_pw)
-            self.coef_pv[some, here] = coef_pw[:, :used]
-            for low in range(0, len(part_pr) if center else 0, PIECE):
-                piece_pw = coef_pw[low : low + PIECE, :used].astype(np.float64)
-                predicted_w += self.ridge.feature_means[some][low : low + PIECE] @ piece_pw
-        return predicted_w
+        blocks = [V_pr[some] for some in feature_blocks(len(V_pr))]
+        return self.coefficients.weigh(blocks, first, c_rw, here, len(self.intercept_v[here]), self.scorer.exact, self.work.get)
 
     def finish(self) -> None:
         """Make deferred weights, once all voxels are scored: those of features r, r + 1, … first, then those of the first r,
