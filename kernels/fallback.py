@@ -6,10 +6,8 @@ the target and its k predictions. The compiled kernels check their arguments wit
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["check_moments", "check_product", "check_shrunk", "moments", "product", "rows_that_count", "shrunk"]
 
@@ -26,7 +24,7 @@ def check_moments(target: tuple[int, ...], predicted: tuple[int, ...], out: tupl
         raise ValueError(f"moments: out is {out}, it must be {wanted} for {predicted[0]} nodes")
 
 
-def rows_that_count(weight_t: Any, n: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64], float]:
+def rows_that_count(weight_t: ArrayLike, n: int) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64], float]:
     """(rows of positive weight, their weights, the square roots of these, sum of the weights); ``ValueError`` for bad weights."""
     weight_t = np.asarray(weight_t, dtype=np.float64)
     if weight_t.shape != (n,):
@@ -44,7 +42,7 @@ def rows_that_count(weight_t: Any, n: int) -> tuple[NDArray[np.intp], NDArray[np
 def moments(
     target_tv: Float,
     predicted_ktv: Float,
-    weight_t: Any = None,
+    weight_t: ArrayLike | None = None,
     out_mv: NDArray[np.float64] | None = None,
     crossed: bool = True,
 ) -> NDArray[np.float64]:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from fastencode.devices import device_of, find_device, host_values, parse_device
+from fastencode.devices import Array, DeviceLike, device_of, find_device, host_values, parse_device
 from fastencode.errors import DeviceError, InputError
 
 __all__ = [
     "F64",
+    "ResultArray",
     "as_numpy",
     "check_device",
     "column_names",
@@ -31,14 +32,17 @@ __all__ = [
 F64 = NDArray[np.float64]
 """A float64 array of any shape."""
 
+ResultArray: TypeAlias = Any
+"""An array of the caller's library, NumPy, torch or CuPy, on the caller's device: the caller knows which, mypy does not."""
+
 _STORED = ("h5py", "zarr")
 
 
-def _root(value: Any) -> str:
+def _root(value: object) -> str:
     return type(value).__module__.partition(".")[0]
 
 
-def library_of(value: Any) -> str:
+def library_of(value: object) -> str:
     """``"torch"`` for a torch tensor, ``"cupy"`` for a CuPy array, else ``"numpy"``."""
     root = _root(value)
     torch = sys.modules.get("torch")
@@ -47,18 +51,18 @@ def library_of(value: Any) -> str:
     return "cupy" if root == "cupy" else "numpy"
 
 
-def column_names(value: Any) -> list[str] | None:
+def column_names(value: object) -> list[str] | None:
     """The names of a data frame's columns; None for what has none."""
     columns = getattr(value, "columns", None)
     return None if columns is None or callable(columns) else [str(column) for column in columns]
 
 
-def is_stored(value: Any) -> bool:
+def is_stored(value: object) -> bool:
     """Whether this is a data set in a file, read by slicing (h5py or zarr)."""
     return _root(value) in _STORED and hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def check_device(device: Any) -> str:
+def check_device(device: DeviceLike) -> str:
     """The name of the device for a ``device=`` argument.
 
     Parameters
@@ -142,7 +146,7 @@ def _data_sets(group: Any, before: str) -> Iterator[tuple[str, tuple[int, ...]]]
             yield from _data_sets(item, f"{before}{key}/")
 
 
-def to_host(value: Any, name: str) -> NDArray[Any]:
+def to_host(value: ArrayLike | Array, name: str) -> NDArray[Any]:
     """:func:`as_numpy` that also copies arrays from a CUDA device."""
     array = value if device_of(value) is None else host_values(value)
     return as_numpy(array, name)
@@ -175,7 +179,7 @@ def float_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-def export(array: Any, library: str, where: str = "cpu") -> Any:
+def export(array: Array, library: str, where: str = "cpu") -> ResultArray:
     """A NumPy array as one of ``library``: on the CPU it shares memory, else it is copied to the device ``where``."""
     if where != "cpu":
         device = find_device(where, library)
@@ -184,4 +188,5 @@ def export(array: Any, library: str, where: str = "cpu") -> Any:
     if library != "torch":
         return array
     torch = sys.modules["torch"]
-    return torch.from_numpy(np.ascontiguousarray(array) if np.ndim(array) else np.array(array))
+    host = np.asarray(array)
+    return torch.from_numpy(np.ascontiguousarray(host) if host.ndim else host.copy())

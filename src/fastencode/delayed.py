@@ -11,11 +11,11 @@ from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastencode.devices import HOST, Device
+from fastencode.devices import HOST, Array, Device
 
-__all__ = ["Copies", "Delayed", "DelayedThere", "Matrix", "matrix_on", "neighbors", "pick", "rows_on"]
+__all__ = ["Copies", "Delayed", "DelayedThere", "Matrix", "MatrixThere", "matrix_on", "neighbors", "pick", "rows_on"]
 
 # Numbers in the rows that are made at once for a product.
 _VALUES = 2**22
@@ -141,7 +141,7 @@ class Delayed:
             raise ValueError("copy=False: delayed copies become a new array and share no memory with it; pass copy=None")
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
-    def __matmul__(self, right: Any) -> NDArray[Any]:
+    def __matmul__(self, right: ArrayLike | Array) -> NDArray[Any]:
         right = np.asarray(right)
         if right.ndim == 1:
             return np.asarray((self @ right[:, None])[:, 0])
@@ -186,7 +186,7 @@ class Delayed:
         return Delayed(tuple(parts))
 
 
-def _is_index(index: Any) -> bool:
+def _is_index(index: object) -> bool:
     """Whether this indexes one axis: a slice, an integer, or an array-like of integers or bools."""
     if isinstance(index, slice):
         return True
@@ -210,7 +210,7 @@ def pick(X: Matrix, rows: NDArray[np.intp] | slice | None = None, columns: NDArr
     return np.asarray(X[np.ix_(rows, columns)])
 
 
-def neighbors(columns: NDArray[np.intp]) -> Any:
+def neighbors(columns: NDArray[np.intp]) -> slice | NDArray[np.intp]:
     """Increasing indices, as a slice if they are neighbors."""
     first, last = int(columns[0]), int(columns[-1])
     return slice(first, last + 1) if last - first == len(columns) - 1 else columns
@@ -227,7 +227,7 @@ class DelayedThere:
 
     def __init__(self, X: Delayed, device: Device) -> None:
         self.device, self.shape, self.copies = device, X.shape, []
-        there: dict[int, Any] = {}
+        there: dict[int, Array] = {}
         for part, source_t, here in X.copies():
             rows = len(part.base_sw)
             if id(part) not in there:
@@ -238,26 +238,29 @@ class DelayedThere:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> Any:
+    def __getitem__(self, rows: Array) -> Array:
         """The rows of an index array of the device."""
         take = self.device.take
         return self.device.concatenate([take(base_sw, take(source_t, rows)) for base_sw, source_t, _ in self.copies], axis=1)
 
-    def __matmul__(self, right: Any) -> Any:
-        out = 0.0
+    def __matmul__(self, right: Array) -> Array:
+        out: Any = 0.0
         for base_sw, source_t, here in self.copies:
             # out = Σ over copies of base[source] @ right[columns of the copy]
             out = out + self.device.xp.matmul(self.device.take(base_sw, source_t), right[here, ...])
         return out
 
 
-def matrix_on(device: Device, X: Matrix) -> Any:
+MatrixThere: TypeAlias = Array | Delayed | DelayedThere
+
+
+def matrix_on(device: Device, X: Matrix) -> MatrixThere:
     """A matrix for products and for :func:`rows_on` on a device. On the host, delayed copies stay as they are."""
     if isinstance(X, Delayed):
         return X if device is HOST else DelayedThere(X, device)
     return device.put(X)
 
 
-def rows_on(device: Device, X: Any, rows: Any) -> Any:
+def rows_on(device: Device, X: MatrixThere, rows: Array) -> Array:
     """The rows of a matrix of :func:`matrix_on`, by an index array of the device."""
     return X[rows] if isinstance(X, Delayed | DelayedThere) else device.take(X, rows)

@@ -16,17 +16,89 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastencode.errors import DeviceError
 
-__all__ = ["HOST", "Device", "device_of", "find_device", "host_values", "parse_device", "plain_device"]
+__all__ = [
+    "HOST",
+    "Array",
+    "ArrayT",
+    "Device",
+    "DeviceLike",
+    "Namespace",
+    "device_of",
+    "find_device",
+    "host_values",
+    "parse_device",
+    "plain_device",
+]
 
 # Dtypes that torch and CuPy share; values of others are converted to float64 before upload.
 _SHARED = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
+
+Namespace: TypeAlias = Any
+"""A module of array functions: ``numpy``, ``torch``, ``cupy`` or one of the array API standard."""
+
+
+class Array(Protocol):
+    """An array of any namespace: NumPy, torch, CuPy, or one of the array API standard."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def T(self) -> Array: ...
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any, /) -> Array: ...
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+
+    def __neg__(self) -> Array: ...
+    def __add__(self, other: Any, /) -> Array: ...
+    def __radd__(self, other: Any, /) -> Array: ...
+    def __sub__(self, other: Any, /) -> Array: ...
+    def __rsub__(self, other: Any, /) -> Array: ...
+    def __mul__(self, other: Any, /) -> Array: ...
+    def __rmul__(self, other: Any, /) -> Array: ...
+    def __truediv__(self, other: Any, /) -> Array: ...
+    def __rtruediv__(self, other: Any, /) -> Array: ...
+    def __pow__(self, other: Any, /) -> Array: ...
+    def __matmul__(self, other: Any, /) -> Array: ...
+    def __rmatmul__(self, other: Any, /) -> Array: ...
+
+    def __invert__(self) -> Array: ...
+    def __and__(self, other: Any, /) -> Array: ...
+    def __or__(self, other: Any, /) -> Array: ...
+    def __lt__(self, other: Any, /) -> Array: ...
+    def __le__(self, other: Any, /) -> Array: ...
+    def __gt__(self, other: Any, /) -> Array: ...
+    def __ge__(self, other: Any, /) -> Array: ...
+    def __eq__(self, other: object, /) -> Any: ...
+    def __ne__(self, other: object, /) -> Any: ...
+
+
+ArrayT = TypeVar("ArrayT", NDArray[Any], Array)
+"""Arrays of one kind: functions that are written once for the host and for devices give NumPy's back for NumPy's."""
+
+
+class TorchDevice(Protocol):
+    """A ``torch.device``."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def index(self) -> int | None: ...
+
+
+DeviceLike: TypeAlias = str | TorchDevice | None
+"""How a caller names a device: ``None``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or such a ``torch.device``."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +116,7 @@ class Device:
 
     library: str
     name: str
-    xp: Any
+    xp: Namespace
 
     @property
     def streams(self) -> bool:
@@ -56,80 +128,81 @@ class Device:
         """Number of the card; 0 for the CPU."""
         return int(self.name.partition(":")[2] or 0)
 
-    def dtype(self, dtype: Any) -> Any:
+    def dtype(self, dtype: DTypeLike) -> Any:
         """The namespace's own dtype for a NumPy dtype."""
         if self.library == "numpy":
             return np.dtype(dtype)
         name = np.dtype(dtype).name
         return getattr(self.xp, "bool_" if name == "bool" and self.library == "cupy" else name)
 
-    def current(self) -> AbstractContextManager[Any]:
+    def current(self) -> AbstractContextManager[object]:
         """A context in which new arrays and kernels go to this device."""
         if not self.streams:
             return nullcontext()
         return self.xp.cuda.Device(self.index) if self.library == "cupy" else self.xp.cuda.device(self.index)
 
-    def put(self, array: Any, dtype: Any = None) -> Any:
+    def put(self, array: ArrayLike | Array, dtype: DTypeLike | None = None) -> Array:
         """An array of this device with the values of a NumPy array. On the CPU it may share memory."""
-        array = np.asarray(array, dtype=dtype)
-        known = array.dtype.kind == "b" or hasattr(self.xp, array.dtype.name)  # CuPy 13 calls bool only bool_
-        if array.dtype.str[1:] not in _SHARED or not known:
-            array = array.astype(np.float64)
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        host = np.asarray(array, dtype=dtype)
+        known = host.dtype.kind == "b" or hasattr(self.xp, host.dtype.name)  # CuPy 13 calls bool only bool_
+        if host.dtype.str[1:] not in _SHARED or not known:
+            host = host.astype(np.float64)
+        host = host.astype(host.dtype.newbyteorder("="), copy=False)
         if self.library != "torch":
-            return self.xp.asarray(array)
-        if not array.flags.writeable or any(step < 0 for step in array.strides):  # torch warns of the first, refuses the second
-            array = array.copy()
-        return self.xp.asarray(array, device=self.name)
+            return self.xp.asarray(host)
+        if not host.flags.writeable or any(step < 0 for step in host.strides):  # torch warns of the first, refuses the second
+            host = host.copy()
+        return self.xp.asarray(host, device=self.name)
 
-    def get(self, array: Any) -> NDArray[Any]:
+    def get(self, array: Array) -> NDArray[Any]:
         """A NumPy array with the values of an array of this device. Waits until they are computed."""
         return host_values(array) if self.library in ("cupy", "torch") else np.asarray(array)
 
-    def empty(self, *shape: int, dtype: Any) -> Any:
+    def empty(self, *shape: int, dtype: DTypeLike) -> Array:
         """A new array with any values."""
         return self._made("empty", shape, dtype)
 
-    def zeros(self, *shape: int, dtype: Any) -> Any:
+    def zeros(self, *shape: int, dtype: DTypeLike) -> Array:
         """A new array of zeros."""
         return self._made("zeros", shape, dtype)
 
-    def _made(self, how: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    def _made(self, how: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         where = {"device": self.name} if self.library == "torch" else {}
         return getattr(self.xp, how)(shape, dtype=self.dtype(dtype), **where)
 
-    def cast(self, array: Any, dtype: Any) -> Any:
+    def cast(self, array: ArrayT, dtype: DTypeLike) -> ArrayT:
         """``array.astype(dtype)``: the array itself if it has that dtype."""
         return self.xp.asarray(array, dtype=self.dtype(dtype))
 
-    def contiguous(self, array: Any) -> Any:
+    def contiguous(self, array: ArrayT) -> ArrayT:
         """The array with its values row by row in memory, as kernels and copies need it."""
         if self.library == "torch":
-            return array.contiguous()
+            tensor: Any = array
+            return tensor.contiguous()
         return self.xp.ascontiguousarray(array) if self.library == "cupy" else array
 
-    def take(self, array: Any, rows: Any, axis: int = 0) -> Any:
+    def take(self, array: ArrayT, rows: slice | Array, axis: int = 0) -> ArrayT:
         """``array[rows]`` along an axis. ``rows`` is an int64 array of this device, or on axis 0 a slice, which gives a view."""
         if isinstance(rows, slice):
             return array[rows, ...]
         return self.xp.index_select(array, axis, rows) if self.library == "torch" else self.xp.take(array, rows, axis=axis)
 
-    def largest(self, array: Any) -> Any:
+    def largest(self, array: ArrayT) -> ArrayT:
         """``array.max(axis=0)``."""
         return self.xp.max(array, axis=0) if self.library not in ("cupy", "torch") else self.xp.amax(array, axis=0)
 
-    def concatenate(self, arrays: list[Any], axis: int = 0) -> Any:
+    def concatenate(self, arrays: list[ArrayT], axis: int = 0) -> ArrayT:
         """``numpy.concatenate(arrays, axis)``."""
         join = self.xp.concatenate if self.library in ("numpy", "cupy") else self.xp.concat
         return join(arrays, axis=axis)
 
-    def dots(self, a: Any, b: Any) -> Any:
+    def dots(self, a: ArrayT, b: ArrayT) -> ArrayT:
         """``(a * b).sum(axis=0)``."""
         if self.library == "numpy":
-            return np.einsum("mw,mw->w", a, b)
+            return self.xp.einsum("mw,mw->w", a, b)
         return self.xp.sum(a * b, axis=0)
 
-    def add_to_diagonal(self, square: Any, values: Any) -> Any:
+    def add_to_diagonal(self, square: Array, values: Array | float) -> Array:
         """A contiguous square matrix plus values on its diagonal: in place, except in namespaces whose arrays are immutable."""
         if self.library not in ("numpy", "cupy", "torch"):
             return square + self.xp.eye(square.shape[0], dtype=square.dtype) * values
@@ -161,7 +234,7 @@ class Device:
             self.xp.cuda.empty_cache()
 
     @contextmanager
-    def precision(self, dtype: Any, reduced: bool) -> Iterator[None]:
+    def precision(self, dtype: DTypeLike, reduced: bool) -> Iterator[None]:
         """A context in which float32 products are computed in full float32, or with ``reduced`` in TF32 on cards that have it.
 
         Products of other dtypes are not changed. Both libraries have one setting for the whole process; the setting found is
@@ -205,12 +278,12 @@ class Device:
 HOST = Device("numpy", "cpu", np)
 
 
-def plain_device(xp: Any) -> Device:
+def plain_device(xp: Namespace) -> Device:
     """The CPU, through any namespace of the array API standard."""
     return Device(xp.__name__.partition(".")[0], "cpu", xp)
 
 
-def parse_device(device: Any) -> str | None:
+def parse_device(device: DeviceLike) -> str | None:
     """``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None for None.
 
     Raises
@@ -229,7 +302,7 @@ def parse_device(device: Any) -> str | None:
     raise DeviceError(f"device={str(device)!r} is not a device this package knows; pass None, 'cpu', 'cuda' or 'cuda:1'")
 
 
-def device_of(value: Any) -> Device | None:
+def device_of(value: object) -> Device | None:
     """The CUDA device where an array lies; None for values in the host's memory.
 
     Raises
@@ -288,7 +361,7 @@ def find_device(name: str, prefer: str = "cupy") -> Device:
     raise DeviceError(f"device={name!r}: no CUDA device can be used here: {'; '.join(missing)}. Or pass device=None for the CPU")
 
 
-def _count(library: str) -> tuple[int | str, Any]:
+def _count(library: str) -> tuple[int | str, Namespace | None]:
     """(number of cards that a library sees, at least 1, or the reason why it cannot use any; its namespace or None)."""
     try:
         xp = import_module(library)

@@ -12,20 +12,21 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 
-from fastencode.devices import Device
+from fastencode.devices import Array, Device, Namespace
 from fastencode.errors import FastencodeWarning
 from fastencode.kernels import cuda_source
 
 __all__ = ["CudaKernel", "boxed", "cuda_kernel", "float_name"]
 
 Size = tuple[int, int, int]
-# Dtype, blocks, threads of a block, and the arguments in the order of the source: arrays of the device, None for a null pointer,
-# int for `long long` and float for `double`.
-Launch = Callable[[str, Size, Size, Sequence[Any]], None]
+# An array of the device, None for a null pointer, int for `long long` and float for `double`.
+Argument: TypeAlias = Array | int | float | None
+# Dtype, blocks, threads of a block, and the arguments in the order of the source.
+Launch = Callable[[str, Size, Size, Sequence[Argument]], None]
 
 _KNOWN = 256  # most sets of numbers that are kept on a card for later launches
 
@@ -73,7 +74,7 @@ def cuda_kernel(device: Device, op: str) -> CudaKernel | None:
     return None
 
 
-def float_name(device: Device, array: Any) -> str:
+def float_name(device: Device, array: Array) -> str:
     """``"float32"`` or ``"float64"``: the end of the name of the entry point for a floating array."""
     return "float32" if array.dtype == device.dtype(np.float32) else "float64"
 
@@ -98,24 +99,24 @@ def boxed(op: str) -> str:
     return "\n".join(lines)
 
 
-def _is_number(argument: Any) -> bool:
+def _is_number(argument: object) -> TypeGuard[int | float]:
     return isinstance(argument, int | float)
 
 
-def _through_cupy(cupy: Any, device: Device, op: str) -> Launch:
+def _through_cupy(cupy: Namespace, device: Device, op: str) -> Launch:
     """The kernel through CuPy. It is compiled here, not at its first launch: the caller can still choose another way."""
     module = cupy.RawModule(code=cuda_source(op), options=("-std=c++17",))
     with cupy.cuda.Device(device.index):
         module.compile()
 
-    def value(argument: Any) -> Any:
+    def value(argument: Any) -> np.generic:
         if _is_number(argument):
             return np.float64(argument) if isinstance(argument, float) else np.int64(argument)
         if argument is None:
             return np.uint64(0)
         return np.uint64(argument.data.ptr if device.library == "cupy" else argument.data_ptr())
 
-    def launch(dtype: str, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
+    def launch(dtype: str, grid: Size, block: Size, arguments: Sequence[Argument]) -> None:
         with cupy.cuda.Device(device.index):
             if device.library == "cupy":
                 stream = cupy.cuda.get_current_stream()
@@ -140,9 +141,9 @@ def _through_torch(device: Device, op: str) -> Launch | None:
     except (AssertionError, AttributeError, ImportError, OSError, RuntimeError, TypeError):
         return None  # CUDA's headers are missing, or this torch has another compiler: array functions serve instead, slower
 
-    known: dict[tuple[float, ...], Any] = {}
+    known: dict[tuple[float, ...], Array] = {}
 
-    def launch(dtype: str, grid: Size, block: Size, arguments: Sequence[Any]) -> None:
+    def launch(dtype: str, grid: Size, block: Size, arguments: Sequence[Argument]) -> None:
         numbers = tuple(float(a) if _is_number(a) else float(a is not None) for a in arguments)
         if numbers not in known:
             if len(known) >= _KNOWN:

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ _GROUPS, _MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/meminfo")
 _LIMIT, _USED = ("memory.max", "memory/memory.limit_in_bytes"), ("memory.current", "memory/memory.usage_in_bytes")
 
 
-def parse_memory(memory: Any) -> int | None:
+def parse_memory(memory: int | str | None) -> int | None:
     """Bytes from an int or text such as ``"2GB"`` or ``"512MiB"``; ``"auto"`` is 70 % of the free memory; None stays None."""
     if memory is None:
         return None

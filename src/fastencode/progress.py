@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
-__all__ = ["progress"]
+__all__ = ["Bar", "progress"]
 
 row = 0
 """Terminal row of this process's bars. Processes that draw at the same time set different rows. Finished bars stay on row 0."""
 
 
-def progress(iterable: Any = None, *, desc: str, unit: str = "it", total: float | None = None, enabled: bool = True) -> Any:
+class Bar(Protocol):
+    """A progress bar: what the solvers use of tqdm's."""
+
+    total: float
+
+    def update(self, n: float = 1) -> object: ...
+
+
+def progress(
+    iterable: Iterable[Any] | None = None, *, desc: str, unit: str = "it", total: float | None = None, enabled: bool = True
+) -> tqdm[Any]:
     """A tqdm bar on standard error; ``enabled=False`` makes it silent and free.
 
     Use as ``for item in progress(items, desc=..., unit=...)`` or as a context manager with ``update(n)``. Where standard error

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
 
 __all__ = ["Downloads", "Uploads", "transfer_dtype"]
 
@@ -26,8 +26,23 @@ def transfer_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(dtype.str[1:]) if dtype.str[1:] in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1") else np.dtype("f8")
 
 
+class _Stream(Protocol):
+    """A stream of CuPy or torch."""
+
+    def wait_event(self, event: _Event, /) -> object: ...
+
+
+class _Event(Protocol):
+    """An event of CuPy or torch."""
+
+    def record(self, stream: _Stream, /) -> object: ...
+    def synchronize(self) -> object: ...
+
+
 class _Slot:
     """One page-locked buffer, with the events that must have happened before it is written again."""
+
+    array: Array  # of an upload: where the buffer goes
 
     def __init__(self, device: Device, size: int, dtype: np.dtype[Any]) -> None:
         xp = device.xp
@@ -39,21 +54,20 @@ class _Slot:
             self.host = self.memory.numpy()
         self.copied = _event(device)
         self.used = _event(device)
-        self.array: Any = None
         self.waiting: Future[None] | None = None
 
 
-def _event(device: Device) -> Any:
+def _event(device: Device) -> _Event:
     cuda = device.xp.cuda
     return cuda.Event(disable_timing=True) if device.library == "cupy" else cuda.Event()
 
 
-def _stream(device: Device) -> Any:
+def _stream(device: Device) -> _Stream:
     cuda = device.xp.cuda
     return cuda.Stream(non_blocking=True) if device.library == "cupy" else cuda.Stream(device.index)
 
 
-def _now(device: Device) -> Any:
+def _now(device: Device) -> _Stream:
     """The stream that computes."""
     cuda = device.xp.cuda
     return cuda.get_current_stream() if device.library == "cupy" else cuda.current_stream(device.index)
@@ -82,7 +96,7 @@ class Uploads:
         self.turn = 0
         self.stream = _stream(device) if device.streams else None
 
-    def send(self, fill: Callable[[NDArray[Any]], None], width: int) -> Any:
+    def send(self, fill: Callable[[NDArray[Any]], None], width: int) -> Array:
         """An array (rows, width) of the device, with the values that ``fill(buffer)`` writes.
 
         The caller may use it at once, and calls :meth:`used` after it has started the last work that reads it.
@@ -136,14 +150,14 @@ class Downloads:
     def __enter__(self) -> Downloads:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self.wait()
         finally:
             if self.pool is not None:
                 self.pool.shutdown(wait=True)
 
-    def fetch(self, array: Any, out: NDArray[Any]) -> None:
+    def fetch(self, array: Array, out: NDArray[Any]) -> None:
         """Start ``out[...] = array``, which is complete when :meth:`wait` returns; ``out`` has the array's dtype."""
         if self.stream is None or self.pool is None:
             out[...] = self.device.get(array)
@@ -157,7 +171,7 @@ class Downloads:
         slot.copied.record(self.stream)
         slot.waiting = self.pool.submit(self._place, slot, array, out)
 
-    def _place(self, slot: _Slot, array: Any, out: NDArray[Any]) -> None:
+    def _place(self, slot: _Slot, array: Array, out: NDArray[Any]) -> None:
         """Copy from the buffer to ``out``, in the thread. The argument ``array`` keeps the device's array alive until then."""
         with self.device.current():
             slot.copied.synchronize()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -95,12 +95,12 @@ def _apply(controller: ThreadpoolController) -> None:
             pool.set_num_threads(wanted)
 
 
-def _limit_loaded(n: int) -> list[tuple[Any, int]]:
+def _limit_loaded(n: int) -> list[tuple[Callable[[int], object], int]]:
     """Limit torch and Numba if they are in use. Returns (function, number) pairs: calling function(number) undoes the limit.
 
     Libraries that are not in use are not loaded, and Numba's pool is not started.
     """
-    undo: list[tuple[Any, int]] = []
+    undo: list[tuple[Callable[[int], object], int]] = []
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads"):
         undo.append((torch.set_num_threads, torch.get_num_threads()))

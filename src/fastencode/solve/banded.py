@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_count, check_flag, check_random, check_real_number
-from fastencode.arrays import column_names, dtype_of, export, library_of, to_host
-from fastencode.devices import Device
+from fastencode.arrays import F64, ResultArray, column_names, dtype_of, export, library_of, to_host
+from fastencode.devices import Device, DeviceLike
 from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded_fit import BandedFit
 from fastencode.solve.fit import versions, warn_edges
-from fastencode.solve.given.bands import Bands, Design, check_kernels, join
+from fastencode.solve.given.bands import Bands, BandsLike, Design, Features, check_kernels, join
 from fastencode.solve.given.candidates import given_penalties, make_candidates, with_equal_traces
+from fastencode.solve.given.folds import CrossValidator
 from fastencode.solve.given.problem import DEFAULT_ALPHAS, Problem
 from fastencode.solve.given.targets import Targets, check_nan_targets
 from fastencode.solve.plan.cost import choose
@@ -47,31 +48,31 @@ from fastencode.threads import available_threads, limit_threads
 __all__ = ["SEARCHES", "banded_ridge_cv"]
 
 # Puts an array of a result into the library and onto the device that results go to.
-Place = Callable[[Any], Any]
+Place = Callable[[NDArray[Any]], ResultArray]
 # Of each search: candidates tried where n_iter is None, and whether every voxel then climbs by the gradient.
 SEARCHES = {"random": (100, False), "gradient": (1, True), "auto": (10, True)}
 
 
 def banded_ridge_cv(
-    X: Any,
-    Y: Any,
+    X: Features,
+    Y: ArrayLike,
     *,
-    bands: Any = None,
+    bands: BandsLike | None = None,
     search: str = "random",
     n_iter: int | None = None,
     n_steps: int = 10,
-    gammas: Any = None,
-    concentration: Any = (0.1, 1.0),
+    gammas: ArrayLike | None = None,
+    concentration: ArrayLike = (0.1, 1.0),
     random_state: int | np.random.Generator | None = None,
     alphas: ArrayLike = DEFAULT_ALPHAS,
-    cv: Any = 5,
+    cv: CrossValidator = 5,
     runs: ArrayLike | None = None,
     gap: int = 0,
     scoring: str = "r2",
     per_target: bool = True,
     fit_intercept: bool = True,
     precision: str = "exact",
-    device: Any = None,
+    device: DeviceLike = None,
     memory: int | str | None = None,
     progress: bool = False,
     sample_weight: ArrayLike | None = None,
@@ -271,14 +272,14 @@ def banded_ridge_cv(
     return _named(fit, X)
 
 
-def _named(fit: BandedFit, X: Any) -> BandedFit:
+def _named(fit: BandedFit, X: Features) -> BandedFit:
     """The fit, with the names of a data frame's columns."""
     if (names := column_names(X)) is not None:
         fit.stats["feature_names"] = names
     return fit
 
 
-def _refuse_search(**options: Any) -> None:
+def _refuse_search(**options: object) -> None:
     """``InputError`` for options of a search, beside ``cv=None``, which searches nothing."""
     for name, value in options.items():
         if value not in (None, 0, "random"):
@@ -348,12 +349,12 @@ def _on(device: Device | None, problem: Problem) -> Iterator[None]:
             yield
 
 
-def _put(device: Device, array: Any) -> Any:
+def _put(device: Device, array: NDArray[Any]) -> ResultArray:
     with device.current():
         return device.put(array)
 
 
-def _of_one(fit: RidgeFit, bands: Bands, feature_means: Any, place: Place) -> BandedFit:
+def _of_one(fit: RidgeFit, bands: Bands, feature_means: F64 | None, place: Place) -> BandedFit:
     """A fit of one band, of weight 1."""
     best = to_host(fit.best_score, "best_score")
     ones = np.where(np.isnan(to_host(fit.alpha, "alpha")), np.nan, 1.0)[None]

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_flag
-from fastencode.arrays import F64, check_device, export, library_of, to_host
+from fastencode.arrays import F64, ResultArray, check_device, export, library_of, to_host
 from fastencode.delayed import Matrix, pick
-from fastencode.devices import HOST
+from fastencode.devices import HOST, DeviceLike
 from fastencode.errors import InputError
 from fastencode.solve.fit import Fit
-from fastencode.solve.given.bands import is_several, join
+from fastencode.solve.given.bands import Features, is_several, join
 from fastencode.solve.given.problem import check_design, check_values, host_matrix
 from fastencode.solve.score.moments import check_scoring, column_scores, split_scores
 
@@ -69,17 +69,17 @@ class BandedFit(Fit):
         seconds per stage, bytes, precision, device, versions.
     """
 
-    coef: Any
-    dual_coef: Any
-    intercept: Any
-    alpha: Any
-    alphas: Any
-    gammas: Any
-    candidates: Any
-    cv_scores: Any
-    best_score: Any
-    at_edge: Any
-    feature_means: Any
+    coef: ResultArray
+    dual_coef: ResultArray
+    intercept: ResultArray
+    alpha: ResultArray
+    alphas: ResultArray
+    gammas: ResultArray
+    candidates: ResultArray
+    cv_scores: ResultArray
+    best_score: ResultArray
+    at_edge: ResultArray
+    feature_means: ResultArray
     names: tuple[str, ...]
     columns: tuple[NDArray[np.intp], ...]
     scoring: str
@@ -115,7 +115,7 @@ class BandedFit(Fit):
         return lines
 
     @property
-    def deltas(self) -> Any:
+    def deltas(self) -> ResultArray:
         """(b, v) float64: log(γ / α), −∞ where a band is switched off; himalaya's convention."""
         with np.errstate(divide="ignore"):
             found = np.log(to_host(self.gammas, "gammas") / to_host(self.alpha, "alpha"))
@@ -145,7 +145,7 @@ class BandedFit(Fit):
         checked = check_design(host_matrix(X), coef.dtype, len(coef))
         return [pick(checked, columns=c) for c in columns], [coef[c] for c in self.columns], library_of(X)
 
-    def _in_order(self, X: Mapping[str, Any]) -> dict[str, Any]:
+    def _in_order(self, X: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
         """Arrays by name in the order of the bands."""
         if set(X) != set(self.names):
             raise InputError(
@@ -165,7 +165,7 @@ class BandedFit(Fit):
         checked = [check_values(k, dual.dtype, f"the kernel of {name!r}") for name, k in zip(self.names, kernels, strict=True)]
         return list(checked), [(dual * gamma).astype(dual.dtype) for gamma in gammas], library_of(given[0])
 
-    def predict(self, X: Any, split: bool = False) -> Any:
+    def predict(self, X: Features, split: bool = False) -> ResultArray:
         """Predicted responses, of all bands together or of each.
 
         Parameters
@@ -199,7 +199,9 @@ class BandedFit(Fit):
             self._check_predicted(HOST, out)
         return export(out[..., 0] if self._one else out, library)
 
-    def score(self, X: Any, Y: Any, scoring: str | None = None, split: bool = False, nan_targets: str | None = None) -> Any:
+    def score(
+        self, X: Features, Y: ArrayLike, scoring: str | None = None, split: bool = False, nan_targets: str | None = None
+    ) -> ResultArray:
         """Score predictions of Y from X, voxel by voxel, for all bands together or divided among them.
 
         Parameters
@@ -233,7 +235,7 @@ class BandedFit(Fit):
         parts, weights, library = self._parts(X)
         targets, intercept = self._checked_targets(Y, len(parts[0])).fetched(), self._host("intercept")
 
-        def tile(observed: Any, here: slice) -> Any:
+        def tile(observed: NDArray[Any], here: slice) -> NDArray[Any]:
             each = [part @ weight[:, here] for part, weight in zip(parts, weights, strict=True)]
             whole = sum(each[1:], each[0]) + intercept[here]
             total = column_scores(HOST, name, observed, whole.astype(observed.dtype, copy=False))
@@ -259,7 +261,7 @@ class BandedFit(Fit):
         return np.stack([means[c] @ coef[c].astype(np.float64) for c in self.columns])
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: Any = None) -> BandedFit:
+    def load(cls, path: str | os.PathLike[str], device: DeviceLike = None) -> BandedFit:
         """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved.
 
         Parameters

@@ -14,12 +14,12 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode import __version__
-from fastencode.arrays import check_device, column_names, export, float_dtype, to_host
+from fastencode.arrays import ResultArray, check_device, column_names, export, float_dtype, to_host
 from fastencode.delayed import Delayed
-from fastencode.devices import Device
+from fastencode.devices import Array, Device, DeviceLike
 from fastencode.errors import InputError, warn
 from fastencode.files import whole_file
 from fastencode.solve.given.targets import Targets, check_nan_targets
@@ -42,10 +42,10 @@ class Fit:
 
     scoring: str
     stats: dict[str, Any]
-    alpha: Any
-    alphas: Any
-    best_score: Any
-    at_edge: Any
+    alpha: ResultArray
+    alphas: ResultArray
+    best_score: ResultArray
+    at_edge: ResultArray
 
     @property
     def _one(self) -> bool:
@@ -103,7 +103,7 @@ class Fit:
             )
         return X.iloc[:, [names.index(name) for name in wanted]]
 
-    def _checked_targets(self, Y: Any, n_rows: int) -> Targets:
+    def _checked_targets(self, Y: ArrayLike, n_rows: int) -> Targets:
         """Responses to score, or ``InputError`` where they do not fit the rows of X or the voxels of the fit."""
         if n_rows == 0:
             raise InputError("X has no rows; pass at least one to score on")
@@ -118,9 +118,9 @@ class Fit:
         targets: Targets,
         dtype: np.dtype[Any],
         count: int,
-        score: Callable[[Any, slice], Any],
+        score: Callable[[Any, slice], Array],
         nan_targets: str | None,
-    ) -> Any:
+    ) -> Array:
         """Scores (s, v) of a dtype, on the device: ``score(observed_tv, here)`` gives those of a tile, (w,) or (s, w).
 
         NaN for voxels that the fit skipped, and where ``nan_targets`` says so, for those whose responses hold NaN here.
@@ -155,7 +155,7 @@ class Fit:
                 scores = xp.where(device.put(unscored)[None, :], nan, scores)
             return scores
 
-    def _check_predicted(self, device: Device, predicted_tv: Any) -> None:
+    def _check_predicted(self, device: Device, predicted_tv: Array) -> None:
         """``InputError`` if a prediction for a voxel that the fit did not skip is not finite."""
         lost = ~device.get(device.xp.all(device.xp.isfinite(predicted_tv), axis=-2)) & ~self._skipped()
         if lost.any():
@@ -193,7 +193,7 @@ class Fit:
                     file[f"{name}/{i}"] = array
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: Any = None) -> Self:
+    def load(cls, path: str | os.PathLike[str], device: DeviceLike = None) -> Self:
         """Read a fit that :meth:`save` wrote; its arrays are NumPy, whatever they were when saved, unless a device is named.
 
         Parameters
@@ -242,7 +242,7 @@ def _counted(alpha_v: NDArray[np.float64]) -> str:
     return f"median {middle:.4g}, 5 % {low:.4g}, 95 % {high:.4g}, {len(values)} different ones"
 
 
-def dtype_in(array: Any) -> np.dtype[Any]:
+def dtype_in(array: Array) -> np.dtype[Any]:
     """NumPy's dtype of an array of any library."""
     return np.dtype(str(array.dtype).removeprefix("torch."))
 

@@ -17,8 +17,8 @@ from fastencode.delayed import pick
 from fastencode.errors import InputError
 from fastencode.solve.banded import banded_ridge_cv
 from fastencode.solve.fit import held_warnings, warn_together
-from fastencode.solve.given.bands import PRECOMPUTED, join
-from fastencode.solve.given.folds import check_gap, check_runs, resolve_folds
+from fastencode.solve.given.bands import PRECOMPUTED, BandsLike, Features, join
+from fastencode.solve.given.folds import CrossValidator, check_gap, check_runs, resolve_folds
 from fastencode.solve.given.problem import host_matrix
 from fastencode.solve.score.moments import check_scoring
 
@@ -75,15 +75,15 @@ class Partition:
 
 
 def partition_variance(
-    X: Any,
-    Y: Any,
+    X: Features,
+    Y: ArrayLike,
     *,
-    bands: Any = None,
-    outer: Any = 5,
+    bands: BandsLike | None = None,
+    outer: CrossValidator = 5,
     runs: ArrayLike | None = None,
     gap: int = 0,
     scoring: str = "r2",
-    gammas: Any = None,
+    gammas: ArrayLike | None = None,
     **options: Any,
 ) -> Partition:
     """How much of each voxel every band explains that no other band does, on rows that no choice has seen.
@@ -195,7 +195,7 @@ def partition_variance(
     )
 
 
-def _without(gammas: Any, b: int, given: bool) -> Any:
+def _without(gammas: ArrayLike | None, b: int, given: bool) -> ArrayLike | None:
     """Candidates (i, b), or with ``given`` the weights (b, v) or (b,) of every voxel, for all bands but one."""
     if gammas is None or isinstance(gammas, str):
         return gammas

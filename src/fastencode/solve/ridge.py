@@ -26,6 +26,8 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from fastencode.arrays import column_names, dtype_of
+from fastencode.devices import DeviceLike
+from fastencode.solve.given.folds import CrossValidator
 from fastencode.solve.given.problem import DEFAULT_ALPHAS, Problem
 from fastencode.solve.given.targets import Targets, check_nan_targets
 from fastencode.solve.plan.plan import make_plan
@@ -37,11 +39,11 @@ __all__ = ["plan_ridge", "ridge_cv"]
 
 
 def ridge_cv(
-    X: Any,
-    Y: Any,
+    X: ArrayLike,
+    Y: ArrayLike,
     *,
     alphas: ArrayLike = DEFAULT_ALPHAS,
-    cv: Any = 5,
+    cv: CrossValidator = 5,
     runs: ArrayLike | None = None,
     gap: int = 0,
     scoring: str = "r2",
@@ -51,7 +53,7 @@ def ridge_cv(
     weights: str | None = "primal",
     fit_intercept: bool = True,
     precision: str = "exact",
-    device: Any = None,
+    device: DeviceLike = None,
     memory: int | str | None = None,
     progress: bool = False,
     sample_weight: ArrayLike | None = None,
@@ -199,15 +201,15 @@ def ridge_cv(
 
 
 def plan_ridge(
-    X: Any,
+    X: ArrayLike,
     *,
     alphas: ArrayLike = DEFAULT_ALPHAS,
-    cv: Any = 5,
+    cv: CrossValidator = 5,
     runs: ArrayLike | None = None,
     gap: int = 0,
     fit_intercept: bool = True,
     precision: str = "exact",
-    device: Any = None,
+    device: DeviceLike = None,
     memory: int | str | None = None,
     sample_weight: ArrayLike | None = None,
 ) -> RidgePlan:

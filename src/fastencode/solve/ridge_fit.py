@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from fastencode.arrays import export, library_of, to_host
-from fastencode.delayed import matrix_on
-from fastencode.devices import HOST, Device, device_of
+from fastencode.arrays import ResultArray, export, library_of, to_host
+from fastencode.delayed import MatrixThere, matrix_on
+from fastencode.devices import HOST, Array, Device, device_of
 from fastencode.errors import DeviceError, InputError
 from fastencode.solve.fit import Fit, dtype_in
 from fastencode.solve.given.problem import check_design, host_matrix
@@ -66,20 +67,20 @@ class RidgeFit(Fit):
         With ``weights="dual"``, μ.
     """
 
-    coef: Any
-    intercept: Any
-    alpha: Any
-    alphas: Any
-    cv_scores: Any
-    best_score: Any
-    at_edge: Any
+    coef: ResultArray
+    intercept: ResultArray
+    alpha: ResultArray
+    alphas: ResultArray
+    cv_scores: ResultArray
+    best_score: ResultArray
+    at_edge: ResultArray
     scoring: str
     stats: dict[str, Any] = field(default_factory=dict)
-    fold_scores: Any = None
-    cv_predictions: Any = None
-    dual_coef: Any = None
-    features: Any = None
-    feature_means: Any = None
+    fold_scores: ResultArray = None
+    cv_predictions: ResultArray = None
+    dual_coef: ResultArray = None
+    features: ResultArray = None
+    feature_means: ResultArray = None
 
     _arrays = ("alpha", "alphas", "at_edge")
     _maybe = (
@@ -96,7 +97,7 @@ class RidgeFit(Fit):
     def _place_of_weights(self) -> Device | None:
         return None if self.coef is None else device_of(self.coef)
 
-    def _of_rows(self, X: Any) -> tuple[Any, Any, Any]:
+    def _of_rows(self, X: ArrayLike) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """(dual weights (t, v), constants (v,), kernel between X and the rows of the fit), whose product predicts."""
         dual, intercept = to_host(self.dual_coef, "dual_coef"), to_host(self.intercept, "intercept")
         dual, intercept = (dual[:, None], intercept[None]) if self._one else (dual, intercept)
@@ -107,7 +108,7 @@ class RidgeFit(Fit):
         at_means = kernel_between(means[None], rows, means, centered=False)[0] @ dual.astype(np.float64)
         return dual, (intercept + at_means).astype(dual.dtype), kernel
 
-    def _for_product(self, device: Device, X: Any) -> tuple[Any, Any, Any]:
+    def _for_product(self, device: Device, X: Any) -> tuple[Array, Array, MatrixThere]:
         """(coef (p, v), intercept (v,), X) on a device, in the dtype of the weights.
 
         Weights that lie elsewhere are moved there. Delayed copies are not made. What is wrong with X is told as on the CPU.
@@ -128,7 +129,7 @@ class RidgeFit(Fit):
                 return coef, intercept, design
         return coef, intercept, matrix_on(device, check_design(host_matrix(X), dtype_in(coef), coef.shape[0]))
 
-    def predict(self, X: Any) -> Any:
+    def predict(self, X: ArrayLike) -> ResultArray:
         """Predicted responses.
 
         Parameters
@@ -158,7 +159,7 @@ class RidgeFit(Fit):
                 return predicted
             return export(device.get(predicted), library_of(X), _place(there))
 
-    def score(self, X: Any, Y: Any, scoring: str | None = None, nan_targets: str | None = None) -> Any:
+    def score(self, X: ArrayLike, Y: ArrayLike, scoring: str | None = None, nan_targets: str | None = None) -> ResultArray:
         """Score predictions of Y from X, voxel by voxel, without holding all predictions at once.
 
         Parameters
@@ -194,7 +195,7 @@ class RidgeFit(Fit):
             coef, intercept, design = self._for_product(device, X)
             targets, dtype = self._checked_targets(Y, len(design)), dtype_in(coef)
 
-            def tile(observed: Any, here: slice) -> Any:
+            def tile(observed: Array, here: slice) -> Array:
                 with device.precision(dtype, False):
                     predicted = design @ coef[:, here] + intercept[here]
                 # A float64 Y is compared in float64, whatever the dtype of the weights.

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_flag
 from fastencode.devices import Device
@@ -127,7 +127,7 @@ class RidgePlan:
 
     def fit(
         self,
-        Y: Any,
+        Y: ArrayLike,
         *,
         scoring: str = "r2",
         per_target: bool = True,
@@ -307,7 +307,7 @@ def check_dual(plan: Plan) -> None:
 
 def fit_plan(
     plan: Plan,
-    Y: Any,
+    Y: ArrayLike,
     *,
     scoring: str = "r2",
     per_target: bool = True,

@@ -8,21 +8,41 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import EllipsisType
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import F64, library_of, to_host
 from fastencode.delayed import Delayed
 from fastencode.errors import InputError
 
-__all__ = ["PRECOMPUTED", "Bands", "Design", "are_labels", "check_bands", "check_kernels", "is_several", "join", "numbered"]
+__all__ = [
+    "PRECOMPUTED",
+    "Bands",
+    "BandsLike",
+    "Design",
+    "Features",
+    "are_labels",
+    "check_bands",
+    "check_kernels",
+    "is_several",
+    "join",
+    "numbered",
+]
 
 PRECOMPUTED = "precomputed"
 # Each value of a given kernel may be off by this many eps of its largest value.
 _ROUNDINGS = 8.0
+
+Features: TypeAlias = ArrayLike | Sequence[ArrayLike] | Mapping[str, ArrayLike]
+"""Features of all bands in one array, or an array for each band, in order or by name."""
+Columns: TypeAlias = slice | EllipsisType | ArrayLike
+"""Columns of one band: a width, a slice, numbers, names or a mask of columns, or ``...`` for those of no other band."""
+BandsLike: TypeAlias = Mapping[str, Columns] | Sequence[Columns] | ArrayLike
+"""Columns of every band, by name or in order; the label of each column's band; or ``"precomputed"``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +97,7 @@ class Design:
     rounding_b: tuple[float, ...] = ()
 
 
-def join(X: Any, bands: Any) -> Design:
+def join(X: Any, bands: BandsLike | None) -> Design:
     """One design from one array and its bands, several arrays, or kernels.
 
     Raises
@@ -105,7 +125,7 @@ def join(X: Any, bands: Any) -> Design:
     return Design(X, None, check_bands(numbered(bands, () if callable(names) else names), int(shape[1])))
 
 
-def numbered(bands: Any, names: Iterable[Any]) -> Any:
+def numbered(bands: BandsLike, names: Iterable[Any]) -> BandsLike:
     """Bands with columns by number, where they are given by the names that a data frame has for them.
 
     Raises
@@ -128,7 +148,7 @@ def numbered(bands: Any, names: Iterable[Any]) -> Any:
     return bands
 
 
-def _numbered(band: Any, columns: Any, names: list[Any]) -> Any:
+def _numbered(band: str, columns: Any, names: list[Any]) -> Columns:
     some = [columns] if isinstance(columns, str) else list(columns) if np.ndim(columns) == 1 else []
     if not some or not all(isinstance(column, str) for column in some):
         return columns
@@ -140,7 +160,7 @@ def _numbered(band: Any, columns: Any, names: list[Any]) -> Any:
     return [names.index(column) for column in some]
 
 
-def are_labels(bands: Any) -> bool:
+def are_labels(bands: object) -> bool:
     """Whether bands are text or whole numbers, one after another: labels of columns, or widths."""
     if isinstance(bands, str | Mapping) or not (isinstance(bands, Sequence) or hasattr(bands, "__array__")):
         return False
@@ -150,19 +170,19 @@ def are_labels(bands: Any) -> bool:
     return _alike(bands)
 
 
-def _alike(values: Sequence[Any]) -> bool:
+def _alike(values: Sequence[object]) -> bool:
     kinds = [str, int | np.integer]
     return len(values) > 0 and any(
         all(isinstance(value, kind) and not isinstance(value, bool) for value in values) for kind in kinds
     )
 
 
-def is_several(X: Any) -> bool:
+def is_several(X: object) -> bool:
     """Whether X is a list of two-dimensional arrays, not one array written as lists."""
     return isinstance(X, list | tuple) and len(X) > 0 and all(len(getattr(x, "shape", ())) == 2 for x in X)
 
 
-def _named(X: Any, bands: Any) -> tuple[tuple[str, ...], list[Any]]:
+def _named(X: Any, bands: BandsLike | None) -> tuple[tuple[str, ...], list[Any]]:
     if isinstance(X, Mapping):
         if bands is not None:
             raise InputError("X already names its bands; pass bands=None")
@@ -289,7 +309,7 @@ def check_kernels(design: Design, centered_btt: F64, root_t: F64, center: bool) 
             ) from None
 
 
-def check_bands(bands: Any, n_features: int) -> Bands:
+def check_bands(bands: BandsLike, n_features: int) -> Bands:
     """Bands of the columns of one array.
 
     Parameters
@@ -308,7 +328,8 @@ def check_bands(bands: Any, n_features: int) -> Bands:
     if are_labels(bands) and (found := _from_labels(np.asarray(bands).tolist(), n_features)) is not None:
         return found
     if isinstance(bands, Mapping):
-        names, given = _check_names(tuple(bands)), list(bands.values())
+        given: list[Any] = list(bands.values())
+        names = _check_names(tuple(bands))
     elif isinstance(bands, Sequence | np.ndarray) and not isinstance(bands, str):
         given = list(bands)
         names = tuple(f"band {b}" for b in range(len(given)))

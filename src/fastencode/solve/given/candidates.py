@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from itertools import combinations
 from math import comb
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import F64, to_host
 from fastencode.errors import InputError
@@ -20,7 +19,9 @@ from fastencode.errors import InputError
 __all__ = ["given_penalties", "make_candidates", "simplex_grid", "with_equal_traces"]
 
 
-def make_candidates(n_bands: int, gammas: Any, n_iter: Any, concentration: Any, random_state: Any) -> F64:
+def make_candidates(
+    n_bands: int, gammas: ArrayLike | None, n_iter: int, concentration: ArrayLike, random_state: np.random.Generator
+) -> F64:
     """(i, b) weights of at least 0, not all 0 in any candidate; arguments as in ``banded_ridge_cv``. Raises ``InputError``.
 
     The candidate with equal traces is added once the Grams of the bands are known: :func:`with_equal_traces`.
@@ -60,7 +61,7 @@ def with_equal_traces(candidates_ib: F64, trace_b: F64, first: bool) -> F64:
     return out
 
 
-def _given(gammas: Any, n_bands: int) -> F64:
+def _given(gammas: ArrayLike, n_bands: int) -> F64:
     array = np.atleast_2d(to_host(gammas, "gammas")).astype(np.float64)
     if array.ndim != 2 or array.shape[1] != n_bands or not len(array):
         raise InputError(f"gammas has shape {array.shape} and there are {n_bands} bands; pass (candidates, {n_bands})")
@@ -75,7 +76,9 @@ def _given(gammas: Any, n_bands: int) -> F64:
     return array
 
 
-def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int, left_out: NDArray[np.bool_] | None) -> tuple[F64, F64]:
+def given_penalties(
+    gammas: ArrayLike | None, alphas: ArrayLike, n_bands: int, n_voxels: int, left_out: NDArray[np.bool_] | None
+) -> tuple[F64, F64]:
     """(weights of the bands (b, v), penalty (v,)) of every voxel, as given for ``cv=None``.
 
     Parameters
@@ -121,7 +124,7 @@ def given_penalties(gammas: Any, alphas: Any, n_bands: int, n_voxels: int, left_
     return gammas_bv, np.array(np.broadcast_to(alpha, (n_voxels,)))
 
 
-def _dirichlet(n_bands: int, n_iter: int, concentration: Any, random_state: Any) -> F64:
+def _dirichlet(n_bands: int, n_iter: int, concentration: ArrayLike, random_state: np.random.Generator) -> F64:
     """Equal weights first, then samples that take turns with the concentrations."""
     levels = np.atleast_1d(to_host(concentration, "concentration")).astype(np.float64)
     if levels.ndim != 1 or not levels.size or not (np.isfinite(levels) & (levels > 0)).all():

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_count, check_random
 from fastencode.arrays import as_numpy
 from fastencode.errors import InputError
 
-__all__ = ["Fold", "check_gap", "check_runs", "chunk_bootstrap", "leave_one_run_out", "resolve_folds"]
+__all__ = [
+    "CrossValidator",
+    "Fold",
+    "Splitter",
+    "check_gap",
+    "check_runs",
+    "chunk_bootstrap",
+    "leave_one_run_out",
+    "resolve_folds",
+]
 
 # The kinds of ``cv`` that a user may pass, for errors.
 _KINDS = "a number of folds, 'runs' (leave one run out), a splitter, or a list of (train, test)"
@@ -21,7 +30,18 @@ Rows = NDArray[np.intp]
 Fold = tuple[Rows, Rows]
 
 
-def check_runs(runs: Any, n: int | None = None) -> NDArray[np.intp]:
+class Splitter(Protocol):
+    """What splits rows: scikit-learn's splitters do, and so does any object with this method."""
+
+    def split(self, X: Any, y: Any, groups: Any, /) -> Iterable[Any]: ...
+
+
+CrossValidator: TypeAlias = int | str | Splitter | Iterable[tuple[ArrayLike, ArrayLike]] | None
+"""How rows are held out: a number of folds, ``"runs"``, a splitter, or pairs (train, test) of row numbers or masks. ``"gcv"`` and
+None hold none out, where a function takes them."""
+
+
+def check_runs(runs: ArrayLike, n: int | None = None) -> NDArray[np.intp]:
     """Run labels (strings or numbers, one for each row) as codes 0, 1, … in order of first appearance.
 
     Raises
@@ -61,7 +81,7 @@ def _by_label(codes: Rows, n_labels: int) -> list[Fold]:
     return [(np.flatnonzero(codes != k), np.flatnonzero(codes == k)) for k in range(n_labels)]
 
 
-def leave_one_run_out(runs: Any) -> list[Fold]:
+def leave_one_run_out(runs: ArrayLike) -> list[Fold]:
     """One fold for each run, which holds that run out.
 
     Parameters
@@ -134,13 +154,13 @@ def chunk_bootstrap(
 
 
 def resolve_folds(
-    cv: Any,
+    cv: CrossValidator,
     n: int,
     runs: Rows | None,
     kept: Rows | None = None,
     *,
     gap: int = 0,
-    responses: Any = None,
+    responses: ArrayLike | None = None,
     name: str = "cv",
 ) -> list[Fold]:
     """Turn any ``cv`` argument into checked folds; errors call it ``name``.
@@ -178,7 +198,7 @@ def resolve_folds(
     return [_leave_gap(fold, k, gap, rows, n, runs, name) for k, fold in enumerate(folds)] if gap else folds
 
 
-def check_gap(gap: Any) -> int:
+def check_gap(gap: object) -> int:
     """``gap`` as an int of at least 0, or ``InputError``."""
     if isinstance(gap, bool) or not isinstance(gap, int | np.integer) or gap < 0:
         raise InputError(f"gap={gap!r}; pass a number of rows, 0 for none")
@@ -201,7 +221,7 @@ def _leave_gap(fold: Fold, k: int, gap: int, rows: Rows, n: int, runs: Rows | No
     return far, test
 
 
-def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> list[Fold]:
+def _resolve(cv: CrossValidator, n: int, runs: Rows | None, responses: ArrayLike | None, name: str) -> list[Fold]:
     """Checked folds of all rows."""
     if isinstance(cv, str):
         if cv != "runs":
@@ -227,7 +247,7 @@ def _resolve(cv: Any, n: int, runs: Rows | None, responses: Any, name: str) -> l
     return folds
 
 
-def _split(cv: Any, n: int, responses: Any, runs: Rows | None, name: str) -> list[Any]:
+def _split(cv: Any, n: int, responses: ArrayLike | None, runs: Rows | None, name: str) -> list[Any]:
     """Folds of a splitter; what it raises, in words of this package."""
     if isinstance(cv, type):
         raise InputError(f"{name} is the class {cv.__name__}; pass one of it, such as {cv.__name__}()")
@@ -292,7 +312,7 @@ def _check_fold(pair: Any, k: int, n: int, name: str) -> Fold:
     return train, test
 
 
-def _rows(rows: Any, name: str, n: int) -> Rows:
+def _rows(rows: ArrayLike, name: str, n: int) -> Rows:
     index = as_numpy(rows, name)
     if index.dtype == bool:
         if index.shape != (n,):

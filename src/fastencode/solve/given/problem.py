@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_flag
 from fastencode.arrays import F64, as_numpy, check_device, float_dtype, library_of, to_host
 from fastencode.delayed import Delayed, Matrix, pick
-from fastencode.devices import device_of, find_device, parse_device
+from fastencode.devices import DeviceLike, device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.limits import parse_memory
-from fastencode.solve.given.folds import Fold, check_gap, check_runs, resolve_folds
+from fastencode.solve.given.folds import CrossValidator, Fold, check_gap, check_runs, resolve_folds
 
 __all__ = ["DEFAULT_ALPHAS", "PRECISIONS", "Problem", "check_alphas", "check_design", "check_values", "host_matrix"]
 
@@ -92,19 +92,19 @@ class Problem:
     @classmethod
     def check(
         cls,
-        X: Any,
+        X: ArrayLike,
         *,
-        alphas: Any = DEFAULT_ALPHAS,
-        cv: Any = 5,
-        runs: Any = None,
+        alphas: ArrayLike = DEFAULT_ALPHAS,
+        cv: CrossValidator = 5,
+        runs: ArrayLike | None = None,
         gap: int = 0,
         fit_intercept: bool = True,
         precision: str = "exact",
-        device: Any = None,
-        memory: Any = None,
-        sample_weight: Any = None,
+        device: DeviceLike = None,
+        memory: int | str | None = None,
+        sample_weight: ArrayLike | None = None,
         response_dtype: np.dtype[Any] | None = None,
-        responses: Any = None,
+        responses: ArrayLike | None = None,
         may_be_given: bool = False,
         may_be_gcv: bool = False,
     ) -> Problem:
@@ -154,7 +154,7 @@ class Problem:
         )
 
 
-def _place(X: Any, device: Any) -> tuple[str | None, str]:
+def _place(X: ArrayLike, device: DeviceLike) -> tuple[str | None, str]:
     """(device that the caller named or None, device to compute on: the one where X lies, unless another is named)."""
     asked, there = parse_device(device), device_of(X)
     if there is None:
@@ -165,7 +165,7 @@ def _place(X: Any, device: Any) -> tuple[str | None, str]:
     return asked, there.name
 
 
-def _check_weights(sample_weight: Any, n: int) -> tuple[F64 | None, NDArray[np.intp] | None]:
+def _check_weights(sample_weight: ArrayLike, n: int) -> tuple[F64 | None, NDArray[np.intp] | None]:
     """(positive weights of the rows kept, numbers of these rows or None for all)."""
     weights = to_host(sample_weight, "sample_weight").astype(np.float64)
     if weights.shape != (n,):
@@ -179,14 +179,14 @@ def _check_weights(sample_weight: Any, n: int) -> tuple[F64 | None, NDArray[np.i
     return weights[kept], None if kept.size == n else kept
 
 
-def _left_out(alphas: Any) -> NDArray[np.bool_] | None:
+def _left_out(alphas: ArrayLike) -> NDArray[np.bool_] | None:
     """Voxels whose given penalty is NaN, as of those that an earlier fit skipped; None if there are none."""
     values = as_numpy(alphas, "alphas") if device_of(alphas) is None else to_host(alphas, "alphas")
     found = np.isnan(values) if values.dtype.kind == "f" and values.ndim == 1 else np.zeros(1, dtype=bool)
     return found if found.any() and not found.all() else None
 
 
-def _given(alphas: Any, grid: NDArray[np.float64]) -> NDArray[np.intp]:
+def _given(alphas: ArrayLike, grid: NDArray[np.float64]) -> NDArray[np.intp]:
     """Which of the grid each given penalty is."""
     given = np.atleast_1d(as_numpy(alphas, "alphas")).astype(np.float64)
     if np.array_equal(given, DEFAULT_ALPHAS):
@@ -197,7 +197,7 @@ def _given(alphas: Any, grid: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.searchsorted(grid, given)
 
 
-def host_matrix(X: Any) -> Matrix:
+def host_matrix(X: ArrayLike) -> Matrix:
     """X in the host's memory. Delayed copies are not made."""
     return X if isinstance(X, Delayed) else to_host(X, "X")
 
@@ -248,7 +248,7 @@ def _refuse_infinite(X: NDArray[Any], name: str, advice: str) -> None:
             )
 
 
-def check_alphas(alphas: Any) -> F64:
+def check_alphas(alphas: ArrayLike) -> F64:
     """Penalties as increasing float64 without duplicates, or ``InputError`` naming the one that is not positive and finite."""
     if alphas is None:
         raise InputError("alphas=None; pass positive penalties such as numpy.logspace(0, 6, 20), or leave alphas out for these")

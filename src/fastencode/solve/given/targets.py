@@ -22,7 +22,7 @@ __all__ = ["Targets", "check_nan_targets"]
 _SLAB_BYTES = 256 * 2**20
 
 
-def check_nan_targets(nan_targets: Any) -> bool:
+def check_nan_targets(nan_targets: str) -> bool:
     """Whether voxels that hold NaN are to be skipped, or ``InputError``."""
     if nan_targets not in ("raise", "skip"):
         raise InputError(f"nan_targets={nan_targets!r}; pass 'raise' or 'skip'")

@@ -345,7 +345,9 @@ def sharpened(lam: F64, squares: F64, most: int) -> tuple[NDArray[np.intp], F64]
     return order, better[order]
 
 
-def decompose_features(problem: Problem, mean: F64, root: F64, used: NDArray[np.intp] | None = None, scale: Any = 1.0) -> Graded:
+def decompose_features(
+    problem: Problem, mean: F64, root: F64, used: NDArray[np.intp] | None = None, scale: F64 | float = 1.0
+) -> Graded:
     """The singular value decomposition of X̌, or of some columns of it times ``scale``.
 
     The eigenvalues of the Gram are ``size ** 2``.

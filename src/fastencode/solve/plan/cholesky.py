@@ -9,13 +9,14 @@ as plain functions (``scipy.linalg.cython_lapack``), which ctypes calls with the
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from fastencode.devices import HOST, Device
+from fastencode.devices import HOST, Array, Device
 
 __all__ = ["invert_positive", "solve_positive"]
 
@@ -24,7 +25,7 @@ _LOWER = b"L"
 
 
 @cache
-def _lapack(name: str, arguments: int) -> Any:
+def _lapack(name: str, arguments: int) -> Callable[..., None]:
     """A routine of SciPy's LAPACK. All its arguments are pointers."""
     from scipy.linalg import cython_lapack
 
@@ -35,7 +36,7 @@ def _lapack(name: str, arguments: int) -> Any:
     return ctypes.CFUNCTYPE(None, *[_Pointer] * arguments)(pointer_of(capsule, name_of(capsule)))
 
 
-def invert_positive(device: Device, square: Any) -> Any:
+def invert_positive(device: Device, square: Array) -> Array:
     """Inverse of a symmetric positive definite float64 matrix of a device; the matrix may be overwritten."""
     if device is not HOST:
         inverse = device.xp.linalg.inv(square)
@@ -51,7 +52,7 @@ def invert_positive(device: Device, square: Any) -> Any:
     return inverse
 
 
-def solve_positive(matrix: NDArray[Any], right: NDArray[Any], dtype: Any = np.float64) -> NDArray[Any]:
+def solve_positive(matrix: NDArray[Any], right: NDArray[Any], dtype: DTypeLike = np.float64) -> NDArray[Any]:
     """scipy.linalg.cho_solve(cho_factor(matrix), right), in float32 or float64.
 
     Parameters

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.delayed import pick
+from fastencode.devices import ArrayT
 from fastencode.errors import InputError
 from fastencode.solve.given.bands import Bands
 from fastencode.solve.given.problem import Problem
@@ -191,7 +192,7 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
     return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root)
 
 
-def center_kernel(kernel: Any, root: Any, center: bool) -> Any:
+def center_kernel(kernel: ArrayT, root: ArrayT, center: bool) -> ArrayT:
     """Make a kernel K = X Xᵀ that of X̌, in place, on any device; returns the weighted column means of K.
 
     With o = ``root``, w = o² / (oᵀo) and P = I − 1 wᵀ, the result is diag(o) P K Pᵀ diag(o); P is left out without ``center``.

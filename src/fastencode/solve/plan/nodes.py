@@ -55,7 +55,7 @@ class Nodes:
     interval: tuple[float, float]
 
 
-def scale_of(alphas: Any, top: float) -> Any:
+def scale_of(alphas: F64 | float, top: float) -> Any:
     """1 / s(λ_top) = 1 + α / λ_top: the factor that predictions are multiplied by."""
     return 1.0 + alphas / top if top > 0 else np.ones_like(alphas)
 

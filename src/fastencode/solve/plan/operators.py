@@ -417,7 +417,7 @@ def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Sh
     rows_bm, alphas = np.array([left.rows for left in lefts]), request.alphas
     (b, m), k = rows_bm.shape, len(alphas)
     scale, far = scale_of(alphas, basis.top), np.empty((k, b, m, m), dtype=dtype)
-    jobs: list[Callable[[], Any]] = [
+    jobs: list[Callable[[], NDArray[Any] | None]] = [
         partial(_whole_node, basis, rows_bm, alpha, scale[j], far[j]) for j, alpha in enumerate(alphas)
     ]
     near = together(jobs, request.threads)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode import kernels
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
 
 __all__ = ["Get", "Multiply", "Products", "products_for", "products_there"]
 
@@ -30,7 +30,7 @@ class Get(Protocol):
 class Multiply(Protocol):
     """numpy.matmul(a, b, out=out)."""
 
-    def __call__(self, a: Any, b: Any, out: NDArray[Any], /) -> NDArray[Any]: ...
+    def __call__(self, a: Array, b: Array, out: NDArray[Any], /) -> NDArray[Any]: ...
 
 
 class Shrunk(Protocol):
@@ -46,7 +46,7 @@ class Shrunk(Protocol):
         mix: NDArray[Any] | None,
         out: NDArray[Any],
         /,
-    ) -> Any: ...
+    ) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Products:
     multiply: Multiply
     shrunk: Shrunk | None
     name: str = "BLAS"
-    put: Callable[[NDArray[Any]], Any] = lambda matrix: matrix
+    put: Callable[[NDArray[Any]], Array] = lambda matrix: matrix
 
 
 def products_for(dtype: np.dtype[Any], fast: bool = False) -> Products:
@@ -88,11 +88,11 @@ def products_there(device: Device, dtype: np.dtype[Any]) -> Products:
     ``device.precision``.
     """
 
-    def put(matrix: NDArray[Any]) -> Any:
+    def put(matrix: NDArray[Any]) -> Array:
         with device.current():
             return device.put(matrix)
 
-    def multiply(a: Any, b: Any, out: NDArray[Any]) -> NDArray[Any]:
+    def multiply(a: Array, b: Array, out: NDArray[Any]) -> NDArray[Any]:
         with device.current(), device.precision(dtype, False):
             # out[...] = a @ b
             out[...] = device.get(device.xp.matmul(a, b))

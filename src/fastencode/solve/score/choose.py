@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.devices import HOST, Device
+from fastencode.devices import HOST, Array, ArrayT, Device
 from fastencode.errors import InputError
 from fastencode.solve.given.problem import Problem
 
@@ -56,7 +56,7 @@ def check_test_rows(problem: Problem, scoring: str) -> None:
             )
 
 
-def check_rule(rule: Any, problem: Problem) -> bool:
+def check_rule(rule: str, problem: Problem) -> bool:
     """Whether the rule needs standard errors over folds, or ``InputError``."""
     if rule not in _RULES:
         raise InputError(f"rule={rule!r}; pass one of {', '.join(map(repr, _RULES))}")
@@ -83,7 +83,7 @@ class Choice(NamedTuple):
     keep: bool = False
 
     @classmethod
-    def check(cls, problem: Problem, n_voxels: int, per_target: bool, rule: Any) -> Choice:
+    def check(cls, problem: Problem, n_voxels: int, per_target: bool, rule: str) -> Choice:
         """Checked arguments; scores of folds are kept where they are few (see ``_MOST_FOLDS``)."""
         n_folds, room = len(problem.folds), _WAITING if problem.memory is None else problem.memory // 4
         waiting = n_folds * len(problem.alphas) * (8 * _TILE if per_target else n_voxels * problem.X.dtype.itemsize)
@@ -115,10 +115,10 @@ class EachFold:
         self.kept: list[Any] = [None] * n_folds if choice.keep else []
         self.sums: list[Any] = [None] * n_folds if choice.one_se and not choice.per_target else []
         self.count = 0
-        self.mean: Any = 0.0
-        self.squares: Any = 0.0
+        self.mean: Array | float = 0.0
+        self.squares: Array | float = 0.0
 
-    def add(self, fold: int, scores_aw: Any) -> None:
+    def add(self, fold: int, scores_aw: Array) -> None:
         """Take the float64 scores of a fold, which are not written to later."""
         if self.kept:
             self.kept[fold] = scores_aw
@@ -130,21 +130,21 @@ class EachFold:
             self.mean = self.mean + off / self.count
             self.squares = self.squares + off * (scores_aw - self.mean)
 
-    def error(self) -> Any:
+    def error(self) -> Array | None:
         """(a, w): standard error of the mean over folds, √(Σ (s − s̄)² / (f (f − 1))); None where it is not wanted."""
         return self.device.xp.sqrt(self.squares / (self.count * (self.count - 1))) if self.spread else None
 
-    def at(self, chosen_w: Any) -> Any:
+    def at(self, chosen_w: Array) -> Array:
         """(f, w): every fold's score at each voxel's penalty."""
         return self.device.xp.stack([scores_at(scores_aw, chosen_w, self.device) for scores_aw in self.kept])
 
 
-def tie_tolerance(scoring: str, variance: Any) -> Any:
+def tie_tolerance(scoring: str, variance: ArrayT | float) -> ArrayT | float:
     """The largest difference of two scores that counts as a tie, for voxels of this variance."""
     return TIE_TOLERANCE * variance if scoring == "neg_mean_squared_error" else TIE_TOLERANCE
 
 
-def choose_alphas(scores_av: Any, tolerance: Any, device: Device = HOST, error_av: Any = None) -> Any:
+def choose_alphas(scores_av: ArrayT, tolerance: Array | float, device: Device = HOST, error_av: Array | None = None) -> ArrayT:
     """Index of each voxel's penalty, in the order of the rows (increasing α): the largest whose score is within the tolerance of
     the best; 0 where scores are NaN.
 
@@ -180,14 +180,14 @@ def choose_shared(
     return int(choose_alphas(mean, tie_tolerance(scoring, variance_v[good].mean()), error_av=error)[0])
 
 
-def scores_at(scores_av: Any, chosen_v: Any, device: Device = HOST) -> Any:
+def scores_at(scores_av: ArrayT, chosen_v: Array, device: Device = HOST) -> ArrayT:
     """(v,): each voxel's score at its penalty."""
     xp = device.xp
     order_a1 = device.put(np.arange(scores_av.shape[0])[:, None], np.int64)
     return xp.sum(xp.where(order_a1 == chosen_v[None, :], scores_av, xp.zeros_like(scores_av[:1, :1])), axis=0)
 
 
-def edges_of(chosen_v: Any, n_alphas: int, device: Device = HOST) -> Any:
+def edges_of(chosen_v: ArrayT, n_alphas: int, device: Device = HOST) -> ArrayT:
     """−1 where the smallest penalty was chosen, +1 where the largest, else 0; 0 for a grid of one. (v,) int8."""
     at_last, at_first = (device.cast(chosen_v == i, np.int8) for i in (n_alphas - 1, 0))
     return at_last - at_first

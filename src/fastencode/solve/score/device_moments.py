@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
 from fastencode.launch import cuda_kernel, float_name
 
 __all__ = ["device_moments", "moments_by"]
@@ -20,7 +20,7 @@ _THREADS = 128
 _SIDE = 4  # MOMENTS_SIDE of the kernel: series in a tile of pairs
 
 
-def device_moments(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any = None) -> Any:
+def device_moments(device: Device, target_tv: Array, predicted_ktv: Array, weight_t: Array | None = None) -> Array:
     """Moments of a tile, (m, v) float64 on the device.
 
     Parameters
@@ -51,7 +51,7 @@ def moments_by(device: Device) -> str:
     return f"array functions of {device.library}" if kernel is None else kernel.by
 
 
-def _by_arithmetic(device: Device, target_tv: Any, predicted_ktv: Any, weight_t: Any, out_mv: Any) -> None:
+def _by_arithmetic(device: Device, target_tv: Array, predicted_ktv: Array, weight_t: Array | None, out_mv: Array) -> None:
     """The same in array functions and float64: relative to the first row, then centered."""
     xp, (k, n, _) = device.xp, predicted_ktv.shape
     total = float(n) if weight_t is None else xp.sum(weight_t)
@@ -71,7 +71,7 @@ def _by_arithmetic(device: Device, target_tv: Any, predicted_ktv: Any, weight_t:
 
 
 def _sizes(device: Device, target_tv: Any, predicted_ktv: Any) -> list[int]:
-    """Sizes and steps in values, as the kernel takes them."""
+    """Sizes and steps in values, as the kernel takes them: libraries have names of their own for steps."""
     if device.library == "cupy":
         item = target_tv.itemsize
         steps = [s // item for s in (target_tv.strides[0], *predicted_ktv.strides[:2])]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
 from fastencode.solve.plan.fold_plan import FoldPlan
 from fastencode.solve.plan.maps import Factored, Map, Merged
 from fastencode.solve.plan.nodes import scale_of
@@ -29,6 +29,7 @@ from fastencode.solve.score.moments import score_moments
 
 __all__ = ["DeviceScorer", "PlanOnDevice", "kept_on", "plan_on_device"]
 
+T = TypeVar("T")
 # All folds' parts of the coordinates are kept for a tile if they take no more than this for each of its voxels.
 _PARTS = 128 * 2**10
 # Predictions of small folds that are made at once, in bytes.
@@ -38,10 +39,10 @@ _PREDICTIONS = 256 * 2**20
 class _Rows(NamedTuple):
     """Rows of a fold on the device: a slice where they are consecutive, else indices; and what their weights come to."""
 
-    at: Any
-    root_m1: Any
-    inverse_root_m1: Any
-    weight_m: Any
+    at: slice | Array
+    root_m1: Array | None
+    inverse_root_m1: Array | None
+    weight_m: Array | None
     mass: float
 
 
@@ -49,8 +50,8 @@ class _Rows(NamedTuple):
 class _Shrunk:
     """A ``Shrinkage`` on the device: each segment's ends and curves (q, its directions, 1)."""
 
-    pieces: tuple[tuple[slice, Any], ...]
-    mix_kq: Any
+    pieces: tuple[tuple[slice, Array], ...]
+    mix_kq: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +62,10 @@ class _Map:
     ``last`` (factored: (k, m, l)).
     """
 
-    first: Any
-    rows: Any
+    first: Array | None
+    rows: Array | None
     shrunk: _Shrunk | None
-    last: Any
+    last: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +74,8 @@ class _Fold:
 
     form: str
     map: _Map
-    analyze_mr: Any
-    pull_r1: Any
+    analyze_mr: Array | None
+    pull_r1: Array
     left: _Rows
     test: _Rows
     mass: float
@@ -86,14 +87,14 @@ class _Whole:
 
     shape: tuple[int, int]
     rows: _Rows
-    share: Any
+    share: Array
     masses: tuple[float, ...]
     shrunk: _Shrunk
     n_products: int
-    far_kbmm: Any
-    near_kbmm: tuple[Any, ...]
+    far_kbmm: Array
+    near_kbmm: tuple[Array | None, ...]
     scale_k: tuple[float, ...]
-    mass_b1: Any
+    mass_b1: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +102,15 @@ class PlanOnDevice:
     """What a plan keeps for responses, on a device."""
 
     device: Device
-    analyze_tr: Any
-    root_t1: Any
-    weight_t: Any
-    kept: Any
+    analyze_tr: Array
+    root_t1: Array | None
+    weight_t: Array | None
+    kept: Array | None
     operators: tuple[_Fold, ...]
     whole: tuple[_Whole, ...]
-    lam_r1: Any
-    shrunk_r1: Any
-    alphas: Any
+    lam_r1: Array
+    shrunk_r1: Array
+    alphas: Array
     partition: bool
 
 
@@ -118,11 +119,11 @@ class _Copies(dict[str, Any]):
 
     device: Device | None = None
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type[_Copies], tuple[()]]:
         return _Copies, ()
 
 
-def kept_on(plan: FoldPlan, device: Device, name: str, make: Callable[[], Any]) -> Any:
+def kept_on(plan: FoldPlan, device: Device, name: str, make: Callable[[], T]) -> T:
     """Something made of a plan on a device: once, then kept with the plan."""
     copies = vars(plan).setdefault("_copies", _Copies())  # a frozen object's own memory, no part of what it is
     if copies.device != device:
@@ -130,13 +131,13 @@ def kept_on(plan: FoldPlan, device: Device, name: str, make: Callable[[], Any]) 
         copies.device = device
     if name not in copies:
         copies[name] = make()
-    return copies[name]
+    made: T = copies[name]
+    return made
 
 
 def plan_on_device(plan: FoldPlan, device: Device) -> PlanOnDevice:
     """The plan's operators on a device."""
-    made: PlanOnDevice = kept_on(plan, device, "operators", lambda: _move(plan, device))
-    return made
+    return kept_on(plan, device, "operators", lambda: _move(plan, device))
 
 
 def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
@@ -145,12 +146,11 @@ def _move(plan: FoldPlan, device: Device) -> PlanOnDevice:
     for fold in apart:
         covered[fold.left] += 1
     small = len(apart) * len(plan.lam) * plan.dtype.itemsize <= _PARTS
-    weighted = problem.weights is not None
     return PlanOnDevice(
         device=device,
         analyze_tr=analyze,
-        root_t1=device.put(plan.root[:, None]) if weighted else None,
-        weight_t=device.put(problem.weights) if weighted else None,
+        root_t1=None if problem.weights is None else device.put(plan.root[:, None]),
+        weight_t=None if problem.weights is None else device.put(problem.weights),
         kept=None if problem.kept is None else device.put(problem.kept, np.int64),
         operators=tuple(_fold(plan, device, analyze, fold) for fold in plan.operators),
         whole=tuple(_whole(plan, device, whole) for whole in plan.whole),
@@ -182,7 +182,7 @@ def _some(rows: _Rows, start: int, stop: int) -> _Rows:
     """Consecutive ones of the rows."""
     here = slice(start, stop)
     at = slice(rows.at.start + start, rows.at.start + stop) if isinstance(rows.at, slice) else rows.at[here]
-    if rows.root_m1 is None:
+    if rows.root_m1 is None or rows.inverse_root_m1 is None or rows.weight_m is None:
         return _Rows(at, None, None, None, float(stop - start))
     return _Rows(at, rows.root_m1[here, ...], rows.inverse_root_m1[here, ...], rows.weight_m[here], rows.mass)
 
@@ -192,7 +192,7 @@ def _shrunk(device: Device, shrinkage: Shrinkage) -> _Shrunk:
     return _Shrunk(pieces, None if shrinkage.mix_kq is None else device.put(shrinkage.mix_kq))
 
 
-def _map(device: Device, stored: Map, analyze_lr: Any) -> _Map:
+def _map(device: Device, stored: Map, analyze_lr: Array | None) -> _Map:
     if isinstance(stored, Merged):
         k, m, r = stored.predict_kmr.shape
         return _Map(device.put(stored.predict_kmr.reshape(k * m, r)), None, None, None)
@@ -201,7 +201,7 @@ def _map(device: Device, stored: Map, analyze_lr: Any) -> _Map:
     return _Map(device.put(stored.rotate_sr), device.put(stored.rows_ms), _shrunk(device, stored.shrinkage), None)
 
 
-def _fold(plan: FoldPlan, device: Device, analyze: Any, fold: Operator) -> _Fold:
+def _fold(plan: FoldPlan, device: Device, analyze: Array, fold: Operator) -> _Fold:
     apart = fold.form == "apart"
     left = _rows(plan, device, fold.left if apart else fold.train)
     pull = plan.root[fold.left].astype(plan.dtype) @ fold.analyze_lr if apart else np.zeros(0)
@@ -246,9 +246,9 @@ def _values(stored: Map, k: int) -> int:
 class _Scored(NamedTuple):
     """Held-out responses and predictions to score: (m, w), (k, m, w), weights (m,) or None, their sum, folds this stands for."""
 
-    target_mw: Any
-    predicted_kmw: Any
-    weight_m: Any
+    target_mw: Array
+    predicted_kmw: Array
+    weight_m: Array | None
     mass: float
     folds: float
 
@@ -259,7 +259,7 @@ class DeviceScorer:
     def __init__(self, plan: FoldPlan, here: PlanOnDevice, scoring: str, fast: bool) -> None:
         self.plan, self.here, self.device, self.scoring = plan, here, here.device, scoring
         self.fast = fast and plan.dtype == np.float32
-        self.center, self.weighted = plan.problem.fit_intercept, plan.problem.weights is not None
+        self.center = plan.problem.fit_intercept
         nodes, top = plan.nodes, float(plan.lam[-1]) if len(plan.lam) else 0.0
         put, k = self.device.put, len(nodes.alphas)
         row, column = np.tril_indices(k)
@@ -281,7 +281,7 @@ class DeviceScorer:
             held = max(held, (2 * k + 3 + w.shrinkage.n_products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
 
-    def score(self, y_tw: Any, variance_w: Any, each: EachFold | None = None) -> tuple[Any, Any]:
+    def score(self, y_tw: Array, variance_w: Array, each: EachFold | None = None) -> tuple[Array, Array]:
         """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device; ``each`` takes the scores of every
         fold."""
         if self.plan.problem.gcv:
@@ -304,28 +304,32 @@ class DeviceScorer:
                 scores = scores + self._scores(chunk, variance_w, each, order)
         return c_rw, scores / self.plan.n_folds
 
-    def _product(self, left: Any, right: Any) -> Any:
+    def _product(self, left: Array, right: Array) -> Array:
         """``left @ right`` of a prediction, in TF32 if scores may be of reduced precision."""
         with self.device.precision(self.plan.dtype, self.fast):
             return self.device.xp.matmul(left, right)
 
-    def coordinates(self, y_tw: Any) -> Any:
+    def coordinates(self, y_tw: Array) -> Array:
         """U_τᵀ y."""
         return self.device.xp.matmul(self.here.analyze_tr.T, y_tw)
 
-    def _coordinates(self, y_tw: Any) -> tuple[Any, list[Any] | None]:
+    def _coordinates(self, y_tw: Array) -> tuple[Array, list[Array] | None]:
         """U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned too."""
         if not self.here.partition:
             return self.coordinates(y_tw), None
-        apart = [fold for fold in self.here.operators if fold.form == "apart"]
-        parts = [self.device.xp.matmul(fold.analyze_mr.T, self.device.take(y_tw, fold.left.at)) for fold in apart]
+        parts = [
+            self.device.xp.matmul(fold.analyze_mr.T, self.device.take(y_tw, fold.left.at))
+            for fold in self.here.operators
+            if fold.analyze_mr is not None
+        ]
         c_rw = parts[0]
         for part in parts[1:]:
             c_rw = c_rw + part
         return c_rw, parts
 
-    def _apart(self, fold: _Fold, y_tw: Any, c_rw: Any, part_rw: Any) -> _Scored:
+    def _apart(self, fold: _Fold, y_tw: Array, c_rw: Array, part_rw: Array | None) -> _Scored:
         """From coordinates of the training responses about their mean, c − U_Lᵀ (y_L − o_L ȳ)."""
+        assert fold.analyze_mr is not None
         left_mw = self.device.take(y_tw, fold.left.at)
         mean_w = self._mean(left_mw, fold.left, -fold.mass)  # all rows sum to zero, so what is left out tells it
         inner = c_rw - (self.device.xp.matmul(fold.analyze_mr.T, left_mw) if part_rw is None else part_rw)
@@ -333,7 +337,7 @@ class DeviceScorer:
             inner = inner + fold.pull_r1 * mean_w
         return self._predicted(fold, inner, y_tw, mean_w)
 
-    def _train(self, fold: _Fold, y_tw: Any) -> _Scored:
+    def _train(self, fold: _Fold, y_tw: Array) -> _Scored:
         """From the training responses themselves."""
         inner = self.device.take(y_tw, fold.left.at)
         mean_w = self._mean(inner, fold.left, fold.mass)
@@ -341,21 +345,22 @@ class DeviceScorer:
             inner = inner - (mean_w if fold.left.root_m1 is None else fold.left.root_m1 * mean_w)
         return self._predicted(fold, inner, y_tw, mean_w)
 
-    def _predicted(self, fold: _Fold, inner: Any, y_tw: Any, mean_w: Any) -> _Scored:
+    def _predicted(self, fold: _Fold, inner: Array, y_tw: Array, mean_w: Array | None) -> _Scored:
         predicted = self._mapped(fold.map, inner)
         return _Scored(self._targets(y_tw, fold.test, mean_w), predicted, fold.test.weight_m, fold.test.mass, 1.0)
 
-    def _mapped(self, stored: _Map, inner: Any) -> Any:
+    def _mapped(self, stored: _Map, inner: Array) -> Array:
         """Predictions (k, m, w) of a fold at all nodes."""
         if stored.first is not None:
             inner = self._product(stored.first, inner)
         if stored.shrunk is None:
             k = self.mix_ak.shape[1]
             return self.device.xp.reshape(inner, (k, inner.shape[0] // k, inner.shape[1]))
+        assert stored.rows is not None
         predicted = self._shrunk(stored.shrunk, stored.rows, inner)
         return predicted if stored.last is None else self._product(stored.last, predicted)
 
-    def _shrunk(self, shrunk: _Shrunk, rows_mr: Any, c_rw: Any) -> Any:
+    def _shrunk(self, shrunk: _Shrunk, rows_mr: Array, c_rw: Array) -> Array:
         """rows @ diag(g_j) @ c for all nodes j, (k, m, w)."""
         xp, (m, _), width = self.device.xp, rows_mr.shape, c_rw.shape[1]
         made = [self._product(rows_mr[:, ends], curves * c_rw[ends, :]) for ends, curves in shrunk.pieces]
@@ -364,7 +369,7 @@ class DeviceScorer:
         mixed = self._product(shrunk.mix_kq, xp.reshape(xp.concat(made), (-1, m * width)))
         return xp.reshape(mixed, (-1, m, width))
 
-    def _mean(self, values_mw: Any, rows: _Rows, mass: float) -> Any:
+    def _mean(self, values_mw: Array, rows: _Rows, mass: float) -> Array | None:
         """Weighted sum of some responses (already times the roots of their weights) by a mass; None without an intercept."""
         if not self.center:
             return None
@@ -372,14 +377,14 @@ class DeviceScorer:
         weighted = values_mw if rows.root_m1 is None else rows.root_m1 * values_mw
         return self.device.cast(xp.sum(weighted, axis=0, dtype=self.device.dtype(np.float64)) / mass, self.plan.dtype)
 
-    def _targets(self, y_tw: Any, rows: _Rows, mean_w: Any) -> Any:
+    def _targets(self, y_tw: Array, rows: _Rows, mean_w: Array | None) -> Array:
         """Held-out responses relative to the training mean, without the roots of weights."""
         target = self.device.take(y_tw, rows.at)
         if rows.inverse_root_m1 is not None:
             target = target * rows.inverse_root_m1
         return target if mean_w is None else target - mean_w
 
-    def _whole(self, whole: _Whole, y_tw: Any, c_rw: Any, summed: bool) -> Iterator[_Scored]:
+    def _whole(self, whole: _Whole, y_tw: Array, c_rw: Array, summed: bool) -> Iterator[_Scored]:
         """Many small folds at once: far @ (U (spread c)) + near @ y. ``summed``: only the sum of their scores is wanted."""
         xp, plan, width = self.device.xp, self.plan, y_tw.shape[1]
         k, (n_folds, m) = len(whole.near_kbmm), whole.shape
@@ -405,7 +410,7 @@ class DeviceScorer:
                 near = near * xp.reshape(rows.inverse_root_m1, (b, m, 1))
             yield from self._chunk(whole, start, near, predicted, summed)
 
-    def _about_training_means(self, near: Any, rows: _Rows, mass_b1: Any) -> Any:
+    def _about_training_means(self, near: Array, rows: _Rows, mass_b1: Array) -> Array:
         """Held-out responses (b, m, w) relative to the mean of each fold's training responses."""
         if not self.center:
             return near
@@ -415,7 +420,7 @@ class DeviceScorer:
         mean = self.device.cast(-total / mass_b1, self.plan.dtype)[:, None, :]
         return near - (mean if root is None else root * mean)
 
-    def _chunk(self, whole: _Whole, start: int, near: Any, predicted: Any, summed: bool) -> Iterator[_Scored]:
+    def _chunk(self, whole: _Whole, start: int, near: Array, predicted: Array, summed: bool) -> Iterator[_Scored]:
         """What to score of the folds from ``start``, (b, m, w), predicted (k, b, m, w)."""
         xp, (k, b, m, width) = self.device.xp, predicted.shape
         here = slice(start * m, (start + b) * m)
@@ -423,7 +428,7 @@ class DeviceScorer:
             # A sum of weighted means of squares is one weighted sum of squares.
             target, flat = xp.reshape(near, (b * m, width)), xp.reshape(predicted, (k, b * m, width))
             yield _Scored(target, flat, whole.share[here], float(b), float(b))
-        elif not self.weighted:
+        elif whole.rows.weight_m is None:
             # Moments know no folds: a voxel of one fold is as good as another voxel.
             target = xp.reshape(xp.moveaxis(near, 0, 1), (m, b * width))
             yield _Scored(target, xp.reshape(xp.moveaxis(predicted, 1, 2), (k, m, b * width)), None, float(m), 1.0)
@@ -432,7 +437,7 @@ class DeviceScorer:
             for i in range(b):
                 yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0)
 
-    def _scores(self, scored: _Scored, variance_w: Any, each: EachFold | None, order: Iterator[int]) -> Any:
+    def _scores(self, scored: _Scored, variance_w: Array, each: EachFold | None, order: Iterator[int]) -> Array:
         """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order).
         ``order`` goes on to the number of the next fold."""
         xp, k, width = self.device.xp, self.mix_ak.shape[1], variance_w.shape[0]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.devices import Device, find_device
+from fastencode.devices import Array, Device, find_device
 from fastencode.errors import DeviceError, InputError
+from fastencode.progress import Bar
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.fold_plan import FoldPlan
@@ -101,7 +102,7 @@ class DeviceSweep:
         kept, waits = plan.n_folds if self.choice.keep else 0, not self.choice.per_target
         self.folds_fv = zeros(kept, n_voxels, dtype=plan.dtype)
         self.waiting_fav = zeros(kept if waits else 0, n_alphas, n_voxels, dtype=plan.dtype)
-        self.sums: dict[int, Any] = {}  # of each tile, (f, a)
+        self.sums: dict[int, Array] = {}  # of each tile, (f, a)
         self.each: EachFold | None = None
         self.variance_v = zeros(n_voxels, dtype=float64)
         self.spread_v = zeros(n_voxels, dtype=float64)
@@ -159,7 +160,7 @@ class DeviceSweep:
             return None
         return Uploads(self.device, self.plan.shape[0], self.width, transfer_dtype(self.targets.dtype))
 
-    def search(self, per_target: bool, bar: Any) -> None:
+    def search(self, per_target: bool, bar: Bar) -> None:
         """Score every penalty and choose one for each voxel, or for all."""
         with self.device.precision(self.plan.dtype, False):
             if per_target:
@@ -178,7 +179,7 @@ class DeviceSweep:
         if self.choice.keep:
             self.folds_fv = self.waiting_fav[:, one, :]
 
-    def _run(self, job: Callable[[Any, int, int, int], None], bar: Any) -> None:
+    def _run(self, job: Callable[[Array, int, int, int], None], bar: Bar) -> None:
         """Do ``job(slab, first, start, stop)`` to every tile."""
         with np.errstate(all="ignore"):
             for first, slab in self.targets.slabs(self.width):
@@ -189,7 +190,7 @@ class DeviceSweep:
                         bar.update(stop - start)
                         start = stop
 
-    def _fits(self, job: Callable[[Any, int, int, int], None], slab: Any, first: int, start: int, stop: int) -> bool:
+    def _fits(self, job: Callable[[Array, int, int, int], None], slab: Array, first: int, start: int, stop: int) -> bool:
         """Do one tile; if memory runs out, halve the width and return False."""
         try:
             job(slab, first, start, stop)
@@ -213,27 +214,28 @@ class DeviceSweep:
         self.device.free_cached()
         return False
 
-    def _score_and_choose(self, slab: Any, first: int, start: int, stop: int) -> None:
+    def _score_and_choose(self, slab: Array, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         self._scored(self._read(slab, start, stop, here)[0], here)
         self._choose(here)
 
-    def _score(self, slab: Any, first: int, start: int, stop: int) -> None:
+    def _score(self, slab: Array, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         self._scored(self._read(slab, start, stop, here)[0], here)
 
-    def _values(self, slab: Any, start: int, stop: int) -> Any:
+    def _values(self, slab: Array, start: int, stop: int) -> Array:
         """Responses of a tile on the device, as they were stored: not to be written to."""
         if self.uploads is None:
             tile = slab[:, start:stop]
             return tile if self.here.kept is None else self.device.take(tile, self.here.kept)
 
         def fill(buffer: NDArray[Any]) -> None:
-            np.copyto(buffer, self.targets.in_use(slab[:, start:stop]), casting="unsafe")
+            tile: Any = slab[:, start:stop]  # in the host's memory
+            np.copyto(buffer, self.targets.in_use(tile), casting="unsafe")
 
         return self.uploads.send(fill, stop - start)
 
-    def _read(self, slab: Any, start: int, stop: int, here: slice) -> tuple[Any, Any]:
+    def _read(self, slab: Array, start: int, stop: int, here: slice) -> tuple[Array, Array]:
         """A tile of responses in the plan's dtype, centered if there is an intercept and times the roots of the weights; and its
         means. Notes variances, and which voxels cannot be fitted: those are zeros from here on."""
         device, xp, weight_t = self.device, self.device.xp, self.here.weight_t
@@ -260,7 +262,7 @@ class DeviceSweep:
         self.spread_v[here] = self.variance_v[here] if self.center else xp.clip(self.variance_v[here] - mean**2, 0.0, None)
         return y_tw, base + mean
 
-    def _scored(self, y_tw: Any, here: slice) -> Any:
+    def _scored(self, y_tw: Array, here: slice) -> Array:
         """Note the scores of every penalty; returns the coordinates."""
         xp, device = self.device.xp, self.device
         self.each = each = self.choice.each(device, self.plan.n_folds)
@@ -293,7 +295,7 @@ class DeviceSweep:
             if flags.any():
                 raise InputError(f"Y holds values too large to {what}, the first in voxel {int(flags.argmax())}; rescale it")
 
-    def best(self) -> Any:
+    def best(self) -> Array:
         """(v,): each voxel's score at its penalty."""
         return scores_at(self.scores_av, self.chosen_v, self.device)
 

@@ -14,11 +14,9 @@ Legend: t = rows, v = voxels of a tile, a = penalties, r = directions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fastencode.devices import HOST, Device
+from fastencode.devices import HOST, ArrayT, Device
 from fastencode.solve.plan.fold_plan import FoldPlan
 
 __all__ = ["GCV_SCORINGS", "gcv_scores"]
@@ -27,7 +25,7 @@ __all__ = ["GCV_SCORINGS", "gcv_scores"]
 GCV_SCORINGS = ("r2", "neg_mean_squared_error")
 
 
-def gcv_scores(plan: FoldPlan, c_rv: Any, variance_v: Any, scoring: str, device: Device = HOST) -> Any:
+def gcv_scores(plan: FoldPlan, c_rv: ArrayT, variance_v: ArrayT, scoring: str, device: Device = HOST) -> ArrayT:
     """Scores (a, v) float64 of every penalty.
 
     Parameters

@@ -5,16 +5,17 @@ Legend: t = time, v = voxels, m = the five moments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastencode import kernels
 from fastencode.arguments import check_flag
-from fastencode.arrays import as_numpy, dtype_of, export, float_dtype, library_of
-from fastencode.devices import HOST, Device, device_of
+from fastencode.arrays import ResultArray, as_numpy, dtype_of, export, float_dtype, library_of
+from fastencode.devices import HOST, Array, ArrayT, Device, device_of
 from fastencode.errors import DeviceError, InputError, warn
 from fastencode.solve.score.device_moments import device_moments
 
@@ -38,7 +39,7 @@ _told = False
 _lock = Lock()
 
 
-def moments_kernel() -> Any:
+def moments_kernel() -> Callable[..., Any]:
     """The CPU kernel of ``moments``; the first call warns if it is only the fallback."""
     global _told
     kernel = kernels.cpu("moments")
@@ -49,14 +50,21 @@ def moments_kernel() -> Any:
     return kernel
 
 
-def check_scoring(scoring: Any) -> str:
+def check_scoring(scoring: str) -> str:
     """The name of a score, or ``InputError``."""
     if scoring not in SCORINGS:
         raise InputError(f"scoring={scoring!r}; pass one of {', '.join(map(repr, SCORINGS))}")
     return str(scoring)
 
 
-def score_moments(device: Device, scoring: str, parts: Sequence[Any], mass: float, scale: Any = 1.0, floor: Any = 0.0) -> Any:
+def score_moments(
+    device: Device,
+    scoring: str,
+    parts: Sequence[ArrayT],
+    mass: float,
+    scale: ArrayT | float = 1.0,
+    floor: ArrayT | float = 0.0,
+) -> ArrayT:
     """Score voxels from their moments (see ``kernels/moments.pyx``), on the device where the moments lie.
 
     Parameters
@@ -99,7 +107,7 @@ def score_moments(device: Device, scoring: str, parts: Sequence[Any], mass: floa
     raise NotImplementedError(f"no formula for the score {scoring!r}")
 
 
-def column_moments(device: Device, y_tv: Any, p_tv: Any) -> list[Any]:
+def column_moments(device: Device, y_tv: ArrayT, p_tv: ArrayT) -> list[ArrayT]:
     """The five moments (v,) of whole columns of one float dtype.
 
     A column that varies by no more than its own rounding counts as constant: its centered sum of squares is 0.
@@ -117,12 +125,12 @@ def column_moments(device: Device, y_tv: Any, p_tv: Any) -> list[Any]:
     return parts
 
 
-def column_scores(device: Device, scoring: str, y_tv: Any, p_tv: Any) -> Any:
+def column_scores(device: Device, scoring: str, y_tv: ArrayT, p_tv: ArrayT) -> ArrayT:
     """Scores (v,) float64 of whole columns of one float dtype, arrays of the device."""
     return score_moments(device, scoring, column_moments(device, y_tv, p_tv), float(y_tv.shape[0]))
 
 
-def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: Any) -> tuple[Any, Any]:
+def score_slopes(device: Device, scoring: str, y_tv: Array, p_tv: Array, weights_t: Array) -> tuple[Array, Array]:
     """Scores of float64 predictions with weights of rows, (v,), and their derivative with respect to every prediction, (t, v):
     zero where a score is not defined. Arrays of the device."""
     xp, mass = device.xp, float(device.xp.sum(weights_t))
@@ -146,7 +154,9 @@ def score_slopes(device: Device, scoring: str, y_tv: Any, p_tv: Any, weights_t: 
     return scores, w * (y_tv - p_tv) * xp.where(varies, 2.0 / xp.where(varies, yy, one), xp.zeros_like(yy))
 
 
-def split_scores(device: Device, scoring: str, y_tv: Any, parts_btv: Any, whole_tv: Any, total_v: Any, shift_bv: Any) -> Any:
+def split_scores(
+    device: Device, scoring: str, y_tv: Array, parts_btv: Array, whole_tv: Array, total_v: Array, shift_bv: Array
+) -> Array:
     """Scores divided among the parts of a prediction by the product measure, (b, v) float64, on the device of the arrays.
 
     About the means, part b of R² is Σ (2 y − ŷ) ŷ_b / Σ y², of the correlation cov(y, ŷ_b) / (σ_y σ_ŷ). R² also counts the
@@ -181,7 +191,7 @@ def split_scores(device: Device, scoring: str, y_tv: Any, parts_btv: Any, whole_
     return shares + (total_v - xp.sum(shares, axis=0)) / b
 
 
-def _score(scoring: str, Y: Any, P: Any, split: bool = False, intercept: Any = 0.0) -> Any:
+def _score(scoring: str, Y: Any, P: Any, split: bool = False, intercept: ArrayLike = 0.0) -> ResultArray:
     there, other = device_of(Y), device_of(P)
     if there != other:
         where = [f"on {d.name} ({d.library})" if d else "in the host's memory" for d in (there, other)]
@@ -218,7 +228,7 @@ def _score(scoring: str, Y: Any, P: Any, split: bool = False, intercept: Any = 0
     return scores if there is not None else export(scores, library)
 
 
-def _divided(device: Device, scoring: str, y_tv: Any, parts_btv: Any, intercept: Any) -> Any:
+def _divided(device: Device, scoring: str, y_tv: Array, parts_btv: Array, intercept: Any) -> Array:
     """(b, v): scores of the sum of parts and a constant, divided among the parts."""
     xp, dtype, n_voxels = device.xp, y_tv.dtype, y_tv.shape[1]
     constant = intercept if device_of(intercept) is not None else device.put(as_numpy(intercept, "intercept"))
@@ -230,7 +240,7 @@ def _divided(device: Device, scoring: str, y_tv: Any, parts_btv: Any, intercept:
     return split_scores(device, scoring, y_tv, parts_btv, whole, total, xp.mean(parts_btv, axis=1))
 
 
-def _check_shapes(y: Any, p: Any) -> None:
+def _check_shapes(y: Sequence[int], p: Sequence[int]) -> None:
     y, p = tuple(y), tuple(p)
     if y != p:
         raise InputError(f"Y has shape {y} and P {p}; pass predictions of the same shape as the targets")
@@ -238,7 +248,7 @@ def _check_shapes(y: Any, p: Any) -> None:
         raise InputError(f"Y and P have shape {y}; pass (time,) or (time, voxels) with at least one row")
 
 
-def r2(Y: Any, P: Any, split: bool = False, intercept: Any = 0.0) -> Any:
+def r2(Y: ArrayLike, P: ArrayLike, split: bool = False, intercept: ArrayLike = 0.0) -> ResultArray:
     """Coefficient of determination of each voxel, 1 − Σ(y − p)² / Σ(y − ȳ)².
 
     Parameters
@@ -269,7 +279,7 @@ def r2(Y: Any, P: Any, split: bool = False, intercept: Any = 0.0) -> Any:
     return _score("r2", Y, P, split, intercept)
 
 
-def pearson(Y: Any, P: Any, split: bool = False) -> Any:
+def pearson(Y: ArrayLike, P: ArrayLike, split: bool = False) -> ResultArray:
     """Pearson correlation of each voxel's target with its prediction.
 
     Parameters
@@ -296,6 +306,6 @@ def pearson(Y: Any, P: Any, split: bool = False) -> Any:
     return _score("pearson", Y, P, split)
 
 
-def neg_mean_squared_error(Y: Any, P: Any) -> Any:
+def neg_mean_squared_error(Y: ArrayLike, P: ArrayLike) -> ResultArray:
     """Minus the mean squared error of each voxel, so that larger is better; arguments and errors as in :func:`r2`."""
     return _score("neg_mean_squared_error", Y, P)

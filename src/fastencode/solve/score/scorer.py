@@ -152,12 +152,14 @@ class FoldScorer:
         rows += [min(self._chunk(w, width), len(w.rows)) * w.rows.shape[1] for w in self.plan.whole]
         return width * (len(self.plan.root) * (self.dtype.itemsize + 8) + 3 * 8 * max(rows, default=0))
 
-    def coordinates(self, y_tw: NDArray[Any], get: Get) -> tuple[NDArray[Any], Any]:
+    def coordinates(self, y_tw: NDArray[Any], get: Get) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """(U_τᵀ y, its parts where folds partition the rows) of a tile."""
         c_rw = get("c", len(self.plan.lam), y_tw.shape[1], dtype=self.dtype)
         return c_rw, self._coordinates(y_tw, c_rw, get)
 
-    def _held_out(self, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get, products: Products) -> Iterator[_HeldOut]:
+    def _held_out(
+        self, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: NDArray[Any] | None, get: Get, products: Products
+    ) -> Iterator[_HeldOut]:
         """All folds of the problem, in the plan's order."""
         plan, width, apart, first = self.plan, y_tw.shape[1], 0, len(self.plan.operators)
         for number, fold in zip(plan.order, plan.operators, strict=False):
@@ -179,7 +181,7 @@ class FoldScorer:
             yield from self._whole(whole, plan.order[first : first + len(whole.rows)], y_tw, c_rw, get, products)
             first += len(whole.rows)
 
-    def _coordinates(self, y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get) -> Any:
+    def _coordinates(self, y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get) -> NDArray[Any] | None:
         """Fill U_τᵀ y; where folds partition the rows, it is the sum of their parts, which are returned."""
         if not self.partition:
             self.exact.multiply(self.plan.analyze.T, y_tw, c_rw)
@@ -191,7 +193,14 @@ class FoldScorer:
         return parts
 
     def _apart(
-        self, fold: Operator, place: int, y_tw: NDArray[Any], c_rw: NDArray[Any], parts: Any, get: Get, products: Products
+        self,
+        fold: Operator,
+        place: int,
+        y_tw: NDArray[Any],
+        c_rw: NDArray[Any],
+        parts: NDArray[Any] | None,
+        get: Get,
+        products: Products,
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Coordinates of the training responses about their mean, c − U_Lᵀ (y_L − o_L ȳ), and that mean."""
         left_mw = take_rows(y_tw, fold.left)

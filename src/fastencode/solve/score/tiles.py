@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
+from fastencode.progress import Bar
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.given.targets import Targets
 from fastencode.threads import available_threads, limit_threads
@@ -33,8 +34,9 @@ READ_ROWS = 64
 REFIT_FEATURES = 2048
 # Voxels in order, or picked.
 Where = slice | NDArray[np.intp]
-# What to do with a tile: all responses there are at hand, which of these, and which voxels of all those are.
-Job = Callable[[Any, Where, Where], None]
+# What to do with a tile: all responses there are at hand, which of these, and which voxels of all those are: two ``Where`` of one
+# kind, slices for a reader of all voxels and indices for a reader of some.
+Job = Callable[[NDArray[Any], Any, Any], None]
 
 
 def tile_width(n_voxels: int, most: int) -> int:
@@ -108,7 +110,7 @@ class Reader:
             )
         return workers
 
-    def run(self, job: Job, bar: Any) -> None:
+    def run(self, job: Job, bar: Bar) -> None:
         """Do ``job(slab, inside, here)`` to every tile, in threads; the bar moves in this one."""
         with limit_threads(1), ThreadPoolExecutor(self.workers) as pool:
             for first, slab in self.targets.slabs(self.width, self.problem.memory):

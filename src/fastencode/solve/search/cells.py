@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
-from fastencode.devices import HOST, Device
+from fastencode.devices import HOST, Array, Device
 from fastencode.errors import DeviceError, warn
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.cholesky import invert_positive
@@ -76,17 +76,17 @@ class Solved:
         √(rᵀ A_c⁻¹ r) / ``scale_w`` of the weights where conjugate gradients ended above the tolerance, 0 elsewhere.
     """
 
-    weighed_bw: Any
-    x_mw: Any
-    r_mw: Any
-    scale_w: Any = None
-    adjoint_mw: Any = None
-    h_mw: Any = None
-    h_r_mw: Any = None
-    h_scale_w: Any = None
+    weighed_bw: Array
+    x_mw: Array
+    r_mw: Array
+    scale_w: Array | None = None
+    adjoint_mw: Array | None = None
+    h_mw: Array | None = None
+    h_r_mw: Array | None = None
+    h_scale_w: Array | None = None
     unsolved_w: Any = None
 
-    def take(self, columns: Any, device: Device) -> Solved:
+    def take(self, columns: Array, device: Device) -> Solved:
         """The solutions of some voxels."""
         some: dict[str, Any] = {}
         for name in self.__dataclass_fields__:
@@ -108,7 +108,7 @@ class Cell:
 
     systems: Systems
     delta_b: F64
-    inverses: list[Any] = field(default_factory=list)
+    inverses: list[Array] = field(default_factory=list)
 
     @classmethod
     def at(cls, systems: Systems, delta_b: F64) -> Cell:
@@ -117,18 +117,18 @@ class Cell:
             folds = range(len(systems.rows))
             return cls(systems, delta_b, [invert_positive(systems.device, systems.matrix(k, delta_b)) for k in folds])
 
-    def start(self, k: int, y_nw: Any) -> Solved:
+    def start(self, k: int, y_nw: Array) -> Solved:
         """The start of a fold: x = 0 and r = the right side."""
         systems, xp = self.systems, self.systems.device.xp
         right = systems.right(k, systems.about_mean(k, y_nw))
         weighed = systems.device.zeros(len(self.delta_b), right.shape[1], dtype=np.float64) + self._weighed()
         return Solved(weighed, xp.zeros_like(right), 1.0 * right)
 
-    def _weighed(self) -> Any:
+    def _weighed(self) -> Array:
         """(b, 1): ``Systems.weigh`` of the δ at the cell's centre."""
         return self.systems.weigh(self.systems.device.put(self.delta_b[:, None]))
 
-    def solve(self, k: int, delta_bw: Any, state: Solved, tolerance: float) -> None:
+    def solve(self, k: int, delta_bw: Array, state: Solved, tolerance: float) -> None:
         """Solve for the weights of voxels at their δ, starting from the last solution."""
         weighed = self.systems.weigh(delta_bw)
         if state.scale_w is not None:
@@ -140,21 +140,21 @@ class Cell:
         state.weighed_bw = weighed
         state.scale_w, state.unsolved_w = self._gradients(k, state, state.x_mw, state.r_mw, state.scale_w, tolerance)
 
-    def refresh(self, k: int, y_nw: Any, state: Solved) -> None:
+    def refresh(self, k: int, y_nw: Array, state: Solved) -> None:
         """Compute the residual anew: what conjugate gradients update from step to step drifts from it by rounding."""
         systems = self.systems
         # r = y - A @ x
         state.r_mw = systems.right(k, systems.about_mean(k, y_nw)) - systems.fixed(k, state.x_mw)
         state.r_mw -= systems.change(k, state.weighed_bw, state.x_mw)
 
-    def score(self, k: int, y_nw: Any, scoring: str, state: Solved) -> tuple[Any, Any, Any]:
+    def score(self, k: int, y_nw: Array, scoring: str, state: Solved) -> tuple[Array, Array, Any]:
         """(score (w,), ∂score/∂predictions (q, w), what :meth:`Systems.slope` reuses) of one fold at its solved weights."""
         systems, rows = self.systems, self.systems.there[k]
         predicted, kept = systems.predict(k, state.weighed_bw, state.x_mw)
         y_qw = systems.device.take(y_nw, rows.test) - systems.mean(k, y_nw)
         return *score_slopes(systems.device, scoring, y_qw, predicted, rows.weights_q), kept
 
-    def slope(self, k: int, y_nw: Any, scoring: str, state: Solved, tolerance: float) -> tuple[Any, Any]:
+    def slope(self, k: int, y_nw: Array, scoring: str, state: Solved, tolerance: float) -> tuple[Array, Array]:
         """(score (w,), ∂score/∂log δ (b, w)) of one fold. The score has hᵀr added: what the weights' residual costs it, to first
         order (docs/solver.md, section 7). An adjoint that is not solved to the tolerance costs digits of the slope only."""
         systems, weighed = self.systems, state.weighed_bw
@@ -169,7 +169,9 @@ class Cell:
         scores = scores + systems.device.dots(state.h_mw, state.r_mw)
         return scores, systems.slope(k, weighed, kept, s_qw, state.h_mw)
 
-    def _gradients(self, k: int, state: Solved, x_mw: Any, r_mw: Any, scale_w: Any, tolerance: float) -> tuple[Any, Any]:
+    def _gradients(
+        self, k: int, state: Solved, x_mw: Array, r_mw: Array, scale_w: Array | None, tolerance: float
+    ) -> tuple[Array, Array]:
         """Preconditioned conjugate gradients for all voxels of a tile at once, ``x_mw`` and ``r_mw`` in place, until
         √(rᵀ A_c⁻¹ r) is at most ``tolerance`` times its value at the first start; a solved voxel is left as it is.
 
@@ -255,7 +257,7 @@ class CellReader(Reader, ABC):
             self.workers = 1
         self.inside = max(1, threads // self.workers) if self.device is HOST else 1
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def job(self, slab: NDArray[Any], inside: NDArray[np.intp], here: NDArray[np.intp]) -> None:
         """Do one tile; in halves if the device runs out of memory."""
         try:
             with self.device.current():
@@ -275,10 +277,10 @@ class CellReader(Reader, ABC):
             self.job(slab, inside[some], here[some])
 
     @abstractmethod
-    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+    def tile(self, y_nw: Array, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Do one tile: responses about their means (n, w), not times the roots of weights; these means; their voxels."""
 
-    def _responses(self, slab: NDArray[Any], inside: Any, here: Any) -> tuple[Any, F64]:
+    def _responses(self, slab: NDArray[Any], inside: NDArray[np.intp], here: NDArray[np.intp]) -> tuple[Array, F64]:
         y_tw, mean_w = self.read(slab, inside, here)
         return self.device.put(y_tw[:, : len(mean_w)] / self.root[:, None]), mean_w
 

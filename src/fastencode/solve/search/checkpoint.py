@@ -28,7 +28,7 @@ _KIND = "fastencode.BandedSearch"
 _VALUES_AT_ONCE, _COLUMNS_AT_ONCE = 2**17, 1024
 
 
-def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, Any], settings: str) -> str:
+def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, NDArray[Any]], settings: str) -> str:
     """A hash of the design, the responses, folds, penalties, further arrays and settings: one more pass over Y.
 
     Y is hashed in blocks of 1,024 voxels, whatever is read at once, so that ``memory`` does not show.

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
 from fastencode.errors import warn
+from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.basis import centered_rows
 from fastencode.solve.plan.grams import Grams
@@ -116,7 +117,7 @@ def refine(
     targets: Targets,
     settings: Settings,
     checkpoint: Checkpoint | None,
-    bar: Any,
+    bar: Bar,
     device: Device | None = None,
 ) -> dict[str, Any]:
     """Let every voxel climb from a start near its candidates, on the device if there is one. Where the final score is better by
@@ -203,7 +204,7 @@ class Refiner:
         # The state when this round began, and how many of its cells are done.
         self.round = {"at": self.climb.at_bv.copy(), "going": self.climb.going_v.copy(), "done": np.array(0)}
 
-    def run(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
+    def run(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Bar) -> None:
         """Climb until every voxel has ended (nothing to gain, or no steps left), starting from the checkpoint if there is one."""
         kept = {} if checkpoint is None else checkpoint.read(self.settings.steps)
         if kept:
@@ -226,7 +227,7 @@ class Refiner:
             setattr(self.climb, name, kept[f"climb {name}"])
         self.round = {name: kept[f"round {name}"] for name in self.round}
 
-    def _visit(self, job: Any, count: int, bar: Any) -> None:
+    def _visit(self, job: CellReader, count: int, bar: Bar) -> None:
         """Do a cell's job. The caller keeps no name of it, so that its inverses are freed before the next cell's are made."""
         bar.total += count
         since = time.perf_counter()
@@ -239,7 +240,7 @@ class Refiner:
             arrays = {f"{part} {name}": array for part, some in parts.items() for name, array in some.items()}
             checkpoint.write(self.settings.steps, arrays)
 
-    def exact_scores(self, at_bv: F64, columns: NDArray[np.intp], bar: Any) -> F64:
+    def exact_scores(self, at_bv: F64, columns: NDArray[np.intp], bar: Bar) -> F64:
         """(v,): scores at log δ, systems solved to ``_EXACT``; −∞ for voxels that are not in ``columns``."""
         out = np.full(self.targets.n_voxels, -np.inf)
         for centre_b, some in by_cells(self.grams, at_bv, columns):
@@ -254,7 +255,7 @@ class Refiner:
         self.cells += 1
         return cell
 
-    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Any) -> None:
+    def _run_together(self, bad_v: NDArray[np.bool_], checkpoint: _Kept | None, bar: Bar) -> None:
         """Climb with one δ for all voxels: each evaluation inverts anew and passes over all voxels once."""
         climb, one, columns = self.climb, np.zeros(1, dtype=np.intp), np.flatnonzero(~bad_v)
         while True:
@@ -274,12 +275,12 @@ class _Evaluator(CellReader):
         super().__init__(cell, refiner.targets, refiner.settings.skip_nan, columns)
         self.refiner = refiner
 
-    def evaluate(self, y_nw: Any, at_bw: F64, states: list[Solved]) -> tuple[F64, F64]:
+    def evaluate(self, y_nw: Array, at_bw: F64, states: list[Solved]) -> tuple[F64, F64]:
         """(score (w,), slope (b, w)) of some voxels at their log δ, means over folds."""
         delta, scoring, get = self.device.put(np.exp(at_bw)), self.refiner.settings.scoring, self.device.get
         score, slope = np.zeros(at_bw.shape[1]), np.zeros(at_bw.shape)
 
-        def one_fold(k: int) -> tuple[Any, Any]:
+        def one_fold(k: int) -> tuple[Array, Array]:
             self.cell.solve(k, delta, states[k], TOLERANCE)
             return self.cell.slope(k, y_nw, scoring, states[k], TOLERANCE)
 
@@ -292,7 +293,7 @@ class _Evaluator(CellReader):
 class _Follow(_Evaluator):
     """Lets every voxel of a cell climb while it stays within ``REACH`` of the centre."""
 
-    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+    def tile(self, y_nw: Array, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Climb with the voxels of one tile."""
         refiner, climb = self.refiner, self.refiner.climb
         states = self.each_fold(partial(self.cell.start, y_nw=y_nw))
@@ -323,7 +324,7 @@ class _Exact(_Evaluator):
         super().__init__(refiner, cell, columns)
         self.at_bv, self.out_v = at_bv, out_v
 
-    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+    def tile(self, y_nw: Array, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Score one tile."""
         delta, scoring = self.device.put(np.exp(self.at_bv[:, here])), self.refiner.settings.scoring
 
@@ -344,7 +345,7 @@ class _Once(_Evaluator):
         self.at = at_b1
         self.scores_v, self.slopes_bv = np.zeros(self.targets.n_voxels), np.zeros((len(at_b1), self.targets.n_voxels))
 
-    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+    def tile(self, y_nw: Array, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Score one tile."""
         states = self.each_fold(partial(self.cell.start, y_nw=y_nw))
         at = np.repeat(self.at, len(here), axis=1)

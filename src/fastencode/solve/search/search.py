@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.devices import Device
+from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.basis import Basis
 from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds
@@ -26,6 +27,7 @@ from fastencode.solve.plan.grams import Grams
 from fastencode.solve.score.choose import choose_alphas, choose_shared, tie_tolerance
 from fastencode.solve.score.device_tiles import DeviceSweep
 from fastencode.solve.score.scorer import Sweep
+from fastencode.solve.score.tiles import Where
 from fastencode.solve.search.checkpoint import Checkpoint
 from fastencode.solve.search.state import Found, Settings
 from fastencode.threads import available_threads, limit_threads
@@ -90,7 +92,7 @@ class Bases:
 
 
 def run_search(
-    bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Any, device: Device | None = None
+    bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Bar, device: Device | None = None
 ) -> Found:
     """Try the candidates one after another, until all are tried or early stopping ends it, starting from the checkpoint if
     there is one. Plans are made on the host; responses are scored on the device, if there is one."""
@@ -152,7 +154,7 @@ def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> F
 
 
 def _score_there(
-    device: Device, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int, bar: Any
+    device: Device, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int, bar: Bar
 ) -> tuple[F64, dict[str, Any]]:
     """Score one candidate on a device, as :class:`_CandidateSweep` does on the host: (scores (v,), account for ``stats``)."""
     with device.current():
@@ -174,7 +176,7 @@ class _CandidateSweep(Sweep):
         shared = (len(self.alphas), targets.n_voxels) if not settings.per_target else (0, 0)
         self.scores_av = np.empty(shared)
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def job(self, slab: NDArray[Any], inside: Where, here: Where) -> None:
         """Read and score a tile."""
         _, scores_aw = self.score(self.read(slab, inside, here)[0], here)
         if not self.settings.per_target:

@@ -20,13 +20,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.delayed import matrix_on, pick, rows_on
-from fastencode.devices import HOST, Device
+from fastencode.devices import HOST, Array, ArrayT, Device
 from fastencode.errors import InputError
 from fastencode.solve.given.folds import Fold
 from fastencode.solve.plan.basis import centered_rows, column_means
@@ -41,8 +42,8 @@ HIGHEST = 1e10
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """A fold's rows.
+class Rows(Generic[ArrayT]):
+    """A fold's rows, in arrays of one kind.
 
     Attributes
     ----------
@@ -60,16 +61,16 @@ class Rows:
         The place of every row among the training or test rows; one past their end for all other rows.
     """
 
-    train: Any
-    root_m: Any
-    share_n: Any
-    test: Any
-    weights_q: Any
-    from_train: Any
-    from_test: Any
+    train: ArrayT
+    root_m: ArrayT
+    share_n: ArrayT | None
+    test: ArrayT
+    weights_q: ArrayT
+    from_train: ArrayT
+    from_test: ArrayT
 
-    @classmethod
-    def of(cls, fold: Fold, weights_n: F64, center: bool) -> Rows:
+    @staticmethod
+    def of(fold: Fold, weights_n: F64, center: bool) -> HostRows:
         """Rows of one fold in the host's memory; a test set may be empty."""
         mass_n, tested = (weights_n * np.bincount(rows, minlength=len(weights_n)) for rows in fold)
         train, test = np.flatnonzero(mass_n), np.flatnonzero(tested)
@@ -78,14 +79,19 @@ class Rows:
             place_n = np.full(len(weights_n), len(some))
             place_n[some] = np.arange(len(some))
             places.append(place_n)
-        return cls(train, np.sqrt(mass_n[train]), mass_n / mass_n.sum() if center else None, test, tested[test], *places)
+        return Rows(train, np.sqrt(mass_n[train]), mass_n / mass_n.sum() if center else None, test, tested[test], *places)
 
-    def on(self, device: Device) -> Rows:
+    def on(self, device: Device) -> Rows[Array]:
         """The same on a device."""
-        return Rows(**{name: None if a is None else device.put(a) for name, a in vars(self).items()})
+        there: dict[str, Any] = {name: None if a is None else device.put(a) for name, a in vars(self).items()}
+        return Rows(**there)
 
 
-class Systems(ABC):
+HostRows: TypeAlias = Rows[NDArray[Any]]
+T = TypeVar("T")  # what predictions leave for slopes
+
+
+class Systems(ABC, Generic[T]):
     """The matrices A of all folds. A is linear in :meth:`weigh` of δ: δ itself in the dual, 1 / δ in the primal.
 
     Parameters
@@ -129,53 +135,53 @@ class Systems(ABC):
         return sum(8 * self.size(k) ** 2 for k in range(len(self.rows)))
 
     @abstractmethod
-    def weigh(self, delta_bw: Any) -> Any:
+    def weigh(self, delta_bw: Array) -> Array:
         """(b, w): what A is linear in, δ or 1 / δ."""
 
     @abstractmethod
-    def matrix(self, k: int, delta_b: F64) -> Any:
+    def matrix(self, k: int, delta_b: F64) -> Array:
         """A of a fold (m, m), a new array that the caller may overwrite."""
 
     @abstractmethod
-    def right(self, k: int, y_mw: Any) -> Any:
+    def right(self, k: int, y_mw: Array) -> Array:
         """(m, w): the right side for training responses, y̌ or X̌ᵀ y̌."""
 
     @abstractmethod
-    def fixed(self, k: int, x_mw: Any) -> Any:
+    def fixed(self, k: int, x_mw: Array) -> Array:
         """(m, w): the part of A @ x that does not depend on δ, x in the dual and X̌ᵀ X̌ @ x in the primal."""
 
     @abstractmethod
-    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+    def change(self, k: int, by_bw: Array, x_mw: Array) -> Array:
         """(m, w): what A @ x grows by if ``by`` is added to the weighed δ."""
 
-    def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
+    def change_near(self, k: int, by_bw: Array, delta_b: F64, x_mw: Array, product_mw: Array) -> Array:
         """As :meth:`change`, given ``product_mw`` = A @ x at ``delta_b``."""
         return self.change(k, by_bw, x_mw)
 
     @abstractmethod
-    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+    def predict(self, k: int, weighed_bw: Array, x_mw: Array) -> tuple[Array, T]:
         """Test predictions minus the training mean (q, w), and products that :meth:`slope` reuses."""
 
     @abstractmethod
-    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+    def adjoint(self, k: int, weighed_bw: Array, s_qw: Array) -> Array:
         """(m, w): the right side of the adjoint system, for s = ∂S/∂predictions."""
 
     @abstractmethod
-    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+    def slope(self, k: int, weighed_bw: Array, kept: T, s_qw: Array, h_mw: Array) -> Array:
         """(b, w): ∂S/∂log δ."""
 
-    def mean(self, k: int, y_nw: Any) -> Any:
+    def mean(self, k: int, y_nw: Array) -> Array:
         """Mean of the training responses (w,); zeros without an intercept."""
         share_n = self.there[k].share_n
         return self.device.xp.zeros_like(y_nw[0, ...]) if share_n is None else share_n @ y_nw
 
-    def about_mean(self, k: int, y_nw: Any) -> Any:
+    def about_mean(self, k: int, y_nw: Array) -> Array:
         """Training responses y̌ (m, w)."""
         rows = self.there[k]
         return (self.device.take(y_nw, rows.train) - self.mean(k, y_nw)) * rows.root_m[:, None]
 
 
-class Dual(Systems):
+class Dual(Systems[list[Array]]):
     """One unknown for each training row. Kernels stay whole (n, n): a fold centers vectors before and after the products."""
 
     def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
@@ -195,10 +201,10 @@ class Dual(Systems):
     def size(self, k: int) -> int:
         return len(self.rows[k].train)
 
-    def weigh(self, delta_bw: Any) -> Any:
+    def weigh(self, delta_bw: Array) -> Array:
         return delta_bw
 
-    def matrix(self, k: int, delta_b: F64) -> Any:
+    def matrix(self, k: int, delta_b: F64) -> Array:
         device, rows, m = self.device, self.there[k], self.size(k)
         out = device.zeros(m, m, dtype=np.float64)
         for delta, kernel_nn in zip(delta_b, self.kernels, strict=True):
@@ -206,18 +212,18 @@ class Dual(Systems):
         center_kernel(out, rows.root_m, rows.share_n is not None)
         return device.add_to_diagonal(out, 1.0)
 
-    def right(self, k: int, y_mw: Any) -> Any:
+    def right(self, k: int, y_mw: Array) -> Array:
         return y_mw
 
-    def fixed(self, k: int, x_mw: Any) -> Any:
+    def fixed(self, k: int, x_mw: Array) -> Array:
         return x_mw
 
-    def _spread(self, values: Any, places: Any) -> Any:
+    def _spread(self, values: Array, places: Array) -> Array:
         """(n, w): values where they stand among all rows, zeros elsewhere."""
         zero_1w = self.device.zeros(1, values.shape[1], dtype=np.float64)
         return self.device.take(self.device.concatenate([values, zero_1w]), places)
 
-    def _multiply(self, k: int, values: Any, places: Any, leave_out: int | None = None) -> list[Any]:
+    def _multiply(self, k: int, values: Array, places: Array, leave_out: int | None = None) -> list[Array]:
         """(n, w) for each band: K_b @ values placed among all rows, features minus their training means on both sides."""
         rows, xp = self.there[k], self.device.xp
         spread = self._spread(values, places)
@@ -230,7 +236,7 @@ class Dual(Systems):
                 out -= (rows.share_n @ out)[None, :]
         return products
 
-    def _train(self, k: int, by_bw: Any, products: list[Any]) -> Any:
+    def _train(self, k: int, by_bw: Array, products: list[Array]) -> Array:
         """(m, w): Σ_b by_b products_b at the training rows, times the roots of their weights."""
         rows, take = self.there[k], self.device.take
         total = take(products[0], rows.train)
@@ -240,11 +246,11 @@ class Dual(Systems):
         total *= rows.root_m[:, None]
         return total
 
-    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+    def change(self, k: int, by_bw: Array, x_mw: Array) -> Array:
         rows = self.there[k]
         return self._train(k, by_bw, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train))
 
-    def change_near(self, k: int, by_bw: Any, delta_b: F64, x_mw: Any, product_mw: Any) -> Any:
+    def change_near(self, k: int, by_bw: Array, delta_b: F64, x_mw: Array, product_mw: Array) -> Array:
         """Saves the product with the largest kernel L: K_L x = (A x − x − Σ_{b ≠ L} δ_b K_b x) / δ_L."""
         last, rows, device = int(np.argmax(delta_b * self.traces_b)), self.there[k], self.device
         share_w = by_bw[last, :] / float(delta_b[last])
@@ -255,7 +261,7 @@ class Dual(Systems):
             out += self._train(k, by, self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train, last))
         return out
 
-    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+    def predict(self, k: int, weighed_bw: Array, x_mw: Array) -> tuple[Array, list[Array]]:
         rows, take = self.there[k], self.device.take
         products = self._multiply(k, rows.root_m[:, None] * x_mw, rows.from_train)
         predicted = weighed_bw[0, :] * take(products[0], rows.test)
@@ -263,10 +269,10 @@ class Dual(Systems):
             predicted += weighed_bw[b, :] * take(out_nw, rows.test)
         return predicted, products
 
-    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+    def adjoint(self, k: int, weighed_bw: Array, s_qw: Array) -> Array:
         return self._train(k, weighed_bw, self._multiply(k, s_qw, self.there[k].from_test))
 
-    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+    def slope(self, k: int, weighed_bw: Array, kept: list[Array], s_qw: Array, h_mw: Array) -> Array:
         rows, device = self.there[k], self.device
         scaled = rows.root_m[:, None] * h_mw
         each = [
@@ -275,7 +281,7 @@ class Dual(Systems):
         return weighed_bw * device.xp.stack(each)
 
 
-class Primal(Systems):
+class Primal(Systems[Array]):
     """One unknown for each feature."""
 
     def __init__(self, grams: Grams, folds: list[Fold], device: Device) -> None:
@@ -291,18 +297,18 @@ class Primal(Systems):
     def size(self, k: int) -> int:
         return int(self.p)
 
-    def weigh(self, delta_bw: Any) -> Any:
+    def weigh(self, delta_bw: Array) -> Array:
         return 1.0 / delta_bw
 
-    def _features(self, rows: Any) -> Any:
+    def _features(self, rows: Array) -> Array:
         """(rows, p): features of some rows minus the means of all rows."""
         return self.device.cast(rows_on(self.device, self.X, rows), np.float64) - self.mean_p
 
-    def _tests(self, k: int) -> Any:
+    def _tests(self, k: int) -> Array:
         """(q, p): features of the test rows minus the means of the training rows."""
         return self._features(self.there[k].test) - self.means[k]
 
-    def _mean(self, rows: Rows) -> F64:
+    def _mean(self, rows: HostRows) -> F64:
         """(p,): features' means over the training rows minus the means of all rows."""
         if rows.share_n is None:
             return np.zeros(self.p)
@@ -312,7 +318,7 @@ class Primal(Systems):
     def nbytes(self) -> int:
         return 8 * self.p * (1 + self.p) * len(self.rows)
 
-    def _gram(self, rows: Rows, mean_p: F64) -> F64:
+    def _gram(self, rows: HostRows, mean_p: F64) -> F64:
         """X̌ᵀ X̌ of a fold (p, p): that of all rows, plus the rows that are not trained on exactly once."""
         assert self.grams.primal_pp is not None
         more_n = np.full(self.n, -1.0)  # how often a row is trained on, minus one
@@ -325,11 +331,11 @@ class Primal(Systems):
             out -= np.outer(mean_p, mean_p * (rows.root_m @ rows.root_m))
         return np.asarray(out)
 
-    def matrix(self, k: int, delta_b: F64) -> Any:
+    def matrix(self, k: int, delta_b: F64) -> Array:
         ridge_p = self.device.put((1.0 / delta_b)[self.grams.bands.band_of_feature])
         return self.device.add_to_diagonal(1.0 * self.grams_kpp[k], ridge_p)
 
-    def right(self, k: int, y_mw: Any) -> Any:
+    def right(self, k: int, y_mw: Array) -> Array:
         rows, right_mw = self.there[k], self.there[k].root_m[:, None] * y_mw
         out = self.device.zeros(self.p, y_mw.shape[1], dtype=np.float64)
         for first in range(0, self.rows[k].train.size, _BLOCK):
@@ -338,19 +344,19 @@ class Primal(Systems):
             out += self._features(rows.train[some]).T @ right_mw[some, ...]
         return out
 
-    def fixed(self, k: int, x_mw: Any) -> Any:
+    def fixed(self, k: int, x_mw: Array) -> Array:
         return self.grams_kpp[k] @ x_mw
 
-    def change(self, k: int, by_bw: Any, x_mw: Any) -> Any:
+    def change(self, k: int, by_bw: Array, x_mw: Array) -> Array:
         return self.device.take(by_bw, self.band_p) * x_mw
 
-    def predict(self, k: int, weighed_bw: Any, x_mw: Any) -> tuple[Any, Any]:
+    def predict(self, k: int, weighed_bw: Array, x_mw: Array) -> tuple[Array, Array]:
         return self._tests(k) @ x_mw, x_mw
 
-    def adjoint(self, k: int, weighed_bw: Any, s_qw: Any) -> Any:
+    def adjoint(self, k: int, weighed_bw: Array, s_qw: Array) -> Array:
         return self._tests(k).T @ s_qw
 
-    def slope(self, k: int, weighed_bw: Any, kept: Any, s_qw: Any, h_mw: Any) -> Any:
+    def slope(self, k: int, weighed_bw: Array, kept: Array, s_qw: Array, h_mw: Array) -> Array:
         both, xp = kept * h_mw, self.device.xp
         return weighed_bw * xp.stack([xp.sum(self.device.take(both, columns), axis=0) for columns in self.columns])
 

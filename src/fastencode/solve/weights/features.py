@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.delayed import Matrix
+from fastencode.devices import Array
 from fastencode.solve.plan.plan import Plan
 from fastencode.solve.plan.products import Products, products_for
 from fastencode.threads import available_threads, together
@@ -59,7 +60,7 @@ def features_times(
     X: Matrix,
     mean_p: F64,
     root_t: F64,
-    rights: Sequence[Any],
+    rights: Sequence[Array],
     take: Callable[[int, slice, NDArray[Any]], T],
     products: Products,
     threads: int,
