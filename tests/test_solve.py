@@ -16,7 +16,7 @@ import reference
 from fastencode import kernels
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.given.problem import Problem
-from fastencode.solve.plan import basis
+from fastencode.solve.plan import directions
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import fit_plan
 from fastencode.solve.score.choose import TIE_TOLERANCE, choose_alphas
@@ -328,7 +328,7 @@ def test_loading_something_else_is_refused(tmp_path):
 def test_grams_too_large_for_divide_and_conquer_are_decomposed_another_way(monkeypatch):
     X, Y = make(40, 60, 6)
     usual = fastencode.ridge_cv(X, Y)
-    monkeypatch.setattr(basis, "_DIVIDED", 10)
+    monkeypatch.setattr(directions, "_DIVIDED", 10)
     monkeypatch.setattr(np.linalg, "eigh", None)
     other = fastencode.ridge_cv(X, Y)
     np.testing.assert_allclose(other.cv_scores, usual.cv_scores, atol=1e-10)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastencode import banded_ridge_cv, ridge_cv
+from fastencode import banded_ridge_cv, delay, ridge_cv
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import fit_plan
@@ -188,3 +188,148 @@ def test_ties_are_measured_in_the_variance_without_an_intercept_too(scoring):
     fit = ridge_cv(X, y, alphas=alphas, cv=3, fit_intercept=False, scoring=scoring)
     best = np.argmax([np.mean(scores(X, y, alpha, blocks(60, 3), False)) for alpha in alphas])
     assert fit.alpha == alphas[best] < 10
+
+
+def ridge_weights(X, y, alpha, intercept=True):
+    """By least squares of [X − x̄; √α I]: (p,), and in float64 as accurate as X."""
+    centered = X - X.mean(axis=0) * intercept
+    stacked = np.vstack([centered, np.sqrt(alpha) * np.eye(X.shape[1])])
+    return np.linalg.lstsq(stacked, np.r_[y - y.mean() * intercept, np.zeros(X.shape[1])], rcond=None)[0]
+
+
+@pytest.mark.parametrize("apart", [1e-9, 1e-11, 1e-13])
+@pytest.mark.parametrize("banded", [False, True])
+def test_what_spans_every_response_is_orthogonal_to_the_constant(apart, banded):
+    """As many directions as rows: the smallest of them was partly the constant."""
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((20, 18)) + 5
+    X, y = np.c_[X, X[:, 0] + apart * rng.standard_normal(20)], rng.standard_normal(20)
+    if banded:
+        fit = banded_ridge_cv(X, y, bands=[10, 9], gammas=[[1.0, 1.0]], alphas=1.0, cv=3)
+        np.testing.assert_allclose(fit.best_score, scores(X, y, 1.0, blocks(20, 3)).mean(), atol=1e-8)
+        return
+    fit = ridge_cv(X, y, alphas=1.0, cv=3)
+    np.testing.assert_allclose(fit.fold_scores, scores(X, y, 1.0, blocks(20, 3)), atol=1e-8)
+    hat = np.array([predictions(X, one, X, 0.1) for one in np.eye(20)]).T
+    wanted = -20 * np.sum((y - hat @ y) ** 2) / (20 - np.trace(hat)) ** 2
+    fit = ridge_cv(X, y, alphas=0.1, cv="gcv", scoring="neg_mean_squared_error")
+    np.testing.assert_allclose(fit.cv_scores, wanted, rtol=1e-8)
+
+
+@pytest.mark.parametrize("apart", [1e-8, 1e-10, 1e-12, 1e-14])
+@pytest.mark.parametrize("alpha", [1e-3, 1.0])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_dual_weights_where_columns_are_nearly_equal(apart, alpha, intercept):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 6))
+    X[:, 5] = X[:, 0] + apart * rng.standard_normal(40)
+    y = X[:, :3].sum(axis=1) + rng.standard_normal(40)
+    fit = ridge_cv(X, y, alphas=alpha, cv=3, weights="dual", fit_intercept=intercept)
+    np.testing.assert_allclose(fit.predict(X), predictions(X, y, X, alpha, intercept), atol=1e-8)
+
+
+@pytest.mark.parametrize("factor", [1e-7, 3e-8, 1e-8, 1e-9])
+@pytest.mark.parametrize("alpha", [1e-5, 1e-3])
+@pytest.mark.parametrize("strategy", ["primal", "dual"])
+def test_a_direction_that_is_short_in_the_training_rows_and_long_in_the_test_rows(factor, alpha, strategy):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((24, 4))
+        y = X[:, :3].sum(axis=1) + rng.standard_normal(24)
+        X[:16, 3] *= factor
+        problem = Problem.check(X, alphas=[alpha], cv=3, response_dtype=y.dtype)
+        fit = fit_plan(make_plan(problem, strategy), y, scoring="neg_mean_squared_error")
+        error = [y[test] - predictions(X[train], y[train], X[test], alpha) for train, test in blocks(24, 3)]
+        wanted = -np.mean(np.square(error), axis=1)
+        np.testing.assert_allclose(fit.fold_scores, wanted, atol=1e-8 * np.abs(wanted).max())
+
+
+def test_directions_below_the_rounding_of_a_kernel_are_not_cut_apart():
+    """Delayed copies are fitted in the dual here: eigenvectors below eps λ_top mix with those of no direction at all."""
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((300, 15))
+    Z[:, 1:4] = Z[:, :1] + 1e-7 * rng.standard_normal((300, 3))
+    X, y = np.asarray(delay(Z, range(1, 11))), rng.standard_normal(300)
+    top = np.linalg.norm(X - X.mean(axis=0), 2) ** 2
+    for part in (2e-7, 1e-6, 1e-4):
+        coef = ridge_weights(X, y, part * top)
+        problem = Problem.check(delay(Z, range(1, 11), copy=False), alphas=[part * top], cv=3, response_dtype=y.dtype)
+        fit = fit_plan(make_plan(problem, "dual"), y)
+        np.testing.assert_allclose(fit.coef, coef, atol=1e-8 * np.abs(coef).max())
+
+
+@pytest.mark.parametrize("kernel", [np.zeros((12, 12)), np.ones((12, 12))])
+def test_kernels_that_hold_no_direction_predict_the_mean(kernel):
+    Y = np.random.default_rng(0).standard_normal((12, 4))
+    fit = banded_ridge_cv(kernel[None], Y, bands="precomputed", gammas=[[1.0]], alphas=1e-12, cv=3)
+    np.testing.assert_allclose(fit.predict(kernel[None]), np.tile(Y.mean(axis=0), (12, 1)), atol=1e-12)
+    constant = [scores(np.zeros((12, 1)), y, 1.0, blocks(12, 3)).mean() for y in Y.T]
+    np.testing.assert_allclose(fit.best_score, constant, atol=1e-10)
+
+
+def test_features_whose_squares_squared_overflow():
+    X, y = np.random.default_rng(0).standard_normal((12, 20)), np.random.default_rng(1).standard_normal(12)
+    fit = ridge_cv(1e80 * X, y, alphas=1e160, cv=3)
+    np.testing.assert_allclose(fit.fold_scores, scores(X, y, 1.0, blocks(12, 3)), atol=1e-8)
+
+
+@pytest.mark.parametrize("part", [1e-6, 1e-4, 1e-3])
+def test_float32_weights_of_bands_solved_in_cells(part):
+    """Repeated columns: most of the dual weights cancels in the product with the features."""
+    rng = np.random.default_rng(0)
+    X, Y = np.repeat(rng.standard_normal((30, 12)), 5, axis=1).astype("f4"), rng.standard_normal((30, 6)).astype("f4")
+    top = np.linalg.norm(X - X.mean(axis=0), 2) ** 2
+    gammas, alphas = 10 ** rng.uniform(-0.4, 0.4, (2, 6)), part * top * 10 ** rng.uniform(0, 0.4, 6)
+    found = banded_ridge_cv(X, Y, bands=[30, 30], gammas=gammas, alphas=alphas, cv=None).coef
+    scale = np.sqrt(np.repeat(gammas, 30, axis=0))
+    exact = [ridge_weights(X.astype(float) * scale[:, [v]].T, Y[:, v].astype(float), alphas[v]) for v in range(6)]
+    wanted = scale * np.array(exact).T
+    np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_penalties_between_nodes_of_a_flat_spectrum(p):
+    """Eigenvalues within a few per cent of each other: two nodes met all the samples taken of them, and were off between."""
+    rng, alphas = np.random.default_rng(0), np.logspace(-3, 6, 10)
+    for _ in range(20):
+        X = rng.standard_normal((300, p))
+        y = 3 * X.sum(axis=1) + 0.3 * rng.standard_normal(300)
+        exact = [scores(X, y, alpha, blocks(300, 5)).mean() for alpha in alphas]
+        np.testing.assert_allclose(ridge_cv(X, y, alphas=alphas, cv=5).cv_scores, exact, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scoring", ["r2", "pearson"])
+@pytest.mark.parametrize("search", [None, "random", "gradient"])
+def test_responses_that_are_constant_in_weighted_test_rows_score_zero(dtype, scoring, search):
+    rng = np.random.default_rng(0)
+    X, Y, weight = rng.standard_normal((24, 4)), rng.standard_normal((24, 40)), rng.uniform(0.2, 5, 24)
+    Y[:8] = rng.standard_normal(40)
+    X, Y = X.astype(dtype), Y.astype(dtype)
+    folds = [(np.arange(8, 24), np.arange(8))]
+    if search is None:
+        found = ridge_cv(X, Y, alphas=[0.1, 1.0], cv=folds, sample_weight=weight, scoring=scoring).cv_scores
+    else:
+        given = {"bands": [2, 2], "alphas": [0.1, 1.0], "cv": folds, "sample_weight": weight, "scoring": scoring}
+        found = banded_ridge_cv(X, Y, search=search, n_iter=2, random_state=0, **given).best_score
+    assert not found.any()
+
+
+def test_a_mean_that_is_large_is_not_correlated():
+    """Features equal in the training rows but for nothing: rounding of the mean, 1e3 times their spread, is no prediction."""
+    rng, last = np.random.default_rng(0), np.arange(24) >= 16
+    X = np.where(last[:, None], rng.standard_normal((24, 3)) + 1e3, 1e3)
+    fit = ridge_cv(X, rng.standard_normal((24, 50)), alphas=0.1, cv=3, scoring="pearson")
+    assert not fit.fold_scores[2].any()
+
+
+def test_few_training_rows_of_little_weight():
+    """Their mean, taken from all other rows in float32, would lose its digits."""
+    rng, weight = np.random.default_rng(0), np.r_[1e-3, np.linspace(1, 30, 11)]
+    X, Y = rng.standard_normal((12, 2)).astype("f4"), rng.standard_normal((12, 30)).astype("f4")
+    fit = ridge_cv(
+        X, Y, alphas=1e9, cv=[(np.array([0]), np.arange(1, 12))], sample_weight=weight, scoring="neg_mean_squared_error"
+    )
+    w = weight[1:]
+    wanted = -(w @ (Y[1:].astype(float) - Y[0].astype(float)) ** 2) / w.sum()
+    np.testing.assert_allclose(fit.cv_scores[0], wanted, rtol=2e-5)

@@ -298,7 +298,8 @@ def check_dual(plan: Plan) -> None:
     """Raise ``InputError`` where weights of the rows would lose their digits."""
     problem = plan.problem
     square = largest_square(problem.X, plan.feature_means, plan.root) if problem.X.dtype == np.float32 else 0.0
-    if plan.decomposed == "features" or cancels(square, plan.lam, problem):
+    least = plan.lam[0] + problem.alphas[0] if len(plan.lam) else np.inf
+    if plan.decomposed == "features" or cancels(square, least, problem):
         raise InputError(
             "weights='dual': columns of X differ so much in scale that weights of the rows would lose their digits; scale the "
             "columns to equal variance, or pass weights='primal'" + (" or float64" if problem.X.dtype == np.float32 else "")

@@ -17,18 +17,19 @@ Legend: t = time, p = features, r = directions kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.delayed import Copies, Delayed, Matrix, pick
 from fastencode.errors import InputError, warn
 from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan.directions import Reflection, along_features, along_rows, eigh, eigh_beside, remove_along
 from fastencode.solve.plan.graded import Graded, graded_svd
 
 __all__ = [
@@ -39,8 +40,8 @@ __all__ = [
     "column_means",
     "decompose",
     "decompose_features",
+    "directions_of_kernel",
     "dual_map",
-    "eigh_beside",
     "gram_of",
     "hidden_by_rounding",
     "kernel_of",
@@ -48,8 +49,6 @@ __all__ = [
     "make_basis",
     "resolution",
     "rounding_of",
-    "sharpened",
-    "squares_along",
     "tau_of",
 ]
 
@@ -59,12 +58,8 @@ _BLOCK, _VALUES = 2048, 2**17
 ACCURACY = {4: 1e-6, 8: 1e-8}
 # Largest part of the responses that a float32 weight, times its column's scale, may lose where it is made of dual weights.
 _CANCELLED = 1e-5
-# Eigenvalues below this part of the largest are taken from lengths along their vectors, which have more digits.
-SHARPENED = 1e-6
 # Rounding moves the eigenvalues of a Gram by about this many eps of the largest.
 _ROUNDINGS = 8.0
-# Beyond this size of a matrix, the length of divide-and-conquer's working memory overflows LAPACK's 32-bit integers: it crashes.
-_DIVIDED = 32_766
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +147,7 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
         gram = kernel_of(X, mean, root) if dual else gram_of(X, mean, root)
-    found = decompose(gram, problem, constant=root if dual and center else None, spans=0 if dual else len(X) - center)
+    found = decompose(gram, problem, root if dual and center else None)
     del gram
     if found is None:
         graded = decompose_features(problem, mean, root)
@@ -160,13 +155,13 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         tau = tau_of(problem, lam)
         rows *= graded.size / np.sqrt(lam + tau)
     else:
-        (lam, vectors), source, most = found, "gram", min(len(X) - center, X.shape[1])
+        (lam, vectors), source = found, "gram"
         if dual:
-            order, lam = sharpened(lam, squares_along(problem, mean, root, lam, vectors), most)
-            vectors, tau = vectors[:, order], tau_of(problem, lam)
+            lam, vectors = directions_of_kernel(problem, mean, root, lam, vectors)
+            tau = tau_of(problem, lam)
             square = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
             V = np.empty((0, len(lam)), dtype=X.dtype)
-            if cancels(square, lam, problem):  # in float64
+            if len(lam) and cancels(square, lam[0] + problem.alphas[0], problem):  # in float64
                 V = dual_map(problem, mean, root, vectors / np.sqrt(lam))
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
         else:
@@ -175,12 +170,32 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
                 here = slice(start, start + _BLOCK)
                 # rows = X̌ @ V
                 rows[here] = centered_rows(X, mean, root, here) @ vectors
-            order, lam = sharpened(lam, np.einsum("tr,tr->r", rows, rows), most)
-            if len(order) < rows.shape[1] or (np.diff(order) != 1).any():
-                rows, vectors = rows[:, order], vectors[:, order]
+            lam, vectors, rows = directions_of_rows(problem, root, lam, vectors, rows)
             V, tau = vectors.astype(X.dtype), tau_of(problem, lam)
             rows /= np.sqrt(lam + tau)
     return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source, X)
+
+
+def directions_of_rows(problem: Problem, root: F64, lam: F64, vectors: F64, rows: F64) -> tuple[F64, F64, F64]:
+    """(λ, V, X̌ V) of a Gram of features, from ``rows`` = X̌ V, which may be overwritten; see :func:`directions.along_rows`."""
+    if problem.fit_intercept:
+        remove_along(root, rows)  # what the rounding of the means left
+    return along_rows(lam, vectors, rows, min(len(rows) - problem.fit_intercept, len(vectors)))
+
+
+def directions_of_kernel(
+    problem: Problem, mean: F64, root: F64, lam: F64, vectors: F64, scale_p: F64 | None = None
+) -> tuple[F64, F64]:
+    """(λ, U) of the kernel of features, or of features times a scale; see :func:`directions.along_features`."""
+    X = problem.X
+
+    def blocks() -> Iterator[F64]:
+        for start in range(0, X.shape[1], _BLOCK):
+            here = slice(start, min(start + _BLOCK, X.shape[1]))
+            block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+            yield block if scale_p is None else block * scale_p[here]
+
+    return along_features(lam, vectors, blocks, min(len(X) - problem.fit_intercept, X.shape[1]))
 
 
 def tau_of(problem: Problem, lam: F64) -> float:
@@ -193,19 +208,19 @@ def rounding_of(lam: F64) -> float:
     return _ROUNDINGS * float(np.finfo(np.float64).eps) * max(0.0, float(lam.max(initial=0.0)))
 
 
-def hidden_by_rounding(lam: F64, alphas: F64, dtype: np.dtype[Any]) -> bool:
+def hidden_by_rounding(lam: F64, alphas: F64, dtype: np.dtype[Any], rounding: float | None = None) -> bool:
     """Whether the rounding E of a Gram A with eigenvalues λ shows in weights at some penalty of the grid.
 
     Weights (A + α)⁻¹ X̌ᵀ y change by at most ‖E‖ / (λ_min + α − ‖E‖) of themselves; it shows if that exceeds :data:`ACCURACY`.
     """
     if not len(lam):
         return False
-    rounding = rounding_of(lam)
+    rounding = rounding_of(lam) if rounding is None else rounding
     smallest = max(0.0, float(lam.min())) + float(alphas[0]) - rounding
     return not rounding <= ACCURACY[dtype.itemsize] * smallest
 
 
-def cancels(square: float, lam: F64, problem: Problem) -> bool:
+def cancels(square: float, least: float, problem: Problem) -> bool:
     """Whether weights X̌ᵀ ω made in float32 would lose their digits: where a column is large, most of the sum cancels.
 
     ω = U diag(1 / (λ + α)) Uᵀ y has norm ‖y‖ / (λ_min + α) at most. Rounding it moves a weight, times the scale s of its
@@ -215,13 +230,14 @@ def cancels(square: float, lam: F64, problem: Problem) -> bool:
     ----------
     square : float
         The largest mean square of a column, s².
-    lam : (r,) float64, increasing
+    least : float
+        λ_min + α.
     problem : Problem
     """
-    if problem.X.dtype != np.float32 or not len(lam):
+    if problem.X.dtype != np.float32:
         return False
     rounding = float(np.finfo(np.float32).eps) * square * float(np.sqrt(len(problem.X)))
-    return rounding > _CANCELLED * float(lam[0] + problem.alphas[0])
+    return rounding > _CANCELLED * least
 
 
 def largest_square(X: Matrix, mean: F64, root: F64, columns: NDArray[np.intp] | None = None) -> float:
@@ -253,8 +269,8 @@ def resolution(alphas: F64, dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(np.sqrt(allowed * alphas[0])), allowed
 
 
-def decompose(gram: F64, problem: Problem, *, constant: F64 | None, spans: int = 0, only: bool = False) -> tuple[F64, F64] | None:
-    """Eigenvalues, increasing, and vectors of a Gram; None where its rounding would show in weights or scores.
+def decompose(gram: F64, problem: Problem, constant: F64 | None, given: float | None = None) -> tuple[F64, F64] | None:
+    """Eigenvalues, increasing, and vectors of a Gram, which is overwritten; None where its rounding would show in weights.
 
     Parameters
     ----------
@@ -263,12 +279,10 @@ def decompose(gram: F64, problem: Problem, *, constant: F64 | None, spans: int =
         For its penalties and dtype.
     constant : (·,) float64 or None
         What a kernel of centered features maps to zero: the roots of the sample weights. Left out.
-    spans : int
-        For a Gram of features: the most directions that the rows have. Where the features have as many, what uses that U spans
-        every response needs columns of U that are orthogonal, and X v / √λ is not where λ is small.
-    only : bool
-        Whether the features are not known. Where rounding of the Gram would show, a ``FastencodeWarning`` says so then, and the
-        decomposition is returned instead of None. Eigenvalues that are rounding are left out.
+    given : float, optional
+        For a kernel of features that are not known: the rounding of its values before they were centered. Where rounding would
+        show, a ``FastencodeWarning`` says so then, and the decomposition is returned instead of None. Eigenvalues that are
+        rounding are left out.
 
     Raises
     ------
@@ -279,70 +293,19 @@ def decompose(gram: F64, problem: Problem, *, constant: F64 | None, spans: int =
     # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
     if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
         raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")
-    lam, vectors = _eigh(gram) if constant is None else eigh_beside(gram, constant)
-    rounding = rounding_of(lam)
-    if 0 < spans <= len(lam) and lam[-spans] < SHARPENED * lam[-1]:
-        return None
-    if hidden_by_rounding(lam, alphas, dtype):
-        if not only:
+    lam, vectors = eigh(gram) if constant is None else eigh_beside(gram, constant)
+    rounding = max(rounding_of(lam), given or 0.0)
+    if hidden_by_rounding(lam, alphas, dtype, rounding):
+        if given is None:
             return None
         warn(
             f"kernels have eigenvalues up to {lam[-1]:.3g}, whose rounding ({rounding:.2g}) hides directions that "
             f"alpha={alphas[0]:.4g} would keep: results at small penalties may be off. Pass larger alphas, or features instead",
         )
-    if only:
+    if given is not None:
         keep = int(np.searchsorted(lam, rounding, side="right"))
         return lam[keep:], vectors[:, keep:]
     return lam, vectors
-
-
-def _eigh(gram: F64) -> tuple[F64, F64]:
-    """Eigenvalues, increasing, and vectors of a symmetric matrix."""
-    if len(gram) > _DIVIDED:
-        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
-    else:
-        lam, vectors = np.linalg.eigh(gram)
-    return lam, vectors
-
-
-def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
-    """Eigenvalues, increasing, and vectors of a kernel K of centered rows, without the vector o that it maps to zero.
-
-    Beside eigenvalues near zero, o would mix with their vectors. K − s o oᵀ / ‖o‖² has the same others, none negative, and o at
-    −s. The largest norm of a column of K is taken as s: at most λ_top, so that rounding does not grow, and at least λ_top / √t.
-    """
-    unit = constant / np.linalg.norm(constant)
-    size = float(np.linalg.norm(kernel, axis=0).max())  # of a kernel of zeros 0, so that its eigenvalues are exactly zero
-    lam, vectors = _eigh(kernel - size * np.outer(unit, unit))
-    return lam[1:], vectors[:, 1:]
-
-
-def squares_along(problem: Problem, mean: F64, root: F64, lam: F64, vectors: F64, scale_p: F64 | None = None) -> F64:
-    """(r,): eigenvalues of the kernel; the small ones as ‖X̌ᵀ u‖², features times a scale, without the kernel's rounding."""
-    small, squares, X = lam < SHARPENED * lam.max(initial=0.0), lam.copy(), problem.X
-    if not small.any():
-        return squares
-    vectors, found = vectors[:, small], np.zeros(int(small.sum()))
-    for start in range(0, X.shape[1], _BLOCK):
-        here = slice(start, min(start + _BLOCK, X.shape[1]))
-        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
-        along = (block if scale_p is None else block * scale_p[here]).T @ vectors
-        found += np.einsum("pk,pk->k", along, along)
-    squares[small] = found
-    return squares
-
-
-def sharpened(lam: F64, squares: F64, most: int) -> tuple[NDArray[np.intp], F64]:
-    """(Which directions to keep, in the order of their eigenvalues; these eigenvalues), from a Gram's and from ``squares``.
-
-    Eigenvalues of the Gram are off by roundings of the largest, λ_top; the squared lengths of rows or features along the vectors
-    by roundings of √(λ λ_top). A direction whose length is rounding of √λ_top is left out, and no more than ``most`` are kept.
-    """
-    top = max(0.0, float(lam[-1])) if len(lam) else 0.0
-    better = np.where(lam < SHARPENED * top, squares, lam)
-    order = np.argsort(better, kind="stable")[-most:] if most else np.arange(0)
-    order = order[better[order] > (2 * _ROUNDINGS * np.finfo(np.float64).eps) ** 2 * top]
-    return order, better[order]
 
 
 def decompose_features(
@@ -350,7 +313,7 @@ def decompose_features(
 ) -> Graded:
     """The singular value decomposition of X̌, or of some columns of it times ``scale``.
 
-    The eigenvalues of the Gram are ``size ** 2``.
+    The eigenvalues of the Gram are ``size ** 2``. With an intercept ``U`` is orthogonal to the roots of the sample weights.
 
     Parameters
     ----------
@@ -386,7 +349,13 @@ def decompose_features(
         here = slice(start, start + _BLOCK)
         rows = centered_rows(X, mean, root, here)
         np.multiply(rows if used is None else rows[:, used], scale, out=features[here])
-    found = graded_svd(features, *resolution(problem.alphas, X.dtype))
+    smallest, tolerance = resolution(problem.alphas, X.dtype)
+    if problem.fit_intercept:
+        reflection = Reflection.of(root)
+        found = graded_svd(reflection.rows(features), smallest, tolerance)
+        found = replace(found, U=reflection.back(found.U))
+    else:
+        found = graded_svd(features, smallest, tolerance)
     unknown = columns[found.repeats[found.noise**2 > least]]
     if len(unknown):
         shown = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")

@@ -28,12 +28,13 @@ from fastencode.solve.plan.basis import (
     column_means,
     decompose,
     decompose_features,
+    directions_of_kernel,
+    directions_of_rows,
     dual_map,
     gram_of,
     kernel_of,
     largest_square,
-    sharpened,
-    squares_along,
+    rounding_of,
     tau_of,
 )
 
@@ -61,6 +62,8 @@ class Grams:
     mean_bt : (b, t) float64 or None
         Weighted column means of given kernels.
     root_t : (t,) float64
+    rounding_b : (b,) float64
+        Of given kernels: the rounding of their values before they were centered, as one of eigenvalues; else zeros.
     """
 
     problem: Problem
@@ -70,6 +73,7 @@ class Grams:
     mean_p: F64
     mean_bt: F64 | None
     root_t: F64
+    rounding_b: F64
 
     @property
     def dual(self) -> bool:
@@ -109,31 +113,26 @@ class Grams:
             gram *= scale
         only = not p  # only kernels are known, no features
         constant = self.root_t if self.dual and problem.fit_intercept else None
-        spans = 0 if self.dual else len(problem.X) - problem.fit_intercept
-        found = decompose(gram, problem, constant=constant, spans=spans, only=only)
+        found = decompose(gram, problem, constant, float(gamma_b @ self.rounding_b) if only else None)
         del gram
         if found is None:
             return self._from_features(gamma_b)
         lam, vectors = found
-        most = min(len(problem.X) - problem.fit_intercept, p)
         if self.dual:
             if not only:
                 scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
-                squares = squares_along(problem, self.mean_p, self.root_t, lam, vectors, scale_p)
-                order, lam = sharpened(lam, squares, most)
-                vectors = vectors[:, order]
+                lam, vectors = directions_of_kernel(problem, self.mean_p, self.root_t, lam, vectors, scale_p)
             tau, V = tau_of(problem, lam), np.zeros((0, len(lam)), dtype=dtype)
             rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
-            if not only and cancels(float((gamma_b * self.squares_b).max()), lam, problem):
+            if not only and len(lam) and cancels(float((gamma_b * self.squares_b).max()), lam[0] + problem.alphas[0], problem):
                 gamma_p = gamma_b[self.bands.band_of_feature]
                 V = dual_map(problem, self.mean_p, self.root_t, vectors / np.sqrt(lam), gamma_p)
         else:
             vectors *= scale[:, None]
-            rows = self._times(used, vectors)
-            order, lam = sharpened(lam, np.einsum("tr,tr->r", rows, rows), most)
+            # rows = X̌ @ diag(√γ) @ V
+            lam, vectors, rows = directions_of_rows(problem, self.root_t, lam, vectors, self._times(used, vectors))
             tau, V = tau_of(problem, lam), np.zeros((p, len(lam)), dtype=dtype)
-            # rows = X̌ @ diag(√γ) @ V / √(λ + τ) = U_τ
-            rows, V[used] = rows[:, order] / np.sqrt(lam + tau), vectors[:, order]
+            rows, V[used] = rows / np.sqrt(lam + tau), vectors
         return self._made(lam, tau, rows, V, "gram", gamma_b)
 
     def _from_features(self, gamma_b: F64) -> Basis:
@@ -177,8 +176,9 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
     if kernels is not None:
         used = kernels if problem.kept is None else kernels[:, problem.kept][:, :, problem.kept]
         centered = used.astype(np.float64)
+        rounding = np.array([rounding_of(np.atleast_1d(np.linalg.norm(kernel))) if center else 0.0 for kernel in centered])
         means = np.stack([center_kernel(kernel, root, center) for kernel in centered])
-        return Grams(problem, bands, None, centered, np.zeros(0), means, root)
+        return Grams(problem, bands, None, centered, np.zeros(0), means, root, rounding)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
         if dual:
@@ -189,7 +189,7 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
             squared = gram_of(X, mean, root)
     if not np.isfinite(squared).all():
         raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
-    return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root)
+    return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root, np.zeros(len(bands)))
 
 
 def center_kernel(kernel: ArrayT, root: ArrayT, center: bool) -> ArrayT:

@@ -42,7 +42,8 @@ class Left:
     mass : float
         Sum of the weights of the training rows.
     condition : float
-        κ = ‖I − H‖ / λ_min(R) at τ: the factor by which rounding of a residual may grow. Infinite if training rows repeat.
+        κ = ‖I − H‖ / λ_min(R) at τ: the factor by which rounding of a residual may grow; with an intercept at least the weight
+        of all rows over that of the training rows. Infinite if training rows repeat.
     gram : (r, r) or None
         The matrix of :func:`reduced_gram`, where the r × r systems are cheaper than the m × m ones.
     """
@@ -75,7 +76,9 @@ def leave_out(basis: Basis, fold: Fold) -> Left:
     if n - len(left) < len(train):
         return Left(train, test, left, held, mass, np.inf, None)
     gram = None if _by_rows(basis, left) else reduced_gram(basis, left)
-    return Left(train, test, left, held, mass, _condition(basis, left, gram), gram)
+    # The mean of the training rows is taken from the others: it loses as many digits as all rows weigh more than these.
+    mean = float(basis.root_t @ basis.root_t) / mass if basis.center else 1.0
+    return Left(train, test, left, held, mass, max(mean, _condition(basis, left, gram)), gram)
 
 
 def _condition(basis: Basis, left: Rows, gram: F64 | None) -> float:

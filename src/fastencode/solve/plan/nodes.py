@@ -80,7 +80,9 @@ def choose_nodes(alphas: F64, interval: tuple[float, float], top: float, toleran
     low, high = max(interval[0], tolerance * alphas[0] / 10, np.finfo(float).tiny), interval[1]
     if len(alphas) < 3 or not low < high:
         return exact
-    lam = np.geomspace(low, high, 2 + int(_PER_DECADE * np.log10(high / low)))[:, None]
+    # More samples than curves: k curves meet k samples, whatever they do between.
+    count = 2 + max(2 * len(alphas), int(_PER_DECADE * np.log10(high / low)))
+    lam = np.geomspace(low, high, count)[:, None]
     scale = scale_of(alphas, top)
     curves_la = lam / (lam + alphas) * scale
     allowed_a = np.full(len(alphas), tolerance) if relative else tolerance * scale

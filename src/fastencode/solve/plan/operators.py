@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.errors import InputError
-from fastencode.solve.plan.basis import ACCURACY, Basis, eigh_beside, hidden_by_rounding, resolution, rounding_of
+from fastencode.solve.plan.basis import ACCURACY, Basis, hidden_by_rounding, resolution
 from fastencode.solve.plan.cholesky import solve_positive
 from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
+from fastencode.solve.plan.directions import eigh_beside
 from fastencode.solve.plan.graded import graded_svd
 from fastencode.solve.plan.leave_out import Left, reduced, residual, take_rows, training_gram
 from fastencode.solve.plan.maps import Factored, Map, Merged, Rotated
@@ -368,11 +369,11 @@ def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]
         found = graded_svd(train, *resolution(alphas, dtype))
         shrunk = np.sqrt(found.size**2 + basis.tau)
         return _Train(found.size**2, (held @ found.V) / shrunk, found.U.T * (found.size / shrunk)[:, None])
-    keep = lam > rounding_of(lam)
-    lam, vectors = lam[keep], vectors[:, keep]
-    size, shrunk = np.sqrt(lam), np.sqrt(lam + basis.tau)
+    # All directions are kept: test rows may be long in one that is short in training rows.
+    lam = np.maximum(lam, 0.0)
+    shrunk = np.sqrt(lam + basis.tau)
     if dual:
-        return _Train(lam, (held @ train.T) @ vectors / (size * shrunk), vectors.T * (size / shrunk)[:, None])
+        return _Train(lam, (held @ train.T) @ vectors / shrunk, (vectors / shrunk).T)
     return _Train(lam, (held @ vectors) / shrunk, (vectors / shrunk).T @ train.T)
 
 

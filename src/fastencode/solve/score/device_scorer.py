@@ -25,7 +25,7 @@ from fastencode.solve.plan.segments import Shrinkage
 from fastencode.solve.score.choose import EachFold
 from fastencode.solve.score.device_moments import device_moments
 from fastencode.solve.score.gcv import gcv_scores
-from fastencode.solve.score.moments import score_moments
+from fastencode.solve.score.moments import flat_below, score_moments
 
 __all__ = ["DeviceScorer", "PlanOnDevice", "kept_on", "plan_on_device"]
 
@@ -440,7 +440,7 @@ class DeviceScorer:
     def _scores(self, scored: _Scored, variance_w: Array, each: EachFold | None, order: Iterator[int]) -> Array:
         """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order).
         ``order`` goes on to the number of the next fold."""
-        xp, k, width = self.device.xp, self.mix_ak.shape[1], variance_w.shape[0]
+        xp, plan, k, width = self.device.xp, self.plan, self.mix_ak.shape[1], variance_w.shape[0]
         moments = device_moments(self.device, *scored[:3])
         folds = moments.shape[1] // width
         means, gram = moments[: k + 1, ...], moments[k + 1 :, ...]
@@ -450,7 +450,9 @@ class DeviceScorer:
         floor = variance_w * (scored.mass * self.rounding**2)
         if folds > 1:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))
-        scores = score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor)
+        weights = plan.problem.weights
+        flat = 0.0 if weights is None else flat_below(variance_w, float(weights.sum()), plan.dtype)
+        scores = score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor, flat)
         if folds > 1:
             scores = xp.reshape(scores, (scores.shape[0], folds, width))
             if each is not None:

@@ -24,6 +24,7 @@ __all__ = [
     "check_scoring",
     "column_moments",
     "column_scores",
+    "flat_below",
     "moments_kernel",
     "neg_mean_squared_error",
     "pearson",
@@ -64,6 +65,7 @@ def score_moments(
     mass: float,
     scale: ArrayT | float = 1.0,
     floor: ArrayT | float = 0.0,
+    flat: ArrayT | float = 0.0,
 ) -> ArrayT:
     """Score voxels from their moments (see ``kernels/moments.pyx``), on the device where the moments lie.
 
@@ -82,6 +84,8 @@ def score_moments(
     floor : (v,) or float
         Predictions whose centered sum of squares is at most this are constant for Pearson: what is left of responses that are
         constant in the training rows is their rounding, which would correlate with anything.
+    flat : (v,) or float
+        Targets whose centered sum of squares is at most this are constant: see :func:`flat_below`.
 
     Returns
     -------
@@ -91,20 +95,30 @@ def score_moments(
     """
     xp = device.xp
     mean_y, mean_p, yy, yp, pp = parts
+    still = yy <= flat  # False where a moment is NaN
     if scoring == "pearson":
         spread = xp.sqrt(yy) * xp.sqrt(pp)
-        constant = (spread <= 0) | (pp <= floor)  # False where a moment is NaN: the ratio is NaN then
+        constant = still | (spread <= 0) | (pp <= floor)  # False where a moment is NaN: the ratio is NaN then
         ratio = yp / xp.where(constant, xp.ones_like(spread), spread)
         return xp.clip(xp.where(constant, xp.zeros_like(ratio), ratio), -1.0, 1.0)
     error = yy + pp / scale / scale - 2 * yp / scale + mass * (mean_y - mean_p / scale) ** 2
     error = xp.clip(error, 0.0, None)
     if scoring == "r2":
-        constant = (yy <= 0) & (error >= 0)  # False where the error is NaN
+        constant = still & (error >= 0)  # False where the error is NaN
         ratio = error / xp.where(constant, xp.ones_like(error), yy)
         return 1.0 - xp.where(constant, xp.ones_like(ratio), ratio)
     if scoring == "neg_mean_squared_error":
         return -error / mass
     raise NotImplementedError(f"no formula for the score {scoring!r}")
+
+
+def flat_below(variance: ArrayT, mass: float, dtype: np.dtype[Any]) -> ArrayT:
+    """The rounding, as a centered sum of squares, of targets whose sample weights were multiplied in and divided out again.
+
+    A constant c is off by eps |c| in each row then. The test rows' part of w c² is at most that of all rows, whose weights have
+    the sum ``mass``: (8 eps)² · mass · variance.
+    """
+    return variance * (mass * (8.0 * float(np.finfo(dtype).eps)) ** 2)
 
 
 def column_moments(device: Device, y_tv: ArrayT, p_tv: ArrayT) -> list[ArrayT]:
@@ -139,10 +153,11 @@ def score_slopes(device: Device, scoring: str, y_tv: Array, p_tv: Array, weights
     weighed = w * y
     yy, yp, pp = device.dots(weighed, y), device.dots(weighed, p), device.dots(w * p, p)
     floor = mass * float(np.finfo(np.float64).eps) ** 2 * (yy / mass + mean_y**2)
-    scores = score_moments(device, scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor)
+    flat = mass * (8.0 * float(np.finfo(np.float64).eps)) ** 2 * mean_y**2  # the mean of a constant is off by rounding
+    scores = score_moments(device, scoring, (mean_y, mean_p, yy, yp, pp), mass, 1.0, floor, flat)
     one = xp.ones_like(yy)
     if scoring == "pearson":
-        defined = (yy > 0) & (pp > floor)
+        defined = (yy > flat) & (pp > floor)
         spread = xp.where(defined, xp.sqrt(yy) * xp.sqrt(pp), one)
         slopes = w * (y / spread - p * (scores / xp.where(defined, pp, one)))
         return scores, xp.where(defined[None, :], slopes, xp.zeros_like(slopes))
@@ -150,7 +165,7 @@ def score_slopes(device: Device, scoring: str, y_tv: Array, p_tv: Array, weights
         return scores, w * (y_tv - p_tv) * (2.0 / mass)
     if scoring != "r2":
         raise NotImplementedError(f"no slopes for the score {scoring!r}")
-    varies = yy > 0
+    varies = yy > flat
     return scores, w * (y_tv - p_tv) * xp.where(varies, 2.0 / xp.where(varies, yy, one), xp.zeros_like(yy))
 
 

@@ -24,7 +24,7 @@ from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.products import Get, Products, products_for
 from fastencode.solve.score.choose import EachFold
 from fastencode.solve.score.gcv import gcv_scores
-from fastencode.solve.score.moments import moments_kernel, score_moments
+from fastencode.solve.score.moments import flat_below, moments_kernel, score_moments
 from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 
 __all__ = ["FoldScorer", "Sweep"]
@@ -257,7 +257,9 @@ class FoldScorer:
             parts = (means[0], self.mix_ak @ means[1:], gram[0], self.mix_ak @ gram[first], pp)
         else:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
-        return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, mass * variance_u * self.rounding**2))
+        floor = mass * variance_u * self.rounding**2
+        flat = 0.0 if self.weights is None else flat_below(variance_u, float(self.weights.sum()), self.dtype)
+        return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, floor, flat))
 
     def _whole(
         self, whole: WholeFolds, folds: tuple[int, ...], y_tw: NDArray[Any], c_rw: NDArray[Any], get: Get, products: Products

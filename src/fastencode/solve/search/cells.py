@@ -252,7 +252,8 @@ class CellReader(Reader, ABC):
         width = tile_width(len(columns), most) if len(columns) > most else max(16, -(-len(columns) // 16) * 16)
         now = 8 * (6 * max(map(systems.size, folds)) + (len(grams.bands) + 2) * n * grams.dual) + 16 * READ_ROWS
         kept = grams.nbytes + systems.nbytes + systems.inverse_bytes
-        super().__init__(grams.problem, grams.root_t, targets, skip_nan, (width, width * (2 * state + now), kept), columns)
+        sizes = (width, width * (2 * state + now), kept)
+        super().__init__(grams.problem, np.ones(n), targets, skip_nan, sizes, columns)  # a fold has weights of its own
         if self.device is not HOST:
             self.workers = 1
         self.inside = max(1, threads // self.workers) if self.device is HOST else 1
@@ -282,7 +283,7 @@ class CellReader(Reader, ABC):
 
     def _responses(self, slab: NDArray[Any], inside: NDArray[np.intp], here: NDArray[np.intp]) -> tuple[Array, F64]:
         y_tw, mean_w = self.read(slab, inside, here)
-        return self.device.put(y_tw[:, : len(mean_w)] / self.root[:, None]), mean_w
+        return self.device.put(y_tw[:, : len(mean_w)].astype(np.float64)), mean_w
 
     def each_fold(self, job: Callable[[int], T]) -> list[T]:
         """Do a job for every fold, in the threads that tiles do not use."""

@@ -39,6 +39,10 @@ _WAITING = 2**30
 _TOLERANCE = {8: 1e-12, 4: 1e-8}
 
 
+def _products(device: Device | None, dtype: np.dtype[Any]) -> Products:
+    return products_for(dtype) if device is None else products_there(device, dtype)
+
+
 class Weights:
     """Where weights gather. In the dual, tiles of dual weights wait for the features, which are centered once for many.
 
@@ -55,10 +59,10 @@ class Weights:
         As in ``Chosen``, of the weights.
     """
 
-    def __init__(self, grams: Grams, n_voxels: int, products: Products) -> None:
+    def __init__(self, grams: Grams, n_voxels: int, device: Device | None) -> None:
         p = grams.problem.X.shape[1]
         kernels, dtype = grams.mean_bt is not None, grams.problem.X.dtype
-        self.grams, self.products = grams, products
+        self.grams, self.device, self.products = grams, device, _products(device, dtype)
         self.intercept_v, mean_p = np.zeros(n_voxels), grams.mean_p if grams.problem.fit_intercept else None
         self.features = None if kernels else Coefficients(np.empty((p, n_voxels), dtype=dtype), self.intercept_v, mean_p)
         self.dual_tv = np.zeros((grams.problem.n_given, n_voxels), dtype=dtype) if kernels else None
@@ -104,7 +108,9 @@ class Weights:
         found, problem, grams = self.features, self.grams.problem, self.grams
         if found is None or not self.waiting:
             return
-        waiting, products, dtype, band_p = self.waiting, self.products, found.coef_pv.dtype, grams.bands.band_of_feature
+        waiting, band_p = self.waiting, grams.bands.band_of_feature
+        dtype = waiting[0][2].dtype
+        products = _products(self.device, dtype)
 
         def take(i: int, some: slice, coef_pw: NDArray[Any]) -> F64:
             here, gamma_bw, _ = waiting[i]
@@ -114,7 +120,7 @@ class Weights:
 
         duals, widest = [products.put(dual_tw) for *_, dual_tw in waiting], max(dual_tw.shape[1] for *_, dual_tw in waiting)
         kept = grams.nbytes + beside + sum(dual_tw.nbytes for *_, dual_tw in waiting)
-        threads = threads_within(problem.X, widest, problem.memory, kept, available_threads())
+        threads = threads_within(problem.X, widest, problem.memory, kept, available_threads(), item=dtype.itemsize)
         blocks = features_times(problem.X, grams.mean_p, grams.root_t, duals, take, products, threads)
         if problem.fit_intercept:
             for place, (here, *_) in enumerate(waiting):
@@ -153,9 +159,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
     """Weights of all voxels, in the host's memory: those of one candidate together, those with penalties of their own cell by
     cell. Products are made on the device, if there is one."""
     problem, which_v = bases.grams.problem, chosen.which_v
-    dtype = problem.X.dtype
-    products = products_for(dtype) if device is None else products_there(device, dtype)
-    out = Weights(bases.grams, targets.n_voxels, products)
+    dtype, out = problem.X.dtype, Weights(bases.grams, targets.n_voxels, device)
     for i in np.unique(which_v[which_v >= 0]):
         columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
         width = tile_width(len(columns), _WIDEST)
@@ -168,6 +172,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
             out.bad_v |= sweep.bad_v
             out.flush_if_full(step * dtype.itemsize * len(problem.X), basis.nbytes + bases.bytes)
     if (which_v < 0).any():
+        out.flush()  # what follows is in float64: much of it cancels in the product with the features
         everything = np.arange(len(problem.X))
         with np.errstate(divide="ignore"):  # weights of zero are those of candidates, not of these voxels
             at_bv = np.log(chosen.gammas_bv) - np.log(chosen.alpha_v)
@@ -204,7 +209,7 @@ class _Own(CellReader):
         self.cell.solve(0, delta, state, tolerance)
         x_mw, self.out.unsolved_v[here] = self.device.get(state.x_mw), self.device.get(state.unsolved_w)
         if self.out.grams.dual:
-            self.out.take_dual(here, gammas, (x_mw / alpha).astype(self.dtype), mean_w)
+            self.out.take_dual(here, gammas, x_mw / alpha, mean_w)
         else:
             self.out.take_primal(here, x_mw, mean_w)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.arrays import F64
+from fastencode.arrays import F64, dtype_of
 from fastencode.delayed import Matrix
 from fastencode.devices import Array
 from fastencode.solve.plan.plan import Plan
@@ -43,17 +43,19 @@ def _block(X: Matrix) -> int:
     return max(_NARROWEST, min(_WIDEST, -(-X.shape[1] // _BLOCKS), _VALUES // max(1, len(X))))
 
 
-def block_bytes(X: Matrix, width: int) -> int:
+def block_bytes(X: Matrix, width: int, item: int | None = None) -> int:
     """Most that one thread of :func:`features_times` holds: a block of features, its product with a right side of ``width``
-    columns, and some rows of either in float64, twice."""
-    size = min(_block(X), X.shape[1])
-    return X.dtype.itemsize * size * (len(X) + width) + 8 * PIECE * 2 * max(size, width)
+    columns, ``item`` bytes a number, and some rows of either in float64, twice."""
+    size, item = min(_block(X), X.shape[1]), X.dtype.itemsize if item is None else item
+    return item * size * (len(X) + width) + 8 * PIECE * 2 * max(size, width)
 
 
-def threads_within(X: Matrix, width: int, memory: int | None, kept: int, threads: int, more: int = 0) -> int:
+def threads_within(
+    X: Matrix, width: int, memory: int | None, kept: int, threads: int, more: int = 0, item: int | None = None
+) -> int:
     """Threads whose blocks ``memory`` has room for beside ``kept`` bytes, where each holds ``more`` bytes as well: at least one,
     since a block is no smaller for less."""
-    return threads if memory is None else min(threads, max(1, (memory - kept) // (block_bytes(X, width) + more)))
+    return threads if memory is None else min(threads, max(1, (memory - kept) // (block_bytes(X, width, item) + more)))
 
 
 def features_times(
@@ -65,7 +67,7 @@ def features_times(
     products: Products,
     threads: int,
 ) -> list[list[T]]:
-    """X̌ᵀ @ right for several right sides, in the dtype of X: rounded there like the weights made of it.
+    """X̌ᵀ @ right for several right sides, in the dtype of the first of them.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def features_times(
     mean_p, root_t : float64
         What makes X̌ of X: subtracted, then multiplied by.
     rights : sequence of (t, w) arrays
-        In the dtype of X, where ``products.put`` puts things.
+        Of one dtype, where ``products.put`` puts things.
     take : callable
         ``take(i, features, product)`` is called with every block of features of the product with ``rights[i]``, on threads.
     products : Products
@@ -84,8 +86,7 @@ def features_times(
     list of lists
         What ``take`` returned, for every block and right side, both in order.
     """
-    dtype, p = X.dtype, X.shape[1]
-    size = _block(X)
+    dtype, p, size = dtype_of(rights[0], "rights"), X.shape[1], _block(X)
 
     def one(some: slice) -> list[T]:
         block = np.empty((len(X), some.stop - some.start), dtype=dtype)

@@ -1,0 +1,173 @@
+"""Small directions of a design: orthogonal to the constant, to all others and to each other (docs/solver.md, 8).
+
+A Gram A = X̌ᵀX̌ or X̌X̌ᵀ knows its eigenvalues to about eps λ_top. Below that, its eigenvectors are any basis of what is left: a
+direction of length √λ is spread over several of them, and X̌ v / √λ is not orthogonal to the large directions. A weight is
+√λ / α, not λ / α, so such directions count long before λ reaches α. The features know lengths to about eps √λ_top. So the small
+part is decomposed once more from products with the features, by an SVD. With an intercept the constant takes no part: a
+reflection turns it into the first axis, which is left out.
+
+Legend: t = time, p = features, r = directions, k = small directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fastencode.arrays import F64
+
+__all__ = ["SHARPENED", "Reflection", "along_features", "along_rows", "eigh", "eigh_beside", "remove_along"]
+
+# Eigenvalues below this part of the largest, and their vectors, are taken from products with the features.
+SHARPENED = 1e-6
+# A direction is rounding if its length is at most this many eps of the longest.
+_ROUNDINGS = 16.0
+_EPS = float(np.finfo(np.float64).eps)
+# Beyond this size of a matrix, the length of divide-and-conquer's working memory overflows LAPACK's 32-bit integers: it crashes.
+_DIVIDED = 32_766
+
+
+def eigh(gram: F64) -> tuple[F64, F64]:
+    """Eigenvalues, increasing, and vectors of a symmetric matrix."""
+    if len(gram) > _DIVIDED:
+        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
+    else:
+        lam, vectors = np.linalg.eigh(gram)
+    return lam, vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Reflection:
+    """H = I − β v vᵀ, orthogonal and symmetric, which turns a vector o of positive numbers into the first axis."""
+
+    v_t: F64
+    beta: float
+
+    @classmethod
+    def of(cls, constant: F64) -> Reflection:
+        """The reflection of o."""
+        v_t = constant / np.linalg.norm(constant)
+        v_t[0] += 1.0
+        return cls(v_t, 2.0 / float(v_t @ v_t))
+
+    def rows(self, A_tp: F64) -> F64:
+        """(t − 1, p): H A without its first row, in place."""
+        A_tp -= np.outer(self.v_t, self.beta * (self.v_t @ A_tp))
+        return A_tp[1:]
+
+    def kernel(self, K_tt: F64) -> F64:
+        """(t − 1, t − 1): H K H without its first row and column, in place."""
+        along = self.beta * (K_tt @ self.v_t)
+        along -= (0.5 * self.beta * float(along @ self.v_t)) * self.v_t
+        K_tt -= np.outer(self.v_t, along)
+        K_tt -= np.outer(along, self.v_t)
+        return K_tt[1:, 1:]
+
+    def back(self, U: F64) -> F64:
+        """(t, r): H [0; U], from vectors of t − 1 numbers to vectors that are orthogonal to o."""
+        out = np.concatenate([np.zeros((1, U.shape[1])), U])
+        out -= np.outer(self.v_t, self.beta * (self.v_t[1:] @ U))
+        return out
+
+
+def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
+    """Eigenvalues, increasing, and vectors (t, t − 1) orthogonal to o of a kernel that maps o to zero, which is overwritten."""
+    reflection = Reflection.of(constant)
+    lam, vectors = eigh(reflection.kernel(kernel))
+    return lam, reflection.back(vectors)
+
+
+def remove_along(constant: F64, rows_tr: F64) -> None:
+    """Make the columns orthogonal to o, in place."""
+    rows_tr -= np.outer(constant, (constant @ rows_tr) / (constant @ constant))
+
+
+def along_rows(lam: F64, vectors: F64, rows_tr: F64, most: int) -> tuple[F64, F64, F64]:
+    """The directions of a Gram of features, the small ones decomposed once more.
+
+    Parameters
+    ----------
+    lam : (r,) float64, increasing
+    vectors : (p, r)
+    rows_tr : (t, r) float64
+        X̌ @ vectors.
+    most : int
+        The most directions that X̌ has.
+
+    Returns
+    -------
+    lam, vectors, rows
+        Of the directions that are no rounding, at most ``most``. The rows are orthogonal to each other.
+    """
+    small, floor = _small(lam)
+    if not small.any():
+        return _last(lam, vectors, rows_tr, most)
+    kept = small & (np.linalg.norm(rows_tr, axis=0) > floor)
+    large = ~small
+    some_tk, V_pk = rows_tr[:, kept], vectors[:, kept]
+    if kept.any():
+        unit, from_large = rows_tr[:, large] / np.sqrt(lam[large]), vectors[:, large] / np.sqrt(lam[large])
+        for _ in range(2):  # in the second turn, what rounding left
+            shares = unit.T @ some_tk
+            some_tk, V_pk = some_tk - unit @ shares, V_pk - from_large @ shares
+    # some = U @ diag(size) @ turn.T, so X̌ @ (V @ turn) = U @ diag(size)
+    U, size, turn = np.linalg.svd(some_tk, full_matrices=False)
+    longer = np.flatnonzero(size > floor)[::-1]
+    lam = np.concatenate([size[longer] ** 2, lam[large]])
+    vectors = np.concatenate([V_pk @ turn[longer].T, vectors[:, large]], axis=1)
+    return _last(lam, vectors, np.concatenate([U[:, longer] * size[longer], rows_tr[:, large]], axis=1), most)
+
+
+def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], most: int) -> tuple[F64, F64]:
+    """The directions of a kernel, the small ones decomposed once more.
+
+    Parameters
+    ----------
+    lam : (r,) float64, increasing
+    vectors : (t, r) float64
+    blocks : callable
+        Returns the columns of X̌, (t, ·) at a time. Called twice at most.
+    most : int
+        The most directions that X̌ has.
+
+    Returns
+    -------
+    lam, vectors
+        Of the directions that are no rounding, at most ``most``.
+    """
+    small, floor = _small(lam)
+    if not small.any():
+        return _last(lam, vectors, None, most)[:2]
+    squares = np.zeros(int(small.sum()))
+    for block_tp in blocks():
+        along = block_tp.T @ vectors[:, small]
+        squares += np.einsum("pk,pk->k", along, along)
+    kept, large = np.flatnonzero(small)[np.sqrt(squares) > floor], ~small
+    U = vectors[:, kept]
+    triangle: F64 = np.zeros((0, len(kept)))
+    for block_tp in blocks() if len(kept) else ():  # the triangle of QR of all of X̌ᵀ U
+        triangle = scipy.linalg.qr(np.concatenate([triangle, block_tp.T @ U]), mode="r", check_finite=False)[0][: len(kept)]
+    # X̌ᵀ @ U = (orthonormal) @ diag(size) @ turn.T
+    _, size, turn = np.linalg.svd(triangle, full_matrices=False)
+    longer = np.flatnonzero(size > floor)[::-1]
+    lam = np.concatenate([size[longer] ** 2, lam[large]])
+    return _last(lam, np.concatenate([U @ turn[longer].T, vectors[:, large]], axis=1), None, most)[:2]
+
+
+def _small(lam: F64) -> tuple[NDArray[np.bool_], float]:
+    """(Which directions are small, the length up to which one is rounding)."""
+    top = max(0.0, float(lam[-1])) if len(lam) else 0.0
+    return (lam < SHARPENED * top) | (lam <= 0), _ROUNDINGS * _EPS * float(np.sqrt(top))
+
+
+def _last(lam: F64, vectors: F64, rows: F64 | None, most: int) -> tuple[F64, F64, F64]:
+    """The ``most`` largest directions, increasing."""
+    order = np.argsort(lam, kind="stable")
+    order = order[len(order) - min(most, len(order)) :]
+    if len(order) < len(lam) or (order[1:] < order[:-1]).any():
+        lam, vectors, rows = lam[order], vectors[:, order], None if rows is None else rows[:, order]
+    return lam, vectors, np.zeros((0, len(lam))) if rows is None else rows
