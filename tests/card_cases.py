@@ -118,7 +118,7 @@ class FakeTorch:
 
 
 class Placed(np.ndarray):
-    """A NumPy array with the pointer, the place and the ``get`` of a CuPy array."""
+    """A NumPy array with the pointer, the place and the ``get`` of a CuPy array. As there, NumPy's arrays do not mix with it."""
 
     __module__ = "cupy"
     device = types.SimpleNamespace(id=0)
@@ -128,7 +128,17 @@ class Placed(np.ndarray):
         return types.SimpleNamespace(ptr=self.ctypes.data)
 
     def get(self):
-        return np.array(self)
+        return np.array(self).view(np.ndarray)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
+        for array in (*inputs, *out):
+            if type(array) is np.ndarray and array.ndim:
+                raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+        plain = [a.view(np.ndarray) if isinstance(a, Placed) else a for a in inputs]
+        if out:
+            options["out"] = tuple(a.view(np.ndarray) for a in out)
+        found = getattr(ufunc, method)(*plain, **options)
+        return out[0] if out else found.view(Placed) if isinstance(found, np.ndarray) else found
 
 
 class FakeCupy:

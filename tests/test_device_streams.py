@@ -172,6 +172,16 @@ def test_results_are_where_the_arrays_were(cupy, x_there, y_there, tmp_path):
     assert cupy.inside == 0
 
 
+def test_dual_weights_are_loaded_to_a_device_with_their_features(cupy, tmp_path):
+    X, Y = make(60, 7, v=30)
+    wanted = fastencode.ridge_cv(X, Y, alphas=ALPHAS, weights="dual")
+    wanted.save(tmp_path / "fit.h5")
+    there = fastencode.RidgeFit.load(tmp_path / "fit.h5", "cuda")
+    assert isinstance(there.features, Placed)
+    np.testing.assert_allclose(values(there.predict(X)), wanted.predict(X), atol=1e-12)
+    np.testing.assert_allclose(values(there.score(X, Y)), wanted.score(X, Y), atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_delayed_copies_are_made_there_of_what_is_uploaded_once(cupy, monkeypatch, dtype):
     features, Y = make(90, 6, v=30, dtype=dtype)

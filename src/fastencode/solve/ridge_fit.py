@@ -101,7 +101,7 @@ class RidgeFit(Fit):
         """(dual weights (t, v), constants (v,), kernel between X and the rows of the fit), whose product predicts."""
         dual, intercept = to_host(self.dual_coef, "dual_coef"), to_host(self.intercept, "intercept")
         dual, intercept = (dual[:, None], intercept[None]) if self._one else (dual, intercept)
-        rows, means = self.features, to_host(self.feature_means, "feature_means")
+        rows, means = host_matrix(self.features), to_host(self.feature_means, "feature_means")
         design = check_design(host_matrix(X), dual.dtype, rows.shape[1])
         # ŷ = K ω + a + μᵀ (X − 1 μᵀ)ᵀ ω, where K is about the means and a = ȳ − μᵀ (X − 1 μᵀ)ᵀ ω
         kernel = kernel_between(design, rows, means).astype(dual.dtype)
