@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
+from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.grams import Grams
 from fastencode.solve.plan.products import Products, products_for, products_there
-from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, tile_width
+from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 from fastencode.solve.search.cells import Cell, CellReader, by_cells
 from fastencode.solve.search.search import Bases, Decomposed
 from fastencode.solve.search.state import Chosen
@@ -155,7 +156,7 @@ def _distinct(gammas_bw: F64) -> tuple[F64, NDArray[np.intp]]:
     return np.ascontiguousarray(each_bi.T), which_w.reshape(-1)
 
 
-def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Any, device: Device | None = None) -> Weights:
+def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: Bar, device: Device | None = None) -> Weights:
     """Weights of all voxels, in the host's memory: those of one candidate together, those with penalties of their own cell by
     cell. Products are made on the device, if there is one."""
     problem, which_v = bases.grams.problem, chosen.which_v
@@ -185,7 +186,7 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: A
     return out
 
 
-def _weigh(own: _Own, bar: Any) -> None:
+def _weigh(own: _Own, bar: Bar) -> None:
     """The caller keeps no name of ``own``, so that its inverse is freed before the next one is made."""
     own.run(own.job, bar)
     own.out.bad_v |= own.bad_v
@@ -200,7 +201,7 @@ class _Own(CellReader):
         super().__init__(cell, targets, skip_nan, columns)
         self.chosen, self.out = chosen, out
 
-    def tile(self, y_nw: Any, mean_w: F64, here: NDArray[np.intp]) -> None:
+    def tile(self, y_nw: Array, mean_w: F64, here: NDArray[np.intp]) -> None:
         """Solve for a tile, compute the residual anew, and solve once more from there."""
         gammas, alpha = self.chosen.gammas_bv[:, here], self.chosen.alpha_v[here]
         delta, state, tolerance = self.device.put(gammas / alpha), self.cell.start(0, y_nw), _TOLERANCE[self.dtype.itemsize]
@@ -238,7 +239,7 @@ class _Refit(Reader):
         self.products, self.analyze_tr = out.products, out.products.put(basis.analyze_tr)
         self.coef_blocks = [out.products.put(basis.V_pr[some]) for some in feature_blocks(len(basis.V_pr))]
 
-    def job(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def job(self, slab: NDArray[Any], inside: Where, here: NDArray[np.intp]) -> None:
         """Read a tile and make its weights."""
         y_tw, mean_w = self.read(slab, inside, here)
         began = time.perf_counter()
@@ -259,7 +260,7 @@ class _Refit(Reader):
             self._primal(c_rw, here, mean_w)
         self.spent("refit", began)
 
-    def _primal(self, c_rw: NDArray[Any], here: Any, mean_w: F64) -> None:
+    def _primal(self, c_rw: NDArray[Any], here: NDArray[np.intp], mean_w: F64) -> None:
         out = self.out
         assert out.features is not None
         if self.problem.fit_intercept:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
+from fastencode.devices import Array, ArrayT
 from fastencode.solve.plan.products import Get, Products
 from fastencode.solve.score.tiles import REFIT_FEATURES, Where
 from fastencode.solve.weights.features import PIECE
@@ -28,7 +29,7 @@ from fastencode.solve.weights.features import PIECE
 __all__ = ["Coefficients", "dual_factor", "feature_blocks", "primal_factor"]
 
 
-def primal_factor(lam_r1: Any, root_r1: Any, alpha_w: Any) -> Any:
+def primal_factor(lam_r1: ArrayT, root_r1: ArrayT, alpha_w: ArrayT) -> ArrayT:
     """(r, w): what coordinates are multiplied by, √(λ + τ) / (λ + α), with ``root_r1`` = √(λ + τ); in any namespace."""
     return root_r1 / (lam_r1 + alpha_w)
 
@@ -72,7 +73,7 @@ class Coefficients:
         return predicted_u
 
     def weigh(
-        self, blocks: Sequence[Any], first: int, right_rw: Any, here: Where, used: int, products: Products, get: Get
+        self, blocks: Sequence[Array], first: int, right_rw: Array, here: Where, used: int, products: Products, get: Get
     ) -> F64:
         """Weights V @ ``right_rw`` of the features ``first``, ``first`` + 1, …; returns what they predict at the means.
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastencode.arrays import export
-from fastencode.devices import Device
+from fastencode.devices import Array, Device
+from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, edges_of
@@ -88,7 +89,7 @@ class DeviceRidge(DeviceSweep):
         most = super()._most()
         return most if self.keep else min(most, _WEIGHT_BYTES // (self.plan.shape[1] * self.plan.dtype.itemsize))
 
-    def fit(self, bar: Any) -> None:
+    def fit(self, bar: Bar) -> None:
         """Do everything: one pass, or two for one penalty for all voxels."""
         given = self.plan.problem.given
         with self.device.precision(self.plan.dtype, False), Downloads(self.device) as self.downloads:
@@ -110,14 +111,14 @@ class DeviceRidge(DeviceSweep):
                 nan = self.device.cast(self.zero, self.plan.dtype) * float("nan")
                 self.coef_pv = self.device.xp.where(self.device.put(left_out)[None, :], nan, self.coef_pv)
 
-    def _score_and_refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+    def _score_and_refit(self, slab: Array, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         y_tw, mean_w = self._read(slab, start, stop, here)
         c_rw = self._scored(y_tw, here)
         self._choose(here)
         self._weights(c_rw, mean_w, here)
 
-    def _refit(self, slab: Any, first: int, start: int, stop: int) -> None:
+    def _refit(self, slab: Array, first: int, start: int, stop: int) -> None:
         here = slice(first + start, first + stop)
         y_tw, mean_w = self._read(slab, start, stop, here)
         c_rw = self.scorer.coordinates(y_tw)
@@ -125,7 +126,7 @@ class DeviceRidge(DeviceSweep):
             self.unscored_v[here] = ~self.device.xp.all(self.device.xp.isfinite(c_rw), axis=0)
         self._weights(c_rw, mean_w, here)
 
-    def _weights(self, c_rw: Any, mean_w: Any, here: slice) -> None:
+    def _weights(self, c_rw: Array, mean_w: Array, here: slice) -> None:
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c."""
         device, xp, plan = self.device, self.device.xp, self.here
         alpha_w = device.take(plan.alphas, self.chosen_v[here])
@@ -177,7 +178,7 @@ def fit_on(
     scoring: str,
     skip_nan: bool,
     choice: Choice,
-    bar: Any,
+    bar: Bar,
     keep: bool | None = None,
     width: int | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from fastencode.arrays import export
 from fastencode.devices import HOST
 from fastencode.errors import InputError
+from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, EachFold, choose_alphas, choose_shared, edges_of, tie_tolerance
 from fastencode.solve.score.scorer import Sweep
-from fastencode.solve.score.tiles import REFIT_FEATURES
+from fastencode.solve.score.tiles import REFIT_FEATURES, Where
 from fastencode.solve.weights.coefficients import Coefficients, dual_factor, feature_blocks, primal_factor
 from fastencode.solve.weights.features import features_times, map_of, products_with_means, right_of, threads_within
 from fastencode.threads import available_threads, together
@@ -50,7 +51,7 @@ class Kept(NamedTuple):
 
 
 def fit_on_host(
-    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, kept: Kept, bar: Any
+    plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, kept: Kept, bar: Bar
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Results by the names of ``RidgeFit``, and what is to be said of how they were computed."""
     sweep = RidgeSweep(plan, targets, scoring, skip_nan, choice, kept)
@@ -91,7 +92,7 @@ class RidgeSweep(Sweep):
         self.sums: dict[int, NDArray[np.float64]] = {}  # of each tile, (f, a)
         self.predicted_tv = np.full((plan.problem.n_given, n_voxels), np.nan, dtype=plan.dtype) if kept.predictions else None
 
-    def score_and_refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def score_and_refit(self, slab: NDArray[Any], inside: Where, here: slice) -> None:
         y_tw, mean_w = self.read(slab, inside, here)
         each = self._each()
         c_rw, scores_aw = self.score(y_tw, here, each)
@@ -106,7 +107,7 @@ class RidgeSweep(Sweep):
     def _each(self) -> EachFold | None:
         return self.choice.each(HOST, self.plan.n_folds)
 
-    def score_only(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def score_only(self, slab: NDArray[Any], inside: Where, here: slice) -> None:
         each = self._each()
         self.scores_av[:, here] = self.score(self.read(slab, inside, here)[0], here, each)[1]
         if each is not None and each.kept:
@@ -123,7 +124,7 @@ class RidgeSweep(Sweep):
             self.folds_fv = self.fold_scores_fav[:, one].copy()
             del self.fold_scores_fav
 
-    def refit(self, slab: NDArray[Any], inside: Any, here: Any) -> None:
+    def refit(self, slab: NDArray[Any], inside: Where, here: slice) -> None:
         y_tw, mean_w = self.read(slab, inside, here)
         c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
         lost = ~np.isfinite(c_rw[:, : len(mean_w)]).all(axis=0)
@@ -132,7 +133,7 @@ class RidgeSweep(Sweep):
         self._hold_out(y_tw, c_rw, mean_w, here)
         self._refit(c_rw, mean_w, here)
 
-    def _hold_out(self, y_tw: NDArray[Any], c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
+    def _hold_out(self, y_tw: NDArray[Any], c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:
         """Held-out predictions of a tile at each voxel's penalty, if they are wanted."""
         if self.predicted_tv is None:
             return
@@ -144,7 +145,7 @@ class RidgeSweep(Sweep):
         self.predicted_tv[rows, here] = held_tw + mean_w if problem.fit_intercept else held_tw
         self.spent("predict", began)
 
-    def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: Any) -> None:
+    def _refit(self, c_rw: NDArray[Any], mean_w: NDArray[np.float64], here: slice) -> None:
         """Weights of each voxel at its own penalty: V diag(√(λ + τ) / (λ + α)) c. If they are deferred, diag(…) c is parked in
         rows 0 … r − 1 of ``coef_pv`` until :meth:`finish`."""
         if self.weights is None:
@@ -167,7 +168,7 @@ class RidgeSweep(Sweep):
             self.intercept_v[here] -= self._weigh(self.V_pr, 0, c_rw, here)
         self.spent("refit", began)
 
-    def _refit_dual(self, c_rw: NDArray[Any], alpha_w: NDArray[np.float64], mean_w: NDArray[np.float64], here: Any) -> None:
+    def _refit_dual(self, c_rw: NDArray[Any], alpha_w: NDArray[np.float64], mean_w: NDArray[np.float64], here: slice) -> None:
         """Dual weights of each voxel, times the roots of the sample weights; weights of features are (X − 1 μᵀ)ᵀ times these."""
         used = len(mean_w)
         np.multiply(c_rw, dual_factor(self.ridge.lam[:, None], self.ridge.tau, alpha_w), out=c_rw, casting="same_kind")
@@ -180,7 +181,7 @@ class RidgeSweep(Sweep):
         if self.means_t is not None:
             self.intercept_v[here] = mean_w - self.means_t @ dual_tw[:, :used].astype(np.float64)
 
-    def _weigh(self, V_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: Any) -> NDArray[np.float64]:
+    def _weigh(self, V_pr: NDArray[Any], first: int, c_rw: NDArray[Any], here: slice) -> NDArray[np.float64]:
         """Make the weights of some features, from the first on; returns what they predict at the means."""
         blocks = [V_pr[some] for some in feature_blocks(len(V_pr))]
         return self.coefficients.weigh(blocks, first, c_rw, here, len(self.intercept_v[here]), self.scorer.exact, self.work.get)
