@@ -20,8 +20,8 @@ from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, layer_thirds, verdict_table
 
 VERDICTS = [
-    Verdict("Late layers rise", 0.084, 0.061, 0.107, "the interval lies above 0", True, "Δr, tuned − pretrained"),
-    Verdict("Silent voxels stay at zero", float("nan"), float("nan"), float("nan"), "|r| is below 0.03", False),
+    Verdict.above("Late layers rise", (0.084, 0.061, 0.107), quantity="Δr, tuned − pretrained"),
+    Verdict.within("Silent voxels stay at zero", (math.nan, math.nan, math.nan), 0.03),
 ]
 MODELS = ("pretrained", "tuned", "control")
 
@@ -134,8 +134,17 @@ def test_page_is_self_contained_and_well_formed(folder: Path) -> None:
 
 def test_page_says_what_was_measured(folder: Path) -> None:
     text = Page(folder / "index.html").text
-    said = ["A study", "Second paragraph.", "One seed only.", "1 of 2 expectations held", "✓ yes", "✗ no", "not measured"]
-    said += ["+0.084 [+0.061, +0.107]", "the interval lies above 0", "late language", "late (4–6)", "tune.rate", "0.0005"]
+    said = [
+        "A study",
+        "Second paragraph.",
+        "One seed only.",
+        "1 of 2 expectations held (1 undecided)",
+        "✓ yes",
+        "? undecided",
+        "not measured",
+    ]
+    said += ["+0.084 [+0.061, +0.107]", "yes if the interval lies above 0, no if below"]
+    said += ["late language", "late (4–6)", "tune.rate", "0.0005"]
     for words in said:
         assert words in text, words
 
@@ -166,7 +175,7 @@ def test_strange_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
     scores = make_scores(participants=(evil, '$x^2$ & "co"'), regions=("a<b>", "{{ 7 * 7 }}"), layers=2)
     words = {"title": evil, "lead": evil, "notes": evil, "command": evil, "facts": {evil: evil}, "settings": {evil: {evil: evil}}}
-    verdict = Verdict(evil, 0, 0, 0, evil, True, evil)
+    verdict = Verdict(evil, 0, 0, 0, evil, "yes", evil)
     page = Page(write(tmp_path, **words, verdicts=[verdict], scores=scores, training=make_training((evil,))))
     assert "script" not in page.tags and "b" not in page.tags
     assert page.text.count(evil) >= 10
@@ -251,25 +260,46 @@ def test_scores_table_fits_the_terminal_and_holds_the_means(participants: tuple[
 
 
 def test_verdict_table_is_aligned_and_says_yes_and_no() -> None:
-    long = Verdict("word " * 40, -1.5, -2, 12345.678, "rule " * 40, np.bool_(False), "Δr " * 20)
+    long = Verdict("word " * 40, -1.5, -2, 12345.678, "rule " * 40, "no", "Δr " * 20)
     lines = verdict_table([*VERDICTS, long]).splitlines()
     assert max(map(len, lines)) <= 100
     start = lines[0].index("expectation")
-    assert lines[2].startswith("yes   +0.084 [+0.061, +0.107]") and lines[2][start:] == "Late layers rise"
-    assert lines[3][start:] == "rule: the interval lies above 0" and "Δr, tuned − pretrained" in lines[3]
-    assert lines[4].startswith("no    not measured")
-    assert lines[-1] == "1 of 3 expectations held"
+    assert lines[2].startswith("yes        +0.084 [+0.061, +0.107]") and lines[2][start:] == "Late layers rise"
+    assert lines[3][start:] == "rule: yes if the interval lies above 0, no if below" and "Δr, tuned − pretrained" in lines[3]
+    assert lines[4].startswith("undecided  not measured")
+    assert lines[-1] == "1 of 3 expectations held (1 did not, 1 undecided)"
     assert verdict_table([]) == "no expectation was stated"
 
 
 def test_verdicts_claim_nothing_that_was_not_measured() -> None:
     with pytest.raises(InputError, match="nothing was measured"):
-        Verdict("It rises", math.nan, 0, 1, "above 0", True)
+        Verdict("It rises", math.nan, 0, 1, "above 0", "yes")
     with pytest.raises(InputError, match="upside down"):
-        Verdict("It rises", 0.5, 1, 0, "above 0", True)
+        Verdict("It rises", 0.5, 1, 0, "above 0", "yes")
     with pytest.raises(InputError, match="needs its rule"):
-        Verdict("It rises", 0.5, 0, 1, " ", True)
-    assert Verdict("It stays", -0.0001, math.nan, math.nan, "|r| < 1", np.bool_(True)).number == "0.000"
+        Verdict("It rises", 0.5, 0, 1, " ", "yes")
+    with pytest.raises(InputError, match="has the answer 'maybe'"):
+        Verdict("It rises", 0.5, 0, 1, "above 0", "maybe")
+    assert Verdict("It stays", -0.0001, math.nan, math.nan, "|r| < 1", "undecided").number == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("interval", "above", "below", "within"),
+    [
+        ((0.01, 0.02), "yes", "yes", "yes"),
+        ((-0.2, 0.3), "undecided", "undecided", "undecided"),  # wide: little data decides nothing
+        ((-0.02, -0.01), "no", "yes", "yes"),
+        ((0.04, 0.2), "yes", "no", "no"),
+        ((-0.2, -0.04), "no", "yes", "no"),
+        ((-0.02, 0.01), "undecided", "yes", "yes"),
+        ((math.nan, math.nan), "undecided", "undecided", "undecided"),
+    ],
+)
+def test_rules_have_three_answers(interval: tuple[float, float], above: str, below: str, within: str) -> None:
+    number = (0.0, *interval)
+    assert Verdict.above("It rises", number).answer == above
+    assert Verdict.below("It does not rise", number, 0.03).answer == below
+    assert Verdict.within("It stays", number, 0.03).answer == within
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ from fastencode.timing.clean import detrend_polynomial, zscore
 
 __all__ = ["run"]
 
+MARGIN = 0.03  # stated before any run: a change of r by less than this counts as none
+
 _GROUP = "mean listener"
 _SOUND = "chapter"
 _NOTES = (
@@ -97,11 +99,10 @@ def _verdicts(outcome: Outcome) -> list[Verdict]:
     rise = contrast(outcome, regions, late, {"tuned": 1, "pretrained": -1})
     control = contrast(outcome, regions, late, {"control": 1, "pretrained": -1})
     above = contrast(outcome, regions, late, {"tuned": 1, "control": -1})
-    lies_above, not_above = "the interval lies above 0", "the interval does not lie above 0"
     return [
-        Verdict(f"Late layers ({name}) rise, mean of all regions", *rise, lies_above, rise[1] > 0, "Δr, tuned − pretrained"),
-        Verdict("The control's late layers do not rise", *control, not_above, control[1] <= 0, "Δr, control − pretrained"),
-        Verdict("Late layers rise above the control's", *above, lies_above, above[1] > 0, "Δr, tuned − control"),
+        Verdict.above(f"Late layers ({name}) rise, mean of all regions", rise, quantity="Δr, tuned − pretrained"),
+        Verdict.below("The control's late layers do not rise", control, MARGIN, quantity="Δr, control − pretrained"),
+        Verdict.above("Late layers rise above the control's", above, quantity="Δr, tuned − control"),
     ]
 
 

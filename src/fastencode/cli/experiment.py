@@ -21,6 +21,7 @@ from fastencode.errors import InputError, require
 from fastencode.files import sha256
 from fastencode.speech.layers import SpeechEncoder, layer_features
 from fastencode.study.alignment import AlignConfig, LayerFit, align, to_scans
+from fastencode.study.blocks import interval
 from fastencode.study.report import MODEL_ORDER
 from fastencode.study.significance import RegionDraws, bootstrap_region_scores
 from fastencode.timing.clean import zscore
@@ -145,8 +146,9 @@ def contrast(
         columns = [part.regions.index(region) for region in regions]
         r.append(part.r[0, columns].mean())
         draws.append(part.draws[:, 0, columns].mean(axis=1))
-    low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
-    return float(np.mean(r)), float(low), float(high)
+    mean, n_blocks = float(np.mean(r)), min(part.n_blocks for part in parts)
+    low, high = interval(mean, np.mean(draws, axis=0), n_blocks, correlation=False)
+    return mean, float(low), float(high)
 
 
 def _fingerprint(model: Path | str) -> str:
@@ -322,7 +324,7 @@ def _normalized(
     ceiling: np.ndarray | None,
     settings: Mapping[str, Any],
 ) -> dict[str, np.ndarray]:
-    """Region → mean of correlation / ceiling over its voxels with a ceiling above ``MAPPED_CEILING``, for each prediction."""
+    """Region → mean correlation / mean ceiling of its voxels with a ceiling above ``MAPPED_CEILING``, for each prediction."""
     if ceiling is None:
         return {}
     mapped = {name: voxels[ceiling[voxels] > MAPPED_CEILING] for name, voxels in regions.items()}

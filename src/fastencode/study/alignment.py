@@ -41,7 +41,8 @@ class AlignConfig:
     lobes : int
         Lobes of the Lanczos kernel; its cutoff is half the scan rate.
     bootstraps, block : int
-        Draws of the block bootstrap over the test rows, and rows in a block.
+        Draws of the block bootstrap over the test rows, and rows in a block, of the permutation test too. None: as many as the
+        autocorrelation of the test responses asks for.
     seed : int
         Seeds the bootstrap.
     """
@@ -51,13 +52,15 @@ class AlignConfig:
     folds: int = 4
     lobes: int = 3
     bootstraps: int = 1000
-    block: int = 10
+    block: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("folds", 2), ("lobes", 1), ("bootstraps", 1), ("block", 1), ("seed", 0)):
+        for name, least in (("folds", 2), ("lobes", 1), ("bootstraps", 1), ("seed", 0)):
             if not getattr(self, name) >= least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.block is not None and self.block < 1:
+            raise InputError(f"block must be at least 1, or None, got {self.block}")
         if not self.delays or not self.alphas:
             raise InputError("give at least one delay and one alpha")
 

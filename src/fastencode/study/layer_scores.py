@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -69,9 +69,13 @@ class LayerScores:
     alpha, at_edge : ndarray, shape (v,)
         Chosen penalties (weight on ‖b‖²), and −1 or +1 where one lies at an edge of the grid.
     region, region_normalized : ndarray, shape (r,)
-        Means over each region's voxels of r, and of r / ceiling (NaN without ceilings).
+        Mean over each region's voxels of r, and mean r / mean ceiling of those with a ceiling above 0 (NaN without ceilings).
+    region_ceiling, region_ratios : ndarray, shape (r,)
+        Mean ceiling, and mean of r / ceiling, of those voxels: the latter is too high where ceilings are low.
     draws, draws_normalized : ndarray, shape (b, r)
-        The same on resampled blocks of scans: the same blocks for every layer and model that was scored with one seed.
+        The first two on resampled blocks of scans: the same blocks for every layer and model that was scored with one seed.
+    n_blocks : ndarray, shape ()
+        Scans of the test run divided by those of a block.
     """
 
     r: NDArray[np.float64]
@@ -80,8 +84,11 @@ class LayerScores:
     at_edge: NDArray[np.int64]
     region: NDArray[np.float64]
     region_normalized: NDArray[np.float64]
+    region_ceiling: NDArray[np.float64]
+    region_ratios: NDArray[np.float64]
     draws: NDArray[np.float64]
     draws_normalized: NDArray[np.float64]
+    n_blocks: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -146,14 +153,20 @@ def score_layer(
         warnings.simplefilter("ignore", FastencodeWarning)
         fit = plan.fit(listener.fit, scoring="pearson")
     predicted = fit.predict(X_test)
-    draw = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
+    draw: dict[str, Any] = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
     raw = bootstrap_region_scores(listener.test, [predicted], listener.regions, **draw)
+    r = np.asarray(pearson(listener.test, predicted), np.float64)
     region_normalized, draws_normalized = np.full_like(raw.r[0], np.nan), np.full_like(raw.draws[:, 0], np.nan)
+    region_ceiling, region_ratios = np.full((2, len(listener.regions)), np.nan)
     if listener.ceiling is not None:
         normalized = bootstrap_region_scores(listener.test, [predicted], listener.regions, ceilings=listener.ceiling, **draw)
         region_normalized, draws_normalized = normalized.r[0], normalized.draws[:, 0]
+        for place, voxels in enumerate(listener.regions.values()):
+            if len(with_ceiling := voxels[listener.ceiling[voxels] > 0]):
+                region_ceiling[place] = listener.ceiling[with_ceiling].mean()
+                region_ratios[place] = (r[with_ceiling] / listener.ceiling[with_ceiling]).mean()
     return LayerScores(
-        r=np.asarray(pearson(listener.test, predicted), np.float64),
+        r=r,
         p=block_permutation_pvalues(
             listener.test, predicted, block=config.block, n_permutations=permutations, random_state=config.seed
         ),
@@ -161,8 +174,11 @@ def score_layer(
         at_edge=np.asarray(fit.at_edge, np.int64),
         region=raw.r[0],
         region_normalized=region_normalized,
+        region_ceiling=region_ceiling,
+        region_ratios=region_ratios,
         draws=raw.draws[:, 0],
         draws_normalized=draws_normalized,
+        n_blocks=np.array(raw.n_blocks),
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from fastencode.errors import InputError, require
 from fastencode.files import whole_file
 from fastencode.study import figures
-from fastencode.study.verdicts import WIDTH, Verdict, layer_thirds
+from fastencode.study.verdicts import WIDTH, Verdict, counted, layer_thirds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +136,7 @@ def write_report(
         lead=_paragraphs(lead),
         notes=_paragraphs(notes),
         verdicts=list(verdicts),
+        counted=counted(verdicts),
         figures=[_embedded(name, images[name], scores) for name in images],
         summary=_summary(scores),
         scores=_table(scores, SCORES),

@@ -1,12 +1,13 @@
 """How sure a score is: block bootstrap of region scores, block permutation for each voxel, false discovery rate, and the
 signed-rank test over participants.
 
-fMRI samples are autocorrelated, so whole blocks of consecutive scans are resampled or permuted, never single scans.
+Blocks of consecutive scans are resampled or permuted (``blocks.py`` says how long). They are circular: the first scan follows the
+last, so that each scan is drawn as often.
 
 Correlations of resampled blocks need no resampled data. With the sums of y, p, y^2, p^2 and y p over each block at hand, a
 resample is a vector of how often each block was drawn, and all resamples of a tile of voxels are a few matrix products.
 
-Axis letters: t time, v voxel, m model, r region, k block, b bootstrap draw.
+Axis letters: t time (also the first scan of a block), v voxel, m model, r region, k block, b bootstrap draw.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.study.blocks import FEWEST_BLOCKS, block_length, interval
 
 __all__ = ["RegionDraws", "SignedRank", "block_permutation_pvalues", "bootstrap_region_scores", "fdr", "signed_rank"]
 
@@ -34,6 +36,8 @@ Seed = int | np.random.Generator | None
 VOXELS_PER_TILE = 128
 # Below this share of a column's own mean square a variance is rounding: the column counts as constant and its correlation is 0.
 CONSTANT = 1e-12
+# Sums of blocks that a tile of voxels of the permutation test may hold; the fewest and the most blocks it cuts the scans into.
+_VALUES_PER_TILE, _TO_PERMUTE = 2**20, (5, 25)
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,30 @@ class RegionDraws:
     regions : tuple of str
         Names, in the order of the last axis below.
     r : ndarray, shape (M, R)
-        Mean over a region's voxels of each model's correlation (divided by the ceiling where one was given).
+        Mean over a region's voxels of each model's correlation; where ceilings were given, divided by their mean.
     draws : ndarray, shape (B, M, R)
         The same on resampled blocks; draw b takes the same blocks for every model.
     n_voxels : ndarray, shape (R,)
         Voxels that count in each region. Where this is 0 the scores are NaN: there is nothing to average.
+    block : int
+        Scans in a block.
+    n_blocks : float
+        Scans divided by those of a block.
+    correlation : bool
+        Whether ``r`` are means of correlations. Otherwise they are divided by ceilings, or contrasts.
     """
 
     regions: tuple[str, ...]
     r: Float64
     draws: Float64
     n_voxels: NDArray[np.int64]
+    block: int
+    n_blocks: float
+    correlation: bool
 
     def interval(self, level: float = 0.95) -> Float64:
-        """Percentile interval, shape (2, M, R): lower ends, upper ends."""
-        if not 0 < level < 1:
-            raise InputError(f"level={level}: give a share between 0 and 1, for example 0.95")
-        return np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        """Interval, shape (2, M, R): lower ends, upper ends; see :func:`blocks.interval`. NaN where there are too few blocks."""
+        return interval(self.r, self.draws, self.n_blocks, level, correlation=self.correlation)
 
     def contrast(self, weights: ArrayLike) -> RegionDraws:
         """Weighted sums over models, draw by draw.
@@ -80,7 +91,8 @@ class RegionDraws:
         weights_cm = np.atleast_2d(np.asarray(weights, dtype=np.float64))
         if weights_cm.shape[1] != len(self.r):
             raise InputError(f"weights has shape {np.shape(weights)} for {len(self.r)} models: give one weight for each model")
-        return replace(self, r=weights_cm @ self.r, draws=np.einsum("cm,bmr->bcr", weights_cm, self.draws))
+        draws = np.einsum("cm,bmr->bcr", weights_cm, self.draws)
+        return replace(self, r=weights_cm @ self.r, draws=draws, correlation=False)
 
     def difference(self, first: int, second: int) -> RegionDraws:
         """Model ``first`` minus model ``second``: a paired :meth:`contrast` with one row."""
@@ -96,14 +108,14 @@ def bootstrap_region_scores(
     regions: Mapping[str, ArrayLike],
     *,
     ceilings: ArrayLike | None = None,
-    block: int = 10,
+    block: int | None = None,
     n_boots: int = 1000,
     random_state: Seed = None,
 ) -> RegionDraws:
     """Mean correlation of each model in each region, with a block bootstrap over time that is paired over models.
 
-    The rows are cut into consecutive blocks of ``block`` scans (the last one may be shorter). A draw takes as many blocks with
-    replacement, the same ones for every model and voxel; correlations are computed anew on each draw, then averaged over the
+    A draw takes blocks of ``block`` consecutive scans with replacement until it has as many scans as there are, the same ones for
+    every model and voxel; the first scan follows the last. Correlations are computed anew on each draw, then averaged over the
     region.
 
     Parameters
@@ -115,9 +127,10 @@ def bootstrap_region_scores(
     regions : mapping of str to array_like
         Voxel indices, or a boolean mask of length V, for each region; regions may overlap.
     ceilings : array_like, shape (V,), optional
-        Noise ceilings: each voxel's correlation is divided by its ceiling, and voxels whose ceiling is not positive are left out.
-    block : int
-        Scans in a block; longer than the responses' autocorrelation.
+        Noise ceilings: a region's mean correlation is divided by its mean ceiling, and voxels whose ceiling is not positive are
+        left out. (The mean of ratios would be too high: at low ceilings, noise of the ceiling does not cancel.)
+    block : int, optional
+        Scans in a block. None: as many as the autocorrelation of ``Y`` asks for (:func:`blocks.block_length`).
     n_boots : int
         Number of draws.
     random_state : int, numpy.random.Generator or None
@@ -132,6 +145,12 @@ def bootstrap_region_scores(
     InputError
         If shapes disagree, a value is not a finite real number, a region is empty or out of range, or there are fewer than two
         blocks.
+
+    Warns
+    -----
+    FastencodeWarning
+        If ``block`` is None and there are fewer than ``blocks.FEWEST_BLOCKS`` blocks: intervals are NaN then. And if a region has
+        no voxel with a positive ceiling.
     """
     Y_tv, predictions_mtv = _check_pair(Y, predictions)
     n, n_voxels = Y_tv.shape
@@ -140,24 +159,28 @@ def bootstrap_region_scores(
     voxels_r = {name: _check_region(name, region, n_voxels) for name, region in regions.items()}
     if not voxels_r:
         raise InputError("regions is empty: give at least one name with its voxels")
-    counts_bk, first_k = _draw_blocks(n, block, n_boots, random_state)
+    block = _chosen_block(Y_tv, block)
+    counts_bt = _draw_blocks(n, block, n_boots, random_state)
     used_v, share_vr, size_r = _region_shares(voxels_r, usable_v)
+    mean_ceiling_r = np.ones(len(voxels_r))
+    if ceiling_v is not None:
+        mean_ceiling_r = np.where(size_r > 0, ceiling_v[used_v] @ share_vr, 1.0)
     r_mr = np.zeros((len(predictions_mtv), len(voxels_r)))
     draws_bmr = np.zeros((n_boots, *r_mr.shape))
-    rows_k = np.diff([*first_k, n]).astype(np.float64)
     # Row 0 draws every block once: the score itself comes from the same lines as its draws.
-    counts_bk = np.vstack([np.ones((1, len(first_k))), counts_bk])
+    counts_bt = np.vstack([np.ones((1, n)), counts_bt])
+    counts_bt /= block * counts_bt.sum(axis=1, keepdims=True)
     for start in range(0, len(used_v), VOXELS_PER_TILE):
         tile = used_v[start : start + VOXELS_PER_TILE]
         share = share_vr[start : start + VOXELS_PER_TILE]
         if ceiling_v is not None:
-            share = share / ceiling_v[tile][:, None]
+            share = share / mean_ceiling_r
         measured = _standardize(Y_tv[:, tile], "Y")
-        y_bv, yy_bv = (_drawn_means(values, counts_bk, first_k, rows_k) for values in (measured, measured**2))
+        y_bv, yy_bv = (counts_bt @ _block_sums(values, block) for values in (measured, measured**2))
         for m, prediction_tv in enumerate(predictions_mtv):
             predicted = _standardize(prediction_tv[:, tile], f"predictions[{m}]")
             p_bv, pp_bv, yp_bv = (
-                _drawn_means(values, counts_bk, first_k, rows_k) for values in (predicted, predicted**2, measured * predicted)
+                counts_bt @ _block_sums(values, block) for values in (predicted, predicted**2, measured * predicted)
             )
             scores_br = _correlation(y_bv, yy_bv, p_bv, pp_bv, yp_bv) @ share
             r_mr[m] += scores_br[0]
@@ -168,23 +191,25 @@ def bootstrap_region_scores(
                 f"region {name!r} has no voxel with a positive ceiling: its scores are NaN", FastencodeWarning, stacklevel=2
             )
             r_mr[:, place] = draws_bmr[:, :, place] = np.nan
-    return RegionDraws(tuple(voxels_r), r_mr, draws_bmr, size_r)
+    return RegionDraws(tuple(voxels_r), r_mr, draws_bmr, size_r, block, n / block, ceiling_v is None)
 
 
 def block_permutation_pvalues(
-    Y: ArrayLike, P: ArrayLike, *, block: int = 10, n_permutations: int = 1000, random_state: Seed = None
+    Y: ArrayLike, P: ArrayLike, *, block: int | None = None, n_permutations: int = 1000, random_state: Seed = None
 ) -> Float64:
     """One-sided p-value of each voxel's correlation, from permuting blocks of consecutive scans.
 
-    Blocks of ``Y`` change places, ``P`` stays; all voxels share one table of permutations. Rows after the last whole block are
-    left out, of the measured correlation too, so that every permutation is equally likely under the null.
+    ``Y`` is turned by a random number of scans, the first following the last, then its blocks change places; ``P`` stays. All
+    voxels share one table of turns and permutations. Rows after the last whole block of ``P`` are left out, of the measured
+    correlation too.
 
     Parameters
     ----------
     Y, P : array_like, shape (n, V)
         Responses and their predictions. Memory maps are read in tiles.
-    block : int
-        Scans in a block; longer than the responses' autocorrelation.
+    block : int, optional
+        Scans in a block. None: as many as the autocorrelation of ``Y`` asks for (:func:`blocks.block_length`), but between a 25th
+        and a fifth of all.
     n_permutations : int
         Number of permutations; the smallest p-value is ``1 / (n_permutations + 1)``.
     random_state : int, numpy.random.Generator or None
@@ -202,35 +227,41 @@ def block_permutation_pvalues(
         If shapes disagree, a value is not finite, or there are fewer than two whole blocks.
     """
     Y_tv, (P_tv,) = _check_pair(Y, [P])
-    _check_count("block", block)
     _check_count("n_permutations", n_permutations)
-    n_blocks = len(Y_tv) // block
+    if block is None:
+        fewest, most = _TO_PERMUTE
+        block = max(1, len(Y_tv) // most, min(block_length(Y_tv), len(Y_tv) // fewest))
+    _check_count("block", block)
+    n, n_blocks = len(Y_tv), len(Y_tv) // block
     if n_blocks < 2:
-        raise InputError(f"{len(Y_tv)} rows make {n_blocks} whole blocks of {block}: use shorter blocks or more rows")
-    n_orders = math.factorial(n_blocks)
+        raise InputError(f"{n} rows make {n_blocks} whole blocks of {block}: use shorter blocks or more rows")
+    n_orders = n * math.factorial(n_blocks - 1)
     if n_orders < n_permutations:
         warnings.warn(
-            f"{n_blocks} blocks have only {n_orders} orders, fewer than n_permutations={n_permutations}: use shorter blocks",
+            f"{n_blocks} blocks of {n} scans have only {n_orders} orders, fewer than n_permutations={n_permutations}: use shorter"
+            " blocks",
             FastencodeWarning,
             stacklevel=2,
         )
     rng = np.random.default_rng(random_state)
-    orders = [rng.permutation(n_blocks) for _ in range(n_permutations)]
-    n = n_blocks * block
-    p_v = np.empty(Y_tv.shape[1])
-    for start in range(0, len(p_v), VOXELS_PER_TILE):
-        tile = slice(start, start + VOXELS_PER_TILE)
-        y_kbv = _standardize(Y_tv[:n, tile], "Y").reshape(n_blocks, block, -1)
-        p_kbv = _standardize(P_tv[:n, tile], "P").reshape(n_blocks, block, -1)
-        # Permuting whole blocks keeps means and variances, so only these products of block i with block k matter.
-        products_ikv = np.einsum("itv,ktv->ikv", y_kbv, p_kbv, optimize=False)
-        places = np.arange(n_blocks)
-        measured_v = products_ikv[places, places].sum(axis=0)
-        # A tie is a tie although its terms were added in another order.
-        threshold_v = measured_v - 1e-12 * n
+    # Where each block of a permutation begins in Y.
+    first_bk = np.array([rng.integers(n) + block * rng.permutation(n_blocks) for _ in range(n_permutations)]) % n
+    places, p_v = np.arange(n_blocks), np.empty(Y_tv.shape[1])
+    tile_voxels = max(1, _VALUES_PER_TILE // (n * n_blocks))
+    for start in range(0, len(p_v), tile_voxels):
+        tile = slice(start, start + tile_voxels)
+        y_tv, P_part = _standardize(Y_tv[:, tile], "Y"), _standardize(P_tv[: n_blocks * block, tile], "P")
+        p_kbv = P_part.reshape(n_blocks, block, -1)
+        # Sums of y p over a block, for every place where it may begin in y: correlations by the Fourier transform.
+        spectrum = np.fft.rfft(y_tv, axis=0)
+        sums_tkv = np.stack(
+            [np.fft.irfft(spectrum * np.conj(np.fft.rfft(p_bv, n=n, axis=0)), n=n, axis=0) for p_bv in p_kbv], axis=1
+        )
+        measured_v = sums_tkv[places * block, places].sum(axis=0)
+        threshold_v = measured_v - 1e-9 * n  # a tie is a tie although its terms have other rounding
         reached_v = np.zeros(len(measured_v))
-        for order in orders:
-            reached_v += products_ikv[order, places].sum(axis=0) >= threshold_v
+        for first_k in first_bk:
+            reached_v += sums_tkv[first_k, places].sum(axis=0) >= threshold_v
         p_v[tile] = (1 + reached_v) / (1 + n_permutations)
     return p_v
 
@@ -382,16 +413,32 @@ def _check_region(name: str, region: ArrayLike, n_voxels: int) -> NDArray[np.int
     return voxels.astype(np.intp)
 
 
-def _draw_blocks(n: int, block: int, n_boots: int, random_state: Seed) -> tuple[Float64, NDArray[np.intp]]:
-    """How often each draw takes each block, shape (n_boots, n_blocks), and the first row of each block."""
-    _check_count("block", block)
+def _chosen_block(Y_tv: Floats, block: int | None) -> int:
+    """The block asked for, or as long a one as the autocorrelation asks for; a warning where there are too few."""
+    if block is not None:
+        _check_count("block", block)
+        return block
+    wanted, n = block_length(Y_tv), len(Y_tv)
+    if n / wanted < FEWEST_BLOCKS:
+        warnings.warn(
+            f"{n} scans are {n / wanted:.1f} blocks of {wanted}, the length that their autocorrelation asks for: too few for"
+            f" intervals, which are NaN (at least {FEWEST_BLOCKS} are needed)",
+            FastencodeWarning,
+            stacklevel=3,
+        )
+    return max(1, min(wanted, n // 2))
+
+
+def _draw_blocks(n: int, block: int, n_boots: int, random_state: Seed) -> Float64:
+    """How often each draw takes the block that begins at each scan, shape (n_boots, n)."""
     _check_count("n_boots", n_boots)
-    first_k = np.arange(0, n, block)
-    if len(first_k) < 2:
-        raise InputError(f"{n} rows make {len(first_k)} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
+    n_blocks = -(-n // block)
+    if n_blocks < 2:
+        raise InputError(f"{n} rows make {n_blocks} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
     rng = np.random.default_rng(random_state)
-    counts_bk = rng.multinomial(len(first_k), np.full(len(first_k), 1 / len(first_k)), size=n_boots)
-    return counts_bk.astype(np.float64), first_k
+    counts_bt = np.zeros((n_boots, n))
+    np.add.at(counts_bt, (np.arange(n_boots)[:, None], rng.integers(0, n, (n_boots, n_blocks))), 1.0)
+    return counts_bt
 
 
 def _region_shares(
@@ -421,10 +468,10 @@ def _standardize(block_tv: Floats, name: str) -> Float64:
     return values_tv
 
 
-def _drawn_means(values_tv: Float64, counts_bk: Float64, first_k: NDArray[np.intp], rows_k: Float64) -> Float64:
-    """Mean over the rows of each draw: block sums first, then one matrix product."""
-    sums_kv = np.add.reduceat(values_tv, first_k, axis=0)
-    return (counts_bk @ sums_kv) / (counts_bk @ rows_k)[:, None]
+def _block_sums(values_tv: Float64, block: int) -> Float64:
+    """Sums over the ``block`` rows from each row on, the first following the last: shape (t, v)."""
+    sums = np.cumsum(np.concatenate([np.zeros((1, values_tv.shape[1])), values_tv, values_tv[: block - 1]]), axis=0)
+    return sums[block:] - sums[:-block]
 
 
 def _correlation(y: Float64, yy: Float64, p: Float64, pp: Float64, yp: Float64) -> Float64:

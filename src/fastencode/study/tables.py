@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning
+from fastencode.study.blocks import interval
 from fastencode.study.layer_scores import LayerScores, LayerShares
 from fastencode.study.significance import fdr, signed_rank
 from fastencode.study.sources import LowLevel, Variant
@@ -53,8 +54,10 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
         family = columns[who][WHOLE]
         adjusted = np.full(len(scores.p), np.nan)
         adjusted[family] = fdr(scores.p[family])
-        low, high = np.quantile(scores.draws, [0.025, 0.975], axis=0)
-        normalized_low, normalized_high = np.quantile(scores.draws_normalized, [0.025, 0.975], axis=0)
+        low, high = interval(scores.region, scores.draws, float(scores.n_blocks), correlation=True)
+        normalized_low, normalized_high = interval(
+            scores.region_normalized, scores.draws_normalized, float(scores.n_blocks), correlation=False
+        )
         for place, (region, chosen) in enumerate(columns[who].items()):
             rows.append(
                 {
@@ -67,6 +70,8 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
                     "r_normalized": scores.region_normalized[place],
                     "r_normalized_low": normalized_low[place],
                     "r_normalized_high": normalized_high[place],
+                    "ceiling": scores.region_ceiling[place],
+                    "r_over_ceiling": scores.region_ratios[place],
                     "significant": float((adjusted[chosen] <= _RATE).mean()),
                     "alpha_median": float(np.median(scores.alpha[chosen])),
                     "at_edge": float((scores.at_edge[chosen] != 0).mean()),
@@ -114,13 +119,14 @@ def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
         against = found.get((replace(variant, source=first), who, layer))
         if against is None:
             continue
-        low, high = np.quantile(scores.draws - against.draws, [0.025, 0.975], axis=0)
+        difference, draws = scores.region - against.region, scores.draws - against.draws
+        low, high = interval(difference, draws, float(scores.n_blocks), correlation=False)
         for place, region in enumerate(columns[who]):
             rows.append(
                 {
                     **_names(variant, who, layer, region),
                     "versus": first.name,
-                    "difference": scores.region[place] - against.region[place],
+                    "difference": difference[place],
                     "low": low[place],
                     "high": high[place],
                 }

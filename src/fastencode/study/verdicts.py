@@ -1,4 +1,8 @@
-"""Expectations beside what was measured: the number, its interval, the rule that decides, and yes or no."""
+"""Expectations beside what was measured: the number, its interval, the rule that decides, and its answer: yes, no or undecided.
+
+A rule compares the whole interval with a margin that was stated before the measurement. A wide interval decides nothing: little
+data must not make it easier to say that nothing happened.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,42 @@ import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Literal
 
 from fastencode.errors import InputError
 
-__all__ = ["Verdict", "layer_thirds", "verdict_table"]
+__all__ = ["Answer", "Verdict", "counted", "layer_thirds", "verdict_table"]
 
 WIDTH = 100
+Answer = Literal["yes", "no", "undecided"]
+Number = tuple[float, float, float]
+"""What was measured, and the lower and upper end of its interval."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One expectation and whether the measurement met it.
+    """One expectation and whether the measurement met it; made by :meth:`above`, :meth:`below` or :meth:`within`.
 
     Parameters
     ----------
     expectation : str
         A sentence, written before the measurement: "Late layers rise in the late-language region."
     measured : float
-        The number that was measured; NaN when it could not be, and then the expectation did not hold.
+        The number that was measured; NaN when it could not be.
     low, high : float
         Its interval; NaN when there is none.
     rule : str
-        The rule that decides, in words with its number: "held when the interval lies above 0.01".
-    held : bool
-        What the rule says.
+        The rule that decides, in words with its margin: "yes if the interval lies above 0, no if below".
+    answer : {"yes", "no", "undecided"}
+        What the rule says; undecided without an interval.
     quantity : str
         What the number is, for example "r" or "Δr"; a quantity that begins with Δ is written with its sign.
 
     Raises
     ------
     InputError
-        If the expectation or the rule is empty, the interval is upside down, or an unmeasured expectation is said to hold.
+        If the expectation or the rule is empty, the interval is upside down, the answer is none of the three, or an unmeasured
+        expectation is decided.
     """
 
     expectation: str
@@ -45,26 +54,48 @@ class Verdict:
     low: float
     high: float
     rule: str
-    held: bool
+    answer: Answer
     quantity: str = "r"
 
     def __post_init__(self) -> None:
         # NumPy scalars are welcome, but json knows only Python's own.
         for name in ("measured", "low", "high"):
             object.__setattr__(self, name, float(getattr(self, name)))
-        object.__setattr__(self, "held", bool(self.held))
         for name in ("expectation", "rule"):
             if not str(getattr(self, name)).strip():
                 raise InputError(f"a verdict needs its {name} in words, got {getattr(self, name)!r}")
         if self.low > self.high:
             raise InputError(f"interval of {self.expectation!r} is upside down: {self.low} > {self.high}")
-        if self.held and math.isnan(self.measured):
-            raise InputError(f"{self.expectation!r} cannot have held: nothing was measured (NaN)")
+        if self.answer not in ("yes", "no", "undecided"):
+            raise InputError(f"{self.expectation!r} has the answer {self.answer!r}; give 'yes', 'no' or 'undecided'")
+        if self.answer != "undecided" and math.isnan(self.measured):
+            raise InputError(f"{self.expectation!r} cannot be decided: nothing was measured (NaN)")
+
+    @classmethod
+    def above(cls, expectation: str, number: Number, limit: float = 0.0, *, quantity: str = "r") -> Verdict:
+        """Expects more than ``limit``: yes if the interval lies above it, no if below."""
+        _, low, high = number
+        rule = f"yes if the interval lies above {_plain(limit)}, no if below"
+        return cls(expectation, *number, rule, _answer(low > limit, high < limit), quantity)
+
+    @classmethod
+    def below(cls, expectation: str, number: Number, limit: float, *, quantity: str = "r") -> Verdict:
+        """Expects less than ``limit``: yes if the interval lies below it, no if above."""
+        _, low, high = number
+        rule = f"yes if the interval lies below {_plain(limit)}, no if above"
+        return cls(expectation, *number, rule, _answer(high < limit, low > limit), quantity)
+
+    @classmethod
+    def within(cls, expectation: str, number: Number, margin: float, *, quantity: str = "r") -> Verdict:
+        """Expects a number near 0: yes if the interval lies within ±``margin``, no if outside."""
+        _, low, high = number
+        rule = f"yes if the interval lies within ±{margin}, no if outside"
+        return cls(expectation, *number, rule, _answer(-margin < low and high < margin, low > margin or high < -margin), quantity)
 
     @property
-    def answer(self) -> str:
-        """ "yes" or "no"."""
-        return "yes" if self.held else "no"
+    def held(self) -> bool:
+        """Whether the answer is yes."""
+        return self.answer == "yes"
 
     @property
     def number(self) -> str:
@@ -76,6 +107,14 @@ class Verdict:
         if math.isnan(self.low) or math.isnan(self.high):
             return text
         return f"{text} [{_decimal(self.low, sign)}, {_decimal(self.high, sign)}]"
+
+
+def _answer(yes: bool, no: bool) -> Answer:
+    return "yes" if yes else "no" if no else "undecided"
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:g}".replace("-", "−")
 
 
 def _decimal(value: float, sign: str) -> str:
@@ -100,15 +139,23 @@ def verdict_table(verdicts: Iterable[Verdict]) -> str:
     if not verdicts:
         return "no expectation was stated"
     number = max(24, *(len(v.number) for v in verdicts))
-    left = len("held") + 2 + number + 2
-    lines = [f"held  {'measured':<{number}}  expectation", "-" * WIDTH]
+    wide = len("undecided")
+    left = wide + 2 + number + 2
+    lines = [f"{'held':<{wide}}  {'measured':<{number}}  expectation", "-" * WIDTH]
     for verdict in verdicts:
         measured = [verdict.number, *textwrap.wrap(verdict.quantity, number)]
         words = textwrap.wrap(verdict.expectation, WIDTH - left) + textwrap.wrap(f"rule: {verdict.rule}", WIDTH - left)
         for answer, value, text in zip_longest([verdict.answer], measured, words, fillvalue=""):
-            lines.append(f"{answer:<4}  {value:<{number}}  {text}".rstrip())
-    lines += ["-" * WIDTH, f"{sum(v.held for v in verdicts)} of {len(verdicts)} expectations held"]
+            lines.append(f"{answer:<{wide}}  {value:<{number}}  {text}".rstrip())
+    lines += ["-" * WIDTH, counted(verdicts)]
     return "\n".join(lines)
+
+
+def counted(verdicts: Iterable[Verdict]) -> str:
+    """How many expectations held, how many did not, and how many are undecided, in one line."""
+    answers = [verdict.answer for verdict in verdicts]
+    rest = [f"{answers.count(one)} {word}" for one, word in (("no", "did not"), ("undecided", "undecided")) if one in answers]
+    return f"{answers.count('yes')} of {len(answers)} expectations held" + (f" ({', '.join(rest)})" if rest else "")
 
 
 def layer_thirds(layers: Iterable[int]) -> dict[str, list[int]]:
