@@ -5,11 +5,13 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+import scipy.signal
 
 import fastencode
 import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study import ceilings
+from fastencode.study.significance import fdr
 
 
 def world(n_repeats: int, n: int, n_voxels: int, signal: float, seed: int = 0) -> np.ndarray:
@@ -97,3 +99,41 @@ def test_the_spread_of_means_over_repeats(monkeypatch):
         monkeypatch.setattr(ceilings, "VALUES_PER_BLOCK", values)
         np.testing.assert_allclose(ceilings.averaged_spread(repeats), wanted, rtol=1e-12)
     assert (ceilings.averaged_spread(repeats[:1])[[0, 1, 2, 4]] == 1).all()
+
+
+def autoregressive(rng, shape, rho):
+    noise = np.sqrt(1 - rho**2) * rng.standard_normal((shape[0], shape[1] + 200, shape[2]))
+    return scipy.signal.lfilter([1.0], [1.0, -rho], noise, axis=1)[:, 200:]
+
+
+@pytest.mark.parametrize("n_repeats", [2, 5, 10])
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+def test_p_values_of_noise_are_small_as_often_as_they_say(n_repeats, rho):
+    """The ceiling itself is above .05 in 47 to 50 % of these voxels."""
+    repeats = autoregressive(np.random.default_rng(0), (n_repeats, 251, 4000), rho)
+    p = ceilings.ceiling_pvalues(repeats)
+    assert 0.45 < (fastencode.noise_ceiling(repeats) > 0.05).mean() < 0.52
+    assert 0.03 < (p <= 0.05).mean() < 0.065 and (p <= 0.01).mean() < 0.016
+    assert (fdr(p) <= 0.05).mean() < 0.002
+
+
+def test_p_values_are_those_of_literal_turns():
+    rng = np.random.default_rng(0)
+    repeats = autoregressive(rng, (5, 80, 6), 0.6) + 0.35 * autoregressive(rng, (1, 80, 6), 0.6)
+    statistic = repeats.mean(axis=0).var(axis=0)
+    turned = np.array(
+        [np.mean([np.roll(one, rng.integers(80), axis=0) for one in repeats], axis=0).var(axis=0) for _ in range(4000)]
+    )
+    found = ceilings.ceiling_pvalues(repeats)
+    assert found.min() < 0.1 < found.max()
+    agree = statistic > np.median(turned, axis=0)  # others are 1
+    np.testing.assert_allclose(found[agree], (turned >= statistic).mean(axis=0)[agree], atol=0.02)
+
+
+def test_voxels_with_signal_are_significant_and_bad_ones_are_not():
+    repeats = world(8, 200, 50, 0.4)
+    repeats[:, :, 3], repeats[2, 5, 4] = 7.0, np.nan
+    p = ceilings.ceiling_pvalues(repeats.astype(np.float32))
+    assert (np.delete(p, [3, 4]) < 1e-6).all() and (p[[3, 4]] == 1).all()
+    with pytest.raises(InputError, match="at least 2 repeats"):
+        ceilings.ceiling_pvalues(repeats[:1])

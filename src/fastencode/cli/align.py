@@ -25,9 +25,10 @@ from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
 from fastencode.speech.silence import NON_SPEECH
-from fastencode.study.ceilings import averaged_spread, noise_ceiling, split_repeats
+from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, split_repeats
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.low_level import LOW_LEVEL
+from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 from fastencode.study.sources import Design, LayerFolder, LowLevel, Source, Variant
 from fastencode.study.tables import WHOLE, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
 from fastencode.timing.clean import zscore
@@ -161,10 +162,13 @@ def _write_responses(
     folder: Path, stories: Stories, who: str, fit: Sequence[str], regions: Mapping[str, list[int]], config: AlignRunConfig
 ) -> None:
     """The rows of all stories, z-scored within each, cut to voxels with a ceiling; regions, to those that vary without gaps."""
-    ceiling, spread, test = _test_responses(stories, who, config)
-    voxels = np.arange(test.shape[1]) if ceiling is None else np.flatnonzero(ceiling > config.ceiling)
+    ceiling, significant, spread, test = _test_responses(stories, who, config)
+    mapped = np.ones(test.shape[1], bool) if ceiling is None else ceiling > config.ceiling
+    if config.ceiling >= 0:
+        mapped &= significant
+    voxels = np.flatnonzero(mapped)
     if not len(voxels):
-        raise InputError(f"no voxel of {who} has a noise ceiling above {config.ceiling:g}: lower it")
+        raise InputError(f"no voxel of {who} has a significant noise ceiling above {config.ceiling:g}: lower it")
     rows = [stories.n_rows(story) for story in fit]
     whole, varies = np.isfinite(test[:, voxels]).all(axis=0), np.zeros(len(voxels), bool)
     with (folder / "fit.npy").open("wb") as stacked:  # not a memory map: on a full disk that ends the process without a word
@@ -182,9 +186,8 @@ def _write_responses(
         )
     kept, among = f"{who}: {whole.sum()} of {test.shape[1]} voxels are mapped", np.count_nonzero(~whole)
     if ceiling is not None:
-        kept += (
-            f"; {len(ceiling) - len(voxels)} have no noise ceiling above {config.ceiling:g}, {(ceiling == 0).sum()} none at all"
-        )
+        what = "noise ceiling" if config.ceiling < 0 else "significant noise ceiling"
+        kept += f"; {len(ceiling) - len(voxels)} have no {what} above {config.ceiling:g}, {(ceiling == 0).sum()} none at all"
     say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
     column = np.full(test.shape[1], -1)
     column[voxels[whole]] = np.flatnonzero(whole)
@@ -201,20 +204,30 @@ def _write_responses(
     (folder / "regions.json").write_text(text, encoding="utf-8")
 
 
-def _test_responses(stories: Stories, who: str, config: AlignRunConfig) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """Noise ceilings (None without repeats), spread, and the responses to score on, usable rows only."""
+def _test_responses(
+    stories: Stories, who: str, config: AlignRunConfig
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
+    """Noise ceilings (None without repeats), where they are significant, spread, and the responses to score on, usable rows
+    only."""
     rows = stories.usable_rows(config.test_story)
     if not stories.is_repeated(who, config.test_story):
         if config.split_half:
             raise InputError(f"{who} heard {config.test_story} once: without repeats there are no halves to split")
         test = stories.responses(who, config.test_story)[rows]
-        return None, np.ones(test.shape[1]), test
+        return None, np.ones(test.shape[1], bool), np.ones(test.shape[1]), test
     repeats = stories.repeats(who, config.test_story)[:, rows]
     if not config.split_half:
-        return noise_ceiling(repeats), averaged_spread(repeats), stories.responses(who, config.test_story)[rows]
+        test = stories.responses(who, config.test_story)[rows]
+        return noise_ceiling(repeats), _significant(repeats), averaged_spread(repeats), test
     first, second = split_repeats(len(repeats))
     scored = repeats[second]
-    return noise_ceiling(repeats[first], n_averaged=len(scored)), averaged_spread(scored), scored.mean(axis=0)
+    ceiling = noise_ceiling(repeats[first], n_averaged=len(scored))
+    return ceiling, _significant(repeats[first]), averaged_spread(scored), scored.mean(axis=0)
+
+
+def _significant(repeats: np.ndarray) -> np.ndarray:
+    """Voxels whose repeats agree, at a false discovery rate of 5 %."""
+    return fdr(ceiling_pvalues(repeats)) <= FALSE_DISCOVERIES
 
 
 class _LayerJobs:

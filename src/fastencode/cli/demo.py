@@ -15,7 +15,8 @@ from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, WorldConfig, make
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.speech.layers import SMALL_MODEL
-from fastencode.study.ceilings import noise_ceiling
+from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling
+from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
 from fastencode.tune.pretrain import pretrain
@@ -76,7 +77,8 @@ def _material(stories: Stories, threshold: float) -> Material:
     names = stories.stories(participants[0])
     train = tuple(name for name in names if name not in (TEST_STORY, VALIDATION_STORY))
     ceilings = {p: noise_ceiling(stories.repeats(p, TEST_STORY)) for p in participants}
-    tuned_on = {p: np.flatnonzero(ceiling > threshold) for p, ceiling in ceilings.items()}
+    significant = {p: fdr(ceiling_pvalues(stories.repeats(p, TEST_STORY))) <= FALSE_DISCOVERIES for p in participants}
+    tuned_on = {p: np.flatnonzero((ceiling > threshold) & significant[p]) for p, ceiling in ceilings.items()}
     for participant, voxels in tuned_on.items():
         if not len(voxels):
             raise InputError(f"no voxel of {participant} has a noise ceiling above {threshold}: lower it (--ceiling)")

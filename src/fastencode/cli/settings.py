@@ -38,7 +38,8 @@ class DemoConfig:
     jobs : int
         Processes that tune and read models at the same time, each with one thread.
     ceiling : float
-        Voxels are tuned on where the noise ceiling estimated from the test story's repeats is above this.
+        Voxels are tuned on where the noise ceiling estimated from the test story's repeats is above this, and significant (false
+        discovery rate 5 %).
     """
 
     out: Path = Path("demo-output")
@@ -180,8 +181,8 @@ class AlignRunConfig:
     masks : Path, optional
         Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
     ceiling : float
-        Voxels are mapped where their noise ceiling is above this; all that vary where the test story was not repeated. Below 0
-        voxels without any ceiling are mapped too, and count in raw means only.
+        Voxels are mapped where their noise ceiling is above this and significant (false discovery rate 5 %); all that vary where
+        the test story was not repeated. Below 0 all voxels are mapped; those without a ceiling count in raw means only.
     split_half : bool
         Choose voxels, and estimate their ceilings, on one half of the repeats and score on the other.
     baselines : tuple of str

@@ -6,12 +6,13 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["averaged_spread", "noise_ceiling", "split_repeats"]
+__all__ = ["averaged_spread", "ceiling_pvalues", "noise_ceiling", "split_repeats"]
 
 # A float64 copy of one block of voxels: 64 MB, beside repeats that may take gigabytes.
 VALUES_PER_BLOCK = 1 << 23
@@ -50,11 +51,7 @@ def noise_ceiling(repeats: ArrayLike, *, n_averaged: int | None = None) -> Any:
     O. Schoppe et al. (2016), "Measuring the performance of neural models", Frontiers in Computational Neuroscience 10:10.
     """
     source: Any = repeats if is_stored(repeats) else as_numpy(repeats, "repeats")
-    if len(source.shape) != 3:
-        raise InputError(f"repeats has shape {tuple(source.shape)}: give (repeats, times, voxels)")
-    n_repeats, n_times, n_voxels = source.shape
-    if n_repeats < 2 or n_times < 2:
-        raise InputError(f"repeats has shape {tuple(source.shape)}: a noise ceiling needs at least 2 repeats of at least 2 scans")
+    n_repeats, n_times, n_voxels = _checked_shape(source)
     averaged = n_repeats if n_averaged is None else n_averaged
     if averaged < 1:
         raise InputError(f"n_averaged={n_averaged}: give the number of repeats in the mean that is to be predicted")
@@ -73,6 +70,62 @@ def noise_ceiling(repeats: ArrayLike, *, n_averaged: int | None = None) -> Any:
             stacklevel=2,
         )
     return export(ceiling_v, library_of(repeats))
+
+
+def ceiling_pvalues(repeats: ArrayLike) -> NDArray[np.float64]:
+    """P-value of each voxel's noise ceiling: whether repeats agree more than series that have nothing in common.
+
+    The statistic is the variance over time of the mean over repeats. Under the null each repeat is turned against the others by
+    any number of scans, the first following the last, which keeps its autocorrelation. Over all such turns the mean and the
+    variance of the statistic are known exactly; p is that of the gamma distribution with these two.
+
+    Half of all pure-noise voxels have a ceiling above 0: choose voxels by this, adjusted by :func:`significance.fdr`, and by how
+    large their ceiling is besides.
+
+    Parameters
+    ----------
+    repeats : array_like or h5py.Dataset, shape (n_repeats, n_times, n_voxels)
+        As for :func:`noise_ceiling`.
+
+    Returns
+    -------
+    ndarray, shape (n_voxels,)
+        One-sided; 1 where the ceiling is 0 and for voxels with values that are not finite. With two repeats p-values below .01
+        are too large.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two repeats or scans, or the array is not 3-D.
+    """
+    source: Any = repeats if is_stored(repeats) else as_numpy(repeats, "repeats")
+    n_repeats, n_times, n_voxels = _checked_shape(source)
+    p_v = np.ones(n_voxels)
+    width = max(1, VALUES_PER_BLOCK // (2 * n_repeats * n_times))
+    for start in range(0, n_voxels, width):
+        block_rtv = np.asarray(source[:, :, start : start + width], dtype=np.float64)
+        finite = np.flatnonzero(np.isfinite(block_rtv).all(axis=(0, 1)))
+        usable = finite[_schoppe(block_rtv[:, :, finite], n_repeats) > 0]  # elsewhere repeats agree less than by chance
+        if len(usable):
+            p_v[start + usable] = _turned(block_rtv[:, :, usable])
+    return p_v
+
+
+def _turned(block_rtv: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P-values from all turns. With c_ij(s) the sum over time of repeat i times repeat j turned by s, the statistic times time
+    times N² is Σ_i c_ii(0) + 2 Σ_{i<j} c_ij. Over all turns c_ij has the mean 0 and the mean square Σ_f P_i(f) P_j(f) / t², and
+    different pairs are uncorrelated. P are the power spectra."""
+    n_times = block_rtv.shape[1]
+    block_rtv = block_rtv - block_rtv.mean(axis=1, keepdims=True)
+    measured_v = (block_rtv.sum(axis=0) ** 2).sum(axis=0)
+    spectrum = np.abs(np.fft.rfft(block_rtv, axis=1)) ** 2
+    twice_f = np.full(spectrum.shape[1], 2.0)  # frequencies that the real transform leaves out
+    twice_f[0] = 1.0
+    if n_times % 2 == 0:
+        twice_f[-1] = 1.0
+    pairs_v = twice_f @ (spectrum.sum(axis=0) ** 2 - (spectrum**2).sum(axis=0)) / 2
+    mean_v, variance_v = (block_rtv**2).sum(axis=(0, 1)), 4 * pairs_v / n_times**2
+    return np.asarray(scipy.stats.gamma.sf(measured_v, mean_v**2 / variance_v, scale=variance_v / mean_v))
 
 
 def split_repeats(n_repeats: int) -> tuple[slice, slice]:
@@ -116,6 +169,15 @@ def averaged_spread(repeats: ArrayLike) -> NDArray[np.float64]:
         ratio_v = np.divide(mean_v, single_v, out=np.ones_like(mean_v), where=single_v > 0)
         spread_v[start : start + width][usable_v] = np.sqrt(ratio_v)
     return spread_v
+
+
+def _checked_shape(source: Any) -> tuple[int, int, int]:
+    if len(source.shape) != 3:
+        raise InputError(f"repeats has shape {tuple(source.shape)}: give (repeats, times, voxels)")
+    n_repeats, n_times, n_voxels = source.shape
+    if n_repeats < 2 or n_times < 2:
+        raise InputError(f"repeats has shape {tuple(source.shape)}: a noise ceiling needs at least 2 repeats of at least 2 scans")
+    return n_repeats, n_times, n_voxels
 
 
 def _schoppe(block_rtv: NDArray[np.float64], averaged: int) -> NDArray[np.float64]:

@@ -26,11 +26,30 @@ from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study.blocks import FEWEST_BLOCKS, block_length, interval
 
-__all__ = ["RegionDraws", "SignedRank", "block_permutation_pvalues", "bootstrap_region_scores", "fdr", "signed_rank"]
+__all__ = [
+    "FALSE_DISCOVERIES",
+    "RegionDraws",
+    "SignedRank",
+    "block_permutation_pvalues",
+    "bootstrap_region_scores",
+    "fdr",
+    "signed_rank",
+]
+    "FALSE_DISCOVERIES",
+    "RegionDraws",
+    "SignedRank",
+    "block_permutation_pvalues",
+    "bootstrap_region_scores",
+    "fdr",
+    "signed_rank",
+]
 
 Float64 = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
 Seed = int | np.random.Generator | None
+
+FALSE_DISCOVERIES = 0.05
+"""The rate of false discoveries that tables and masks accept."""
 
 # Voxels whose draws are held at once: 1000 draws in float64 then take 1 MB for each of a few arrays, near the second-level cache.
 VOXELS_PER_TILE = 128

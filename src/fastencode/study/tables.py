@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fastencode.errors import FastencodeWarning
 from fastencode.study.blocks import interval
 from fastencode.study.layer_scores import LayerScores, LayerShares
-from fastencode.study.significance import fdr, signed_rank
+from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
 from fastencode.study.sources import LowLevel, Variant
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = ["WHOLE", "contrast_rows", "delays_text", "score_rows", "share_rows", 
 WHOLE = "all"
 """The region of every voxel that is mapped."""
 
-_RATE = 0.05  # of false discoveries
 _GROUP = ("model", "delays", "layer", "region")
 
 Found = Mapping[tuple[Variant, str, int], LayerScores]
@@ -72,7 +71,7 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
                     "r_normalized_high": normalized_high[place],
                     "ceiling": scores.region_ceiling[place],
                     "r_over_ceiling": scores.region_ratios[place],
-                    "significant": float((adjusted[chosen] <= _RATE).mean()),
+                    "significant": float((adjusted[chosen] <= FALSE_DISCOVERIES).mean()),
                     "alpha_median": float(np.median(scores.alpha[chosen])),
                     "at_edge": float((scores.at_edge[chosen] != 0).mean()),
                 }
