@@ -35,14 +35,6 @@ __all__ = [
     "fdr",
     "signed_rank",
 ]
-    "FALSE_DISCOVERIES",
-    "RegionDraws",
-    "SignedRank",
-    "block_permutation_pvalues",
-    "bootstrap_region_scores",
-    "fdr",
-    "signed_rank",
-]
 
 Float64 = NDArray[np.float64]
 Floats = NDArray[np.floating[Any]]
