@@ -258,7 +258,7 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
 def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
     """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README."""
     out = tmp_path / "alice"
-    small = ["--tune.epochs", "1", "--tune.clip_seconds", "3", "--align.bootstraps", "50"]
+    small = ["--tune.epochs", "1", "--tune.clip_seconds", "3", "--align.bootstraps", "50", "--jobs", "1"]
     assert main(["alice", "--data", str(shared_data / "alice"), "--out", str(out), *small]) == 0
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
