@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests load local folders only; a wrong name must not wait for a network
+# Threads of torch (OpenMP) and of NumPy (OpenBLAS) that have nothing to do sleep at once. By default they spin for a while, and
+# the many small problems of the tests would wait for cores that others spin on. Read once, when either library is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 ROOT = Path(__file__).resolve().parents[1]
 

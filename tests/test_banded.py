@@ -19,6 +19,7 @@ from banded_cases import ALPHAS, gammas_for, problem
 from fastencode import BandedFit, InputError, banded_ridge_cv, leave_one_run_out, partition_variance, plan_ridge, ridge_cv
 from fastencode.solve.given.folds import resolve_folds
 from fastencode.solve.given.targets import Targets
+from pairs import pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
@@ -45,12 +46,18 @@ def naive_weights(X, y, widths, gamma, alpha, intercept, w=None):
     return coef * root, constant
 
 
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("scoring", ["r2", "pearson", "neg_mean_squared_error"])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize(("n", "widths"), [(60, (5, 8, 4)), (40, (30, 25)), (36, (3, 50, 2))])  # the last: a band wider than n
-def test_equals_naive_float64(n, widths, dtype, scoring, intercept):
-    X, Y, widths = problem(n, widths, dtype=dtype)
+@pytest.mark.parametrize(
+    "shape, dtype, scoring, intercept",
+    pairs(
+        [(60, (5, 8, 4)), (40, (30, 25)), (36, (3, 50, 2))],  # the last: a band wider than n
+        [np.float64, np.float32],
+        ["r2", "pearson", "neg_mean_squared_error"],
+        [True, False],
+    ),
+)
+def test_equals_naive_float64(shape, dtype, scoring, intercept):
+    X, Y, widths = problem(*shape, dtype=dtype)
+    n = len(X)
     gammas, folds = gammas_for(len(widths)), resolve_folds(4, n, None)
     fit = banded_ridge_cv(X, Y, bands=widths, gammas=gammas, alphas=ALPHAS, cv=4, scoring=scoring, fit_intercept=intercept)
     wanted = naive(X, Y, widths, gammas, ALPHAS, folds, scoring, intercept)
@@ -274,7 +281,7 @@ def test_planted_importances_are_found():
     planted = np.arange(60) % 3
     Y = np.stack([X[:, slice(*edges[b])] @ rng.standard_normal(40) for b in planted], axis=1)
     Y = Y / Y.std(axis=0) * np.sqrt(2) + rng.standard_normal(Y.shape)
-    fit = banded_ridge_cv(X[:300], Y[:300], bands=[40, 40, 40], n_iter=40, random_state=0, alphas=np.logspace(-2, 5, 15))
+    fit = banded_ridge_cv(X[:300], Y[:300], bands=[40, 40, 40], n_iter=40, random_state=0, alphas=np.logspace(-2, 5, 8), cv=3)
     share = fit.score(X[300:], Y[300:], split=True)
     assert (share.argmax(axis=0) == planted).all() and (fit.gammas.argmax(axis=0) == planted).mean() > 0.95
     assert share[planted, np.arange(60)].mean() > 0.5  # two thirds is all there is
@@ -288,11 +295,11 @@ def test_partition_of_planted_bands():
     n, a, c = 600, rng.standard_normal((600, 6)), rng.standard_normal((600, 6))
     b = np.hstack([a[:, :3] + 0.05 * rng.standard_normal((n, 3)), rng.standard_normal((n, 3))])
     Y = np.stack([a[:, 3:].sum(axis=1), a[:, :3].sum(axis=1), np.zeros(n)], axis=1) + rng.standard_normal((n, 3))
-    runs = np.arange(n) // 60
+    runs = np.arange(n) // 120
     found = partition_variance(
-        {"a": a, "b": b, "c": c}, Y, outer="runs", runs=runs, cv=3, n_iter=8, random_state=0, alphas=np.logspace(-1, 4, 8)
+        {"a": a, "b": b, "c": c}, Y, outer="runs", runs=runs, cv=3, n_iter=5, random_state=0, alphas=np.logspace(-1, 4, 8)
     )
-    assert found.unique.shape == (3, 3) and found.unique_folds.shape == (10, 3, 3) and found.names == ("a", "b", "c")
+    assert found.unique.shape == (3, 3) and found.unique_folds.shape == (5, 3, 3) and found.names == ("a", "b", "c")
     np.testing.assert_allclose(found.total, [0.75, 0.75, 0], atol=0.06)
     np.testing.assert_allclose(found.unique[0], [0.75, 0, 0], atol=0.06)
     np.testing.assert_allclose(found.unique[1:], 0, atol=0.03)
@@ -394,8 +401,8 @@ def test_a_killed_search_goes_on_to_the_same_bits(tmp_path):
 def test_a_search_is_extended(tmp_path):
     """More candidates, then steps by the gradient, then more of both: each as if it had been asked for at first."""
     path = tmp_path / "search.h5"
-    X, Y, widths = problem(50, (30, 40), v=20)
-    given = {"bands": widths, "random_state": 4, "alphas": ALPHAS}
+    X, Y, widths = problem(30, (15, 20), v=6)
+    given = {"bands": widths, "random_state": 4, "alphas": ALPHAS, "cv": 3}
     for more in (
         {"n_iter": 3},
         {"n_iter": 5, "nan_targets": "skip"},

@@ -20,6 +20,7 @@ from fastencode.delayed import Delayed, DelayedThere, pick
 from fastencode.devices import plain_device
 from fastencode.solve import banded as ridge
 from fastencode.solve.given.folds import resolve_folds
+from pairs import pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
@@ -82,11 +83,10 @@ def made(monkeypatch):
     return shares
 
 
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("cv", ["runs", 4])
-@pytest.mark.parametrize("space", SHAPES)
+@pytest.mark.parametrize(
+    "space, cv, dtype, weighted, intercept",
+    pairs(list(SHAPES), ["runs", 4], [np.float64, np.float32], [False, True], [True, False]),
+)
 def test_equal_to_naive_float64_and_to_the_copies(space, cv, dtype, weighted, intercept):
     virtual, copies, Y, runs = make(*SHAPES[space], dtype=dtype)
     n, gammas, widths = len(Y), gammas_for(3), [part.shape[1] for part in copies.values()]
@@ -127,7 +127,7 @@ def test_the_comparison_can_fail():
 def test_bands_of_columns_of_one_matrix(space, search):
     """Features of all copies of a matrix, whole copies, parts of a copy, and columns all over the place."""
     n, a, _ = SHAPES[space]
-    virtual, copies, Y, runs = make(n, a, 4)
+    virtual, copies, Y, runs = make(n, a, 4, v=3)
     X, whole = virtual["sound"], copies["sound"]
     rng, p = np.random.default_rng(2), 3 * a
     first = np.arange(a)[: a // 2]
@@ -139,7 +139,8 @@ def test_bands_of_columns_of_one_matrix(space, search):
         [a + 1, 2 * a - 1],
         [shuffled[:7], shuffled[7:]],
     ):
-        given = {"bands": bands, "search": search, "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "cv": "runs", "runs": runs}
+        given = {"bands": bands, "search": search, "n_iter": 2, "n_steps": 4, "random_state": 0, "alphas": ALPHAS}
+        given |= {"cv": "runs", "runs": runs}
         found, wanted = banded_ridge_cv(X, Y, **given), banded_ridge_cv(whole, Y, **given)
         assert_same(found, wanted) if search == "random" else assert_alike(found, wanted, whole, Y)
         np.testing.assert_allclose(found.predict(X, split=True), found.predict(whole, split=True), atol=1e-10)
@@ -212,8 +213,8 @@ def test_predictions_and_scores_of_bands_and_a_file(tmp_path):
 
 
 def test_variance_is_partitioned_without_copies(monkeypatch):
-    virtual, copies, Y, runs = make(60, 12, 9)
-    given = {"outer": "runs", "runs": runs, "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "cv": "runs"}
+    virtual, copies, Y, runs = make(36, 6, 4)
+    given = {"outer": "runs", "runs": runs, "n_iter": 2, "random_state": 0, "alphas": ALPHAS, "cv": "runs"}
     wanted = partition_variance(copies, Y, **given)
     monkeypatch.setattr(Delayed, "__array__", None)
     found = partition_variance(virtual, Y, **given)
@@ -242,10 +243,10 @@ def test_what_no_row_is_a_copy_of_may_hold_anything(space):
 @pytest.mark.parametrize("space", SHAPES)
 @pytest.mark.parametrize("xp", [torch, array_api_strict])
 def test_on_a_device(xp, space, monkeypatch):
-    virtual, copies, Y, _ = make(*SHAPES[space])
+    virtual, copies, Y, _ = make(*SHAPES[space], v=3)
     w = np.random.default_rng(4).uniform(0.3, 2, len(Y)) * (np.arange(len(Y)) % 8 > 0)
     for search in ("random", "gradient"):
-        given = {"search": search, "n_iter": 2, "random_state": 0, "alphas": ALPHAS, "cv": 3, "sample_weight": w}
+        given = {"search": search, "n_iter": 2, "n_steps": 4, "random_state": 0, "alphas": ALPHAS, "cv": 3, "sample_weight": w}
         wanted = banded_ridge_cv(copies, Y, **given)
         with monkeypatch.context() as patch:
             patch.setattr(ridge, "device_for", lambda *_: plain_device(xp))

@@ -21,15 +21,18 @@ from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.grams import make_grams
 from fastencode.solve.search import cells, refine, refit
 from fastencode.solve.search.state import Settings
+from pairs import pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.FastencodeWarning")
 
 SCORINGS = ["r2", "pearson", "neg_mean_squared_error"]
+DTYPES = [np.float64, np.float32]
 SHAPES = [(60, (5, 8, 4)), (40, (30, 25))]  # primal, dual
+PLACES = [torch, array_api_strict]
 NAMES = ("coef", "intercept", "alpha", "gammas", "cv_scores", "best_score", "at_edge")
 
 
-@pytest.fixture(params=[torch, array_api_strict], ids=["torch", "array_api_strict"])
+@pytest.fixture(params=PLACES, ids=["torch", "array_api_strict"])
 def fit_there(request, monkeypatch):
     """The same call on a device: X and Y lie here, and candidates are scored there."""
 
@@ -61,12 +64,11 @@ def assert_alike(found, wanted, X, Y, dtype):
         np.testing.assert_allclose(found.coef[:, v], coef, atol=1e-8 if dtype == np.float64 else 2e-5)
 
 
-@pytest.mark.parametrize("per_target", [True, False])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize(("n", "widths"), SHAPES)
-def test_finds_what_the_cpu_finds(fit_there, n, widths, scoring, dtype, per_target):
-    X, Y, widths = problem(n, widths, v=40, dtype=dtype)
+@pytest.mark.parametrize(
+    "fit_there, shape, scoring, dtype, per_target", pairs(PLACES, SHAPES, SCORINGS, DTYPES, [True, False]), indirect=["fit_there"]
+)
+def test_finds_what_the_cpu_finds(fit_there, shape, scoring, dtype, per_target):
+    X, Y, widths = problem(*shape, v=20, dtype=dtype)
     given = {"bands": widths, "gammas": gammas_for(len(widths)), "alphas": ALPHAS, "cv": 4}
     given |= {"scoring": scoring, "per_target": per_target}
     found, wanted = fit_there(X, Y, **given), banded_ridge_cv(X, Y, **given)
@@ -89,10 +91,7 @@ def evaluated(device, X, Y, widths, at_bv, scoring, dual, w):
     return [tile.evaluate(y, there, states) for there in (at_bv, at_bv + 0.2)]
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize("dual", [False, True])
-@pytest.mark.parametrize("xp", [torch, array_api_strict])
+@pytest.mark.parametrize("xp, dual, scoring, weighted", pairs(PLACES, [False, True], SCORINGS, [False, True]))
 def test_scores_and_slopes_are_those_of_numpy(xp, dual, scoring, weighted):
     X, Y, widths = problem(50, (5, 12, 3), v=6)
     rng = np.random.default_rng(1)
@@ -103,12 +102,11 @@ def test_scores_and_slopes_are_those_of_numpy(xp, dual, scoring, weighted):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize(("n", "widths"), SHAPES)
-def test_climbs_where_the_cpu_climbs(fit_there, n, widths, scoring, dtype):
-    X, Y, widths = problem(n, widths, v=30, dtype=dtype)
-    given = {"bands": widths, "search": "auto", "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "cv": 4, "scoring": scoring}
+@pytest.mark.parametrize("fit_there, shape, scoring, dtype", pairs(PLACES, SHAPES, SCORINGS, DTYPES), indirect=["fit_there"])
+def test_climbs_where_the_cpu_climbs(fit_there, shape, scoring, dtype):
+    X, Y, widths = problem(*shape, v=21, dtype=dtype)
+    given = {"bands": widths, "search": "auto", "n_iter": 3, "n_steps": 8, "random_state": 0, "alphas": ALPHAS}
+    given |= {"cv": 4, "scoring": scoring}
     found, wanted = fit_there(X, Y, **given), banded_ridge_cv(X, Y, **given)
     assert found.stats["refined"]["evaluations"] == wanted.stats["refined"]["evaluations"]
     assert found.stats["refined"]["voxels"] > 5
@@ -126,8 +124,8 @@ def test_one_solution_for_all_climbs_there(fit_there):
 @pytest.mark.parametrize("fit_there", [torch], indirect=True)
 @pytest.mark.parametrize("kind", [refine._Follow, refine._Exact, refit._Own])
 def test_a_tile_that_does_not_fit_is_done_in_halves(fit_there, monkeypatch, kind):
-    X, Y, widths = problem(60, (5, 8, 4), v=40)
-    Y = np.repeat(Y, 8, axis=1)  # eight voxels of each kind end in one cell
+    X, Y, widths = problem(60, (5, 8, 4), v=4)
+    Y = np.repeat(Y, 24, axis=1)  # the voxels of a kind end in one cell
     given = {"bands": widths, "search": "gradient", "random_state": 0, "alphas": ALPHAS, "cv": 4, "n_steps": 4}
     wanted, real, refused = fit_there(X, Y, **given), kind.tile, []
 
@@ -159,7 +157,7 @@ def test_no_memory_for_any_tile_or_for_the_systems_is_said(fit_there, monkeypatc
 
 
 def test_weights_bad_voxels_kernels_and_steps_by_the_gradient(fit_there):
-    X, Y, widths = problem(50, (5, 8, 4), v=20)
+    X, Y, widths = problem(50, (5, 8, 4), v=9)
     weight = np.random.default_rng(0).uniform(0.5, 2, 50) * (np.arange(50) % 9 > 0)
     Y[3, 7] = np.nan
     given = {"bands": widths, "n_iter": 3, "random_state": 0, "alphas": ALPHAS, "cv": 4, "nan_targets": "skip"}
@@ -167,7 +165,8 @@ def test_weights_bad_voxels_kernels_and_steps_by_the_gradient(fit_there):
     found, wanted = fit_there(X, Y, **given), banded_ridge_cv(X, Y, **given)
     assert_same(found, wanted, np.float64)
     assert np.isnan(found.coef[:, 7]).all() and found.stats["skipped_voxels"] == 1
-    found, wanted = fit_there(X, Y, search="auto", **given), banded_ridge_cv(X, Y, search="auto", **given)
+    climb = {"search": "auto", "n_steps": 6, **given}
+    found, wanted = fit_there(X, Y, **climb), banded_ridge_cv(X, Y, **climb)
     np.testing.assert_allclose(found.best_score, wanted.best_score, atol=1e-7)
     parts, given["bands"] = [X[:, :5] @ X[:, :5].T, X[:, 5:] @ X[:, 5:].T], "precomputed"
     found, wanted = fit_there(parts, Y, **given), banded_ridge_cv(parts, Y, **given)

@@ -30,7 +30,7 @@ TINY = {
         "test_minutes": 2.0,
         "participants": [{"name": "A", "auditory": 9, "late_language": 11, "silent": 5, "gain": 1.5, "peak_delay": 6.0}],
     },
-    "tune": {"epochs": 1},
+    "tune": {"epochs": 1, "clip_seconds": 4.0},
     "align": {"bootstraps": 50},
 }
 COMMAND = [sys.executable, "-c", "import sys; from fastencode.cli import main; sys.exit(main())"]
@@ -258,7 +258,8 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
 def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
     """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README."""
     out = tmp_path / "alice"
-    assert main(["alice", "--data", str(shared_data / "alice"), "--out", str(out), "--tune.epochs", "1"]) == 0
+    small = ["--tune.epochs", "1", "--tune.clip_seconds", "3", "--align.bootstraps", "50", "--jobs", "1"]
+    assert main(["alice", "--data", str(shared_data / "alice"), "--out", str(out), *small]) == 0
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
     assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()

@@ -54,10 +54,11 @@ def device(request):
     return request.param
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("weighted", ["", "weights", "zero weights"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "device, form, weighted, intercept, dtype",
+    pairs(PLAIN, list(FORMS), ["", "weights", "zero weights"], [True, False], [np.float32, np.float64]),
+    indirect=["device"],
+)
 def test_the_device_loop_finds_what_the_cpu_finds(device, form, weighted, intercept, dtype):
     n, p, cv = FORMS[form]
     X, Y = make(n, p, dtype=dtype)
@@ -72,9 +73,11 @@ def test_the_device_loop_finds_what_the_cpu_finds(device, form, weighted, interc
         assert account["tile"] == 8 and account["halvings"] == 0 and account["device"] == "cpu"
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(150, 40, 4), (160, 300, 4), (120, 30, 120)])
-@pytest.mark.parametrize("stored", ["merged", "factored", "rotated"])
+@pytest.mark.parametrize(
+    "device, stored, shape, dtype",
+    pairs(PLAIN, ["merged", "factored", "rotated"], [(150, 40, 4), (160, 300, 4), (120, 30, 120)], [np.float32, np.float64]),
+    indirect=["device"],
+)
 def test_cut_spectra_and_every_map(monkeypatch, device, stored, shape, dtype):
     monkeypatch.setattr(shrinkage, "_OVERHEAD", -20)  # cut wherever it can be
     monkeypatch.setattr(strategy, "SEGMENTED", 0.1)
@@ -101,10 +104,11 @@ def test_forms_are_what_the_cases_are_named_after():
         assert found == ({"apart", "whole"} if name == "mixed" else {name.split(",")[0]}), name
 
 
-@pytest.mark.parametrize("keep", [True, False])
-@pytest.mark.parametrize("there", [True, False])
-@pytest.mark.parametrize("per_target", [True, False])
-@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize(
+    "device, scoring, per_target, there, keep",
+    pairs(PLAIN, SCORINGS, [True, False], [True, False], [True, False]),
+    indirect=["device"],
+)
 def test_skipped_voxels_and_one_penalty_for_all(device, scoring, per_target, there, keep):
     X, Y = make(200, 7, v=19)
     Y[3, 0], Y[7, 8], Y[:, 9], Y[1, 18] = np.nan, np.inf, np.nan, -np.inf
@@ -293,17 +297,21 @@ def test_moments_by_array_functions(device, shape, kind, dtype, weighted):
     np.testing.assert_allclose(np.asarray(found) / (size + 1e-300), wanted / (size + 1e-300), atol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def boxed_moments(tmp_path_factory):
+    """The entry points that torch compiles, on the host: a grid of one thread."""
+    return build(tmp_path_factory.mktemp("moments"), HOST + kernels.cuda_source("moments") + boxed("moments"))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES[3:7], ids=str)
-def test_the_launcher_for_torch_passes_sizes_on(tmp_path, shape, dtype):
-    """The entry points that torch compiles, on the host: a grid of one thread."""
-    library = build(tmp_path, HOST + kernels.cuda_source("moments") + boxed("moments"))
+def test_the_launcher_for_torch_passes_sizes_on(boxed_moments, shape, dtype):
     (k, t, v), (y, p) = shape, tiles(shape, np.dtype(dtype).type)
     weight = np.random.default_rng(0).uniform(0.1, 3, t)
     for weights in (0, 1):
         out = np.empty(((k + 1) * (k + 4) // 2, v))
         numbers = np.array([1, 1, weights, 1, k, t, v, v, t * v, v], dtype=np.float64)
-        getattr(library, f"moments_{dtype}_boxed")(*pointers(y, p, weight, out, numbers))
+        getattr(boxed_moments, f"moments_{dtype}_boxed")(*pointers(y, p, weight, out, numbers))
         np.testing.assert_allclose(out, fallback.moments(y, p, weight if weights else None), rtol=1e-9, atol=1e-9)
 
 
