@@ -26,9 +26,9 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.extract import ReadConfig, extract_features
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
-from fastencode.study.ceilings import noise_ceiling, split_repeats
+from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
-from fastencode.study.significance import signed_rank
+from fastencode.study.significance import fdr, signed_rank
 from speech_cases import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
@@ -118,7 +118,8 @@ def by_hand(world: Path, folder: Path, who: str, layer: int) -> tuple[np.ndarray
         rows = stories.responses(who, story, dtype=np.float64)
         return (rows - rows.mean(0)) / rows.std(0)
 
-    voxels = np.flatnonzero(noise_ceiling(stories.repeats(who, TEST_STORY, dtype=np.float64)) > 0.05)
+    repeats = stories.repeats(who, TEST_STORY, dtype=np.float64)
+    voxels = np.flatnonzero((noise_ceiling(repeats) > 0.05) & (fdr(ceiling_pvalues(repeats)) <= 0.05))
     X, Y = np.vstack([delayed(story) for story in fit]), np.vstack([normal(story) for story in fit])[:, voxels]
     runs = np.repeat([0, 1, 2], [stories.n_rows(story) for story in fit])
     folds = [(np.flatnonzero(runs != run), np.flatnonzero(runs == run)) for run in range(3)]
@@ -221,7 +222,7 @@ def test_baselines_residuals_lags_and_halves(world: Path, models: dict[str, Path
     stories = Stories(world, test_story=TEST_STORY, test_skip=0)
     repeats = stories.repeats("A", TEST_STORY)
     ceiling = noise_ceiling(repeats[::2], n_averaged=3)
-    voxels = np.flatnonzero(ceiling > 0.05)
+    voxels = np.flatnonzero((ceiling > 0.05) & (fdr(ceiling_pvalues(repeats[::2])) <= 0.05))
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "responses" / "A" / "voxels.npy"), voxels)
     np.testing.assert_allclose(
         np.load(tmp_path / "out" / "responses" / "A" / "test.npy"), repeats[1::2].mean(0)[:, voxels], atol=1e-6
@@ -377,7 +378,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--exclude", '["nostory"]'], "exclude names nostory, which nobody heard"),
         (["--test_story", "nostory"], "A has no responses to the test story 'nostory'"),
         (["--participants", '["Z"]'], "participant 'Z' has no folder"),
-        (["--ceiling", "2"], "no voxel of A has a noise ceiling above 2"),
+        (["--ceiling", "2"], "no voxel of A has a significant noise ceiling above 2"),
         (["--residualize", '["pitch"]'], "'pitch' is no low-level feature"),
         (["--tr", "1.5"], "holds clips every 2 s, scans come every 1.5 s"),
         (["--permutations", "0"], "permutations=0"),

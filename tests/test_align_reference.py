@@ -99,6 +99,20 @@ def delayed(world: Path, model: str, layer: int, story: str) -> np.ndarray:
     return reference_timing.delay(normal(rows), DELAYS, np.zeros(len(rows)))
 
 
+def agreeing(repeats: np.ndarray) -> np.ndarray:
+    """Voxels whose repeats agree, false discovery rate 5 %: every repeat turned by every number of scans against every other."""
+    t, n_voxels = repeats.shape[1:]
+    p = np.ones(n_voxels)
+    for v in range(n_voxels):
+        series = [one - one.mean() for one in repeats[:, :, v].astype(float)]
+        if np.isfinite(series).all() and np.ptp(series) > 0:
+            mean = sum(one @ one for one in series)
+            pairs = [np.mean([(a @ np.roll(b, s)) ** 2 for s in range(t)]) for i, a in enumerate(series) for b in series[:i]]
+            measured, variance = np.sum(np.sum(series, axis=0) ** 2), 4 * sum(pairs)
+            p[v] = scipy.stats.gamma.sf(measured, mean**2 / variance, scale=variance / mean)
+    return scipy.stats.false_discovery_control(p) <= 0.05
+
+
 def by_hand(world: Path, who: str, model: str, layer: int) -> dict[str, dict[str, float]]:
     """Region → what its row of scores.csv should hold: nothing but loops over stories, folds, penalties and voxels."""
     responses = {}
@@ -108,10 +122,12 @@ def by_hand(world: Path, who: str, model: str, layer: int) -> dict[str, dict[str
             repeats = file["individual_repeats"][:, SKIP:] if "individual_repeats" in file else None
     measured = responses.pop("test")[SKIP:]
     ceiling = None if repeats is None else reference_timing.noise_ceiling(repeats)
+    agree = None if repeats is None else agreeing(repeats)
     usable = [
         v
         for v in range(7)
-        if (ceiling is None or ceiling[v] > 0.05) and np.isfinite(measured[:, v]).all() and np.ptp(measured[:, v]) > 0
+        if (ceiling is None or (ceiling[v] > 0.05 and agree[v])) and np.isfinite(measured[:, v]).all()
+        if np.ptp(measured[:, v]) > 0
         if all(np.isfinite(rows[:, v]).all() for rows in responses.values())
     ]
     X = np.vstack([delayed(world, model, layer, story) for story in HEARD[who]])
@@ -127,9 +143,11 @@ def by_hand(world: Path, who: str, model: str, layer: int) -> dict[str, dict[str
         predicted = X_test @ coef + constant
         r[v] = reference.pearson(measured[:, v], predicted)
         reached, rng = 1, np.random.default_rng(0)
+        of_y, of_p = normal(measured[:, [v]])[:, 0], normal(predicted[:whole, None])[:, 0]
         for _ in range(PERMUTATIONS):
-            rows = (rng.permutation(whole // BLOCK)[:, None] * BLOCK + np.arange(BLOCK)).ravel()
-            now, before = (reference.pearson(measured[at, v], predicted[:whole]) for at in (rows, np.arange(whole)))
+            turn = rng.integers(len(measured))
+            rows = (turn + rng.permutation(whole // BLOCK)[:, None] * BLOCK + np.arange(BLOCK)).ravel() % len(measured)
+            now, before = (np.mean(of_y[at] * of_p) for at in (rows, np.arange(whole)))
             reached += now >= before - 1e-9
         p[v] = reached / (1 + PERMUTATIONS)
     order = sorted(p, key=lambda v: p[v])
@@ -143,7 +161,9 @@ def by_hand(world: Path, who: str, model: str, layer: int) -> dict[str, dict[str
             "fit_rows": sum(ROWS[story] for story in HEARD[who]),
             "n_voxels": len(inside),
             "r": np.mean([r[v] for v in inside]),
-            "r_normalized": np.nan if ceiling is None else np.mean([r[v] / ceiling[v] for v in inside]),
+            "r_normalized": np.nan if ceiling is None else np.mean([r[v] for v in inside]) / np.mean(ceiling[inside]),
+            "ceiling": np.nan if ceiling is None else np.mean(ceiling[inside]),
+            "r_over_ceiling": np.nan if ceiling is None else np.mean([r[v] / ceiling[v] for v in inside]),
             "significant": np.mean([q[v] <= 0.05 for v in inside]),
             "alpha_median": np.median(alphas),
             "at_edge": np.mean([alpha in (ALPHAS[0], ALPHAS[-1]) for alpha in alphas]),
@@ -219,11 +239,15 @@ def test_voxels_are_counted_and_mapped_without_a_ceiling_where_asked(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with h5py.File(world / "preprocessed_data" / "A" / "test.hf5") as file:
-        ceiling = reference_timing.noise_ceiling(file["individual_repeats"][:, SKIP:])
-    counts = (ceiling > 0.05).sum(), (ceiling <= 0.05).sum(), (ceiling == 0).sum()
+        repeats = file["individual_repeats"][:, SKIP:]
+    ceiling = reference_timing.noise_ceiling(repeats)
+    mapped = (ceiling > 0.05) & agreeing(repeats)
+    counts = mapped.sum(), (~mapped).sum(), (ceiling == 0).sum()
     assert align(world, tmp_path / "a", "--participants", "A,C") == 0 and counts[2]
     told = capsys.readouterr().out
-    assert "A: {} of 7 voxels are mapped; {} have no noise ceiling above 0.05, {} none at all\n".format(*counts) in told
+    assert (
+        "A: {} of 7 voxels are mapped; {} have no significant noise ceiling above 0.05, {} none at all\n".format(*counts) in told
+    )
     assert "C: 6 of 7 voxels are mapped; 1 are constant or hold values that are not finite\n" in told
     assert align(world, tmp_path / "b", "--ceiling", "-1", "--participants", "A") == 0
     table = pd.read_csv(tmp_path / "b" / "scores.csv").set_index(["model", "layer", "region"])
