@@ -8,6 +8,7 @@ Every subcommand that asks this question brings its own ``Material``; the stages
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -200,7 +201,7 @@ def _tuning_job(
             material.validation,
             config,
             arm,
-            f"{participant} {arm}",
+            participant,
         ),
     )
 
@@ -214,15 +215,17 @@ def _tune_arm(
     validation: str,
     config: TuneConfig,
     arm: str,
-    desc: str,
+    participant: str,
 ) -> None:
-    """Tune one model; the control sees the same clips with responses whose blocks are out of place."""
+    """Tune one model; the control sees the same clips with block-permuted responses, in an order of the participant's own."""
     examples = {name: Examples(run.at(ends[name]), responses[name]) for name, run in clips.items()}
-    train = Examples.join([part for name, part in examples.items() if name != validation])
+    parts = [part for name, part in examples.items() if name != validation]
+    train = Examples.join(parts)
     if arm == "control":
-        order = permute_blocks(len(train.responses), rng=np.random.default_rng([config.seed, 12]))
+        rng = np.random.default_rng([config.seed, 12, zlib.crc32(participant.encode())])
+        order = permute_blocks([len(part.responses) for part in parts], rng=rng)
         train = Examples(train.frames, train.responses[order])
-    history = brain_tune(SpeechEncoder(model), train, examples[validation], config, folder, desc=desc)
+    history = brain_tune(SpeechEncoder(model), train, examples[validation], config, folder, desc=f"{participant} {arm}")
     _write_rows(folder / "history.csv", [asdict(epoch) for epoch in history])
 
 
