@@ -129,6 +129,6 @@ def _lead(alice: Alice, config: AliceConfig, study: WordRateStudy) -> str:
         f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because "
         f"the file is not data: {left_out}. The recording is not part of the data set: the chapter's {study.n_words} words are "
         f"spoken by a synthesizer at their real times, so prosody and the speaker's voice are missing. {model} is tuned "
-        f"on the first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses with their "
-        f"blocks out of place, and ridge regression scores every layer on the last {config.test_rows} scans."
+        f"on the first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses, "
+        f"block-permuted, and ridge regression scores every layer on the last {config.test_rows} scans."
     )

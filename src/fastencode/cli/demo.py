@@ -139,8 +139,8 @@ def _lead(config: DemoConfig, stories: Stories, material: Material) -> str:
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "
-        f"is tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses with their "
-        "blocks out of place. Ridge regression then says how well each layer of each model predicts each region on a story that "
+        f"is tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses, "
+        "block-permuted. Ridge regression then says how well each layer of each model predicts each region on a story that "
         "nothing was fitted on."
     )
 
