@@ -23,7 +23,8 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastencode.speech.audio import write_audio
-from fastencode.speech.extract import ReadConfig, extract_features, find_windows
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.extract import extract_features, find_windows
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
 

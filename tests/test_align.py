@@ -20,10 +20,12 @@ import reference
 pytest.importorskip("espeakng_loader", reason="the demo's world needs the extra 'demo'")
 
 from fastencode.cli import main
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, Participant, WorldConfig, make_world
+from fastencode.data.config import Participant, WorldConfig
+from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.speech.extract import ReadConfig, extract_features
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.extract import extract_features
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
 from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastencode
 from fastencode.cli import main
 from fastencode.cli import stages as stages_module
 from fastencode.errors import InputError
@@ -194,11 +195,42 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
     assert "timecourses" in capsys.readouterr().err
 
 
-def test_unknown_options_exit_with_usage() -> None:
-    for arguments in (["demo", "--no-such-option"], ["nonsense"], []):
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        assert stopped.value.code == 2
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("demo --zzz", "fastencode-tune demo has no option --zzz\nfastencode-tune demo --help lists all options"),
+        ("demo --tune.epoch 3", "fastencode-tune demo has no option --tune.epoch; did you mean --tune.epochs?"),
+        ("align --stories x --featurs y", "fastencode-tune align has no option --featurs; did you mean --features?"),
+        ("align --split-hal --stories x", "did you mean --split-half?"),
+        ("demo here", "fastencode-tune demo takes no 'here' here: options begin with --"),
+        ("nonsense", "there is no command 'nonsense'; choose from demo, alice, align, features"),
+        ("algn", "there is no command 'algn'; did you mean align?; choose from"),
+        ("", "say what to do: demo, alice, align, features; for example fastencode-tune demo"),
+        ("align", "fastencode-tune align needs --stories"),
+        ("demo --tune.epochs many", "--tune.epochs: 'many' is not int"),
+        ("align --stories x --align.block many", "--align.block: 'many' is not int or null"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_or_two(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") <= 2
+
+
+def test_help_and_version_load_nothing_slow() -> None:
+    """Seconds of imports before a line of help: neither arrays nor models are needed to parse arguments."""
+    code = (
+        "import sys; sys.argv = ['fastencode-tune', *sys.argv[1:]]\n"
+        "from fastencode.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'numpy', 'scipy', 'torch', 'transformers', 'numba', 'h5py', 'pandas'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    for typed in (["--help"], ["--version"], *([command, "--help"] for command in ("demo", "alice", "align", "features"))):
+        subprocess.run([sys.executable, "-c", code, *typed], check=True, capture_output=True)
+    module = subprocess.run([sys.executable, "-m", "fastencode", "--version"], check=True, capture_output=True, text=True)
+    assert module.stdout == f"fastencode-tune {fastencode.__version__}\n"
 
 
 def test_help_names_the_shorthands(capsys: pytest.CaptureFixture[str]) -> None:

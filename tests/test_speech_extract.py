@@ -20,7 +20,8 @@ from fastencode.cli.features import find_sounds
 from fastencode.errors import InputError
 from fastencode.speech import extract, store
 from fastencode.speech.audio import read_audio, write_audio
-from fastencode.speech.extract import ReadConfig, estimate, extract_features, find_windows
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.extract import estimate, extract_features, find_windows
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.speech.store import FeatureFile, read_features
 from speech_cases import LIMITED, saved_model

@@ -8,8 +8,9 @@ import pytest
 import reference
 import reference_timing
 from fastencode.delayed import Delayed
-from fastencode.study.alignment import AlignConfig, align
+from fastencode.study.alignment import align
 from fastencode.study.ceilings import averaged_spread
+from fastencode.study.config import AlignConfig
 from fastencode.study.layer_scores import Listener, score_layer, share_layer
 from fastencode.study.sources import Design, Variant
 

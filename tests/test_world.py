@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="the demo's world needs the extra 'demo'")
 
-from fastencode.data.demo import REGIONS, TEST_STORY, VALIDATION_STORY, Participant, WorldConfig, make_world
+from fastencode.data.config import REGIONS, Participant, WorldConfig
+from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.espeak import SAMPLE_RATE, Synthesizer, Voice
 from fastencode.data.stories import Stories
 from fastencode.data.tales import CLASSES, WORD_CLASS, speak_at, tell

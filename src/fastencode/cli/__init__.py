@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -11,6 +12,7 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
+from fastencode.cli.mistakes import explained
 from fastencode.errors import FastencodeError, FastencodeWarning, InputError
 
 __all__ = ["main"]
@@ -47,12 +49,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         "align": (AlignRunConfig, "layers × participants × regions: how well each layer predicts each brain"),
         "features": (FeaturesConfig, "every layer of a speech model over recordings, into HDF5 files"),
     }
+    strict = {"exit_on_error": False, "allow_abbrev": False}
     parser = jsonargparse.ArgumentParser(
-        prog="fastencode-tune", description="Brain-tune speech models on fMRI and see what changes, layer by layer."
+        prog="fastencode-tune",
+        description="Brain-tune speech models on fMRI and see what changes, layer by layer.",
+        version=import_module("fastencode").__version__,
+        **strict,
     )
-    choices = parser.add_subcommands(required=True)
+    choices, known = parser.add_subcommands(required=True), {}
     for name, (settings, line) in subcommands.items():
-        options = jsonargparse.ArgumentParser(description=(settings.__doc__ or "").strip().splitlines()[0])
+        options = jsonargparse.ArgumentParser(description=(settings.__doc__ or "").strip().splitlines()[0], **strict)
         options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
         switches, said = {field.name for field in fields(settings) if field.type == "bool"}, dict(_helps(settings))
         options.add_class_arguments(settings, skip=switches)
@@ -62,7 +68,12 @@ def _run(arguments: Sequence[str] | None) -> int:
             options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=said[switch])
         options.set_defaults(_lists_of_settings(settings))
         choices.add_subcommand(name, options, help=line)
-    parsed = parser.parse_args(_as_typed(sys.argv[1:] if arguments is None else arguments, [s for s, _ in subcommands.values()]))
+        known[name] = [string.replace("_", "-") for action in options._actions for string in action.option_strings]
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = parser.parse_args(_as_typed(typed, [settings for settings, _ in subcommands.values()]))
+    except argparse.ArgumentError as error:
+        raise InputError(explained(str(error), typed, known)) from error
     name = parsed.subcommand
     import_module("fastencode.cli.stages").settle()
     chosen = parser.instantiate(parsed)[name]

@@ -11,7 +11,8 @@ from fastencode.cli.experiment import MODELS, Material, Outcome, Run, before_and
 from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
 from fastencode.cli.stages import Job, Stages
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, WorldConfig, make_world
+from fastencode.data.config import WorldConfig
+from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.speech.layers import SMALL_MODEL

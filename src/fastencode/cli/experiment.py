@@ -21,8 +21,9 @@ from fastencode.cli.stages import Job, Stages
 from fastencode.errors import InputError, require
 from fastencode.files import sha256
 from fastencode.speech.layers import SpeechEncoder, layer_features
-from fastencode.study.alignment import AlignConfig, LayerFit, align, to_scans
+from fastencode.study.alignment import LayerFit, align, to_scans
 from fastencode.study.blocks import interval
+from fastencode.study.config import AlignConfig
 from fastencode.study.report import MODEL_ORDER
 from fastencode.study.significance import RegionDraws, bootstrap_region_scores
 from fastencode.timing.clean import zscore

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fastencode.data.demo import WorldConfig
+from fastencode.data.config import WorldConfig
 from fastencode.errors import InputError
-from fastencode.speech.extract import ReadConfig
-from fastencode.study.alignment import AlignConfig
+from fastencode.speech.config import ReadConfig
+from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
 
 __all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "FeaturesConfig"]

@@ -26,66 +26,19 @@ from fastencode.errors import InputError, require
 from fastencode.files import make_folder, sha256
 from fastencode.progress import progress
 from fastencode.speech.audio import audio_seconds, read_audio
+from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder, unit_variance
 from fastencode.speech.store import FeatureFile, is_finished
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Estimate", "ReadConfig", "Windows", "estimate", "extract_features", "find_windows"]
+__all__ = ["Estimate", "Windows", "estimate", "extract_features", "find_windows"]
 
 STORED = ("float32", "float16")
 _UNWRITTEN = 2  # batches that may wait for the disk
 # Sound in a batch. On two cores 4 windows of 16 s at a time took 5 % longer than one after the other (bench/speech.py).
 _CPU_SECONDS, _CARD_SECONDS = 16.0, 256.0
-
-
-@dataclass(frozen=True)
-class ReadConfig:
-    """Which stretches of sound are read, and what is kept of each.
-
-    Attributes
-    ----------
-    input : {"clip", "window"}
-        A clip for every TR, or a sliding window.
-    tr, seconds : float
-        For clips: their distance and their length, in s. What lies before the recording is silence.
-    stride, context : float
-        For windows: by how much they slide and how much of the past they hold besides, in s. Early windows are shorter.
-    pool : {"last", "mean"}, optional
-        Keep each layer's last frame or the mean of all; by default the mean of a clip and the last frame of a window.
-    """
-
-    input: str = "clip"
-    tr: float = 2.0
-    seconds: float = 10.0
-    stride: float = 0.1
-    context: float = 16.0
-    pool: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.input not in ("clip", "window"):
-            raise InputError(f"input={self.input!r}: choose 'clip' or 'window'")
-        if self.pool not in (None, "last", "mean"):
-            raise InputError(f"pool={self.pool!r}: choose 'last' or 'mean'")
-        for name in ("tr", "seconds", "stride", "context"):
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(f"{name}={getattr(self, name)}: give a positive number of seconds")
-
-    @property
-    def pooled(self) -> str:
-        """How frames are pooled."""
-        return self.pool or {"clip": "mean", "window": "last"}[self.input]
-
-    @property
-    def longest(self) -> float:
-        """Seconds of the longest stretch."""
-        return self.seconds if self.input == "clip" else self.context + self.stride
-
-    def decisive(self) -> dict[str, Any]:
-        """The settings that decide the features."""
-        used = ("tr", "seconds") if self.input == "clip" else ("stride", "context")
-        return {"input": self.input, "pool": self.pooled, **{name: float(getattr(self, name)) for name in used}}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from fastencode.files import check_file
 from fastencode.solve.partition import partition_variance
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.moments import pearson
-from fastencode.study.alignment import AlignConfig, plan_runs
+from fastencode.study.alignment import plan_runs
+from fastencode.study.config import AlignConfig
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 

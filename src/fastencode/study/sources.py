@@ -20,7 +20,8 @@ from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.errors import InputError
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.speech.store import Features, read_features
-from fastencode.study.alignment import AlignConfig, design, plan_runs
+from fastencode.study.alignment import design, plan_runs
+from fastencode.study.config import AlignConfig
 from fastencode.study.layer_scores import without
 from fastencode.study.low_level import low_level
 from fastencode.timing.lanczos import lanczos

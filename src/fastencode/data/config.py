@@ -1,0 +1,95 @@
+"""Settings of the demo's world. Imports nothing but the standard library."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fastencode.errors import InputError
+
+__all__ = ["REGIONS", "TRIMMED_ROWS", "Participant", "WorldConfig"]
+
+REGIONS = ("auditory", "late_language", "silent")
+TRIMMED_ROWS = 20
+"""Rows of responses fewer than TRs of a story in ds003020: 10 at the start, 5 that the features never have, 5 at the end."""
+
+
+@dataclass(frozen=True)
+class Participant:
+    """Voxel counts per region, and what is the participant's own: gain (signal over noise) and peak of the response in s."""
+
+    name: str
+    auditory: int
+    late_language: int
+    silent: int
+    gain: float
+    peak_delay: float
+
+    def __post_init__(self) -> None:
+        for region in REGIONS:
+            if getattr(self, region) < 1:
+                raise InputError(f"{self.name}: {region} must be at least 1 voxel, got {getattr(self, region)}")
+        if not (0 < self.gain < math.inf and 0 < self.peak_delay < math.inf):
+            raise InputError(f"{self.name}: gain and peak_delay must be positive, got {self.gain} and {self.peak_delay}")
+
+    @property
+    def n_voxels(self) -> int:
+        return self.auditory + self.late_language + self.silent
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """How much is said, and who listens.
+
+    Attributes
+    ----------
+    minutes : float
+        Minutes of training stories. A validation story and a test story come on top.
+    story_minutes, test_minutes : float
+        Minutes of each training story and the validation story, and of the test story.
+    repeats : int
+        How often everybody hears the test story; its ``data`` is the mean over repeats.
+    tr : float
+        Repetition time in s.
+    autocorrelation : float
+        AR(1) coefficient of the noise.
+    seed : int
+        Seeds stories, weights and noise.
+    participants : tuple of Participant
+        Who listens: name, voxels of each region, strength of the signal, and when the response peaks, in s.
+    """
+
+    minutes: float = 32.0
+    story_minutes: float = 4.0
+    test_minutes: float = 6.0
+    repeats: int = 5
+    tr: float = 2.0
+    autocorrelation: float = 0.4
+    seed: int = 0
+    participants: tuple[Participant, ...] = (
+        Participant("P1", auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
+        Participant("P2", auditory=90, late_language=130, silent=50, gain=0.85, peak_delay=5.0),
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("minutes", "story_minutes", "test_minutes", "tr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        shortest = (TRIMMED_ROWS + 20) * self.tr / 60
+        for name in ("story_minutes", "test_minutes"):
+            if not getattr(self, name) >= shortest:
+                raise InputError(f"{name} must be at least {shortest:.2f} (40 TRs), got {getattr(self, name)}")
+        if not self.minutes >= self.story_minutes:
+            raise InputError(f"minutes must be at least one story of {self.story_minutes:g} minutes, got {self.minutes}")
+        if self.repeats < 2:
+            raise InputError(f"repeats must be at least 2, a noise ceiling needs them; got {self.repeats}")
+        if len({who.name for who in self.participants}) < len(self.participants) or not self.participants:
+            raise InputError("participants must be named, each differently, and at least one")
+        if not 0 <= self.autocorrelation < 1:
+            raise InputError(f"autocorrelation must lie in [0, 1), got {self.autocorrelation}")
+
+    @property
+    def train_stories(self) -> list[str]:
+        return [f"story{i + 1:02d}" for i in range(round(self.minutes / self.story_minutes))]

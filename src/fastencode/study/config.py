@@ -1,0 +1,48 @@
+"""Settings of ridge over layers and of its statistics. Imports nothing but the standard library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastencode.errors import InputError
+
+__all__ = ["AlignConfig"]
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """How features are related to responses.
+
+    Attributes
+    ----------
+    delays : tuple of int
+        FIR delays in TRs.
+    alphas : tuple of float
+        Ridge penalties (weight on ‖b‖²), chosen per voxel.
+    folds : int
+        Cross-validation folds of whole runs; of contiguous blocks where there is one run only.
+    lobes : int
+        Lobes of the Lanczos kernel; its cutoff is half the scan rate.
+    bootstraps, block : int
+        Draws of the block bootstrap over the test rows, and rows in a block, of the permutation test too. None: as many as the
+        autocorrelation of the test responses asks for.
+    seed : int
+        Seeds the bootstrap.
+    """
+
+    delays: tuple[int, ...] = (1, 2, 3, 4)
+    alphas: tuple[float, ...] = tuple(10 ** (k / 2) for k in range(13))
+    folds: int = 4
+    lobes: int = 3
+    bootstraps: int = 1000
+    block: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("folds", 2), ("lobes", 1), ("bootstraps", 1), ("seed", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.block is not None and self.block < 1:
+            raise InputError(f"block must be at least 1, or None, got {self.block}")
+        if not self.delays or not self.alphas:
+            raise InputError("give at least one delay and one alpha")
