@@ -25,6 +25,8 @@ __all__ = ["Curves", "Shrinkage", "cut_spectrum", "make_shrinkage"]
 
 # Cost of one product more beyond its multiplications (it is written, and read again by the mix), in directions of a product.
 _OVERHEAD = 60
+# A spectrum is cut where that takes less than this part of the work.
+_WORTH = 0.95
 # Number of places where the spectrum may be cut; number of directions sampled to count the curves of a candidate segment.
 _BINS, _SAMPLES = 24, 48
 # Directions that the kernel for matrix tiles multiplies in one step.
@@ -158,21 +160,25 @@ class Curves:
 
 
 def cut_spectrum(curves: Curves) -> F64:
-    """Eigenvalues at which to cut for the least work; empty if cutting saves less than 5%."""
+    """Eigenvalues at which to cut for the least work; empty if cutting saves less than 5 %."""
     lam, (k, r), none = curves.lam, curves.values_kr.shape, np.empty(0)
     relative_rk = (curves.values_kr * curves.weight_r).T / curves.allowed_k
-    if r < 2 or k < 3:
+    # Cut once or more, with one curve a segment, it would take this at least.
+    if r < 2 or k < 3 or r + 2 * (k + _OVERHEAD) >= _WORTH * k * r:
         return none
     edges = _in_steps(np.linspace(0, r, min(_BINS, r) + 1).astype(int))
     cost, back = np.full(len(edges), np.inf), np.zeros(len(edges), dtype=int)
     cost[0] = 0.0
     for j in range(1, len(edges)):
         for i in range(j):
+            one = edges[j] - edges[i] + k + _OVERHEAD  # of one curve
+            if cost[i] + one >= cost[j]:
+                continue
             sample = np.unique(np.linspace(edges[i], edges[j] - 1, _SAMPLES).astype(int))
-            work = cost[i] + rank_of(relative_rk[sample]) * (edges[j] - edges[i] + k + _OVERHEAD)
+            work = cost[i] + rank_of(relative_rk[sample]) * one
             if work < cost[j]:
                 cost[j], back[j] = work, i
-    if cost[-1] >= 0.95 * k * r:
+    if cost[-1] >= _WORTH * k * r:
         return none
     cuts, j = [], int(back[-1])
     while j:
