@@ -97,7 +97,7 @@ def score_moments(
     mean_y, mean_p, yy, yp, pp = parts
     if scoring == "pearson":
         spread = xp.sqrt(yy) * xp.sqrt(pp)
-        constant = ((yy <= flat) & (pp >= 0)) | (spread <= 0) | (pp <= floor)  # False where a moment is NaN: the ratio is NaN then
+        constant = ((yy <= flat) & (pp >= 0)) | (spread <= 0) | (pp <= floor)  # False where one is NaN, as the ratio is
         ratio = yp / xp.where(constant, xp.ones_like(spread), spread)
         return xp.clip(xp.where(constant, xp.zeros_like(ratio), ratio), -1.0, 1.0)
     error = yy + pp / scale / scale - 2 * yp / scale + mass * (mean_y - mean_p / scale) ** 2
