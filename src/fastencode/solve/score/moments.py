@@ -95,16 +95,15 @@ def score_moments(
     """
     xp = device.xp
     mean_y, mean_p, yy, yp, pp = parts
-    still = yy <= flat  # False where a moment is NaN
     if scoring == "pearson":
         spread = xp.sqrt(yy) * xp.sqrt(pp)
-        constant = (still & (pp >= 0)) | (spread <= 0) | (pp <= floor)  # False where a moment is NaN: the ratio is NaN then
+        constant = ((yy <= flat) & (pp >= 0)) | (spread <= 0) | (pp <= floor)  # False where one is NaN, as the ratio is
         ratio = yp / xp.where(constant, xp.ones_like(spread), spread)
         return xp.clip(xp.where(constant, xp.zeros_like(ratio), ratio), -1.0, 1.0)
     error = yy + pp / scale / scale - 2 * yp / scale + mass * (mean_y - mean_p / scale) ** 2
     error = xp.clip(error, 0.0, None)
     if scoring == "r2":
-        constant = still & (error >= 0)  # False where the error is NaN
+        constant = (yy <= flat) & (error >= 0)  # False where the error is NaN
         ratio = error / xp.where(constant, xp.ones_like(error), yy)
         return 1.0 - xp.where(constant, xp.ones_like(ratio), ratio)
     if scoring == "neg_mean_squared_error":
