@@ -336,25 +336,3 @@ def test_a_file_without_a_part_is_named(fitter, tmp_path):
             del (file.attrs if name in ("scoring", "stats") else file)[name]
         with pytest.raises(InputError, match=f"fit.h5' lacks '{name}' of a {type(fit).__name__}; fit and save it again"):
             type(fit).load(tmp_path / "fit.h5")
-
-
-@pytest.mark.parametrize("scoring", ["r2", "pearson"])
-def test_edges_count_where_they_cost_score(scoring):
-    """300 voxels of noise end at either edge whatever the grid; 12 that X predicts want penalties beyond it."""
-    rng = np.random.default_rng(0)
-    features = rng.standard_normal((200, 20))
-    signal = features @ rng.standard_normal((20, 12)) / np.sqrt(20)
-    Y = np.c_[rng.standard_normal((200, 300)), signal + 3 * rng.standard_normal((200, 12)), np.ones((200, 3))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        fit = fastencode.ridge_cv(features, Y, alphas=np.logspace(0, 5, 11), cv=5, scoring=scoring)
-    assert (fit.at_edge[:300] != 0).mean() > 0.2
-    with pytest.warns(
-        FastencodeWarning, match=r"^\d+ of 315 voxels are predicted best at an edge .* \d+ at the smallest"
-    ) as told:
-        fastencode.ridge_cv(features, Y, alphas=[1e-3, 1e-2], cv=5, scoring=scoring)
-    assert int(str(told[0].message).split()[0]) <= 20
-    with pytest.warns(
-        FastencodeWarning, match=r"are predicted best .*: 0 at the smallest \(0.01\), [1-9]\d* at the largest \(1\)"
-    ):
-        fastencode.ridge_cv(features[:40], signal[:40] + rng.standard_normal((40, 12)), alphas=[1e-2, 1.0], cv=5, scoring=scoring)

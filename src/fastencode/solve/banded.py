@@ -159,9 +159,8 @@ def banded_ridge_cv(
     Warns
     -----
     FastencodeWarning
-        Once, with the number of voxels that are predicted best at an edge of the grid; those that X does not predict do not
-        count. For "gradient" and "auto" where a column is over 300 times as large as the median one of its band, and where
-        systems of voxels were not solved to their tolerance.
+        Once, with the number of voxels whose penalty is at an edge of the grid. For "gradient" and "auto" where a column is over
+        300 times as large as the median one of its band, and where systems of voxels were not solved to their tolerance.
 
     References
     ----------
@@ -268,7 +267,7 @@ def banded_ridge_cv(
             found.account["seconds"]["refit"] = time.perf_counter() - since
     stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
-    warn_edges(fit, len(problem.X))
+    warn_edges(fit)
     warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
     return _named(fit, X)
 

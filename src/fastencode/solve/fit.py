@@ -273,14 +273,8 @@ def versions() -> dict[str, str]:
     return {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
-# The penalty at either end of the grid, and its neighbor.
-_ENDS = ((0, 1), (-1, -2))
-# A score that grows by less than this from the last but one penalty to the last of the grid would grow little beyond.
-_RISE = 1e-3
-
-
 class _Edges(NamedTuple):
-    """How many voxels of a fit lose score at the smallest and at the largest penalty, how many were fitted, these penalties."""
+    """How many voxels of a fit chose the smallest and the largest penalty, how many were fitted, and these two penalties."""
 
     low: int
     high: int
@@ -293,35 +287,15 @@ class _Edges(NamedTuple):
 _held: ContextVar[list[_Edges] | None] = ContextVar("_held", default=None)
 
 
-def warn_edges(fit: Fit, n_rows: int) -> None:
-    """Warn where the edge of the grid costs score: at once, or later, inside :func:`held_warnings`.
-
-    Voxels count whose penalty lies at the edge if their features predict them (a correlation above 2 / √``n_rows``, an R² above
-    its square), and if the score still rises there, where scores of all penalties are known. A voxel that nothing predicts ends
-    at an edge whatever the grid.
-    """
+def warn_edges(fit: Fit) -> None:
+    """Warn where voxels chose a penalty at the edge of the grid: at once, or later, inside :func:`held_warnings`."""
     edge_v = np.atleast_1d(to_host(fit.at_edge, "at_edge"))
-    counts_v = _edge_costs(fit, n_rows) if edge_v.any() else np.zeros(len(edge_v), dtype=bool)
-    low, high = (int(((edge_v == side) & counts_v).sum()) for side in (-1, 1))
-    fitted = len(edge_v) - int(fit.stats["skipped_voxels"])
+    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - int(fit.stats["skipped_voxels"])
     found, held = _Edges(low, high, fitted, float(fit.alphas[0]), float(fit.alphas[-1])), _held.get()
     if held is None:
         warn_together([found])
     else:
         held.append(found)
-
-
-def _edge_costs(fit: Fit, n_rows: int) -> NDArray[np.bool_]:
-    """(v,): whether another penalty beyond the edge would be worth trying for a voxel."""
-    best_v = np.atleast_1d(to_host(fit.best_score, "best_score"))
-    chance = {"r2": 4.0 / n_rows, "pearson": 2.0 / np.sqrt(n_rows)}.get(fit.scoring)
-    counts_v = np.ones(len(best_v), dtype=bool) if chance is None else best_v > chance
-    scores_av = to_host(fit.cv_scores, "cv_scores").reshape(-1, len(best_v))
-    if len(scores_av) == len(fit.alphas) > 1 and not hasattr(fit, "candidates"):  # of every penalty, not of candidates
-        unit_v = 1.0 if chance is not None else np.abs(best_v)
-        rise_v = np.where(np.atleast_1d(to_host(fit.at_edge, "at_edge")) < 0, *(scores_av[i] - scores_av[j] for i, j in _ENDS))
-        counts_v &= rise_v > _RISE * unit_v
-    return counts_v
 
 
 @contextmanager
@@ -341,6 +315,7 @@ def warn_together(fits: list[_Edges]) -> None:
     if low or high:
         within = f" in {len(fits)} fits" if len(fits) > 1 else ""
         warn(
-            f"{low + high} of {fitted} voxels{within} are predicted best at an edge of the grid of penalties: {low} at the "
-            f"smallest ({fits[0].smallest:.4g}), {high} at the largest ({fits[0].largest:.4g}). Widen alphas"
+            f"{low + high} of {fitted} voxels{within} chose a penalty at the edge of the grid: {low} the smallest "
+            f"({fits[0].smallest:.4g}), {high} the largest ({fits[0].largest:.4g}). Widen alphas, unless these are "
+            "voxels that X does not predict (those always want the largest)."
         )

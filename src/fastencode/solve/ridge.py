@@ -148,8 +148,7 @@ def ridge_cv(
     Warns
     -----
     FastencodeWarning
-        Once, with the number of voxels that are predicted best at an edge of the grid. Those that X does not predict do not
-        count.
+        Once, with the number of voxels whose penalty is at an edge of the grid.
 
     References
     ----------

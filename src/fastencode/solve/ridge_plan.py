@@ -345,7 +345,7 @@ def fit_plan(
     stats = {**_stats(plan, targets, account, time.perf_counter() - began), "nan_targets": nan_targets, "rule": rule}
     stats |= {} if feature_names is None else {"feature_names": feature_names}
     fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
-    warn_edges(fit, plan.shape[0])
+    warn_edges(fit)
     return fit
 
 
