@@ -165,7 +165,7 @@ def test_wrong_settings_are_one_clear_line(
 
 def test_another_model_and_pretraining(settings: str, tmp_path: Path) -> None:
     """A HuBERT of two layers, and the small model made from nothing in a moment, go the same way as the shipped one."""
-    short = ["--config", settings, "--jobs", "1", "--tune.clip_seconds", "3", "--minutes", "1.4"]
+    short = ["--config", settings, "--jobs", "1", "--tune.clip_seconds", "3", "--minutes", "2.8"]
     hubert = saved_model(tmp_path / "hubert", "hubert", strides=(5, 8, 8))
     assert main(["demo", *short, "--out", str(tmp_path / "a"), "--model", str(hubert)]) == 0
     assert sorted(set(pd.read_csv(tmp_path / "a" / "scores.csv")["layer"])) == [0, 1, 2]

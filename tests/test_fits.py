@@ -10,7 +10,6 @@ import pytest
 import fastencode
 from fastencode import InputError
 from fastencode.devices import plain_device
-from fastencode.errors import FastencodeWarning
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.score import moments
 from fastencode.solve.score.moments import SCORINGS, column_scores, score_moments
