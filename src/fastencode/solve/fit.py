@@ -45,7 +45,6 @@ class Fit:
     alpha: ResultArray
     alphas: ResultArray
     best_score: ResultArray
-    cv_scores: ResultArray
     at_edge: ResultArray
 
     @property

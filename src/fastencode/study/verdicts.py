@@ -93,11 +93,6 @@ class Verdict:
         return cls(expectation, *number, rule, _answer(-margin < low and high < margin, low > margin or high < -margin), quantity)
 
     @property
-    def held(self) -> bool:
-        """Whether the answer is yes."""
-        return self.answer == "yes"
-
-    @property
     def number(self) -> str:
         """The measured number with its interval, for example ``+0.084 [+0.061, +0.107]``."""
         if math.isnan(self.measured):

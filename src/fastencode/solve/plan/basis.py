@@ -41,6 +41,7 @@ __all__ = [
     "decompose",
     "decompose_features",
     "directions_of_kernel",
+    "directions_of_rows",
     "dual_map",
     "gram_of",
     "hidden_by_rounding",
