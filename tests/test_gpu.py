@@ -227,11 +227,11 @@ def test_memory_that_runs_out_halves_the_tile(device, monkeypatch):
     plan = fastencode.plan_ridge(X, alphas=ALPHAS, cv=4)
     wanted, real, asked = plan.fit(Y), device_tiles.DeviceScorer.score, []
 
-    def hungry(self, y_tw, variance_w):
+    def hungry(self, y_tw, *others):
         asked.append(y_tw.shape[1])
         if y_tw.shape[1] > 400:
             self.device.empty(2**50, dtype=np.float32)
-        return real(self, y_tw, variance_w)
+        return real(self, y_tw, *others)
 
     monkeypatch.setattr(device_tiles.DeviceScorer, "score", hungry)
     for there in (False, True):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from card_cases import FakeCupy, FakeTorch
+from card_cases import COMPUTES, FakeCupy, FakeTorch
 from fastencode import launch
 from fastencode.devices import Device
 from fastencode.errors import FastencodeWarning
@@ -43,12 +43,19 @@ def use(monkeypatch, start):
     return device_moments.device_moments
 
 
-def test_arguments_of_a_launch_through_cupy(card, monkeypatch):
-    made = []
+@pytest.mark.parametrize("protocol", [True, False])
+def test_arguments_of_a_launch_through_cupy(card, monkeypatch, protocol):
+    made, streams = [], []
+
+    def from_external(stream):
+        streams.append(stream.__cuda_stream__())
+        return contextlib.nullcontext()
+
     cupy = types.SimpleNamespace(
         RawModule=lambda **options: made.append(Module(**options)) or made[0],
         cuda=types.SimpleNamespace(
-            ExternalStream=lambda pointer, index: contextlib.nullcontext(),
+            Stream=types.SimpleNamespace(**({"from_external": from_external} if protocol else {})),
+            ExternalStream=lambda pointer, index: streams.append((index, pointer)) or contextlib.nullcontext(),
             get_current_stream=contextlib.nullcontext,
             Device=lambda index: contextlib.nullcontext(),
         ),
@@ -66,6 +73,8 @@ def test_arguments_of_a_launch_through_cupy(card, monkeypatch):
     moments(card, card.put(np.zeros((9, 1))), card.put(np.zeros((1, 9, 1))), card.put(np.ones(9)))
     name, grid, _, args = made[0].launches[1]
     assert name == "moments_float64" and grid == (1, 1, 1) and args[2] != 0
+    pointer = COMPUTES.cuda_stream
+    assert streams == ([(0, pointer)] * 2 if card.library == "torch" else [])
 
 
 def test_arguments_of_a_launch_through_torch(monkeypatch):

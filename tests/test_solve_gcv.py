@@ -11,7 +11,7 @@ from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.plan import make_plan
-from fastencode.solve.score.gcv import gcv_scores
+from fastencode.solve.score.gcv import GcvScorer
 
 ALPHAS = np.array([0.1, 1.0, 30.0, 1e4])
 
@@ -42,10 +42,10 @@ def test_equals_the_formula_with_the_hat_matrix(strategy, shape, dtype, intercep
     mean = np.average(Y, axis=0, weights=w) if intercept else 0.0
     y_tv = ((Y - mean) * plan.root[:, None]).astype(dtype)
     variance = (y_tv.astype(np.float64) ** 2).sum(axis=0) / w.sum()
-    found = gcv_scores(plan, plan.analyze.T @ y_tv, variance, "neg_mean_squared_error")
+    found = GcvScorer(plan).score(plan.analyze.T @ y_tv, variance, "neg_mean_squared_error")
     wanted = -np.stack([by_hand(X, Y, alpha, intercept, w) for alpha in ALPHAS])
     np.testing.assert_allclose(found, wanted, rtol=1e-9 if dtype == np.float64 else 2e-4)
-    r2 = gcv_scores(plan, plan.analyze.T @ y_tv, variance, "r2")
+    r2 = GcvScorer(plan).score(plan.analyze.T @ y_tv, variance, "r2")
     np.testing.assert_allclose(r2, 1 + wanted / variance, rtol=0, atol=1e-9 if dtype == np.float64 else 2e-4)
 
 

@@ -166,6 +166,11 @@ class Device:
         """A new array of zeros."""
         return self._made("zeros", shape, dtype)
 
+    def count(self, n: int) -> Array:
+        """0 … n − 1, int64. Made on the device: nothing is sent there."""
+        where = {"device": self.name} if self.library == "torch" else {}
+        return self.xp.arange(n, dtype=self.dtype(np.int64), **where)
+
     def _made(self, how: str, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         where = {"device": self.name} if self.library == "torch" else {}
         return getattr(self.xp, how)(shape, dtype=self.dtype(dtype), **where)

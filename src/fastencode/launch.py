@@ -121,11 +121,28 @@ def _through_cupy(cupy: Namespace, device: Device, op: str) -> Launch:
             if device.library == "cupy":
                 stream = cupy.cuda.get_current_stream()
             else:
-                stream = cupy.cuda.ExternalStream(device.xp.cuda.current_stream(device.index).cuda_stream, device.index)
+                stream = _stream_of(cupy, device.xp.cuda.current_stream(device.index).cuda_stream, device.index)
             with stream:
                 module.get_function(f"{op}_{dtype}")(grid, block, tuple(map(value, arguments)))
 
     return launch
+
+
+class _Foreign:
+    """A stream of another library, by the protocol for that: (version, address)."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
+
+
+def _stream_of(cupy: Namespace, address: int, index: int) -> Any:
+    """CuPy's view of a stream of torch. CuPy 14 has the protocol, and warns of the class that served before."""
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(_Foreign(address))
+    return cupy.cuda.ExternalStream(address, index)
 
 
 def _through_torch(device: Device, op: str) -> Launch | None:

@@ -154,7 +154,7 @@ def choose_alphas(scores_av: ArrayT, tolerance: Array | float, device: Device = 
     xp = device.xp
     if error_av is not None:
         tolerance = tolerance + scores_at(error_av, choose_alphas(scores_av, tolerance, device), device)
-    order_a1 = device.put(np.arange(scores_av.shape[0])[:, None], np.int64)
+    order_a1 = device.count(scores_av.shape[0])[:, None]
     ties = scores_av >= device.largest(scores_av) - tolerance
     return device.largest(xp.where(ties, order_a1, xp.zeros_like(order_a1)))
 
@@ -183,7 +183,7 @@ def choose_shared(
 def scores_at(scores_av: ArrayT, chosen_v: Array, device: Device = HOST) -> ArrayT:
     """(v,): each voxel's score at its penalty."""
     xp = device.xp
-    order_a1 = device.put(np.arange(scores_av.shape[0])[:, None], np.int64)
+    order_a1 = device.count(scores_av.shape[0])[:, None]
     return xp.sum(xp.where(order_a1 == chosen_v[None, :], scores_av, xp.zeros_like(scores_av[:1, :1])), axis=0)
 
 

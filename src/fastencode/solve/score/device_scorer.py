@@ -24,7 +24,7 @@ from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.segments import Shrinkage
 from fastencode.solve.score.choose import EachFold
 from fastencode.solve.score.device_moments import device_moments
-from fastencode.solve.score.gcv import gcv_scores
+from fastencode.solve.score.gcv import GcvScorer
 from fastencode.solve.score.moments import flat_below, score_moments
 
 __all__ = ["DeviceScorer", "PlanOnDevice", "kept_on", "plan_on_device"]
@@ -269,6 +269,7 @@ class DeviceScorer:
         first = np.arange(1, k + 1) * np.arange(2, k + 2) // 2  # where row i of the triangle starts: y · p_i
         self.cross, self.inner = put(first, np.int64), put(first[row] + column + 1, np.int64)
         self.rounding = plan.rounding
+        self.gcv = GcvScorer(plan, self.device) if plan.problem.gcv else None
 
     def bytes_per_voxel(self) -> int:
         """Working memory that one voxel of a tile takes while it is scored."""
@@ -284,9 +285,9 @@ class DeviceScorer:
     def score(self, y_tw: Array, variance_w: Array, each: EachFold | None = None) -> tuple[Array, Array]:
         """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device; ``each`` takes the scores of every
         fold."""
-        if self.plan.problem.gcv:
+        if self.gcv is not None:
             c_rw = self.coordinates(y_tw)
-            return c_rw, gcv_scores(self.plan, c_rw, variance_w, self.scoring, self.device)
+            return c_rw, self.gcv.score(c_rw, variance_w, self.scoring)
         width, order = y_tw.shape[1], iter(self.plan.order)
         scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
         c_rw, parts = self._coordinates(y_tw)

@@ -19,39 +19,43 @@ import numpy as np
 from fastencode.devices import HOST, ArrayT, Device
 from fastencode.solve.plan.fold_plan import FoldPlan
 
-__all__ = ["GCV_SCORINGS", "gcv_scores"]
+__all__ = ["GCV_SCORINGS", "GcvScorer"]
 
 # Scores that a mean squared error gives: R² is 1 − GCV / (variance of the voxel).
 GCV_SCORINGS = ("r2", "neg_mean_squared_error")
 
 
-def gcv_scores(plan: FoldPlan, c_rv: ArrayT, variance_v: ArrayT, scoring: str, device: Device = HOST) -> ArrayT:
-    """Scores (a, v) float64 of every penalty.
+class GcvScorer:
+    """Scores of a plan without folds. What depends on the plan alone is made once, on the device where responses lie."""
 
-    Parameters
-    ----------
-    plan : FoldPlan
-    c_rv : (r, v)
-        Coordinates of the responses.
-    variance_v : (v,) float64
-        Their (weighted) mean squares about their means.
-    scoring : {"r2", "neg_mean_squared_error"}
-    device : Device
-        Where these lie.
-    """
-    xp, alphas, lam, tau = device.xp, plan.problem.alphas[:, None], plan.lam, plan.tau
-    mass = float(plan.root @ plan.root)
-    # Rows that no direction reaches: where there are none, what is left of ‖y‖² is rounding, and the sum of shrunk squares is it.
-    beyond = len(plan.root) - plan.problem.fit_intercept - len(lam)
-    squares = device.cast(c_rv, np.float64) ** 2
-    if beyond > 0:
+    def __init__(self, plan: FoldPlan, device: Device = HOST) -> None:
+        alphas, lam, tau = plan.problem.alphas[:, None], plan.lam, plan.tau
+        self.device, self.mass = device, float(plan.root @ plan.root)
+        # Rows that no direction reaches: where there are none, what is left of ‖y‖² is rounding, and the sum of shrunk squares
+        # is it.
+        self.beyond = len(plan.root) - plan.problem.fit_intercept - len(lam) > 0
         fitted_ar = (lam + tau) * (lam + 2 * alphas) / (lam + alphas) ** 2
-        rss = mass * variance_v - xp.matmul(device.put(fitted_ar), squares)
-    else:
-        rss = xp.matmul(device.put((lam + tau) / lam * (alphas / (lam + alphas)) ** 2), squares)
-    free = mass - plan.problem.fit_intercept - len(lam) + (alphas / (lam + alphas)).sum(axis=1)
-    error = mass * xp.clip(rss, 0.0, None) / device.put(free**2)[:, None]
-    if scoring == "neg_mean_squared_error":
-        return -error
-    varies = variance_v > 0
-    return xp.where(varies, 1.0 - error / xp.where(varies, variance_v, xp.ones_like(variance_v)), xp.zeros_like(error))
+        self.weight_ar = device.put(fitted_ar if self.beyond else (lam + tau) / lam * (alphas / (lam + alphas)) ** 2)
+        free = self.mass - plan.problem.fit_intercept - len(lam) + (alphas / (lam + alphas)).sum(axis=1)
+        self.free_a1 = device.put(free[:, None])
+
+    def score(self, c_rv: ArrayT, variance_v: ArrayT, scoring: str) -> ArrayT:
+        """Scores (a, v) float64 of every penalty.
+
+        Parameters
+        ----------
+        c_rv : (r, v)
+            Coordinates of the responses.
+        variance_v : (v,) float64
+            Their (weighted) mean squares about their means.
+        scoring : {"r2", "neg_mean_squared_error"}
+        """
+        xp = self.device.xp
+        rss = xp.matmul(self.weight_ar, self.device.cast(c_rv, np.float64) ** 2)
+        if self.beyond:
+            rss = self.mass * variance_v - rss
+        error = self.mass * xp.clip(rss, 0.0, None) / self.free_a1**2
+        if scoring == "neg_mean_squared_error":
+            return -error
+        varies = variance_v > 0
+        return xp.where(varies, 1.0 - error / xp.where(varies, variance_v, xp.ones_like(variance_v)), xp.zeros_like(error))

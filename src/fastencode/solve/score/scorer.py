@@ -23,7 +23,7 @@ from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.products import Get, Products, products_for
 from fastencode.solve.score.choose import EachFold
-from fastencode.solve.score.gcv import gcv_scores
+from fastencode.solve.score.gcv import GcvScorer
 from fastencode.solve.score.moments import flat_below, moments_kernel, score_moments
 from fastencode.solve.score.tiles import READ_ROWS, REFIT_FEATURES, Reader, Where, tile_width
 
@@ -343,6 +343,7 @@ class Sweep(Reader):
     ) -> None:
         self.plan, self.scoring, self.alphas = plan, scoring, plan.problem.alphas
         self.scorer = FoldScorer(plan, scoring)
+        self.gcv = GcvScorer(plan) if plan.problem.gcv else None
         width = tile_width(targets.n_voxels if columns is None else len(columns), self.scorer.widest)
         tile = self.scorer.bytes(width) + width * more + (self.scorer.bytes_to_predict(width) if predictions else 0)
         sizes = (width, tile, plan.nbytes)
@@ -363,7 +364,7 @@ class Sweep(Reader):
         return c_rw, scores
 
     def _score(self, y_tw: NDArray[Any], variance: F64, each: EachFold | None) -> tuple[NDArray[Any], F64]:
-        if self.problem.gcv:
+        if self.gcv is not None:
             c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
-            return c_rw, gcv_scores(self.plan, c_rw[:, : len(variance)], variance, self.scoring)
+            return c_rw, self.gcv.score(c_rw[:, : len(variance)], variance, self.scoring)
         return self.scorer.score(y_tw, len(variance), variance, self.work.get, each)
