@@ -113,6 +113,10 @@ class FakeTorch:
         return torch.zeros(*shape, **options)
 
     @staticmethod
+    def arange(n, device=None, **options):
+        return torch.arange(n, **options)
+
+    @staticmethod
     def asarray(array, device=None, **options):
         return torch.asarray(array, **options)
 

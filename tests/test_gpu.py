@@ -13,9 +13,14 @@ import pytest
 import fastencode
 from device_cases import ALPHAS, FORMS, assert_same, make, on_device
 from fastencode import kernels, launch
-from fastencode.devices import Device, device_of, find_device
+from fastencode.devices import HOST, Device, device_of, find_device
 from fastencode.errors import DeviceError, InputError
+from fastencode.solve.given.problem import Problem
 from fastencode.solve.given.targets import Targets
+from fastencode.solve.plan import plan as plan_module
+from fastencode.solve.plan.basis import make_basis
+from fastencode.solve.plan.plan import make_plan
+from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score import device_moments as moments_module
 from fastencode.solve.score import device_tiles
 from fastencode.solve.score.device_moments import device_moments, moments_by
@@ -290,6 +295,39 @@ def test_one_plan_serves_participants_on_card_and_cpu(device):
     assert device_of(first.coef) == device_of(second.coef) == device
     np.testing.assert_allclose(device.get(first.coef), device.get(second.coef), atol=1e-10)
     np.testing.assert_allclose(device.get(first.coef), fastencode.ridge_cv(X, Y, alphas=ALPHAS, cv=4).coef, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stored", [None, "merged", "factored", "rotated", "whole"])
+@pytest.mark.parametrize(("n", "p"), [(600, 300), (300, 700)], ids=["primal", "dual"])
+def test_plans_made_on_the_card(device, n, p, stored, dtype):
+    X, Y = make(n, p, v=20, dtype=dtype)
+    rows = np.linspace(0.5, 2, n)
+    problem = Problem.check(X, alphas=ALPHAS, cv=4, sample_weight=rows)
+    there, here = (RidgePlan(make_plan(problem, stored=stored, device=place)) for place in (device, HOST))
+    assert there._plan.maps == here._plan.maps and len(there._plan.whole) == len(here._plan.whole)
+    assert there._plan.condition == pytest.approx(here._plan.condition, rel=1e-6)
+    found, wanted = there.fit(Y), here.fit(Y)
+    names = ("coef", "intercept", "alpha", "cv_scores", "best_score", "at_edge")
+    assert_same(wanted, {name: getattr(found, name) for name in names}, dtype, 4.0)
+
+
+def test_the_card_is_asked_for_plans(device, monkeypatch):
+    seen, X, Y = [], *make(600, 300, v=20, dtype=np.float32)
+    monkeypatch.setattr(plan_module, "make_basis", lambda *args: seen.append(args[2]) or make_basis(*args))
+    fastencode.ridge_cv(to(device, X), to(device, Y), alphas=ALPHAS)
+    fastencode.ridge_cv(X, to(device, Y), alphas=ALPHAS)
+    fastencode.ridge_cv(X, Y, alphas=ALPHAS, device="cuda")
+    fastencode.ridge_cv(X, Y, alphas=ALPHAS)
+    assert [place.name for place in seen] == [device.name] * 3 + ["cpu"] and seen[0] == seen[1] == device
+
+
+def test_weightings_decomposed_on_the_card(device):
+    X, Y = make(700, 400, v=20)
+    options = dict(bands=[150, 250], alphas=ALPHAS, n_iter=4, random_state=0, progress=False)
+    wanted = fastencode.banded_ridge_cv(X, Y, **options)
+    found = fastencode.banded_ridge_cv(to(device, X), to(device, Y), **options)
+    np.testing.assert_allclose(device.get(found.coef), wanted.coef, atol=1e-8)
 
 
 def test_the_loop_makes_no_synchronisation_that_torch_can_see(device):

@@ -18,7 +18,7 @@ from fastencode.delayed import Delayed
 from fastencode.devices import HOST
 from fastencode.errors import InputError
 from fastencode.solve.given.problem import Problem
-from fastencode.solve.plan.basis import column_means, kernel_of
+from fastencode.solve.plan.centered import column_means, kernel_of
 from fastencode.solve.plan.cost import choose
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import RidgePlan, fit_plan

@@ -35,6 +35,7 @@ __all__ = [
     "host_values",
     "parse_device",
     "plain_device",
+    "take_rows",
 ]
 
 # Dtypes that torch and CuPy share; values of others are converted to float64 before upload.
@@ -209,7 +210,10 @@ class Device:
 
     def add_to_diagonal(self, square: Array, values: Array | float) -> Array:
         """A contiguous square matrix plus values on its diagonal: in place, except in namespaces whose arrays are immutable."""
-        if self.library not in ("numpy", "cupy", "torch"):
+        if self.library == "numpy":
+            square[np.diag_indices(square.shape[0])] += values
+            return square
+        if self.library not in ("cupy", "torch"):
             return square + self.xp.eye(square.shape[0], dtype=square.dtype) * values
         self.xp.reshape(square, (-1,))[:: square.shape[0] + 1] += values
         return square
@@ -281,6 +285,13 @@ class Device:
 
 # NumPy as a device: code that serves a device and the host is written once.
 HOST = Device("numpy", "cpu", np)
+
+
+def take_rows(array: ArrayT, rows: NDArray[np.intp], device: Device = HOST) -> ArrayT:
+    """Rows of an array of a device: a view where they are consecutive and in order."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (len(rows) == 1 or (np.diff(rows) == 1).all()):
+        return array[rows[0] : rows[-1] + 1, ...]
+    return device.take(array, device.put(rows, np.int64))
 
 
 def plain_device(xp: Namespace) -> Device:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arguments import check_count, check_flag, check_random, check_real_number
 from fastencode.arrays import F64, ResultArray, column_names, dtype_of, export, library_of, to_host
-from fastencode.devices import Device, DeviceLike
+from fastencode.devices import HOST, Device, DeviceLike
 from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded_fit import BandedFit
@@ -29,6 +29,7 @@ from fastencode.solve.given.folds import CrossValidator
 from fastencode.solve.given.problem import DEFAULT_ALPHAS, Problem
 from fastencode.solve.given.targets import Targets, check_nan_targets
 from fastencode.solve.plan.cost import choose
+from fastencode.solve.plan.fold_plan import planned_on
 from fastencode.solve.plan.grams import Grams, gram_bytes, make_grams
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_fit import RidgeFit
@@ -236,10 +237,10 @@ def banded_ridge_cv(
         fit.stats["seconds"]["fit"] = time.perf_counter() - began
         return _named(fit, X)
     if len(design.bands) == 1 and design.kernels is None and (candidates == 1).all():
-        plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
+        plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring, device=there)
         one = fit_plan(plan, Y, scoring=scoring, per_target=per_target, progress=progress, nan_targets=nan_targets)
         return _named(_of_one(one, design.bands, plan.feature_means, place), X)
-    grams, planning = _grams(problem, design, targets.n_voxels)
+    grams, planning = _grams(problem, design, targets.n_voxels, there)
     if gammas is None and len(design.bands) > 1:
         # The gradient alone starts from equal traces: from equal weights, a band in small units is out of its reach, and a start
         # between both ends lower too (with scales 1, 30 and .01, a mean R² of .214 against .175 and .213).
@@ -252,7 +253,7 @@ def banded_ridge_cv(
         arrays = {"bands": grams.bands.band_of_feature}
         arrays |= {} if design.kernels is None else {"kernels": design.kernels}
         kept = Checkpoint(checkpoint, fingerprint(problem, near, arrays, f"{scoring} {settings.per_target}"))
-    bases = Bases(grams, candidates, planning)
+    bases = Bases(grams, candidates, planning, there)
     total = targets.n_voxels * (len(candidates) + 1)
     with progress_bar(desc="banded ridge", unit="voxel", total=total, enabled=progress) as bar:
         found = run_search(bases, targets, settings, kept, bar, there)
@@ -300,9 +301,9 @@ def _at_given(
     """Weights at given weights of bands and penalties, ((b, v), (v,)), and no scores."""
     (gammas_bv, alpha_v), n_voxels = penalties, targets.n_voxels
     since = time.perf_counter()
-    grams, planning = _grams(problem, design, n_voxels)
+    grams, planning = _grams(problem, design, n_voxels, there)
     decomposed_ib, which_v = share(grams, gammas_bv, alpha_v)
-    bases, found = Bases(grams, decomposed_ib, planning), Found.empty(0, n_voxels, problem.X.dtype)
+    bases, found = Bases(grams, decomposed_ib, planning, there), Found.empty(0, n_voxels, problem.X.dtype)
     chosen = Chosen(which_v, gammas_bv, alpha_v, np.full(n_voxels, np.nan), np.zeros(n_voxels, dtype=np.int8), np.zeros(n_voxels))
     squared = time.perf_counter()
     with progress_bar(desc="banded ridge", unit="voxel", total=n_voxels, enabled=progress) as bar, _on(there, problem):
@@ -323,7 +324,7 @@ def _at_given(
     return _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
 
 
-def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]:
+def _grams(problem: Problem, design: Design, n_voxels: int, device: Device | None) -> tuple[Grams, int]:
     """(Grams of the bands, primal or dual; bytes that planning one candidate takes beside them). For given kernels, the X of the
     problem has no columns."""
     threads, (n, p), only = available_threads(), problem.X.shape, None if design.kernels is None else "dual"
@@ -333,7 +334,8 @@ def _grams(problem: Problem, design: Design, n_voxels: int) -> tuple[Grams, int]
     if design.kernels is not None:
         problem = replace(problem, X=np.empty((n, 0), dtype=problem.X.dtype))
     with limit_threads(threads):
-        grams = make_grams(problem, design.bands, design.kernels, dual)
+        make = partial(make_grams, problem, design.bands, design.kernels, dual)
+        grams = planned_on(device or HOST, problem, make)
         if design.kernels is not None and grams.dual_btt is not None:
             check_kernels(design, grams.dual_btt, grams.root_t, problem.fit_intercept)
     return grams, candidate.bytes - beside[dual]

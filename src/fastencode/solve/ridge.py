@@ -195,8 +195,8 @@ def ridge_cv(
         "weights": weights,
         "progress": progress,
     }
-    check_options(problem, targets, skip=skip, **options)  # before minutes of planning, not after
-    plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring)
+    there = check_options(problem, targets, skip=skip, **options)  # before minutes of planning, not after
+    plan = make_plan(problem, n_voxels=targets.n_voxels, scoring=scoring, device=there)
     return fit_plan(plan, Y, nan_targets=nan_targets, feature_names=column_names(X), **options)
 
 

@@ -19,7 +19,8 @@ from fastencode.solve.fit import versions, warn_edges
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.given.room import check_room
 from fastencode.solve.given.targets import Targets, check_nan_targets
-from fastencode.solve.plan.basis import cancels, largest_square
+from fastencode.solve.plan.basis import cancels
+from fastencode.solve.plan.centered import largest_square
 from fastencode.solve.plan.cost import NOMINAL_VOXELS, Candidate
 from fastencode.solve.plan.maps import Merged
 from fastencode.solve.plan.plan import Plan

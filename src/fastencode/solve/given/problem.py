@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.arguments import check_flag
 from fastencode.arrays import F64, as_numpy, check_device, float_dtype, library_of, to_host
 from fastencode.delayed import Delayed, Matrix, pick
-from fastencode.devices import DeviceLike, device_of, find_device, parse_device
+from fastencode.devices import HOST, Device, DeviceLike, device_of, find_device, parse_device
 from fastencode.errors import DeviceError, InputError
 from fastencode.limits import parse_memory
 from fastencode.solve.given.folds import CrossValidator, Fold, check_gap, check_runs, resolve_folds
@@ -88,6 +88,10 @@ class Problem:
     def gcv(self) -> bool:
         """Whether penalties are chosen by generalised cross-validation."""
         return not self.folds and self.given is None
+
+    def place(self) -> Device:
+        """The device to compute on: ``HOST`` for the CPU."""
+        return HOST if self.device == "cpu" else find_device(self.device, self.library)
 
     @classmethod
     def check(

@@ -26,35 +26,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
-from fastencode.delayed import Copies, Delayed, Matrix, pick
+from fastencode.delayed import Matrix
+from fastencode.devices import HOST, Array, Device, take_rows
 from fastencode.errors import InputError, warn
 from fastencode.solve.given.problem import Problem
-from fastencode.solve.plan.directions import Reflection, along_features, along_rows, eigh, eigh_beside, remove_along
+from fastencode.solve.plan.centered import (
+    BLOCK,
+    centered_columns,
+    centered_rows,
+    column_means,
+    dual_map,
+    gram_of,
+    kernel_of,
+    largest_square,
+    times_vectors,
+)
+from fastencode.solve.plan.directions import (
+    Reflection,
+    along_features,
+    along_rows,
+    eigh,
+    eigh_beside,
+    has_small,
+    remove_along,
+)
 from fastencode.solve.plan.graded import Graded, graded_svd
 
 __all__ = [
     "ACCURACY",
     "Basis",
     "cancels",
-    "centered_rows",
-    "column_means",
     "decompose",
     "decompose_features",
     "directions_of_kernel",
     "directions_of_rows",
-    "dual_map",
-    "gram_of",
     "hidden_by_rounding",
-    "kernel_of",
-    "largest_square",
+    "in_both_places",
     "make_basis",
     "resolution",
     "rounding_of",
+    "sharpened_where",
     "tau_of",
 ]
 
-# Rows or features of a block; numbers in a block of rows that are only added up.
-_BLOCK, _VALUES = 2048, 2**17
 # Largest relative change of weights that the rounding of a Gram may make, by item size of the dtype.
 ACCURACY = {4: 1e-6, 8: 1e-8}
 # Largest part of the responses that a float32 weight, times its column's scale, may lose where it is made of dual weights.
@@ -84,6 +98,10 @@ class Basis:
     center, weighted : bool
     source : {"gram", "features"}
         Whether the Gram or X itself was decomposed.
+    device : Device
+        Where planning computes.
+    there_tr : (t, r) float64
+        U_τ on that device; None on the host.
     """
 
     lam: F64
@@ -97,6 +115,16 @@ class Basis:
     source: str = "gram"
     X: Matrix | None = None
     scale_p: F64 | None = None
+    device: Device = HOST
+    there_tr: Array | None = None
+
+    def rows(self, rows: NDArray[np.intp]) -> Array:
+        """Rows of U_τ where planning computes: a view where they are consecutive."""
+        return take_rows(self.rows_tr if self.there_tr is None else self.there_tr, rows, self.device)
+
+    def on_host(self) -> Basis:
+        """The same, planned with on the host."""
+        return replace(self, device=HOST, there_tr=None)
 
     @property
     def complete(self) -> bool:
@@ -117,20 +145,10 @@ class Basis:
         return float(self.lam[-1]) if len(self.lam) else 0.0
 
 
-def column_means(X: Matrix, weights_t: F64 | None = None) -> F64:
-    """(Weighted) column means in float64. Sums are of differences from the first row, so a constant column's mean is exact."""
-    if len(X) == 0:
-        return np.zeros(X.shape[1])
-    total, step = np.zeros(X.shape[1]), max(1, _VALUES // X.shape[1])
-    with np.errstate(over="ignore"):  # where this overflows, so does the Gram, which is checked
-        for start in range(0, len(X), step):
-            block = np.subtract(X[start : start + step], X[0], dtype=np.float64)
-            total += block.sum(axis=0) if weights_t is None else weights_t[start : start + step] @ block
-    return X[0].astype(np.float64) + total / (len(X) if weights_t is None else weights_t.sum())
-
-
-def make_basis(problem: Problem, dual: bool) -> Basis:
+def make_basis(problem: Problem, dual: bool, device: Device = HOST) -> Basis:
     """Decompose the Gram X̌ X̌ᵀ (``dual``) or X̌ᵀ X̌, or X̌ itself where rounding of the Gram would show in weights.
+
+    The device multiplies and decomposes Grams. X itself and small directions are decomposed on the host.
 
     Raises
     ------
@@ -147,9 +165,12 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
-        gram = kernel_of(X, mean, root) if dual else gram_of(X, mean, root)
-    found = decompose(gram, problem, root if dual and center else None)
+        gram = kernel_of(X, mean, root, device) if dual else gram_of(X, mean, root, device)
+    found = decompose(gram, problem, root if dual and center else None, device=device)
     del gram
+    here = HOST
+    rows: Any
+    vectors: Any
     if found is None:
         graded = decompose_features(problem, mean, root)
         lam, rows, V, source = graded.size**2, graded.U, graded.V.astype(X.dtype), "features"
@@ -157,46 +178,63 @@ def make_basis(problem: Problem, dual: bool) -> Basis:
         rows *= graded.size / np.sqrt(lam + tau)
     else:
         (lam, vectors), source = found, "gram"
+        here, vectors = sharpened_where(lam, vectors, device)
         if dual:
             lam, vectors = directions_of_kernel(problem, mean, root, lam, vectors)
             tau = tau_of(problem, lam)
             square = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
             V = np.empty((0, len(lam)), dtype=X.dtype)
             if len(lam) and cancels(square, lam[0] + problem.alphas[0], problem):  # in float64
-                V = dual_map(problem, mean, root, vectors / np.sqrt(lam))
-            rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
+                V = dual_map(X, mean, root, vectors / here.put(np.sqrt(lam)), device=here)
+            rows = vectors * here.put(np.sqrt(lam) / np.sqrt(lam + tau))
         else:
-            rows = np.empty((len(X), len(lam)))
-            for start in range(0, len(X), _BLOCK):
-                here = slice(start, start + _BLOCK)
-                # rows = X̌ @ V
-                rows[here] = centered_rows(X, mean, root, here) @ vectors
-            lam, vectors, rows = directions_of_rows(problem, root, lam, vectors, rows)
-            V, tau = vectors.astype(X.dtype), tau_of(problem, lam)
-            rows /= np.sqrt(lam + tau)
-    return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source, X)
+            # rows = X̌ @ V
+            rows = times_vectors(X, mean, root, vectors, here)
+            lam, vectors, rows = directions_of_rows(problem, root, lam, vectors, rows, here)
+            V, tau = here.get(here.cast(vectors, X.dtype)), tau_of(problem, lam)
+            rows /= here.put(np.sqrt(lam + tau))
+    rows, there = in_both_places(rows, here, device)
+    return Basis(lam, tau, rows, V, mean, root, center, problem.weights is not None, source, X, None, device, there)
 
 
-def directions_of_rows(problem: Problem, root: F64, lam: F64, vectors: F64, rows: F64) -> tuple[F64, F64, F64]:
+def sharpened_where(lam: F64, vectors: Array, device: Device) -> tuple[Device, Array]:
+    """(where small directions are decomposed once more, vectors there): the host, or the device if there are none."""
+    return (HOST, device.get(vectors)) if has_small(lam) else (device, vectors)
+
+
+def in_both_places(rows: Array, here: Device, device: Device) -> tuple[F64, Array | None]:
+    """(an array of ``here`` in the host's memory, the same on ``device`` or None for the host)."""
+    host = here.get(rows)
+    return host, None if device is HOST else rows if here is device else device.put(host)
+
+
+def directions_of_rows(
+    problem: Problem, root: F64, lam: F64, vectors: Array, rows: Array, device: Device = HOST
+) -> tuple[F64, Array, Array]:
     """(λ, V, X̌ V) of a Gram of features, from ``rows`` = X̌ V, which may be overwritten; see :func:`directions.along_rows`."""
     if problem.fit_intercept:
-        remove_along(root, rows)  # what the rounding of the means left
-    return along_rows(lam, vectors, rows, min(len(rows) - problem.fit_intercept, len(vectors)))
+        remove_along(root, rows, device)  # what the rounding of the means left
+    if not has_small(lam):
+        return lam, vectors, rows
+    most = min(len(rows) - problem.fit_intercept, len(vectors))
+    return along_rows(lam, HOST.get(vectors), HOST.get(rows), most)
 
 
 def directions_of_kernel(
-    problem: Problem, mean: F64, root: F64, lam: F64, vectors: F64, scale_p: F64 | None = None
-) -> tuple[F64, F64]:
+    problem: Problem, mean: F64, root: F64, lam: F64, vectors: Array, scale_p: F64 | None = None
+) -> tuple[F64, Array]:
     """(λ, U) of the kernel of features, or of features times a scale; see :func:`directions.along_features`."""
     X = problem.X
 
     def blocks() -> Iterator[F64]:
-        for start in range(0, X.shape[1], _BLOCK):
-            here = slice(start, min(start + _BLOCK, X.shape[1]))
-            block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
+        for start in range(0, X.shape[1], BLOCK):
+            here = slice(start, min(start + BLOCK, X.shape[1]))
+            block: Any = centered_columns(X, mean, root, here)
             yield block if scale_p is None else block * scale_p[here]
 
-    return along_features(lam, vectors, blocks, min(len(X) - problem.fit_intercept, X.shape[1]))
+    if not has_small(lam):
+        return lam, vectors
+    return along_features(lam, HOST.get(vectors), blocks, min(len(X) - problem.fit_intercept, X.shape[1]))
 
 
 def tau_of(problem: Problem, lam: F64) -> float:
@@ -241,41 +279,20 @@ def cancels(square: float, least: float, problem: Problem) -> bool:
     return rounding > _CANCELLED * least
 
 
-def largest_square(X: Matrix, mean: F64, root: F64, columns: NDArray[np.intp] | None = None) -> float:
-    """The largest mean square of a column of X̌, or of some of its columns."""
-    some, largest, mass = np.arange(X.shape[1]) if columns is None else columns, 0.0, float(root @ root)
-    for start in range(0, len(some), _BLOCK):
-        here = some[start : start + _BLOCK]
-        block = pick(X, columns=here)
-        values = np.subtract(block[:], mean[here], dtype=np.float64) * root[:, None]
-        largest = max(largest, float(np.einsum("tp,tp->p", values, values).max()) / mass)
-    return largest
-
-
-def dual_map(problem: Problem, mean: F64, root: F64, right_tr: F64, scale_p: F64 | None = None) -> NDArray[Any]:
-    """(p, r): X̌ᵀ @ right, multiplied in float64 and rounded once; its rows times a scale."""
-    X = problem.X
-    out = np.empty((X.shape[1], right_tr.shape[1]), dtype=X.dtype)
-    for start in range(0, X.shape[1], _BLOCK):
-        here = slice(start, min(start + _BLOCK, X.shape[1]))
-        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
-        found = block.T @ right_tr
-        out[here] = found if scale_p is None else found * scale_p[here, None]
-    return out
-
-
 def resolution(alphas: F64, dtype: np.dtype[Any]) -> tuple[float, float]:
     """(singular value below which none matters at any penalty, relative error of the others) for :func:`graded_svd`."""
     allowed = 0.01 * ACCURACY[dtype.itemsize]
     return float(np.sqrt(allowed * alphas[0])), allowed
 
 
-def decompose(gram: F64, problem: Problem, constant: F64 | None, given: float | None = None) -> tuple[F64, F64] | None:
+def decompose(
+    gram: Array, problem: Problem, constant: F64 | None, given: float | None = None, device: Device = HOST
+) -> tuple[F64, Array] | None:
     """Eigenvalues, increasing, and vectors of a Gram, which is overwritten; None where its rounding would show in weights.
 
     Parameters
     ----------
-    gram : (·, ·) float64
+    gram : (·, ·) float64 array of the device
     problem : Problem
         For its penalties and dtype.
     constant : (·,) float64 or None
@@ -284,6 +301,8 @@ def decompose(gram: F64, problem: Problem, constant: F64 | None, given: float | 
         For a kernel of features that are not known: the rounding of its values before they were centered. Where rounding would
         show, a ``FastencodeWarning`` says so then, and the decomposition is returned instead of None. Eigenvalues that are
         rounding are left out.
+    device : Device
+        Where the vectors are returned. Eigenvalues are in the host's memory.
 
     Raises
     ------
@@ -292,9 +311,10 @@ def decompose(gram: F64, problem: Problem, constant: F64 | None, given: float | 
     """
     alphas, dtype = problem.alphas, problem.X.dtype
     # Predictions times (1 + α / λ) must fit the dtype, for responses of any sensible size.
-    if not np.trace(gram) < 1e-8 * np.finfo(dtype).max:
+    diagonal = device.xp.reshape(gram, (-1,))[:: gram.shape[0] + 1]
+    if not float(device.xp.sum(diagonal)) < 1e-8 * np.finfo(dtype).max:
         raise InputError(f"X holds values too large to square and add up in {dtype}; rescale its columns")
-    lam, vectors = eigh(gram) if constant is None else eigh_beside(gram, constant)
+    lam, vectors = eigh(gram, device) if constant is None else eigh_beside(gram, constant, device)
     rounding = max(rounding_of(lam), given or 0.0)
     if hidden_by_rounding(lam, alphas, dtype, rounding):
         if given is None:
@@ -346,13 +366,13 @@ def decompose_features(
             f"which takes {needed} bytes; scale the columns to equal variance, or allow more"
         )
     features = np.empty((n, p))
-    for start in range(0, n, _BLOCK):
-        here = slice(start, start + _BLOCK)
-        rows = centered_rows(X, mean, root, here)
+    for start in range(0, n, BLOCK):
+        here = slice(start, start + BLOCK)
+        rows: Any = centered_rows(X, mean, root, here)
         np.multiply(rows if used is None else rows[:, used], scale, out=features[here])
     smallest, tolerance = resolution(problem.alphas, X.dtype)
     if problem.fit_intercept:
-        reflection = Reflection.of(root)
+        reflection = Reflection(root)
         found = graded_svd(reflection.rows(features), smallest, tolerance)
         found = replace(found, U=reflection.back(found.U))
     else:
@@ -366,78 +386,3 @@ def decompose_features(
             "columns to equal variance, or leave these out",
         )
     return found
-
-
-def centered_rows(X: Matrix, mean: F64, root: F64, here: slice | NDArray[np.intp]) -> F64:
-    """The rows ``here`` of X̌ = diag(root) (X − 1 meanᵀ)."""
-    return np.subtract(X[here], mean, dtype=np.float64) * root[here, None]
-
-
-def gram_of(X: Matrix, mean: F64, root: F64) -> F64:
-    """X̌ᵀ X̌."""
-    gram = np.zeros((X.shape[1], X.shape[1]))
-    for start in range(0, len(X), _BLOCK):
-        block = centered_rows(X, mean, root, slice(start, start + _BLOCK))
-        # gram = X̌.T @ X̌
-        gram += block.T @ block
-    return gram
-
-
-def kernel_of(X: Matrix, mean: F64, root: F64) -> F64:
-    """X̌ X̌ᵀ."""
-    kernel = np.zeros((len(X), len(X)))
-    if isinstance(X, Delayed):
-        start = 0
-        for part in X.parts:
-            stop = start + len(part.source_dt) * part.width
-            _add_kernel(kernel, part, mean[start:stop], root)
-            start = stop
-        kernel *= root[:, None]
-        kernel *= root
-        return kernel
-    for start in range(0, X.shape[1], _BLOCK):
-        here = slice(start, start + _BLOCK)
-        block = np.subtract(X[:, here], mean[here], dtype=np.float64) * root[:, None]
-        # kernel = X̌ @ X̌.T
-        kernel += block @ block.T
-    return kernel
-
-
-def _add_kernel(kernel: F64, X: Copies, mean: F64, root: F64) -> None:
-    """Add the kernel of centered delayed copies of one matrix X₀ to ``kernel``, without the roots of the sample weights.
-
-    Let m be the mean of all rows that are copied, μ the mean of one copy, o the padding of the copy (1 where its rows are zeros)
-    and q the mean of o; means are weighted. Then a centered copy is
-
-        S X₀ − 1 μᵀ = S (X₀ − 1 mᵀ) + (q − o) mᵀ − 1 cᵀ        c = μ − (1 − q) m
-
-    No term is larger than the sum. So the rows of a copy are sums of rows of E = [X₀ − 1 mᵀ; mᵀ; cᵀ of every copy], with the
-    coefficients W, and its kernel is W (E Eᵀ) Wᵀ. E Eᵀ is made once for all copies.
-    """
-    (copies, n), width, empty = X.source_dt.shape, X.width, X.source_dt < 0
-    used = np.unique(X.source_dt[~empty])
-    rows, source_dt = len(used), np.searchsorted(used, X.source_dt)
-    share = empty @ (root**2 / (root @ root))
-    means = mean.reshape(copies, width)
-    center = means.sum(axis=0) / ((copies - share.sum()) or 1.0)
-    apart, offset = share[:, None] - empty, means - center + share[:, None] * center
-    inner = np.zeros((rows + 1 + copies,) * 2)
-    for start in range(0, width, _BLOCK):
-        here = slice(start, start + _BLOCK)
-        block = np.concatenate([X.base_sw[used, here] - center[here], center[None, here], offset[:, here]])
-        # inner = E @ E.T
-        inner += block @ block.T
-
-    def mixed(d: int, here: slice, of: F64) -> F64:
-        """The rows ``here`` of W_d @ of, for copy d: the rows copied, plus (q − o) times the row of m, minus the row of c."""
-        out = of[source_dt[d, here]]
-        out[empty[d, here]] = 0
-        out += apart[d, here, None] * of[rows]
-        out -= of[rows + 1 + d]
-        return out
-
-    for start in range(0, n, _BLOCK // 8):
-        here = slice(start, start + _BLOCK // 8)
-        for d in range(copies):
-            # kernel += W_d @ (E @ E.T) @ W_d.T
-            kernel[here] += mixed(d, slice(None), mixed(d, here, inner).T).T

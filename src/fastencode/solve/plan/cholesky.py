@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from fastencode.devices import HOST, Array, Device
 
@@ -52,7 +52,7 @@ def invert_positive(device: Device, square: Array) -> Array:
     return inverse
 
 
-def solve_positive(matrix: NDArray[Any], right: NDArray[Any], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+def solve_positive(matrix: Any, right: Any, dtype: DTypeLike = np.float64, device: Device = HOST) -> Any:
     """scipy.linalg.cho_solve(cho_factor(matrix), right), in float32 or float64.
 
     Parameters
@@ -61,16 +61,20 @@ def solve_positive(matrix: NDArray[Any], right: NDArray[Any], dtype: DTypeLike =
         Symmetric and positive definite; which triangle is read does not matter. Not written to.
     right : (n, m)
     dtype : float32 or float64
+    device : Device
+        Where the arrays lie. A device's library solves by LU.
 
     Returns
     -------
-    (n, m) array, in Fortran's order
+    (n, m) array of the device, on the host in Fortran's order
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        If the matrix is not positive definite.
+        If the matrix is not positive definite. Not from a device.
     """
+    if device is not HOST:
+        return device.xp.linalg.solve(device.cast(matrix, dtype), device.cast(right, dtype))
     dtype = np.dtype(dtype)
     factor, out = np.array(matrix, dtype=dtype, order="C"), np.array(right, dtype=dtype, order="F")
     (n, m), kind = out.shape, {"f": "s", "d": "d"}[dtype.char]

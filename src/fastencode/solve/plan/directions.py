@@ -12,15 +12,16 @@ Legend: t = time, p = features, r = directions, k = small directions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
+from fastencode.devices import HOST, Array, ArrayT, Device
 
-__all__ = ["SHARPENED", "Reflection", "along_features", "along_rows", "eigh", "eigh_beside", "remove_along"]
+__all__ = ["SHARPENED", "Reflection", "along_features", "along_rows", "eigh", "eigh_beside", "has_small", "remove_along"]
 
 # Eigenvalues below this part of the largest, and their vectors, are taken from products with the features.
 SHARPENED = 1e-6
@@ -31,59 +32,66 @@ _EPS = float(np.finfo(np.float64).eps)
 _DIVIDED = 32_766
 
 
-def eigh(gram: F64) -> tuple[F64, F64]:
-    """Eigenvalues, increasing, and vectors of a symmetric matrix."""
-    if len(gram) > _DIVIDED:
-        lam, vectors = scipy.linalg.eigh(gram, driver="evr", check_finite=False)
-    else:
-        lam, vectors = np.linalg.eigh(gram)
-    return lam, vectors
+def eigh(gram: Array, device: Device = HOST) -> tuple[F64, Array]:
+    """Eigenvalues, increasing, and vectors of a symmetric matrix of a device; the values in the host's memory."""
+    if gram.shape[0] > _DIVIDED:
+        lam, vectors = scipy.linalg.eigh(device.get(gram), driver="evr", check_finite=False)
+        return lam, device.put(vectors)
+    lam, vectors = device.xp.linalg.eigh(gram)
+    return device.get(lam), vectors
 
 
-@dataclass(frozen=True, eq=False)
 class Reflection:
-    """H = I − β v vᵀ, orthogonal and symmetric, which turns a vector o of positive numbers into the first axis."""
+    """H = I − β v vᵀ, orthogonal and symmetric, which turns a vector o of positive numbers into the first axis.
 
-    v_t: F64
-    beta: float
+    Matrices are float64 arrays of one device.
+    """
 
-    @classmethod
-    def of(cls, constant: F64) -> Reflection:
-        """The reflection of o."""
+    def __init__(self, constant: F64, device: Device = HOST) -> None:
         v_t = constant / np.linalg.norm(constant)
         v_t[0] += 1.0
-        return cls(v_t, 2.0 / float(v_t @ v_t))
+        self.device, self.v_t, self.beta = device, device.put(v_t), 2.0 / float(v_t @ v_t)
 
-    def rows(self, A_tp: F64) -> F64:
+    def _outer(self, along: Array) -> Array:
+        return self.v_t[:, None] * along[None, :]
+
+    def rows(self, A_tp: ArrayT) -> ArrayT:
         """(t − 1, p): H A without its first row, in place."""
-        A_tp -= np.outer(self.v_t, self.beta * (self.v_t @ A_tp))
-        return A_tp[1:]
+        A_tp -= self._outer(self.beta * (self.v_t @ A_tp))
+        return A_tp[1:, :]
 
-    def kernel(self, K_tt: F64) -> F64:
+    def kernel(self, K_tt: ArrayT) -> ArrayT:
         """(t − 1, t − 1): H K H without its first row and column, in place."""
         along = self.beta * (K_tt @ self.v_t)
-        along -= (0.5 * self.beta * float(along @ self.v_t)) * self.v_t
-        K_tt -= np.outer(self.v_t, along)
-        K_tt -= np.outer(along, self.v_t)
+        along -= (0.5 * self.beta * (along @ self.v_t)) * self.v_t
+        both = self._outer(along)
+        K_tt -= both
+        K_tt -= both.T
         return K_tt[1:, 1:]
 
-    def back(self, U: F64) -> F64:
+    def back(self, U: ArrayT) -> ArrayT:
         """(t, r): H [0; U], from vectors of t − 1 numbers to vectors that are orthogonal to o."""
-        out = np.concatenate([np.zeros((1, U.shape[1])), U])
-        out -= np.outer(self.v_t, self.beta * (self.v_t[1:] @ U))
+        out: Any = self.device.concatenate([self.device.zeros(1, U.shape[1], dtype=np.float64), U])
+        out -= self._outer(self.beta * (self.v_t[1:] @ U))
         return out
 
 
-def eigh_beside(kernel: F64, constant: F64) -> tuple[F64, F64]:
+def eigh_beside(kernel: Array, constant: F64, device: Device = HOST) -> tuple[F64, Array]:
     """Eigenvalues, increasing, and vectors (t, t − 1) orthogonal to o of a kernel that maps o to zero, which is overwritten."""
-    reflection = Reflection.of(constant)
-    lam, vectors = eigh(reflection.kernel(kernel))
+    reflection = Reflection(constant, device)
+    lam, vectors = eigh(reflection.kernel(kernel), device)
     return lam, reflection.back(vectors)
 
 
-def remove_along(constant: F64, rows_tr: F64) -> None:
+def remove_along(constant: F64, rows_tr: Array, device: Device = HOST) -> None:
     """Make the columns orthogonal to o, in place."""
-    rows_tr -= np.outer(constant, (constant @ rows_tr) / (constant @ constant))
+    o_t = device.put(constant)
+    rows_tr -= o_t[:, None] * ((o_t @ rows_tr) / float(constant @ constant))[None, :]
+
+
+def has_small(lam: F64) -> bool:
+    """Whether some directions are so small that :func:`along_rows` and :func:`along_features` decompose them once more."""
+    return bool(_small(lam)[0].any())
 
 
 def along_rows(lam: F64, vectors: F64, rows_tr: F64, most: int) -> tuple[F64, F64, F64]:

@@ -6,14 +6,16 @@ A ridge problem has one fold plan, and V for its weights (``plan.py``). A banded
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
+from fastencode.devices import HOST, Device
 from fastencode.solve.given.folds import Fold
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import Basis
@@ -23,7 +25,11 @@ from fastencode.solve.plan.nodes import TOLERANCE, Nodes, choose_nodes
 from fastencode.solve.plan.operators import LIMITS, Operator, Request, WholeFolds, make_operators
 from fastencode.threads import limit_threads, together
 
-__all__ = ["FoldPlan", "plan_folds"]
+__all__ = ["FoldPlan", "plan_folds", "planned_on"]
+
+T = TypeVar("T")
+# A device plans where both sides of X are at least this long: below, its calls cost more than they save.
+_LEAST = 256
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -105,6 +111,21 @@ class FoldPlan:
         return self.analyze.nbytes + self.beside + copies + made
 
 
+def planned_on(device: Device, problem: Problem, make: Callable[[Device], T]) -> T:
+    """``make(device)``; ``make(HOST)`` where the problem is small, or where memory of the device runs out."""
+    n, p = problem.X.shape
+    if device is HOST or min(n, p or n) < _LEAST:  # without columns where only kernels are known
+        return make(HOST)
+    try:
+        with device.current(), device.precision(np.float32, False):
+            return make(device)
+    except Exception as error:
+        if not device.is_out_of_memory(error):
+            raise
+    device.free_cached()  # here, where the error's frames hold nothing any more
+    return make(HOST)
+
+
 def plan_folds(
     problem: Problem,
     basis: Basis,
@@ -172,7 +193,8 @@ def _without_folds(problem: Problem, basis: Basis, beside: int) -> FoldPlan:
 
 
 def _leave_out(basis: Basis, folds: list[Fold], threads: int) -> list[Left]:
-    if sum(len(test) for _, test in folds) <= 2 * len(folds):  # one or two rows a fold: threads would wait for the interpreter
+    # One or two rows a fold: threads would wait for the interpreter.
+    if basis.device is not HOST or sum(len(test) for _, test in folds) <= 2 * len(folds):
         return [leave_out(basis, fold) for fold in folds]
     return together([partial(leave_out, basis, fold) for fold in folds], threads)
 
@@ -193,6 +215,7 @@ def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tup
         return float(basis.lam[0]), top
     worst = max(left.condition for left in lefts)
     if worst <= 1e6 and len(lefts) * r**3 * 1.4 / EIGH_RATE < 0.3 * voxels * 2.0 * n * r / voxel_rate(4):
+        threads = threads if basis.device is HOST else 1
         found = together([partial(training_extremes, basis, left) for left in lefts], threads)
         return 0.999 * min(low for low, _ in found), 1.001 * max(high for _, high in found)
     # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ).

@@ -17,31 +17,25 @@ from numpy.typing import NDArray
 
 from fastencode.arrays import F64
 from fastencode.delayed import pick
-from fastencode.devices import ArrayT
+from fastencode.devices import HOST, Array, ArrayT, Device
 from fastencode.errors import InputError
 from fastencode.solve.given.bands import Bands
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import (
     Basis,
     cancels,
-    centered_rows,
-    column_means,
     decompose,
     decompose_features,
     directions_of_kernel,
     directions_of_rows,
-    dual_map,
-    gram_of,
-    kernel_of,
-    largest_square,
+    in_both_places,
     rounding_of,
+    sharpened_where,
     tau_of,
 )
+from fastencode.solve.plan.centered import column_means, dual_map, gram_of, kernel_of, largest_square, times_vectors
 
 __all__ = ["Grams", "center_kernel", "gram_bytes", "make_grams"]
-
-# Rows of U_τ that are made at once.
-_BLOCK = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,48 +88,70 @@ class Grams:
             return np.zeros(len(columns))
         return np.array([largest_square(X, self.mean_p, self.root_t, some) for some in columns])
 
-    def basis(self, gamma_b: F64) -> Basis:
-        """The decomposition of one weighting γ. ``V_pr`` is diag(√γ) V, with V of the features times √γ; empty in the dual."""
-        problem = self.problem
-        dtype, p = problem.X.dtype, problem.X.shape[1]
-        if self.dual_btt is not None:
-            gram = np.zeros(self.dual_btt.shape[1:])
+    def _there(self, device: Device) -> Array:
+        """The Gram or kernels on a device: sent once, then kept."""
+        kept = vars(self).setdefault("_kept", {})  # a frozen object's own memory, no part of what it is
+        if device not in kept:
+            squared: Any = self.primal_pp if self.dual_btt is None else self.dual_btt
+            kept[device] = device.put(squared)
+        there: Array = kept[device]
+        return there
+
+    def _weighted(self, gamma_b: F64, used: NDArray[np.intp], scale: F64, device: Device) -> Array:
+        """The Gram or kernel of one weighting, on a device; ``used`` are the features of positive weight, ``scale`` their √γ."""
+        squared = self._there(device)
+        if self.dual:
+            gram = device.zeros(*squared.shape[1:], dtype=np.float64)
             # gram = Σ_b γ_b K_b
             for b in np.flatnonzero(gamma_b):
-                gram += gamma_b[b] * self.dual_btt[b]
-        else:
-            assert self.primal_pp is not None
-            scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
-            used = np.flatnonzero(scale_p)
-            scale = scale_p[used]
-            # gram = diag(√γ) @ primal_pp @ diag(√γ)
-            gram = self.primal_pp[np.ix_(used, used)] * scale[:, None]
-            gram *= scale
+                gram += float(gamma_b[b]) * squared[int(b), ...]
+            return gram
+        # gram = diag(√γ) @ primal_pp @ diag(√γ)
+        if len(used) < squared.shape[0]:
+            here = device.put(used, np.int64)
+            squared = device.take(device.take(squared, here), here, axis=1)
+        scale_p = device.put(scale)
+        gram = squared * scale_p[:, None]
+        gram *= scale_p
+        return gram
+
+    def basis(self, gamma_b: F64, device: Device = HOST) -> Basis:
+        """The decomposition of one weighting γ. ``V_pr`` is diag(√γ) V, with V of the features times √γ; empty in the dual.
+
+        The device decomposes, as in :func:`fastencode.solve.plan.basis.make_basis`.
+        """
+        problem, root = self.problem, self.root_t
+        X, dtype, p = problem.X, problem.X.dtype, problem.X.shape[1]
+        scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature] if p else np.zeros(0)
+        used = np.flatnonzero(scale_p)
+        gram = self._weighted(gamma_b, used, scale_p[used], device)
         only = not p  # only kernels are known, no features
-        constant = self.root_t if self.dual and problem.fit_intercept else None
-        found = decompose(gram, problem, constant, float(gamma_b @ self.rounding_b) if only else None)
+        constant = root if self.dual and problem.fit_intercept else None
+        found = decompose(gram, problem, constant, float(gamma_b @ self.rounding_b) if only else None, device)
         del gram
         if found is None:
-            return self._from_features(gamma_b)
+            return self._from_features(gamma_b, device)
         lam, vectors = found
+        here, vectors = (device, vectors) if only else sharpened_where(lam, vectors, device)
         if self.dual:
             if not only:
-                scale_p = np.sqrt(gamma_b)[self.bands.band_of_feature]
-                lam, vectors = directions_of_kernel(problem, self.mean_p, self.root_t, lam, vectors, scale_p)
+                lam, vectors = directions_of_kernel(problem, self.mean_p, root, lam, vectors, scale_p)
             tau, V = tau_of(problem, lam), np.zeros((0, len(lam)), dtype=dtype)
-            rows = vectors * (np.sqrt(lam) / np.sqrt(lam + tau))
+            rows = vectors * here.put(np.sqrt(lam) / np.sqrt(lam + tau))
             if not only and len(lam) and cancels(float((gamma_b * self.squares_b).max()), lam[0] + problem.alphas[0], problem):
                 gamma_p = gamma_b[self.bands.band_of_feature]
-                V = dual_map(problem, self.mean_p, self.root_t, vectors / np.sqrt(lam), gamma_p)
+                V = dual_map(X, self.mean_p, root, vectors / here.put(np.sqrt(lam)), gamma_p, here)
         else:
-            vectors *= scale[:, None]
+            vectors *= here.put(scale_p[used])[:, None]
             # rows = X̌ @ diag(√γ) @ V
-            lam, vectors, rows = directions_of_rows(problem, self.root_t, lam, vectors, self._times(used, vectors))
+            rows = times_vectors(X, self.mean_p, root, vectors, here, None if len(used) == p else used)
+            lam, vectors, rows = directions_of_rows(problem, root, lam, vectors, rows, here)
             tau, V = tau_of(problem, lam), np.zeros((p, len(lam)), dtype=dtype)
-            rows, V[used] = rows / np.sqrt(lam + tau), vectors
-        return self._made(lam, tau, rows, V, "gram", gamma_b)
+            rows /= here.put(np.sqrt(lam + tau))
+            V[used] = here.get(here.cast(vectors, dtype))
+        return self._made(lam, tau, rows, V, "gram", gamma_b, here, device)
 
-    def _from_features(self, gamma_b: F64) -> Basis:
+    def _from_features(self, gamma_b: F64, device: Device) -> Basis:
         """As :meth:`basis`, from the features times √γ themselves, where rounding of their Gram would show in weights."""
         problem, scale_p = self.problem, np.sqrt(gamma_b)[self.bands.band_of_feature]
         used = np.flatnonzero(scale_p)
@@ -144,24 +160,17 @@ class Grams:
         tau = tau_of(problem, lam)
         V = np.zeros((len(scale_p), len(lam)), dtype=problem.X.dtype)
         V[used] = graded.V * scale_p[used, None]
-        return self._made(lam, tau, graded.U * (graded.size / np.sqrt(lam + tau)), V, "features", gamma_b)
+        rows = graded.U * (graded.size / np.sqrt(lam + tau))
+        return self._made(lam, tau, rows, V, "features", gamma_b, HOST, device)
 
-    def _made(self, lam: F64, tau: float, rows: F64, V: NDArray[Any], source: str, gamma_b: F64) -> Basis:
-        problem = self.problem
-        weighted, known = problem.weights is not None, problem.X.shape[1] > 0
+    def _made(
+        self, lam: F64, tau: float, rows: Array, V: NDArray[Any], source: str, gamma_b: F64, here: Device, device: Device
+    ) -> Basis:
+        """The basis, from ``rows`` of U_τ that lie ``here``."""
+        problem, (rows_tr, there_tr) = self.problem, in_both_places(rows, here, device)
+        weighted, known, center = problem.weights is not None, problem.X.shape[1] > 0, problem.fit_intercept
         X, scale_p = (problem.X, np.sqrt(gamma_b)[self.bands.band_of_feature]) if known else (None, None)
-        return Basis(lam, tau, rows, V, self.mean_p, self.root_t, problem.fit_intercept, weighted, source, X, scale_p)
-
-    def _times(self, used: NDArray[np.intp], vectors: F64) -> F64:
-        """X̌[:, used] @ vectors."""
-        X, everything = self.problem.X, len(used) == self.problem.X.shape[1]
-        out = np.empty((len(X), vectors.shape[1]))
-        for start in range(0, len(X), _BLOCK):
-            here = slice(start, start + _BLOCK)
-            block = centered_rows(X, self.mean_p, self.root_t, here)
-            # out = X̌[:, used] @ vectors
-            np.matmul(block if everything else block[:, used], vectors, out=out[here])
-        return out
+        return Basis(lam, tau, rows_tr, V, self.mean_p, self.root_t, center, weighted, source, X, scale_p, device, there_tr)
 
 
 def gram_bytes(n: int, p: int, n_bands: int) -> tuple[int, int]:
@@ -169,8 +178,11 @@ def gram_bytes(n: int, p: int, n_bands: int) -> tuple[int, int]:
     return 8 * 2 * p * p, 8 * (n_bands + 1) * n * n
 
 
-def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool) -> Grams:
-    """Gram of all features (primal) or kernel of every band (``dual``). Raises ``InputError`` if their values overflow."""
+def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dual: bool, device: Device = HOST) -> Grams:
+    """Gram of all features (primal) or kernel of every band (``dual``), multiplied on a device and kept in the host's memory.
+
+    Raises ``InputError`` if their values overflow.
+    """
     X, center = problem.X, problem.fit_intercept
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     if kernels is not None:
@@ -184,9 +196,9 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
         if dual:
             squared = np.empty((len(bands), len(X), len(X)))
             for kernel, columns in zip(squared, bands.columns, strict=True):
-                kernel[...] = kernel_of(pick(X, columns=columns), mean[columns], root)
+                kernel[...] = device.get(kernel_of(pick(X, columns=columns), mean[columns], root, device))
         else:
-            squared = gram_of(X, mean, root)
+            squared = device.get(gram_of(X, mean, root, device))
     if not np.isfinite(squared).all():
         raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
     return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root, np.zeros(len(bands)))

@@ -8,7 +8,8 @@ Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``).
     train   a map of the training responses themselves                                  folds too ill-conditioned for the others
 
 The form, the map of a fold (``maps.py``) and which Gram is decomposed (``cost.py``) are independent choices; section 3 has their
-table. Threads make the folds, so no function here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``).
+table. Threads make the folds, so no function here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``). With
+a device (``Basis.device``) it makes them one after another, and the operators are brought to the host.
 
 Predictions are relative to the mean of the training responses and scaled by 1 + α / λ_top (see ``nodes.scale_of``).
 
@@ -26,13 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
+from fastencode.devices import HOST, Array, take_rows
 from fastencode.errors import InputError
 from fastencode.solve.plan.basis import ACCURACY, Basis, hidden_by_rounding, resolution
 from fastencode.solve.plan.cholesky import solve_positive
 from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
-from fastencode.solve.plan.directions import eigh_beside
+from fastencode.solve.plan.directions import eigh, eigh_beside
 from fastencode.solve.plan.graded import graded_svd
-from fastencode.solve.plan.leave_out import Left, reduced, residual, take_rows, training_gram
+from fastencode.solve.plan.leave_out import Left, reduced, residual, training_gram
 from fastencode.solve.plan.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.segments import Curves, Shrinkage, cut_spectrum, make_shrinkage
@@ -188,7 +190,7 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
     jobs = [job for some, _ in made for job in some]
     large = r >= _LARGE and any(cost.name == "rotated" for cost in costs)
     with limit_threads(request.threads):
-        results = iter([job() for job in jobs] if large else together(jobs, request.threads))
+        results = iter([job() for job in jobs] if large or basis.device is not HOST else together(jobs, request.threads))
     folds = [finish([next(results) for _ in some]) for some, finish in made]
     operations = sum(cost.plan for cost in costs) + sum(len(g) * whole_cost(m, load).plan for m, g in by_size.items())
     order = tuple(i for _, some in sorted(numbers.items()) for i in some)  # those by themselves first, then by size
@@ -273,29 +275,36 @@ def _fold_jobs(
 
 def _solve_factored(basis: Basis, left: Left, alpha: float, out_ml: NDArray[Any]) -> None:
     """Fill ``out_ml`` with diag(1 / o) R⁻¹, test rows only, at one node. The shrinkage holds the factor 1 + α / λ_top."""
-    inverse = np.linalg.inv(residual(basis, left.rows, alpha))
-    np.divide(inverse[left.held], basis.root_t[left.test, None], out=out_ml, casting="same_kind")
+    inverse = basis.device.xp.linalg.inv(residual(basis, left.rows, alpha))
+    _store(basis, take_rows(inverse, left.held, basis.device), 1.0 / basis.root_t[left.test, None], out_ml)
 
 
 def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
     """The map through the eigenvectors of the training Gram, in which every penalty is diagonal."""
-    shrunk, root = np.sqrt(basis.lam + basis.tau), basis.root_t
-    lam, vectors = np.linalg.eigh(training_gram(basis, left))
+    device, shrunk = basis.device, np.sqrt(basis.lam + basis.tau)
+    lam, vectors = eigh(training_gram(basis, left), device)
     lam = np.maximum(lam, 0.0)
     if hidden_by_rounding(lam, request.alphas, dtype):
-        graded = graded_svd(_in_directions(basis, left)[0], *resolution(request.alphas, dtype))
-        lam, vectors = graded.size**2, graded.V
-    own = np.sqrt(lam + basis.tau)
-    held = take_rows(basis.rows_tr, left.test)
-    if basis.center:  # about the mean of the training rows: all rows sum to zero, so it is −(sum of the rows L) / mass
-        held = held + np.outer(root[left.test], (root[left.rows] @ take_rows(basis.rows_tr, left.rows)) / left.mass)
+        graded = graded_svd(HOST.get(_in_directions(basis.on_host(), left)[0]), *resolution(request.alphas, dtype))
+        lam, vectors = graded.size**2, device.put(graded.V)
+    own, curves = np.sqrt(lam + basis.tau), _curves(basis, lam, request, False)
+    shrunk_r, own_s = device.put(shrunk), device.put(own)
     # With W the eigenvectors and λ_f the eigenvalues of the training Gram, and S = diag(√(λ + τ)), S_f = diag(√(λ_f + τ)):
     # rows = U_test @ S @ W @ S_f⁻¹        rotate = S_f⁻¹ @ W.T @ S
-    rows = (held * shrunk) @ vectors / own
-    rotate = (vectors * (1.0 / own)).T * shrunk
-    curves = _curves(basis, lam, request, False)
-    rows /= root[left.test, None]
-    return Rotated(rotate.astype(dtype), rows.astype(dtype), make_shrinkage(curves, cuts, dtype))
+    rows = (_held(basis, left) * shrunk_r) @ vectors / own_s
+    rotate = (vectors * (1.0 / own_s)).T * shrunk_r
+    rows /= device.put(basis.root_t[left.test, None])
+    return Rotated(_fetch(basis, rotate, dtype), _fetch(basis, rows, dtype), make_shrinkage(curves, cuts, dtype))
+
+
+def _held(basis: Basis, left: Left) -> Array:
+    """(m, r): U_test + o_test (o_Lᵀ U_L) / s_train, the test rows about the mean of the training rows: all rows sum to zero, so
+    that mean is −(sum of the rows L) / s_train."""
+    held, root = basis.rows(left.test), basis.root_t
+    if not basis.center:
+        return held
+    pull = (basis.device.put(root[left.rows]) @ basis.rows(left.rows)) / left.mass
+    return held + basis.device.put(root[left.test, None]) * pull[None, :]
 
 
 def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) -> None:
@@ -303,31 +312,31 @@ def _solve_merged(basis: Basis, left: Left, alpha: float, out_mr: NDArray[Any]) 
 
     Where κ is at most 30, the system is solved in the dtype of ``out_mr``: its error is of the size of the result's rounding.
     """
-    d = (basis.lam + basis.tau) / (basis.lam + alpha)
-    root, rows = basis.root_t, take_rows(basis.rows_tr, left.rows)
+    device, d = basis.device, (basis.lam + basis.tau) / (basis.lam + alpha)
     work = out_mr.dtype if left.condition <= _NARROW else np.dtype(np.float64)
     if left.gram is None:
         # found = inv(R) @ U_L @ D
-        found = solve_positive(residual(basis, left.rows, alpha), rows * d, work)[left.held]
+        found = solve_positive(residual(basis, left.rows, alpha), basis.rows(left.rows) * device.put(d), work, device)
+        found = take_rows(found, left.held, device)
     else:
-        half, held = np.sqrt(d), take_rows(basis.rows_tr, left.test)
-        if basis.center:
-            held = held + np.outer(root[left.test], (root[left.rows] @ rows) / left.mass)
+        half = device.put(np.sqrt(d))
         # found = (U_test + o_test o_L.T @ U_L / s_train) @ √D @ inv(I − √D @ G @ √D) @ √D
-        found = solve_positive(reduced(basis, left.gram, alpha), (held * half).T, work).T * half
+        found = solve_positive(reduced(basis, left.gram, alpha), (_held(basis, left) * half).T, work, device).T
+        found = found * half
     _put(basis, left, alpha, found, out_mr)
 
 
 def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], limit: float) -> None:
     """Fill ``out_kmt`` with the maps from the training responses to the held-out predictions at every node."""
     if basis.complete and left.condition <= limit:
-        rows, train = take_rows(basis.rows_tr, left.rows), basis.rows_tr[left.train]
+        rows, train, device = basis.rows(left.rows), basis.rows(left.train), basis.device
         for k, alpha in enumerate(alphas):
             d = (basis.lam + basis.tau) / (basis.lam + alpha)
             # R⁻¹ H_LT = −R⁻¹ (I − H)_LT: I − H is the smaller for α < λ_top, H above, and the smaller keeps more digits.
             # across = U_L @ D @ diag(−α / λ or 1) @ U_T.T
-            across = (rows * (-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
-            _put(basis, left, alpha, solve_positive(residual(basis, left.rows, alpha), across)[left.held], out_kmt[k])
+            across = (rows * device.put(-d * alpha / basis.lam if alpha < basis.top else d)) @ train.T
+            found = solve_positive(residual(basis, left.rows, alpha), across, device=device)
+            _put(basis, left, alpha, take_rows(found, left.held, device), out_kmt[k])
     else:
         _solve_by_itself(basis, left, alphas, out_kmt)
 
@@ -337,47 +346,52 @@ def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any
     own = _decompose_train(basis, left, alphas, out_kmt.dtype)
     for k, alpha in enumerate(alphas):
         # out[k] = (1 + α / λ_top) diag(1 / o) @ rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st
-        _put(basis, left, alpha, (own.rows_ms * ((own.lam + basis.tau) / (own.lam + alpha))) @ own.rotate_st, out_kmt[k])
+        d = basis.device.put((own.lam + basis.tau) / (own.lam + alpha))
+        _put(basis, left, alpha, (own.rows_ms * d) @ own.rotate_st, out_kmt[k])
 
 
 def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
     """The map from the training responses through the training rows' own directions, in which every penalty is diagonal."""
     own = _decompose_train(basis, left, request.alphas, dtype)
-    rows = own.rows_ms / basis.root_t[left.test, None]
+    rows = own.rows_ms / basis.device.put(basis.root_t[left.test, None])
     shrinkage = make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype)
-    return Rotated(own.rotate_st.astype(dtype), rows.astype(dtype), shrinkage)
+    return Rotated(_fetch(basis, own.rotate_st, dtype), _fetch(basis, rows, dtype), shrinkage)
 
 
 @dataclass(frozen=True, eq=False)
 class _Train:
-    """The training rows decomposed: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses."""
+    """The training rows decomposed: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses.
+
+    The matrices lie on the basis' device.
+    """
 
     lam: F64
-    rows_ms: F64
-    rotate_st: F64
+    rows_ms: Array
+    rotate_st: Array
 
 
 def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> _Train:
     """Decompose the training rows' smaller Gram, or the rows themselves where rounding of the Gram would show in weights."""
-    train, held = _own_rows(basis, left, alphas, dtype)
-    dual = len(train) <= train.shape[1]
+    (train, held), device = _own_rows(basis, left, alphas, dtype), basis.device
+    dual = train.shape[0] <= train.shape[1]
     if dual and basis.center:
-        lam, vectors = eigh_beside(train @ train.T, basis.root_t[left.train])
+        lam, vectors = eigh_beside(train @ train.T, basis.root_t[left.train], device)
     else:
-        lam, vectors = np.linalg.eigh(train @ train.T if dual else train.T @ train)
+        lam, vectors = eigh(train @ train.T if dual else train.T @ train, device)
     if hidden_by_rounding(lam, alphas, dtype):
-        found = graded_svd(train, *resolution(alphas, dtype))
+        found = graded_svd(device.get(train), *resolution(alphas, dtype))
         shrunk = np.sqrt(found.size**2 + basis.tau)
-        return _Train(found.size**2, (held @ found.V) / shrunk, found.U.T * (found.size / shrunk)[:, None])
+        rows = (held @ device.put(found.V)) / device.put(shrunk)
+        return _Train(found.size**2, rows, device.put(found.U.T * (found.size / shrunk)[:, None]))
     # All directions are kept: test rows may be long in one that is short in training rows.
     lam = np.maximum(lam, 0.0)
-    shrunk = np.sqrt(lam + basis.tau)
+    shrunk_s = device.put(np.sqrt(lam + basis.tau))
     if dual:
-        return _Train(lam, (held @ train.T) @ vectors / shrunk, (vectors / shrunk).T)
-    return _Train(lam, (held @ vectors) / shrunk, (vectors / shrunk).T @ train.T)
+        return _Train(lam, (held @ train.T) @ vectors / shrunk_s, (vectors / shrunk_s).T)
+    return _Train(lam, (held @ vectors) / shrunk_s, (vectors / shrunk_s).T @ train.T)
 
 
-def _own_rows(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> tuple[F64, F64]:
+def _own_rows(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """(training rows, test rows) about the mean of the training rows, in whichever coordinates keep their digits.
 
     In the directions kept, a row is off by rounding of √λ_top. Where that shows at the smallest penalty, rows of X are taken: a
@@ -392,25 +406,37 @@ def _own_rows(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> tu
         train, held = train - first, held - first
         mean = (root[left.train] ** 2) @ train / left.mass
         train, held = train - mean, held - mean
-    scale = 1.0 if basis.scale_p is None else basis.scale_p
-    return train * root[left.train, None] * scale, held * root[left.test, None] * scale
+    scale, put = 1.0 if basis.scale_p is None else basis.scale_p, basis.device.put
+    return put(train * root[left.train, None] * scale), put(held * root[left.test, None] * scale)
 
 
-def _in_directions(basis: Basis, left: Left) -> tuple[F64, F64]:
+def _in_directions(basis: Basis, left: Left) -> tuple[Array, Array]:
     """(training rows, test rows) of X̌ V, about the mean of the training rows: (·, r) each."""
-    points = basis.rows_tr * np.sqrt(basis.lam + basis.tau)
-    train, held = points[left.train], points[left.test]
+    put, root = basis.device.put, basis.root_t
+    shrunk = put(np.sqrt(basis.lam + basis.tau))
+    train, held = basis.rows(left.train) * shrunk, basis.rows(left.test) * shrunk
     if basis.center:
-        root = basis.root_t
-        mean = root[left.train] @ train / left.mass
-        train, held = train - np.outer(root[left.train], mean), held - np.outer(root[left.test], mean)
+        mean = (put(root[left.train]) @ train / left.mass)[None, :]
+        train, held = train - put(root[left.train, None]) * mean, held - put(root[left.test, None]) * mean
     return train, held
 
 
-def _put(basis: Basis, left: Left, alpha: float, found: NDArray[Any], out: NDArray[Any]) -> None:
+def _put(basis: Basis, left: Left, alpha: float, found: Array, out: NDArray[Any]) -> None:
     """out = (1 + α / λ_top) diag(1 / o) found, with o the roots of the test rows' sample weights."""
-    factor = scale_of(alpha, basis.top) / basis.root_t[left.test, None]
-    np.multiply(found, factor, out=out, casting="same_kind")
+    _store(basis, found, scale_of(alpha, basis.top) / basis.root_t[left.test, None], out)
+
+
+def _store(basis: Basis, found: Array, factor: F64, out: NDArray[Any]) -> None:
+    """out = factor * found, rounded once, in the host's memory."""
+    if basis.device is HOST:
+        np.multiply(HOST.get(found), factor, out=out, casting="same_kind")
+    else:
+        out[...] = _fetch(basis, found * basis.device.put(factor), out.dtype)
+
+
+def _fetch(basis: Basis, found: Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of the basis' device in the host's memory, rounded to a dtype."""
+    return basis.device.get(basis.device.cast(found, dtype))
 
 
 def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Shrinkage, dtype: np.dtype[Any]) -> WholeFolds:
@@ -421,41 +447,41 @@ def _make_whole(basis: Basis, lefts: list[Left], request: Request, shrinkage: Sh
     jobs: list[Callable[[], NDArray[Any] | None]] = [
         partial(_whole_node, basis, rows_bm, alpha, scale[j], far[j]) for j, alpha in enumerate(alphas)
     ]
-    near = together(jobs, request.threads)
+    near = together(jobs, request.threads) if basis.device is HOST else [job() for job in jobs]
     plain = np.where([block is None for block in near], scale, 0.0).astype(dtype)  # the scale of other nodes may overflow
     return WholeFolds(rows_bm, shrinkage, far, tuple(near), plain, np.array([left.mass for left in lefts]))
 
 
 def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm: NDArray[Any]) -> NDArray[Any] | None:
     """Fill the far blocks of one node; returns the near blocks, None for a diagonal (see :class:`WholeFolds`)."""
-    d, root_bm = (basis.lam + basis.tau) / (basis.lam + alpha), basis.root_t[rows_bm]
+    device, d, root_bm = basis.device, (basis.lam + basis.tau) / (basis.lam + alpha), basis.root_t[rows_bm]
     if basis.complete and alpha < basis.top:
         # f = y_L − R⁻¹ (I − H)_L y where I − H is small (α < λ_top), else f = R⁻¹ (H_L y − H_LL y_L): neither cancels.
-        inverse = np.linalg.inv(_blocks(basis, rows_bm, d * alpha / basis.lam))
-        np.multiply(inverse, scale / root_bm[:, :, None], out=far_bmm, casting="same_kind")
+        inverse = device.xp.linalg.inv(_blocks(basis, rows_bm, d * alpha / basis.lam))
+        _store(basis, inverse, scale / root_bm[:, :, None], far_bmm)
         return None
     hat = _blocks(basis, rows_bm, d)  # U_L D U_Lᵀ: H_LL without the intercept's o oᵀ / s
     if basis.complete:
         r_bmm = _blocks(basis, rows_bm, d * alpha / basis.lam)
     else:
-        r_bmm = np.eye(rows_bm.shape[1]) - hat
+        r_bmm = device.put(np.eye(rows_bm.shape[1])) - hat
         if basis.center:
-            r_bmm -= root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum()
-    inverse = np.linalg.inv(r_bmm)
-    np.divide(inverse, root_bm[:, :, None], out=far_bmm, casting="same_kind")
+            r_bmm -= device.put(root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum())
+    inverse = device.xp.linalg.inv(r_bmm)
+    _store(basis, inverse, 1.0 / root_bm[:, :, None], far_bmm)
     # near = −(1 + α / λ_top) diag(1 / o) @ R⁻¹ @ U_L @ D @ U_L.T
-    return (-scale * (inverse @ hat) / root_bm[:, :, None]).astype(far_bmm.dtype)
+    return _fetch(basis, -scale * (inverse @ hat) / device.put(root_bm[:, :, None]), far_bmm.dtype)
 
 
-def _blocks(basis: Basis, rows_bm: Rows, d: F64) -> F64:
+def _blocks(basis: Basis, rows_bm: Rows, d: F64) -> Array:
     """(b, m, m): U_L diag(d) U_Lᵀ of every fold."""
-    b, m = rows_bm.shape
+    (b, m), device = rows_bm.shape, basis.device
     if m == 1:
         rows = take_rows(basis.rows_tr, rows_bm[:, 0])
-        return np.einsum("br,br,r->b", rows, rows, d, optimize=False)[:, None, None]
-    out = np.empty((b, m, m))
-    for rows, block in zip(rows_bm, out, strict=True):
-        taken = take_rows(basis.rows_tr, rows)
+        return device.put(np.einsum("br,br,r->b", rows, rows, d, optimize=False)[:, None, None])
+    out, d_r = device.empty(b, m, m, dtype=np.float64), device.put(d)
+    for i, rows in enumerate(rows_bm):
+        taken = basis.rows(rows)
         # block = U_L @ diag(d) @ U_L.T
-        np.matmul(taken * d, taken.T, out=block)
+        out[i, ...] = (taken * d_r) @ taken.T
     return out

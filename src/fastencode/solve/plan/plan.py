@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
+from fastencode.devices import Device
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.basis import make_basis
 from fastencode.solve.plan.cost import Candidate, choose, made_last
-from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds
+from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds, planned_on
 from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["Plan", "make_plan"]
@@ -74,6 +76,7 @@ def make_plan(
     *,
     n_voxels: int | None = None,
     scoring: str | None = None,
+    device: Device | None = None,
 ) -> Plan:
     """Plan a checked problem.
 
@@ -88,13 +91,23 @@ def make_plan(
         Expected voxels. A single fit knows them, and may then defer its weights.
     scoring : str, optional
         How voxels will be scored. None or "pearson": nodes also serve correlation, which takes more of them than squared errors.
+    device : Device, optional
+        Where to compute. None: the problem's device. The host takes over where a device's memory is too small.
     """
+    device = problem.place() if device is None else device
+    make = partial(_make_plan, problem, strategy, stored, n_voxels, scoring)
+    return planned_on(device, problem, make)
+
+
+def _make_plan(
+    problem: Problem, strategy: str | None, stored: str | None, n_voxels: int | None, scoring: str | None, device: Device
+) -> Plan:
     began = time.perf_counter()
     threads = available_threads()
     best, candidates, reason = choose(problem, threads, n_voxels, strategy)
     dual, (n, p) = best.name == "dual", problem.X.shape
     with limit_threads(threads):
-        basis = make_basis(problem, dual)
+        basis = make_basis(problem, dual, device)
     decomposed = time.perf_counter()
     r, V_pr = len(basis.lam), basis.V_pr if len(basis.V_pr) else None
     deferred = V_pr is None and made_last(problem, dual, n_voxels)

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
-from fastencode.devices import HOST
+from fastencode.devices import HOST, take_rows
 from fastencode.errors import InputError
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.fold_plan import FoldPlan
-from fastencode.solve.plan.leave_out import take_rows
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.operators import Operator, WholeFolds
 from fastencode.solve.plan.products import Get, Products, products_for

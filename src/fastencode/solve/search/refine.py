@@ -22,7 +22,7 @@ from fastencode.devices import Array, Device
 from fastencode.errors import warn
 from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
-from fastencode.solve.plan.basis import centered_rows
+from fastencode.solve.plan.centered import centered_rows
 from fastencode.solve.plan.grams import Grams
 from fastencode.solve.score.choose import tie_tolerance
 from fastencode.solve.search.cells import CELL, Cell, CellReader, Solved, as_good_as_off, by_cells
@@ -89,7 +89,7 @@ def _squares(grams: Grams) -> F64:
     X = grams.problem.X
     out = np.zeros(X.shape[1])
     for first in range(0, len(X), _ROWS):
-        block = centered_rows(X, grams.mean_p, grams.root_t, slice(first, first + _ROWS))
+        block: Any = centered_rows(X, grams.mean_p, grams.root_t, slice(first, first + _ROWS))
         out += np.einsum("tp,tp->p", block, block)
     return out
 

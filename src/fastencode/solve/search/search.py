@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.arrays import F64
-from fastencode.devices import Device
+from fastencode.devices import HOST, Device
 from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.basis import Basis
-from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds
+from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds, planned_on
 from fastencode.solve.plan.grams import Grams
 from fastencode.solve.score.choose import choose_alphas, choose_shared, tie_tolerance
 from fastencode.solve.score.device_tiles import DeviceSweep
@@ -57,18 +58,18 @@ class Bases:
     """Cache of decompositions for the weights at the end. Those of candidates with the fewest voxels are dropped first. Room: the
     smaller of memory / 8 and what the Grams and ``planning`` bytes for the next candidate leave."""
 
-    def __init__(self, grams: Grams, candidates_ib: F64, planning: int) -> None:
-        self.grams, self.candidates_ib = grams, candidates_ib
+    def __init__(self, grams: Grams, candidates_ib: F64, planning: int, device: Device | None = None) -> None:
+        self.grams, self.candidates_ib, self.device = grams, candidates_ib, device or HOST
         memory = grams.problem.memory
         self.room = _KEPT_BYTES if memory is None else max(0, min(memory // 8, memory - grams.nbytes - planning))
         self.kept: dict[int, Decomposed] = {}
         self.decompositions = 0
 
-    def basis(self, i: int) -> Basis:
-        """Decompose a candidate."""
+    def basis(self, i: int, device: Device) -> Basis:
+        """Decompose a candidate on a device."""
         self.decompositions += 1
         with limit_threads(available_threads()):
-            return self.grams.basis(self.candidates_ib[i])
+            return self.grams.basis(self.candidates_ib[i], device)
 
     def keep(self, i: int, plan: FoldPlan, V_pr: NDArray[Any], won_i: NDArray[np.intp]) -> None:
         """Keep a candidate's decomposition, and drop those with the fewest voxels until all fit the room."""
@@ -82,7 +83,7 @@ class Bases:
         """A candidate's decomposition, made again if it was dropped."""
         if i in self.kept:
             return self.kept.pop(i)
-        basis = self.basis(i)
+        basis = planned_on(self.device, self.grams.problem, partial(self.basis, i))
         return Decomposed(basis.lam, basis.tau, basis.rows_tr.astype(self.grams.problem.X.dtype), basis.V_pr)
 
     @property
@@ -95,7 +96,7 @@ def run_search(
     bases: Bases, targets: Targets, settings: Settings, checkpoint: Checkpoint | None, bar: Bar, device: Device | None = None
 ) -> Found:
     """Try the candidates one after another, until all are tried or early stopping ends it, starting from the checkpoint if
-    there is one. Plans are made on the host; responses are scored on the device, if there is one."""
+    there is one. Plans are made and responses are scored on the device, if there is one."""
     problem, count = bases.grams.problem, len(bases.candidates_ib)
     found = Found.empty(count, targets.n_voxels, problem.X.dtype)
     kept = {} if checkpoint is None else checkpoint.read()
@@ -106,15 +107,8 @@ def run_search(
     operations = {"plan": 0.0, "score": 0.0}
     while found.tried < count and not _enough(found, settings):
         i = found.tried
-        began = time.perf_counter()
-        basis = bases.basis(i)
-        decomposed = time.perf_counter()
-        plan = _plan(bases, basis, targets, settings)
-        stages["decompose"] += decomposed - began
+        plan, V_pr = planned_on(bases.device, problem, partial(_plan, bases, i, targets, settings, stages))
         planned = time.perf_counter()
-        stages["operators"] += planned - decomposed
-        V_pr = basis.V_pr
-        del basis
         if device is None:
             sweep = _CandidateSweep(plan, targets, settings, found, i)
             sweep.run(sweep.job, bar)
@@ -141,9 +135,14 @@ def _enough(found: Found, settings: Settings) -> bool:
     return settings.early_stopping is not None and found.gain() < settings.early_stopping
 
 
-def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> FoldPlan:
-    grams = bases.grams
-    return plan_folds(
+def _plan(
+    bases: Bases, i: int, targets: Targets, settings: Settings, stages: dict[str, float], device: Device
+) -> tuple[FoldPlan, NDArray[Any]]:
+    """(Plan of a candidate, V); adds the seconds it took to ``stages``."""
+    grams, began = bases.grams, time.perf_counter()
+    basis = bases.basis(i, device)
+    decomposed = time.perf_counter()
+    plan = plan_folds(
         grams.problem,
         basis,
         available_threads(),
@@ -151,6 +150,9 @@ def _plan(bases: Bases, basis: Basis, targets: Targets, settings: Settings) -> F
         n_voxels=targets.n_voxels,
         scoring=settings.scoring,
     )
+    stages["decompose"] += decomposed - began
+    stages["operators"] += time.perf_counter() - decomposed
+    return plan, basis.V_pr
 
 
 def _score_there(

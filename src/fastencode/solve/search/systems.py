@@ -30,7 +30,7 @@ from fastencode.delayed import matrix_on, pick, rows_on
 from fastencode.devices import HOST, Array, ArrayT, Device
 from fastencode.errors import InputError
 from fastencode.solve.given.folds import Fold
-from fastencode.solve.plan.basis import centered_rows, column_means
+from fastencode.solve.plan.centered import centered_rows, column_means
 from fastencode.solve.plan.grams import Grams, center_kernel
 
 __all__ = ["HIGHEST", "Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
