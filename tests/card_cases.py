@@ -145,11 +145,27 @@ class Placed(np.ndarray):
         return out[0] if out else found.view(Placed) if isinstance(found, np.ndarray) else found
 
 
+def placed(found):
+    return found.view(Placed) if isinstance(found, np.ndarray) else found
+
+
+class FakeLinalg:
+    """``cupy.linalg``: takes and gives arrays of the card only."""
+
+    def __getattr__(self, name):
+        def call(*arrays):
+            assert all(isinstance(array, Placed) for array in arrays), f"linalg.{name} of an array of the host"
+            found = getattr(np.linalg, name)(*(array.view(np.ndarray) for array in arrays))
+            return tuple(map(placed, found)) if isinstance(found, tuple) else placed(found)
+
+        return call
+
+
 class FakeCupy:
     """NumPy that believes in a card, by CuPy's names."""
 
     __version__ = "0"
-    ndarray = Placed
+    ndarray, linalg = Placed, FakeLinalg()
 
     def __init__(self):
         self.cuda, self.calls, self.number, self.inside = Cuda(), [], 0, 0
@@ -179,7 +195,6 @@ class FakeCupy:
 
         def call(*args, **options):
             assert self.inside == self.number, "an array of another device"
-            out = found(*args, **options)
-            return out.view(Placed) if isinstance(out, np.ndarray) else out
+            return placed(found(*args, **options))
 
         return call

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import array_api_strict
 import numpy as np
 import pytest
 import torch
 
 import fastencode
+from card_cases import FakeCupy, FakeTorch
 from device_cases import ALPHAS, FORMS, assert_same, make
 from fastencode.devices import HOST, Device, plain_device
 from fastencode.errors import InputError
@@ -23,13 +26,19 @@ from pairs import pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
 
-PLAIN = [plain_device(torch), plain_device(array_api_strict)]
+PLACES = [
+    plain_device(torch),
+    plain_device(array_api_strict),
+    Device("torch", "cuda:0", FakeTorch()),
+    Device("cupy", "cuda:0", FakeCupy()),
+]
 STORED = [None, "merged", "factored", "rotated", "whole"]
 
 
 @pytest.fixture(autouse=True)
 def small_problems_too(monkeypatch):
     monkeypatch.setattr(fold_plan, "_LEAST", 0)
+    monkeypatch.setattr(Device, "precision", lambda self, dtype, reduced: contextlib.nullcontext())
 
 
 def planned(X, device, stored=None, **options):
@@ -38,7 +47,7 @@ def planned(X, device, stored=None, **options):
 
 @pytest.mark.parametrize(
     "device, form, stored, dtype, intercept, weighted",
-    pairs(PLAIN, list(FORMS), STORED, [np.float32, np.float64], [True, False], [False, True]),
+    pairs(PLACES, list(FORMS), STORED, [np.float32, np.float64], [True, False], [False, True]),
 )
 def test_a_plan_of_a_device_is_the_plan_of_the_host(device, form, stored, dtype, intercept, weighted):
     n, p, cv = FORMS[form]
@@ -62,7 +71,7 @@ def uneven(n=120, p=60, seed=3):
     return X, X @ rng.standard_normal((p, 5)) * 1e-3 + rng.standard_normal((n, 5))
 
 
-@pytest.mark.parametrize("device", PLAIN)
+@pytest.mark.parametrize("device", PLACES)
 @pytest.mark.parametrize("shape", [(120, 60), (60, 120)])
 @pytest.mark.parametrize("small", [1e-5, 1e-8])
 def test_small_directions_are_decomposed_on_the_host(device, shape, small):
@@ -75,7 +84,7 @@ def test_small_directions_are_decomposed_on_the_host(device, shape, small):
     np.testing.assert_allclose(fits[1].cv_scores, fits[0].cv_scores, atol=1e-9)
 
 
-@pytest.mark.parametrize("device", PLAIN)
+@pytest.mark.parametrize("device", PLACES)
 def test_features_in_different_units(device):
     X, Y = uneven()
     fits = []
@@ -87,7 +96,7 @@ def test_features_in_different_units(device):
     np.testing.assert_allclose(fits[1].cv_scores, fits[0].cv_scores, atol=1e-8)
 
 
-@pytest.mark.parametrize("device", PLAIN)
+@pytest.mark.parametrize("device", PLACES)
 @pytest.mark.parametrize("width", [3, 60])
 def test_delayed_features(device, width):
     X, _ = make(70, width)
@@ -99,7 +108,7 @@ def test_delayed_features(device, width):
 
 @pytest.mark.parametrize(
     "device, shape, dtype, weighted, zero",
-    pairs(PLAIN, [(90, 40), (40, 90)], [np.float32, np.float64], [False, True], [False, True]),
+    pairs(PLACES, [(90, 40), (40, 90)], [np.float32, np.float64], [False, True], [False, True]),
 )
 def test_weightings_of_bands(device, shape, dtype, weighted, zero):
     """Every candidate's decomposition and operators."""
@@ -153,18 +162,18 @@ def test_other_errors_are_not_taken_for_that():
             raise InputError("wrong")
 
     with pytest.raises(InputError, match="wrong"):
-        planned_on(PLAIN[0], Problem.check(make(60, 30)[0]), fail)
+        planned_on(PLACES[0], Problem.check(make(60, 30)[0]), fail)
 
 
 def test_small_problems_are_planned_on_the_host(monkeypatch):
     monkeypatch.setattr(fold_plan, "_LEAST", 31)
     problem = Problem.check(make(60, 30)[0])
-    assert planned_on(PLAIN[0], problem, lambda device: device) is HOST
+    assert planned_on(PLACES[0], problem, lambda device: device) is HOST
     monkeypatch.setattr(fold_plan, "_LEAST", 30)
-    assert planned_on(PLAIN[0], problem, lambda device: device) is PLAIN[0]
+    assert planned_on(PLACES[0], problem, lambda device: device) is PLACES[0]
 
 
-@pytest.mark.parametrize("device", PLAIN)
+@pytest.mark.parametrize("device", PLACES)
 def test_a_dropped_decomposition_is_made_again_on_the_device(device):
     X, _ = make(90, 40)
     problem = Problem.check(X, alphas=ALPHAS, cv=4)

@@ -131,8 +131,8 @@ def banded_ridge_cv(
     runs, gap, scoring, fit_intercept, precision, memory, progress, sample_weight, nan_targets
         As in :func:`fastencode.ridge_cv`. ``memory`` counts the Grams too.
     device : None, "cpu", "cuda" or such as "cuda:1"
-        Where candidates are scored, steps by the gradient made and weights multiplied, as in :func:`fastencode.ridge_cv`.
-        Decompositions are the CPU's; weights gather in the host's memory, and results go where X or Y lies.
+        Where candidates are decomposed and scored, steps by the gradient made and weights multiplied, as in
+        :func:`fastencode.ridge_cv`. Weights gather in the host's memory, and results go where X or Y lies.
     early_stopping : float, optional
         Stop once the last 10 candidates together raised the mean of the voxels' best scores by less than this. Samples are
         exchangeable, so as many more would bring no more than that, on average; ``stats["search"]`` has the gain.

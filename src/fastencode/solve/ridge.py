@@ -64,9 +64,9 @@ def ridge_cv(
     Parameters
     ----------
     X : (t, p) array, NumPy, torch or CuPy, data frame, or :func:`fastencode.delay`'s copies that are not made
-        Features. Never written to. Columns of a data frame are told by their names in ``predict`` and ``score``. What depends on
-        X only is computed on the CPU. ``delay(..., copy=False)`` saves the memory of the copies, and the work of all but one of
-        their kernels where there are more columns than rows.
+        Features. Never written to. Columns of a data frame are told by their names in ``predict`` and ``score``. An
+        X on a card is copied to the host's memory. ``delay(..., copy=False)`` saves the memory of the copies, and the work of all
+        but one of their kernels where there are more columns than rows.
     Y : (t, v) or (t,) array (NumPy, torch or CuPy), memory map or h5py dataset
         Responses. Read in tiles, never written to.
     alphas : (A,) array-like
@@ -114,10 +114,12 @@ def ridge_cv(
         in TF32; on a CPU with matrix tiles (Intel AMX), products of numbers in two bfloat16 parts, off by 3 · 2⁻¹⁶. On other CPUs
         it computes the same as "exact".
     device : None, "cpu", "cuda" or such as "cuda:1"
-        Where responses are computed. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
+        Where to compute. None is where X or Y lies: torch tensors and CuPy arrays on a CUDA device are computed
         there, by their own library and without a copy of Y, everything else on the CPU. ``"cuda"`` takes arrays of the host there
         tile by tile, through CuPy if that is installed, else torch (for torch tensors the other way round), and brings the result
         back. A card adds in another order than a CPU: results agree to rounding. On it, an error for NaN in Y comes at the end.
+        Plans are made there too, except where X has fewer than 256 rows or features, where the columns differ so much in scale
+        that X itself must be decomposed, and where the card's memory is too small.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights; on the device, if there is one. ``"auto"`` is
         70 % of the free memory of the host, a control group's limit included. A result that is larger than the free memory is an
@@ -238,7 +240,8 @@ def plan_ridge(
     precision : {"exact", "fast"}
         "exact" is accurate to the dtype. "fast" may score in reduced precision, as in :func:`fastencode.ridge_cv`.
     device : None, "cpu", "cuda" or such as "cuda:1"
-        Where responses are computed, as in :func:`fastencode.ridge_cv`; plans are made on the CPU.
+        Where the plan is made and responses are computed, as in :func:`fastencode.ridge_cv`. What a plan keeps is in the host's
+        memory.
     memory : int or str, optional
         Working memory in bytes or as text ("2GB"), beyond X, Y and the weights. Decides how much is done at once, and whether a
         strategy is possible; never changes a result except through the strategy.

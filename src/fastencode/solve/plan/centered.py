@@ -1,7 +1,7 @@
-"""Blocks of X̌ = diag(root) (X − 1 meanᵀ), the weighted and centered rows of a design, and products with it: on the host or a
-device.
+"""Blocks of the weighted, centered rows of a design, X̌ = diag(root) (X − 1 meanᵀ), and products with them (docs/solver.md, 2).
 
-X̌ is never held whole. Everything is float64 whatever the dtype of X, since a Gram squares the condition.
+All is computed on the host or on a device, in float64 whatever the dtype of X, since a Gram squares the condition.
+X̌ is never held whole.
 
 Legend: t = time, p = features, r = directions.
 """

@@ -470,7 +470,7 @@ def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm
     inverse = device.xp.linalg.inv(r_bmm)
     _store(basis, inverse, 1.0 / root_bm[:, :, None], far_bmm)
     # near = −(1 + α / λ_top) diag(1 / o) @ R⁻¹ @ U_L @ D @ U_L.T
-    return _fetch(basis, -scale * (inverse @ hat) / device.put(root_bm[:, :, None]), far_bmm.dtype)
+    return _fetch(basis, -float(scale) * (inverse @ hat) / device.put(root_bm[:, :, None]), far_bmm.dtype)
 
 
 def _blocks(basis: Basis, rows_bm: Rows, d: F64) -> Array:

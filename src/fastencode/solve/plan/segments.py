@@ -174,7 +174,9 @@ def cut_spectrum(curves: Curves) -> F64:
             one = edges[j] - edges[i] + k + _OVERHEAD  # of one curve
             if cost[i] + one >= cost[j]:
                 continue
-            sample = np.unique(np.linspace(edges[i], edges[j] - 1, _SAMPLES).astype(int))
+            last = int(edges[j] - edges[i]) - 1
+            steps = min(_SAMPLES - 1, last)
+            sample = edges[i] + np.arange(steps + 1) * last // max(1, steps)
             work = cost[i] + rank_of(relative_rk[sample]) * one
             if work < cost[j]:
                 cost[j], back[j] = work, i
