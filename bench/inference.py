@@ -1,0 +1,223 @@
+"""How often intervals, p-values, masks and answers are right on worlds whose truth is known, by the rules of before and by ours.
+
+    python bench/inference.py [--scale 0.1] [--out FILE]
+
+Series are autoregressive: rho^k is their autocorrelation at lag k. Nothing is timed. Writes results/inference.json and prints one
+table for each point:
+
+    intervals       share of .95 intervals of a correlation, and of a difference of two, that hold the true value
+    permutation     share of p-values at most .05 where nothing is predicted
+    ceiling mask    share of voxels of pure noise that count as having a ceiling
+    normalized      mean r / ceiling of a region over what it is without noise, where voxels are chosen by their ceiling
+    "stays at 0"    answers where the truth is 0, and where it is .035, by how many scans there are
+    control         blocks that hold rows of two stories; pairs of participants whose targets have one order
+    too few scans   what 100 scans (Alice) are given as an interval
+
+The rules of before: percentiles of a bootstrap of blocks of 10 scans; permuted blocks of 10 scans; ceiling > .05; the mean of the
+voxels' r / ceiling; "held" unless the interval lies above 0; one order of joined stories for all participants.
+
+Legend: t = time, v = voxels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.signal
+import session
+
+from fastencode.errors import FastencodeWarning
+from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling
+from fastencode.study.significance import FALSE_DISCOVERIES, block_permutation_pvalues, bootstrap_region_scores, fdr
+from fastencode.study.verdicts import Verdict
+from fastencode.tune.baselines import permute_blocks
+
+SCANS, OLD_BLOCK, MASK, MARGIN = 251, 10, 0.05, 0.02
+Rows = list[dict[str, Any]]
+
+
+def series(rng: np.random.Generator, shape: tuple[int, ...], rho: float) -> np.ndarray:
+    """Autoregressive series of variance 1; time is the axis before the last."""
+    noise = np.sqrt(1 - rho**2) * rng.standard_normal((*shape[:-2], shape[-2] + 200, shape[-1]))
+    return scipy.signal.lfilter([1.0], [1.0, -rho], noise, axis=-2)[..., 200:, :]
+
+
+def world(rng: np.random.Generator, n: int, n_voxels: int, rho: float, truth: tuple[float, ...]) -> tuple[Any, list[Any]]:
+    """Responses, and signals that correlate with them as ``truth`` says."""
+    signals = [series(rng, (n, n_voxels), rho) for _ in truth]
+    rest = np.sqrt(1 - sum(t**2 for t in truth)) * series(rng, (n, n_voxels), rho)
+    return sum(t * s for t, s in zip(truth, signals, strict=True)) + rest, signals
+
+
+def both_intervals(Y: Any, signals: Any, regions: dict[str, Any], seed: int, contrast: bool) -> dict[str, Any]:
+    """Lower and upper ends by the percentiles of blocks of 10, and by ours."""
+    out = {}
+    for name, block in (("before", OLD_BLOCK), ("now", None)):
+        found = bootstrap_region_scores(Y, signals, regions, block=block, n_boots=400, random_state=seed)
+        found = found.difference(0, 1) if contrast else found
+        out[name] = np.percentile(found.draws, [2.5, 97.5], axis=0) if block else found.interval()
+    return out
+
+
+def intervals(scale: float) -> Rows:
+    truth, rows = (0.5, 0.4), []
+    for rho in (0.0, 0.5, 0.7, 0.9):
+        rng, hits = np.random.default_rng(1), {}
+        for seed in range(max(4, round(150 * scale))):
+            Y, signals = world(rng, SCANS, 8, rho, truth)
+            regions = {str(v): [v] for v in range(8)}
+            for kind, exact in (("r", np.array(truth)[:, None]), ("difference", truth[0] - truth[1])):
+                for rule, (low, high) in both_intervals(Y, signals, regions, seed, kind == "difference").items():
+                    hits.setdefault(f"{kind}, {rule}", []).append(((low <= exact) & (exact <= high)).mean())
+        rows.append({"rho": rho, **{name: float(np.mean(found)) for name, found in hits.items()}})
+    return rows
+
+
+def permutation(scale: float) -> Rows:
+    rows = []
+    for rho in (0.0, 0.7, 0.9, 0.95):
+        rng, found = np.random.default_rng(0), {"before": [], "now": []}
+        for seed in range(max(2, round(12 * scale))):
+            Y, P = (series(rng, (SCANS, 250), rho) for _ in range(2))
+            found["now"].append(block_permutation_pvalues(Y, P, n_permutations=199, random_state=seed))
+            found["before"].append(permuted_without_turns(Y, P, 199, np.random.default_rng(seed)))
+        rows.append({"rho": rho, **{rule: float(np.mean(np.array(p) <= 0.05)) for rule, p in found.items()}})
+    return rows
+
+
+def permuted_without_turns(Y: Any, P: Any, count: int, rng: np.random.Generator) -> Any:
+    """Blocks of 10 scans, permuted; whole blocks only."""
+    n = len(Y) // OLD_BLOCK * OLD_BLOCK
+    y, p = ((A[:n] - A[:n].mean(axis=0)) / A[:n].std(axis=0) for A in (Y, P))
+    measured, reached = (y * p).sum(axis=0), np.zeros(y.shape[1])
+    for _ in range(count):
+        order = np.arange(n).reshape(-1, OLD_BLOCK)[rng.permutation(n // OLD_BLOCK)].ravel()
+        reached += (y[order] * p).sum(axis=0) >= measured
+    return (1 + reached) / (1 + count)
+
+
+def ceiling_mask(scale: float) -> Rows:
+    rows, n_voxels = [], max(200, round(4000 * scale))
+    for n_repeats in (2, 5, 10):
+        for rho in (0.0, 0.9):
+            repeats = series(np.random.default_rng(0), (n_repeats, SCANS, n_voxels), rho)
+            before, adjusted = noise_ceiling(repeats) > MASK, fdr(ceiling_pvalues(repeats))
+            now = before & (adjusted <= FALSE_DISCOVERIES)
+            rows.append({"repeats": n_repeats, "rho": rho, "before": float(before.mean()), "now": float(now.mean())})
+    return rows
+
+
+def normalized(scale: float) -> Rows:
+    """A model that predicts the signal up to a correlation of .6 with it: r / ceiling is .6."""
+    rows, n_voxels, wanted = [], max(200, round(3000 * scale)), 0.6
+    for power in (0.02, 0.05, 0.2, 1.0):
+        rng = np.random.default_rng(0)
+        signal = series(rng, (SCANS, n_voxels), 0.6)
+        repeats = np.sqrt(power) * signal + series(rng, (5, SCANS, n_voxels), 0.6)
+        predicted = wanted * signal + np.sqrt(1 - wanted**2) * series(rng, (SCANS, n_voxels), 0.6)
+        y, p = repeats.mean(axis=0), predicted
+        r = np.array([np.corrcoef(y[:, v], p[:, v])[0, 1] for v in range(n_voxels)])
+        ceiling, adjusted = noise_ceiling(repeats), fdr(ceiling_pvalues(repeats))
+        old, new = ceiling > MASK, (ceiling > MASK) & (adjusted <= FALSE_DISCOVERIES)
+        row: dict[str, Any] = {"signal power": power, "ceiling": float(ceiling[new].mean()) if new.any() else float("nan")}
+        row["before"] = float((r[old] / ceiling[old]).mean() / wanted)
+        row["now"] = float(r[new].mean() / ceiling[new].mean() / wanted) if new.any() else float("nan")
+        rows.append(row | {"voxels before": int(old.sum()), "voxels now": int(new.sum())})
+    return rows
+
+
+def stays_at_zero(scale: float) -> Rows:
+    """A difference of two correlations, averaged over 40 voxels. Noise that they share halves their variance that is their own."""
+    rows = []
+    for n in (100, SCANS, 1000):
+        for effect in (0.0, 0.05):
+            rng, answers = np.random.default_rng(2), []
+            for seed in range(max(4, round(100 * scale))):
+                Y, signals = world(rng, n, 40, 0.5, (0.3 + effect, 0.3))
+                Y = Y + series(rng, (n, 1), 0.5)
+                ends = both_intervals(Y, signals, {"all": np.arange(40)}, seed, True)
+                measured = float(ends["now"].mean())
+                verdict = Verdict.within("stays at 0", (measured, *map(float, ends["now"][:, 0, 0])), MARGIN)
+                answers.append((float(ends["before"][0, 0, 0]) <= 0, verdict.answer))
+            shares = {one: float(np.mean([found == one for _, found in answers])) for one in ("yes", "no", "undecided")}
+            rows.append(
+                {"scans": n, "truth": effect / 2**0.5, "before, held": float(np.mean([held for held, _ in answers])), **shares}
+            )
+    return rows
+
+
+def control(scale: float) -> Rows:
+    del scale
+    stories = [340, 251, 412, 298, 365]
+    story_of = np.repeat(np.arange(len(stories)), stories)
+    joined = np.arange(sum(stories) // 15 * 15).reshape(-1, 15)  # the order of before cut the joined rows
+    orders = [permute_blocks(stories, rng=np.random.default_rng(who)) for who in range(8)]
+    starts = np.concatenate([np.arange(stop - n, stop - 14, 15) for n, stop in zip(stories, np.cumsum(stories), strict=True)])
+    crossing = [np.ptp(story_of[order[start : start + 15]]) > 0 for order in orders for start in starts]
+    pairs = [(a, b) for a in range(8) for b in range(a)]
+    same = float(np.mean([np.mean(orders[a] == orders[b]) for a, b in pairs]))
+    return [
+        {
+            "rule": "before",
+            "blocks of two stories": float((np.ptp(story_of[joined], axis=1) > 0).mean()),
+            "rows in one order": 1.0,
+        },
+        {"rule": "now", "blocks of two stories": float(np.mean(crossing)), "rows in one order": same},
+    ]
+
+
+def too_few(scale: float) -> Rows:
+    del scale
+    rows = []
+    for rho in (0.5, 0.8, 0.95):
+        rng = np.random.default_rng(3)
+        Y, signals = world(rng, 100, 8, rho, (0.4, 0.0))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", FastencodeWarning)
+            found = bootstrap_region_scores(Y, signals, {"all": np.arange(8)}, n_boots=200, random_state=0)
+        low, high = found.interval()[:, 0, 0]
+        rows.append({"rho": rho, "block": found.block, "low": float(low), "high": float(high), "warned": bool(said)})
+    return rows
+
+
+POINTS: dict[str, Callable[[float], Rows]] = {
+    "intervals": intervals,
+    "permutation": permutation,
+    "ceiling mask": ceiling_mask,
+    "normalized": normalized,
+    '"stays at 0"': stays_at_zero,
+    "control": control,
+    "too few scans": too_few,
+}
+
+
+def show(name: str, rows: Rows) -> None:
+    """One table, as text."""
+    cells = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(rows[0])]
+    print(f"\n{name}")
+    for line in [list(rows[0]), *cells]:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="worlds and voxels times this: a smoke run")
+    parser.add_argument("--out", type=Path, default=session.RESULTS / "inference.json", help="file for the results")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", FastencodeWarning)
+    results: dict[str, Any] = {"scans": SCANS, "scale": options.scale, **session.surroundings(1)}
+    for name, point in POINTS.items():
+        results[name] = point(options.scale)
+        show(name, results[name])
+    session.write(results, options.out)
+    print(f"\nwritten: {options.out}")
+
+
+if __name__ == "__main__":
+    main()
