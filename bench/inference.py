@@ -32,7 +32,7 @@ import scipy.signal
 import session
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling
+from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats
 from fastencode.study.significance import FALSE_DISCOVERIES, block_permutation_pvalues, bootstrap_region_scores, fdr
 from fastencode.study.verdicts import Verdict
 from fastencode.tune.baselines import permute_blocks
@@ -113,26 +113,35 @@ def ceiling_mask(scale: float) -> Rows:
 
 
 def normalized(scale: float) -> Rows:
-    """A model that predicts the signal up to a correlation of .6 with it: r / ceiling is .6."""
+    """A model that predicts the signal up to a correlation of .6 with it, so r / ceiling is .6. In "halves", voxels are chosen by
+    every other repeat, and their scores and ceilings are those of the others."""
     rows, n_voxels, wanted = [], max(200, round(3000 * scale)), 0.6
+    first, second = split_repeats(6)
     for power in (0.02, 0.05, 0.2, 1.0):
         rng = np.random.default_rng(0)
         signal = series(rng, (SCANS, n_voxels), 0.6)
-        repeats = np.sqrt(power) * signal + series(rng, (5, SCANS, n_voxels), 0.6)
+        repeats = np.sqrt(power) * signal + series(rng, (6, SCANS, n_voxels), 0.6)
         predicted = wanted * signal + np.sqrt(1 - wanted**2) * series(rng, (SCANS, n_voxels), 0.6)
-        y, p = repeats.mean(axis=0), predicted
-        r = np.array([np.corrcoef(y[:, v], p[:, v])[0, 1] for v in range(n_voxels)])
-        ceiling, adjusted = noise_ceiling(repeats), fdr(ceiling_pvalues(repeats))
-        old, new = ceiling > MASK, (ceiling > MASK) & (adjusted <= FALSE_DISCOVERIES)
-        row: dict[str, Any] = {"signal power": power, "ceiling": float(ceiling[new].mean()) if new.any() else float("nan")}
-        row["before"] = float((r[old] / ceiling[old]).mean() / wanted)
-        row["now"] = float(r[new].mean() / ceiling[new].mean() / wanted) if new.any() else float("nan")
-        rows.append(row | {"voxels before": int(old.sum()), "voxels now": int(new.sum())})
+
+        def correlation(some: Any, predicted: Any = predicted) -> Any:
+            z, p = (A - A.mean(axis=0) for A in (some.mean(axis=0), predicted))
+            return (z * p).sum(axis=0) / np.sqrt((z**2).sum(axis=0) * (p**2).sum(axis=0))
+
+        r, ceiling = correlation(repeats), noise_ceiling(repeats)
+        old = ceiling > MASK
+        new, half = (
+            (noise_ceiling(some) > MASK) & (fdr(ceiling_pvalues(some)) <= FALSE_DISCOVERIES) for some in (repeats, repeats[first])
+        )
+        row: dict[str, Any] = {"signal power": power, "before": float((r[old] / ceiling[old]).mean() / wanted)}
+        others = correlation(repeats[second]), noise_ceiling(repeats[second])
+        for name, chosen, (score, best) in (("now", new, (r, ceiling)), ("halves", half, others)):
+            row[name] = float(score[chosen].mean() / best[chosen].mean() / wanted) if chosen.any() else float("nan")
+        rows.append(row | {f"voxels {name}": int(some.sum()) for name, some in (("before", old), ("now", new), ("halves", half))})
     return rows
 
 
 def stays_at_zero(scale: float) -> Rows:
-    """A difference of two correlations, averaged over 40 voxels. Noise that they share halves their variance that is their own."""
+    """A difference of two correlations, averaged over 40 voxels; half of their variance is noise that all share."""
     rows = []
     for n in (100, SCANS, 1000):
         for effect in (0.0, 0.05):
@@ -144,10 +153,10 @@ def stays_at_zero(scale: float) -> Rows:
                 measured = float(ends["now"].mean())
                 verdict = Verdict.within("stays at 0", (measured, *map(float, ends["now"][:, 0, 0])), MARGIN)
                 answers.append((float(ends["before"][0, 0, 0]) <= 0, verdict.answer))
-            shares = {one: float(np.mean([found == one for _, found in answers])) for one in ("yes", "no", "undecided")}
-            rows.append(
-                {"scans": n, "truth": effect / 2**0.5, "before, held": float(np.mean([held for held, _ in answers])), **shares}
-            )
+            row: dict[str, Any] = {"scans": n, "truth": effect / 2**0.5}
+            row["before, held"] = float(np.mean([held for held, _ in answers]))
+            row |= {one: float(np.mean([found == one for _, found in answers])) for one in ("yes", "no", "undecided")}
+            rows.append(row)
     return rows
 
 
