@@ -170,3 +170,20 @@ def test_the_gradient_beside_random_search_in_the_same_time(tmp_path):
     assert row["random"]["seconds"] >= max(row["gradient"]["seconds"], row["auto"]["seconds"])
     assert row["auto"]["refined"]["voxels"] > 0 and row["random"]["refined"] is None
     assert set(result["summary"]) == {"three, gradient", "three, auto"}
+
+
+def test_the_tables_of_inference(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import inference
+
+    try:
+        rows = {name: inference.POINTS[name](0.02) for name in ("ceiling mask", "normalized", "control", "too few scans")}
+        for name, found in rows.items():
+            inference.show(name, found)
+    finally:
+        for name in ("inference", "session"):
+            sys.modules.pop(name, None)
+    assert all(row["now"] < 0.02 < 0.3 < row["before"] for row in rows["ceiling mask"])
+    assert rows["control"][0]["blocks of two stories"] > 0 == rows["control"][1]["blocks of two stories"]
+    assert [row["warned"] for row in rows["too few scans"]] == [False, False, True]
+    assert "signal power" in capsys.readouterr().out
