@@ -1,8 +1,6 @@
-"""Regions of interest as voxel indices, from whatever a lab has, and values of voxels back into an image.
+"""Regions of interest as voxel indices, from whatever a lab has.
 
-A region is a sorted array of indices into the columns of the responses. For images, a brain mask says which voxel is which
-column: its nonzero voxels in C order, as ``image[mask]`` and nilearn's ``NiftiMasker`` have them. For surfaces, columns are
-vertices, or those of them that a boolean mask leaves. Files::
+A region is a sorted array of indices into the columns of the responses; ``space.py`` says what the columns are. Files::
 
     .nii .nii.gz   a label image, or one region; 0 is no region
     .gii           the same for vertices (.label.gii with its table of names, .func.gii, .shape.gii)
@@ -23,14 +21,14 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from fastencode.arrays import as_numpy
-from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.data.space import SAME_PLACE, Columns, columns_of, load_image, to_image, volume_of
+from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file, read_json, read_text
 
 __all__ = ["BRAIN_TUNING_SETS", "join_rois", "overlaps", "read_rois", "to_image"]
@@ -52,17 +50,7 @@ BRAIN_TUNING_SETS: dict[str, tuple[str, ...]] = {
 
 _SUFFIX = re.compile(r"(?:\.(?:label|func|shape))?(\.gii|\.npy|\.json|\.txt|\.nii)(?:(?<=\.nii)\.gz)?$")
 _AFFIXES = re.compile(r"^(?:[lr]h\.)?(?:[LR]_)?|_ROI$")  # L_A1_ROI, rh.R_55b_ROI
-_SAME_PLACE = 1e-3  # mm between affines: some are stored as quaternions in float32
 _RESAMPLE = "resample it to the mask (nilearn.image.resample_to_img, interpolation='nearest')"
-
-
-class _Columns(NamedTuple):
-    """What the columns of the responses are."""
-
-    total: int | None
-    inside: NDArray[np.bool_] | None = None
-    """On the grid or surface, which places are columns, in C order."""
-    affine: NDArray[np.float64] | None = None
 
 
 def read_rois(
@@ -107,7 +95,7 @@ def read_rois(
     FastencodeWarning
         If regions have no voxel among the columns: they are left out.
     """
-    columns = _columns(mask, n_voxels)
+    columns = columns_of(mask, n_voxels)
     found: Rois = {}
     for files in _parts(path):
         for name, voxels in _read(files, columns, names or {}).items():
@@ -191,124 +179,6 @@ def _listed(name: str, voxels: ArrayLike) -> NDArray[np.intp]:
     return np.asarray(voxels, dtype=np.intp)
 
 
-def to_image(values: ArrayLike, mask: Any) -> Any:
-    """Put values of voxels where the voxels are: the way back from a score to a map.
-
-    Parameters
-    ----------
-    values : array_like, shape (V,) or (k, V)
-        One number for each column of the responses; k of them make k volumes.
-    mask : path, nibabel image or fitted nilearn masker
-        The brain mask that the responses were read with, nonzero inside. A masker's own ``inverse_transform`` is used.
-
-    Returns
-    -------
-    nibabel.Nifti1Image, shape (x, y, z) or (x, y, z, k)
-        0 outside the mask. Booleans become uint8, float16 float32, and 64-bit integers int32, which programs expect in NIfTI.
-        From a masker: the image that it makes.
-
-    Raises
-    ------
-    InputError
-        If the number of values is not the mask's, or the mask is an array: that does not say where it lies.
-    MissingLibraryError
-        If nibabel is not installed (extra ``neuro``).
-    """
-    array = as_numpy(values, "values")
-    if hasattr(mask, "inverse_transform"):
-        _check_fitted(mask)
-        return mask.inverse_transform(array)
-    columns = _columns(mask, None)
-    if columns.inside is None or columns.affine is None:
-        raise InputError(f"mask is {type(mask).__name__}, which does not say where voxels lie: give the mask image")
-    if array.ndim not in (1, 2) or array.shape[-1] != columns.total:
-        raise InputError(f"values have shape {array.shape}, but the mask has {columns.total} voxels: give (V,) or (k, V)")
-    array = _storable(array)
-    volume = np.zeros((*columns.inside.shape, *array.shape[:-1]), dtype=array.dtype)
-    volume[columns.inside] = array.T
-    return require("nibabel", "neuro").Nifti1Image(volume, columns.affine)
-
-
-def _storable(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8)
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        limits = np.iinfo(np.int32)
-        if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
-            raise InputError(f"values reach {max(array.max(), -array.min())}, too large for an image of int32: give floats")
-        return array.astype(np.int32)
-    return array
-
-
-def _check_fitted(masker: Any) -> None:
-    if not hasattr(masker, "mask_img_"):
-        raise InputError(f"the {type(masker).__name__} has not been fitted: call its fit() first")
-
-
-def _columns(mask: Any, n_voxels: int | None) -> _Columns:
-    if mask is None:
-        columns = _Columns(n_voxels)
-    elif isinstance(mask, np.ndarray):
-        if mask.dtype != bool:
-            raise InputError(f"mask is an array of {mask.dtype}: give booleans, True where a column of the responses is")
-        columns = _Columns(int(mask.sum()), mask)
-    else:
-        columns = _mask_image(mask)
-    if n_voxels is not None and columns.total != n_voxels:
-        raise InputError(f"the mask has {columns.total} voxels, but n_voxels is {n_voxels}: give the mask of these responses")
-    return columns
-
-
-def _mask_image(mask: Any) -> _Columns:
-    what = "mask"
-    if hasattr(mask, "inverse_transform"):
-        _check_fitted(mask)
-        if any(hasattr(mask, own) for own in ("labels_img", "maps_img", "seeds")):
-            raise InputError(f"the columns of a {type(mask).__name__} are regions already: give a NiftiMasker, or the mask image")
-        mask = mask.mask_img_
-    elif isinstance(mask, str | os.PathLike):
-        what = str(mask)
-    data, affine = _volume(mask, what)
-    if not np.isfinite(data).all():
-        raise InputError(f"{what} holds {(~np.isfinite(data)).sum()} values that are NaN or infinite: set what is outside to 0")
-    inside = data != 0
-    if not inside.any():
-        raise InputError(f"{what} is 0 everywhere: no voxel is inside")
-    return _Columns(int(inside.sum()), inside, affine)
-
-
-def _volume(image: Any, what: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Values (x, y, z) and affine of a NIfTI image or its path."""
-    if isinstance(image, str | os.PathLike):
-        image = _load(Path(image))
-    if not hasattr(image, "affine") or not hasattr(image, "dataobj"):
-        raise InputError(
-            f"{what} is {type(image).__name__}, not an image in space: give a NIfTI image, or separate a CIFTI file into GIFTI"
-            " (wb_command -cifti-separate)"
-        )
-    try:
-        data = np.asanyarray(image.dataobj)
-    except Exception as error:  # what a file that is cut off raises depends on where: OSError, EOFError, zlib.error …
-        raise InputError(f"{what} cannot be read to its end ({error}): copy it again") from error
-    if data.ndim > 3 and data.shape[3:] == (1,) * (data.ndim - 3):
-        data = data.reshape(data.shape[:3])
-    if data.ndim != 3:
-        raise InputError(f"{what} has shape {data.shape}: give one volume, for example image.slicer[..., 0]")
-    return data, np.asarray(image.affine, dtype=np.float64)
-
-
-def _load(path: Path) -> Any:
-    nibabel = require("nibabel", "neuro")
-    try:
-        return nibabel.load(check_file(path))
-    except InputError:
-        raise
-    except Exception as error:  # nibabel lets what gzip, XML and header parsers raise escape
-        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}): it is damaged; copy it again") from error
-
-
 def _parts(path: Any) -> Iterator[list[Path]]:
     """What is read together: a file, each file of a folder, or the files of a sequence."""
     if not isinstance(path, str | os.PathLike):
@@ -325,7 +195,7 @@ def _parts(path: Any) -> Iterator[list[Path]]:
         yield from ([file] for file in files)
 
 
-def _read(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Rois:
+def _read(files: list[Path], columns: Columns, names: Mapping[int, str]) -> Rois:
     kinds = {match[1] if (match := _SUFFIX.search(file.name)) else None for file in files}
     if kinds == {".gii"}:
         return _surfaces(files, columns, names)
@@ -333,7 +203,7 @@ def _read(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Roi
     if len(files) > 1:
         raise InputError(f"{path} and others are not all GIFTI: read other files one by one, or from a folder")
     if kind == ".nii":
-        data, affine = _volume(path, str(path))
+        data, affine = volume_of(path, str(path))
         return _place(path, _labeled(path, data, names), data.shape, columns, affine)
     if kind == ".npy":
         return _array(path, columns, names)
@@ -375,12 +245,12 @@ def _labeled(path: Path, data: NDArray[Any], names: Mapping[int, str]) -> Rois:
 
 
 def _place(
-    path: Path, regions: Rois, shape: tuple[int, ...], columns: _Columns, affine: NDArray[np.float64] | None = None
+    path: Path, regions: Rois, shape: tuple[int, ...], columns: Columns, affine: NDArray[np.float64] | None = None
 ) -> Rois:
     """From places of the grid, surface or columns to columns."""
     if columns.inside is not None and shape == columns.inside.shape:
         apart = 0.0 if affine is None or columns.affine is None else np.abs(affine - columns.affine).max()
-        if apart > _SAME_PLACE:
+        if apart > SAME_PLACE:
             raise InputError(f"{path} lies elsewhere than the mask: their affines differ by up to {apart:g}; {_RESAMPLE}")
         inside = columns.inside.ravel()
         column = np.cumsum(inside) - 1
@@ -394,11 +264,11 @@ def _place(
     raise InputError(f"{path} has shape {shape}, but {there}: {what_next}")
 
 
-def _surfaces(files: list[Path], columns: _Columns, names: Mapping[int, str]) -> Rois:
+def _surfaces(files: list[Path], columns: Columns, names: Mapping[int, str]) -> Rois:
     joined: dict[str, list[NDArray[np.intp]]] = {}
     start = 0
     for path in files:
-        image = _load(path)
+        image = load_image(path)
         arrays = getattr(image, "darrays", [])
         if len(arrays) != 1 or arrays[0].data.ndim != 1:
             raise InputError(f"{path} holds {len(arrays)} arrays, expected one of one number a vertex: give each map its file")
@@ -409,7 +279,7 @@ def _surfaces(files: list[Path], columns: _Columns, names: Mapping[int, str]) ->
     return _place(files[0], {name: np.concatenate(parts) for name, parts in joined.items()}, (start,), columns)
 
 
-def _array(path: Path, columns: _Columns, names: Mapping[int, str]) -> Rois:
+def _array(path: Path, columns: Columns, names: Mapping[int, str]) -> Rois:
     check_file(path)
     try:
         data = np.load(path, allow_pickle=False)
@@ -426,7 +296,7 @@ def _array(path: Path, columns: _Columns, names: Mapping[int, str]) -> Rois:
     return _place(path, _labeled(path, data, names), data.shape, columns)
 
 
-def _table(path: Path, columns: _Columns) -> Rois:
+def _table(path: Path, columns: Columns) -> Rois:
     table = read_json(path)
     if not isinstance(table, dict) or not all(isinstance(listed, list) for listed in table.values()):
         raise InputError(f"{path} is not a table of regions: expected {{name: [voxel indices or names of regions]}}")
@@ -456,7 +326,7 @@ def _numbers(path: Path) -> list[int]:
     return numbers
 
 
-def _indices(where: str, listed: Any, columns: _Columns) -> NDArray[np.intp]:
+def _indices(where: str, listed: Any, columns: Columns) -> NDArray[np.intp]:
     """A list of column indices, or a mask of them, checked and sorted."""
     if isinstance(listed, list) and 0 < sum(isinstance(entry, bool) for entry in listed) < len(listed):
         raise InputError(f"{where} holds true or false beside other values: give a mask, or a list of indices")

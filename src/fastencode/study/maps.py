@@ -1,0 +1,139 @@
+"""Scores of every voxel: one HDF5 file for each participant, and images of it.
+
+    ceiling              (V,) float32     noise ceiling; absent where the test story was heard once
+    <model-at-delays>/   one group for each model at its delays, with the attributes ``model``, ``delays`` and ``layers``
+        r                (l, V) float32   correlation of prediction and response over the test story
+        p, p_fdr         (l, V) float32   one-sided, by permuted blocks of scans; adjusted over a layer's voxels
+        alpha            (l, V) float32   chosen penalty, weight on ‖b‖²
+        at_edge          (l, V) int8      −1 or +1 where that is the smallest or largest of the grid
+
+Columns are those of the responses. Voxels that were not mapped are NaN, in ``at_edge`` 0.
+
+Legend: V = columns of the responses, l = layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.data.space import surface_masks, to_image, to_surfaces
+from fastencode.files import whole_file
+from fastencode.study.layer_scores import LayerScores
+from fastencode.study.significance import FALSE_DISCOVERIES, fdr
+from fastencode.study.sources import Variant
+
+__all__ = ["write_maps", "write_voxels"]
+
+Layers = Mapping[tuple[Variant, int], LayerScores]
+"""Variant, layer → scores of one participant: the layers of a variant follow each other."""
+
+
+def write_voxels(
+    path: Path, found: Layers, mapped: NDArray[np.intp], voxels: NDArray[np.intp], n_voxels: int, ceiling: Any = None
+) -> None:
+    """Write the scores of one participant's voxels in the layout above.
+
+    Parameters
+    ----------
+    path : Path
+        Written as a whole, or not at all.
+    found : mapping of (Variant, layer) to LayerScores
+    mapped : ndarray, shape (m,)
+        Which entries of the scores count: those of the region of all voxels.
+    voxels : ndarray, shape (v,)
+        Column of the responses of each entry.
+    n_voxels : int
+        Columns of the responses, V.
+    ceiling : ndarray, shape (v,), optional
+        Noise ceiling of each entry.
+    """
+
+    def spread(values: Any, dtype: Any = np.float32) -> NDArray[Any]:
+        whole = np.full(n_voxels, np.nan if np.dtype(dtype).kind == "f" else 0, dtype=dtype)
+        whole[voxels[mapped]] = np.asarray(values)[mapped]
+        return whole
+
+    def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.full(len(p), np.nan)
+        out[mapped] = fdr(p[mapped])
+        return out
+
+    with whole_file(path) as partial, h5py.File(partial, "w") as file:
+        if ceiling is not None:
+            file["ceiling"] = spread(ceiling)
+        for variant, group in groupby(found.items(), key=lambda item: item[0][0]):
+            layers = {layer: scores for (_, layer), scores in group}
+            here = file.create_group(variant.folder)
+            here.attrs.update(model=variant.name, delays=variant.delays, layers=list(layers))
+            rows = layers.values()
+            columns = {
+                "r": [spread(one.r) for one in rows],
+                "p": [spread(one.p) for one in rows],
+                "p_fdr": [spread(adjusted(one.p)) for one in rows],
+                "alpha": [spread(one.alpha) for one in rows],
+                "at_edge": [spread(one.at_edge, np.int8) for one in rows],
+            }
+            for name, values in columns.items():
+                here.create_dataset(name, data=np.stack(values), compression="gzip", shuffle=True)
+
+
+def write_maps(folder: Path, voxel_file: Path, mask: Path) -> list[Path]:
+    """Images of what :func:`write_voxels` wrote.
+
+    ``<who>_<model-at-delays>_r`` has one volume for each layer, ``…_best-layer`` the number of the layer with the highest r
+    where that is significant at a false discovery rate of 5 %, ``<who>_ceiling`` the noise ceiling; who is the stem of the file.
+    Voxels that were not mapped, and those outside the mask of a surface, are NaN.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+    voxel_file : Path
+    mask : Path
+        The brain mask of the responses, for NIfTI; or a .npy file of booleans for each vertex or a folder of such files, one for
+        each surface in the order of their names, for GIFTI.
+
+    Returns
+    -------
+    list of Path
+        The files: ``.nii.gz``, or for surfaces ``_<name of the mask>.func.gii``.
+
+    Raises
+    ------
+    InputError
+        If the mask does not fit the responses or cannot be read.
+    MissingLibraryError
+        If nibabel is not installed (extra ``neuro``).
+    """
+    images: dict[str, NDArray[Any]] = {}
+    with h5py.File(voxel_file) as file:
+        for name, here in file.items():
+            if name == "ceiling":
+                images[name] = here[...]
+                continue
+            r, layers = here["r"][...], here.attrs["layers"]
+            images[f"{name}_r"] = r
+            best = np.where(np.isnan(r), -np.inf, r).argmax(axis=0)[None]
+            significant = np.take_along_axis(here["p_fdr"][...], best, axis=0)[0] <= FALSE_DISCOVERIES
+            images[f"{name}_best-layer"] = np.where(significant, layers[best[0]], np.nan).astype(np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    surfaces, written = surface_masks(mask), []
+    names = [path.stem for path in sorted(mask.glob("*.npy"))] if mask.is_dir() else [mask.stem]
+    for name, values in images.items():
+        start = f"{voxel_file.stem}_{name}"
+        if surfaces is None:
+            made = {folder / f"{start}.nii.gz": to_image(values, mask)}
+        else:
+            files = (folder / f"{start}_{surface}.func.gii" for surface in names)
+            made = dict(zip(files, to_surfaces(values, surfaces), strict=True))
+        for path, image in made.items():
+            image.to_filename(path)
+            written.append(path)
+    return written
