@@ -17,6 +17,7 @@ from fastencode.errors import InputError
 from fastencode.solve.given.bands import join
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan import fold_plan
+from fastencode.solve.plan.cholesky import invert_blocks
 from fastencode.solve.plan.fold_plan import plan_folds, planned_on
 from fastencode.solve.plan.grams import make_grams
 from fastencode.solve.plan.plan import make_plan
@@ -181,3 +182,22 @@ def test_a_dropped_decomposition_is_made_again_on_the_device(device):
     found = [Bases(grams, np.array([[0.5, 0.5]]), 0, here).get(0) for here in (HOST, device)]
     np.testing.assert_allclose(found[1].lam, found[0].lam, rtol=1e-10)
     np.testing.assert_allclose(np.abs(found[1].analyze_tr), np.abs(found[0].analyze_tr), atol=1e-9)
+
+
+@pytest.mark.parametrize("device", PLACES)
+@pytest.mark.parametrize("n", [5, 70])
+def test_inverses_of_blocks(device, n):
+    blocks = make(3 * n, n)[0].reshape(3, n, n)
+    with device.current():
+        found = device.get(invert_blocks(device, device.put(blocks)))
+    np.testing.assert_allclose(found, np.linalg.inv(blocks), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("device", [HOST, *PLACES])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_values_added_to_a_diagonal_are_there_whatever_the_order_in_memory(device, transposed):
+    square = np.arange(16.0).reshape(4, 4)
+    with device.current():
+        given = device.put(square.copy())
+        found = device.get(device.add_to_diagonal(given.T if transposed else given, device.put(np.array([1.0, 2.0, 3.0, 4.0]))))
+    np.testing.assert_array_equal(found, (square.T if transposed else square) + np.diag([1.0, 2.0, 3.0, 4.0]))

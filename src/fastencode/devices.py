@@ -209,14 +209,15 @@ class Device:
         return self.xp.sum(a * b, axis=0)
 
     def add_to_diagonal(self, square: Array, values: Array | float) -> Array:
-        """A contiguous square matrix plus values on its diagonal: in place, except in namespaces whose arrays are immutable."""
+        """A square matrix plus values on its diagonal: in place where its rows are contiguous and the namespace allows it."""
         if self.library == "numpy":
             square[np.diag_indices(square.shape[0])] += values
             return square
         if self.library not in ("cupy", "torch"):
             return square + self.xp.eye(square.shape[0], dtype=square.dtype) * values
-        self.xp.reshape(square, (-1,))[:: square.shape[0] + 1] += values
-        return square
+        rows = self.contiguous(square)  # else reshape would copy, and the copy alone would change
+        self.xp.reshape(rows, (-1,))[:: square.shape[0] + 1] += values
+        return rows
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error says that the device's memory is full."""

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastencode.devices import HOST, Array, Device
+from fastencode.devices import HOST, Array, ArrayT, Device
 
-__all__ = ["invert_positive", "solve_positive"]
+__all__ = ["invert_blocks", "invert_positive", "solve_positive"]
 
 _Pointer = ctypes.c_void_p
 _LOWER = b"L"
+_BATCHED = 64
 
 
 @cache
@@ -50,6 +51,20 @@ def invert_positive(device: Device, square: Array) -> Array:
     inverse += inverse.T  # fills the other triangle, which was zero
     inverse[np.diag_indices(len(inverse))] = diagonal
     return inverse
+
+
+def invert_blocks(device: Device, square_bmm: ArrayT) -> ArrayT:
+    """Inverse of each of many matrices of a device.
+
+    Large ones are inverted one by one there: the batched LU of cuBLAS, which CuPy calls, is made for small ones.
+    """
+    inv = device.xp.linalg.inv
+    if device is HOST or square_bmm.shape[1] <= _BATCHED:
+        return inv(square_bmm)
+    out: Any = device.empty(*square_bmm.shape, dtype=np.float64)
+    for i in range(square_bmm.shape[0]):
+        out[i, ...] = inv(square_bmm[i, ...])
+    return out
 
 
 def solve_positive(matrix: Any, right: Any, dtype: DTypeLike = np.float64, device: Device = HOST) -> Any:

@@ -30,7 +30,7 @@ from fastencode.arrays import F64
 from fastencode.devices import HOST, Array, take_rows
 from fastencode.errors import InputError
 from fastencode.solve.plan.basis import ACCURACY, Basis, hidden_by_rounding, resolution
-from fastencode.solve.plan.cholesky import solve_positive
+from fastencode.solve.plan.cholesky import invert_blocks, solve_positive
 from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
 from fastencode.solve.plan.directions import eigh, eigh_beside
 from fastencode.solve.plan.graded import graded_svd
@@ -457,7 +457,7 @@ def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm
     device, d, root_bm = basis.device, (basis.lam + basis.tau) / (basis.lam + alpha), basis.root_t[rows_bm]
     if basis.complete and alpha < basis.top:
         # f = y_L − R⁻¹ (I − H)_L y where I − H is small (α < λ_top), else f = R⁻¹ (H_L y − H_LL y_L): neither cancels.
-        inverse = device.xp.linalg.inv(_blocks(basis, rows_bm, d * alpha / basis.lam))
+        inverse = invert_blocks(device, _blocks(basis, rows_bm, d * alpha / basis.lam))
         _store(basis, inverse, scale / root_bm[:, :, None], far_bmm)
         return None
     hat = _blocks(basis, rows_bm, d)  # U_L D U_Lᵀ: H_LL without the intercept's o oᵀ / s
@@ -467,7 +467,7 @@ def _whole_node(basis: Basis, rows_bm: Rows, alpha: float, scale: float, far_bmm
         r_bmm = device.put(np.eye(rows_bm.shape[1])) - hat
         if basis.center:
             r_bmm -= device.put(root_bm[:, :, None] * root_bm[:, None, :] / (basis.root_t**2).sum())
-    inverse = device.xp.linalg.inv(r_bmm)
+    inverse = invert_blocks(device, r_bmm)
     _store(basis, inverse, 1.0 / root_bm[:, :, None], far_bmm)
     # near = −(1 + α / λ_top) diag(1 / o) @ R⁻¹ @ U_L @ D @ U_L.T
     return _fetch(basis, -float(scale) * (inverse @ hat) / device.put(root_bm[:, :, None]), far_bmm.dtype)
