@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import types
 
 import array_api_strict
 import numpy as np
@@ -40,6 +42,8 @@ STORED = [None, "merged", "factored", "rotated", "whole"]
 def small_problems_too(monkeypatch):
     monkeypatch.setattr(fold_plan, "_LEAST", 0)
     monkeypatch.setattr(Device, "precision", lambda self, dtype, reduced: contextlib.nullcontext())
+    # What CuPy has beside ``cupy.linalg``.
+    monkeypatch.setitem(sys.modules, "cupyx.lapack", types.SimpleNamespace(posv=FakeCupy.linalg.solve))
 
 
 def planned(X, device, stored=None, **options):

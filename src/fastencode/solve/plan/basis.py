@@ -182,7 +182,7 @@ def make_basis(problem: Problem, dual: bool, device: Device = HOST) -> Basis:
         if dual:
             lam, vectors = directions_of_kernel(problem, mean, root, lam, vectors)
             tau = tau_of(problem, lam)
-            square = largest_square(X, mean, root) if X.dtype == np.float32 else 0.0
+            square = largest_square(X, mean, root, device=here) if X.dtype == np.float32 else 0.0
             V = np.empty((0, len(lam)), dtype=X.dtype)
             if len(lam) and cancels(square, lam[0] + problem.alphas[0], problem):  # in float64
                 V = dual_map(X, mean, root, vectors / here.put(np.sqrt(lam)), device=here)

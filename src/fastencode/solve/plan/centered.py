@@ -146,14 +146,13 @@ def times_vectors(X: Matrix, mean: F64, root: F64, vectors: Array, device: Devic
     return out
 
 
-def largest_square(X: Matrix, mean: F64, root: F64, columns: NDArray[np.intp] | None = None) -> float:
-    """The largest mean square of a column of X̌, or of some of its columns."""
+def largest_square(X: Matrix, mean: F64, root: F64, columns: NDArray[np.intp] | None = None, device: Device = HOST) -> float:
+    """The largest mean square of a column of X̌, or of some of its columns; computed on a device."""
     some, largest, mass = np.arange(X.shape[1]) if columns is None else columns, 0.0, float(root @ root)
     for start in range(0, len(some), BLOCK):
         here = some[start : start + BLOCK]
-        block = pick(X, columns=here)
-        values = np.subtract(block[:], mean[here], dtype=np.float64) * root[:, None]
-        largest = max(largest, float(np.einsum("tp,tp->p", values, values).max()) / mass)
+        values = _centered(pick(X, columns=here)[:], mean[here], root, device)
+        largest = max(largest, float(device.xp.max(device.dots(values, values))) / mass)
     return largest
 
 

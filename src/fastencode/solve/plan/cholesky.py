@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def solve_positive(matrix: Any, right: Any, dtype: DTypeLike = np.float64, devic
     right : (n, m)
     dtype : float32 or float64
     device : Device
-        Where the arrays lie. A device's library solves by LU.
+        Where the arrays lie.
 
     Returns
     -------
@@ -86,10 +87,15 @@ def solve_positive(matrix: Any, right: Any, dtype: DTypeLike = np.float64, devic
     Raises
     ------
     numpy.linalg.LinAlgError
-        If the matrix is not positive definite. Not from a device.
+        If the matrix is not positive definite. CuPy gives NaN then, and torch raises its own error.
     """
     if device is not HOST:
-        return device.xp.linalg.solve(device.cast(matrix, dtype), device.cast(right, dtype))
+        square, sides = device.cast(matrix, dtype), device.cast(right, dtype)
+        if device.library == "cupy":
+            return import_module("cupyx.lapack").posv(square, sides)
+        if device.library == "torch":
+            return device.xp.cholesky_solve(sides, device.xp.linalg.cholesky(square))
+        return device.xp.linalg.solve(square, sides)
     dtype = np.dtype(dtype)
     factor, out = np.array(matrix, dtype=dtype, order="C"), np.array(right, dtype=dtype, order="F")
     (n, m), kind = out.shape, {"f": "s", "d": "d"}[dtype.char]
