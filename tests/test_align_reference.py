@@ -45,7 +45,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "respdict.json").write_text(json.dumps({story: n + 20 for story, n in ROWS.items()}))
     drive = {}
     for story, n in ROWS.items():
-        for name, key, step in (("pretrained", {"input": "window"}, 0.5), ("tuned", {"input": "clip", "tr": TR}, TR)):
+        for name, key, step in (
+            ("pretrained", {"input": "window", "pool": "last"}, 0.5),
+            ("tuned", {"input": "clip", "tr": TR, "pool": "mean"}, TR),
+        ):
             times = np.arange(1, int((n + 10) * TR / step) + 1) * step
             with h5py.File(root / "features" / name / f"{story}.h5", "w") as file:
                 file["times"], file["features"] = times, walk(rng, len(times), 2, 3).astype(np.float32)
