@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +44,15 @@ def main() -> None:
         make_world(WorldConfig(minutes=options.minutes), world)
         for place, (label, read) in enumerate(READERS.items()):
             features = root / f"features-{place}"
-            began = time.perf_counter()
             given = ["--audio", str(world / "stimuli"), "--model", str(SMALL_MODEL), "--out", str(features), *read]
             assert command(["features", *given]) == 0
-            seconds = time.perf_counter() - began
             given = ["--stories", str(world), "--features", str(features), "--out", str(root / f"scores-{place}")]
             given += ["--test_story", TEST_STORY, "--test_skip", "0", "--exclude", VALIDATION_STORY, "--ceiling", "-1"]
             assert command(["align", *given, "--permutations", "20"]) == 0
             table = pandas.read_csv(root / f"scores-{place}" / "scores.csv")
             mean = table.groupby(["region", "layer"])["r"].mean()
-            own = table.set_index(["participant", "region", "layer"])["r"]
+            own = table.set_index(["participant", "region", "layer"]).sort_index()["r"]
             results["readers"][label] = {
-                "seconds": seconds,
                 "bytes": sum(path.stat().st_size for path in features.iterdir()),
                 "r": {region: mean[region].round(4).tolist() for region in ("auditory", "late_language", "silent")},
                 "r_of_each": {
@@ -69,7 +65,7 @@ def main() -> None:
     for label, found in results["readers"].items():
         auditory, late = found["r"]["auditory"], found["r"]["late_language"]
         print(f"{label:<46} layer 0: {auditory[0]:.3f} / {late[0]:.3f}  best: {max(auditory):.3f} / {max(late):.3f}", end="")
-        print(f"  {found['seconds']:.0f} s, {found['bytes'] / 1e6:.0f} MB")
+        print(f"  {found['bytes'] / 1e6:.0f} MB")
     print(f"written: {options.out}")
 
 

@@ -33,7 +33,8 @@ class ReadConfig:
     Notes
     -----
     The mean of a whole clip smears features over its length before the FIR delays see them, and the last frame drops what was
-    heard in the rest of the TR. On the demo's world newest scores best (README, "Your own data").
+    heard in the rest of the TR. On the demo's world newest scores best: the README's "Your own data" has the numbers
+    (``bench/readers.py``).
     """
 
     input: str = "clip"
