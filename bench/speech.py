@@ -24,9 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fastencode.speech.audio import write_audio
 from fastencode.speech.config import ReadConfig
-from fastencode.speech.extract import extract_features, find_windows
+from fastencode.speech.extract import extract_features
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
+from fastencode.speech.windows import find_windows
 
 RATE = 16000
 SIZES = {
@@ -140,7 +141,7 @@ def main() -> None:
         encoders = {dtype: SpeechEncoder(model, dtype=dtype, device=options.device) for dtype in ("float32", "bfloat16")}
         audio = audio.astype(np.float32)
         reads = {
-            f"{dtype}, batch {batch}": read_all(encoder, audio, windows, rows, batch)
+            f"{dtype}, batch {batch}": read_all(encoder, audio, config, rows, batch)
             for dtype, encoder in encoders.items()
             for batch in options.batch
         }
@@ -152,7 +153,7 @@ def main() -> None:
         full, half = (reads[f"{dtype}, batch {options.batch[-1]}"]() for dtype in encoders)
         results["bfloat16_correlation_of_layers"] = {
             "random weights": nearness(full, half),
-            "shipped model": shipped(audio, windows, rows),
+            "shipped model": shipped(audio, config, rows),
         }
         loop = {"one window at a time": lambda: one_by_one(model, audio, windows.stops[rows], windows.starts[rows])}
         rates = {dtype: [] for dtype in encoders}
@@ -176,22 +177,27 @@ def main() -> None:
     print(f"from file to file: {results['file']}\nwritten: {options.out}")
 
 
-def read_all(encoder: SpeechEncoder, audio: np.ndarray, windows: Any, rows: np.ndarray, batch: int) -> Callable[[], np.ndarray]:
+def read_all(
+    encoder: SpeechEncoder, audio: np.ndarray, config: ReadConfig, rows: np.ndarray, batch: int
+) -> Callable[[], np.ndarray]:
     """A function that reads the rows in batches, as extraction does without the disk."""
-    from fastencode.speech.extract import _read_batch, _upload
+    from fastencode.speech.extract import _heard, _kept_layers
 
-    there = _upload(audio, windows, encoder.device)
+    windows = find_windows(len(audio), encoder.sample_rate, config)
+    clips, kept = _heard(encoder, audio, windows), _kept_layers(encoder, config, "float32")
+    length = int(windows.stops[rows[0]] - windows.starts[rows[0]])
 
+    @torch.inference_mode()
     def run() -> np.ndarray:
-        parts = [_read_batch(encoder, there, windows, rows[i : i + batch], "last") for i in range(0, len(rows), batch)]
+        parts = [kept.of(clips(rows[i : i + batch]), length) for i in range(0, len(rows), batch)]
         return torch.cat(parts).cpu().numpy()
 
     return run
 
 
-def shipped(audio: np.ndarray, windows: Any, rows: np.ndarray) -> list[float]:
+def shipped(audio: np.ndarray, config: ReadConfig, rows: np.ndarray) -> list[float]:
     full, half = (
-        read_all(SpeechEncoder(SMALL_MODEL, dtype=dtype), audio, windows, rows, len(rows))() for dtype in ("float32", "bfloat16")
+        read_all(SpeechEncoder(SMALL_MODEL, dtype=dtype), audio, config, rows, len(rows))() for dtype in ("float32", "bfloat16")
     )
     return nearness(full, half)
 
@@ -204,7 +210,7 @@ def end_to_end(root: Path, encoder: SpeechEncoder, config: ReadConfig, batch: in
     write_audio(root / "short.wav", read_audio(root / "sound.wav")[: round(seconds * RATE)], RATE)
     audio = read_audio(root / "short.wav")
     windows = find_windows(len(audio), RATE, config)
-    bare = [read_all(encoder, audio, windows, rows, batch) for rows in windows.batches(batch)]
+    bare = [read_all(encoder, audio, config, rows, batch) for rows in windows.batches(batch)]
     for read in bare[:1]:
         read()
     began = time.perf_counter()

@@ -31,6 +31,7 @@ from fastencode.speech.store import read_features
 from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
 from fastencode.study.significance import fdr, signed_rank
+from reference_timing import lanczos as dense
 from speech_cases import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
@@ -108,7 +109,8 @@ def by_hand(world: Path, folder: Path, who: str, layer: int) -> tuple[np.ndarray
     fit = [f"story{i:02d}" for i in (1, 2, 3)]
 
     def delayed(story: str) -> np.ndarray:
-        rows = read_features(folder / f"{story}.h5").values[5 : 5 + stories.n_rows(story), layer].astype(np.float64)
+        read = read_features(folder / f"{story}.h5")
+        rows, _ = dense(read.values[:, layer].astype(np.float64), read.times, stories.row_times(story, middle=True))
         rows = (rows - rows.mean(0)) / rows.std(0)
         out = np.zeros((len(rows), 4 * rows.shape[1]))
         for place, lag in enumerate((1, 2, 3, 4)):
@@ -321,7 +323,6 @@ def test_a_full_disk_is_one_clear_line(world: Path, models: dict[str, Path], tmp
 
 def test_windows_are_resampled_to_scans(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
     from fastencode.study.sources import LayerFolder
-    from reference_timing import lanczos as dense
 
     stories = Stories(world, test_story=TEST_STORY, test_skip=0)
     source = LayerFolder(models["windows"], stories, lobes=3, used=["story01"])
@@ -375,7 +376,6 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--participants", '["Z"]'], "participant 'Z' has no folder"),
         (["--ceiling", "2"], "no voxel of A has a significant noise ceiling above 2"),
         (["--residualize", '["pitch"]'], "'pitch' is no low-level feature"),
-        (["--tr", "1.5"], "holds clips every 2 s, scans come every 1.5 s"),
         (["--permutations", "0"], "permutations=0"),
         (["--participants", "A,A"], "participants names A more than once"),
         (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),
@@ -409,6 +409,11 @@ def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: d
     shutil.copy(models["windows"] / "story01.h5", tmp_path / f"{TEST_STORY}.h5")
     with pytest.raises(InputError, match="before the last scan of test at .*: is this the story's sound, and 2 s the TR"):
         LayerFolder(tmp_path, stories, lobes=3, used=[TEST_STORY])
+    shutil.copy(models["random"] / "story01.h5", tmp_path / "story01.h5")
+    with h5py.File(tmp_path / "story01.h5", "r+") as file:
+        file.attrs["key"] = json.dumps({**json.loads(file.attrs["key"]), "pool": "mean"})
+    with pytest.raises(InputError, match=r"holds clips every 2 s, scans come every 1\.5 s: read them again"):
+        LayerFolder(tmp_path, Stories(world, tr=1.5, test_story=TEST_STORY, test_skip=0), lobes=3, used=["story01"])
     (folder / "story03.h5.partial").touch()
     with pytest.raises(InputError, match="story03.h5 is not finished"):
         LayerFolder(folder, stories, lobes=3, used=["story01", "story03"])

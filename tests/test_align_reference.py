@@ -45,7 +45,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "respdict.json").write_text(json.dumps({story: n + 20 for story, n in ROWS.items()}))
     drive = {}
     for story, n in ROWS.items():
-        for name, key, step in (("pretrained", {"input": "window"}, 0.5), ("tuned", {"input": "clip", "tr": TR}, TR)):
+        for name, key, step in (
+            ("pretrained", {"input": "window", "pool": "last"}, 0.5),
+            ("tuned", {"input": "clip", "tr": TR, "pool": "mean"}, TR),
+        ):
             times = np.arange(1, int((n + 10) * TR / step) + 1) * step
             with h5py.File(root / "features" / name / f"{story}.h5", "w") as file:
                 file["times"], file["features"] = times, walk(rng, len(times), 2, 3).astype(np.float32)
@@ -99,20 +102,6 @@ def delayed(world: Path, model: str, layer: int, story: str) -> np.ndarray:
     return reference_timing.delay(normal(rows), DELAYS, np.zeros(len(rows)))
 
 
-def agreeing(repeats: np.ndarray) -> np.ndarray:
-    """Voxels whose repeats agree, false discovery rate 5 %: every repeat turned by every number of scans against every other."""
-    t, n_voxels = repeats.shape[1:]
-    p = np.ones(n_voxels)
-    for v in range(n_voxels):
-        series = [one - one.mean() for one in repeats[:, :, v].astype(float)]
-        if np.isfinite(series).all() and np.ptp(series) > 0:
-            mean = sum(one @ one for one in series)
-            pairs = [np.mean([(a @ np.roll(b, s)) ** 2 for s in range(t)]) for i, a in enumerate(series) for b in series[:i]]
-            measured, variance = np.sum(np.sum(series, axis=0) ** 2), 4 * sum(pairs)
-            p[v] = scipy.stats.gamma.sf(measured, mean**2 / variance, scale=variance / mean)
-    return scipy.stats.false_discovery_control(p) <= 0.05
-
-
 def by_hand(world: Path, who: str, model: str, layer: int) -> dict[str, dict[str, float]]:
     """Region → what its row of scores.csv should hold: nothing but loops over stories, folds, penalties and voxels."""
     responses = {}
@@ -122,7 +111,7 @@ def by_hand(world: Path, who: str, model: str, layer: int) -> dict[str, dict[str
             repeats = file["individual_repeats"][:, SKIP:] if "individual_repeats" in file else None
     measured = responses.pop("test")[SKIP:]
     ceiling = None if repeats is None else reference_timing.noise_ceiling(repeats)
-    agree = None if repeats is None else agreeing(repeats)
+    agree = None if repeats is None else reference_timing.agreeing(repeats)
     usable = [
         v
         for v in range(7)
@@ -241,7 +230,7 @@ def test_voxels_are_counted_and_mapped_without_a_ceiling_where_asked(
     with h5py.File(world / "preprocessed_data" / "A" / "test.hf5") as file:
         repeats = file["individual_repeats"][:, SKIP:]
     ceiling = reference_timing.noise_ceiling(repeats)
-    mapped = (ceiling > 0.05) & agreeing(repeats)
+    mapped = (ceiling > 0.05) & reference_timing.agreeing(repeats)
     counts = mapped.sum(), (~mapped).sum(), (ceiling == 0).sum()
     assert align(world, tmp_path / "a", "--participants", "A,C") == 0 and counts[2]
     told = capsys.readouterr().out

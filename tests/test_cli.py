@@ -87,7 +87,7 @@ def test_a_second_run_reuses_every_stage(finished: Path, settings: str, capsys: 
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     assert main(["demo", "--config", settings, "--out", str(finished), "--jobs", "1"]) == 0
     said = capsys.readouterr().out
-    assert said.count("finished before, reused") == 1 + 1 + 2 + 3
+    assert said.count("finished before, reused") == 1 + 1 + 2 + 3 + 1 + 3 * 7, "world, frames, models, features, responses, fits"
     assert (finished / "scores.csv").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")} == times
 
@@ -295,7 +295,13 @@ def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
     assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()
-    encoding = json.loads((out / "results.json").read_text())["facts"]["encoding half"]
+    results = json.loads((out / "results.json").read_text())
+    above, below = "yes if the interval lies above 0, no if below", "yes if the interval lies below 0.03, no if above"
+    assert [verdict["rule"] for verdict in results["verdicts"]] == [above, below, above]
+    r = scores[scores["layer"] >= 4].groupby("model")["r"].mean()
+    differences = [r["tuned"] - r["pretrained"], r["control"] - r["pretrained"], r["tuned"] - r["control"]]
+    np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
+    encoding = results["facts"]["encoding half"]
     assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding
 
 

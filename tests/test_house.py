@@ -103,7 +103,7 @@ PLANTED = [
     ("study.x", "class A:\n    def f(self):\n        from ..tune.model import load", "only cli may import"),
     ("data.x", "from ..errors import require\ndef f():\n    require('fastencode.tune.clips', 'tune')", "only cli may import"),
     ("data.x", "def f():\n    from matplotlib import pyplot", "draw"),
-    ("study.alignment", "def f():\n    import matplotlib.pyplot as plt", "draw"),
+    ("study.design", "def f():\n    import matplotlib.pyplot as plt", "draw"),
     ("data.x", "import pandas as pd", "inside a function"),
     ("speech.x", "try:\n    import torch\nexcept ImportError:\n    torch = None", "inside a function"),
     ("", "from . import study", "only cli may import"),

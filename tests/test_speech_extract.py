@@ -21,9 +21,10 @@ from fastencode.errors import InputError
 from fastencode.speech import extract, store
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.config import ReadConfig
-from fastencode.speech.extract import estimate, extract_features, find_windows
+from fastencode.speech.extract import estimate, extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.speech.store import FeatureFile, read_features
+from fastencode.speech.windows import find_windows, kept_frames
 from speech_cases import LIMITED, saved_model
 
 torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'")
@@ -31,9 +32,12 @@ transformers = pytest.importorskip("transformers", reason="speech models need th
 for library in ("soundfile", "soxr", "jsonargparse"):
     pytest.importorskip(library, reason="recordings need the extra 'tune'")
 
+torch.set_num_threads(1)  # two threads on a busy machine wait for each other
+
 RATE = 16000
 WINDOW = ReadConfig(input="window", context=0.4, stride=0.1)
-CLIP = ReadConfig(input="clip", tr=0.5, seconds=0.8)
+CLIP = ReadConfig(input="clip", tr=0.5, seconds=0.8, bin=0.2)
+MEAN = ReadConfig(input="clip", tr=0.5, seconds=0.8, pool="mean")
 COMMAND = [sys.executable, "-c", "import sys; from fastencode.cli import main; sys.exit(main())"]
 
 
@@ -47,13 +51,15 @@ def sounds(tmp_path: Path) -> dict[str, Path]:
     return find_sounds(folder)
 
 
-def one_at_a_time(folder: Path, sound: Path, config: ReadConfig) -> np.ndarray:
-    """Each window alone through transformers' own feature extractor and model, (t, l, d)."""
+def one_at_a_time(folder: Path, sound: Path, config: ReadConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Each window alone through transformers' own feature extractor and model: (t, l, d), and when each row is, (t,)."""
     audio = read_audio(sound)
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
     step, length = (config.tr, config.seconds) if config.input == "clip" else (config.stride, config.context + config.stride)
-    rows = []
+    whisper = model.config.model_type == "whisper"
+    hop, middle = (320, 0) if whisper else (40, 20)  # samples from frame to frame, and to the middle of the first
+    rows, times = [], []
     for k in range(1, int(len(audio) / RATE / step + 1e-9) + 1):
         stop = round(k * step * RATE)
         start = stop - round(length * RATE)
@@ -62,32 +68,78 @@ def one_at_a_time(folder: Path, sound: Path, config: ReadConfig) -> np.ndarray:
             clip = np.concatenate([np.zeros(max(-start, 0), np.float32), clip])
         inputs = extractor(clip, sampling_rate=RATE, return_tensors="pt")
         with torch.inference_mode():
-            if model.config.model_type == "whisper":
+            if whisper:
                 hidden = model.encoder(**inputs, output_hidden_states=True).hidden_states
                 hidden = [layer[:, : -(-len(clip) // 320)] for layer in hidden]
             else:
                 hidden = model(**inputs, output_hidden_states=True).hidden_states
-        pooled = [layer[0, -1] if config.pooled == "last" else layer[0].mean(0) for layer in hidden]
-        rows.append(torch.stack(pooled).numpy())
-    return np.stack(rows)
+        frames = torch.stack([layer[0] for layer in hidden], dim=1).numpy()
+        if config.pooled == "newest":
+            at = stop - len(clip) + middle + hop * np.arange(len(frames))  # the middle of each frame, in samples of the recording
+            n_bins = {0.5: 3, 0.1: 1}[step]
+            for b in range(n_bins):
+                inside = (at >= stop - step * RATE * (n_bins - b) / n_bins) & (
+                    at < stop - step * RATE * (n_bins - b - 1) / n_bins
+                )
+                rows.append(frames[inside].mean(0))
+                times.append(at[inside].mean() / RATE)
+        else:
+            rows.append(frames[-1] if config.pooled == "last" else frames.mean(0))
+            times.append(k * step)
+    return np.stack(rows), np.array(times)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("config", [WINDOW, CLIP, ReadConfig("window", context=0.3, pool="mean")], ids=["window", "clip", "mean"])
+@pytest.mark.parametrize(
+    "config",
+    [WINDOW, CLIP, MEAN, ReadConfig("window", context=0.3, pool="mean"), ReadConfig("window", context=0.3, pool="newest")],
+    ids=["window", "clip", "mean", "window-mean", "window-newest"],
+)
 @pytest.mark.parametrize("family", ["wav2vec2", "wavlm", "whisper"])
 def test_rows_are_those_of_one_window_at_a_time(
     tmp_path: Path, sounds: dict[str, Path], family: str, config: ReadConfig, batch: int
 ) -> None:
     saved = saved_model(tmp_path / "model", family)
     paths = extract_features(sounds, SpeechEncoder(saved), tmp_path / "out", config, batch=batch, show_progress=False)
-    step = config.tr if config.input == "clip" else config.stride
     for name, sound in sounds.items():
-        found, wanted = read_features(paths[name]), one_at_a_time(saved, sound, config)
+        found, (wanted, times) = read_features(paths[name]), one_at_a_time(saved, sound, config)
         kept = slice(None, -1) if family == "whisper" else slice(None)  # transformers gives Whisper's last layer after the norm
         assert found.values.dtype == np.float32 and found.values.shape == wanted.shape
         np.testing.assert_allclose(found.values[:, kept], wanted[:, kept], atol=2e-5)
-        np.testing.assert_allclose(found.times, step * np.arange(1, len(wanted) + 1))
-    assert len(read_features(paths["one"]).times) == int(1.53 / step)
+        np.testing.assert_allclose(found.times, times, atol=1e-9)
+    assert len(read_features(paths["one"]).times) == int(1.53 / config.step) * config.kept
+
+
+@pytest.mark.parametrize("family", ["wav2vec2", "wavlm", "whisper"])
+def test_layers_of_kept_frames_are_those_of_the_sound(tmp_path: Path, sounds: dict[str, Path], family: str) -> None:
+    """And of frames that are kept, each clip's are those of the clip alone; the CNN is not run for them again."""
+    saved = saved_model(tmp_path / "model", family)
+    encoder, quiet = SpeechEncoder(saved), {"show_progress": False}
+    frames = extract_frames(sounds, encoder, tmp_path / "frames", CLIP, **quiet)
+    whole = extract_features(sounds, encoder, tmp_path / "whole", CLIP, **quiet)
+    clip = np.pad(read_audio(sounds["one"]), (RATE, 0))[round(1.2 * RATE) : 2 * RATE]
+    inputs = transformers.AutoFeatureExtractor.from_pretrained(saved)(clip, sampling_rate=RATE, return_tensors="pt")
+    model, kept = transformers.AutoModel.from_pretrained(saved).eval(), read_features(frames["one"])
+    if family != "whisper":
+        with torch.inference_mode():
+            wanted = model.feature_extractor(inputs.input_values)[0].T.numpy()
+        np.testing.assert_allclose(kept.values[1], wanted, atol=2e-5)
+    np.testing.assert_array_equal(kept.times, [0.5, 1.0, 1.5])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SpeechEncoder, "cnn", lambda *_: pytest.fail("the CNN was run again"))
+        again = extract_features(sounds, encoder, tmp_path / "again", CLIP, frames=frames, **quiet)
+    assert all(again[name].read_bytes() == whole[name].read_bytes() for name in sounds)
+    other = SpeechEncoder(saved_model(tmp_path / "other", family, seed=9))
+    for model_, config, given, said in (
+        (other, CLIP, frames, r"was made with cnn='"),
+        (encoder, ReadConfig("clip", tr=0.5, seconds=0.7), frames, r"seconds=0\.8, now it is 0\.7"),
+        (encoder, CLIP, {"one": frames["one"]}, "there are no frames of 'two'"),
+        (encoder, CLIP, {"one": frames["one"], "two": frames["one"]}, "was made with audio="),
+    ):
+        with pytest.raises(InputError, match=said):
+            extract_features(sounds, model_, tmp_path / "refused", config, frames=given, **quiet)
+    with pytest.raises(InputError, match="input='window': frames of the CNN are kept of clips only"):
+        extract_frames(sounds, encoder, tmp_path / "x", WINDOW, **quiet)
 
 
 def test_some_layers_and_their_numbers(tmp_path: Path, sounds: dict[str, Path]) -> None:
@@ -117,8 +169,8 @@ def test_finished_files_are_kept_and_never_written_over(
         assert extract_features(sounds, encoder, tmp_path / "out", CLIP, show_progress=False) == paths
     other = SpeechEncoder(saved_model(tmp_path / "other", "hubert", seed=9))
     for config, model, stored, said in (
-        (ReadConfig("clip", tr=0.5, seconds=0.7), encoder, "float32", r"seconds=0\.8, now it is 0\.7"),
-        (WINDOW, encoder, "float32", "context=None, now it is 0.4"),
+        (ReadConfig("clip", tr=0.5, seconds=0.7, bin=0.2), encoder, "float32", r"seconds=0\.8, now it is 0\.7"),
+        (WINDOW, encoder, "float32", r"bin=0\.2, now it is None"),
         (CLIP, other, "float32", "model='"),
         (CLIP, encoder, "float16", "stored='float32', now it is 'float16'"),
     ):
@@ -238,7 +290,7 @@ def test_what_does_not_fit_the_file_is_said(tmp_path: Path, sounds: dict[str, Pa
     layers = SpeechEncoder.layers
     with monkeypatch.context() as patch:
         patch.setattr(SpeechEncoder, "layers", lambda self, frames: [layer * 1e6 for layer in layers(self, frames)])
-        with pytest.raises(InputError, match=r"layer 0 of the window that ends at 0\.5 s holds values beyond float16"):
+        with pytest.raises(InputError, match=r"layer 0 at 0\.08.* s holds values beyond float16"):
             extract_features(sounds, encoder, tmp_path / "large", CLIP, stored="float16", show_progress=False)
     monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(InputError, match="GB left: store float16"):
@@ -255,12 +307,29 @@ def test_windows_by_hand() -> None:
     assert len(find_windows(60 * 16000, 16000, ReadConfig("clip", tr=2.0045)).times) == 29
 
 
+def test_kept_frames_by_hand() -> None:
+    """Frames every 20 ms of a clip of 1 s: of its last .4 s two bins of 10 frames, of .3 s .15 s with 8 and 7."""
+    at = 0.01 + 0.02 * np.arange(50)
+    kept, since = kept_frames(at, 1.0, ReadConfig("clip", tr=0.4, seconds=1.0, bin=0.2))
+    assert kept == [slice(30, 40), slice(40, 50)]
+    np.testing.assert_allclose(since, [-0.3, -0.1])
+    kept, _ = kept_frames(at, 1.0, ReadConfig("clip", tr=0.3, seconds=1.0, bin=0.2))
+    assert kept == [slice(35, 42), slice(42, 50)]
+    for pool, wanted in (("mean", slice(0, 50)), ("last", slice(49, 50))):
+        kept, since = kept_frames(at, 1.0, ReadConfig("clip", tr=0.4, seconds=1.0, pool=pool))
+        assert kept == [wanted] and since.tolist() == [0.0]
+    with pytest.raises(InputError, match=r"bins of 0\.01 s do not hold a frame each"):
+        kept_frames(at, 1.0, ReadConfig("clip", tr=0.4, seconds=1.0, bin=0.01))
+
+
 def test_bad_settings(tmp_path: Path, sounds: dict[str, Path]) -> None:
     for settings, said in (
         ({"input": "story"}, "input='story'"),
         ({"pool": "max"}, "pool='max'"),
         ({"tr": 0.0}, "tr=0.0"),
         ({"stride": float("nan")}, "stride=nan"),
+        ({"bin": 0.0}, "bin=0.0"),
+        ({"tr": 3.0, "seconds": 2.0}, "seconds=2.0: a clip must hold its TR of 3 s"),
     ):
         with pytest.raises(InputError, match=said):
             ReadConfig(**settings)
@@ -270,6 +339,7 @@ def test_bad_settings(tmp_path: Path, sounds: dict[str, Path]) -> None:
         (sounds, hubert, CLIP, {"batch": 0}, "batch=0"),
         (sounds, hubert, CLIP, {"stored": "bfloat16"}, "stored='bfloat16'"),
         ({}, hubert, CLIP, {}, "no recordings"),
+        (sounds, hubert, ReadConfig("clip", tr=0.5, seconds=0.8, bin=0.001), {}, "do not hold a frame each"),
         (sounds, hubert, ReadConfig("clip", tr=1.0), {}, "two.wav: 0.75 s of sound are less than one step of 1 s"),
         (sounds, hubert, ReadConfig("window", stride=0.001), {}, "shorter than one frame"),
         (sounds, whisper, ReadConfig("window", context=30.0), {}, "longer than the 30 s"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastencode.errors import InputError
-from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder, cut_clips, layer_features
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder, unit_variance
 from speech_cases import saved_model
 
 torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'")
@@ -106,38 +106,12 @@ def test_frame_times_are_the_middles_of_what_a_frame_hears(tmp_path: Path) -> No
     assert len(heard) == pytest.approx(field / 40, abs=1)
 
 
-def test_layer_features_keep_what_is_asked(tmp_path: Path) -> None:
-    encoder = SpeechEncoder(saved_model(tmp_path, "wav2vec2"))
-    clips = np.random.default_rng(1).standard_normal((5, 4000)).astype(np.float32)
-    with torch.inference_mode():
-        frames = encoder.cnn(torch.from_numpy(clips)).contiguous().numpy()
-        expected = np.stack([h.numpy() for h in encoder.layers(torch.from_numpy(frames))])[:, :, -7:]
-    read = list(layer_features(encoder, [frames[:2], frames[2:]], keep=slice(-7, None), batch=2, desc="", show_progress=False))
-    assert [part.shape[1] for part in read] == [2, 3]
-    np.testing.assert_allclose(np.concatenate(read, axis=1), expected, atol=2e-6)
-
-
-def test_clips_end_where_they_should() -> None:
-    audio = np.arange(1, 101, dtype=np.float32)
-    clips = cut_clips(audio, np.array([0.2, 1.0, 1.1]), seconds=0.5, sample_rate=100, normalize=False)
-    assert clips.shape == (3, 50)
-    np.testing.assert_array_equal(clips[0], np.r_[np.zeros(30), 1:21])
-    np.testing.assert_array_equal(clips[1], np.arange(51, 101))
-    np.testing.assert_array_equal(clips[2], np.r_[61:101, np.zeros(10)])
-    normal = cut_clips(audio, np.array([1.0]), seconds=0.5, sample_rate=100, normalize=True)
-    assert abs(normal.mean()) < 1e-6 and normal.std() == pytest.approx(1)
-    assert cut_clips(audio, np.empty(0), seconds=0.5, sample_rate=100, normalize=True).shape == (0, 50)
-    with pytest.raises(InputError, match="a clip ends at -0.1 s"):
-        cut_clips(audio, np.array([0.5, -0.1]), seconds=0.5, sample_rate=100, normalize=False)
-
-
 def test_normalized_clips_are_the_feature_extractors() -> None:
     audio = np.random.default_rng(2).standard_normal(8000).astype(np.float32) * 0.1 + 0.3
     theirs = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)(
         audio, sampling_rate=16000, return_tensors="np"
     ).input_values
-    ours = cut_clips(audio, np.array([0.5]), seconds=0.5, sample_rate=16000, normalize=True)
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(unit_variance(audio[None]), theirs, atol=1e-5)
 
 
 def test_wrong_models_get_clear_errors(tmp_path: Path) -> None:

@@ -8,11 +8,10 @@ import pytest
 import reference
 import reference_timing
 from fastencode.delayed import Delayed
-from fastencode.study.alignment import align
 from fastencode.study.ceilings import averaged_spread
 from fastencode.study.config import AlignConfig
+from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import Listener, score_layer, share_layer
-from fastencode.study.sources import Design, Variant
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(edge of the grid|use shorter blocks)")
 
@@ -106,24 +105,6 @@ def test_scores_and_shares_are_those_of_the_copies(monkeypatch):
     np.testing.assert_allclose(found.total, shares.total, atol=1e-4)
     np.testing.assert_allclose(found.unique, shares.unique, atol=1e-4)
     assert (found.unique[0] > found.unique[1]).all(), "the model made the responses"
-
-
-def test_layers_are_aligned_without_copies(monkeypatch):
-    model = Rows("model", 7, 2)
-    features = {story: np.stack([model.rows(story, layer) for layer in range(2)]) for story in LENGTHS}
-    wanted = [naive(model, layer, CONFIG.delays)[0] for layer in range(2)]
-    rng = np.random.default_rng(1)
-    responses = {"A": {story: rng.standard_normal((n, 3)).astype(np.float32) for story, n in LENGTHS.items()}}
-    monkeypatch.setattr(Delayed, "__array__", None)
-    fits = list(align(features, responses, fit_runs=FIT, test_run="test", config=CONFIG, show_progress=False))
-    assert [fit.layer for fit in fits] == [0, 1]
-    Y = np.vstack([(y - y.mean(axis=0)) / y.std(axis=0) for y in (responses["A"][story] for story in FIT)])
-    for fit, X in zip(fits, wanted, strict=True):
-        test = model.rows("test", fit.layer).astype(np.float64)
-        X_test = reference_timing.delay((test - test.mean(axis=0)) / test.std(axis=0), CONFIG.delays, np.zeros(len(test)))
-        for v in range(3):
-            coef, constant = reference.weights(X, Y[:, v], fit.alpha[v], True)
-            np.testing.assert_allclose(fit.predicted[:, v], X_test @ coef + constant, atol=1e-4)
 
 
 @pytest.mark.parametrize(("n_repeats", "explainable"), [(1, 0.1), (10, 1 / (1 + 0.9))])

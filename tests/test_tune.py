@@ -15,8 +15,11 @@ pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
 
 import torch
 
+from fastencode.speech.audio import read_audio, write_audio
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.extract import extract_frames
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.tune.clips import RunFrames, write_frames
+from fastencode.tune.clips import clips_at
 from fastencode.tune.config import PretrainConfig, TuneConfig
 from fastencode.tune.trainer import Examples, brain_tune
 from speech_cases import saved_model
@@ -106,23 +109,27 @@ def test_bad_targets_and_settings(model: Path, tmp_path: Path) -> None:
         tuned(model, tmp_path / "x", learning_rate=1e30, head_learning_rate=1e30, epochs=1)
 
 
-def test_frames_are_found_by_the_end_of_their_clip(model: Path, tmp_path: Path) -> None:
-    encoder = SpeechEncoder(model)
-    audio = np.random.default_rng(5).standard_normal(16000 * 7).astype(np.float32)
-    write_frames(encoder, {"a": audio}, tmp_path, tr=2.0, seconds=3.0, show_progress=False)
-    run = RunFrames(tmp_path / "a.npy", 2.0)
-    np.testing.assert_array_equal(run.ends, [2, 4, 6])
-    clip = audio[16000:64000]
-    normal = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
-    with torch.inference_mode():
-        expected = encoder.cnn(torch.from_numpy(normal[None]).float()).numpy()
-    np.testing.assert_allclose(run.at(np.array([4.0])), expected, atol=1e-5)
+def test_clips_are_found_by_their_end(model: Path, tmp_path: Path) -> None:
+    """A row's clip is the sound before its scan ended, alone through transformers' extractor and CNN."""
+    transformers = pytest.importorskip("transformers")
+    audio = 0.1 * np.random.default_rng(5).standard_normal(16000 * 7).clip(-5, 5)
+    write_audio(tmp_path / "a.wav", audio, 16000)
+    read = ReadConfig("clip", tr=2.0, seconds=3.0)
+    path = extract_frames({"a": tmp_path / "a.wav"}, SpeechEncoder(model), tmp_path, read, show_progress=False)["a"]
+    heard = read_audio(tmp_path / "a.wav")
+    whole = transformers.AutoModel.from_pretrained(model).eval()
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(model)
+    wanted = []
+    for clip in (np.concatenate([np.zeros(16000, np.float32), heard[:32000]]), heard[48000:96000]):
+        inputs = extractor(clip, sampling_rate=16000, return_tensors="pt")
+        with torch.inference_mode():
+            wanted.append(whole.feature_extractor(inputs.input_values)[0].T.numpy())
+    np.testing.assert_allclose(clips_at(path, np.array([2.0, 6.0])), wanted, atol=1e-5)
+    assert clips_at(path, np.empty(0)).shape == (0, *wanted[0].shape)
     with pytest.raises(InputError, match="has clips from 2 to 6 s"):
-        run.at(np.array([8.0]))
+        clips_at(path, np.array([8.0]))
     with pytest.raises(InputError, match="multiples of the TR"):
-        run.at(np.array([4.5]))
-    with pytest.raises(InputError, match="less than one TR"):
-        write_frames(encoder, {"b": audio[:1000]}, tmp_path, tr=2.0, seconds=3.0, show_progress=False)
+        clips_at(path, np.array([4.5]))
 
 
 @pytest.mark.parametrize("n_rows", [(45,), (31, 20, 7), (100, 44), (300, 291, 289), (15, 15, 15), (3001,)])

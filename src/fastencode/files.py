@@ -25,6 +25,7 @@ __all__ = [
     "read_json",
     "read_text",
     "sha256",
+    "stamp",
     "text_encoding",
     "whole_file",
     "writing",
@@ -123,6 +124,12 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 digest of a file's bytes, in hexadecimal. Raises :class:`InputError` as :func:`check_file` does."""
     with check_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> list[int]:
+    """What tells whether a file has changed, without reading gigabytes: its size, and when it was changed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def text_encoding(raw: bytes) -> str:

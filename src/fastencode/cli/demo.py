@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from fastencode.cli.experiment import MODELS, Material, Outcome, Run, before_and_after, contrast
+from fastencode.cli.experiment import MODELS, Experiment, Outcome, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
 from fastencode.cli.stages import Job, Stages
@@ -15,9 +16,9 @@ from fastencode.data.config import WorldConfig
 from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
+from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL
-from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling
-from fastencode.study.significance import FALSE_DISCOVERIES, fdr
+from fastencode.study.ceilings import noise_ceiling, significant_ceilings
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
 from fastencode.tune.pretrain import pretrain
@@ -42,21 +43,22 @@ def run(config: DemoConfig) -> Path:
     stages = Stages(config.out)
     world = stages.run(Job("world", {"world": config.world}, (), make_world_stage, (config.world,)))
     stories = Stories(world, tr=config.world.tr, test_story=TEST_STORY, test_skip=0)
-    material = _material(stories, config.ceiling)
+    ceilings = {who: noise_ceiling(stories.repeats(who, TEST_STORY)) for who in stories.participants}
+    experiment = _experiment(stories, ceilings, config.ceiling)
     model: Path | str = config.model or SMALL_MODEL
     if config.pretrain:
         job = Job("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
         model = stages.run(job)
     outcome = before_and_after(
-        stages, material, source="world", model=model, tune=config.tune, alignment=config.align, jobs=config.jobs
+        stages, experiment, source="world", model=model, tune=config.tune, alignment=config.align, jobs=config.jobs
     )
     return publish(
         stages,
         outcome,
         title="Brain-tuning on a world whose truth is known",
-        lead=_lead(config, stories, material),
+        lead=_lead(config, stories, experiment),
         notes=_NOTES,
-        verdicts=_verdicts(outcome, material, world),
+        verdicts=_verdicts(outcome, ceilings, world),
         config=config,
         command="fastencode-tune demo",
     )
@@ -72,32 +74,18 @@ def make_small_model(folder: Path, config: PretrainConfig) -> None:
     pretrain(config, folder)
 
 
-def _material(stories: Stories, threshold: float) -> Material:
-    """Read the world as one would read the real data set."""
-    participants = stories.participants
-    names = stories.stories(participants[0])
-    train = tuple(name for name in names if name not in (TEST_STORY, VALIDATION_STORY))
-    ceilings = {p: noise_ceiling(stories.repeats(p, TEST_STORY)) for p in participants}
-    significant = {p: fdr(ceiling_pvalues(stories.repeats(p, TEST_STORY))) <= FALSE_DISCOVERIES for p in participants}
-    tuned_on = {p: np.flatnonzero((ceiling > threshold) & significant[p]) for p, ceiling in ceilings.items()}
-    for participant, voxels in tuned_on.items():
-        if not len(voxels):
-            raise InputError(f"no voxel of {participant} has a noise ceiling above {threshold}: lower it (--ceiling)")
-    return Material(
-        tr=stories.tr,
-        sounds={name: stories.audio(name) for name in names},
-        runs={name: Run(name, stories.row_times(name) + stories.tr) for name in names},
-        train=train,
-        validation=VALIDATION_STORY,
-        test=TEST_STORY,
-        responses={p: {name: stories.responses(p, name) for name in names} for p in participants},
-        ceilings=ceilings,
-        regions={p: stories.rois(p) for p in participants},
-        tuned_on=tuned_on,
-    )
+def _experiment(stories: Stories, ceilings: Mapping[str, np.ndarray], threshold: float) -> Experiment:
+    """Tune on the voxels whose test repeats agree, as one would on the real data set."""
+    tuned_on = {}
+    for who, ceiling in ceilings.items():
+        tuned_on[who] = np.flatnonzero((ceiling > threshold) & significant_ceilings(stories.repeats(who, TEST_STORY)))
+        if not len(tuned_on[who]):
+            raise InputError(f"no voxel of {who} has a noise ceiling above {threshold}: lower it (--ceiling)")
+    train = stories.train_stories(stories.participants[0], exclude=(VALIDATION_STORY,))
+    return Experiment(stories, tuple(train), VALIDATION_STORY, tuned_on)
 
 
-def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict]:
+def _verdicts(outcome: Outcome, ceilings: Mapping[str, np.ndarray], world: Path) -> list[Verdict]:
     """What was expected, what was measured (means over participants), and whether it held."""
     every = range(outcome.n_layers)
     thirds = layer_thirds(every)
@@ -108,7 +96,7 @@ def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict
     control = contrast(outcome, ("late_language",), late, {"control": 1, "pretrained": -1})
     above = contrast(outcome, ("late_language",), late, {"tuned": 1, "control": -1})
     silent = {model: contrast(outcome, ("silent",), every, {model: 1}) for model in MODELS}
-    error = _ceiling_error(material, world)
+    error = _ceiling_error(ceilings, world)
     tuned_change, control_change = "Δr, tuned − pretrained", "Δr, control − pretrained"
     region = "the late-language region"
     right = "The noise ceiling estimated from repeats is the true one, in the two driven regions"
@@ -122,10 +110,10 @@ def _verdicts(outcome: Outcome, material: Material, world: Path) -> list[Verdict
     ]
 
 
-def _ceiling_error(material: Material, world: Path) -> tuple[float, float, float]:
+def _ceiling_error(ceilings: Mapping[str, np.ndarray], world: Path) -> tuple[float, float, float]:
     """Mean error of the estimated ceilings where the true one is above 0, and its 95 % interval; each has its own noise."""
     errors = []
-    for participant, estimate in material.ceilings.items():
+    for participant, estimate in ceilings.items():
         with h5py.File(world / "truth" / f"{participant}.h5") as file:
             truth = file["ceiling"][:]
         errors.append((estimate - truth)[truth > 0])
@@ -134,9 +122,9 @@ def _ceiling_error(material: Material, world: Path) -> tuple[float, float, float
     return mean, mean - half, mean + half
 
 
-def _lead(config: DemoConfig, stories: Stories, material: Material) -> str:
-    minutes = sum(len(audio) for audio in material.sounds.values()) / material.sample_rate / 60
-    brains = ", ".join(f"{p} with {stories.n_voxels(p)} voxels" for p in material.responses)
+def _lead(config: DemoConfig, stories: Stories, experiment: Experiment) -> str:
+    minutes = sum(audio_seconds(stories.sound_file(run)) for run in experiment.runs) / 60
+    brains = ", ".join(f"{p} with {stories.n_voxels(p)} voxels" for p in experiment.tuned_on)
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "

@@ -33,7 +33,7 @@ from fastencode.data.config import TRIMMED_ROWS
 from fastencode.data.rois import read_rois
 from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.files import check_file, is_unfetched, read_json
+from fastencode.files import check_file, is_unfetched, read_json, stamp
 from fastencode.speech.audio import read_audio
 from fastencode.speech.silence import NON_SPEECH
 
@@ -169,6 +169,14 @@ class Stories:
             raise InputError(f"test_skip {skip} leaves none of the {rows} rows of {story}: lower it")
         return slice(skip, rows)
 
+    def recording(self, story: str) -> str:
+        """Return the name of the story's sound file without its suffix: the story's own."""
+        return story
+
+    def sound_file(self, story: str) -> Path:
+        """Return the story's sound file; an error says if it is missing or not fetched."""
+        return check_file(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}")
+
     def audio(self, story: str, *, sample_rate: int = 16000) -> NDArray[np.float32]:
         """Return the story's sound, shape (n,), float32 mono, at ``sample_rate`` Hz; see ``fastencode.speech.audio.read_audio``.
 
@@ -177,7 +185,7 @@ class Stories:
         FastencodeWarning
             If the sound and the story's length in TRs do not fit together: the TR is another, or the sound is another story's.
         """
-        path = check_file(self.root / "stimuli" / f"{story}.wav", f"sound of {story!r}")
+        path = self.sound_file(story)
         sound = read_audio(path, sample_rate=sample_rate)
         self.check_length(story, len(sound) / sample_rate, path)
         return sound
@@ -262,6 +270,10 @@ class Stories:
         """Return the file of a participant's responses to a story; an error says if it is missing or not fetched."""
         path = self._participant_folder(participant) / f"{story}.hf5"
         return check_file(path, f"responses of {participant} to {story!r}")
+
+    def response_key(self, participant: str, story: str) -> list[int]:
+        """Return what is another as soon as the file of responses is: its size and time of change."""
+        return stamp(self.response_file(participant, story))
 
     def stimulus_files(self, story: str) -> list[Path]:
         """Return those of the story's sound and transcript that are here."""

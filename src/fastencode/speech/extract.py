@@ -1,10 +1,13 @@
-"""From recordings to files of layer features: which stretches of sound are read, in batches, straight onto the disk.
+"""From recordings to files of layer features, in batches, straight onto the disk; or only as far as the CNN.
 
 Two ways to read. ``"clip"``: the sound that ends with each scan and what came before it, one clip for each TR; cheap.
 ``"window"``: a window that slides by a tenth of a second, ten to twenty windows for each TR; neighbors share nearly all of their
 sound and none of the work, because attention and group norm see the whole of it.
 
-Axis letters: k window, n audio sample, t row, l layer, d width.
+Models tuned above one frozen CNN share its frames: :func:`extract_frames` keeps them, once, for the trainer and for
+:func:`extract_features`.
+
+Axis letters: k window, b window of a batch, n audio sample, f frame, c channel, m row kept of a window, t row, l layer, d width.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,51 +33,21 @@ from fastencode.progress import progress
 from fastencode.speech.audio import audio_seconds, read_audio
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder, unit_variance
-from fastencode.speech.store import FeatureFile, is_finished
+from fastencode.speech.store import FeatureFile, check_key, is_finished, open_features
+from fastencode.speech.windows import Windows, find_windows, kept_frames
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Estimate", "Windows", "estimate", "extract_features", "find_windows"]
+__all__ = ["Estimate", "estimate", "extract_features", "extract_frames"]
 
 STORED = ("float32", "float16")
 _UNWRITTEN = 2  # batches that may wait for the disk
 # Sound in a batch. On two cores 4 windows of 16 s at a time took 5 % longer than one after the other (bench/speech.py).
 _CPU_SECONDS, _CARD_SECONDS = 16.0, 256.0
 
-
-@dataclass(frozen=True)
-class Windows:
-    """Stretches of a recording: samples from ``starts`` (k,) (below 0: silence) to ``stops`` (k,); ``times`` (k,), ends in s."""
-
-    starts: NDArray[np.intp]
-    stops: NDArray[np.intp]
-    times: NDArray[np.float64]
-
-    def batches(self, size: int) -> Iterator[NDArray[np.intp]]:
-        """Rows that follow one another and are equally long, at most ``size`` at a time: no model has to be told of padding."""
-        edges = np.flatnonzero(np.diff(self.stops - self.starts)) + 1
-        for part in np.split(np.arange(len(self.times)), edges):
-            for start in range(0, len(part), size):
-                yield part[start : start + size]
-
-
-def find_windows(n_samples: int, sample_rate: int, config: ReadConfig) -> Windows:
-    """The stretches of a recording to read.
-
-    Raises
-    ------
-    InputError
-        If the recording is shorter than one TR or stride.
-    """
-    step = config.tr if config.input == "clip" else config.stride
-    count = int(n_samples / sample_rate / step + 1e-6)
-    if not count:
-        raise InputError(f"{n_samples / sample_rate:.3g} s of sound are less than one step of {step:g} s")
-    times = np.arange(1, count + 1) * np.float64(step)
-    stops = np.minimum(np.rint(times * sample_rate).astype(np.intp), n_samples)
-    starts = stops - round(config.longest * sample_rate)
-    return Windows(starts if config.input == "clip" else np.maximum(starts, 0), stops, times)
+Clips = Callable[[NDArray[np.intp]], "torch.Tensor"]
+"""Rows of windows → their CNN frames (b, f, c), where the encoder computes."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +67,7 @@ def extract_features(
     folder: Path,
     config: ReadConfig,
     *,
+    frames: Mapping[str, Path] | None = None,
     batch: int | None = None,
     stored: str = "float32",
     show_progress: bool = True,
@@ -108,6 +84,8 @@ def extract_features(
     folder : Path
         Made if it is not there.
     config : ReadConfig
+    frames : name → path, optional
+        What :func:`extract_frames` made of the same clips with the same CNN: it is not run again.
     batch : int, optional
         Windows at a time; by default as many as make 16 s of sound on a CPU, whose cache larger batches would leave, and 256 s on
         a card. Another number may change the last bits.
@@ -124,28 +102,49 @@ def extract_features(
     ------
     InputError
         If a file cannot be read or is shorter than one step, the folder is a file or cannot be written to, the disk has too
-        little room, a file of other features lies where one of these would, or a setting is out of range.
+        little room, a file of other features lies where one of these would, ``frames`` are of other clips or of another CNN, or a
+        setting is out of range.
 
     See Also
     --------
     fastencode.speech.store.read_features : reads the files.
     """
     batch = _check_batch(batch, stored, encoder, config)
-    counts = _count(sounds, encoder, config)
-    paths = {name: folder / f"{name}.h5" for name in sounds}
-    make_folder(folder)
-    _check_room(folder, _row_bytes(encoder, stored) * sum(n for name, n in counts.items() if not paths[name].exists()))
-    settings = _settings(encoder, config, stored)
-    with (
-        progress(total=sum(counts.values()), desc="layers", unit="window", enabled=show_progress) as bar,
-        ThreadPoolExecutor(1) as reading,
-    ):
-        jobs = [
-            partial(_decode, source, paths[name], settings, counts[name], encoder.sample_rate) for name, source in sounds.items()
-        ]
-        for path, sound in zip(paths.values(), _one_ahead(reading, jobs), strict=True):
-            _extract_one(sound, path, encoder, config, batch, np.dtype(stored), bar)
-    return paths
+    kept = _kept_layers(encoder, config, stored)
+    return _extract(sounds, encoder, folder, config, kept, batch, frames, show_progress)
+
+
+def extract_frames(
+    sounds: Mapping[str, Path],
+    encoder: SpeechEncoder,
+    folder: Path,
+    config: ReadConfig,
+    *,
+    batch: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, Path]:
+    """Run the CNN over every clip of every recording, into ``folder/<name>.h5``; resumed and refused as layers are.
+
+    Parameters
+    ----------
+    sounds, encoder, folder, batch, show_progress
+        As for :func:`extract_features`.
+    config : ReadConfig
+        Of clips. How their frames are pooled does not matter: all are kept.
+
+    Returns
+    -------
+    dict of name → path
+        Files of shape (clips, f, c), float32; their times are the ends of the clips.
+
+    Raises
+    ------
+    InputError
+        As there, and if windows are asked for.
+    """
+    batch = _check_batch(batch, "float32", encoder, config)
+    kept = _kept_frames(encoder, config)
+    return _extract(sounds, encoder, folder, config, kept, batch, None, show_progress)
 
 
 def estimate(
@@ -166,49 +165,185 @@ def estimate(
         As there, but for the folder, which need not be there and is not made.
     """
     batch = _check_batch(batch, stored, encoder, config)
-    settings, counts = _settings(encoder, config, stored), _count(sounds, encoder, config)
+    kept, counts = _kept_layers(encoder, config, stored), _count(sounds, encoder, config)
     for name, source in sounds.items():
         path = folder / f"{name}.h5"
-        if path.exists() and is_finished(path, _key(source, settings)):
+        if path.exists() and is_finished(path, _key(source, kept.settings)):
             del counts[name]
     total = sum(counts.values())
     rows = np.arange(min(batch, max(total, 1)))
     length = round(config.longest * encoder.sample_rate)
     noise = np.random.default_rng(0).standard_normal(length + len(rows)).astype(np.float32)
-    windows = Windows(rows, rows + length, rows / encoder.sample_rate)
-    audio = _upload(noise, windows, encoder.device)
+    clips = _heard(encoder, noise, Windows(rows, rows + length, rows / encoder.sample_rate))
     spent = 0.0
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()
-        _read_batch(encoder, audio, windows, rows, config.pooled).cpu()
+        with require("torch", "tune").inference_mode():
+            kept.of(clips(rows), length).cpu()
         spent = time.perf_counter() - began
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    size = total * _row_bytes(encoder, stored)
-    return Estimate(counts, total * spent / len(rows), size, shutil.disk_usage(there).free, batch)
+    return Estimate(counts, total * spent / len(rows), total * kept.window_bytes, shutil.disk_usage(there).free, batch)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of every window.
+
+    Attributes
+    ----------
+    of : callable
+        CNN frames (b, f, c) of windows, and how many samples long these are → (b m, *shape), float32.
+    when : callable
+        Samples of a window → (m,), times of its rows in s from its end.
+    shape : (int, int)
+        Of a row.
+    rows : int
+        m.
+    stored : dtype
+    settings : dict
+        All that decides the values, whatever the recording.
+    axes, what : str
+        Of the file; what the progress bar says.
+    """
+
+    of: Callable[[torch.Tensor, int], torch.Tensor]
+    when: Callable[[int], NDArray[np.float64]]
+    shape: tuple[int, int]
+    rows: int
+    stored: np.dtype[Any]
+    settings: dict[str, Any]
+    axes: str
+    what: str
+
+    @property
+    def window_bytes(self) -> int:
+        return self.rows * self.shape[0] * self.shape[1] * self.stored.itemsize
+
+    def times(self, windows: Windows) -> NDArray[np.float64]:
+        """Of all rows of a recording, (t,)."""
+        lengths = windows.stops - windows.starts
+        since = {int(length): self.when(int(length)) for length in np.unique(lengths)}
+        return np.concatenate([end + since[int(length)] for end, length in zip(windows.times, lengths, strict=True)])
+
+    def rows_of(self, windows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The rows of some windows."""
+        return (windows[:, None] * self.rows + np.arange(self.rows)).ravel()
+
+
+def _kept_layers(encoder: SpeechEncoder, config: ReadConfig, stored: str) -> _Kept:
+    stack = require("torch", "tune").stack
+
+    def bins(length: int) -> tuple[list[slice], NDArray[np.float64]]:
+        return kept_frames(encoder.frame_times(length), length / encoder.sample_rate, config)
+
+    def of(frames_bfc: torch.Tensor, length: int) -> torch.Tensor:
+        kept, _ = bins(length)
+        layers = encoder.layers(frames_bfc)
+        return stack([stack([layer[:, part].float().mean(dim=1) for part in kept], dim=1) for layer in layers], dim=2).flatten(
+            0, 1
+        )
+
+    return _Kept(
+        of,
+        lambda length: bins(length)[1],
+        (encoder.n_layers, encoder.width),
+        config.kept,
+        np.dtype(stored),
+        {"model": encoder.hash(), "dtype": encoder.dtype, "stored": stored, **config.decisive()},
+        "time, layer, width",
+        "layers",
+    )
+
+
+def _kept_frames(encoder: SpeechEncoder, config: ReadConfig) -> _Kept:
+    if config.input != "clip":
+        raise InputError(f"input={config.input!r}: frames of the CNN are kept of clips only")
+    torch = require("torch", "tune")
+    length = round(config.seconds * encoder.sample_rate)
+    encoder.frame_times(length)
+    with torch.inference_mode():
+        shape = encoder.cnn(torch.zeros((1, length), dtype=getattr(torch, encoder.dtype), device=encoder.device)).shape[1:]
+    return _Kept(
+        lambda frames_bfc, _: frames_bfc.float(),
+        lambda _: np.zeros(1),
+        (int(shape[0]), int(shape[1])),
+        1,
+        np.dtype(np.float32),
+        _frame_settings(encoder, config),
+        "clip, frame, channel",
+        "CNN, once",
+    )
+
+
+def _frame_settings(encoder: SpeechEncoder, config: ReadConfig) -> dict[str, Any]:
+    return {"cnn": encoder.cnn_hash(), "normalize": encoder.normalize, "dtype": encoder.dtype, **config.stretches()}
+
+
+def _key(source: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what is kept of a recording."""
+    return {**settings, "audio": sha256(source)}
+
+
+def _extract(
+    sounds: Mapping[str, Path],
+    encoder: SpeechEncoder,
+    folder: Path,
+    config: ReadConfig,
+    kept: _Kept,
+    batch: int,
+    frames: Mapping[str, Path] | None,
+    show_progress: bool,
+) -> dict[str, Path]:
+    counts = _count(sounds, encoder, config)
+    paths = {name: folder / f"{name}.h5" for name in sounds}
+    make_folder(folder)
+    _check_room(folder, kept.window_bytes * sum(n for name, n in counts.items() if not paths[name].exists()))
+    if frames is not None:
+        _check_frames(frames, sounds, _frame_settings(encoder, config))
+    with (
+        progress(total=sum(counts.values()), desc=kept.what, unit="window", enabled=show_progress) as bar,
+        ThreadPoolExecutor(1) as reading,
+    ):
+        jobs = [
+            partial(_look, source, paths[name], kept.settings, counts[name], encoder.sample_rate, frames is None)
+            for name, source in sounds.items()
+        ]
+        for (name, path), sound in zip(paths.items(), _one_ahead(reading, jobs), strict=True):
+            if sound.finished:
+                bar.update(sound.windows)
+                continue
+            windows = find_windows(sound.samples, encoder.sample_rate, config)
+            with _clips(encoder, sound.audio, windows, None if frames is None else frames[name]) as clips:
+                _extract_one(clips, windows, path, sound.key, kept, batch, bar)
+    return paths
+
+
+def _check_frames(frames: Mapping[str, Path], sounds: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
+    """Whether frames are of these sounds, clips and CNN."""
+    for name, source in sounds.items():
+        if name not in frames:
+            raise InputError(f"there are no frames of {name!r}: extract them first, or leave frames away")
+        with open_features(frames[name]) as file:
+            check_key(frames[name], file, _key(source, settings))
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """What decides a recording's features, how many windows it has, and its samples; None where the features are finished."""
+    """What decides what is kept of a recording, whether that is done, its windows and samples, and these if they are needed."""
 
     key: dict[str, Any]
+    finished: bool
     windows: int
-    samples: NDArray[np.float32] | None
+    samples: int
+    audio: NDArray[np.float32] | None
 
 
-def _settings(encoder: SpeechEncoder, config: ReadConfig, stored: str) -> dict[str, Any]:
-    """What decides all features, whatever the recording."""
-    return {"model": encoder.hash(), "dtype": encoder.dtype, "stored": stored, **config.decisive()}
-
-
-def _key(source: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a recording's features."""
-    return {**settings, "audio": sha256(source)}
-
-
-def _decode(source: Path, path: Path, settings: Mapping[str, Any], windows: int, sample_rate: int) -> _Sound:
+def _look(source: Path, path: Path, settings: Mapping[str, Any], windows: int, sample_rate: int, decode: bool) -> _Sound:
     key = _key(source, settings)
-    return _Sound(key, windows, None if is_finished(path, key) else read_audio(source, sample_rate=sample_rate))
+    if is_finished(path, key):
+        return _Sound(key, True, windows, 0, None)
+    audio = read_audio(source, sample_rate=sample_rate) if decode else None
+    return _Sound(key, False, windows, round(audio_seconds(source) * sample_rate) if audio is None else len(audio), audio)
 
 
 def _one_ahead(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], _Sound]]) -> Iterator[_Sound]:
@@ -221,56 +356,54 @@ def _one_ahead(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], _Sound]]) -
         yield current.result()
 
 
-def _extract_one(
-    sound: _Sound, path: Path, encoder: SpeechEncoder, config: ReadConfig, batch: int, stored: np.dtype[Any], bar: Any
-) -> None:
-    """Read what is missing of one recording, in the batches of an undisturbed run, so that every bit comes out as there."""
-    if sound.samples is None:
-        bar.update(sound.windows)
+@contextmanager
+def _clips(encoder: SpeechEncoder, audio: NDArray[np.float32] | None, windows: Windows, frames: Path | None) -> Iterator[Clips]:
+    """What makes CNN frames of windows: the CNN, or a file of them."""
+    if frames is None:
+        assert audio is not None
+        yield _heard(encoder, audio, windows)
         return
-    windows = find_windows(len(sound.samples), encoder.sample_rate, config)
-    audio = _upload(sound.samples, windows, encoder.device)
-    shape = (encoder.n_layers, encoder.width)
+    torch = require("torch", "tune")
+    with h5py.File(frames) as file:
+        values = file["features"]
+        dtype = getattr(torch, encoder.dtype)
+        yield lambda rows: torch.from_numpy(values[rows[0] : rows[-1] + 1]).to(encoder.device, dtype)
+
+
+def _heard(encoder: SpeechEncoder, audio: NDArray[np.float32], windows: Windows) -> Clips:
+    """The CNN over stretches of a recording, which is moved to where the encoder computes once."""
+    silence = max(0, -int(windows.starts.min()))  # before a recording whose first windows begin before it
+    audio_n = require("torch", "tune").from_numpy(np.pad(audio, (silence, 0))).to(encoder.device)
+    stack = require("torch", "tune").stack
+
+    def clips(rows: NDArray[np.intp]) -> torch.Tensor:
+        clips_bn = stack([audio_n[windows.starts[row] + silence : windows.stops[row] + silence] for row in rows])
+        # In one piece, as frames from a file are: another layout may change the last bits.
+        return encoder.cnn(unit_variance(clips_bn) if encoder.normalize else clips_bn).contiguous()
+
+    return clips
+
+
+def _extract_one(clips: Clips, windows: Windows, path: Path, key: Mapping[str, Any], kept: _Kept, batch: int, bar: Any) -> None:
+    """Read what is missing of one recording, in the batches of an undisturbed run, so that every bit comes out as there."""
+    torch = require("torch", "tune")
+    times = kept.times(windows)
     # The thread that writes ends before the file is closed, whatever happens here.
-    with FeatureFile(path, windows.times, shape, stored, sound.key) as file, ThreadPoolExecutor(1) as disk:
-        missing = file.missing
+    with FeatureFile(path, times, kept.shape, kept.stored, key, kept.axes) as file, ThreadPoolExecutor(1) as disk:
+        missing = np.unique(file.missing // kept.rows)
         bar.update(len(windows.times) - len(missing))
         waiting: deque[Future[None]] = deque()
-        for rows in windows.batches(batch):
-            if not np.isin(rows, missing).any():
+        for part in windows.batches(batch):
+            if not np.isin(part, missing).any():
                 continue
-            values, ready = _fetch(_read_batch(encoder, audio, windows, rows, config.pooled))
-            waiting.append(disk.submit(_write, file, rows, values, ready, windows))
+            with torch.inference_mode():
+                values = kept.of(clips(part), int(windows.stops[part[0]] - windows.starts[part[0]]))
+            waiting.append(disk.submit(_write, file, kept.rows_of(part), *_fetch(values), times))
             if len(waiting) > _UNWRITTEN:
                 waiting.popleft().result()
-            bar.update(int(np.isin(rows, missing).sum()))
+            bar.update(int(np.isin(part, missing).sum()))
         for write in waiting:
             write.result()
-
-
-def _read_batch(encoder: SpeechEncoder, audio: torch.Tensor, windows: Windows, rows: NDArray[np.intp], pool: str) -> torch.Tensor:
-    """All layers of some equally long windows, pooled: (rows, l, d), float32, where the encoder computes."""
-    torch = require("torch", "tune")
-    shift = _silence(windows)
-    with torch.inference_mode():
-        clips = torch.stack([audio[windows.starts[row] + shift : windows.stops[row] + shift] for row in rows])
-        if encoder.normalize:
-            clips = unit_variance(clips)
-        frames = len(encoder.frame_times(clips.shape[1]))
-        hidden = encoder.layers(encoder.cnn(clips))
-        if pool == "last":
-            return torch.stack([layer[:, frames - 1] for layer in hidden], dim=1).float()
-        return torch.stack([layer[:, :frames].float().mean(dim=1) for layer in hidden], dim=1)
-
-
-def _silence(windows: Windows) -> int:
-    """Samples of silence before a recording whose first windows begin before it."""
-    return max(0, -int(windows.starts.min()))
-
-
-def _upload(samples: NDArray[np.float32], windows: Windows, device: str) -> torch.Tensor:
-    """A recording where it is read, with the silence before it."""
-    return require("torch", "tune").from_numpy(np.pad(samples, (_silence(windows), 0))).to(device)
 
 
 def _fetch(values: torch.Tensor) -> tuple[torch.Tensor, Any]:
@@ -285,7 +418,7 @@ def _fetch(values: torch.Tensor) -> tuple[torch.Tensor, Any]:
     return host, ready
 
 
-def _write(file: FeatureFile, rows: NDArray[np.intp], values: torch.Tensor, ready: Any, windows: Windows) -> None:
+def _write(file: FeatureFile, rows: NDArray[np.intp], values: torch.Tensor, ready: Any, times: NDArray[np.float64]) -> None:
     if ready is not None:
         ready.synchronize()
     with np.errstate(over="ignore"):
@@ -293,8 +426,8 @@ def _write(file: FeatureFile, rows: NDArray[np.intp], values: torch.Tensor, read
     if not np.isfinite(stored).all():
         row, layer = (int(place[0]) for place in np.nonzero(~np.isfinite(stored))[:2])
         raise InputError(
-            f"layer {layer} of the window that ends at {windows.times[rows[row]]:g} s holds values beyond {file.dtype} or beyond"
-            " what the model computes in: use dtype float32 or bfloat16, and store float32"
+            f"layer {layer} at {times[rows[row]]:.4g} s holds values beyond {file.dtype} or beyond what the model computes in:"
+            " use dtype float32 or bfloat16, and store float32"
         )
     file.write(rows, stored)
 
@@ -314,7 +447,8 @@ def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfi
     if not sounds:
         raise InputError("there are no recordings: give at least one")
     for seconds in (config.longest, config.seconds if config.input == "clip" else config.stride):
-        encoder.frame_times(round(seconds * encoder.sample_rate))
+        n = round(seconds * encoder.sample_rate)
+        kept_frames(encoder.frame_times(n), n / encoder.sample_rate, config)
     counts = {}
     for name, path in sounds.items():
         n = round(audio_seconds(path) * encoder.sample_rate)
@@ -323,10 +457,6 @@ def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfi
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     return counts
-
-
-def _row_bytes(encoder: SpeechEncoder, stored: str) -> int:
-    return encoder.n_layers * encoder.width * np.dtype(stored).itemsize
 
 
 def _check_room(folder: Path, wanted: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,12 @@ import numpy as np
 
 from fastencode.arrays import check_device
 from fastencode.errors import InputError, require
-from fastencode.progress import progress
 from fastencode.speech.families import Spectrogram, Waveform, first
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "SMALL_MODEL", "SpeechEncoder", "cut_clips", "layer_features", "unit_variance"]
+__all__ = ["DTYPES", "SMALL_MODEL", "SpeechEncoder", "unit_variance"]
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -197,78 +196,7 @@ def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def cut_clips(audio: np.ndarray, ends: np.ndarray, *, seconds: float, sample_rate: int, normalize: bool) -> np.ndarray:
-    """Cut the clip that ends at each time; what lies outside the recording is silence.
-
-    Parameters
-    ----------
-    audio : ndarray, shape (n,), float32
-        Mono.
-    ends : ndarray, shape (b,)
-        Clip ends in s from the start of the audio, 0 or more.
-    seconds : float
-        Length of every clip in s.
-    sample_rate : int
-        In Hz.
-    normalize : bool
-        Bring every clip to zero mean and unit variance, as wav2vec2's feature extractor does.
-
-    Returns
-    -------
-    ndarray, shape (b, round(seconds * sample_rate)), float32
-
-    Raises
-    ------
-    InputError
-        If a clip ends before the audio begins.
-    """
-    length = round(seconds * sample_rate)
-    stops = np.rint(np.asarray(ends) * sample_rate).astype(int)
-    if (stops < 0).any():
-        raise InputError(f"a clip ends at {np.min(ends):g} s, before the audio begins: give ends of 0 s or later")
-    padded = np.concatenate(
-        [np.zeros(length, np.float32), audio, np.zeros(max(0, max(stops, default=0) - len(audio)), np.float32)]
-    )
-    clips = np.stack([padded[stop : stop + length] for stop in stops]) if len(stops) else np.empty((0, length), np.float32)
-    return unit_variance(clips) if normalize else clips
-
-
 def unit_variance(clips_bn: Any) -> Any:
     """Clips of zero mean and unit variance, as wav2vec2's feature extractor makes them; NumPy or torch, (b, n)."""
     centered = clips_bn - clips_bn.mean(axis=1, keepdims=True)
     return centered / ((centered * centered).mean(axis=1, keepdims=True) + 1e-7) ** 0.5
-
-
-def layer_features(
-    encoder: SpeechEncoder, frames: Sequence[np.ndarray], *, keep: slice, batch: int = 16, desc: str, show_progress: bool = True
-) -> Iterator[np.ndarray]:
-    """Read every layer of CNN frames.
-
-    Parameters
-    ----------
-    encoder : SpeechEncoder
-    frames : sequence of ndarray, each of shape (clips, f, c)
-        CNN output of the clips of one run after the other.
-    keep : slice
-        The frames of each clip to keep: those whose past the clip holds.
-    batch : int
-        Clips at a time.
-    desc : str
-        What the progress bar says.
-    show_progress : bool
-        Whether it is drawn, on standard error.
-
-    Yields
-    ------
-    ndarray, shape (layers, clips, kept frames, d), float32
-        One for each run.
-    """
-    torch = require("torch", "tune")
-    with progress(total=sum(map(len, frames)), desc=desc, unit="clip", enabled=show_progress) as bar, torch.inference_mode():
-        for run_bfc in frames:
-            parts = []
-            for start in range(0, len(run_bfc), batch):
-                hidden = encoder.layers(torch.from_numpy(np.array(run_bfc[start : start + batch])))
-                parts.append(np.stack([h[:, keep].numpy() for h in hidden]))
-                bar.update(parts[-1].shape[1])
-            yield np.concatenate(parts, axis=1)

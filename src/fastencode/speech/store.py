@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.files import check_file, put_in_place, writing
 
-__all__ = ["FeatureFile", "Features", "is_finished", "read_features"]
+__all__ = ["FeatureFile", "Features", "check_key", "is_finished", "open_features", "read_features"]
 
 _SUFFIX = ".partial"
 _HEADERS = 1 << 14  # bytes that HDF5's own bookkeeping takes at most
@@ -84,7 +84,7 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
     path = Path(path)
     if not path.exists() and _partial(path).exists():
         raise InputError(f"{path} is not finished: give the command that began it once more")
-    with _open(path) as file:
+    with open_features(path) as file:
         values = file["features"]
         count = values.shape[1]
         asked = np.arange(count) if layers is None else np.asarray(layers)
@@ -99,8 +99,8 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[h5py.File]:
-    """A finished file; what is wrong with it is said in one way."""
+def open_features(path: Path) -> Iterator[h5py.File]:
+    """A finished file, read as HDF5: a context. What is wrong with it is an :class:`InputError` that says so in one way."""
     try:
         with h5py.File(check_file(path)) as file:
             yield file
@@ -120,8 +120,8 @@ def is_finished(path: Path, key: Mapping[str, Any]) -> bool:
     """
     if not path.exists():
         return False
-    with _open(path) as file:
-        _check_key(path, json.loads(file.attrs["key"]), key)
+    with open_features(path) as file:
+        check_key(path, file, key)
     return True
 
 
@@ -138,6 +138,8 @@ class FeatureFile:
         float32 or float16.
     key : mapping
         JSON values. What was begun with another key is not gone on with.
+    axes : str
+        What the axes are, for those who read the file without this package.
 
     Attributes
     ----------
@@ -152,17 +154,23 @@ class FeatureFile:
     """
 
     def __init__(
-        self, path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]
+        self,
+        path: Path,
+        times: NDArray[np.float64],
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        key: Mapping[str, Any],
+        axes: str = "time, layer, width",
     ) -> None:
         self._path, self.dtype, self._shape = path, np.dtype(dtype), shape
         partial = _partial(path)
         if not partial.exists():
-            _begin(partial, times, shape, self.dtype, key)
+            _begin(partial, times, shape, self.dtype, key, axes)
         self._file = os.open(check_file(partial), os.O_RDWR)
         try:
             self._lock(partial)
             with h5py.File(partial, locking=False) as file:
-                _check_key(partial, json.loads(file.attrs["key"]), key)
+                check_key(partial, file, key)
                 self._rows, self._checks = (int(file[name].id.get_offset()) for name in ("features", "checks"))
                 self.missing = _missing(file)
         except BaseException as error:
@@ -213,14 +221,16 @@ def _partial(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
 
 
-def _begin(path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]) -> None:
+def _begin(
+    path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any], axes: str
+) -> None:
     """Lay a file out under another name first; where another process was faster, its file stays."""
     if not path.parent.is_dir():
         raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with writing(path):
-            _lay_out(fresh, times, shape, dtype, key)
+            _lay_out(fresh, times, shape, dtype, key, axes)
             try:
                 os.link(fresh, path)
             except FileExistsError:
@@ -232,7 +242,7 @@ def _begin(path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype
 
 
 def _lay_out(
-    path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any]
+    path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any], axes: str
 ) -> None:
     if hasattr(os, "posix_fallocate"):  # HDF5 may end the process where the disk is full: ask for the room before it does
         size = _HEADERS + len(times) * (16 + math.prod(shape) * dtype.itemsize)
@@ -248,7 +258,7 @@ def _lay_out(
         settings.set_obj_track_times(False)  # the same features are the same bytes
         space = h5py.h5s.create_simple((len(times), *shape))
         h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, settings)
-        file["features"].attrs["axes"] = "time, layer, width"
+        file["features"].attrs["axes"] = axes
 
 
 def _missing(file: h5py.File) -> NDArray[np.intp]:
@@ -270,8 +280,9 @@ def _put(file: int, data: bytes, place: int) -> None:
         view, place = view[done:], place + done
 
 
-def _check_key(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    plain = json.loads(json.dumps(wanted))
+def check_key(path: Path, file: h5py.File, wanted: Mapping[str, Any]) -> None:
+    """An :class:`InputError` if a file was made with another key."""
+    found, plain = json.loads(file.attrs["key"]), json.loads(json.dumps(wanted))
     for name in sorted({*found, *plain}):
         if found.get(name) != plain.get(name):
             raise InputError(

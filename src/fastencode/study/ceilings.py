@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 
-__all__ = ["averaged_spread", "ceiling_pvalues", "noise_ceiling", "split_repeats"]
+__all__ = ["averaged_spread", "ceiling_pvalues", "noise_ceiling", "significant_ceilings", "split_repeats"]
 
 # A float64 copy of one block of voxels: 64 MB, beside repeats that may take gigabytes.
 VALUES_PER_BLOCK = 1 << 23
@@ -110,6 +111,11 @@ def ceiling_pvalues(repeats: ArrayLike) -> NDArray[np.float64]:
         if len(usable):
             p_v[start + usable] = _turned(block_rtv[:, :, usable])
     return p_v
+
+
+def significant_ceilings(repeats: ArrayLike) -> NDArray[np.bool_]:
+    """Voxels whose repeats agree, (v,), at a false discovery rate of 5 %; see :func:`ceiling_pvalues`."""
+    return np.asarray(fdr(ceiling_pvalues(repeats)) <= FALSE_DISCOVERIES)
 
 
 def _turned(block_rtv: NDArray[np.float64]) -> NDArray[np.float64]:

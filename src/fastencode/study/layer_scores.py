@@ -16,18 +16,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.delayed import Matrix, pick
+from fastencode.delayed import Matrix
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file
 from fastencode.solve.partition import partition_variance
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.moments import pearson
-from fastencode.study.alignment import plan_runs
 from fastencode.study.config import AlignConfig
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 
-__all__ = ["LayerScores", "LayerShares", "Listener", "load", "save", "score_layer", "share_layer", "without"]
+__all__ = ["LayerScores", "LayerShares", "Listener", "load", "save", "score_layer", "share_layer"]
 
 Record = TypeVar("Record", "LayerScores", "LayerShares")
 
@@ -225,34 +224,3 @@ def share_layer(
             cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
         )
     return LayerShares(found.total, found.unique)
-
-
-def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: AlignConfig) -> NDArray[np.float32]:
-    """Features less what other features predict of them, by a ridge fitted on the fit rows only.
-
-    Parameters
-    ----------
-    X : ndarray or Delayed, shape (t, p)
-        Of the fit runs, then of the test run.
-    nuisance : ndarray or Delayed, shape (t, q)
-        What is to be taken out, such as word rate and spectrum, at the same rows.
-    labels : ndarray, shape (t,)
-        The run of each fit row.
-    config : AlignConfig
-        Its penalties and folds are used for this ridge too; each column of X has the penalty with the best held-out R².
-
-    Returns
-    -------
-    ndarray, shape (t, p)
-        What is left of a delayed copy is no copy: all are made.
-
-    Notes
-    -----
-    A ridge takes out what it predicts. What is left is not orthogonal to the nuisance features, as the residuals of least squares
-    would be, and a column that they do not predict on held-out runs keeps nearly all of itself.
-    """
-    X_tp = np.asarray(X)
-    with warnings.catch_warnings():  # features that nothing predicts end at the largest penalty, rightly
-        warnings.simplefilter("ignore", FastencodeWarning)
-        fit = plan_runs(pick(nuisance, slice(0, len(labels))), labels, config).fit(X_tp[: len(labels)])
-    return np.asarray(X_tp - fit.predict(nuisance))

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning
 from fastencode.study.blocks import interval
+from fastencode.study.design import Variant
 from fastencode.study.layer_scores import LayerScores, LayerShares
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
-from fastencode.study.sources import LowLevel, Variant
+from fastencode.study.sources import LowLevel
 
 if TYPE_CHECKING:
     import pandas as pd

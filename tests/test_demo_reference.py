@@ -1,0 +1,291 @@
+"""fastencode-tune demo on a small world: every number of its tables once more, with naive code, from the files it leaves.
+
+The targets and clips that models are tuned on, the optimizer's settings at every update, the features of one clip at a time,
+the scores, and the answers to what was expected. And the same scores by ``features`` and ``align``, as a user gives them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+import reference
+import reference_timing
+from fastencode.cli import experiment, main
+from speech_cases import saved_model
+
+for library in ("jsonargparse", "espeakng_loader", "matplotlib"):
+    pytest.importorskip(library, reason="the command needs the extra 'demo'")
+pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
+torch = pytest.importorskip("torch", reason="the command needs the extra 'demo'")
+transformers = pytest.importorskip("transformers", reason="the command needs the extra 'demo'")
+
+torch.set_num_threads(1)
+
+STORIES, RATE, TR, SECONDS, BINS, HOP, MIDDLE = ("story01", "story02"), 16000, 2.0, 4.0, 4, 320, 29.5
+DELAYS, ALPHAS, REGIONS = (1, 2, 3), (1.0, 30.0, 1000.0), ("auditory", "late_language", "silent")
+EPOCHS, BATCH, PEAK, HEAD_PEAK, DECAY = 3, 8, 2e-4, 3e-3, 0.03
+SETTINGS = {
+    "world": {
+        "minutes": 2.8,
+        "story_minutes": 1.4,
+        "test_minutes": 2.0,
+        "participants": [
+            {"name": "A", "auditory": 5, "late_language": 6, "silent": 4, "gain": 1.5, "peak_delay": 6.0},
+            {"name": "B", "auditory": 4, "late_language": 5, "silent": 3, "gain": 1.8, "peak_delay": 5.0},
+        ],
+    },
+    "tune": {"epochs": EPOCHS, "batch": BATCH, "learning_rate": PEAK, "head_learning_rate": HEAD_PEAK, "weight_decay": DECAY},
+    "align": {"bootstraps": 50, "delays": list(DELAYS), "alphas": list(ALPHAS), "folds": 2},
+}
+SETTINGS["tune"]["clip_seconds"] = SECONDS
+
+
+@dataclass
+class Seen:
+    """What the trainer was given and did: (participant arm) → examples; learning rates and weight decays of every update."""
+
+    out: Path
+    given: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    updates: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved_model(tmp_path_factory.mktemp("model"), "wav2vec2", strides=(5, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """One whole run in this process, watched at its trainer."""
+    root = tmp_path_factory.mktemp("run")
+    (root / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
+    found, tune, step, name = Seen(root / "out"), experiment.brain_tune, torch.optim.AdamW.step, []
+
+    def watched_tune(encoder: Any, train: Any, validation: Any, *rest: Any, desc: str) -> Any:
+        found.given[desc], name[:] = (train, validation), [desc]
+        return tune(encoder, train, validation, *rest, desc=desc)
+
+    def watched_step(optimizer: Any, *rest: Any) -> Any:
+        groups = optimizer.param_groups
+        found.updates.setdefault(name[0], []).append((*(g["lr"] for g in groups), *(g["weight_decay"] for g in groups)))
+        return step(optimizer, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "brain_tune", watched_tune)
+        patch.setattr(torch.optim.AdamW, "step", watched_step)
+        given = ["--config", str(root / "settings.yaml"), "--out", str(found.out), "--jobs", "1", "--model", str(model)]
+        assert main(["demo", *given]) == 0
+    return found
+
+
+def responses(out: Path, who: str, story: str, key: str = "data") -> np.ndarray:
+    with h5py.File(out / "world" / "preprocessed_data" / who / f"{story}.hf5") as file:
+        return file[key][:]
+
+
+def normal(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(axis=0)) / x.std(axis=0)
+
+
+def ends(rows: int) -> np.ndarray:
+    """When the scan of each response row ended, in s: ds003020's rows begin five TRs after the sound."""
+    return TR * (np.arange(rows) + 5) + TR
+
+
+def clip(out: Path, story: str, end: float) -> np.ndarray:
+    """The sound of the last seconds before a time; silence before it began."""
+    import soundfile
+
+    audio, rate = soundfile.read(out / "world" / "stimuli" / f"{story}.wav", dtype="float32")
+    if rate != RATE:
+        import soxr
+
+        audio = soxr.resample(audio, rate, RATE, quality="HQ")
+    n = round(SECONDS * RATE)
+    return np.concatenate([np.zeros(n, np.float32), audio])[round(end * RATE) :][:n]
+
+
+def inputs(folder: Path, heard: np.ndarray) -> Any:
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    return extractor(heard, sampling_rate=RATE, return_tensors="pt").input_values
+
+
+def checkpoints(out: Path, model: Path) -> dict[tuple[str, str], tuple[Path, Path]]:
+    """(participant, model) → its checkpoint, and the folder of its features."""
+    found = {}
+    for who in "AB":
+        found[who, "pretrained"] = model, out / "features" / "pretrained"
+        for arm in ("tuned", "control"):
+            found[who, arm] = out / "models" / who / arm, out / "features" / who / arm
+    return found
+
+
+def test_targets_are_the_responses_and_the_controls_are_theirs_no_more(seen: Seen, model: Path) -> None:
+    """Row by row: tuned on z-scored responses to the clip; the control on those to another time, in another order for each."""
+    orders = {}
+    for who in "AB":
+        repeats = responses(seen.out, who, "test", "individual_repeats")
+        voxels = np.flatnonzero((reference_timing.noise_ceiling(repeats) > 0.4) & reference_timing.agreeing(repeats))
+        assert 5 < len(voxels) < repeats.shape[2]
+        parts = [normal(responses(seen.out, who, story)[:, voxels]) for story in STORIES]
+        wanted, validation = np.vstack(parts), normal(responses(seen.out, who, "validation")[:, voxels])
+        (tuned, watched), (control, also_watched) = seen.given[f"{who} tuned"], seen.given[f"{who} control"]
+        np.testing.assert_allclose(tuned.responses, wanted, atol=1e-5)
+        for examples in (watched, also_watched):
+            np.testing.assert_allclose(examples.responses, validation, atol=1e-5)
+        distance = np.abs(control.responses[:, None] - wanted[None]).max(axis=2)
+        order = orders[who] = distance.argmin(axis=1)
+        assert (distance.min(axis=1) < 1e-5).all(), "the control's targets are responses"
+        n, block = len(wanted), 15
+        assert (np.abs(order - np.arange(n)) >= block).all(), "and none is that of its clip"
+        first = [start for at, part in zip((0, len(parts[0])), parts, strict=True) for start in range(at, at + len(part), block)]
+        for start, stop in zip(first, [*first[1:], n], strict=True):
+            moved = order[start:stop]
+            assert (np.diff(moved) == 1).all() and len({int(row) >= len(parts[0]) for row in moved}) == 1
+        np.testing.assert_array_equal(control.frames, tuned.frames)
+        at = np.concatenate([ends(len(part)) for part in parts])
+        whole = transformers.AutoModel.from_pretrained(model).eval()
+        for row in (0, 7, len(parts[0]), n - 1):
+            story = STORIES[int(row >= len(parts[0]))]
+            with torch.inference_mode():
+                alone = whole.feature_extractor(inputs(model, clip(seen.out, story, at[row])))[0].T.numpy()
+            np.testing.assert_allclose(tuned.frames[row], alone, atol=1e-4)
+    assert (orders["A"] != orders["B"]).mean() > 0.5
+    weights = {folder: (folder / "model.safetensors").read_bytes() for folder, _ in checkpoints(seen.out, model).values()}
+    assert len(weights) == len(set(weights.values())) == 5
+
+
+def test_every_update_has_its_learning_rate_and_weight_decay(seen: Seen) -> None:
+    """Warm-up over a tenth of the updates, then linear to 0: (s + 1) / 2 of the peak, then (24 - s) / 22 of it."""
+    n = EPOCHS * 64 // BATCH
+    assert n == 24
+    shape = [0.5, 1.0] + [(24 - s) / 22 for s in range(2, 24)]
+    assert list(seen.updates) == ["A tuned", "A control", "B tuned", "B control"]
+    for updates in seen.updates.values():
+        wanted = [(PEAK * part, HEAD_PEAK * part, DECAY, DECAY) for part in shape]
+        np.testing.assert_allclose(updates, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("arm", ["pretrained", "tuned", "control"])
+def test_features_are_those_of_one_clip_at_a_time(seen: Seen, model: Path, arm: str) -> None:
+    """Each clip alone through transformers: all layers' frames of its last TR in four bins, at the time of the frames."""
+    checkpoint, folder = checkpoints(seen.out, model)["A", arm]
+    whole = transformers.AutoModel.from_pretrained(checkpoint).eval()
+    for story, clips in (("story01", (1, 2, 3, 20, 42)), ("test", (1, 30, 60))):
+        with h5py.File(folder / f"{story}.h5") as file:
+            values, times = file["features"][:], file["times"][:]
+        assert values.shape == (BINS * {"story01": 42, "test": 60}[story], 3, 16)
+        for k in clips:
+            with torch.inference_mode():
+                hidden = whole(inputs(checkpoint, clip(seen.out, story, k * TR)), output_hidden_states=True).hidden_states
+            frames = torch.stack([layer[0] for layer in hidden], dim=1).numpy()
+            since = SECONDS - (HOP * np.arange(len(frames)) + MIDDLE) / RATE  # from each frame's middle to the clip's end
+            for b in range(BINS):
+                inside = (since > 1.5 - 0.5 * b) & (since <= 2.0 - 0.5 * b)
+                row = BINS * (k - 1) + b
+                np.testing.assert_allclose(values[row], frames[inside].mean(axis=0), atol=3e-5)
+                np.testing.assert_allclose(times[row], k * TR - since[inside].mean(), atol=1e-4)
+
+
+def delayed(folder: Path, layer: int, story: str, rows: int) -> np.ndarray:
+    with h5py.File(folder / f"{story}.h5") as file:
+        values, times = file["features"][:, layer].astype(float), file["times"][:]
+    at_scans = reference_timing.lanczos(values, times, ends(rows) - TR / 2)[0]
+    return reference_timing.delay(normal(at_scans), DELAYS, np.zeros(rows))
+
+
+def by_hand(out: Path, folder: Path, who: str, layer: int) -> dict[str, dict[str, float]]:
+    """Region → what its row of scores.csv should hold: nothing but loops over stories, folds, penalties and voxels."""
+    fit, test = [responses(out, who, story) for story in STORIES], responses(out, who, "test")
+    ceiling = reference_timing.noise_ceiling(responses(out, who, "test", "individual_repeats"))
+    X = np.vstack([delayed(folder, layer, story, len(part)) for story, part in zip(STORIES, fit, strict=True)])
+    Y, X_test = np.vstack([normal(part) for part in fit]), delayed(folder, layer, "test", len(test))
+    half = np.arange(len(X)) < len(fit[0])
+    folds = [(np.flatnonzero(half == one), np.flatnonzero(half != one)) for one in (True, False)]
+    cv = reference.cv_scores(X, Y, ALPHAS, folds, "pearson", True)
+    best = len(ALPHAS) - 1 - cv[::-1].argmax(axis=0)
+    r = []
+    for v in range(test.shape[1]):
+        coef, constant = reference.weights(X, Y[:, v], ALPHAS[best[v]], True)
+        r.append(reference.pearson(test[:, v], X_test @ coef + constant))
+    regions, rows = json.loads((out / "world" / "rois" / f"{who}.json").read_text()), {}
+    for name in REGIONS:
+        voxels = np.array(regions[name])
+        known = voxels[ceiling[voxels] > 0]
+        rows[name] = {
+            "fit_rows": len(X),
+            "n_voxels": len(voxels),
+            "r": np.mean([r[v] for v in voxels]),
+            "r_normalized": np.mean([r[v] for v in known]) / np.mean(ceiling[known]) if len(known) else np.nan,
+            "ceiling": np.mean(ceiling[known]) if len(known) else np.nan,
+            "alpha_median": np.median([ALPHAS[best[v]] for v in voxels]),
+            "at_edge": np.mean([best[v] != 1 for v in voxels]),
+        }
+    return rows
+
+
+def test_every_score_is_that_of_naive_code(seen: Seen, model: Path) -> None:
+    table = pd.read_csv(seen.out / "scores.csv")
+    assert len(table) == 2 * 3 * 3 * 3
+    table = table.set_index(["participant", "model", "layer", "region"]).sort_index()
+    for (who, name), (_, folder) in checkpoints(seen.out, model).items():
+        for layer in range(3):
+            for region, row in by_hand(seen.out, folder, who, layer).items():
+                found = table.loc[who, name, layer, region]
+                np.testing.assert_allclose(found[list(row)].astype(float), list(row.values()), atol=5e-5, err_msg=region)
+    assert table["r"].max() > 0.1, "there is something to predict"
+
+
+def test_what_was_expected_is_answered_by_stated_margins(seen: Seen) -> None:
+    """Three layers: the first is early, the last late. Means over participants; rules with their numbers, and the answers."""
+    r = pd.read_csv(seen.out / "scores.csv").groupby(["model", "region", "layer"])["r"].mean()
+    late, early = ("late_language", 2), ("auditory", 0)
+    errors = []
+    for who in "AB":
+        with h5py.File(seen.out / "world" / "truth" / f"{who}.h5") as file:
+            truth = file["ceiling"][:]
+        estimate = reference_timing.noise_ceiling(responses(seen.out, who, "test", "individual_repeats"))
+        errors += list((estimate - truth)[truth > 0])
+    silent = [r[name, "silent"].mean() for name in ("pretrained", "tuned", "control")]
+    wanted = [
+        (r["tuned"][late] - r["pretrained"][late], 0.0, None, "yes if the interval lies above 0, no if below"),
+        (r["tuned"][early] - r["pretrained"][early], -0.03, None, "yes if the interval lies above −0.03, no if below"),
+        (r["control"][late] - r["pretrained"][late], None, 0.03, "yes if the interval lies below 0.03, no if above"),
+        (r["tuned"][late] - r["control"][late], 0.0, None, "yes if the interval lies above 0, no if below"),
+        *((mean, -0.02, 0.02, "yes if the interval lies within ±0.02, no if outside") for mean in silent),
+        (np.mean(errors), -0.05, 0.05, "yes if the interval lies within ±0.05, no if outside"),
+    ]
+    verdicts = json.loads((seen.out / "results.json").read_text())["verdicts"]
+    for verdict, (measured, above, below, rule) in zip(verdicts, wanted, strict=True):
+        assert verdict["rule"] == rule and verdict["low"] <= verdict["measured"] <= verdict["high"]
+        assert verdict["measured"] == pytest.approx(measured, abs=1e-6)
+        low, high = verdict["low"], verdict["high"]
+        yes = (above is None or low > above) and (below is None or high < below)
+        no = (above is not None and high < above) or (below is not None and low > below)
+        assert verdict["answer"] == ("yes" if yes else "no" if no else "undecided")
+
+
+def test_the_numbers_are_those_of_features_and_align(seen: Seen, model: Path, tmp_path: Path) -> None:
+    """What a user gives: two commands, on the same world, checkpoints, clips, delays, penalties and stories."""
+    world, table, folders = seen.out / "world", pd.read_csv(seen.out / "scores.csv"), []
+    for name in ("pretrained", "tuned", "control"):
+        folders.append(tmp_path / name)
+        given = ["--audio", str(world / "stimuli"), "--model", str(checkpoints(seen.out, model)["B", name][0])]
+        assert main(["features", *given, "--out", str(folders[-1]), "--read.seconds", str(SECONDS)]) == 0
+    given = ["--stories", str(world), "--features", *map(str, folders), "--out", str(tmp_path / "scores")]
+    given += ["--participants", "B", "--test_story", "test", "--test_skip", "0", "--exclude", "validation", "--ceiling", "-1"]
+    given += ["--align.bootstraps", "50", "--align.folds", "2"]
+    given += ["--align.delays", json.dumps(DELAYS), "--align.alphas", json.dumps(ALPHAS)]
+    assert main(["align", *given]) == 0
+    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'").reset_index(drop=True)
+    wanted = table[table["participant"] == "B"].reset_index(drop=True)
+    # Products of float32 by more than one thread differ in their last bits.
+    pd.testing.assert_frame_equal(found, wanted[found.columns], rtol=0, atol=2e-6)
