@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "fastencode"
-BASE = ("arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "progress", "streams", "threads")
+BASE = (
+    "arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "locks", "progress", "streams", "threads"
+)  # fmt: skip
 CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
 

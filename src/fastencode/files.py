@@ -15,10 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastencode.errors import InputError
+from fastencode.errors import DiskError, InputError
 
 __all__ = [
     "check_file",
+    "is_running",
     "is_unfetched",
     "make_folder",
     "put_in_place",
@@ -180,13 +181,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A context for code that writes ``path``: an :class:`InputError` if the disk is full, or may not be written to."""
+    """A context for code that writes ``path``: a :class:`DiskError` if the disk is full, or may not be written to."""
     try:
         yield
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        raise InputError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
+        raise DiskError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
 
 
 @contextmanager
@@ -267,12 +268,13 @@ def _remove_abandoned(target: Path) -> None:
     before = _before(target)
     for path in target.parent.glob(f"{glob.escape(before)}*{_AFTER}"):
         process = path.name.removeprefix(before).removesuffix(_AFTER)
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             with suppress(OSError):
                 path.unlink()
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this computer, or of this container, has not ended."""
     if os.name != "posix":  # on other systems os.kill(process, 0) ends the process
         return True
     try:
