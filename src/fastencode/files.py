@@ -19,6 +19,7 @@ from fastencode.errors import DiskError, InputError
 
 __all__ = [
     "check_file",
+    "fresh_folder",
     "is_running",
     "is_unfetched",
     "make_folder",
@@ -118,6 +119,20 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{path} may not be written to: change its permissions, or choose another folder")
     return path
+
+
+@contextmanager
+def fresh_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder as :func:`make_folder` makes it. If the block ends with an error, those that it made go again, if empty."""
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield make_folder(path)
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

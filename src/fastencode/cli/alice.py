@@ -10,12 +10,13 @@ import numpy as np
 from fastencode.cli.experiment import Material, Outcome, Run, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import AliceConfig
-from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.brennan import Alice
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at
 from fastencode.data.textgrid import Interval
-from fastencode.files import sha256
+from fastencode.progress import say
+from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.executors import settle
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.verdicts import Verdict, layer_thirds
@@ -37,12 +38,12 @@ _NOTES = (
 def run(config: AliceConfig) -> Path:
     """Run both halves and return the path of the page."""
     alice = Alice(config.data)
-    stages = Stages(config.out)
+    stages = Stages(config.out, prepare=settle)
     encoding = word_rate_study(alice)
     say(_encoding_table(encoding))
-    digests = {path.name: sha256(path) for path in sorted(config.data.glob("*")) if path.is_file()}
+    files = {path.name: path for path in sorted(config.data.glob("*")) if path.is_file()}
     seconds = float(alice.scan_times[-1]) + alice.tr
-    speech = stages.run(Job("speech", {"data": digests}, (), _speak_chapter, (alice.words, seconds)))
+    speech = stages.run(Stage("speech", {}, (), _speak_chapter, (alice.words, seconds), inputs=files))
     material = _material(alice, speech, config)
     outcome = before_and_after(
         stages,

@@ -10,11 +10,12 @@ import numpy as np
 from fastencode.cli.experiment import MODELS, Material, Outcome, Run, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
-from fastencode.cli.stages import Job, Stages
 from fastencode.data.config import WorldConfig
 from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
+from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.executors import settle
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
@@ -39,14 +40,14 @@ _NOTES = (
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of its page."""
     config = config.resolved()
-    stages = Stages(config.out)
-    world = stages.run(Job("world", {"world": config.world}, (), make_world_stage, (config.world,)))
+    stages = Stages(config.out, prepare=settle)
+    world = stages.run(Stage("world", {"world": config.world}, (), make_world_stage, (config.world,)))
     stories = Stories(world, tr=config.world.tr, test_story=TEST_STORY, test_skip=0)
     material = _material(stories, config.ceiling)
     model: Path | str = config.model or SMALL_MODEL
     if config.pretrain:
-        job = Job("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
-        model = stages.run(job)
+        stage = Stage("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
+        model = stages.run(stage)
     outcome = before_and_after(
         stages, material, source="world", model=model, tune=config.tune, alignment=config.align, jobs=config.jobs
     )

@@ -17,9 +17,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fastencode.cli.stages import Job, Stages
 from fastencode.errors import InputError, require
 from fastencode.files import sha256
+from fastencode.runs.engine import Stage, Stages
 from fastencode.speech.layers import SpeechEncoder, layer_features
 from fastencode.study.alignment import LayerFit, align, to_scans
 from fastencode.study.blocks import interval
@@ -114,7 +114,7 @@ def before_and_after(
         Folder or hub name of the pretrained encoder.
     """
     frames = stages.run(
-        Job(
+        Stage(
             "frames",
             {"model": _fingerprint(model), "seconds": tune.clip_seconds, "tr": material.tr},
             (source,),
@@ -125,12 +125,13 @@ def before_and_after(
     tuning = [
         _tuning_job(material, source, model, frames, participant, arm, tune) for participant in material.responses for arm in ARMS
     ]
-    stages.run_all(tuning, workers=jobs)
+    stages.run_all(tuning, jobs=jobs)
     checkpoints: dict[str, Path | str] = {"pretrained": model} | {
         job.name.removeprefix("models/"): stages.path(job.name) for job in tuning
     }
     reading = [_reading_job(material, name, checkpoint, frames, tune, alignment) for name, checkpoint in checkpoints.items()]
-    stages.run_all(reading, workers=jobs)
+    stages.run_all(reading, jobs=jobs)
+    stages.check()
     features = {name: stages.path(f"features/{name}") / "layers.h5" for name in checkpoints}
     return _outcome(stages, material, features, alignment)
 
@@ -184,12 +185,12 @@ def _make_frames(folder: Path, model: Path | str, material: Material, seconds: f
 
 def _tuning_job(
     material: Material, source: str, model: Path | str, frames: Path, participant: str, arm: str, config: TuneConfig
-) -> Job:
+) -> Stage:
     runs = {name: material.runs[name] for name in (*material.train, material.validation)}
     voxels = material.tuned_on[participant]
     responses = {name: zscore(material.responses[participant][name][:, voxels]).astype(np.float32) for name in runs}
     clips = {name: RunFrames(frames / f"{run.sound}.npy", material.tr) for name, run in runs.items()}
-    return Job(
+    return Stage(
         f"models/{participant}/{arm}",
         {"tune": config, "arm": arm, "data": _digest({name: [runs[name].ends, responses[name]] for name in runs})},
         (source, "frames"),
@@ -232,9 +233,9 @@ def _tune_arm(
 
 def _reading_job(
     material: Material, name: str, checkpoint: Path | str, frames: Path, tune: TuneConfig, alignment: AlignConfig
-) -> Job:
+) -> Stage:
     reads = ("frames",) if name == "pretrained" else ("frames", f"models/{name}")
-    return Job(
+    return Stage(
         f"features/{name}",
         {"lobes": alignment.lobes, "runs": _digest({name: [run.ends] for name, run in material.runs.items()})},
         reads,
