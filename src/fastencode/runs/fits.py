@@ -27,11 +27,11 @@ from fastencode.runs.engine import Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.provenance import plain
 from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, split_repeats
-from fastencode.study.config import AlignConfig
+from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 from fastencode.study.sources import Design, LowLevel
-from fastencode.study.tables import WHOLE, Key, Label
+from fastencode.study.tables import Key, Label
 from fastencode.timing.clean import zscore
 
 __all__ = ["RECORD", "Records", "collect", "fit_layer", "partition_layer", "regions_of", "write_responses"]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning
 from fastencode.study.blocks import interval
+from fastencode.study.config import WHOLE
 from fastencode.study.layer_scores import LayerScores, LayerShares
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["WHOLE", "Key", "Label", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
-
-WHOLE = "all"
-"""The region of every voxel that is mapped."""
 
 _GROUP = ("model", "delays", "layer", "region")
 
