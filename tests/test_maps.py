@@ -12,14 +12,9 @@ from fastencode.errors import InputError
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.significance import fdr
-from fastencode.study.sources import Variant
+from fastencode.study.tables import Label
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed")
-
-
-class Model:
-    name = "tiny model"
-    n_layers = 3
 
 
 def scores(rng, n):
@@ -35,8 +30,8 @@ def written(tmp_path):
     """40 columns; 12 entries of scores for some of them, the last of which does not count."""
     rng = np.random.default_rng(0)
     voxels, mapped = rng.permutation(40)[:12], np.arange(11)
-    variants = [Variant(Model(), (1, 2)), Variant(Model(), (3,))]
-    found = {(variant, layer): scores(rng, 12) for variant in variants for layer in range(3)}
+    labels = [Label("tiny model", (1, 2)), Label("tiny model", (3,))]
+    found = {(label, layer): scores(rng, 12) for label in labels for layer in range(3)}
     path = tmp_path / "sub-01.h5"
     write_voxels(path, found, mapped, voxels, 40, ceiling=np.linspace(0.1, 0.9, 12))
     return path, found, mapped, voxels
@@ -48,9 +43,9 @@ def test_the_file_holds_every_score_at_its_column(written):
     with h5py.File(path) as file:
         assert set(file) == {"ceiling", "tiny-model-at-1-2", "tiny-model-at-3"}
         np.testing.assert_allclose(file["ceiling"][...][voxels[mapped]], np.linspace(0.1, 0.9, 12)[:11])
-        for (variant, layer), one in found.items():
-            group = file[variant.folder]
-            assert group.attrs["model"] == "tiny model" and group.attrs["delays"].tolist() == list(variant.delays)
+        for (label, layer), one in found.items():
+            group = file[label.folder]
+            assert group.attrs["model"] == "tiny model" and group.attrs["delays"].tolist() == list(label.delays)
             assert group.attrs["layers"].tolist() == [0, 1, 2]
             for name in ("r", "p", "alpha", "at_edge"):
                 values = group[name][layer]
@@ -67,11 +62,11 @@ def test_images_hold_them_at_their_place(written, tmp_path):
     made = write_maps(tmp_path / "maps", path, tmp_path / "mask.nii.gz")
     names = {f"sub-01_tiny-model-at-{delays}_{what}.nii.gz" for delays in ("1-2", "3") for what in ("r", "best-layer")}
     assert {one.name for one in made} == {"sub-01_ceiling.nii.gz", *names}
-    variant = next(iter(found))[0]
+    label = next(iter(found))[0]
     r = nibabel.load(tmp_path / "maps" / "sub-01_tiny-model-at-1-2_r.nii.gz")
     assert r.shape == (4, 5, 3, 3)
     np.testing.assert_allclose(r.affine, np.diag([2.0, 2, 2, 1]))
-    each = np.array([found[variant, layer].r for layer in range(3)])
+    each = np.array([found[label, layer].r for layer in range(3)])
     np.testing.assert_allclose(r.get_fdata()[inside][voxels[mapped]], each.T[mapped], rtol=1e-6)
     best = nibabel.load(tmp_path / "maps" / "sub-01_tiny-model-at-1-2_best-layer.nii.gz").get_fdata()[inside]
     np.testing.assert_array_equal(best[voxels[:6]], each.argmax(axis=0)[:6])
@@ -98,8 +93,8 @@ def test_surfaces(written, tmp_path, one_file):
     back = np.concatenate(
         [np.array([a.data for a in nibabel.load(one).darrays])[:, mask] for one, mask in zip(made, masks, strict=True)], axis=1
     )
-    variant = list(found)[-1][0]
-    np.testing.assert_allclose(back[:, voxels[mapped]], np.array([found[variant, i].r for i in range(3)])[:, mapped], rtol=1e-6)
+    label = list(found)[-1][0]
+    np.testing.assert_allclose(back[:, voxels[mapped]], np.array([found[label, i].r for i in range(3)])[:, mapped], rtol=1e-6)
     assert np.isnan(nibabel.load(made[0]).darrays[0].data[~masks[0]]).all()
     (tmp_path / "rois.json").write_text('{"here": [0, 39]}')
     assert read_rois(tmp_path / "rois.json", where)["here"].tolist() == [0, 39] and columns_of(where, None).total == 40

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastencode.cli.experiment import Experiment, Outcome, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import AliceConfig
-from fastencode.cli.stages import Job, Stages, say
 from fastencode.data.brennan import Alice
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
-from fastencode.files import sha256
+from fastencode.progress import say
+from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.executors import settle
+from fastencode.runs.experiment import Experiment, Outcome, before_and_after, contrast
 from fastencode.speech.audio import write_audio
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.tables import WHOLE
@@ -41,13 +41,13 @@ _NOTES = (
 def run(config: AliceConfig) -> Path:
     """Run both halves and return the path of the page."""
     alice = Alice(config.data)
-    stages = Stages(config.out)
+    stages = Stages(config.out, prepare=settle)
     encoding = word_rate_study(alice)
     say(_encoding_table(encoding))
-    digests = {path.name: sha256(path) for path in sorted(config.data.glob("*")) if path.is_file()}
+    files = {path.name: path for path in sorted(config.data.glob("*")) if path.is_file()}
     seconds = float(alice.scan_times[-1]) + alice.tr
-    speech = stages.run(Job("speech", {"data": digests}, (), _speak_chapter, (alice.words, seconds)))
-    chapter = _Chapter(alice, speech / f"{_SOUND}.wav", config)
+    speech = stages.run(Stage("speech", {}, (), _speak_chapter, (alice.words, seconds), inputs=files))
+    chapter = _Chapter(alice, [*files.values()], speech / f"{_SOUND}.wav", config)
     experiment = Experiment(chapter, ("train",), "validation", {_GROUP: np.arange(len(alice.regions))})
     outcome = before_and_after(
         stages,
@@ -83,6 +83,8 @@ class _Chapter:
     Parameters
     ----------
     alice : Alice
+    files : list of Path
+        Those of the data set.
     sound : Path
         The spoken chapter.
     config : AliceConfig
@@ -91,8 +93,8 @@ class _Chapter:
 
     tr, test_story = Alice.tr, "test"
 
-    def __init__(self, alice: Alice, sound: Path, config: AliceConfig) -> None:
-        self._sound, self._regions = sound, alice.regions
+    def __init__(self, alice: Alice, files: list[Path], sound: Path, config: AliceConfig) -> None:
+        self._sound, self._regions, self._files = sound, alice.regions, files
         mean = np.mean([zscore(detrend_polynomial(alice.timecourses(name), 3)) for name in alice.listeners], axis=0)
         begins = alice.scan_times[alice.discarded :]
         cuts = np.cumsum([len(begins) - config.test_rows - config.validation_rows, config.validation_rows])
@@ -133,8 +135,8 @@ class _Chapter:
     def rois(self, who: str) -> dict[str, NDArray[np.intp]]:
         return {name: np.array([i]) for i, name in enumerate(self._regions)}
 
-    def response_key(self, who: str, run: str) -> str:
-        return hashlib.sha256(self.responses(who, run).tobytes()).hexdigest()
+    def response_files(self, who: str, run: str) -> list[Path]:
+        return self._files
 
 
 def _verdicts(outcome: Outcome) -> list[Verdict]:

@@ -27,12 +27,12 @@ from fastencode.data.space import surface_masks, to_image, to_surfaces
 from fastencode.files import whole_file
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
-from fastencode.study.sources import Variant
+from fastencode.study.tables import Label
 
 __all__ = ["write_maps", "write_voxels"]
 
-Layers = Mapping[tuple[Variant, int], LayerScores]
-"""Variant, layer → scores of one participant: the layers of a variant follow each other."""
+Layers = Mapping[tuple[Label, int], LayerScores]
+"""Label, layer → scores of one participant: the layers of a label follow each other."""
 
 
 def write_voxels(
@@ -44,7 +44,7 @@ def write_voxels(
     ----------
     path : Path
         Written as a whole, or not at all.
-    found : mapping of (Variant, layer) to LayerScores
+    found : mapping of (Label, layer) to LayerScores
     mapped : ndarray, shape (m,)
         Which entries of the scores count: those of the region of all voxels.
     voxels : ndarray, shape (v,)
@@ -68,10 +68,10 @@ def write_voxels(
     with whole_file(path) as partial, h5py.File(partial, "w") as file:
         if ceiling is not None:
             file["ceiling"] = spread(ceiling)
-        for variant, group in groupby(found.items(), key=lambda item: item[0][0]):
+        for label, group in groupby(found.items(), key=lambda item: item[0][0]):
             layers = {layer: scores for (_, layer), scores in group}
-            here = file.create_group(variant.folder)
-            here.attrs.update(model=variant.name, delays=variant.delays, layers=list(layers))
+            here = file.create_group(label.folder)
+            here.attrs.update(model=label.name, delays=label.delays, layers=list(layers))
             rows = layers.values()
             columns = {
                 "r": [spread(one.r) for one in rows],

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.cli.fits import Found, Question, score_layers
-from fastencode.cli.stages import Job, Stages
 from fastencode.data.dataset import Dataset
 from fastencode.errors import require
+from fastencode.runs.alignment import Question, Records, gather, key_of, layer_stages, responses_stage
+from fastencode.runs.engine import Stage, Stages
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
@@ -80,14 +80,14 @@ class Outcome:
     ----------
     scores, training : list of dict
         Tidy rows, one for each participant × model × layer × region, and for each participant × arm × epoch.
-    found : Found
+    found : Records
         What the scores were made of.
     n_layers : int
     """
 
     scores: list[dict[str, Any]]
     training: list[dict[str, Any]]
-    found: Found
+    found: Records
     n_layers: int
 
 
@@ -109,13 +109,13 @@ def before_and_after(
     read = ReadConfig("clip", tr=data.tr, seconds=tune.clip_seconds)
     sounds = {data.recording(run): data.sound_file(run) for run in experiment.runs}
     settings = {"model": SpeechEncoder(model).hash(), "read": read}
-    frames = stages.run(Job("frames", settings, (source,), _make_frames, (model, sounds, read)))
-    tuning = [_tuning_job(experiment, source, model, frames, who, arm, tune) for who in participants for arm in ARMS]
-    stages.run_all(tuning, workers=jobs)
+    frames = stages.run(Stage("frames", settings, (source,), _make_frames, (model, sounds, read)))
+    tuning = [_tuning_stage(experiment, source, model, frames, who, arm, tune) for who in participants for arm in ARMS]
+    stages.run_all(tuning, jobs=jobs)
     checkpoints: dict[str, Path | str] = {MODELS[0]: model}
-    checkpoints |= {job.name.removeprefix("models/"): stages.path(job.name) for job in tuning}
+    checkpoints |= {stage.name.removeprefix("models/"): stages.path(stage.name) for stage in tuning}
     reading = [
-        Job(
+        Stage(
             f"features/{name}",
             settings,
             ("frames",) if name == MODELS[0] else ("frames", f"models/{name}"),
@@ -124,7 +124,8 @@ def before_and_after(
         )
         for name, checkpoint in checkpoints.items()
     ]
-    stages.run_all(reading, workers=jobs)
+    stages.run_all(reading, jobs=jobs)
+    stages.check()
     used = (*experiment.train, data.test_story)
     asked = []
     for name in checkpoints:
@@ -137,7 +138,11 @@ def before_and_after(
         alignment,
         ceiling=-1.0,  # all voxels count in raw means: the silent ones are part of what is asked
     )
-    found = score_layers(stages, question, asked)
+    stages.run_all([responses_stage(question, who) for who in participants], jobs=jobs)
+    fits = [stage for variant, whose in asked for stage in layer_stages(stages.root, question, variant, whose)]
+    stages.run_all(fits, jobs=jobs)
+    stages.check()
+    found = gather(stages, {key_of(stage.settings): stage.name for stage in fits}, {}, {})
     rows = [row for row in score_rows(found.scores, found.columns, found.fit_rows) if row["region"] != WHOLE]
     rows.sort(key=lambda row: (participants.index(row["participant"]), MODELS.index(row["model"])))
     training = [
@@ -156,8 +161,8 @@ def contrast(
     r: dict[str, float] = {}
     draws: dict[str, np.ndarray] = {}
     blocks = []
-    for (variant, who, layer), scores in outcome.found.scores.items():
-        weight = weights.get(variant.name, 0.0) / len(layers)
+    for (label, who, layer), scores in outcome.found.scores.items():
+        weight = weights.get(label.name, 0.0) / len(layers)
         if layer not in layers or not weight:
             continue
         names = list(outcome.found.columns[who])
@@ -181,14 +186,19 @@ def _read_layers(folder: Path, checkpoint: Path | str, frames: Path, sounds: Map
     extract_features(sounds, SpeechEncoder(checkpoint), folder, read, frames={name: frames / f"{name}.h5" for name in sounds})
 
 
-def _tuning_job(
+def _tuning_stage(
     experiment: Experiment, source: str, model: Path | str, frames: Path, who: str, arm: str, config: TuneConfig
-) -> Job:
+) -> Stage:
     runs, voxels = (*experiment.train, experiment.validation), experiment.tuned_on[who]
     scans = {run: [experiment.data.row_times(run)[0], experiment.data.n_rows(run)] for run in runs}
-    responses = {run: experiment.data.response_key(who, run) for run in runs}
-    settings = {"tune": config, "arm": arm, "voxels": voxels.tolist(), "scans": scans, "responses": responses}
-    return Job(f"models/{who}/{arm}", settings, (source, "frames"), _tune_arm, (experiment, model, frames, who, arm, config))
+    return Stage(
+        f"models/{who}/{arm}",
+        {"tune": config, "arm": arm, "voxels": voxels, "scans": scans},
+        (source, "frames"),
+        _tune_arm,
+        (experiment, model, frames, who, arm, config),
+        inputs={f"{run}: {path.name}": path for run in runs for path in experiment.data.response_files(who, run)},
+    )
 
 
 def _tune_arm(
