@@ -171,6 +171,7 @@ def test_a_participant_that_fails_costs_no_other(
     assert before.items() <= made(out).items()
 
 
+@pytest.mark.filterwarnings("ignore::fastencode.errors.FastencodeWarning")
 def test_only_code_that_is_used_makes_fits_again(
     world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,7 +117,7 @@ class Base: ...
 '''
 
 
-def of(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str], name: str = "stage") -> str:
+def of(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str], name: str = "stage", arguments: Sequence[object] = ()) -> str:
     """The digest of a function of the module ``own``, with the sources of this one and of what it may import."""
 
     def function() -> None: ...
@@ -125,7 +125,7 @@ def of(monkeypatch: pytest.MonkeyPatch, sources: dict[str, str], name: str = "st
     function.__module__, function.__qualname__ = "own.stages", name
     monkeypatch.setattr(provenance, "_source", sources.get)
     monkeypatch.setattr(provenance, "_file", lambda module: Path(f"{module}.py") if module in sources else None)
-    return Code().of(function)
+    return Code().of(function, arguments)
 
 
 def test_of_its_own_module_a_function_counts_with_what_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +174,18 @@ def test_classes_of_arguments_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plainly != with_delayed == code.of(partial(digest, inside))
     monkeypatch.setattr(provenance, "_source", lambda name: real(name) + ("\nNEW = 1" if name == "fastencode.delayed" else ""))
     assert Code().of(digest) == plainly and Code().of(digest, inside) != with_delayed
+
+
+def test_classes_of_its_own_module_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that gets a record of its own module is not made again for all else that is there."""
+    sources = {"own.stages": "import own.figures\ndef stage(folder, record): ...\nclass Record: ...\ndef draw(): own.figures.x\n"}
+    sources |= {"own.figures": "x = 1"}
+    record = type("Record", (), {"__module__": "own.stages"})()
+    before = of(monkeypatch, sources, arguments=[record])
+    assert before != of(monkeypatch, sources)
+    assert before == of(monkeypatch, sources | {"own.figures": "x = 2"}, arguments=[record])
+    other = {"own.stages": sources["own.stages"].replace("class Record: ...", "class Record:\n    x = 1")}
+    assert before != of(monkeypatch, sources | other, arguments=[record])
 
 
 @dataclass

@@ -158,8 +158,10 @@ class Code:
         while isinstance(function, partial):
             arguments, function = (*arguments, *function.args, *function.keywords.values()), function.func
         tops = {_OURS, function.__module__.partition(".")[0]}
-        own, waiting = self._used(function, tops)
-        waiting |= {name for value in arguments for name in _homes(value, tops, set())}
+        homes = {home for value in arguments for home in _homes(value, tops, set())}
+        here = {name for module, name in homes if module == function.__module__}
+        own, waiting = self._used(function, here, tops)
+        waiting |= {module for module, _ in homes if module != function.__module__}
         found = {"": own}
         while waiting:
             name = waiting.pop()
@@ -171,13 +173,13 @@ class Code:
                 waiting |= module.imports | {name.rpartition(".")[0]} - tops
         return digest(found)
 
-    def _used(self, function: Callable[..., Any], tops: set[str]) -> tuple[str, set[str]]:
-        """What a function uses of its own module, as text, and the modules that this imports."""
-        name, module = function.__qualname__.partition(".")[0], function.__module__
+    def _used(self, function: Callable[..., Any], others: set[str], tops: set[str]) -> tuple[str, set[str]]:
+        """What a function, and some classes, use of its own module, as text, and the modules that this imports."""
+        names, module = {function.__qualname__.partition(".")[0], *others}, function.__module__
         if module not in self._trees:
             source = _source(module)
             self._trees[module] = _statements(inspect.getsource(function) if source is None else source)
-        used = _reached(self._trees[module], name)
+        used = _reached(self._trees[module], names)
         return _text(used), set(_imported(used, module, tops))
 
     def _module(self, name: str, tops: set[str]) -> _Module | None:
@@ -262,16 +264,16 @@ def _text(nodes: Iterable[ast.stmt]) -> str:
     return "\n".join(ast.unparse(node) for node in nodes)
 
 
-def _reached(nodes: list[ast.stmt], name: str) -> list[ast.stmt]:
-    """The statements of a module that a name needs, directly or through others, and those that bind no name.
+def _reached(nodes: list[ast.stmt], wanted: set[str]) -> list[ast.stmt]:
+    """The statements of a module that some names need, directly or through others, and those that bind no name.
 
-    All of them, where no statement binds the name.
+    All of them, where no statement binds one of the names.
     """
     bound = [set(_binds(node)) for node in nodes]
-    if not any(name in names for names in bound):
+    if not wanted <= set().union(*bound):
         return nodes
     taken = {place for place, names in enumerate(bound) if not names}
-    waiting, seen = {name}, {name}
+    waiting, seen = set(wanted), set(wanted)
     waiting |= {used for place in taken for used in _names(nodes[place])}
     while waiting:
         seen |= waiting
@@ -327,8 +329,8 @@ def _module_of(base: str, name: str) -> str:
     return f"{base}.{name}" if name and _file(f"{base}.{name}") is not None else base
 
 
-def _homes(value: Any, tops: set[str], seen: set[int]) -> Iterator[str]:
-    """The modules of the packages that count in which the classes of a value, and of what it holds, are written."""
+def _homes(value: Any, tops: set[str], seen: set[int]) -> Iterator[tuple[str, str]]:
+    """The classes of a value and of what it holds, as far as they are of the packages that count: module, name."""
     if id(value) in seen or value is None or isinstance(value, str | bytes | int | float | np.ndarray):
         return
     seen.add(id(value))
@@ -341,7 +343,7 @@ def _homes(value: Any, tops: set[str], seen: set[int]) -> Iterator[str]:
     if isinstance(value, partial):
         inside = (value.func, *value.args, *value.keywords.values())
     elif kind.__module__.partition(".")[0] in tops:
-        yield kind.__module__
+        yield kind.__module__, kind.__qualname__.partition(".")[0]
         inside = (*inside, *(vars(value).values() if hasattr(value, "__dict__") and kind is not value else ()))
     for item in inside:
         yield from _homes(item, tops, seen)
