@@ -38,8 +38,8 @@ class DemoConfig:
     jobs : int
         Processes that tune and read models at the same time, each with one thread.
     ceiling : float
-        Voxels are tuned on where the noise ceiling estimated from the test story's repeats is above this, and significant (false
-        discovery rate 5 %).
+        Least noise ceiling of a voxel that is tuned on; it must be significant too (false discovery rate 5 %). Ceilings are
+        estimated from the repeats of the test story, so the story that layers are scored on also chooses these voxels.
     """
 
     out: Path = Path("demo-output")
@@ -181,10 +181,12 @@ class AlignRunConfig:
     masks : Path, optional
         Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
     ceiling : float
-        Voxels are mapped where their noise ceiling is above this and significant (false discovery rate 5 %); all that vary where
-        the test story was not repeated. Below 0 all voxels are mapped; those without a ceiling count in raw means only.
+        Least noise ceiling of a voxel that is scored; it must be significant too (false discovery rate 5 %). Ceilings are
+        estimated from the repeats of the test story, on whose mean voxels are scored; split_half chooses on other repeats.
+        Without repeats all voxels that vary are scored. Below 0 turns the choice off; voxels without a ceiling then count in r
+        only.
     split_half : bool
-        Choose voxels, and estimate their ceilings, on one half of the repeats and score on the other.
+        Choose voxels, and estimate their ceilings, on one half of the test story's repeats and score on the other half.
     baselines : tuple of str
         Low-level features to score beside the models: spectrum, sound_power, word_rate, phone_rate, articulation,
         time (slow waves: what drift and autocorrelation alone explain).
