@@ -381,7 +381,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),
         (["--lags", "3,2,3"], "lags names 3 more than once"),
         (["--features", "[]"], "there is nothing to score"),
-        (["--features", '["a/x", "b/x"]'], "models are called as their folders"),
+        (["--features", '["a/x", "b/x"]'], "two feature folders share the name 'x'; folder names identify models"),
         (["--features", '["nofolder"]'], "does not exist"),
     ],
 )

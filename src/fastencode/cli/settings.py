@@ -26,7 +26,7 @@ class DemoConfig:
     out : Path
         Output folder. Finished stages in it are reused.
     fast : bool
-        Show the whole way in two minutes: less speech, fewer epochs. The effects are then small.
+        Run a small version in two minutes: less speech, fewer epochs. The effects are then small.
     minutes : float, optional
         Minutes of training stories; sets ``world.minutes``.
     seed : int, optional
@@ -126,7 +126,7 @@ class FeaturesConfig:
     model : str
         Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
     out : Path
-        Folder of the files. Finished ones are kept, and one that was interrupted is gone on with.
+        Folder of the files. Finished ones are kept, and an interrupted one is resumed.
     read : ReadConfig
         A clip for every TR, which is cheap, or a sliding window.
     batch : int, optional
@@ -161,8 +161,8 @@ class AlignRunConfig:
     stories : Path
         Folder of the data set.
     features : tuple of Path
-        Folders that ``fastencode-tune features`` filled, one for each model; a model is called as its folder. With more than one,
-        each is compared with the first.
+        Folders that ``fastencode-tune features`` filled, one for each model, identified by its folder's name. With more
+        than one, each is compared with the first.
     out : Path
         Output folder. What is finished in it is reused: one fit for each model, participant and layer.
     participants : tuple of str
@@ -237,7 +237,8 @@ class AlignRunConfig:
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")
         names = [Path(os.path.abspath(folder)).name for folder in self.features]
         if len(set(names)) < len(names):
-            raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
+            shared = next(folder for folder in names if names.count(folder) > 1)
+            raise InputError(f"two feature folders share the name {shared!r}; folder names identify models, so rename one")
         for name in ("permutations", "candidates"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")

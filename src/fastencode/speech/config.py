@@ -19,10 +19,14 @@ class ReadConfig:
     ----------
     input : {"clip", "window"}
         A clip for every TR, or a sliding window.
-    tr, seconds : float
-        For clips: their distance and their length, in s. What lies before the recording is silence.
-    stride, context : float
-        For windows: by how much they slide and how much of the past they hold besides, in s. Early windows are shorter.
+    tr : float
+        For clips: the TR in s; a clip ends with each.
+    seconds : float
+        For clips: their length in s. What lies before the recording is silence.
+    stride : float
+        For windows: by how much they slide, in s.
+    context : float
+        For windows: how much of the past they hold besides the stride, in s. Early windows are shorter.
     pool : {"last", "mean"}, optional
         Keep each layer's last frame or the mean of all; by default the mean of a clip and the last frame of a window.
     """
