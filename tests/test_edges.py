@@ -13,8 +13,15 @@ import numpy as np
 import pytest
 
 import fastencode
+from fastencode.devices import plain_device
 from fastencode.errors import FastencodeWarning
-from fastencode.solve.score.ends import Cost, cost_of, end_rows, no_ends
+from fastencode.progress import progress
+from fastencode.solve.edges import edges_of_fit
+from fastencode.solve.given.targets import Targets
+from fastencode.solve.score.choose import Choice
+from fastencode.solve.score.ends import Cost, Seen, cost_of, end_rows, no_ends
+from fastencode.solve.weights.device import fit_on
+from fastencode.solve.weights.ridge import Kept, fit_on_host
 
 SCORINGS = ("r2", "pearson", "neg_mean_squared_error")
 N, VOXELS, CONSTANT = 300, 300, 15
@@ -319,3 +326,27 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
         del file["ends"]
     fit, _ = told_by(lambda: fastencode.banded_ridge_cv(X, Y, n_iter=3, **search))
     assert len(fit.candidates) == 3
+
+
+@pytest.mark.parametrize("namespace", ["torch", "array_api_strict"])
+@pytest.mark.parametrize("scoring", SCORINGS)
+@pytest.mark.parametrize("per_target", [True, False])
+def test_a_device_sees_what_the_host_sees(namespace, scoring, per_target):
+    """On other array libraries, which stand in for a card."""
+    device = plain_device(pytest.importorskip(namespace, reason=f"{namespace} is not installed"))
+    X, Y = strong()
+    Y[4, 1] = np.nan
+    plan, targets = fastencode.plan_ridge(X, alphas=LARGE)._plan, Targets.check(Y, len(X))
+    choice = Choice(per_target=per_target)
+    with progress(desc="fit", total=1, enabled=False) as bar:
+        wanted = fit_on_host(plan, targets, scoring, True, choice, Kept(), bar)[2]
+        found = fit_on(device, plan, targets, scoring, True, choice, bar, width=3)[2]
+    for name, one, other in zip(Seen._fields, found, wanted, strict=True):
+        good = ~wanted.bad_v if name in ("ends_ev", "edge_v", "spread_v") else slice(None)
+        np.testing.assert_allclose(np.asarray(one)[..., good], other[..., good], rtol=1e-10, atol=1e-12, err_msg=name)
+    assert (found.spread_v[6:] == 0).all() and found.bad_v.tolist() == [False, True] + [False] * 6
+    edges = [
+        edges_of_fit(seen, np.array(LARGE), scoring=scoring, n_rows=80, shared=not per_target, freedoms=[])
+        for seen in (found, wanted)
+    ]
+    assert edges[0] == edges[1] and edges[0].constant == 2
