@@ -44,7 +44,7 @@ def on_device(device, plan, Y, scoring="r2", per_target=True, skip=False, keep=T
         targets = Targets(device.put(Y), len(Y), targets.n_voxels, targets.one, device.library, plan.problem.kept, device)
     with progress(desc="fit", total=1, enabled=False) as bar:
         choice = Choice.check(plan.problem, targets.n_voxels, per_target, rule)
-        return fit_on(device, plan, targets, scoring, skip, choice, bar, keep, width)
+        return fit_on(device, plan, targets, scoring, skip, choice, bar, keep, width)[:2]
 
 
 def assert_same(fit, arrays, dtype, scale=1.0):

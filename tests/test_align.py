@@ -348,7 +348,7 @@ def test_low_level_features_at_scans(world: Path) -> None:
         low_level(stories, "story01", "pitch")
 
 
-@pytest.mark.filterwarnings("ignore:.*edge of the grid:fastencode.errors.FastencodeWarning")
+@pytest.mark.filterwarnings("ignore:.*of the grid:fastencode.errors.FastencodeWarning")
 def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_scored(world: Path) -> None:
     """The trap that splits by story avoid: slow noise, different in each story, scored on shuffled rows and on whole stories."""
     from scipy.signal import lfilter
@@ -381,7 +381,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),
         (["--lags", "3,2,3"], "lags names 3 more than once"),
         (["--features", "[]"], "there is nothing to score"),
-        (["--features", '["a/x", "b/x"]'], "models are called as their folders"),
+        (["--features", '["a/x", "b/x"]'], "two feature folders share the name 'x'; folder names identify models"),
         (["--features", '["nofolder"]'], "does not exist"),
     ],
 )

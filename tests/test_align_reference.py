@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -243,3 +244,15 @@ def test_voxels_are_counted_and_mapped_without_a_ceiling_where_asked(
     assert (table.xs("all", level="region")["n_voxels"] == 7).all()
     inside = np.mean(ceiling[REGIONS["noise"]] > 0)
     assert table["r_normalized"].xs("noise", level="region").isna().all() == (inside == 0)
+
+
+def test_grids_that_cost_score_are_named(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the rule of ``ridge_cv``, for each model; not the share of voxels whose penalty lies at an edge."""
+    for name, alphas, wanted in (("large", [1e9, 1e10], "smaller"), ("wide", [10.0**k for k in range(-3, 8)], None)):
+        assert align(world, tmp_path / name, "--align.alphas", json.dumps(alphas)) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "align.alphas" in line]
+        assert len(told) == (2 if wanted else 0)
+        for model, line in zip(("pretrained", "tuned"), told, strict=False):
+            assert re.search(
+                rf"{model}: in (\d+) of \1 fits {wanted} penalties than those of the grid would predict better", line
+            )

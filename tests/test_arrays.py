@@ -15,7 +15,7 @@ from fastencode.arrays import as_numpy, check_device, float_dtype
 from fastencode.errors import DeviceError, InputError
 from fastencode.threads import available_threads, limit_threads
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 
 def make(v=5):

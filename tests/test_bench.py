@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("psutil", reason="psutil is not installed")
 pytest.importorskip("himalaya", reason="himalaya is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 BENCH = Path(__file__).resolve().parents[1] / "bench"
 
 

@@ -67,7 +67,8 @@ def test_the_demo_leaves_everything_it_promises(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     assert len(results["verdicts"]) == 8
     assert {path.name for path in (finished / "figures").iterdir()} >= {"layers.png", "change.png", "training.png", "picture.png"}
-    assert "<html" in (finished / "index.html").read_text(encoding="utf-8")
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    assert "<html" in page and "Its repeats chose the voxels that the models were tuned on" in page
 
 
 def test_checkpoints_are_tuned_above_a_frozen_cnn(finished: Path) -> None:

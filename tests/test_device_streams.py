@@ -19,7 +19,7 @@ from fastencode.errors import DeviceError, InputError
 from fastencode.solve.score import device_moments as moments_module
 from fastencode.streams import Downloads, Uploads
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 
 @pytest.fixture(params=["torch", "cupy"])

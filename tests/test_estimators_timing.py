@@ -18,7 +18,7 @@ import fastencode
 from fastencode import Delay, Detrend, HRFConvolve, InputError, LanczosResample, RidgeCV, ZScore
 from fastencode.timing.clean import detrend_cosine, detrend_polynomial, detrend_savgol, zscore
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 RUNS = np.repeat(["b", "a", "c"], [31, 25, 29])
 

@@ -22,7 +22,9 @@ def scores(rng, n):
     r = rng.uniform(-0.1, 0.1, n) + np.where(np.arange(n) < n // 2, 0.6, 0)
     p = np.where(np.arange(n) < n // 2, 0.001, rng.uniform(0.3, 1, n))
     none = np.zeros(1)
-    return LayerScores(r, p, rng.uniform(1, 9, n), rng.integers(-1, 2, n), *[none] * 4, *[none[None]] * 2, np.array(9.0))
+    return LayerScores(
+        r, p, rng.uniform(1, 9, n), rng.integers(-1, 2, n), *[none] * 4, *[none[None]] * 2, np.array(9.0), np.zeros(2, bool)
+    )
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fastencode.cli.experiment import MAPPED_CEILING
 from fastencode.errors import InputError
 from fastencode.study import figures, report
-from fastencode.study.report import scores_table, write_report
+from fastencode.study.report import CEILINGS, scores_table, write_report
 from fastencode.study.verdicts import Verdict, layer_thirds, verdict_table
 
 VERDICTS = [
@@ -147,6 +148,12 @@ def test_page_says_what_was_measured(folder: Path) -> None:
     said += ["late language", "late (4–6)", "tune.rate", "0.0005"]
     for words in said:
         assert words in text, words
+
+
+def test_page_explains_ceilings_where_there_are_some(folder: Path, tmp_path: Path) -> None:
+    assert CEILINGS in Page(folder / "index.html").text and f"above {MAPPED_CEILING:g}." in CEILINGS
+    write(tmp_path, scores=make_scores().assign(ceiling=np.nan), training=make_training())
+    assert CEILINGS not in Page(tmp_path / "index.html").text
 
 
 def test_csv_round_trip(folder: Path) -> None:

@@ -25,7 +25,7 @@ from fastencode.solve.ridge_plan import RidgePlan, fit_plan
 from fastencode.solve.weights import features as features_module
 from fastencode.threads import limit_threads
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 DELAYS = (1, 2, -1, 4, 0)
 ARRAYS = ("coef", "intercept", "alpha", "alphas", "cv_scores", "best_score", "at_edge")

@@ -15,7 +15,7 @@ from fastencode.solve.score import choose
 from fastencode.solve.score.moments import SCORINGS
 from pairs import pairs
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 ALPHAS = np.logspace(-1, 4, 9)
 
 

@@ -11,7 +11,7 @@ from fastencode import BandedRidgeCV, RidgeCV, banded_ridge_cv, partition_varian
 from fastencode.errors import InputError
 from fastencode.solve.given.folds import resolve_folds
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 ALPHAS = [0.1, 10.0]
 
 

@@ -49,7 +49,7 @@ def test_equals_the_formula_with_the_hat_matrix(strategy, shape, dtype, intercep
     np.testing.assert_allclose(r2, 1 + wanted / variance, rtol=0, atol=1e-9 if dtype == np.float64 else 2e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
+@pytest.mark.filterwarnings("ignore:.*of the grid")
 @pytest.mark.parametrize("per_target", [True, False])
 @pytest.mark.parametrize("shape", [(50, 6), (30, 45)])
 def test_ridge_chooses_by_it(shape, per_target):

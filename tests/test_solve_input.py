@@ -12,7 +12,7 @@ from fastencode.errors import DeviceError, InputError
 from fastencode.limits import parse_memory
 from fastencode.solve.given.folds import check_runs, resolve_folds
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((20, 3)), RNG.standard_normal((20, 4))

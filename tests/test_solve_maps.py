@@ -17,7 +17,7 @@ from fastencode.solve.plan.products import Products
 from fastencode.solve.plan.segments import Curves, cut_spectrum, make_shrinkage
 from fastencode.solve.ridge_plan import RidgePlan
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 MAPS = ["merged", "factored", "rotated"]
 

@@ -15,7 +15,7 @@ from fastencode.solve.plan.nodes import TOLERANCE, choose_nodes, scale_of
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import RidgePlan
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 SCORINGS = ["r2", "pearson", "neg_mean_squared_error"]
 

@@ -15,7 +15,7 @@ import sklearn.model_selection
 
 import fastencode
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid", "ignore:.*himalaya.*", "ignore::FutureWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid", "ignore:.*himalaya.*", "ignore::FutureWarning")
 
 CATEGORIES = ["bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"]
 

@@ -13,7 +13,7 @@ from fastencode.solve.plan import products
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import RidgePlan
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 ALPHAS = np.logspace(0, 7, 16)
 # Large enough for tiles, as are the voxels: (rows, features, folds, how folds are stored).

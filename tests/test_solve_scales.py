@@ -16,7 +16,7 @@ from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import fit_plan
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 RATIOS = (1.0, 1e3, 1e5, 1e8, 1e12)
 SHAPES = ((24, 6), (24, 24), (24, 36))
 ALPHAS = (0.5, 100.0)

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 import fastencode
 from fastencode.threads import available_threads, limit_threads
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 
 SHAPES = [(200, 300), (400, 150)]  # dual, primal
 VOXELS = 700  # tiles of several widths' worth, and a last one that is padded

@@ -10,7 +10,7 @@ from fastencode import plan_ridge, ridge_cv
 from fastencode.errors import InputError
 from fastencode.solve.given import room
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*at the edge of the grid")
+pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
 ALPHAS = [0.5, 10.0, 300.0]
 
 

@@ -13,7 +13,7 @@ from fastencode.study.config import AlignConfig
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import Listener, score_layer, share_layer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*(edge of the grid|use shorter blocks)")
+pytestmark = pytest.mark.filterwarnings("ignore:.*(of the grid|use shorter blocks)")
 
 LENGTHS = {"one": 30, "two": 24, "three": 27, "test": 40}
 FIT, TEST = ("one", "two", "three"), ("test", slice(5, 38))

@@ -30,7 +30,6 @@ from fastencode.study.tables import WHOLE, Label, contrast_rows, delays_text, sc
 
 __all__ = ["run"]
 
-_MANY = 0.1  # a share of penalties at an edge of the grid that is worth a warning
 _TABLES = ("scores", "tests", "contrasts", "partition")
 
 
@@ -181,12 +180,18 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
     standard = scores[scores["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))
-    edges = standard[standard["region"] == WHOLE].groupby("model", sort=False)["at_edge"].mean()
-    for model, share in edges[edges > _MANY].items():
-        warnings.warn(
-            f"{model}: the penalties of {share:.0%} of the voxels lie at an edge of the grid: widen align.alphas",
-            FastencodeWarning,
-            stacklevel=2,
+    delays = tuple(config.align.delays)
+    for model in standard["model"].unique():
+        narrow = np.array(
+            [one.narrow for (label, _, _), one in found.scores.items() if (label.name, label.delays) == (model, delays)]
         )
+        for count, wanted in zip(narrow.sum(axis=0), ("smaller", "larger"), strict=True):
+            if count:
+                warnings.warn(
+                    f"{model}: in {count} of {len(narrow)} fits {wanted} penalties than those of the grid would predict better: "
+                    "widen align.alphas",
+                    FastencodeWarning,
+                    stacklevel=2,
+                )
     say(f"\n{', '.join(f'{name}.csv' for name in tables)} and config.yaml are in {stages.root}")
     return stages.root / "scores.csv"

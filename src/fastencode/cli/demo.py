@@ -35,6 +35,10 @@ _NOTES = (
     "Simulated brains show that the tools work; they say nothing about real ones. The intervals resample blocks of the one test "
     "story and average over the participants at hand: they do not speak for other stories or other participants. Ridge is fitted "
     "on the stories the model was tuned on, as in the published work."
+    "\n\n"
+    "The test story has two tasks. Its repeats say which voxels respond reliably, and those are tuned on; its mean response is "
+    "what layers are scored on. The choice is the same for the tuned model and the control, and no prediction takes part in it. "
+    "Noise that by chance agrees between repeats is in both, though: choosing voxels on other repeats would exclude that."
 )
 
 
@@ -130,8 +134,9 @@ def _lead(config: DemoConfig, stories: Stories, experiment: Experiment) -> str:
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "
         f"is tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses, "
-        "block-permuted. Ridge regression then says how well each layer of each model predicts each region on a story that "
-        "nothing was fitted on."
+        "block-permuted. Ridge regression then says how well each layer of each model predicts each region on a test story. "
+        "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
+        f"those with a significant noise ceiling above {config.ceiling:g}."
     )
 
 

@@ -26,7 +26,7 @@ class DemoConfig:
     out : Path
         Output folder. Finished stages in it are reused.
     fast : bool
-        Show the whole way in two minutes: less speech, fewer epochs. The effects are then small.
+        Run a small version in two minutes: less speech, fewer epochs. The effects are then small.
     minutes : float, optional
         Minutes of training stories; sets ``world.minutes``.
     seed : int, optional
@@ -38,8 +38,8 @@ class DemoConfig:
     jobs : int
         Processes that tune and read models at the same time, each with one thread.
     ceiling : float
-        Voxels are tuned on where the noise ceiling estimated from the test story's repeats is above this, and significant (false
-        discovery rate 5 %).
+        Least noise ceiling of a voxel that is tuned on; it must be significant too (false discovery rate 5 %). Ceilings are
+        estimated from the repeats of the test story, so the story that layers are scored on also chooses these voxels.
     """
 
     out: Path = Path("demo-output")
@@ -126,7 +126,7 @@ class FeaturesConfig:
     model : str
         Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
     out : Path
-        Folder of the files. Finished ones are kept, and one that was interrupted is gone on with.
+        Folder of the files. Finished ones are kept, and an interrupted one is resumed.
     read : ReadConfig
         A clip for every TR, which is cheap, or a sliding window.
     batch : int, optional
@@ -161,8 +161,8 @@ class AlignRunConfig:
     stories : Path
         Folder of the data set.
     features : tuple of Path
-        Folders that ``fastencode-tune features`` filled, one for each model; a model is called as its folder. With more than one,
-        each is compared with the first.
+        Folders that ``fastencode-tune features`` filled, one for each model, identified by its folder's name. With more
+        than one, each is compared with the first.
     out : Path
         Output folder. What is finished in it is reused: one fit for each model, participant and layer. Several commands may work
         in it at the same time, on other participants or models say; the tables hold what all of them have finished.
@@ -182,10 +182,12 @@ class AlignRunConfig:
     masks : Path, optional
         Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
     ceiling : float
-        Voxels are mapped where their noise ceiling is above this and significant (false discovery rate 5 %); all that vary where
-        the test story was not repeated. Below 0 all voxels are mapped; those without a ceiling count in raw means only.
+        Least noise ceiling of a voxel that is scored; it must be significant too (false discovery rate 5 %). Ceilings are
+        estimated from the repeats of the test story, on whose mean voxels are scored; split_half chooses on other repeats.
+        Without repeats all voxels that vary are scored. Below 0 turns the choice off; voxels without a ceiling then count in r
+        only.
     split_half : bool
-        Choose voxels, and estimate their ceilings, on one half of the repeats and score on the other.
+        Choose voxels, and estimate their ceilings, on one half of the test story's repeats and score on the other half.
     baselines : tuple of str
         Low-level features to score beside the models: spectrum, sound_power, word_rate, phone_rate, articulation,
         time (slow waves: what drift and autocorrelation alone explain).
@@ -246,7 +248,8 @@ class AlignRunConfig:
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")
         names = [Path(os.path.abspath(folder)).name for folder in self.features]
         if len(set(names)) < len(names):
-            raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
+            shared = next(folder for folder in names if names.count(folder) > 1)
+            raise InputError(f"two feature folders share the name {shared!r}; folder names identify models, so rename one")
         for name in ("permutations", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")

@@ -39,7 +39,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """How much is said, and who listens.
+    """Length of the stories, and the simulated participants.
 
     Attributes
     ----------

@@ -193,7 +193,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         Warns
         -----
         FastencodeWarning
-            Once, with the number of targets whose penalty is at an edge of the grid.
+            Once, if penalties beyond the grid would raise scores, and of constant targets: see :func:`fastencode.ridge_cv`.
         """
         X, y = validate_data(self, X, y, dtype=list(DTYPES), multi_output=True, y_numeric=True, ensure_min_samples=2)
         cv, runs = _folds(self.cv, X, y, groups)

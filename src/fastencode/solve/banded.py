@@ -22,7 +22,8 @@ from fastencode.devices import HOST, Device, DeviceLike
 from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
 from fastencode.solve.banded_fit import BandedFit
-from fastencode.solve.fit import versions, warn_edges
+from fastencode.solve.edges import edges_of_fit, tell_edges
+from fastencode.solve.fit import versions
 from fastencode.solve.given.bands import Bands, BandsLike, Design, Features, check_kernels, join
 from fastencode.solve.given.candidates import given_penalties, make_candidates, with_equal_traces
 from fastencode.solve.given.folds import CrossValidator
@@ -36,6 +37,7 @@ from fastencode.solve.ridge_fit import RidgeFit
 from fastencode.solve.ridge_plan import fit_plan
 from fastencode.solve.score.choose import TIE_TOLERANCE, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
+from fastencode.solve.score.ends import Seen
 from fastencode.solve.score.moments import check_scoring
 from fastencode.solve.search.cells import warn_unsolved
 from fastencode.solve.search.checkpoint import Checkpoint, fingerprint
@@ -160,8 +162,9 @@ def banded_ridge_cv(
     Warns
     -----
     FastencodeWarning
-        Once, with the number of voxels whose penalty is at an edge of the grid. For "gradient" and "auto" where a column is over
-        300 times as large as the median one of its band, and where systems of voxels were not solved to their tolerance.
+        Once, if penalties beyond the grid would raise scores, and of constant voxels, as :func:`fastencode.ridge_cv`; scores are
+        those of each voxel's best candidate. For "gradient" and "auto" where a column is over 300 times as large as the median
+        one of its band, and where systems of voxels were not solved to their tolerance.
 
     References
     ----------
@@ -268,7 +271,11 @@ def banded_ridge_cv(
             found.account["seconds"]["refit"] = time.perf_counter() - since
     stats = {**_stats(bases, found, time.perf_counter() - began), "nan_targets": nan_targets}
     fit = _fit(bases, found, chosen, weights, targets.one, place, scoring, stats)
-    warn_edges(fit)
+    own_v = chosen.which_v < 0  # the largest penalty of the grid does not bound these: nothing to gain beyond it
+    found.ends_ev[3, own_v] = found.ends_ev[2, own_v]
+    seen = Seen(found.ends_ev, chosen.edge_v, found.variance_v, found.bad_v)
+    told: dict[str, Any] = {"scoring": scoring, "n_rows": len(problem.X), "shared": not per_target}
+    tell_edges(edges_of_fit(seen, problem.alphas, freedoms=[] if refines else found.freedoms, **told), fit.stats)
     warn_unsolved(chosen.unsolved_v, weights.unsolved_v)
     return _named(fit, X)
 

@@ -1,4 +1,4 @@
-"""What the fits of all solvers share: file, scores of new responses, the warning about the grid's edges, versions.
+"""What the fits of all solvers share: file, scores of new responses, versions.
 
 Legend: t = time, v = voxels, s = scores of one voxel (one, or one for each band).
 """
@@ -10,8 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +19,11 @@ from fastencode import __version__
 from fastencode.arrays import ResultArray, check_device, column_names, export, float_dtype, to_host
 from fastencode.delayed import Delayed
 from fastencode.devices import Array, Device, DeviceLike
-from fastencode.errors import InputError, warn
+from fastencode.errors import InputError
 from fastencode.files import whole_file
 from fastencode.solve.given.targets import Targets, check_nan_targets
 
-__all__ = ["Fit", "dtype_in", "held_warnings", "versions", "warn_edges", "warn_together"]
+__all__ = ["Fit", "dtype_in", "versions"]
 
 _LAYOUT = 1
 # Voxels that are scored at once, where each has one score.
@@ -69,8 +68,9 @@ class Fit:
             lines.append(f"  penalties: {_counted(alpha_v)}")
             lines += self._found()
         edges = "" if given else f"{low} at the smallest penalty of the grid, {high} at the largest, "
-        if skipped or not given:
-            lines.append(f"  voxels: {edges}{skipped} skipped because they held NaN")
+        constant = int(stats.get("constant_voxels", 0))
+        if skipped or constant or not given:
+            lines.append(f"  voxels: {edges}{constant} constant, {skipped} skipped because they held NaN")
         seconds = stats.get("seconds", {})
         if "fit" in seconds:
             wall = {name: value for name, value in seconds.items() if "all threads" not in name}
@@ -270,51 +270,3 @@ def _opened(path: str | os.PathLike[str], kind: type) -> Iterator[Any]:
 def versions() -> dict[str, str]:
     """What a fit's ``stats`` say it was made with."""
     return {"fastencode": __version__, "numpy": np.__version__, "python": platform.python_version()}
-
-
-class _Edges(NamedTuple):
-    """How many voxels of a fit chose the smallest and the largest penalty, how many were fitted, and these two penalties."""
-
-    low: int
-    high: int
-    fitted: int
-    smallest: float
-    largest: float
-
-
-# Edges of the fits made inside held_warnings; None outside of it.
-_held: ContextVar[list[_Edges] | None] = ContextVar("_held", default=None)
-
-
-def warn_edges(fit: Fit) -> None:
-    """Warn where voxels chose a penalty at the edge of the grid: at once, or later, inside :func:`held_warnings`."""
-    edge_v = np.atleast_1d(to_host(fit.at_edge, "at_edge"))
-    low, high, fitted = int((edge_v < 0).sum()), int((edge_v > 0).sum()), len(edge_v) - int(fit.stats["skipped_voxels"])
-    found, held = _Edges(low, high, fitted, float(fit.alphas[0]), float(fit.alphas[-1])), _held.get()
-    if held is None:
-        warn_together([found])
-    else:
-        held.append(found)
-
-
-@contextmanager
-def held_warnings() -> Iterator[list[_Edges]]:
-    """Collects the edge warnings of all fits made inside, in this thread, for one :func:`warn_together` afterwards."""
-    found: list[_Edges] = []
-    before = _held.set(found)
-    try:
-        yield found
-    finally:
-        _held.reset(before)
-
-
-def warn_together(fits: list[_Edges]) -> None:
-    """Warn once where voxels chose a penalty at the edge of the grid, in any of the fits."""
-    low, high, fitted = (sum(counts) for counts in list(zip(*fits, strict=True))[:3]) if fits else (0, 0, 0)
-    if low or high:
-        within = f" in {len(fits)} fits" if len(fits) > 1 else ""
-        warn(
-            f"{low + high} of {fitted} voxels{within} chose a penalty at the edge of the grid: {low} the smallest "
-            f"({fits[0].smallest:.4g}), {high} the largest ({fits[0].largest:.4g}). Widen alphas, unless these are "
-            "voxels that X does not predict (those always want the largest)."
-        )

@@ -16,7 +16,7 @@ from fastencode.arrays import to_host
 from fastencode.delayed import pick
 from fastencode.errors import InputError
 from fastencode.solve.banded import banded_ridge_cv
-from fastencode.solve.fit import held_warnings, warn_together
+from fastencode.solve.edges import held_warnings, warn_together
 from fastencode.solve.given.bands import PRECOMPUTED, BandsLike, Features, join
 from fastencode.solve.given.folds import CrossValidator, check_gap, check_runs, resolve_folds
 from fastencode.solve.given.problem import host_matrix

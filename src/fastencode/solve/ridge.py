@@ -150,7 +150,10 @@ def ridge_cv(
     Warns
     -----
     FastencodeWarning
-        Once, with the number of voxels whose penalty is at an edge of the grid.
+        Once, at the line that called. If penalties beyond the grid would raise scores: with the number of voxels whose penalty is
+        at an edge, that are predicted better than chance does it, and whose score rises by more than .01 over the last decade of
+        the grid; or because all penalties are too large or too small. Other voxels at an edge are no reason, see ``at_edge``. And
+        with the number of constant voxels, which score 0.
 
     References
     ----------

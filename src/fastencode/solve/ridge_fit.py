@@ -44,7 +44,7 @@ class RidgeFit(Fit):
         The same of the chosen penalty.
     at_edge : (v,) int8
         −1 where the smallest penalty of the grid was chosen, +1 where the largest, else 0 (and for a grid of one or given
-        penalties).
+        penalties). A voxel that X does not predict is at an edge of any grid: +1, or with "pearson" either.
     scoring : str
         The score the penalty was chosen by.
     stats : dict

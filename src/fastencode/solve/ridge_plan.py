@@ -15,7 +15,8 @@ from fastencode.arguments import check_flag
 from fastencode.devices import Device
 from fastencode.errors import InputError
 from fastencode.progress import progress as progress_bar
-from fastencode.solve.fit import versions, warn_edges
+from fastencode.solve.edges import edges_of_fit, tell_edges
+from fastencode.solve.fit import versions
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.given.room import check_room
 from fastencode.solve.given.targets import Targets, check_nan_targets
@@ -27,6 +28,7 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.ridge_fit import RidgeFit
 from fastencode.solve.score.choose import TIE_TOLERANCE, Choice, check_rule, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
+from fastencode.solve.score.ends import freedom_of
 from fastencode.solve.score.gcv import GCV_SCORINGS
 from fastencode.solve.score.moments import check_scoring
 from fastencode.solve.score.scorer import FoldScorer
@@ -340,13 +342,15 @@ def fit_plan(
     choice = Choice.check(plan.problem, targets.n_voxels, bool(per_target), rule)
     with progress_bar(desc="ridge", unit="voxel", total=targets.n_voxels * (1 if per_target else 2), enabled=progress) as bar:
         if device is None:
-            arrays, account = fit_on_host(plan, targets, scoring, skip, choice, Kept(weights, bool(cv_predictions)), bar)
+            arrays, account, seen = fit_on_host(plan, targets, scoring, skip, choice, Kept(weights, bool(cv_predictions)), bar)
         else:
-            arrays, account = fit_on(device, plan, targets, scoring, skip, choice, bar)
+            arrays, account, seen = fit_on(device, plan, targets, scoring, skip, choice, bar)
     stats = {**_stats(plan, targets, account, time.perf_counter() - began), "nan_targets": nan_targets, "rule": rule}
     stats |= {} if feature_names is None else {"feature_names": feature_names}
     fit = RidgeFit(**arrays, scoring=scoring, stats=stats)
-    warn_edges(fit)
+    told: dict[str, Any] = {"scoring": scoring, "n_rows": plan.shape[0], "shared": not per_target}
+    freedoms = [freedom_of(plan.lam, plan.problem.alphas)]
+    tell_edges(edges_of_fit(seen, plan.problem.alphas, freedoms=freedoms, **told), fit.stats)
     return fit
 
 

@@ -19,10 +19,14 @@ class ReadConfig:
     ----------
     input : {"clip", "window"}
         A clip for every TR, or a sliding window.
-    tr, seconds : float
-        For clips: their distance and their length, in s. What lies before the recording is silence.
-    stride, context : float
-        For windows: by how much they slide and how much of the past they hold besides, in s. Early windows are shorter.
+    tr : float
+        For clips: the TR in s; a clip ends with each.
+    seconds : float
+        For clips: their length in s. What lies before the recording is silence.
+    stride : float
+        For windows: by how much they slide, in s.
+    context : float
+        For windows: how much of the past they hold besides the stride, in s. Early windows are shorter.
     pool : {"newest", "mean", "last"}, optional
         What is kept of each layer's frames. newest: those of a clip's last TR (a window's last stride), averaged in bins, which
         are resampled to scans as windows are. mean: the mean of all. last: the last one. By default newest for clips, last for

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fastencode.delayed import Matrix
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file
+from fastencode.solve.edges import held_warnings
 from fastencode.solve.partition import partition_variance
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.moments import pearson
@@ -76,6 +77,8 @@ class LayerScores:
         The first two on resampled blocks of scans: the same blocks for every layer and model that was scored with one seed.
     n_blocks : ndarray, shape ()
         Scans of the test run divided by those of a block.
+    narrow : ndarray of bool, shape (2,)
+        Whether penalties below the smallest of the grid, or above its largest, would predict better: what ``ridge_cv`` warns of.
     """
 
     r: NDArray[np.float64]
@@ -89,6 +92,7 @@ class LayerScores:
     draws: NDArray[np.float64]
     draws_normalized: NDArray[np.float64]
     n_blocks: NDArray[np.float64]
+    narrow: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,10 @@ def score_layer(
     """
     if len(X_test) != len(listener.test):
         raise InputError(f"{len(X_test)} rows of features for {len(listener.test)} test responses: check the test run's trimming")
-    with warnings.catch_warnings():  # penalties at an edge are among the scores: one table, not a warning for each layer
+    with warnings.catch_warnings(), held_warnings() as edges:  # one warning for each model, not for each layer
         warnings.simplefilter("ignore", FastencodeWarning)
         fit = plan.fit(listener.fit, scoring="pearson")
+    cost = edges[0].cost
     predicted = fit.predict(X_test)
     draw: dict[str, Any] = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
     raw = bootstrap_region_scores(listener.test, [predicted], listener.regions, **draw)
@@ -179,6 +184,7 @@ def score_layer(
         draws=raw.draws[:, 0],
         draws_normalized=draws_normalized,
         n_blocks=np.array(raw.n_blocks),
+        narrow=np.array([cost.all_low or cost.low > 0, cost.all_high or cost.high > 0]),
     )
 
 

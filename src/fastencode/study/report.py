@@ -140,6 +140,7 @@ def write_report(
         figures=[_embedded(name, images[name], scores) for name in images],
         summary=_summary(scores),
         scores=_table(scores, SCORES),
+        ceilings=CEILINGS if scores["ceiling"].notna().any() else "",
         tuning=_tuning(training),
         settings=_flat(settings),
         facts={str(key): str(value) for key, value in facts.items()},
@@ -356,6 +357,15 @@ def _page(**content: Any) -> str:
     return environment.from_string(source).render(**content)
 
 
+# What stands under the scores where ceilings are known.
+CEILINGS = (
+    "The noise ceiling of a voxel is the largest correlation that any prediction could reach with the mean over the test story's "
+    "repeats, given how much these differ. The tables show its mean over the region's voxels. A ceiling is an estimate that is "
+    "never below 0. In a region that follows nothing, chance lifts the estimates of some voxels above 0 and cannot take others "
+    "below, so the mean is above 0 although the true ceiling is 0. In scores.csv and in the table of every score, r / ceiling is "
+    "mean r divided by mean ceiling, both over those voxels whose ceiling is above 0.05. It is not the ratio of the columns "
+    "beside it, which count all voxels of the region, and it means nothing where the region follows nothing."
+)
 SCORE = "correlation between predicted and measured responses on held-out data, mean over the region's voxels"
 LEVELS = "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
 EACH = "Thick lines: mean over participants; thin lines: each participant. "
@@ -373,8 +383,9 @@ CAPTIONS: dict[str, tuple[str, Callable[[bool], str]]] = {
         "Every layer and region",
         lambda several: (
             f"One panel per {'region and participant' if several else 'region'}. Vertical: {SCORE}. {BANDS}; the models are "
-            "scored on the same data, so overlapping bands do not mean that two models are alike. Dashed: the region's noise "
-            f"ceiling where it is known; where it lies far above the curves, its value is written at the upper edge. {LEVELS}"
+            "scored on the same data, so overlapping bands do not mean that two models are alike. Dashed: the region's mean "
+            "noise ceiling where it is known, above 0 by chance in a region that follows nothing (see Scores); where it lies far "
+            f"above the curves, its value is written at the upper edge. {LEVELS}"
         ),
     ),
     "change": (

@@ -167,12 +167,13 @@ def signed_rank_rows(scores: pd.DataFrame, contrasts: pd.DataFrame) -> list[dict
     rows = _tests(scores, "r", "0")
     if len(contrasts):
         rows += _tests(contrasts, "difference", str(contrasts["versus"].iloc[0]))
-    weak = [row["p_smallest"] for row in rows if row["p_smallest"] > 0.05]
+    weak = [row["participants"] for row in rows if row["p_smallest"] > 0.05]
     if weak:
         where = "" if len(weak) == len(rows) else f" in {len(weak)} of {len(rows)} tests"
+        few = "1 participant" if min(weak) == 1 else f"{min(weak)} participants"
         warnings.warn(
-            f"with so few participants the smallest p of a signed-rank test is {max(weak):.3g}{where}: read the scores and"
-            " intervals of each participant instead",
+            f"{few}{where}: a signed-rank test needs at least 6 to reach p < .05; "
+            "report each participant's score and interval instead",
             FastencodeWarning,
             stacklevel=2,
         )

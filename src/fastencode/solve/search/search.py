@@ -27,6 +27,7 @@ from fastencode.solve.plan.fold_plan import FoldPlan, plan_folds, planned_on
 from fastencode.solve.plan.grams import Grams
 from fastencode.solve.score.choose import choose_alphas, choose_shared, tie_tolerance
 from fastencode.solve.score.device_tiles import DeviceSweep
+from fastencode.solve.score.ends import ends_of, freedom_of, no_ends
 from fastencode.solve.score.scorer import Sweep
 from fastencode.solve.score.tiles import Where
 from fastencode.solve.search.checkpoint import Checkpoint
@@ -112,11 +113,12 @@ def run_search(
         if device is None:
             sweep = _CandidateSweep(plan, targets, settings, found, i)
             sweep.run(sweep.job, bar)
-            scores_v, seconds, account = sweep.finish(), sweep.seconds, sweep.account()
+            (scores_v, ends_ev), seconds, account = sweep.finish(), sweep.seconds, sweep.account()
         else:
-            scores_v, account = _score_there(device, plan, targets, settings, found, i, bar)
+            scores_v, ends_ev, account = _score_there(device, plan, targets, settings, found, i, bar)
             seconds = {"score": time.perf_counter() - planned}
-        found.take(scores_v, settings)
+        found.take(scores_v, ends_ev, settings)
+        found.freedoms.append(freedom_of(plan.lam, problem.alphas))
         bases.keep(i, plan, V_pr, np.bincount(found.which_v, minlength=count))
         for name, spent in seconds.items():
             name = name if device else f"{name} (all threads)"
@@ -157,15 +159,16 @@ def _plan(
 
 def _score_there(
     device: Device, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int, bar: Bar
-) -> tuple[F64, dict[str, Any]]:
-    """Score one candidate on a device, as :class:`_CandidateSweep` does on the host: (scores (v,), account for ``stats``)."""
+) -> tuple[F64, F64, dict[str, Any]]:
+    """Score one candidate on a device, as :class:`_CandidateSweep` does on the host: (scores (v,), scores at the ends of the grid
+    (4, v), account for ``stats``)."""
     with device.current():
         sweep = DeviceSweep(device, plan, targets, settings.scoring, settings.skip_nan)
         sweep.search(settings.per_target, bar)
         found.variance_v, found.bad_v = device.get(sweep.spread_v), device.get(sweep.bad_v)
         found.alphas_iv[i], scores_v = device.get(sweep.chosen_v), device.get(sweep.best())
         found.scores_iv[i] = scores_v
-        return scores_v, sweep.account()
+        return scores_v, ends_of(sweep.scores_av, plan.problem.alphas, device), sweep.account()
 
 
 class _CandidateSweep(Sweep):
@@ -174,13 +177,14 @@ class _CandidateSweep(Sweep):
     def __init__(self, plan: FoldPlan, targets: Targets, settings: Settings, found: Found, i: int) -> None:
         super().__init__(plan, targets, settings.scoring, settings.skip_nan)
         self.settings, self.found, self.i = settings, found, i
-        self.scores_v = np.empty(targets.n_voxels)
+        self.scores_v, self.ends_ev = np.empty(targets.n_voxels), no_ends(targets.n_voxels)
         shared = (len(self.alphas), targets.n_voxels) if not settings.per_target else (0, 0)
         self.scores_av = np.empty(shared)
 
     def job(self, slab: NDArray[Any], inside: Where, here: Where) -> None:
         """Read and score a tile."""
         _, scores_aw = self.score(self.read(slab, inside, here)[0], here)
+        self.ends_ev[:, here] = ends_of(scores_aw, self.alphas)
         if not self.settings.per_target:
             self.scores_av[:, here] = scores_aw
             return
@@ -188,8 +192,8 @@ class _CandidateSweep(Sweep):
         self.found.alphas_iv[self.i, here] = chosen
         self.scores_v[here] = np.take_along_axis(scores_aw, chosen[None], axis=0)[0]
 
-    def finish(self) -> F64:
-        """Scores at each voxel's penalty in float64, after all tiles."""
+    def finish(self) -> tuple[F64, F64]:
+        """Scores in float64, after all tiles: at each voxel's penalty, (v,), and at the ends of the grid, (4, v)."""
         found = self.found
         found.variance_v, found.bad_v = self.spread_v, self.bad_v
         if not self.settings.per_target:
@@ -197,7 +201,7 @@ class _CandidateSweep(Sweep):
             found.alphas_iv[self.i] = chosen
             self.scores_v = self.scores_av[chosen]
         found.scores_iv[self.i] = self.scores_v
-        return self.scores_v
+        return self.scores_v, self.ends_ev
 
     def account(self) -> dict[str, Any]:
         """How it was computed, for ``stats``."""

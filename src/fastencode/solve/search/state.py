@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fastencode.arrays import F64
 from fastencode.errors import InputError
 from fastencode.solve.score.choose import edges_of, tie_tolerance
+from fastencode.solve.score.ends import Freedom, no_ends
 
 __all__ = ["WINDOW", "Chosen", "Found", "Settings"]
 
@@ -61,10 +62,14 @@ class Found:
         Candidate and penalty of each voxel.
     best_v : (v,) float64
     variance_v : (v,) float64
+    ends_ev : (4, v) float64
+        Scores of that candidate at the ends of the grid (``score/ends.py``).
     bad_v : (v,) bool
         Voxels that hold NaN or infinite values.
     mean_i : list of float
         Mean over voxels of the best score after each candidate.
+    freedoms : list of Freedom
+        Of the candidates that were planned here; those of a checkpoint are not among them.
     """
 
     scores_iv: NDArray[Any]
@@ -74,7 +79,9 @@ class Found:
     best_v: F64
     variance_v: F64
     bad_v: NDArray[np.bool_]
+    ends_ev: F64
     mean_i: list[float] = field(default_factory=list)
+    freedoms: list[Freedom] = field(default_factory=list)
     account: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -88,6 +95,7 @@ class Found:
             np.full(n_voxels, -np.inf),
             np.zeros(n_voxels),
             np.zeros(n_voxels, dtype=bool),
+            no_ends(n_voxels),
         )
 
     def arrays(self, candidates_ib: F64) -> dict[str, NDArray[Any]]:
@@ -102,6 +110,7 @@ class Found:
             "best": self.best_v,
             "variance": self.variance_v,
             "bad": self.bad_v,
+            "ends": self.ends_ev,
             "mean": np.array(self.mean_i),
         }
 
@@ -113,7 +122,7 @@ class Found:
         InputError
             If its candidates are others, or more than these.
         """
-        lacking = [name for name in self.arrays(candidates_ib) if name not in kept]
+        lacking = [name for name in self.arrays(candidates_ib) if name not in kept and name != "ends"]  # of earlier versions
         if lacking:
             raise InputError(f"the checkpoint is damaged, it lacks {', '.join(lacking)}; delete it or name another file")
         before = kept["candidates"]
@@ -133,6 +142,7 @@ class Found:
         candidates_ib[:tried] = before  # equal traces may differ from them in the last digit
         self.scores_iv[:tried], self.alphas_iv[:tried] = kept["scores"], kept["alphas"]
         self.which_v, self.chosen_v, self.best_v = kept["which"], kept["chosen"], kept["best"]
+        self.ends_ev = kept.get("ends", self.ends_ev)
         self.variance_v, self.bad_v, self.mean_i = kept["variance"], kept["bad"], kept["mean"].tolist()
 
     @property
@@ -140,8 +150,9 @@ class Found:
         """Number of candidates tried."""
         return len(self.mean_i)
 
-    def take(self, scores_v: F64, settings: Settings) -> None:
-        """Let the last candidate, whose scores and penalties were just written, take over the voxels that it scores better."""
+    def take(self, scores_v: F64, ends_ev: F64, settings: Settings) -> None:
+        """Let the last candidate, whose scores and penalties were just written, take over the voxels that it scores better;
+        ``ends_ev`` are its scores at the ends of the grid."""
         i, good = self.tried, ~self.bad_v
         if settings.per_target:
             better = scores_v > self.best_v + tie_tolerance(settings.scoring, self.variance_v)
@@ -150,7 +161,7 @@ class Found:
             variance = self.variance_v[good].mean() if good.any() else 1.0
             better = np.full(len(good), mean > before + tie_tolerance(settings.scoring, variance))
         self.which_v[better], self.chosen_v[better] = i, self.alphas_iv[i, better]
-        self.best_v[better] = scores_v[better]
+        self.best_v[better], self.ends_ev[:, better] = scores_v[better], ends_ev[:, better]
         self.mean_i.append(float(self.best_v[good].mean()) if good.any() else 0.0)
 
     def choice(self, alphas: F64, candidates_ib: F64) -> Chosen:

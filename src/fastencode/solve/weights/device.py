@@ -20,6 +20,7 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, edges_of
 from fastencode.solve.score.device_scorer import PlanOnDevice, kept_on, plan_on_device
 from fastencode.solve.score.device_tiles import DeviceSweep
+from fastencode.solve.score.ends import Seen, ends_of, no_ends
 from fastencode.solve.weights.coefficients import primal_factor
 from fastencode.solve.weights.features import map_of
 from fastencode.streams import Downloads
@@ -170,6 +171,13 @@ class DeviceRidge(DeviceSweep):
         out = {name: values[..., 0] if one and name != "alphas" else values for name, values in found.items()}
         return {"cv_scores": None, "best_score": None, **out} if given else out
 
+    def seen(self) -> Seen:
+        """What was seen of every voxel."""
+        get, alphas, given = self.device.get, self.plan.problem.alphas, self.plan.problem.given is not None
+        ends_ev = no_ends(self.targets.n_voxels) if given else ends_of(self.scores_av, alphas, self.device)
+        edge_v = edges_of(self.chosen_v, 1 if given else len(alphas), self.device)
+        return Seen(ends_ev, get(edge_v), get(self.spread_v), get(self.bad_v))
+
 
 def fit_on(
     device: Device,
@@ -181,8 +189,8 @@ def fit_on(
     bar: Bar,
     keep: bool | None = None,
     width: int | None = None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Results by the names of ``RidgeFit``, and what is to be said of how they were computed.
+) -> tuple[dict[str, Any], dict[str, Any], Seen]:
+    """Results by the names of ``RidgeFit``, what is to be said of how they were computed, and what was seen of the voxels.
 
     ``keep`` leaves results on the device, by default where X or the responses lie there. ``width`` is the voxels of a tile, if
     not what memory suggests.
@@ -191,4 +199,4 @@ def fit_on(
     with device.current():
         sweep = DeviceRidge(device, plan, targets, scoring, skip_nan, choice, keep, width)
         sweep.fit(bar)
-        return sweep.arrays(), sweep.account()
+        return sweep.arrays(), sweep.account(), sweep.seen()

@@ -26,6 +26,7 @@ from fastencode.progress import Bar
 from fastencode.solve.given.targets import Targets
 from fastencode.solve.plan.plan import Plan
 from fastencode.solve.score.choose import Choice, EachFold, choose_alphas, choose_shared, edges_of, tie_tolerance
+from fastencode.solve.score.ends import Seen, ends_of, no_ends
 from fastencode.solve.score.scorer import Sweep
 from fastencode.solve.score.tiles import REFIT_FEATURES, Where
 from fastencode.solve.weights.coefficients import Coefficients, dual_factor, feature_blocks, primal_factor
@@ -52,8 +53,8 @@ class Kept(NamedTuple):
 
 def fit_on_host(
     plan: Plan, targets: Targets, scoring: str, skip_nan: bool, choice: Choice, kept: Kept, bar: Bar
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Results by the names of ``RidgeFit``, and what is to be said of how they were computed."""
+) -> tuple[dict[str, Any], dict[str, Any], Seen]:
+    """Results by the names of ``RidgeFit``, what is to be said of how they were computed, and what was seen of the voxels."""
     sweep = RidgeSweep(plan, targets, scoring, skip_nan, choice, kept)
     if plan.problem.given is not None:
         sweep.chosen_v[:] = plan.problem.given
@@ -67,7 +68,7 @@ def fit_on_host(
     if plan.deferred and kept.weights == "primal":
         sweep.finish()
     arrays = sweep.arrays()
-    return arrays, sweep.account()
+    return arrays, sweep.account(), sweep.seen()
 
 
 class RidgeSweep(Sweep):
@@ -252,6 +253,12 @@ class RidgeSweep(Sweep):
         if self.weights == "dual":
             out |= {"features": self.ridge.problem.X, "feature_means": self.ridge.feature_means}
         return {**out, "alphas": export(self.alphas.copy(), library)}
+
+    def seen(self) -> Seen:
+        """What was seen of every voxel, after :meth:`arrays`."""
+        given = self.plan.problem.given is not None
+        ends_ev = no_ends(self.targets.n_voxels) if given else ends_of(self.scores_av, self.alphas)
+        return Seen(ends_ev, edges_of(self.chosen_v, 1 if given else len(self.alphas)), self.spread_v, self.bad_v)
 
     def account(self) -> dict[str, Any]:
         """What ``RidgeFit.stats`` says of how it was computed."""
