@@ -20,11 +20,13 @@ from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
 from fastencode.progress import say
-from fastencode.runs.alignment import Question, collect, layer_stages, responses_stage
+from fastencode.runs.alignment import Question, Records, collect, layer_stages, responses_stage
 from fastencode.runs.engine import Stages
+from fastencode.runs.fits import voxels_of
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
+from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.sources import LayerFolder, LowLevel, Source
 from fastencode.study.tables import WHOLE, Label, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
 
@@ -155,6 +157,17 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
     return (*kind, label.low_level, place, label.source, label.less, label.delays)
 
 
+def _write_voxels(stages: Stages, found: Records, who: str, config: AlignRunConfig) -> None:
+    """What every voxel of a participant scored, and images of it."""
+    layers = {(label, layer): scores for (label, whose, layer), scores in found.scores.items() if whose == who}
+    voxels, total, ceiling = voxels_of(stages.path(f"responses/{who}"))
+    path = stages.root / "voxels" / f"{who}.h5"
+    path.parent.mkdir(exist_ok=True)
+    write_voxels(path, layers, found.columns[who][WHOLE], voxels, total, ceiling)
+    if config.maps and config.masks is not None:
+        write_maps(stages.root / "maps", path, _of(config.masks, who))
+
+
 def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) -> Path:
     """Tables of all that is finished, by one command at a time: the last one to look has seen everything."""
     pandas = require("pandas", "tune")
@@ -175,6 +188,8 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                     tables[name].to_csv(fresh, index=False)
             else:
                 (stages.root / f"{name}.csv").unlink(missing_ok=True)  # of records that are no more
+        for who in found.columns:
+            _write_voxels(stages, found, who, config)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
         write_settings(stages.root, replace(config, participants=everybody, collect=False, reuse=False), "fastencode-tune align")
     standard = scores[scores["delays"] == delays_text(config.align.delays)]
@@ -193,5 +208,5 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                     FastencodeWarning,
                     stacklevel=2,
                 )
-    say(f"\n{', '.join(f'{name}.csv' for name in tables)} and config.yaml are in {stages.root}")
+    say(f"\n{', '.join(f'{name}.csv' for name in tables)}, voxels/*.h5 and config.yaml are in {stages.root}")
     return stages.root / "scores.csv"

@@ -180,7 +180,11 @@ class AlignRunConfig:
         Regions of interest: a folder with a folder or file for each participant, called as the participant; NIfTI, GIFTI, NumPy,
         JSON or text. By default the data set's own ``rois``.
     masks : Path, optional
-        Folder of the brain masks that give images their order of voxels: ``<participant>.nii.gz``.
+        Folder of the masks that say where voxels lie: the brain mask ``<participant>.nii.gz``; for surfaces ``<participant>.npy``
+        or a folder ``<participant>`` with one .npy for each surface, booleans for each vertex.
+    maps : bool
+        Write images of r, of the layer with the highest r and of the ceiling into ``maps``: NIfTI, or GIFTI for surfaces. Needs
+        masks.
     ceiling : float
         Least noise ceiling of a voxel that is scored; it must be significant too (false discovery rate 5 %). Ceilings are
         estimated from the repeats of the test story, on whose mean voxels are scored; split_half chooses on other repeats.
@@ -225,6 +229,7 @@ class AlignRunConfig:
     tr: float = 2.0
     rois: Path | None = None
     masks: Path | None = None
+    maps: bool = False
     ceiling: float = 0.05
     split_half: bool = False
     baselines: tuple[str, ...] = ()
@@ -242,6 +247,8 @@ class AlignRunConfig:
     def __post_init__(self) -> None:
         if not self.features and not self.baselines and not self.collect:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
+        if self.maps and self.masks is None:
+            raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
         for name in ("participants", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):

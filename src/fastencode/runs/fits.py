@@ -24,7 +24,7 @@ from fastencode.study.layer_scores import Listener, save, score_layer, share_lay
 from fastencode.study.sources import LowLevel
 from fastencode.timing.clean import zscore
 
-__all__ = ["RECORD", "fit_layer", "partition_layer", "regions_of", "write_responses"]
+__all__ = ["RECORD", "fit_layer", "partition_layer", "regions_of", "voxels_of", "write_responses"]
 
 RECORD = "layer.h5"
 
@@ -79,6 +79,7 @@ def write_responses(
         say(f"{who}: no voxel to map in {', '.join(empty)}, left out")
     np.save(folder / "test.npy", np.where(whole, test[:, voxels], 0).astype(np.float32))
     np.save(folder / "voxels.npy", voxels)
+    np.save(folder / "n_voxels.npy", test.shape[1])
     np.save(folder / "spread.npy", spread[voxels])
     if ceiling is not None:
         np.save(folder / "ceiling.npy", ceiling[voxels])
@@ -115,6 +116,13 @@ def _listener(responses: Path) -> Listener:
         regions=regions_of(responses),
         spread=np.load(responses / "spread.npy"),
     )
+
+
+def voxels_of(responses: Path) -> tuple[NDArray[np.intp], int, NDArray[np.float64] | None]:
+    """(Column of the responses of each entry of the records, columns of the responses, ceiling of each entry or None)."""
+    ceiling = responses / "ceiling.npy"
+    columns, total = np.load(responses / "voxels.npy"), int(np.load(responses / "n_voxels.npy"))
+    return columns, total, np.load(ceiling) if ceiling.exists() else None
 
 
 def regions_of(responses: Path) -> dict[str, NDArray[np.intp]]:
