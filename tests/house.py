@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 PACKAGE = "fastencode"
-BASE = ("arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "progress", "streams", "threads")
+BASE = (
+    "arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "locks", "progress", "streams", "threads"
+)  # fmt: skip
 CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
 
@@ -45,7 +47,9 @@ RULES = (
     Rule(("estimators",), "estimators wrap solvers and timing and know no other room", ours=(*BASE, "solve", "timing")),
     Rule(("*",), "nobody builds on estimators", not_ours=("estimators",)),
     Rule(("tune",), "tune never imports the solvers", not_ours=("solve",)),
-    Rule(("*",), "only cli may import study and tune", not_ours=("study", "tune"), but=("cli",)),
+    Rule(("*",), "only runs and cli may import study and tune", not_ours=("study", "tune"), but=("runs", "cli")),
+    Rule(("*",), "only cli may import runs", not_ours=("runs",), but=("cli",)),
+    Rule(("*",), "nobody imports cli", not_ours=("cli",), but=("__main__",)),
     Rule(("*",), "only figures and report draw", not_libraries=("matplotlib",), but=("study.figures", "study.report")),
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )

@@ -16,7 +16,6 @@ import pytest
 
 import fastencode
 from fastencode.cli import main
-from fastencode.cli import stages as stages_module
 from fastencode.errors import InputError
 from speech_cases import saved_model
 
@@ -303,17 +302,3 @@ def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
     encoding = results["facts"]["encoding half"]
     assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding
-
-
-def test_code_inside_a_room_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What is made again after an update depends on banded ridge, a room inside the solvers', as on its neighbors."""
-    inner = tmp_path / "solve" / "banded" / "ridge.py"
-    inner.parent.mkdir(parents=True)
-    monkeypatch.setattr(stages_module, "files", lambda package: tmp_path)
-    digests = set()
-    for text in ("a = 1", "a = 2"):
-        inner.write_text(text)
-        stages_module._code.cache_clear()
-        digests.add(stages_module._code(("solve",)))
-    stages_module._code.cache_clear()
-    assert len(digests) == 2

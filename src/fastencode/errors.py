@@ -7,7 +7,17 @@ import sys
 import warnings
 from types import ModuleType
 
-__all__ = ["DeviceError", "FastencodeError", "FastencodeWarning", "InputError", "MissingLibraryError", "require", "warn"]
+__all__ = [
+    "DeviceError",
+    "DiskError",
+    "FailedStages",
+    "FastencodeError",
+    "FastencodeWarning",
+    "InputError",
+    "MissingLibraryError",
+    "require",
+    "warn",
+]
 
 
 class FastencodeError(Exception):
@@ -16,6 +26,14 @@ class FastencodeError(Exception):
 
 class InputError(FastencodeError, ValueError):
     """An argument or a file does not fit the function; the message names the value and the next step."""
+
+
+class DiskError(InputError):
+    """A disk is full, or may not be written to: what is written next would fail as well."""
+
+
+class FailedStages(FastencodeError):
+    """Some stages of a run failed and the others are finished; the message lists what failed, and why."""
 
 
 class DeviceError(FastencodeError, RuntimeError):

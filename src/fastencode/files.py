@@ -15,17 +15,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastencode.errors import InputError
+from fastencode.errors import DiskError, InputError
 
 __all__ = [
     "check_file",
+    "fresh_folder",
+    "is_running",
     "is_unfetched",
     "make_folder",
     "put_in_place",
     "read_json",
     "read_text",
     "sha256",
-    "stamp",
     "text_encoding",
     "whole_file",
     "writing",
@@ -120,16 +121,24 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+@contextmanager
+def fresh_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder as :func:`make_folder` makes it. If the block ends with an error, those that it made go again, if empty."""
+    path = Path(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield make_folder(path)
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 digest of a file's bytes, in hexadecimal. Raises :class:`InputError` as :func:`check_file` does."""
     with check_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stamp(path: Path) -> list[int]:
-    """What tells whether a file has changed, without reading gigabytes: its size, and when it was changed."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def text_encoding(raw: bytes) -> str:
@@ -187,13 +196,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A context for code that writes ``path``: an :class:`InputError` if the disk is full, or may not be written to."""
+    """A context for code that writes ``path``: a :class:`DiskError` if the disk is full, or may not be written to."""
     try:
         yield
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
-        raise InputError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
+        raise DiskError(f"{path} cannot be written ({error.strerror}): make room, or choose another place") from error
 
 
 @contextmanager
@@ -274,12 +283,13 @@ def _remove_abandoned(target: Path) -> None:
     before = _before(target)
     for path in target.parent.glob(f"{glob.escape(before)}*{_AFTER}"):
         process = path.name.removeprefix(before).removesuffix(_AFTER)
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             with suppress(OSError):
                 path.unlink()
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this computer, or of this container, has not ended."""
     if os.name != "posix":  # on other systems os.kill(process, 0) ends the process
         return True
     try:

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-__all__ = ["Bar", "progress"]
+__all__ = ["Bar", "progress", "say"]
+
+
+def say(message: str) -> None:
+    """One line on the terminal, above the bars. Only commands do that."""
+    tqdm.write(message)
+
 
 row = 0
 """Terminal row of this process's bars. Processes that draw at the same time set different rows. Finished bars stay on row 0."""

@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import Any
 
 from fastencode.cli.mistakes import explained
-from fastencode.errors import FastencodeError, FastencodeWarning, InputError
+from fastencode.errors import FailedStages, FastencodeError, FastencodeWarning, InputError
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``fastencode-tune``; returns the exit status: 0 done, 2 wrong use or bad input, 130 stopped by Ctrl-C."""
+    """Run ``fastencode-tune``; returns the exit status: 0 done, 1 some stages failed, 2 wrong use or bad input, 130 stopped."""
     try:
         with warnings.catch_warnings():
             plain = warnings.showwarning
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(arguments)
     except FastencodeError as error:
         print(f"fastencode-tune: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, FailedStages) else 2
     except KeyboardInterrupt:
         print("\nfastencode-tune: stopped; finished stages are kept, the same command goes on from there", file=sys.stderr)
         return 130
@@ -75,7 +75,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except argparse.ArgumentError as error:
         raise InputError(explained(str(error), typed, known)) from error
     name = parsed.subcommand
-    import_module("fastencode.cli.stages").settle()
     chosen = parser.instantiate(parsed)[name]
     settings = subcommands[name][0]
     run = import_module(f"fastencode.cli.{name}").run

@@ -1,38 +1,44 @@
 """``fastencode-tune align``: layers × participants × regions, scored on a story that nothing was fitted on.
 
-The fits are stages of their own (``cli/fits.py``); here is what is asked of them, and the tables: scores.csv, tests.csv,
-contrasts.csv, partition.csv.
+The stages are those of :mod:`fastencode.runs.fits`; the tables are made of all that are finished, whichever command made them.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fastencode.cli.fits import Found, Question, score_layers
 from fastencode.cli.output import write_settings
 from fastencode.cli.settings import AlignRunConfig
-from fastencode.cli.stages import Stages, say
 from fastencode.data.rois import read_rois
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
+from fastencode.progress import say
+from fastencode.runs.engine import Stages
+from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import WHOLE, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
+from fastencode.study.tables import WHOLE, Label, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
 
 __all__ = ["run"]
 
 _MANY = 0.1  # a share of penalties at an edge of the grid that is worth a warning
+_TABLES = ("scores", "tests", "contrasts", "partition")
 
 
 def run(config: AlignRunConfig) -> Path:
     """Fit what is missing, write the tables and return the path of the first."""
+    stages = Stages(config.out, reuse=config.reuse)
+    if config.collect:
+        return _write_tables(stages, (), config)
     stories = Stories(
         config.stories,
         tr=config.tr,
@@ -51,12 +57,18 @@ def run(config: AlignRunConfig) -> Path:
         ceiling=config.ceiling,
         split_half=config.split_half,
         permutations=config.permutations,
+        candidates=config.candidates,
+        non_speech=config.non_speech,
     )
     low = [LowLevel(name, stories) for name in config.partition]
-    asked = [(variant, tuple(heard)) for variant in variants]
-    stages = Stages(config.out)
-    found = score_layers(stages, question, asked, partition=low, candidates=config.candidates)
-    return _write_tables(stages, found, config)
+    stages.run_all([responses_stage(question, who) for who in heard], jobs=config.jobs)
+    layers = [stage for variant in variants for stage in layer_stages(stages.root, question, variant, tuple(heard), low)]
+    made = stages.run_all(layers, jobs=config.jobs)
+    if not made:
+        stages.check()
+    path = _write_tables(stages, made, config)
+    stages.check()
+    return path
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
@@ -105,6 +117,12 @@ def _check_names(variants: Sequence[Variant]) -> None:
         before[variant.folder] = variant.name
 
 
+def _shared(config: AlignRunConfig) -> dict[str, Any]:
+    """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
+    names = ("test_story", "test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
+    return {name: getattr(config, name) for name in names} | ({"candidates": config.candidates} if config.partition else {})
+
+
 def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
     """A participant's regions of interest, as voxel indices."""
     if config.rois is None:
@@ -129,19 +147,38 @@ def _of(folder: Path, who: str) -> Path:
     return found[0]
 
 
-def _write_tables(stages: Stages, found: Found, config: AlignRunConfig) -> Path:
+def _rank(label: Label, config: AlignRunConfig) -> Any:
+    """The order of the tables: whole models and baselines, residuals, single lags; models as they are given, others by name."""
+    named = [*(Path(folder).absolute().name for folder in config.features), *config.baselines]
+    standard = label.delays == tuple(config.align.delays)
+    lag = config.lags.index(label.delays[0]) if len(label.delays) == 1 and label.delays[0] in config.lags else len(config.lags)
+    place = named.index(label.source) if label.source in named else len(named)
+    kind = (0, 0) if standard and not label.less else (1, 0) if standard else (2, lag)
+    return (*kind, label.low_level, place, label.source, label.less, label.delays)
+
+
+def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) -> Path:
+    """Tables of all that is finished, by one command at a time: the last one to look has seen everything."""
     pandas = require("pandas", "tune")
-    scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
-    contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
-    tables = {"scores": scores, "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts))}
-    if len(contrasts):
-        tables["contrasts"] = contrasts
-    if found.shares:
-        tables["partition"] = pandas.DataFrame(share_rows(found.shares, config.partition, found.columns))
-    for name, table in tables.items():
-        with whole_file(stages.root / f"{name}.csv") as partial:
-            table.to_csv(partial, index=False)
-    write_settings(stages.root, config, "fastencode-tune align")
+    if not stages.root.is_dir():
+        raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
+    with stages.alone("tables"):
+        found = collect(stages, _shared(config), own, lambda label: _rank(label, config))
+        scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
+        contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
+        tables = {"scores": scores, "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts))}
+        if len(contrasts):
+            tables["contrasts"] = contrasts
+        if found.shares:
+            tables["partition"] = pandas.DataFrame(share_rows(found.shares, found.bands, found.columns))
+        for name in _TABLES:
+            if name in tables:
+                with whole_file(stages.root / f"{name}.csv") as fresh:
+                    tables[name].to_csv(fresh, index=False)
+            else:
+                (stages.root / f"{name}.csv").unlink(missing_ok=True)  # of records that are no more
+        everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
+        write_settings(stages.root, replace(config, participants=everybody, collect=False, reuse=False), "fastencode-tune align")
     standard = scores[scores["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))

@@ -8,14 +8,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fastencode.cli.experiment import MODELS, Experiment, Outcome, before_and_after, contrast
 from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
-from fastencode.cli.stages import Job, Stages
 from fastencode.data.config import WorldConfig
 from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
+from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.executors import settle
+from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings
@@ -40,15 +41,15 @@ _NOTES = (
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of its page."""
     config = config.resolved()
-    stages = Stages(config.out)
-    world = stages.run(Job("world", {"world": config.world}, (), make_world_stage, (config.world,)))
+    stages = Stages(config.out, prepare=settle)
+    world = stages.run(Stage("world", {"world": config.world}, (), make_world_stage, (config.world,)))
     stories = Stories(world, tr=config.world.tr, test_story=TEST_STORY, test_skip=0)
     ceilings = {who: noise_ceiling(stories.repeats(who, TEST_STORY)) for who in stories.participants}
     experiment = _experiment(stories, ceilings, config.ceiling)
     model: Path | str = config.model or SMALL_MODEL
     if config.pretrain:
-        job = Job("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
-        model = stages.run(job)
+        stage = Stage("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
+        model = stages.run(stage)
     outcome = before_and_after(
         stages, experiment, source="world", model=model, tune=config.tune, alignment=config.align, jobs=config.jobs
     )

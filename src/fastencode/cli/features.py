@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastencode.cli.settings import FeaturesConfig
-from fastencode.cli.stages import say
 from fastencode.data.manifest import read_manifest
 from fastencode.errors import InputError, require
-from fastencode.files import check_file, make_folder
+from fastencode.files import check_file, fresh_folder
+from fastencode.progress import say
+from fastencode.runs.executors import settle
 from fastencode.speech.extract import estimate, extract_features
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.threads import available_threads
@@ -22,10 +23,16 @@ _SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".sph", ".nist", ".aiff", ".aif")
 def run(config: FeaturesConfig) -> dict[str, Path]:
     """Read the layers, or say what that would cost; returns the files by name."""
     sounds = find_sounds(config.audio)
-    if not config.dry_run:
-        make_folder(config.out)
-    elif config.out.exists() and not config.out.is_dir():
-        raise InputError(f"{config.out} is a file: choose another folder")
+    if config.dry_run:
+        if config.out.exists() and not config.out.is_dir():
+            raise InputError(f"{config.out} is a file: choose another folder")
+        return _run(sounds, config)
+    with fresh_folder(config.out):
+        return _run(sounds, config)
+
+
+def _run(sounds: dict[str, Path], config: FeaturesConfig) -> dict[str, Path]:
+    settle()
     require("torch", "tune").set_num_threads(available_threads())
     encoder = SpeechEncoder(config.model, device=config.device, dtype=config.dtype)
     if config.dry_run:

@@ -12,10 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastencode.cli.experiment import Outcome
-from fastencode.cli.stages import Stages, say
 from fastencode.errors import require
 from fastencode.files import whole_file
+from fastencode.progress import say
+from fastencode.runs.engine import Stages
+from fastencode.runs.experiment import Outcome
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 

@@ -164,7 +164,8 @@ class AlignRunConfig:
         Folders that ``fastencode-tune features`` filled, one for each model; a model is called as its folder. With more than one,
         each is compared with the first.
     out : Path
-        Output folder. What is finished in it is reused: one fit for each model, participant and layer.
+        Output folder. What is finished in it is reused: one fit for each model, participant and layer. Several commands may work
+        in it at the same time, on other participants or models say; the tables hold what all of them have finished.
     participants : tuple of str
         All of the data set by default.
     exclude : tuple of str
@@ -203,6 +204,13 @@ class AlignRunConfig:
     permutations : int
         Permutations of blocks of scans for each voxel's p-value. Because none is below 1 / (permutations + 1), voxels survive the
         false discovery rate only where they are at least 20 / (permutations + 1) of all that are mapped.
+    jobs : int
+        Processes that fit at the same time, each with its share of the processors. With more than one, a process that is killed,
+        for want of memory say, costs only the fit it made.
+    collect : bool
+        Only make the tables, of all finished fits in the output folder that have these settings.
+    reuse : bool
+        Take finished fits although the code has changed that makes them.
     """
 
     stories: Path
@@ -224,10 +232,13 @@ class AlignRunConfig:
     candidates: int = 20
     lags: tuple[int, ...] = ()
     permutations: int = 1000
+    jobs: int = 1
+    collect: bool = False
+    reuse: bool = False
     align: AlignConfig = field(default_factory=AlignConfig)
 
     def __post_init__(self) -> None:
-        if not self.features and not self.baselines:
+        if not self.features and not self.baselines and not self.collect:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
         for name in ("participants", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
@@ -236,6 +247,6 @@ class AlignRunConfig:
         names = [Path(os.path.abspath(folder)).name for folder in self.features]
         if len(set(names)) < len(names):
             raise InputError(f"features {', '.join(map(str, self.features))}: models are called as their folders, rename one")
-        for name in ("permutations", "candidates"):
+        for name in ("permutations", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")

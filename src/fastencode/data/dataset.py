@@ -5,9 +5,9 @@ A run is what somebody heard in one piece: a story, or a part of a recording. It
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,5 +65,5 @@ class Dataset(Protocol):
     def rois(self, who: str, /) -> Mapping[str, NDArray[np.intp]]:
         """A participant's regions: name → voxels."""
 
-    def response_key(self, who: str, run: str, /) -> Any:
-        """What decides the responses, as JSON: something else as soon as they are others."""
+    def response_files(self, who: str, run: str, /) -> Sequence[Path]:
+        """The files that hold the responses."""

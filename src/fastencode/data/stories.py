@@ -33,7 +33,7 @@ from fastencode.data.config import TRIMMED_ROWS
 from fastencode.data.rois import read_rois
 from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.files import check_file, is_unfetched, read_json, stamp
+from fastencode.files import check_file, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
 from fastencode.speech.silence import NON_SPEECH
 
@@ -271,9 +271,9 @@ class Stories:
         path = self._participant_folder(participant) / f"{story}.hf5"
         return check_file(path, f"responses of {participant} to {story!r}")
 
-    def response_key(self, participant: str, story: str) -> list[int]:
-        """Return what is another as soon as the file of responses is: its size and time of change."""
-        return stamp(self.response_file(participant, story))
+    def response_files(self, participant: str, story: str) -> list[Path]:
+        """Return the files that hold the responses: one."""
+        return [self.response_file(participant, story)]
 
     def stimulus_files(self, story: str) -> list[Path]:
         """Return those of the story's sound and transcript that are here."""

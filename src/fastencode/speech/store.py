@@ -12,7 +12,6 @@ Axis letters: t row, l layer, d width.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from fastencode.errors import InputError
 from fastencode.files import check_file, put_in_place, writing
+from fastencode.locks import Lock
 
 __all__ = ["FeatureFile", "Features", "check_key", "is_finished", "open_features", "read_features"]
 
@@ -164,29 +164,27 @@ class FeatureFile:
     ) -> None:
         self._path, self.dtype, self._shape = path, np.dtype(dtype), shape
         partial = _partial(path)
-        if not partial.exists():
-            _begin(partial, times, shape, self.dtype, key, axes)
-        self._file = os.open(check_file(partial), os.O_RDWR)
+        if not path.parent.is_dir():
+            raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
+        self._lock = Lock(path.with_name(f".{path.name}.lock"), f"{partial}")
         try:
-            self._lock(partial)
+            if not partial.exists():
+                _begin(partial, times, shape, self.dtype, key, axes)
+            self._file = os.open(check_file(partial), os.O_RDWR)
+        except BaseException:
+            self._lock.release()
+            raise
+        try:
             with h5py.File(partial, locking=False) as file:
                 check_key(partial, file, key)
                 self._rows, self._checks = (int(file[name].id.get_offset()) for name in ("features", "checks"))
                 self.missing = _missing(file)
         except BaseException as error:
             os.close(self._file)
+            self._lock.release()
             if isinstance(error, OSError | KeyError):
                 raise InputError(f"{partial} is damaged ({error}): delete it, and its features will be made again") from error
             raise
-
-    def _lock(self, partial: Path) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            there = os.fstat(self._file).st_ino == os.stat(partial).st_ino
-        except OSError:
-            there = False
-        if not there:
-            raise InputError(f"{partial} is being written by another process: wait for it, or choose another folder")
 
     def write(self, rows: NDArray[np.intp], values_tld: NDArray[Any]) -> None:
         """Put rows in their places, then their check sums. Once this returns, a kill loses none of them."""
@@ -215,6 +213,7 @@ class FeatureFile:
                 put_in_place(_partial(self._path), self._path)
         finally:
             os.close(self._file)
+            self._lock.release()
 
 
 def _partial(path: Path) -> Path:
@@ -224,19 +223,12 @@ def _partial(path: Path) -> Path:
 def _begin(
     path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any], axes: str
 ) -> None:
-    """Lay a file out under another name first; where another process was faster, its file stays."""
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
+    """Lay a file out under another name first: what has the name of a partial file is whole, as far as it goes."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with writing(path):
             _lay_out(fresh, times, shape, dtype, key, axes)
-            try:
-                os.link(fresh, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
-                os.rename(fresh, path)
+            os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
 

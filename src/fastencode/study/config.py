@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from fastencode.errors import InputError
 
-__all__ = ["AlignConfig"]
+__all__ = ["WHOLE", "AlignConfig"]
+
+WHOLE = "all"
+"""The region of every voxel that is mapped."""
 
 
 @dataclass(frozen=True)

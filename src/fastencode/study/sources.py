@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
-from fastencode.files import stamp
 from fastencode.speech.store import Features, read_features
 from fastencode.study.low_level import low_level
 from fastencode.timing.lanczos import lanczos
@@ -135,5 +134,4 @@ class LowLevel:
         return low_level(self.stories, story, self.name)
 
     def key(self, story: str) -> Any:
-        files = [stamp(path) for path in self.stories.stimulus_files(story)]
-        return {"low level": self.name, "files": files, "non_speech": sorted(self.stories.non_speech)}
+        return {"low level": self.name}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,22 +15,37 @@ from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning
 from fastencode.study.blocks import interval
-from fastencode.study.design import Variant
+from fastencode.study.config import WHOLE
 from fastencode.study.layer_scores import LayerScores, LayerShares
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
-from fastencode.study.sources import LowLevel
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WHOLE", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
-
-WHOLE = "all"
-"""The region of every voxel that is mapped."""
+__all__ = ["WHOLE", "Key", "Label", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
 
 _GROUP = ("model", "delays", "layer", "region")
 
-Found = Mapping[tuple[Variant, str, int], LayerScores]
+
+@dataclass(frozen=True)
+class Label:
+    """What was scored: a model's layers or a low-level feature, with which delays (in TRs), less which low-level features."""
+
+    source: str
+    delays: tuple[int, ...]
+    less: tuple[str, ...] = ()
+    low_level: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tables call it; delays have a column of their own."""
+        return f"{self.source} less {'+'.join(self.less)}" if self.less else self.source
+
+
+Key = tuple[Label, str, int]
+"""Label, participant, layer."""
+
+Found = Mapping[Key, LayerScores]
 Columns = Mapping[str, Mapping[str, NDArray[np.intp]]]
 """Participant → region → columns of its responses; scores hold regions in this order."""
 
@@ -50,7 +65,7 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
     this participant's voxels and ceilings as they are.
     """
     rows = []
-    for (variant, who, layer), scores in found.items():
+    for (label, who, layer), scores in found.items():
         family = columns[who][WHOLE]
         adjusted = np.full(len(scores.p), np.nan)
         adjusted[family] = fdr(scores.p[family])
@@ -61,7 +76,7 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
         for place, (region, chosen) in enumerate(columns[who].items()):
             rows.append(
                 {
-                    **_names(variant, who, layer, region),
+                    **_names(label, who, layer, region),
                     "fit_rows": fit_rows[who],
                     "n_voxels": len(chosen),
                     "r": scores.region[place],
@@ -80,23 +95,22 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
     return rows
 
 
-def share_rows(
-    found: Mapping[tuple[Variant, str, int], LayerShares], others: Sequence[str], columns: Columns
-) -> list[dict[str, Any]]:
+def share_rows(found: Mapping[Key, LayerShares], bands: Mapping[Key, Sequence[str]], columns: Columns) -> list[dict[str, Any]]:
     """One row for each model, participant, layer, region and part: ``total``, what is ``unique`` to each band, and ``shared``.
 
     Means over the region's voxels of R² on the test story, in units of a single hearing (see
     :func:`fastencode.study.ceilings.averaged_spread`) and not divided by a ceiling; ``band`` is ``layer`` or a low-level feature.
     """
     rows = []
-    for (variant, who, layer), shares in found.items():
+    for (label, who, layer), shares in found.items():
+        names = ("layer", *bands[label, who, layer])
         values = {("total", ""): shares.total, ("shared", ""): shares.total - shares.unique.sum(axis=0)}
-        values |= {("unique", band): unique for band, unique in zip(("layer", *others), shares.unique, strict=True)}
+        values |= {("unique", band): unique for band, unique in zip(names, shares.unique, strict=True)}
         for region, chosen in columns[who].items():
             for (part, band), value in values.items():
                 rows.append(
                     {
-                        **_names(variant, who, layer, region),
+                        **_names(label, who, layer, region),
                         "part": part,
                         "band": band,
                         "r2": float(value[chosen].mean()),
@@ -111,12 +125,12 @@ def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
     ``difference`` is this model's ``r`` minus that of ``versus``, the first model: above 0 where this one predicts better.
     Low-level baselines are compared with nothing.
     """
-    first = next((variant.source for variant, _, _ in found if not isinstance(variant.source, LowLevel)), None)
+    first = next((label.source for label, _, _ in found if not label.low_level), None)
     rows = []
-    for (variant, who, layer), scores in found.items():
-        if first is None or variant.source is first or isinstance(variant.source, LowLevel):
+    for (label, who, layer), scores in found.items():
+        if first is None or label.source == first or label.low_level:
             continue
-        against = found.get((replace(variant, source=first), who, layer))
+        against = found.get((replace(label, source=first), who, layer))
         if against is None:
             continue
         difference, draws = scores.region - against.region, scores.draws - against.draws
@@ -124,8 +138,8 @@ def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
         for place, region in enumerate(columns[who]):
             rows.append(
                 {
-                    **_names(variant, who, layer, region),
-                    "versus": first.name,
+                    **_names(label, who, layer, region),
+                    "versus": first,
                     "difference": difference[place],
                     "low": low[place],
                     "high": high[place],
@@ -188,11 +202,11 @@ def _tests(table: pd.DataFrame, column: str, versus: str) -> list[dict[str, Any]
     return rows
 
 
-def _names(variant: Variant, who: str, layer: int, region: str) -> dict[str, Any]:
+def _names(label: Label, who: str, layer: int, region: str) -> dict[str, Any]:
     return {
         "participant": who,
-        "model": variant.name,
-        "delays": delays_text(variant.delays),
+        "model": label.name,
+        "delays": delays_text(label.delays),
         "layer": layer,
         "region": region,
     }

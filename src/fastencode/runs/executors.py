@@ -1,0 +1,294 @@
+"""Where stages are made: in this process, or in several others of this computer that may be killed without harm to the rest.
+
+An executor is given calls of functions that yield results, and hands on what they yield, in the order in which it comes. It knows
+nothing of stages: whoever calls keeps the books. One for Dask or SLURM needs the same three methods: ``start`` submits, ``next``
+waits for what comes back, or for the news that it never will, and ``close`` cancels. Arguments are pickled on their way to other
+processes; what is made goes into files, never back through here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from tempfile import NamedTemporaryFile
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from tqdm import tqdm
+
+from fastencode import progress
+from fastencode.errors import require
+from fastencode.limits import available_processors
+from fastencode.threads import limit_threads
+
+__all__ = ["End", "Executor", "Here", "Lost", "Processes", "settle"]
+
+Call = Callable[..., Iterator[Any]]
+_SOON = 5.0  # s that an idle process has to end by itself
+
+
+def settle() -> None:
+    """How a process computes that tunes or reads models: torch with one thread, transformers without bars and reports of its own.
+
+    Two processes of one thread do more on two cores than one process of two, and numbers do not depend on how many there are.
+    """
+    require("torch", "tune").set_num_threads(1)
+    logging = require("transformers", "tune").utils.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+class End(NamedTuple):
+    """A call has yielded all of its results."""
+
+
+class Lost(NamedTuple):
+    """A call came to no end, and why: its process was killed, say. Where an exception is to blame, with its traceback."""
+
+    why: str
+    trace: str = ""
+
+
+class Executor(Protocol):
+    """Where calls are made."""
+
+    def start(self, key: str, function: Call, *arguments: Any) -> None:
+        """Make a call now or later; returns soon."""
+
+    def next(self) -> tuple[str, Any]:
+        """The next result of any call, with the call's key: what it yielded, :class:`End` or :class:`Lost`. Waits for it."""
+
+    def close(self) -> None:
+        """Stop what is running, and end all processes."""
+
+
+class Here:
+    """Calls made in this process, one after another; what kills it kills them all."""
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[str, Iterator[Any]]] = deque()
+
+    def start(self, key: str, function: Call, *arguments: Any) -> None:
+        self._calls.append((key, function(*arguments)))
+
+    def next(self) -> tuple[str, Any]:
+        key, results = self._calls[0]
+        for result in results:
+            return key, result
+        self._calls.popleft()
+        return key, End()
+
+    def close(self) -> None:
+        self._calls.clear()
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    row: int
+    key: str | None = None
+
+
+class Processes:
+    """Calls made in up to ``count`` processes of this computer, each with its share of the processors.
+
+    They start Python anew ("spawn"): functions must be importable. Ctrl-C is heard by this process only. Where this process is
+    killed, they end too.
+
+    Parameters
+    ----------
+    count : int
+    prepare : callable, optional
+        Called before each call, in its process.
+    """
+
+    def __init__(self, count: int, prepare: Callable[[], None] | None = None) -> None:
+        self._count, self._prepare = count, prepare
+        self._calls: deque[tuple[str, bytes]] = deque()
+        self._told: deque[tuple[str, Any]] = deque()
+        self._workers: list[_Worker] = []
+        self._context = multiprocessing.get_context("spawn")
+        self._screen = NamedTemporaryFile(prefix="fastencode-")  # noqa: SIM115 - closed by close()
+        tqdm.set_lock(_ScreenLock(self._screen.name))
+
+    def start(self, key: str, function: Call, *arguments: Any) -> None:
+        try:
+            self._calls.append((key, pickle.dumps((function, arguments))))
+        except Exception as error:
+            self._told.append((key, Lost(f"cannot be sent to another process: {error}", traceback.format_exc())))
+
+    def next(self) -> tuple[str, Any]:
+        while not self._told:
+            self._assign()
+            busy = [worker for worker in self._workers if worker.key is not None]
+            ready = set(wait([worker.connection for worker in busy] + [worker.process.sentinel for worker in busy]))
+            for worker in busy:
+                if worker.connection in ready or worker.process.sentinel in ready:
+                    self._hear(worker)
+        return self._told.popleft()
+
+    def close(self) -> None:
+        for worker in self._workers:
+            if worker.key is not None:
+                worker.process.terminate()
+            worker.connection.close()  # one that waits for work ends by itself
+        for worker in self._workers:
+            worker.process.join(_SOON)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+        self._calls.clear()
+        self._screen.close()
+
+    def _assign(self) -> None:
+        """Give what is to be done to those that do nothing, and start as many more as may be."""
+        while self._calls:
+            idle = next((worker for worker in self._workers if worker.key is None), None)
+            if idle is None:
+                if len(self._workers) == self._count:
+                    return
+                idle = self._begin()
+            key, call = self._calls[0]
+            try:
+                idle.connection.send_bytes(call)
+            except OSError:  # killed while it was idle
+                self._end(idle)
+                continue
+            self._calls.popleft()
+            idle.key = key
+
+    def _begin(self) -> _Worker:
+        row = min(set(range(1, self._count + 1)) - {worker.row for worker in self._workers})
+        ours, theirs = self._context.Pipe()
+        threads = max(1, available_processors() // self._count)
+        process = self._context.Process(
+            target=_work, args=(theirs, row, self._screen.name, threads, self._prepare), name=f"fastencode {row}"
+        )
+        with _unheard_interrupt():
+            process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours, row))
+        return self._workers[-1]
+
+    def _hear(self, worker: _Worker) -> None:
+        assert worker.key is not None
+        key = worker.key
+        try:
+            result = worker.connection.recv() if worker.connection.poll() else None
+        except (EOFError, OSError):
+            result = None
+        if result is None:
+            self._told.append((key, Lost(_fate(self._end(worker)))))
+            return
+        if isinstance(result, End | Lost):
+            worker.key = None
+        self._told.append((key, result))
+
+    def _end(self, worker: _Worker) -> int:
+        self._workers.remove(worker)
+        worker.connection.close()
+        worker.process.join()
+        return int(worker.process.exitcode)
+
+
+def _fate(code: int) -> str:
+    """What became of a process that ended without a word."""
+    if code == -signal.SIGKILL:
+        return "killed, probably out of memory (SIGKILL)"
+    if code < 0:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"its process ended with status {code}"
+
+
+def _work(connection: Connection, row: int, screen: str, threads: int, prepare: Callable[[], None] | None) -> None:
+    """The life of a process: calls come in, their results go out."""
+    _end_with_parent()
+    tqdm.set_lock(_ScreenLock(screen))
+    progress.row = row
+    while True:
+        try:
+            call = connection.recv_bytes()
+        except (EOFError, OSError):
+            return
+        try:
+            function, arguments = pickle.loads(call)
+            with limit_threads(threads):
+                if prepare is not None:
+                    prepare()
+                for result in function(*arguments):
+                    connection.send(result)
+            connection.send(End())
+        except BrokenPipeError:
+            return
+        except Exception as error:
+            connection.send(Lost(f"{type(error).__name__}: {error}", traceback.format_exc()))
+        call, function, arguments = b"", None, ()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
+
+
+@contextmanager
+def _unheard_interrupt() -> Iterator[None]:
+    """Processes started meanwhile never hear Ctrl-C, not even while they import: this one does, and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody touch signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _ScreenLock:
+    """Whose turn it is to draw bars: a lock that a killed process does not keep, as it would keep one of multiprocessing."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - as long as the lock
+        self._inside, self._depth = threading.RLock(), 0
+
+    def acquire(self, *_: Any, **__: Any) -> bool:
+        self._inside.acquire()
+        if self._depth == 0:
+            self._flock("LOCK_EX")
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._flock("LOCK_UN")
+        self._inside.release()
+
+    def _flock(self, operation: str) -> None:
+        with suppress(OSError):
+            fcntl.flock(self._file, getattr(fcntl, operation))
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()

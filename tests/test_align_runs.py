@@ -1,0 +1,222 @@
+"""fastencode-tune align in parts: several commands in one folder, participants that fail, code that changes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fastencode.cli import main
+from fastencode.errors import FastencodeWarning
+from fastencode.runs import fits, provenance
+
+pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
+pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
+
+ROWS = {"one": 40, "two": 52, "test": 60}
+TABLES = ("scores.csv", "tests.csv", "contrasts.csv")
+# Imports first, says so, and begins when the file named is there.
+TOGETHER = """
+import sys, time
+from pathlib import Path
+from fastencode.cli import main
+from fastencode.runs import fits
+print("ready", flush=True)
+while not Path(sys.argv[1]).exists(): time.sleep(0.001)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three participants who hear two stories and a test, and two models of two layers; the voxels follow the second layer."""
+    root, rng = tmp_path_factory.mktemp("world"), np.random.default_rng(0)
+    for folder in ("features/first", "features/second", "preprocessed_data", "stimuli", "TextGrids", "rois"):
+        (root / folder).mkdir(parents=True)
+    (root / "respdict.json").write_text(json.dumps({story: n + 20 for story, n in ROWS.items()}))
+    drive = {}
+    for story, n in ROWS.items():
+        for model in ("first", "second"):
+            with h5py.File(root / "features" / model / f"{story}.h5", "w") as file:
+                file["times"] = np.arange(1, 2 * (n + 12)) * 1.0
+                file["features"] = rng.standard_normal((len(file["times"]), 2, 3)).astype(np.float32)
+                file.attrs["key"] = json.dumps({"input": "window", "model": model, "audio": story})
+                drive[story] = file["features"][11 : 11 + 2 * n : 2, 1].astype(float)
+    for who in "ABC":
+        (root / "preprocessed_data" / who).mkdir()
+        (root / "rois" / f"{who}.json").write_text(json.dumps({"driven": [0, 1, 2]}))
+        weights = rng.standard_normal((3, 5))
+        for story, n in ROWS.items():
+            signal = np.vstack([np.zeros((2, 5)), (drive[story] @ weights)[:-2]])
+            heard = signal + rng.standard_normal((4 if story == "test" else 1, n, 5))
+            with h5py.File(root / "preprocessed_data" / who / f"{story}.hf5", "w") as file:
+                file["data"] = heard.mean(axis=0)
+                if story == "test":
+                    file["individual_repeats"] = heard
+    return root
+
+
+def given(world: Path, out: Path, *more: str) -> list[str]:
+    options = {"stories": world, "out": out, "test_story": "test", "test_skip": 0, "permutations": 19, "align.bootstraps": 10}
+    options |= {"align.alphas": "[1, 100]", "align.delays": "[1, 2]", "align.folds": 2, "align.block": 10}
+    options |= {"features": json.dumps([str(world / "features" / name) for name in ("first", "second")])}
+    kept = {f"--{name}": str(value) for name, value in options.items() if f"--{name}" not in more}
+    return ["align", *(part for option in kept.items() for part in option), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(given(world, out)) == 0
+    return out
+
+
+def same_tables(one: Path, other: Path) -> None:
+    for name in TABLES:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def made(out: Path) -> dict[str, int]:
+    """When each stage was made."""
+    return {path.parent.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in out.rglob("stage.json")}
+
+
+def test_two_commands_at_once_into_one_folder(world: Path, finished: Path, tmp_path: Path) -> None:
+    """They share B, and neither waits idly, fails or loses the other's rows: the tables are those of one command for all."""
+    out, sign = tmp_path / "out", tmp_path / "sign"
+    commands = [[*given(world, out), "--participants", *who] for who in ("AB", "BC")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", TOGETHER, str(sign), *command], **pipes) for command in commands]
+    for process in running:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    sign.touch()
+    for process in running:
+        said, complaints = process.communicate(timeout=120)
+        assert process.returncode == 0 and "Traceback" not in complaints, said + complaints
+    same_tables(out, finished)
+    assert len(made(out)) == 3 + 3 * 2 * 2 and made(out).keys() == made(finished).keys()
+    assert not [path for path in out.rglob("*") if path.name.endswith((".partial", ".lock", ".held", ".old"))]
+
+
+def test_one_after_another_and_collected_elsewhere(
+    world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for who in "CAB":
+        assert main([*given(world, out), "--participants", who]) == 0
+    same_tables(out, finished)
+    assert "participants:\n- A\n- B\n- C\n" in (out / "config.yaml").read_text()
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    for name in TABLES:
+        (moved / name).unlink()
+    before = made(moved)
+    collect = ["align", "--config", str(moved / "config.yaml"), "--out", str(moved), "--collect"]
+    assert main([*collect, "--stories", str(tmp_path / "not here")]) == 0
+    same_tables(moved, finished)
+    assert made(moved) == before and "collect: false" in (moved / "config.yaml").read_text()
+    capsys.readouterr()
+    assert main([*collect, "--permutations", "20"]) == 2
+    assert "holds no finished scores of these settings" in capsys.readouterr().err
+    assert main([*collect, "--out", str(tmp_path / "nothing")]) == 2
+    assert "there is nothing to collect" in capsys.readouterr().err and not (tmp_path / "nothing").exists()
+
+
+def test_tables_hold_one_kind_of_record(world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scores of other settings, of responses made again, and of another model of the same name are left out, and named."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    assert main([*given(world, out, "--permutations", "29"), "--participants", "A"]) == 0
+    assert "left out of the tables, because their settings or features are others: fits/first-at-1-2/B" in capsys.readouterr().out
+    assert set(pd.read_csv(out / "scores.csv")["participant"]) == {"A"}
+    assert main(given(world, out)) == 0
+    same_tables(out, finished)
+    other = tmp_path / "first"
+    shutil.copytree(world / "features" / "first", other)
+    for path in other.iterdir():
+        with h5py.File(path, "r+") as file:
+            file.attrs["key"] = json.dumps(json.loads(file.attrs["key"]) | {"model": "another"})
+    features = json.dumps([str(other), str(world / "features" / "second")])
+    assert main([*given(world, out, "--features", features), "--participants", "A"]) == 0
+    scores = pd.read_csv(out / "scores.csv")
+    assert {name: set(part["participant"]) for name, part in scores.groupby("model")} == {"first": {"A"}, "second": set("ABC")}
+
+
+def test_a_participant_that_fails_costs_no_other(
+    world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In several processes too, whose numbers are the same."""
+    damaged, out = tmp_path / "world", tmp_path / "out"
+    shutil.copytree(world, damaged)
+    with h5py.File(damaged / "preprocessed_data" / "B" / "two.hf5", "r+") as file:
+        file["data"][:] = np.nan
+    assert main([*given(damaged, out), "--jobs", "2"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(
+        r"fastencode-tune: 1 stage failed\n  responses/B: every voxel of B .*\n  4 were not made, because responses/B", said
+    )
+    scores, whole = (pd.read_csv(folder / "scores.csv") for folder in (out, finished))
+    pd.testing.assert_frame_equal(scores, whole[whole["participant"] != "B"].reset_index(drop=True))
+    shutil.copy(world / "preprocessed_data" / "B" / "two.hf5", damaged / "preprocessed_data" / "B" / "two.hf5")
+    before = made(out)
+    assert main(given(damaged, out)) == 0
+    same_tables(out, finished)
+    assert before.items() <= made(out).items()
+
+
+def test_only_code_that_is_used_makes_fits_again(
+    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comment in figures.py, even new code there, none; a change of delayed.py all fits and no responses; --reuse none."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    before, real = made(out), provenance._source
+
+    def source(changed: str, more: str) -> None:
+        monkeypatch.setattr(provenance, "_source", lambda name: (real(name) or "") + (more if name == changed else ""))
+
+    for name, more in (
+        ("fastencode.study.figures", "\n# a comment\n"),
+        ("fastencode.study.figures", "\nNEW = 1\n"),
+        ("fastencode.delayed", "\n# a comment\n"),
+        ("fastencode.study.tables", "\nNEW = 1\n"),
+        ("fastencode.runs.engine", "\nNEW = 1\n"),
+        ("fastencode.cli.settings", "\nNEW = 1\n"),
+    ):
+        source(name, more)
+        assert main(given(world, out)) == 0 and made(out) == before, name
+    source("fastencode.delayed", "\nNEW = 1\n")
+    assert main([*given(world, out), "--reuse"]) == 0 and made(out) == before
+    capsys.readouterr()
+    with pytest.warns(FastencodeWarning, match="some scores of B, C were made by other code than the rest"):
+        main_with_warnings([*given(world, out), "--participants", "A"])
+    assert "4 finished stages are made again: their code has changed" in capsys.readouterr().out
+    assert main(given(world, out)) == 0
+    after = made(out)
+    assert {name for name in after if after[name] != before[name]} == {name for name in before if name.startswith("fits/")}
+    same_tables(out, finished)
+
+
+def main_with_warnings(arguments: list[str]) -> None:
+    """The command within this process, its warnings not printed."""
+    from fastencode.cli import _run
+
+    _run(arguments)
+
+
+def test_stages_use_no_figures_and_no_engine() -> None:
+    code = provenance.Code()
+    for stage in (fits.write_responses, fits.fit_layer, fits.partition_layer):
+        code.of(stage)
+    used = {name.removeprefix("fastencode.") for name, module in code._modules.items() if module is not None}
+    assert {"delayed", "solve.ridge_plan", "study.significance", "data.stories", "kernels.hrf"} <= used
+    assert not [
+        name for name in used if name.startswith(("runs", "cli", "tune", "study.figures", "study.report", "study.tables"))
+    ]
