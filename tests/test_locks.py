@@ -115,6 +115,28 @@ def test_lock_files_of_other_computers_are_left_and_named(tmp_path: Path, monkey
         Lock(path, "x")
 
 
+def test_a_stale_file_is_not_removed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two find the same file stale. The slower one, whose turn comes when the faster has a file of its own there, leaves it."""
+    monkeypatch.setattr(fcntl, "flock", _enosys)
+    path = tmp_path / ".x.lock"
+    held = Path(f"{path}.held")
+    held.write_text(json.dumps(json.loads(locks._myself()) | {"pid": 2**22 + 1}))
+    faster: list[Lock] = []
+    lockf = fcntl.lockf
+
+    def meanwhile(file: object, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "lockf", lockf)
+        locks._removing.release()
+        faster.append(Lock(path, "x"))
+        locks._removing.acquire()
+
+    monkeypatch.setattr(fcntl, "lockf", meanwhile)
+    with pytest.raises(InUseError):
+        Lock(path, "x")
+    faster[0].release()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_links_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "no links")
