@@ -18,7 +18,8 @@ import yaml
 
 import reference
 import reference_timing
-from fastencode.cli import experiment, main
+from fastencode.cli import main
+from fastencode.runs import tuning
 from speech_cases import saved_model
 
 for library in ("jsonargparse", "espeakng_loader", "matplotlib"):
@@ -67,7 +68,7 @@ def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """One whole run in this process, watched at its trainer."""
     root = tmp_path_factory.mktemp("run")
     (root / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
-    found, tune, step, name = Seen(root / "out"), experiment.brain_tune, torch.optim.AdamW.step, []
+    found, tune, step, name = Seen(root / "out"), tuning.brain_tune, torch.optim.AdamW.step, []
 
     def watched_tune(encoder: Any, train: Any, validation: Any, *rest: Any, desc: str) -> Any:
         found.given[desc], name[:] = (train, validation), [desc]
@@ -79,7 +80,7 @@ def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         return step(optimizer, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "brain_tune", watched_tune)
+        patch.setattr(tuning, "brain_tune", watched_tune)
         patch.setattr(torch.optim.AdamW, "step", watched_step)
         given = ["--config", str(root / "settings.yaml"), "--out", str(found.out), "--jobs", "1", "--model", str(model)]
         assert main(["demo", *given]) == 0

@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from fastencode.cli.output import publish
 from fastencode.cli.settings import AliceConfig
-from fastencode.data.brennan import Alice
+from fastencode.data.brennan import Alice, MeanListener
 from fastencode.data.espeak import SAMPLE_RATE
 from fastencode.data.tales import speak_at
 from fastencode.data.textgrid import Interval
-from fastencode.errors import InputError
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.experiment import Experiment, Outcome, before_and_after, contrast
 from fastencode.speech.audio import write_audio
 from fastencode.speech.layers import SMALL_MODEL
-from fastencode.study.tables import WHOLE
+from fastencode.study.config import WHOLE
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
-from fastencode.timing.clean import detrend_polynomial, zscore
 
 __all__ = ["run"]
 
@@ -47,7 +44,7 @@ def run(config: AliceConfig) -> Path:
     files = {path.name: path for path in sorted(config.data.glob("*")) if path.is_file()}
     seconds = float(alice.scan_times[-1]) + alice.tr
     speech = stages.run(Stage("speech", {}, (), _speak_chapter, (alice.words, seconds), inputs=files))
-    chapter = _Chapter(alice, [*files.values()], speech / f"{_SOUND}.wav", config)
+    chapter = MeanListener(alice, speech / f"{_SOUND}.wav", config.validation_rows, config.test_rows)
     experiment = Experiment(chapter, ("train",), "validation", {_GROUP: np.arange(len(alice.regions))})
     outcome = before_and_after(
         stages,
@@ -75,68 +72,6 @@ def run(config: AliceConfig) -> Path:
 def _speak_chapter(folder: Path, words: Sequence[Interval], seconds: float) -> None:
     """The stage that speaks the chapter's words at their real times."""
     write_audio(folder / f"{_SOUND}.wav", speak_at(words, seconds), SAMPLE_RATE)
-
-
-class _Chapter:
-    """The mean listener and the chapter's three parts, as a data set; each region is one voxel.
-
-    Parameters
-    ----------
-    alice : Alice
-    files : list of Path
-        Those of the data set.
-    sound : Path
-        The spoken chapter.
-    config : AliceConfig
-        How many scans at the end are scored, and watched before them.
-    """
-
-    tr, test_story = Alice.tr, "test"
-
-    def __init__(self, alice: Alice, files: list[Path], sound: Path, config: AliceConfig) -> None:
-        self._sound, self._regions, self._files = sound, alice.regions, files
-        mean = np.mean([zscore(detrend_polynomial(alice.timecourses(name), 3)) for name in alice.listeners], axis=0)
-        begins = alice.scan_times[alice.discarded :]
-        cuts = np.cumsum([len(begins) - config.test_rows - config.validation_rows, config.validation_rows])
-        self._parts = dict(zip(("train", "validation", "test"), np.split(np.arange(len(begins)), cuts), strict=True))
-        self._begins, self._responses = begins, mean.astype(np.float32)
-
-    def n_rows(self, run: str) -> int:
-        return len(self._parts[run])
-
-    def row_times(self, run: str, *, middle: bool = False) -> NDArray[np.float64]:
-        return np.asarray(self._begins[self._parts[run]] + 0.5 * self.tr * middle)
-
-    def usable_rows(self, run: str) -> slice:
-        return slice(0, self.n_rows(run))
-
-    def recording(self, run: str) -> str:
-        return self._sound.stem
-
-    def sound_file(self, run: str) -> Path:
-        return self._sound
-
-    def check_length(self, run: str, seconds: float, path: Path) -> None:
-        """The chapter is spoken as long as the scans last."""
-
-    def n_voxels(self, who: str) -> int:
-        return len(self._regions)
-
-    def responses(self, who: str, run: str, *, voxels: ArrayLike | None = None) -> NDArray[np.float32]:
-        rows = self._responses[self._parts[run]]
-        return rows if voxels is None else rows[:, np.asarray(voxels)]
-
-    def is_repeated(self, who: str, run: str) -> bool:
-        return False
-
-    def repeats(self, who: str, run: str, *, voxels: ArrayLike | None = None) -> NDArray[np.float32]:
-        raise InputError(f"{run} was heard once: there are no repeats")
-
-    def rois(self, who: str) -> dict[str, NDArray[np.intp]]:
-        return {name: np.array([i]) for i, name in enumerate(self._regions)}
-
-    def response_files(self, who: str, run: str) -> list[Path]:
-        return self._files
 
 
 def _verdicts(outcome: Outcome) -> list[Verdict]:

@@ -1,6 +1,6 @@
 """``fastencode-tune align``: layers × participants × regions, scored on a story that nothing was fitted on.
 
-The stages are those of :mod:`fastencode.runs.alignment`; tables are made of all that are finished, whichever command made them.
+The stages are those of :mod:`fastencode.runs.fits`; tables are made of all that are finished, whichever command made them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
 from fastencode.progress import say
-from fastencode.runs.alignment import Question, Records, collect, layer_stages, responses_stage
 from fastencode.runs.engine import Stages
-from fastencode.runs.fits import voxels_of
+from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage, voxels_of
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
@@ -58,11 +57,12 @@ def run(config: AlignRunConfig) -> Path:
         ceiling=config.ceiling,
         split_half=config.split_half,
         permutations=config.permutations,
-        partition=tuple(LowLevel(name, stories) for name in config.partition),
         candidates=config.candidates,
+        non_speech=config.non_speech,
     )
+    low = [LowLevel(name, stories) for name in config.partition]
     stages.run_all([responses_stage(question, who) for who in heard], jobs=config.jobs)
-    layers = [stage for variant in variants for stage in layer_stages(stages.root, question, variant, tuple(heard))]
+    layers = [stage for variant in variants for stage in layer_stages(stages.root, question, variant, tuple(heard), low)]
     made = stages.run_all(layers, jobs=config.jobs)
     if not made:
         stages.check()
@@ -118,8 +118,8 @@ def _check_names(variants: Sequence[Variant]) -> None:
 
 
 def _shared(config: AlignRunConfig) -> dict[str, Any]:
-    """:attr:`fastencode.runs.fits.Question.shared` without reading any data."""
-    names = ("test_story", "test_skip", "tr", "align", "ceiling", "split_half", "permutations")
+    """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
+    names = ("test_story", "test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
     return {name: getattr(config, name) for name in names} | ({"candidates": config.candidates} if config.partition else {})
 
 

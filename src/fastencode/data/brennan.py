@@ -25,13 +25,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.data.checks import check_responses
 from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.timing.clean import detrend_polynomial, zscore
 
-__all__ = ["Alice"]
+__all__ = ["Alice", "MeanListener"]
 
 _SCANS = 372
 _DISCARDED = 10
@@ -152,6 +153,68 @@ class Alice:
         if len(found) != 1:
             raise InputError(f"{self.root} holds {len(found)} files {pattern}, expected one: {[p.name for p in found]}")
         return found[0]
+
+
+class MeanListener:
+    """The mean over listeners, detrended and z-scored, in a chapter's three parts, as a data set; each region is one voxel.
+
+    Its runs are ``train``, ``validation`` and ``test``. See :class:`fastencode.data.dataset.Dataset` for the methods.
+
+    Parameters
+    ----------
+    alice : Alice
+    sound : Path
+        The spoken chapter.
+    validation_rows, test_rows : int
+        Scans at the end to score on, and scans before them to watch while tuning.
+    """
+
+    tr, test_story = Alice.tr, "test"
+
+    def __init__(self, alice: Alice, sound: Path, validation_rows: int, test_rows: int) -> None:
+        self._sound, self._regions, self._files = sound, alice.regions, sorted(alice.root.glob(f"*{_TIMECOURSES}"))
+        mean = np.mean([zscore(detrend_polynomial(alice.timecourses(name), 3)) for name in alice.listeners], axis=0)
+        begins = alice.scan_times[alice.discarded :]
+        cuts = np.cumsum([len(begins) - test_rows - validation_rows, validation_rows])
+        self._parts = dict(zip(("train", "validation", "test"), np.split(np.arange(len(begins)), cuts), strict=True))
+        self._begins, self._responses = begins, mean.astype(np.float32)
+
+    def n_rows(self, run: str) -> int:
+        return len(self._parts[run])
+
+    def row_times(self, run: str, *, middle: bool = False) -> NDArray[np.float64]:
+        return np.asarray(self._begins[self._parts[run]] + 0.5 * self.tr * middle)
+
+    def usable_rows(self, run: str) -> slice:
+        return slice(0, self.n_rows(run))
+
+    def recording(self, run: str) -> str:
+        return self._sound.stem
+
+    def sound_file(self, run: str) -> Path:
+        return self._sound
+
+    def check_length(self, run: str, seconds: float, path: Path) -> None:
+        """The chapter is spoken as long as the scans last."""
+
+    def n_voxels(self, who: str) -> int:
+        return len(self._regions)
+
+    def responses(self, who: str, run: str, *, voxels: ArrayLike | None = None) -> NDArray[np.float32]:
+        rows = self._responses[self._parts[run]]
+        return rows if voxels is None else rows[:, np.asarray(voxels)]
+
+    def is_repeated(self, who: str, run: str) -> bool:
+        return False
+
+    def repeats(self, who: str, run: str, *, voxels: ArrayLike | None = None) -> NDArray[np.float32]:
+        raise InputError(f"{run} was heard once: there are no repeats")
+
+    def rois(self, who: str) -> dict[str, NDArray[np.intp]]:
+        return {name: np.array([i]) for i, name in enumerate(self._regions)}
+
+    def response_files(self, who: str, run: str) -> list[Path]:
+        return self._files
 
 
 def _table(path: Path, rows: int, columns: int, *, finite: bool = True) -> NDArray[np.float64]:

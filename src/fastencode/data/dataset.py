@@ -66,4 +66,4 @@ class Dataset(Protocol):
         """A participant's regions: name → voxels."""
 
     def response_files(self, who: str, run: str, /) -> Sequence[Path]:
-        """The files that decide the responses."""
+        """The files that hold the responses."""

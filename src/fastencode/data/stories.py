@@ -272,7 +272,7 @@ class Stories:
         return check_file(path, f"responses of {participant} to {story!r}")
 
     def response_files(self, participant: str, story: str) -> list[Path]:
-        """Return the files that decide the responses: the one of :meth:`response_file`."""
+        """Return the files that hold the responses: one."""
         return [self.response_file(participant, story)]
 
     def stimulus_files(self, story: str) -> list[Path]:

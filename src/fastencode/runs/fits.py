@@ -1,13 +1,21 @@
-"""What the stages of align, demo and alice do: responses to score, and a ridge for each layer.
+"""The stages of ``align`` and of experiments, and what is finished of them, whichever command made it.
 
-Their results are keyed by all code that is imported here, so nothing here knows stages, tables or figures.
+    stories ─► responses/<participant> ─┐
+    features/<story>.h5 ─► design, plan ┴► fits/<model>/<participant>/layer-NN ─► records
+
+The settings of each hold under ``shared`` what must be alike for two records to stand in one table.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -15,18 +23,155 @@ from numpy.typing import NDArray
 
 from fastencode.data.checks import constant_targets
 from fastencode.data.dataset import Dataset
-from fastencode.errors import InputError
+from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import say
+from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.making import SIGNATURE, Signature
+from fastencode.runs.provenance import plain
 from fastencode.study.ceilings import averaged_spread, noise_ceiling, significant_ceilings, split_repeats
 from fastencode.study.config import WHOLE, AlignConfig
-from fastencode.study.design import Design
-from fastencode.study.layer_scores import Listener, save, score_layer, share_layer
+from fastencode.study.design import Design, Variant
+from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.sources import LowLevel
+from fastencode.study.tables import Key, Label
 from fastencode.timing.clean import zscore
 
-__all__ = ["RECORD", "fit_layer", "partition_layer", "regions_of", "voxels_of", "write_responses"]
+__all__ = [
+    "RECORD",
+    "Question",
+    "Records",
+    "collect",
+    "fit_layer",
+    "layer_stages",
+    "partition_layer",
+    "records_of",
+    "regions_of",
+    "responses_stage",
+    "voxels_of",
+    "write_responses",
+]
 
 RECORD = "layer.h5"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is fitted and scored, whatever the features.
+
+    Attributes
+    ----------
+    data : Dataset
+    heard : participant → names of the runs to fit on
+    regions : participant → region → voxels
+    align : AlignConfig
+    ceiling : float
+        Voxels are mapped where their noise ceiling is above this and significant; all that vary where the test run was not
+        repeated. Below 0 all are mapped.
+    split_half : bool
+        Whether voxels are chosen on one half of the repeats and scored on the other.
+    permutations : int
+        Of each voxel's p-value.
+    candidates : int
+        Weightings of bands to try, where features are told apart by banded ridge.
+    non_speech : collection of str
+        Labels that low-level features of words take for no speech.
+    """
+
+    data: Dataset
+    heard: Mapping[str, tuple[str, ...]]
+    regions: Mapping[str, Mapping[str, NDArray[np.intp]]]
+    align: AlignConfig
+    ceiling: float = 0.05
+    split_half: bool = False
+    permutations: int = 1000
+    candidates: int = 20
+    non_speech: Collection[str] = field(default_factory=tuple)
+
+    def shared(self, *names: str) -> dict[str, Any]:
+        """Settings that must be alike for two records to stand in one table."""
+        test = self.data.test_story
+        of_data = {"test_story": test, "test_skip": self.data.usable_rows(test).start, "tr": self.data.tr}
+        return {name: of_data[name] if name in of_data else getattr(self, name) for name in names}
+
+
+def responses_stage(question: Question, who: str) -> Stage:
+    """One participant's responses, as :func:`write_responses` makes them."""
+    data, fit, regions = question.data, question.heard[who], question.regions[who]
+    return Stage(
+        f"responses/{who}",
+        {"fit": fit, "regions": regions, "shared": question.shared("test_story", "test_skip", "ceiling", "split_half")},
+        (),
+        partial(write_responses, threshold=question.ceiling, split_half=question.split_half),
+        (data, who, fit, regions),
+        inputs={f"{run}/{path.name}": path for run in (*fit, data.test_story) for path in data.response_files(who, run)},
+    )
+
+
+def layer_stages(
+    root: Path, question: Question, variant: Variant, participants: Sequence[str], partition: Sequence[LowLevel] = ()
+) -> Iterator[Stage]:
+    """Every layer in every participant: one design and plan for all who heard the same runs.
+
+    Parameters
+    ----------
+    root : Path
+        The output folder.
+    question : Question
+    variant : Variant
+    participants : sequence of str
+    partition : sequence of LowLevel
+        What to tell apart from the layers, where the variant is plain and has the delays of ``question.align``.
+    """
+    ordered = sorted(participants, key=lambda who: question.heard[who])
+    for fit, group in groupby(ordered, key=lambda who: question.heard[who]):
+        members = tuple(group)
+        for layer in range(variant.source.n_layers):
+            yield from _stages_of_a_layer(root, question, variant, layer, fit, members, tuple(partition))
+
+
+def _stages_of_a_layer(
+    root: Path,
+    question: Question,
+    variant: Variant,
+    layer: int,
+    fit: Sequence[str],
+    members: Sequence[str],
+    bands: tuple[LowLevel, ...],
+) -> Iterator[Stage]:
+    data, test = question.data, question.data.test_story
+    used = (*fit, test)
+    design = partial(Design, variant, layer, fit, (test, data.usable_rows(test)), question.align)  # one object: they share it
+    settings = {
+        "source": variant.source.name,
+        "low_level": isinstance(variant.source, LowLevel),
+        "less": [source.name for source in variant.nuisance],
+        "delays": variant.delays,
+        "layer": layer,
+        "made": {name: value for name, value in variant.source.key(test).items() if name != "audio"},  # by which model, and how
+        "features": {run: variant.source.key(run) for run in used},
+        "scans": {run: [data.row_times(run)[0], data.n_rows(run)] for run in used},
+    }
+
+    def stage(kind: str, who: str, make: Any, arguments: tuple[Any, ...], low: Sequence[LowLevel], **more: Any) -> Stage:
+        shared = question.shared("test_story", "tr", "align", *more.pop("shared"), *(["non_speech"] if low else []))
+        files = [path for source in low for run in used for path in source.stories.stimulus_files(run)]
+        return Stage(
+            f"{kind}/{variant.folder}/{who}/layer-{layer:02d}",
+            {**settings, "who": who, "shared": shared, **more},
+            (f"responses/{who}",),
+            make,
+            (root / f"responses/{who}", *arguments),
+            inputs={f"{path.parent.name}/{path.name}": path for path in files},
+            share=design,
+        )
+
+    low = [*variant.nuisance, *([variant.source] if isinstance(variant.source, LowLevel) else [])]
+    for who in members:
+        yield stage("fits", who, fit_layer, (question.align, question.permutations), low, shared=["permutations"])
+        if bands and variant.plain and variant.delays == tuple(question.align.delays):
+            arguments = (bands, question.align, question.candidates)
+            names = [source.name for source in bands]
+            yield stage("partitions", who, partition_layer, arguments, bands, shared=["candidates"], bands=names)
 
 
 def write_responses(
@@ -35,6 +180,7 @@ def write_responses(
     who: str,
     fit: Sequence[str],
     regions: Mapping[str, NDArray[np.intp]],
+    *,
     threshold: float,
     split_half: bool,
 ) -> None:
@@ -72,8 +218,7 @@ def write_responses(
     say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
     column = np.full(test.shape[1], -1)
     column[voxels[whole]] = np.flatnonzero(whole)
-    columns = {WHOLE: np.flatnonzero(whole)}
-    columns |= {name: column[chosen][column[chosen] >= 0] for name, chosen in regions.items()}
+    columns = {WHOLE: np.flatnonzero(whole)} | {name: column[chosen][column[chosen] >= 0] for name, chosen in regions.items()}
     empty = [name for name, chosen in columns.items() if not len(chosen)]
     if empty:
         say(f"{who}: no voxel to map in {', '.join(empty)}, left out")
@@ -90,16 +235,15 @@ def write_responses(
 def _test_responses(data: Dataset, who: str, split_half: bool) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
     """Noise ceilings (None without repeats), where they are significant, spread, and the responses to score on, usable rows
     only."""
-    test_story = data.test_story
-    rows = data.usable_rows(test_story)
-    if not data.is_repeated(who, test_story):
+    rows = data.usable_rows(data.test_story)
+    if not data.is_repeated(who, data.test_story):
         if split_half:
-            raise InputError(f"{who} heard {test_story} once: without repeats there are no halves to split")
-        test = data.responses(who, test_story)[rows]
+            raise InputError(f"{who} heard {data.test_story} once: without repeats there are no halves to split")
+        test = data.responses(who, data.test_story)[rows]
         return None, np.ones(test.shape[1], bool), np.ones(test.shape[1]), test
-    repeats = data.repeats(who, test_story)[:, rows]
+    repeats = data.repeats(who, data.test_story)[:, rows]
     if not split_half:
-        test = data.responses(who, test_story)[rows]
+        test = data.responses(who, data.test_story)[rows]
         return noise_ceiling(repeats), significant_ceilings(repeats), averaged_spread(repeats), test
     first, second = split_repeats(len(repeats))
     scored = repeats[second]
@@ -142,3 +286,139 @@ def partition_layer(
     """The stage of what is unique to one layer in one participant, beside low-level features."""
     shares = share_layer(design.bands(low), design.matrices[2], _listener(responses), config, candidates=candidates)
     save(shares, folder / RECORD)
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is finished, in the order of the tables.
+
+    Attributes
+    ----------
+    scores : (label, participant, layer) → LayerScores
+    shares : (label, participant, layer) → LayerShares
+    bands : (label, participant, layer) → names of the low-level features in ``shares``
+    columns : participant → region → columns of the responses
+    fit_rows : participant → rows of responses that the ridges were fitted on
+    """
+
+    scores: Mapping[Key, LayerScores]
+    shares: Mapping[Key, LayerShares]
+    bands: Mapping[Key, tuple[str, ...]]
+    columns: Mapping[str, Mapping[str, NDArray[np.intp]]]
+    fit_rows: Mapping[str, int]
+
+
+def records_of(stages: Stages, names: Sequence[str]) -> Records:
+    """The records of finished fits, in the order of their names.
+
+    Parameters
+    ----------
+    stages : Stages
+    names : sequence of str
+        ``fits/<variant>/<participant>/layer-NN``.
+    """
+    signatures = stages.finished("fits/*/*/*")
+    people = sorted({signatures[name].settings["who"] for name in names})
+    scores = {_key(signatures[name]): load(LayerScores, stages.path(name) / RECORD) for name in names}
+    return Records(scores, {}, {}, *_people(stages, people))
+
+
+def _people(stages: Stages, people: Sequence[str]) -> tuple[dict[str, dict[str, NDArray[np.intp]]], dict[str, int]]:
+    """Each participant's columns, and rows of responses."""
+    folders = {who: stages.path(f"responses/{who}") for who in people}
+    rows = {who: len(np.load(folder / "fit.npy", mmap_mode="r")) for who, folder in folders.items()}
+    return {who: regions_of(folder) for who, folder in folders.items()}, rows
+
+
+def collect(stages: Stages, shared: Mapping[str, Any], own: Collection[str], rank: Callable[[Label], Any]) -> Records:
+    """All finished records of the output folder that may stand in one table, of this command and of others.
+
+    Parameters
+    ----------
+    stages : Stages
+    shared : mapping
+        Settings that must be as given in every record that has them.
+    own : collection of str
+        Stages of this command. Where two records of one model are of different features, those like them are kept; of models that
+        this command does not know, those like the newest.
+    rank : callable
+        Sorts labels.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is damaged.
+
+    Warns
+    -----
+    FastencodeWarning
+        If some were made by other code than the rest.
+    """
+    wanted = plain(shared)
+    people = {name.split("/")[1]: one for name, one in stages.finished("responses/*").items() if _alike(one, wanted)}
+    kept: dict[str, dict[Key, str]] = {}
+    signatures: dict[str, Signature] = {}
+    for kind in ("fits", "partitions"):
+        found = stages.finished(f"{kind}/*/*/*")
+        fine = {name: one for name, one in found.items() if one.settings["who"] in people and _alike(one, wanted)}
+        fine = _of_one_model(stages, fine, own)
+        if left_out := sorted({name.rpartition("/")[0] for name in found.keys() - fine.keys()}):
+            say(f"left out of the tables, because their settings or features are others: {', '.join(left_out)}")
+        _check_code(stages, fine, own)
+        kept[kind] = {
+            _key(one): name
+            for name, one in sorted(fine.items(), key=lambda item: (rank(_key(item[1])[0]), *_key(item[1])[:0:-1]))
+        }
+        signatures |= fine
+    if not kept["fits"]:
+        raise InputError(f"{stages.root} holds no finished scores of these settings: give the same command without --collect")
+    records = {kind: {key: stages.path(name) / RECORD for key, name in names.items()} for kind, names in kept.items()}
+    heard = sorted({who for names in kept.values() for _, who, _ in names})
+    return Records(
+        {key: load(LayerScores, path) for key, path in records["fits"].items()},
+        {key: load(LayerShares, path) for key, path in records["partitions"].items()},
+        {key: tuple(signatures[name].settings["bands"]) for key, name in kept["partitions"].items()},
+        *_people(stages, heard),
+    )
+
+
+def _key(one: Signature) -> Key:
+    settings = one.settings
+    label = Label(settings["source"], tuple(settings["delays"]), tuple(settings["less"]), settings["low_level"])
+    return label, settings["who"], settings["layer"]
+
+
+def _alike(one: Signature, wanted: Mapping[str, Any]) -> bool:
+    return all(wanted.get(name, value) == value for name, value in one.settings["shared"].items())
+
+
+def _reference(stages: Stages, among: Mapping[str, Signature], own: Collection[str]) -> Signature:
+    """One that this command made, or the newest."""
+    mine = [one for name, one in among.items() if name in own]
+    return mine[0] if mine else among[max(among, key=lambda name: (stages.path(name) / SIGNATURE).stat().st_mtime_ns)]
+
+
+def _of_one_model(stages: Stages, found: Mapping[str, Signature], own: Collection[str]) -> dict[str, Signature]:
+    """Of each source the records of one model: a folder may have been filled again by another one of the same name."""
+    sources: dict[str, dict[str, Signature]] = {}
+    for name, one in found.items():
+        sources.setdefault(one.settings["source"], {})[name] = one
+    kept: dict[str, Signature] = {}
+    for among in sources.values():
+        made = _reference(stages, among, own).settings["made"]
+        kept |= {name: one for name, one in among.items() if one.settings["made"] == made}
+    return kept
+
+
+def _check_code(stages: Stages, found: Mapping[str, Signature], own: Collection[str]) -> None:
+    """Warn of records that other code made: whoever gave this command did not ask for them."""
+    if not found:
+        return
+    code = _reference(stages, found, own).code
+    if others := sorted({one.settings["who"] for one in found.values() if one.code != code}):
+        warnings.warn(
+            f"some scores of {', '.join(others)} were made by other code than the rest of the tables: to make them again, give"
+            " the command with these participants",
+            FastencodeWarning,
+            stacklevel=2,
+        )

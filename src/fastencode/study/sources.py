@@ -134,8 +134,4 @@ class LowLevel:
         return low_level(self.stories, story, self.name)
 
     def key(self, story: str) -> Any:
-        return {"low level": self.name, "non_speech": sorted(self.stories.non_speech)}
-
-    def files(self, story: str) -> list[Path]:
-        """What it is made from."""
-        return self.stories.stimulus_files(story)
+        return {"low level": self.name}
