@@ -231,3 +231,78 @@ def test_memory_that_does_not_hold_the_decomposition_says_so():
     X[:, 1] *= 1e9
     with pytest.raises(InputError, match="scale the columns to equal variance, or allow more"):
         ridge_cv(X, X[:, :2], alphas=[1.0], cv=3, memory="450kB")
+
+
+@pytest.mark.filterwarnings("ignore:.*are combinations of others")
+@pytest.mark.parametrize("scale", [1e4, 1e8, 1e12])
+@pytest.mark.parametrize("kind", ["repeated", "sum", "few rows"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_columns_in_large_units_that_repeat_others(scale, kind, intercept):
+    """Rounding of what is left of such a column had a share in the small directions, and the column a weight of it."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((24, 6))
+    if kind == "repeated":
+        X[:, 3] *= scale
+        X[:, 5] = X[:, 3]
+    elif kind == "sum":
+        X[:, 3:5] = np.round(scale * X[:, 3:5])
+        X[:, 5] = X[:, 3] + X[:, 4]
+    else:  # three columns, and two rows in which they are not zero
+        X[:18, 3:] = X[20:, 3:] = 0.0
+        X[:, 3:] *= scale
+    Y = X[:, :3].sum(axis=1, keepdims=True) + rng.standard_normal((24, 2))
+    with localcontext() as context:
+        context.prec = 80
+        coef = exact_ridge(decimals(X), decimals(Y), 1, intercept)[0].astype(float)
+    found, size = ridge_cv(X, Y, alphas=1.0, cv=3, fit_intercept=intercept).coef, X.std(axis=0)[:, None]
+    np.testing.assert_allclose(found * size, coef * size, rtol=0, atol=1e-11 * np.abs(coef * size).max())
+
+
+def weighted_ridge(X, y, w, alpha, intercept=True):
+    """Exact weights where row i counts w[i] times: C' (C C' + α W⁻¹)⁻¹ (y − ȳ), C about the means with an intercept."""
+    with localcontext() as context:
+        context.prec = 80
+        X, y, w = decimals(X), decimals(y), decimals(w)
+        centered, y = X - intercept * (w @ X) / w.sum(), y - intercept * (w @ y) / w.sum()
+        kernel = centered @ centered.T
+        kernel[np.diag_indices(len(w))] += Decimal(alpha) / w
+        return (centered.T @ solve(kernel, y[:, None]))[:, 0].astype(float)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_of_little_weight_beside_two_heavy_ones(seed):
+    """The constant was taken out of the first row, so that only rounding of the heavy rows knew what it held."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((8, 9)), rng.standard_normal(8)
+    X[:, 5:] = X[:, 4:5] + 1e-6 * X[:, 5:]
+    X, w = 1e5 * X, 10.0 ** np.array([-6, -3, 0, 6, 5.9, 4, -5, -4])
+    coef = weighted_ridge(X, y, w, 1e-5)
+    fit = ridge_cv(X, y, alphas=1e-5, cv=2, sample_weight=w)
+    np.testing.assert_allclose(fit.coef, coef, rtol=0, atol=1e-8 * np.abs(coef).max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_heavy_and_light_rows_of_columns_with_a_large_mean(seed):
+    """QR keeps the digits of light rows if heavy ones come first."""
+    rng = np.random.default_rng(seed)
+    X, y, w = rng.standard_normal((8, 6)), rng.standard_normal(8), 10.0 ** np.array([-4, -3, 0, 5, 4, 3, -4, -2])
+    X[:, 4:] += 1e8
+    scale = np.sqrt((X**2).mean(axis=0))
+    coef = weighted_ridge(X, y, w, 1e-3, intercept=False) * scale
+    fit = ridge_cv(X, y, alphas=1e-3, cv=2, sample_weight=w, fit_intercept=False)
+    np.testing.assert_allclose(fit.coef * scale, coef, rtol=0, atol=2e-7 * np.abs(coef).max())  # rounding of X: 1e-8 to 1e-7
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("scale", [1e8, 1e10])
+def test_a_column_whose_training_rows_are_rounding_of_all_rows(seed, scale):
+    """What is left of its eigenvalue in the training rows was taken from a condition that was rounding itself."""
+    rng = np.random.default_rng(seed)
+    x, y, alphas = rng.standard_normal(12), rng.standard_normal(12), np.logspace(-2, 4, 7)
+    x[8:] *= scale
+    fit = ridge_cv(x[:, None], y, alphas=alphas, cv=[(np.arange(8), np.arange(8, 12))])
+    train, held = x[:8] - x[:8].mean(), x[8:] - x[:8].mean()
+    slopes = (train @ y[:8]) / (train @ train + alphas)
+    error = y[8:] - y[:8].mean() - slopes[:, None] * held
+    wanted = 1 - (error**2).sum(axis=1) / ((y[8:] - y[8:].mean()) ** 2).sum()
+    np.testing.assert_allclose(fit.cv_scores, wanted, rtol=1e-10)

@@ -4,7 +4,7 @@ A Gram A = X̌ᵀX̌ or X̌X̌ᵀ knows its eigenvalues to about eps λ_top. Bel
 direction of length √λ is spread over several of them, and X̌ v / √λ is not orthogonal to the large directions. A weight is
 √λ / α, not λ / α, so such directions count long before λ reaches α. The features know lengths to about eps √λ_top. So the small
 part is decomposed once more from products with the features, by an SVD. With an intercept the constant takes no part: a
-reflection turns it into the first axis, which is left out.
+reflection turns it into an axis, which is left out.
 
 Legend: t = time, p = features, r = directions, k = small directions.
 """
@@ -42,37 +42,47 @@ def eigh(gram: Array, device: Device = HOST) -> tuple[F64, Array]:
 
 
 class Reflection:
-    """H = I − β v vᵀ, orthogonal and symmetric, which turns a vector o of positive numbers into the first axis.
+    """H = I − β v vᵀ, orthogonal and symmetric, which turns a vector o of positive numbers into the axis of its largest one.
 
-    Matrices are float64 arrays of one device.
+    Row 0 takes the place of the row of that axis, which is left out: of the rows of weighted data, the heaviest is the one that
+    all others tell. A light one would be lost in the rounding of heavy ones. Matrices are float64 arrays of one device.
     """
 
     def __init__(self, constant: F64, device: Device = HOST) -> None:
         v_t = constant / np.linalg.norm(constant)
-        v_t[0] += 1.0
+        self.axis = int(v_t.argmax())
+        v_t[self.axis] += 1.0
         self.device, self.v_t, self.beta = device, device.put(v_t), 2.0 / float(v_t @ v_t)
 
     def _outer(self, along: Array) -> Array:
         return self.v_t[:, None] * along[None, :]
 
     def rows(self, A_tp: ArrayT) -> ArrayT:
-        """(t − 1, p): H A without its first row, in place."""
+        """(t − 1, p): H A without the row of the axis, in place."""
         A_tp -= self._outer(self.beta * (self.v_t @ A_tp))
+        if self.axis:
+            A_tp[self.axis, ...] = A_tp[0, ...]
         return A_tp[1:, :]
 
     def kernel(self, K_tt: ArrayT) -> ArrayT:
-        """(t − 1, t − 1): H K H without its first row and column, in place."""
+        """(t − 1, t − 1): H K H without the row and the column of the axis, in place."""
         along = self.beta * (K_tt @ self.v_t)
         along -= (0.5 * self.beta * (along @ self.v_t)) * self.v_t
         both = self._outer(along)
         K_tt -= both
         K_tt -= both.T
+        if self.axis:
+            K_tt[self.axis, ...] = K_tt[0, ...]
+            K_tt[:, self.axis] = K_tt[:, 0]
         return K_tt[1:, 1:]
 
     def back(self, U: ArrayT) -> ArrayT:
-        """(t, r): H [0; U], from vectors of t − 1 numbers to vectors that are orthogonal to o."""
+        """(t, r): H U with zeros in the row of the axis, from vectors of t − 1 numbers to vectors that are orthogonal to o."""
         out: Any = self.device.concatenate([self.device.zeros(1, U.shape[1], dtype=np.float64), U])
-        out -= self._outer(self.beta * (self.v_t[1:] @ U))
+        if self.axis:
+            out[0, ...] = out[self.axis, ...]
+            out[self.axis, ...] = 0.0
+        out -= self._outer(self.beta * (self.v_t @ out))
         return out
 
 

@@ -30,6 +30,8 @@ __all__ = ["FoldPlan", "plan_folds", "planned_on"]
 T = TypeVar("T")
 # A device plans where both sides of X are at least this long: below, its calls cost more than they save.
 _LEAST = 256
+# Rounding of the smallest eigenvalue of I − H, whose largest is at most 1.
+_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -218,5 +220,6 @@ def _interval(basis: Basis, lefts: list[Left], voxels: int, threads: int) -> tup
         threads = threads if basis.device is HOST else 1
         found = together([partial(training_extremes, basis, left) for left in lefts], threads)
         return 0.999 * min(low for low, _ in found), 1.001 * max(high for _, high in found)
-    # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ).
-    return max(0.0, float((basis.lam[0] + basis.tau) / worst - basis.tau)), top
+    # Training Gram + τ ≥ λ_min(I − H) (whole Gram + τ), where λ_min(I − H) is known to some eps.
+    smallest = 1.0 / worst - _ROUNDING
+    return max(0.0, float((basis.lam[0] + basis.tau) * smallest - basis.tau)), top

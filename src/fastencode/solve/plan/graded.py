@@ -3,9 +3,10 @@
 Write A = Z diag(s), with columns of Z of one size. Each column is decomposed as accurately as if all had one scale. The
 eigenvalues of AᵀA are off by rounding of the *largest* scale, and so are the singular values of A from a standard routine: a
 column in units 10⁸ times smaller is noise then. Householder QR with column pivoting is off by rounding of each column's own
-scale. Its triangle is graded: rows and columns fall from large to small. Each step of QR from the other side multiplies the
-coupling between scales by (small / large)². After a few steps the triangle falls apart into blocks of similar scale. Where it
-does not, implicit zero-shift QR, which works from the corner of the triangle, keeps the digits of every scale.
+scale; with the largest rows on top, by rounding of each row's own too. Its triangle is graded: rows and columns fall from large
+to small. Each step of QR from the other side multiplies the coupling between scales by (small / large)². After a few steps the
+triangle falls apart into blocks of similar scale. Where it does not, implicit zero-shift QR, which works from the corner of the
+triangle, keeps the digits of every scale.
 
 Sources: Cox & Higham (1998), Stability of Householder QR factorization for weighted least squares; Demmel & Kahan (1990),
 Accurate singular values of bidiagonal matrices; Drmač & Veselić (2008), New fast and accurate Jacobi SVD algorithm (repeated QR).
@@ -68,12 +69,15 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
         Largest relative error of singular values above ``smallest``. A block of the triangle takes the faster routine if that
         keeps it, else the more accurate one.
     """
+    falling = np.argsort(-np.abs(A).max(axis=1, initial=0.0), kind="stable")  # else light rows drown in rounding of heavy ones
+    A = np.take(A.T, falling, axis=1).T  # in Fortran's order, which LAPACK overwrites
     norms = np.sqrt(np.einsum("np,np->p", A, A))
     Q, R, order = scipy.linalg.qr(A, mode="economic", pivoting=True, overwrite_a=True, check_finite=False)
     remainder = np.abs(np.diag(R))
     noise = _NOISE * _EPS * norms[order[: len(remainder)]]
     repeated, kept = np.flatnonzero((remainder <= noise) & (noise > 0)), remainder > noise
     Q, R = Q[:, kept], R[kept]  # what is left of a repeated column is its rounding
+    _drop_rounding(R, _NOISE * _EPS * norms[order])
     # A P = Q T Gᵀ with T lower triangular: QR of Rᵀ, then of T and of what that leaves, in turns.
     G, upper = scipy.linalg.qr(R.T, mode="economic", check_finite=False)
     del R
@@ -89,7 +93,20 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
         Q[:, here] = Q[:, here] @ u
         V[order, here] = G[:, here] @ vt.T
     rising = np.argsort(size, kind="stable")
-    return Graded(Q[:, rising], size[rising], V[:, rising], order[repeated], noise[repeated])
+    U = np.empty_like(Q)
+    U[falling] = Q[:, rising]
+    return Graded(U, size[rising], V[:, rising], order[repeated], noise[repeated])
+
+
+def _drop_rounding(R: F64, noise: F64) -> None:
+    """Make entries of a triangle zero, in place, where a column's part in that row and all rows below is at most its noise.
+
+    Columns that repeat others would have a share in the small directions by their rounding, and their weights with it.
+    """
+    below = np.zeros(R.shape[1])
+    for row in R[::-1]:
+        below += row**2
+        row[below <= noise**2] = 0.0
 
 
 def _blocks(T: F64) -> list[slice]:
