@@ -221,3 +221,24 @@ def test_stages_use_no_figures_and_no_engine() -> None:
     assert not [
         name for name in used if name.startswith(("runs", "cli", "tune", "study.figures", "study.report", "study.tables"))
     ]
+
+
+def test_every_voxel_is_in_a_file_and_in_images(world: Path, finished: Path, tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed")
+    out, masks = tmp_path / "out", tmp_path / "masks"
+    shutil.copytree(finished, out)
+    masks.mkdir()
+    inside = np.array([True, False, True, True, True, False, True, False]).reshape(2, 2, 2)
+    for who in "ABC":
+        nibabel.Nifti1Image(inside.astype(np.uint8), np.eye(4)).to_filename(masks / f"{who}.nii.gz")
+    assert main([*given(world, out), "--masks", str(masks), "--maps"]) == 0
+    table = pd.read_csv(out / "scores.csv")
+    for who in "ABC":
+        with h5py.File(out / "voxels" / f"{who}.h5") as file:
+            r, attributes = file["second-at-1-2/r"][...], dict(file["second-at-1-2"].attrs)
+            assert file["ceiling"].shape == (5,) and attributes["model"] == "second" and list(attributes["layers"]) == [0, 1]
+        rows = table[(table.participant == who) & (table.model == "second") & (table.region == "driven")]
+        np.testing.assert_allclose(np.nanmean(r[:, :3], axis=1), rows.sort_values("layer").r, atol=1e-6)
+        image = nibabel.load(out / "maps" / f"{who}_second-at-1-2_r.nii.gz").get_fdata()
+        np.testing.assert_allclose(image[inside].T, r, atol=1e-6)
+    assert main([*given(world, out), "--maps"]) == 2  # without masks
