@@ -55,10 +55,9 @@ def test_a_killed_an_out_of_memory_and_a_failing_job_in_one_run(tmp_path: Path, 
         "read/B/memory": "not made, because models/B/memory failed",
         "read/twice": "not made, because models/B/memory failed",
     }
-    with pytest.raises(
-        FailedStages, match=r"(?s)^3 stages failed\n  models/A.*\n  2 were not made, because models/B/memory failed\nwhat did"
-    ):
+    with pytest.raises(FailedStages, match=r"(?s)^3 stages failed\n  models/[AB].*\nwhat did not depend on them") as error:
         stages.check()
+    assert "\n  2 were not made, because models/B/memory failed\n" in str(error.value)
     assert left(root) == {f"{name}/{file}" for name in fine for file in ("result.txt", "stage.json")}
     said = capsys.readouterr()
     assert "Traceback" in said.err and "raise ZeroDivisionError(what)" in said.err and said.err.count("Traceback") == 1

@@ -359,12 +359,13 @@ def _page(**content: Any) -> str:
 
 # What stands under the scores where ceilings are known.
 CEILINGS = (
-    "The noise ceiling of a voxel is the largest correlation that any prediction could reach with the mean over the test story's "
-    "repeats, given how much these differ. The tables show its mean over the region's voxels. A ceiling is an estimate that is "
-    "never below 0. In a region that follows nothing, chance lifts the estimates of some voxels above 0 and cannot take others "
-    "below, so the mean is above 0 although the true ceiling is 0. In scores.csv and in the table of every score, r / ceiling is "
-    "mean r divided by mean ceiling, both over those voxels whose ceiling is above 0.05. It is not the ratio of the columns "
-    "beside it, which count all voxels of the region, and it means nothing where the region follows nothing."
+    "The noise ceiling of a voxel is the largest correlation that any prediction could reach with the mean over the test "
+    "story's repeats, given how much these differ. The tables show its mean over those of the region's voxels whose ceiling "
+    "is above 0. A ceiling is an estimate that is never below 0. In a region that follows nothing, chance lifts the "
+    "estimates of some voxels above 0 and cannot take others below, so the mean is above 0 although the true ceiling is 0. "
+    "In scores.csv and in the table of every score, r / ceiling is mean r divided by mean ceiling, both over those voxels. "
+    "It is not the ratio of the columns beside it, because r counts all voxels of the region, and it means nothing where "
+    "the region follows nothing."
 )
 SCORE = "correlation between predicted and measured responses on held-out data, mean over the region's voxels"
 LEVELS = "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
