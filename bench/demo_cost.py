@@ -64,7 +64,7 @@ def main() -> None:
         "command": " ".join(["fastencode-tune", "demo", *arguments.options]),
         "wall_seconds": round(seconds, 1),
         "peak_gigabytes": round(peak / 1e9, 2),
-        "held": f"{sum(verdict['held'] for verdict in verdicts)} of {len(verdicts)}",
+        "held": f"{sum(verdict['answer'] == 'yes' for verdict in verdicts)} of {len(verdicts)}",
         "versions": {**where["versions"], "transformers": version("transformers")},
     }
     suffix = "".join(f"-{option.lstrip('-')}" for option in arguments.options)
