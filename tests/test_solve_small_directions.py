@@ -6,8 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
-from fastencode import banded_ridge_cv, delay, ridge_cv
+from device_cases import ALPHAS, on_device
+from fastencode import banded_ridge_cv, delay, plan_ridge, ridge_cv
+from fastencode.devices import plain_device
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.plan import make_plan
 from fastencode.solve.ridge_plan import fit_plan
@@ -313,6 +316,27 @@ def test_responses_that_are_constant_in_weighted_test_rows_score_zero(dtype, sco
         given = {"bands": [2, 2], "alphas": [0.1, 1.0], "cv": folds, "sample_weight": weight, "scoring": scoring}
         found = banded_ridge_cv(X, Y, search=search, n_iter=2, random_state=0, **given).best_score
     assert not found.any()
+
+
+@pytest.mark.parametrize("shape", [(60, 3), (200, 7), (30, 50)], ids=["whole", "apart", "train"])
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("scoring", ["r2", "pearson"])
+@pytest.mark.parametrize("there", [False, True])
+def test_test_rows_of_hardly_any_weight_are_not_constant(shape, intercept, scoring, there):
+    """Weights of 1 in the training rows and of 1e-13 in the test rows: a fold scores as without weights."""
+    (n, p), rng = shape, np.random.default_rng(0)
+    X, Y = (rng.standard_normal(size).astype("f4") for size in ((n, p), (n, 20)))
+    m = 10 if n < 100 else 50
+    weight, folds = np.r_[np.full(m, 1e-13), np.ones(n - m)], [(np.arange(m, n), np.arange(m))]
+    options = dict(alphas=ALPHAS, cv=folds, fit_intercept=intercept)
+    wanted = ridge_cv(X, Y, scoring=scoring, **options).cv_scores
+    if there:
+        plan = plan_ridge(X, sample_weight=weight, **options)
+        found = np.asarray(on_device(plain_device(torch), plan, Y, scoring)[0]["cv_scores"])
+    else:
+        found = ridge_cv(X, Y, sample_weight=weight, scoring=scoring, **options).cv_scores
+    assert np.abs(wanted).min() > 0
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
 def test_a_mean_that_is_large_is_not_correlated():

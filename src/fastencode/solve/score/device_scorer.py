@@ -244,13 +244,15 @@ def _values(stored: Map, k: int) -> int:
 
 
 class _Scored(NamedTuple):
-    """Held-out responses and predictions to score: (m, w), (k, m, w), weights (m,) or None, their sum, folds this stands for."""
+    """Held-out responses and predictions to score: (m, w), (k, m, w), weights (m,) or None, their sum, folds this stands for; and
+    the training mean (w,), about which they are, where there are weights and an intercept."""
 
     target_mw: Array
     predicted_kmw: Array
     weight_m: Array | None
     mass: float
     folds: float
+    training_w: Array | None = None
 
 
 class DeviceScorer:
@@ -348,7 +350,7 @@ class DeviceScorer:
 
     def _predicted(self, fold: _Fold, inner: Array, y_tw: Array, mean_w: Array | None) -> _Scored:
         predicted = self._mapped(fold.map, inner)
-        return _Scored(self._targets(y_tw, fold.test, mean_w), predicted, fold.test.weight_m, fold.test.mass, 1.0)
+        return _Scored(self._targets(y_tw, fold.test, mean_w), predicted, fold.test.weight_m, fold.test.mass, 1.0, mean_w)
 
     def _mapped(self, stored: _Map, inner: Array) -> Array:
         """Predictions (k, m, w) of a fold at all nodes."""
@@ -395,7 +397,7 @@ class DeviceScorer:
             rows, b = _some(whole.rows, start * m, stop * m), stop - start
             analyze = self.device.take(self.here.analyze_tr, rows.at)
             near = xp.reshape(self.device.take(y_tw, rows.at), (b, m, width))
-            near = self._about_training_means(near, rows, whole.mass_b1[start:stop, ...])
+            near, mean_bw = self._about_training_means(near, rows, whole.mass_b1[start:stop, ...])
             predicted = self.device.empty(k, b, m, width, dtype=plan.dtype)
             before = xp.reshape(self._shrunk(whole.shrunk, analyze, c_rw), (k, b, m, width))
             times = xp.multiply if m == 1 else self._product
@@ -409,19 +411,21 @@ class DeviceScorer:
                     predicted[j, ...] = far + scale * xp.reshape(rows.inverse_root_m1, (b, m, 1)) * near
             if rows.inverse_root_m1 is not None:
                 near = near * xp.reshape(rows.inverse_root_m1, (b, m, 1))
-            yield from self._chunk(whole, start, near, predicted, summed)
+            yield from self._chunk(whole, start, near, predicted, mean_bw, summed)
 
-    def _about_training_means(self, near: Array, rows: _Rows, mass_b1: Array) -> Array:
-        """Held-out responses (b, m, w) relative to the mean of each fold's training responses."""
+    def _about_training_means(self, near: Array, rows: _Rows, mass_b1: Array) -> tuple[Array, Array | None]:
+        """Held-out responses (b, m, w) relative to the mean of each fold's training responses; and these means (b, w)."""
         if not self.center:
-            return near
+            return near, None
         (b, m, _), float64 = near.shape, self.device.dtype(np.float64)
         root = None if rows.root_m1 is None else self.device.xp.reshape(rows.root_m1, (b, m, 1))
         total = self.device.xp.sum(near if root is None else root * near, axis=1, dtype=float64)
-        mean = self.device.cast(-total / mass_b1, self.plan.dtype)[:, None, :]
-        return near - (mean if root is None else root * mean)
+        mean_bw = self.device.cast(-total / mass_b1, self.plan.dtype)
+        return near - (mean_bw[:, None, :] if root is None else root * mean_bw[:, None, :]), mean_bw
 
-    def _chunk(self, whole: _Whole, start: int, near: Array, predicted: Array, summed: bool) -> Iterator[_Scored]:
+    def _chunk(
+        self, whole: _Whole, start: int, near: Array, predicted: Array, mean_bw: Array | None, summed: bool
+    ) -> Iterator[_Scored]:
         """What to score of the folds from ``start``, (b, m, w), predicted (k, b, m, w)."""
         xp, (k, b, m, width) = self.device.xp, predicted.shape
         here = slice(start * m, (start + b) * m)
@@ -436,7 +440,8 @@ class DeviceScorer:
         else:
             weight_bm = xp.reshape(whole.rows.weight_m[here], (b, m))
             for i in range(b):
-                yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0)
+                training = None if mean_bw is None else mean_bw[i, :]
+                yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0, training)
 
     def _scores(self, scored: _Scored, variance_w: Array, each: EachFold | None, order: Iterator[int]) -> Array:
         """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order).
@@ -451,8 +456,10 @@ class DeviceScorer:
         floor = variance_w * (scored.mass * self.rounding**2)
         if folds > 1:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))
-        weights = plan.problem.weights
-        flat = 0.0 if weights is None else flat_below(variance_w, float(weights.sum()), plan.dtype)
+        flat: Any = 0.0
+        if plan.problem.weights is not None:
+            training = 0.0 if scored.training_w is None else self.device.cast(scored.training_w, np.float64)
+            flat = flat_below(means[0, :], training, scored.mass, plan.dtype)
         scores = score_moments(self.device, self.scoring, parts, scored.mass, self.scale_a1, floor, flat)
         if folds > 1:
             scores = xp.reshape(scores, (scores.shape[0], folds, width))

@@ -111,13 +111,24 @@ def score_moments(
     raise NotImplementedError(f"no formula for the score {scoring!r}")
 
 
-def flat_below(variance: ArrayT, mass: float, dtype: np.dtype[Any]) -> ArrayT:
+def flat_below(mean_y: ArrayT, training: ArrayT | float, mass: float, dtype: np.dtype[Any]) -> ArrayT:
     """The rounding, as a centered sum of squares, of targets whose sample weights were multiplied in and divided out again.
 
-    A constant c is off by eps |c| in each row then. The test rows' part of w c² is at most that of all rows, whose weights have
-    the sum ``mass``: (8 eps)² · mass · variance.
+    A constant c is off by eps |c| in each row then, and by eps of what is left once the training mean is subtracted. Both are
+    known from the test rows: (8 eps)² · mass · (mean² + (mean + training mean)²).
+
+    Parameters
+    ----------
+    mean_y : (v,) float64
+        Mean of the targets about the mean of the training responses.
+    training : (v,) or 0.0
+        That mean, about the mean of all rows.
+    mass : float
+        Sum of the weights of the test rows.
+    dtype : dtype
+        Of the responses.
     """
-    return variance * (mass * (8.0 * float(np.finfo(dtype).eps)) ** 2)
+    return (mean_y**2 + (mean_y + training) ** 2) * (mass * (8.0 * float(np.finfo(dtype).eps)) ** 2)
 
 
 def column_moments(device: Device, y_tv: ArrayT, p_tv: ArrayT) -> list[ArrayT]:

@@ -118,7 +118,7 @@ class FoldScorer:
                 scores += self._squared_errors(held, used, variance_u)
                 continue
             for i, fold in enumerate(held.folds):
-                one = self._fold_scores(held.target_bmw[i], held.predicted_kbmw[:, i], used, variance_u, held.rows_bm[i])
+                one = self._fold_scores(held, i, used, variance_u)
                 scores += one
                 if each is not None:
                     each.add(fold, one)
@@ -238,15 +238,15 @@ class FoldScorer:
             target -= mean_w
         return target
 
-    def _fold_scores(
-        self, target: NDArray[Any], predicted: NDArray[Any], used: int, variance_u: F64, rows: NDArray[np.intp]
-    ) -> F64:
+    def _fold_scores(self, held: _HeldOut, i: int, used: int, variance_u: F64) -> F64:
+        rows, target, predicted = held.rows_bm[i], held.target_bmw[i], held.predicted_kbmw[:, i]
         weights = None if self.weights is None else self.weights[rows]
         mass = float(len(rows) if weights is None else weights.sum())
         moments = self.moments(target[:, :used], predicted[:, :, :used], weights, None, self.crossed)
-        return self._interpolated(moments, mass, variance_u)
+        training = 0.0 if held.mean_bw is None else held.mean_bw[i, :used].astype(np.float64)
+        return self._interpolated(moments, mass, variance_u, training)
 
-    def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64) -> F64:
+    def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64, training: F64 | float = 0.0) -> F64:
         """Scores at every penalty from the moments of the nodes (kernels/moments.pyx has their order)."""
         k = self.mix_ak.shape[1]
         means, gram = moments_qu[: k + 1], moments_qu[k + 1 :]
@@ -257,7 +257,7 @@ class FoldScorer:
         else:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
         floor = mass * variance_u * self.rounding**2
-        flat = 0.0 if self.weights is None else flat_below(variance_u, float(self.weights.sum()), self.dtype)
+        flat = 0.0 if self.weights is None else flat_below(means[0], training, mass, self.dtype)
         return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, floor, flat))
 
     def _whole(
