@@ -32,8 +32,8 @@ import scipy.signal
 import session
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats
-from fastencode.study.significance import FALSE_DISCOVERIES, block_permutation_pvalues, bootstrap_region_scores, fdr
+from fastencode.study.ceilings import noise_ceiling, significant_ceilings, split_repeats
+from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.study.verdicts import Verdict
 from fastencode.tune.baselines import permute_blocks
 
@@ -106,8 +106,8 @@ def ceiling_mask(scale: float) -> Rows:
     for n_repeats in (2, 5, 10):
         for rho in (0.0, 0.9):
             repeats = series(np.random.default_rng(0), (n_repeats, SCANS, n_voxels), rho)
-            before, adjusted = noise_ceiling(repeats) > MASK, fdr(ceiling_pvalues(repeats))
-            now = before & (adjusted <= FALSE_DISCOVERIES)
+            before = noise_ceiling(repeats) > MASK
+            now = before & significant_ceilings(repeats)
             rows.append({"repeats": n_repeats, "rho": rho, "before": float(before.mean()), "now": float(now.mean())})
     return rows
 
@@ -129,9 +129,7 @@ def normalized(scale: float) -> Rows:
 
         r, ceiling = correlation(repeats), noise_ceiling(repeats)
         old = ceiling > MASK
-        new, half = (
-            (noise_ceiling(some) > MASK) & (fdr(ceiling_pvalues(some)) <= FALSE_DISCOVERIES) for some in (repeats, repeats[first])
-        )
+        new, half = ((noise_ceiling(some) > MASK) & significant_ceilings(some) for some in (repeats, repeats[first]))
         row: dict[str, Any] = {"signal power": power, "before": float((r[old] / ceiling[old]).mean() / wanted)}
         others = correlation(repeats[second]), noise_ceiling(repeats[second])
         for name, chosen, (score, best) in (("now", new, (r, ceiling)), ("halves", half, others)):

@@ -241,4 +241,9 @@ def test_every_voxel_is_in_a_file_and_in_images(world: Path, finished: Path, tmp
         np.testing.assert_allclose(np.nanmean(r[:, :3], axis=1), rows.sort_values("layer").r, atol=1e-6)
         image = nibabel.load(out / "maps" / f"{who}_second-at-1-2_r.nii.gz").get_fdata()
         np.testing.assert_allclose(image[inside].T, r, atol=1e-6)
+    (out / "voxels" / "gone.h5").touch()
+    assert main(given(world, out)) == 0 and not (out / "voxels" / "gone.h5").exists()
     assert main([*given(world, out), "--maps"]) == 2  # without masks
+    nibabel.Nifti1Image(np.ones((2, 2, 2), np.uint8), np.eye(4)).to_filename(masks / "B.nii.gz")
+    fresh = tmp_path / "fresh"
+    assert main([*given(world, fresh), "--masks", str(masks), "--maps"]) == 2 and not fresh.exists()  # before any fit

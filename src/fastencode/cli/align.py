@@ -16,6 +16,7 @@ import numpy as np
 from fastencode.cli.output import write_settings
 from fastencode.cli.settings import AlignRunConfig
 from fastencode.data.rois import read_rois
+from fastencode.data.space import columns_of
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
@@ -23,11 +24,12 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage, voxels_of
 from fastencode.speech.silence import NON_SPEECH
+from fastencode.study.config import WHOLE
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import WHOLE, Label, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
+from fastencode.study.tables import Label, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
 
 __all__ = ["run"]
 
@@ -49,6 +51,9 @@ def run(config: AlignRunConfig) -> Path:
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     _check_names(variants)
+    if config.maps:  # before hours of fits, not after
+        for who in heard:
+            columns_of(_of(config.masks, who), stories.n_voxels(who))
     question = Question(
         stories,
         heard,
@@ -138,9 +143,9 @@ def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np
     return rois
 
 
-def _of(folder: Path, who: str) -> Path:
+def _of(folder: Path | None, who: str) -> Path:
     """What a folder holds of a participant."""
-    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    there = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
     found = [path for path in there if path.name == who or path.name.startswith(f"{who}.")]
     if len(found) != 1:
         raise InputError(f"{folder} holds {len(found)} files or folders called {who}: one is needed")
@@ -164,7 +169,7 @@ def _write_voxels(stages: Stages, found: Records, who: str, config: AlignRunConf
     path = stages.root / "voxels" / f"{who}.h5"
     path.parent.mkdir(exist_ok=True)
     write_voxels(path, layers, found.columns[who][WHOLE], voxels, total, ceiling)
-    if config.maps and config.masks is not None:
+    if config.maps:
         write_maps(stages.root / "maps", path, _of(config.masks, who))
 
 
@@ -188,6 +193,9 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                     tables[name].to_csv(fresh, index=False)
             else:
                 (stages.root / f"{name}.csv").unlink(missing_ok=True)  # of records that are no more
+        for path in (stages.root / "voxels").glob("*.h5"):
+            if path.stem not in found.columns:
+                path.unlink()
         for who in found.columns:
             _write_voxels(stages, found, who, config)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from fastencode.data.space import surface_masks, to_image, to_surfaces
 from fastencode.files import whole_file
 from fastencode.study.layer_scores import LayerScores
-from fastencode.study.significance import FALSE_DISCOVERIES, fdr
-from fastencode.study.tables import Label
+from fastencode.study.significance import FALSE_DISCOVERIES
+from fastencode.study.tables import Label, adjusted_pvalues
 
 __all__ = ["write_maps", "write_voxels"]
 
@@ -60,11 +60,6 @@ def write_voxels(
         whole[voxels[mapped]] = np.asarray(values)[mapped]
         return whole
 
-    def adjusted(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        out = np.full(len(p), np.nan)
-        out[mapped] = fdr(p[mapped])
-        return out
-
     with whole_file(path) as partial, h5py.File(partial, "w") as file:
         if ceiling is not None:
             file["ceiling"] = spread(ceiling)
@@ -76,7 +71,7 @@ def write_voxels(
             columns = {
                 "r": [spread(one.r) for one in rows],
                 "p": [spread(one.p) for one in rows],
-                "p_fdr": [spread(adjusted(one.p)) for one in rows],
+                "p_fdr": [spread(adjusted_pvalues(one, mapped)) for one in rows],
                 "alpha": [spread(one.alpha) for one in rows],
                 "at_edge": [spread(one.at_edge, np.int8) for one in rows],
             }

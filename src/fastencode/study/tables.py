@@ -22,7 +22,7 @@ from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WHOLE", "Key", "Label", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
+__all__ = ["Key", "Label", "adjusted_pvalues", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
 
 _GROUP = ("model", "delays", "layer", "region")
 
@@ -60,6 +60,13 @@ def delays_text(delays: Sequence[int]) -> str:
     return " ".join(map(str, delays))
 
 
+def adjusted_pvalues(scores: LayerScores, family: NDArray[np.intp]) -> NDArray[np.float64]:
+    """P-values (v,) adjusted for the false discovery rate over a family of voxels; NaN for all others."""
+    adjusted = np.full(len(scores.p), np.nan)
+    adjusted[family] = fdr(scores.p[family])
+    return adjusted
+
+
 def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> list[dict[str, Any]]:
     """One row for each model, participant, layer and region.
 
@@ -72,8 +79,7 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
     rows = []
     for (label, who, layer), scores in found.items():
         family = columns[who][WHOLE]
-        adjusted = np.full(len(scores.p), np.nan)
-        adjusted[family] = fdr(scores.p[family])
+        adjusted = adjusted_pvalues(scores, family)
         low, high = interval(scores.region, scores.draws, float(scores.n_blocks), correlation=True)
         normalized_low, normalized_high = interval(
             scores.region_normalized, scores.draws_normalized, float(scores.n_blocks), correlation=False
