@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fastencode.cli.output import _spent
 from fastencode.errors import InputError
 from fastencode.study import figures, report
 from fastencode.study.report import CEILINGS, scores_table, write_report
@@ -386,3 +387,8 @@ def test_overlaps_would_be_found() -> None:
 def test_equal_tables_give_equal_pictures() -> None:
     scores = make_scores(layers=3)
     assert figures.png(figures.picture(scores, ["auditory"])) == figures.png(figures.picture(scores, ["auditory"]))
+
+
+def test_seconds_of_stages_are_added_up_by_kind() -> None:
+    seconds = {"world": 27.2, "models/A/tuned": 1.4, "models/A/control": 2.4, "fits/x/A/layer-00": 0.2}
+    assert _spent(seconds) == "world 27, models 4 (2 of them), fits 0"

@@ -6,7 +6,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from fastencode.runs.experiment import Outcome
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__all__ = ["publish", "write_settings"]
+__each_ = ["publish", "write_settings"]
 
 _VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
 
@@ -79,8 +79,17 @@ def _facts(stages: Stages) -> dict[str, str]:
     facts["peak memory"] = (
         f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
     )
-    facts["seconds per stage"] = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.seconds.items())
+    facts["seconds of stages"] = _spent(stages.seconds)
     return facts
+
+
+def _spent(seconds: Mapping[str, float]) -> str:
+    """Seconds of every kind of stage, in the order in which they were made: "models 449 (4 of them)"."""
+    kinds: dict[str, list[float]] = {}
+    for name, spent in seconds.items():
+        kinds.setdefault(name.partition("/")[0], []).append(spent)
+    counts = {kind: f" ({len(each)} of them)" if len(each) > 1 else "" for kind, each in kinds.items()}
+    return ", ".join(f"{kind} {sum(each):.0f}{counts[kind]}" for kind, each in kinds.items())
 
 
 def _plain(value: Any) -> Any:
