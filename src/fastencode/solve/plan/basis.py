@@ -230,7 +230,9 @@ def directions_of_kernel(
         for start in range(0, X.shape[1], BLOCK):
             here = slice(start, min(start + BLOCK, X.shape[1]))
             block: Any = centered_columns(X, mean, root, here)
-            yield block if scale_p is None else block * scale_p[here]
+            if scale_p is not None:
+                block *= scale_p[here]
+            yield block
 
     if not has_small(lam):
         return lam, vectors

@@ -57,7 +57,9 @@ def centered_columns(X: Matrix, mean: F64, root: F64, here: slice, device: Devic
 
 def _centered(block: NDArray[Any], mean: F64, root: F64, device: Device) -> Array:
     if device is HOST:
-        return np.subtract(block, mean, dtype=np.float64) * root[:, None]
+        centered: Array = np.subtract(block, mean, dtype=np.float64)
+        centered *= root[:, None]
+        return centered
     return (device.cast(device.put(block), np.float64) - device.put(mean)) * device.put(root[:, None])
 
 
