@@ -165,7 +165,7 @@ def make_basis(problem: Problem, dual: bool, device: Device = HOST) -> Basis:
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
-        gram = kernel_of(X, mean, root, device) if dual else gram_of(X, mean, root, device)
+        gram = kernel_of(X, mean, root, device) if dual else gram_of(X, mean, root, center, device)
     found = decompose(gram, problem, root if dual and center else None, device=device)
     del gram
     here = HOST
