@@ -335,3 +335,15 @@ def test_rounding_of_a_large_mean_beside_a_heavy_row(seed):
     fit = ridge_cv(X, y, alphas=4e-5, cv=2, sample_weight=w)
     assert fit.stats["decomposed"] == "gram"
     np.testing.assert_allclose(fit.coef, coef, rtol=0, atol=1e-8 * np.abs(coef).max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_light_rows_of_columns_in_large_units_that_nearly_repeat(seed):
+    """What is left of such columns in light rows was taken for the rounding of heavy ones."""
+    rng = np.random.default_rng(seed)
+    X, y, w = rng.standard_normal((8, 4)), rng.standard_normal(8), 10.0 ** np.array([-4, -4, 0, -2, -3, 6, 5, 4])
+    X[:, 0] *= 1e10
+    X[:, 2] = X[:, 0] * (1 + 4e-12 * X[:, 2])
+    coef = weighted_ridge(X, y, w, 1e-4, intercept=False)
+    found = ridge_cv(X, y, alphas=1e-4, cv=2, sample_weight=w, fit_intercept=False).coef
+    np.testing.assert_allclose(found, coef, rtol=0, atol=1e-3 * np.abs(coef).max())  # rounding of X: 5e-4
