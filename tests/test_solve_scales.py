@@ -347,3 +347,22 @@ def test_light_rows_of_columns_in_large_units_that_nearly_repeat(seed):
     coef = weighted_ridge(X, y, w, 1e-4, intercept=False)
     found = ridge_cv(X, y, alphas=1e-4, cv=2, sample_weight=w, fit_intercept=False).coef
     np.testing.assert_allclose(found, coef, rtol=0, atol=1e-3 * np.abs(coef).max())  # rounding of X: 5e-4
+
+
+def test_a_fold_whose_training_rows_keep_little_of_a_direction():
+    """Rounding of the Gram of all rows was 1e-9 of its smallest eigenvalue, of which these training rows keep 1e-4."""
+    X = [
+        [1.2, 2.2, 1.2, -0.8, 0, 0.8],
+        [-1.2, -0.7, -1.2, -0.2, 0, 0],
+        [0.4, -0.2, 0.4, 1.5, 0, 1],
+        [0.6, -0.1, 0.6, 0.2, 0, -0.8],
+    ]
+    X += [[-0.3, -0.6, -0.3, 0.2, 0, 1.3], [0.2, 0.1, 0.2, -1.7, 1.7, 1.2], [0.1, -0.5, -1.5, -0.5, -0.2, 0.3]]
+    X = np.array(X) * np.sqrt([0.003, 5e3, 500, 5e3, 3, 6e4, 8e4])[:, None]
+    y, train = np.array([0, -1, 0.5, -2.5, 1, 0, -1]), np.array([0, 1, 2, 3, 5, 6])
+    with localcontext() as context:
+        context.prec = 80
+        coef, _ = exact_ridge(decimals(X[train]), decimals(y[train, None]), 2e-6, False)
+        error = y[4] - float((decimals(X[[4]]) @ coef)[0, 0])
+    fit = ridge_cv(X, y, alphas=2e-6, cv=[(train, [4])], fit_intercept=False, scoring="neg_mean_squared_error")
+    assert float(fit.fold_scores.ravel()[0]) == pytest.approx(-(error**2), rel=1e-9)

@@ -42,6 +42,7 @@ from fastencode.solve.plan.centered import (
     times_vectors,
 )
 from fastencode.solve.plan.directions import (
+    SHARPENED,
     Reflection,
     along_features,
     along_rows,
@@ -130,6 +131,16 @@ class Basis:
     def complete(self) -> bool:
         """Whether U spans every vector over the rows (with an intercept, every vector that sums to zero): usual where p > n."""
         return len(self.lam) == len(self.rows_tr) - self.center
+
+    @property
+    def lost(self) -> float:
+        """The part of weights that rounding of X̌ᵀX̌ changes; κ times that where training rows keep 1/κ of a direction (section 3).
+
+        A complete basis has none: a training kernel is a part of the whole kernel, with the same rounding and no smaller λ.
+        """
+        if self.complete or self.source != "gram" or not len(self.lam):
+            return 0.0
+        return rounding_of(self.lam) / (max(self.lam[0], SHARPENED * self.top) + self.tau)
 
     @cached_property
     def residual_t(self) -> F64:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from fastencode.arrays import F64
 from fastencode.devices import HOST, Array, take_rows
 from fastencode.errors import InputError
-from fastencode.solve.plan.basis import Basis, hidden_by_rounding, resolution
+from fastencode.solve.plan.basis import ACCURACY, Basis, hidden_by_rounding, resolution
 from fastencode.solve.plan.cholesky import invert_blocks, solve_positive
 from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
 from fastencode.solve.plan.directions import eigh
@@ -47,6 +47,8 @@ Rows = NDArray[np.intp]
 # Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map. In
 # `train` it grows by κ·eps(float64) in planning and √κ·eps(dtype) in prediction. Beyond, the training rows are decomposed alone.
 LIMITS = {4: {"whole": 1e2, "apart": 1e2, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
+# A fold whose training rows make rounding of the Gram count more than this many times what is allowed is decomposed alone.
+_LOST = 100.0
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
 # From this many directions on, folds are decomposed one after another, each by all threads: as fast, with one fold's memory.
@@ -201,6 +203,8 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
 def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:
     """The form that a fold's size and condition allow; for larger folds of a complete basis the faster of "whole" and "train"."""
     m, limits = len(left.rows), LIMITS[load.itemsize]
+    if left.condition * basis.lost > _LOST * ACCURACY[load.itemsize]:
+        return "train"
     if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
         train = map_costs(FoldSize(m, m, len(left.train)), load, True)
         faster = whole_cost(m, load).seconds < min(way.seconds for way in train) if not stored else stored == "whole"
