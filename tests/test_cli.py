@@ -75,7 +75,7 @@ def test_checkpoints_are_tuned_above_a_frozen_cnn(finished: Path) -> None:
     from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 
     before = SpeechEncoder(SMALL_MODEL)
-    for arm in ("tuned", "control"):
+    for arm in ("tuned", "control-1"):
         after = SpeechEncoder(finished / "models" / "A" / arm)
         assert after.cnn_hash() == before.cnn_hash()
         pairs = zip(after.model.encoder.layers[5].parameters(), before.model.encoder.layers[5].parameters(), strict=True)
@@ -126,14 +126,14 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
 
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    kept = (out / "models" / "A" / "control" / "stage.json").read_text()
+    kept = (out / "models" / "A" / "control-1" / "stage.json").read_text()
     assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]"]) == 0
-    assert (out / "models" / "A" / "control" / "stage.json").read_text() == kept
+    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() == kept
     frames = (out / "frames" / "stage.json").read_text()
     assert (
         main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]", "--ceiling", "0.9"]) == 0
     )
-    assert (out / "models" / "A" / "control" / "stage.json").read_text() != kept, "other voxels are other data"
+    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() != kept, "other voxels are other data"
     assert (out / "frames" / "stage.json").read_text() == frames
     changed, before = (pd.read_csv(folder / "scores.csv")["r"] for folder in (out, finished))
     assert not np.allclose(changed, before)
@@ -144,6 +144,7 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
     [
         (["--tune.epochs", "0"], "epochs must be positive"),
         (["--jobs", "0"], "jobs must be at least 1"),
+        (["--controls", "0"], "controls must be at least 1"),
         (["--minutes", "0.2"], "must be at least"),
         (["--model", "no/such-model"], "cannot be loaded"),
         (["--model", "x", "--pretrain"], "choose one"),

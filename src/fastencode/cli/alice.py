@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastencode.cli.output import publish
+from fastencode.cli.output import control_text, publish
 from fastencode.cli.settings import AliceConfig
 from fastencode.data.brennan import Alice, MeanListener
 from fastencode.data.espeak import SAMPLE_RATE
@@ -54,6 +54,7 @@ def run(config: AliceConfig) -> Path:
         tune=config.tune,
         alignment=config.align,
         jobs=config.jobs,
+        controls=config.controls,
     )
     return publish(
         stages,
@@ -111,6 +112,6 @@ def _lead(alice: Alice, config: AliceConfig, study: WordRateStudy) -> str:
         f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because "
         f"the file is not data: {left_out}. The recording is not part of the data set: the chapter's {study.n_words} words are "
         f"spoken by a synthesizer at their real times, so prosody and the speaker's voice are missing. {model} is tuned "
-        f"on the first part of the chapter for {config.tune.epochs} epochs, a control as long on the same responses, "
-        f"block-permuted, and ridge regression scores every layer on the last {config.test_rows} scans."
+        f"on the first part of the chapter for {config.tune.epochs} epochs; {control_text(config.controls)} "
+        f"Ridge regression scores every layer on the last {config.test_rows} scans."
     )

@@ -40,6 +40,10 @@ class DemoConfig:
     ceiling : float
         Least noise ceiling of a voxel that is tuned on; it must be significant too (false discovery rate 5 %). Ceilings are
         estimated from the repeats of the test story, so the story that layers are scored on also chooses these voxels.
+    controls : int
+        Controls of each participant, each tuned on another permutation of the responses; the tables and the page show their
+        mean. Each takes as long to tune as the model itself. The demo tunes one, to stay within ten minutes on two processors;
+        give 3 or more to conclude anything from the control.
     """
 
     out: Path = Path("demo-output")
@@ -50,14 +54,16 @@ class DemoConfig:
     pretrain: bool = False
     jobs: int = 2
     ceiling: float = 0.4
+    controls: int = 1
     world: WorldConfig = field(default_factory=WorldConfig)
     tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=4))
     align: AlignConfig = field(default_factory=AlignConfig)
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise InputError(f"jobs must be at least 1, got {self.jobs}")
+        for name in ("jobs", "controls"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.pretrain and self.model:
             raise InputError("pretrain makes the small model, model names another: choose one")
 
@@ -97,6 +103,8 @@ class AliceConfig:
         Processes that tune and read models at the same time, each with one thread.
     test_rows, validation_rows : int
         Scans at the end of the chapter to score on, and scans before them to watch while tuning.
+    controls : int
+        Controls, each tuned on another permutation of the responses; the tables and the page show their mean.
     """
 
     data: Path
@@ -105,11 +113,12 @@ class AliceConfig:
     jobs: int = 2
     test_rows: int = 100
     validation_rows: int = 40
+    controls: int = 3
     tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=8))
     align: AlignConfig = field(default_factory=AlignConfig)
 
     def __post_init__(self) -> None:
-        for name in ("jobs", "test_rows", "validation_rows"):
+        for name in ("jobs", "test_rows", "validation_rows", "controls"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
