@@ -131,7 +131,8 @@ class FeaturesConfig:
     ----------
     audio : Path
         An audio file, a folder of them, or a manifest (CSV, TSV, JSON lines) with a column ``audio``; WAV, FLAC, OGG, MP3 or NIST
-        SPHERE, at any rate.
+        SPHERE, at any rate. What cannot be read is listed at the end, with exit status 1; the others are read. Where a manifest
+        names two files of one name in two folders, the files of features lie in such folders too.
     model : str
         Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
     out : Path
