@@ -10,8 +10,6 @@ import numpy as np
 from fastencode.cli.output import control_text, publish
 from fastencode.cli.settings import AliceConfig
 from fastencode.data.brennan import Alice, MeanListener
-from fastencode.data.espeak import SAMPLE_RATE
-from fastencode.data.tales import speak_at
 from fastencode.data.textgrid import Interval
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
@@ -22,6 +20,8 @@ from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.config import WHOLE
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
+from fastencode.world.espeak import SAMPLE_RATE
+from fastencode.world.tales import speak_at
 
 __all__ = ["run"]
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from fastencode.cli.output import control_text, publish
 from fastencode.cli.settings import DemoConfig
-from fastencode.data.config import WorldConfig
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.runs.engine import Stage, Stages
@@ -23,6 +21,8 @@ from fastencode.study.ceilings import noise_ceiling, significant_ceilings
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
 from fastencode.tune.pretrain import pretrain
+from fastencode.world.config import WorldConfig
+from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
 
 __all__ = ["run"]
 

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fastencode.data.config import WorldConfig
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
+from fastencode.world.config import WorldConfig
 
 __all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "FeaturesConfig"]
 
