@@ -8,13 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fastencode.cli.output import control_text, publish
+from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
-from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast
+from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast, control_text
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings

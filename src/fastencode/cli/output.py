@@ -20,7 +20,7 @@ from fastencode.runs.experiment import Outcome
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__all__ = ["control_text", "publish", "write_settings"]
+__all__ = ["publish", "write_settings"]
 
 _VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
 
@@ -62,17 +62,6 @@ def publish(
     say("\n" + verdict_table(list(verdicts)))
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
-
-
-def control_text(controls: int) -> str:
-    """How the control was made and is shown, for the page's first words."""
-    if controls == 1:
-        return "a control is tuned as long on the same responses, block-permuted."
-    return (
-        f"{controls} controls are tuned as long on the same responses, each block-permuted in another order. What is said and "
-        "drawn of the control is the mean over them; control_scores.csv and control_training.csv have each. Intervals of this "
-        "mean resample scans and do not speak for other permutations."
-    )
 
 
 def write_settings(folder: Path, config: Any, command: str) -> dict[str, Any]:

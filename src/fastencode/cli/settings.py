@@ -89,7 +89,7 @@ class AliceConfig:
 
     The encoding half repeats the published word-rate numbers. The recording is not part of the data set, so for the tuning half
     the chapter's words are spoken by a synthesizer at their real times; the model is tuned on the first part of the chapter and
-    scored on the last.
+    scored on the last. The next release has this as examples/alice.py only.
 
     Attributes
     ----------
