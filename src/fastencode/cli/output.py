@@ -20,7 +20,7 @@ from fastencode.runs.experiment import Outcome
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__each_ = ["publish", "write_settings"]
+__all__ = ["publish", "write_settings"]
 
 _VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
 
@@ -42,6 +42,9 @@ def publish(
     pandas = require("pandas", "tune")
     settings = write_settings(stages.root, config, command)
     scores = pandas.DataFrame(outcome.scores)
+    for name, rows in (("control_scores", outcome.control_scores), ("control_training", outcome.control_training)):
+        with whole_file(stages.root / f"{name}.csv") as partial:
+            pandas.DataFrame(rows).to_csv(partial, index=False)
     page = write_report(
         stages.root,
         title=title,
