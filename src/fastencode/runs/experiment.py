@@ -22,16 +22,16 @@ from fastencode.runs.tuning import Experiment, make_frames, read_layers, tune_ar
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.study.blocks import interval
+from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.design import Variant
-from fastencode.study.report import MODEL_ORDER
 from fastencode.study.sources import LayerFolder
 from fastencode.study.tables import score_rows
 from fastencode.tune.config import TuneConfig
 
 __all__ = ["ARMS", "MODELS", "Experiment", "Outcome", "before_and_after", "contrast"]
 
-MODELS = tuple(MODEL_ORDER)
+MODELS = tuple(one.model for one in BEFORE_AND_AFTER)
 ARMS = MODELS[1:]
 
 
