@@ -10,7 +10,6 @@ Controls differ in the permutation of their targets only. What is said of "the c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,17 +24,17 @@ from fastencode.runs.tuning import CONTROL, Experiment, arm_name, make_frames, r
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.study.blocks import interval
+from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.design import Variant
 from fastencode.study.layer_scores import LayerScores
-from fastencode.study.report import MODEL_ORDER
 from fastencode.study.sources import LayerFolder
-from fastencode.study.tables import score_rows
+from fastencode.study.tables import Key, score_rows
 from fastencode.tune.config import TuneConfig
 
 __all__ = ["MODELS", "Experiment", "Outcome", "before_and_after", "contrast", "control_text"]
 
-MODELS = tuple(MODEL_ORDER)
+MODELS = tuple(one.model for one in BEFORE_AND_AFTER)
 PRETRAINED = MODELS[0]
 
 
@@ -50,8 +49,10 @@ class Outcome:
         control are means over its seeds; their intervals are those of the mean.
     control_scores, control_training : list of dict
         The same for each seed of the control, from 1 on in the column ``seed``.
+    scored : (label, participant, layer) → LayerScores
+        What the scores and their intervals were made of, the control as one: the mean over its seeds.
     found : Records
-        What the scores were made of.
+        The same of each seed.
     n_layers : int
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     training: list[dict[str, Any]]
     control_scores: list[dict[str, Any]]
     control_training: list[dict[str, Any]]
+    scored: Mapping[Key, LayerScores]
     found: Records
     n_layers: int
 
@@ -143,9 +145,10 @@ def before_and_after(
         for name in map(arm_name, permutations)
         for row in _read_rows(stages.path(f"models/{who}/{name}") / "history.csv")
     ]
-    scores, control_scores = _scored(found, participants)
+    scored = _scored(found)
+    scores, control_scores = _rows(found, scored, participants)
     curves = _over_seeds(training, ("participant", "epoch"))
-    return Outcome(scores, curves, control_scores, _of_seeds(training), found, n_layers)
+    return Outcome(scores, curves, control_scores, _of_seeds(training), scored, found, n_layers)
 
 
 def contrast(
@@ -155,13 +158,11 @@ def contrast(
 
     The interval resamples scans of the test run. It does not speak for other permutations of a control's targets.
     """
-    seeds = Counter(_model(name) for name in {label.name for label, _, _ in outcome.found.scores})
     r: dict[str, float] = {}
     draws: dict[str, np.ndarray] = {}
     blocks = []
-    for (label, who, layer), scores in outcome.found.scores.items():
-        model = _model(label.name)
-        weight = weights.get(model, 0.0) / (len(layers) * seeds[model])
+    for (label, who, layer), scores in outcome.scored.items():
+        weight = weights.get(label.name, 0.0) / len(layers)
         if layer not in layers or not weight:
             continue
         names = list(outcome.found.columns[who])
@@ -179,17 +180,22 @@ def _model(name: str) -> str:
     return CONTROL if name.startswith(f"{CONTROL}-") else name
 
 
-def _scored(found: Records, participants: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of all models, the control as one, and those of each control."""
-    several: dict[tuple[str, str, int], list[LayerScores]] = {}
+def _scored(found: Records) -> dict[Key, LayerScores]:
+    """Scores of all models, the control as one."""
+    several: dict[Key, list[LayerScores]] = {}
     for (label, who, layer), one in found.scores.items():
-        several.setdefault((_model(label.name), who, layer), []).append(one)
-    labels = {_model(label.name): label for label, _, _ in found.scores}
-    means = {(labels[model], who, layer): _mean_scores(scores) for (model, who, layer), scores in several.items()}
+        several.setdefault((replace(label, source=_model(label.source)), who, layer), []).append(one)
+    return {key: _mean_scores(seeds) for key, seeds in several.items()}
+
+
+def _rows(
+    found: Records, scored: Mapping[Key, LayerScores], participants: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of all models, the control as one, and those of each control."""
     rows = [row for row in score_rows(found.scores, found.columns, found.fit_rows) if row["region"] != WHOLE]
     intervals = {
         _place(row): {name: row[name] for name in row if name.endswith(("_low", "_high"))}
-        for row in score_rows(means, found.columns, found.fit_rows)
+        for row in score_rows(scored, found.columns, found.fit_rows)
     }
     merged = [{**row, **intervals[_place(row)]} for row in _over_seeds(rows, ("participant", "layer", "region"))]
     merged.sort(key=lambda row: (participants.index(row["participant"]), MODELS.index(row["model"])))
