@@ -7,7 +7,6 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fastencode.files import whole_file
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.experiment import Outcome
+from fastencode.runs.provenance import plain
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
@@ -66,7 +66,7 @@ def publish(
 
 def write_settings(folder: Path, config: Any, command: str) -> dict[str, Any]:
     """Write ``config.yaml``, with which the command repeats itself; returns the settings as plain values."""
-    settings: dict[str, Any] = _plain(asdict(config))
+    settings: dict[str, Any] = plain(config)
     text = require("yaml", "tune").safe_dump(settings, sort_keys=False)
     with whole_file(folder / "config.yaml") as partial:
         partial.write_text(f"# Everything needed to repeat this: {command} --config config.yaml\n{text}", encoding="utf-8")
@@ -93,12 +93,3 @@ def _spent(seconds: Mapping[str, float]) -> str:
         kinds.setdefault(name.partition("/")[0], []).append(spent)
     counts = {kind: f" ({len(each)} of them)" if len(each) > 1 else "" for kind, each in kinds.items()}
     return ", ".join(f"{kind} {sum(each):.0f}{counts[kind]}" for kind, each in kinds.items())
-
-
-def _plain(value: Any) -> Any:
-    """Settings as YAML and JSON write them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
