@@ -152,8 +152,8 @@ def scored_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
     """Noise ceilings of the mean over the second half of :func:`split_repeats`, for scores of voxels that the first half chose.
 
     Where the half that chooses voxels also estimates their ceilings, those that just pass have ceilings that are too high by
-    chance, and mean r / mean ceiling is too low: .77 of its value in the simulation of ``tests/test_ceilings.py``, where 22 % of the
-    voxels pass. With ceilings of the half that is scored it is 1.01 of its value there.
+    chance, and mean r / mean ceiling is too low: .77 of its value in the simulation of ``tests/test_ceilings.py``, where 22 % of
+    the voxels pass. With ceilings of the half that is scored it is 1.01 of its value there.
 
     Parameters
     ----------
