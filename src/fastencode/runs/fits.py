@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -28,7 +28,7 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.provenance import plain
-from fastencode.study.ceilings import averaged_spread, noise_ceiling, significant_ceilings, split_repeats
+from fastencode.study.ceilings import averaged_spread, noise_ceiling, scored_ceiling, significant_ceilings, split_repeats
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
@@ -189,8 +189,8 @@ def write_responses(
     The rows of all runs, z-scored within each, cut to voxels with a significant ceiling above ``threshold`` (below 0: to all);
     regions, to those of them that vary and have no gaps.
     """
-    ceiling, significant, spread, test = _test_responses(data, who, split_half)
-    mapped = np.ones(test.shape[1], bool) if ceiling is None else ceiling > threshold
+    choosing, significant, ceiling, spread, test = _test_responses(data, who, split_half)
+    mapped = np.ones(test.shape[1], bool) if choosing is None else choosing > threshold
     if threshold >= 0:
         mapped &= significant
     voxels = np.flatnonzero(mapped)
@@ -212,9 +212,9 @@ def write_responses(
             f"every voxel of {who} that could be mapped is constant, or holds values that are not finite in some story"
         )
     kept, among = f"{who}: {whole.sum()} of {test.shape[1]} voxels are mapped", np.count_nonzero(~whole)
-    if ceiling is not None:
+    if choosing is not None:
         what = "noise ceiling" if threshold < 0 else "significant noise ceiling"
-        kept += f"; {len(ceiling) - len(voxels)} have no {what} above {threshold:g}, {(ceiling == 0).sum()} none at all"
+        kept += f"; {len(choosing) - len(voxels)} have no {what} above {threshold:g}, {(choosing == 0).sum()} none at all"
     say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
     column = np.full(test.shape[1], -1)
     column[voxels[whole]] = np.flatnonzero(whole)
@@ -232,23 +232,35 @@ def write_responses(
     (folder / "regions.json").write_text(text, encoding="utf-8")
 
 
-def _test_responses(data: Dataset, who: str, split_half: bool) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
-    """Noise ceilings (None without repeats), where they are significant, spread, and the responses to score on, usable rows
-    only."""
+class _Test(NamedTuple):
+    """Usable rows of the test run, (t, v) to score on, with its repeats' noise ceilings (v,), None without repeats.
+
+    ``choosing`` and ``significant`` choose the voxels; ``ceiling`` is what their scores are divided by.
+    """
+
+    choosing: np.ndarray | None
+    significant: np.ndarray
+    ceiling: np.ndarray | None
+    spread: np.ndarray
+    test: np.ndarray
+
+
+def _test_responses(data: Dataset, who: str, split_half: bool) -> _Test:
     rows = data.usable_rows(data.test_story)
     if not data.is_repeated(who, data.test_story):
         if split_half:
             raise InputError(f"{who} heard {data.test_story} once: without repeats there are no halves to split")
         test = data.responses(who, data.test_story)[rows]
-        return None, np.ones(test.shape[1], bool), np.ones(test.shape[1]), test
+        return _Test(None, np.ones(test.shape[1], bool), None, np.ones(test.shape[1]), test)
     repeats = data.repeats(who, data.test_story)[:, rows]
     if not split_half:
-        test = data.responses(who, data.test_story)[rows]
-        return noise_ceiling(repeats), significant_ceilings(repeats), averaged_spread(repeats), test
+        test, ceiling = data.responses(who, data.test_story)[rows], noise_ceiling(repeats)
+        return _Test(ceiling, significant_ceilings(repeats), ceiling, averaged_spread(repeats), test)
     first, second = split_repeats(len(repeats))
     scored = repeats[second]
-    ceiling = noise_ceiling(repeats[first], n_averaged=len(scored))
-    return ceiling, significant_ceilings(repeats[first]), averaged_spread(scored), scored.mean(axis=0)
+    choosing = noise_ceiling(repeats[first], n_averaged=len(scored))
+    significant = significant_ceilings(repeats[first])
+    return _Test(choosing, significant, scored_ceiling(repeats), averaged_spread(scored), scored.mean(axis=0))
 
 
 def _listener(responses: Path) -> Listener:
