@@ -399,14 +399,18 @@ def pictured(scores: pd.DataFrame):
 
 
 def test_change_figure_draws_the_mean_of_the_differences() -> None:
+    from matplotlib.colors import to_hex
+
     scores = make_scores()
     ax = change(scores).axes[1]
     r = scores[scores["region"] == "late_language"].pivot_table(index="layer", columns="model", values="r")
     thick = {line.get_color(): line for line in ax.get_lines() if line.get_linewidth() > 2}
     for one in BEFORE_AND_AFTER[1:]:
         np.testing.assert_allclose(thick[one.color].get_ydata(), r[one.model] - r["pretrained"], atol=1e-12)
-        edges = [line.get_ydata() for line in ax.get_lines() if line.get_color() == one.color and line.get_linewidth() == 0.6]
-        np.testing.assert_allclose(edges, np.array([[-0.01], [0.01]]) + (r[one.model] - r["pretrained"]).to_numpy(), atol=1e-12)
+    bands = {to_hex(band.get_facecolor()[0]): band.get_paths()[0].get_extents() for band in ax.collections}
+    for one in BEFORE_AND_AFTER[1:]:
+        change_l = r[one.model] - r["pretrained"]
+        assert bands[one.color].intervaly == pytest.approx([change_l.min() - 0.01, change_l.max() + 0.01])
 
 
 def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:

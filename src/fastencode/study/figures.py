@@ -259,9 +259,9 @@ def _means_panel(ax: Axes, means: pd.DataFrame, each: pd.DataFrame, models: Sequ
     """A thick line and a band for the mean over participants, thin lines for each of several: column ``value`` of ``each``."""
     for model, look in _looks(means, models):
         part, own = means[means["model"] == model], each[each["model"] == model]
-        _band(ax, part, "low", "high", look, span)
-        _curve(ax, part.set_index("layer")["mean"], look, span, linewidth=2.4)
         people = own["participant"].unique()
+        _band(ax, part, "low", "high", look, span, edges=len(people) == 1)  # thin lines are participants here
+        _curve(ax, part.set_index("layer")["mean"], look, span, linewidth=2.4)
         for who in people if len(people) > 1 else ():
             thin: dict[str, Any] = {**look, "marker": "", "zorder": look["zorder"] - 0.5}
             _curve(ax, own[own["participant"] == who].set_index("layer")["value"], thin, span, alpha=0.4, linewidth=0.9)
@@ -274,11 +274,13 @@ def _curve(ax: Axes, values: pd.Series, look: Mapping[str, Any], span: tuple[int
     ax.plot(values.index, values.to_numpy(), markevery=math.ceil(len(values) / MARKED), **look, **more)
 
 
-def _band(ax: Axes, part: pd.DataFrame, low: str, high: str, look: Mapping[str, Any], span: tuple[int, int]) -> None:
+def _band(
+    ax: Axes, part: pd.DataFrame, low: str, high: str, look: Mapping[str, Any], span: tuple[int, int], edges: bool = True
+) -> None:
     ends = [_level(part.set_index("layer")[name].astype(float).sort_index(), span) for name in (low, high)]
     color, zorder = look["color"], look["zorder"]
-    ax.fill_between(ends[0].index, *(end.to_numpy() for end in ends), color=color, alpha=0.09, linewidth=0, zorder=zorder - 1.5)
-    for end in ends:  # where bands overlap, only their edges still tell them apart
+    ax.fill_between(ends[0].index, *(end.to_numpy() for end in ends), color=color, alpha=0.1, linewidth=0, zorder=zorder - 1.5)
+    for end in ends if edges else ():  # where bands overlap, only their edges still tell them apart
         ax.plot(end.index, end.to_numpy(), color=color, alpha=0.45, linewidth=0.6, zorder=zorder - 1.4)
 
 
