@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["Tally"]
+__all__ = ["Tally", "duration"]
 
 
 class Tally:
@@ -43,9 +43,9 @@ class Tally:
             parts.append("failed" if len(self._names) == 1 else f"{len(missed)} not made")
         left = Counter(_kind(name) for name in self._names if name not in done and name not in failed)
         if not left and self._made:
-            parts.append(f"took {_words(time.monotonic() - self._began)}")
+            parts.append(f"took {duration(time.monotonic() - self._began)}")
         elif left and self._made:
-            parts.append(f"about {_words(self._expected(left))} left")
+            parts.append(f"about {duration(self._expected(left))} left")
         return ", ".join(parts)
 
     def _expected(self, left: Mapping[str, int]) -> float:
@@ -63,7 +63,8 @@ def _kind(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _words(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
