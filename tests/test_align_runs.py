@@ -125,7 +125,7 @@ def test_one_after_another_and_collected_elsewhere(
     collect = ["align", "--config", str(moved / "config.yaml"), "--out", str(moved), "--collect"]
     assert main([*collect, "--stories", str(tmp_path / "not here")]) == 0
     same_tables(moved, finished)
-    assert "Which layer predicts which region: first, second" in (moved / "index.html").read_text()
+    assert "Models: first, second." in (moved / "index.html").read_text()
     assert made(moved) == before and "collect: false" in (moved / "config.yaml").read_text()
     capsys.readouterr()
     assert main([*collect, "--permutations", "20"]) == 2

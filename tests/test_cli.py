@@ -302,5 +302,5 @@ def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
     r = scores[scores["layer"] >= 4].groupby("model")["r"].mean()
     differences = [r["tuned"] - r["pretrained"], r["control"] - r["pretrained"], r["tuned"] - r["control"]]
     np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
-    encoding = results["facts"]["encoding half"]
+    encoding = json.loads((out / "provenance.json").read_text())["encoding half"]
     assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding

@@ -428,10 +428,11 @@ def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
     assert [(line.get_color(), line.get_marker()) for line in drawn] == [(one.color, one.marker) for one in models]
     assert {line.get_linestyle() for line in drawn} == {"-"} and list(drawn[-1].get_xdata()) == [0, 1, 2]
     assert [text.get_text().replace("\\", "") for text in figure.legends[0].get_texts()] == [
-        *(name.replace("_", " ") for name in names), "noise ceiling"
+        *names, "noise ceiling"
     ]  # fmt: skip
-    assert overlapping_texts(figure) == []
+    assert overlapping_texts(figure) == [] and not figure.axes[0].collections, "bands of nine models would hide each other"
     text = Page(write(tmp_path, scores=scores, models=models, tables={"scores": scores}, verdicts=())).text
+    assert "Bands of so many models would hide each other" in text and "A level line is a model of one layer" in text
     table = text[text.index("Mean r over the early") :]
     assert sorted(names, key=table.index) == names
     with pytest.raises(InputError, match="'x' is listed twice"):

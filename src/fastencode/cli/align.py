@@ -256,7 +256,7 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         origin = _origin(stages, found)
         page = write_report(
             stages.root,
-            title=f"Which layer predicts which region: {', '.join(scores['model'].unique())}",
+            title="Which layer of which model predicts which region",
             lead=_lead(found, config, {story for one in origin["features"].values() for story in one["stories"]}),
             notes=_NOTES,
             models=models,
@@ -300,6 +300,13 @@ def _origin(stages: Stages, found: Records) -> dict[str, Any]:
 
 
 def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> str:
+    names = dict.fromkeys(label.name for label, _, _ in found.scores)
+    less = ""
+    if any(label.less for label, _, _ in found.scores):
+        less = (
+            " “A less B” is the model A after a ridge took out of its features what the low-level features B predict of them; it "
+            "is compared with the first model less the same."
+        )
     people = ", ".join(f"{who}: {len(regions[WHOLE])} voxels" for who, regions in found.columns.items())
     fitted = len(set(stories) - {config.test_story})
     known = any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values())
@@ -318,5 +325,6 @@ def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> s
     return (
         f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
         f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of the story "
-        f"“{config.test_story}”, which no ridge was fitted on.\n\n{voxels}"
+        f"“{config.test_story}”, which no ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: "
+        f"{', '.join(names)}.{less}\n\n{voxels}"
     )

@@ -244,7 +244,7 @@ def scores_table(scores: pd.DataFrame, models: Sequence[Condition]) -> str:
             lines.append(f"  {name:<{left - 2}}{_number(row['ceiling'], 2):>{cell}}")
             for label, cells in row["models"]:
                 values = "".join(f"{_number(r):>{cell}}" for r, _ in cells)
-                lines.append(f"    {figures.display_name(label, left - 5):<{left - 4 + cell}}{values}")
+                lines.append(f"    {figures.shortened(label, left - 5):<{left - 4 + cell}}{values}")
     return "\n".join([*lines, rule])
 
 
@@ -447,11 +447,17 @@ def _embedded(name: str, image: bytes, tables: Mapping[str, pd.DataFrame], model
     """A figure as the page shows it. Width and height are a PNG's bytes 16 to 24."""
     heading, caption = CAPTIONS[name]
     scores = tables["scores"]
-    n, bands = scores["participant"].nunique(), scores["r_low"].notna().any()
+    table = tables["contrasts"] if name == "change" else scores
+    drawn = Drawn(
+        n=scores["participant"].nunique(),
+        bands="" if not scores["r_low"].notna().any() else "crowded" if figures.crowded(table) else "drawn",
+        first=models[0].label,
+        level=1 in set(table.groupby("model")["layer"].nunique()) and table["layer"].nunique() > 1,
+    )
     return {
         "name": name,
         "heading": heading,
-        "caption": caption(Drawn(n, bool(bands), models[0].label, scores.groupby("model")["layer"].nunique().nunique() > 1)),
+        "caption": caption(drawn),
         "data": base64.b64encode(image).decode(),
         "width": int.from_bytes(image[16:20], "big"),
         "height": int.from_bytes(image[20:24], "big"),
