@@ -235,6 +235,11 @@ def test_missing_values_everywhere(tmp_path: Path) -> None:
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path, undrawn: None) -> None:
     write(tmp_path)
+    further = {"scores": make_scores(layers=1), "further": make_training()}
+    write(tmp_path, tables=further)
+    assert (tmp_path / "further.csv").exists()
+    write(tmp_path, tables={**further, "further": pd.DataFrame()})
+    assert not (tmp_path / "further.csv").exists()
     scores = make_scores(layers=1)
     page = Page(write(tmp_path, scores=scores[scores["model"] == "pretrained"], training=make_training().iloc[:0], verdicts=[]))
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"layers", "picture"}
