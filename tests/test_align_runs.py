@@ -125,7 +125,7 @@ def test_one_after_another_and_collected_elsewhere(
     collect = ["align", "--config", str(moved / "config.yaml"), "--out", str(moved), "--collect"]
     assert main([*collect, "--stories", str(tmp_path / "not here")]) == 0
     same_tables(moved, finished)
-    assert "Which layer predicts which region: first, second" in (moved / "index.html").read_text()
+    assert "Models: first, second." in (moved / "index.html").read_text()
     assert made(moved) == before and "collect: false" in (moved / "config.yaml").read_text()
     capsys.readouterr()
     assert main([*collect, "--permutations", "20"]) == 2
@@ -163,6 +163,48 @@ def test_the_page_shows_all_models_and_repeats_itself(
     assert made_from["responses"]["B"]["two/two.hf5"] == hashlib.sha256(response.read_bytes()).hexdigest()
     assert made_from["features"]["second"] == {"input": "window", "model": "second", "stories": {story: story for story in ROWS}}
     assert made_from["settings"]["test_story"] == "test" and made_from["versions"]["numpy"] == np.__version__
+
+
+def test_only_the_layers_asked_for_are_fitted(
+    world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([*given(world, out), "--layers", "1"]) == 0
+    scores, whole = (pd.read_csv(folder / "scores.csv") for folder in (out, finished))
+    pd.testing.assert_frame_equal(scores, whole[whole["layer"] == 1].reset_index(drop=True))
+    assert len(made(out)) == 3 + 3 * 2 and "\nlayers:\n- 1\n" in (out / "config.yaml").read_text()
+    capsys.readouterr()
+    assert main([*given(world, tmp_path / "no"), "--layers", "0", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "layers names 2, which no model has: first has 2 layers (0 to 1), second has 2 layers (0 to 1)" in said
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_dry_run_says_what_is_missing_and_makes_nothing(
+    world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fastencode.solve.ridge import plan_ridge
+    from fastencode.timing.delays import delay
+
+    assert main([*given(world, tmp_path / "no"), "--dry-run", "--layers", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "responses: 3 to make, 0 finished\nfits: 6 to make, 0 finished\n" in said and not (tmp_path / "no").exists()
+    assert "first at delays 1 2: 1 of 2 layers" in said
+    X, runs = np.random.default_rng(0).standard_normal((92, 3)).astype(np.float32), np.repeat([0, 1], [40, 52])
+    plan = plan_ridge(delay(X, (1, 2), runs=runs, copy=False), alphas=[1, 100], cv=2, runs=runs)
+    assert f"2 plans of 92 rows x 6 columns, solved by the {plan.strategy}\n" in said
+    needed = next(one.bytes for one in plan.candidates if one.name == plan.strategy) + 4 * 92 * (6 + 5)
+    assert f"\n{needed / 1e9:.2g} GB of memory" in said
+    disk = 3 * 4 * 92 * 5 + 6 * (32 * 5 + 16 * 10)  # responses; records of 5 voxels and 10 draws
+    assert f", {disk / 1e9:.2g} GB on disk" in said
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path, *out.rglob("*"))}
+    assert main([*given(world, out), "--dry-run"]) == 0
+    assert "responses: 0 to make, 3 finished\nfits: 0 to make, 12 finished\n" in capsys.readouterr().out
+    assert main([*given(world, out, "--permutations", "29"), "--dry-run"]) == 0
+    assert "responses: 0 to make, 3 finished\nfits: 12 to make, 0 finished\n" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path, *out.rglob("*"))} == before
 
 
 def test_means_over_participants_and_their_intervals(finished: Path) -> None:

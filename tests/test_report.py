@@ -235,6 +235,11 @@ def test_missing_values_everywhere(tmp_path: Path) -> None:
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path, undrawn: None) -> None:
     write(tmp_path)
+    further = {"scores": make_scores(layers=1), "further": make_training()}
+    write(tmp_path, tables=further)
+    assert (tmp_path / "further.csv").exists()
+    write(tmp_path, tables={**further, "further": pd.DataFrame()})
+    assert not (tmp_path / "further.csv").exists()
     scores = make_scores(layers=1)
     page = Page(write(tmp_path, scores=scores[scores["model"] == "pretrained"], training=make_training().iloc[:0], verdicts=[]))
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"layers", "picture"}
@@ -399,14 +404,18 @@ def pictured(scores: pd.DataFrame):
 
 
 def test_change_figure_draws_the_mean_of_the_differences() -> None:
+    from matplotlib.colors import to_hex
+
     scores = make_scores()
     ax = change(scores).axes[1]
     r = scores[scores["region"] == "late_language"].pivot_table(index="layer", columns="model", values="r")
     thick = {line.get_color(): line for line in ax.get_lines() if line.get_linewidth() > 2}
     for one in BEFORE_AND_AFTER[1:]:
         np.testing.assert_allclose(thick[one.color].get_ydata(), r[one.model] - r["pretrained"], atol=1e-12)
-        edges = [line.get_ydata() for line in ax.get_lines() if line.get_color() == one.color and line.get_linewidth() == 0.6]
-        np.testing.assert_allclose(edges, np.array([[-0.01], [0.01]]) + (r[one.model] - r["pretrained"]).to_numpy(), atol=1e-12)
+    bands = {to_hex(band.get_facecolor()[0]): band.get_paths()[0].get_extents() for band in ax.collections}
+    for one in BEFORE_AND_AFTER[1:]:
+        change_l = r[one.model] - r["pretrained"]
+        assert bands[one.color].intervaly == pytest.approx([change_l.min() - 0.01, change_l.max() + 0.01])
 
 
 def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
@@ -424,10 +433,11 @@ def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
     assert [(line.get_color(), line.get_marker()) for line in drawn] == [(one.color, one.marker) for one in models]
     assert {line.get_linestyle() for line in drawn} == {"-"} and list(drawn[-1].get_xdata()) == [0, 1, 2]
     assert [text.get_text().replace("\\", "") for text in figure.legends[0].get_texts()] == [
-        *(name.replace("_", " ") for name in names), "noise ceiling"
+        *names, "noise ceiling"
     ]  # fmt: skip
-    assert overlapping_texts(figure) == []
+    assert overlapping_texts(figure) == [] and not figure.axes[0].collections, "bands of nine models would hide each other"
     text = Page(write(tmp_path, scores=scores, models=models, tables={"scores": scores}, verdicts=())).text
+    assert "Bands of so many models would hide each other" in text and "A level line is a model of one layer" in text
     table = text[text.index("Mean r over the early") :]
     assert sorted(names, key=table.index) == names
     with pytest.raises(InputError, match="'x' is listed twice"):

@@ -6,8 +6,9 @@ The stages are those of :mod:`fastencode.runs.fits`; tables are made of all that
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from fastencode.data.space import columns_of
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.progress import say
-from fastencode.runs.engine import Stages
+from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.estimates import estimate
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage, voxels_of
 from fastencode.runs.making import read_signature
+from fastencode.runs.tally import duration
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE
@@ -72,14 +75,60 @@ def run(config: AlignRunConfig) -> Path:
         non_speech=config.non_speech,
     )
     low = [LowLevel(name, stories) for name in config.partition]
-    stages.run_all([responses_stage(question, who) for who in heard], jobs=config.jobs)
-    layers = [stage for variant in variants for stage in layer_stages(stages.root, question, variant, tuple(heard), low)]
+    responses = [responses_stage(question, who) for who in heard]
+    layers = list(_chosen(variants, config, [layer_stages(stages.root, question, one, tuple(heard), low) for one in variants]))
+    if config.dry_run:
+        _foresee(stages, question, variants, responses, layers)
+        return stages.root
+    stages.run_all(responses, jobs=config.jobs)
     made = stages.run_all(layers, jobs=config.jobs)
     if not made:
         stages.check()
     page = _write_tables(stages, made, config)
     stages.check()
     return page
+
+
+def _chosen(variants: Sequence[Variant], config: AlignRunConfig, stages: Iterable[Iterable[Stage]]) -> Iterator[Stage]:
+    """The fits of the layers that were asked for, and of low-level features, which have no layers."""
+    counts = {one.source.name: one.source.n_layers for one in variants if not isinstance(one.source, LowLevel)}
+    if unknown := [layer for layer in config.layers if not 0 <= layer < max(counts.values(), default=0)]:
+        has = ", ".join(f"{name} has {count} layers (0 to {count - 1})" for name, count in counts.items()) or "there is no model"
+        raise InputError(f"layers names {unknown[0]}, which no model has: {has}")
+    for stage in chain.from_iterable(stages):
+        if not config.layers or stage.settings["low_level"] or stage.settings["layer"] in config.layers:
+            yield stage
+
+
+def _foresee(
+    stages: Stages, question: Question, variants: Sequence[Variant], responses: Sequence[Stage], layers: Sequence[Stage]
+) -> None:
+    """Print what would be made, and its cost."""
+    missing = set(stages.missing([*responses, *layers]))
+    stages.check()
+    data, people = question.data, sorted(question.heard)
+    fits = [stage for stage in layers if stage.name in missing and stage.name.startswith("fits/")]
+    new = [who for who in people if f"responses/{who}" in missing]
+    test = data.test_story
+    widths = {one.source.name: one.source.rows(test, 0).shape[1] for one in variants} if fits else {}
+    cost = estimate(stages.root, question, fits, widths, new)
+    say("dry run: nothing is made")
+    for who in people:
+        say(f"{who}: {data.n_voxels(who)} voxels before any is chosen, {len(question.heard[who])} stories to fit on")
+    every = [stage.name for stage in (*responses, *layers)]
+    for one in variants:
+        count = sum(name.startswith(f"fits/{one.folder}/{people[0]}/") for name in every)
+        say(f"{one.name} at delays {delays_text(one.delays)}: {count} of {one.source.n_layers} layers")
+    for kind in dict.fromkeys(name.partition("/")[0] for name in every):
+        left = [name in missing for name in every if name.startswith(f"{kind}/")]
+        say(f"{kind}: {sum(left)} to make, {len(left) - sum(left)} finished")
+    for (n, columns, strategy), count in cost.plans.items():
+        say(f"{count} plan{'s' if count > 1 else ''} of {n} rows x {columns} columns, solved by the {strategy}")
+    say(
+        f"about {duration(cost.seconds)} of ridge on this processor at nominal rates if all voxels are chosen; permutations, "
+        f"draws, reading and partitions come on top\n{cost.memory / 1e9:.2g} GB of memory for each job at most, "
+        f"{cost.disk / 1e9:.2g} GB on disk at most, {cost.free / 1e9:.3g} GB free"
+    )
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
@@ -201,12 +250,13 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         for who in found.columns:
             _write_voxels(stages, found, who, config)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
-        settled = replace(config, participants=everybody, collect=False, reuse=False)
+        layers = tuple(sorted({*config.layers, *(layer for *_, layer in found.scores)})) if config.layers else ()
+        settled = replace(config, participants=everybody, layers=layers, collect=False, reuse=False)
         models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
         origin = _origin(stages, found)
         page = write_report(
             stages.root,
-            title=f"Which layer predicts which region: {', '.join(scores['model'].unique())}",
+            title="Which layer of which model predicts which region",
             lead=_lead(found, config, {story for one in origin["features"].values() for story in one["stories"]}),
             notes=_NOTES,
             models=models,
@@ -250,6 +300,13 @@ def _origin(stages: Stages, found: Records) -> dict[str, Any]:
 
 
 def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> str:
+    names = dict.fromkeys(label.name for label, _, _ in found.scores)
+    less = ""
+    if any(label.less for label, _, _ in found.scores):
+        less = (
+            " “A less B” is the model A after a ridge took out of its features what the low-level features B predict of them; it "
+            "is compared with the first model less the same."
+        )
     people = ", ".join(f"{who}: {len(regions[WHOLE])} voxels" for who, regions in found.columns.items())
     fitted = len(set(stories) - {config.test_story})
     known = any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values())
@@ -268,5 +325,6 @@ def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> s
     return (
         f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
         f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of the story "
-        f"“{config.test_story}”, which no ridge was fitted on.\n\n{voxels}"
+        f"“{config.test_story}”, which no ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: "
+        f"{', '.join(names)}.{less}\n\n{voxels}"
     )

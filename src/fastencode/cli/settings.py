@@ -178,6 +178,9 @@ class AlignRunConfig:
         in it at the same time, on other participants or models say; the tables hold what all of them have finished.
     participants : tuple of str
         All of the data set by default.
+    layers : tuple of int
+        Layers to fit, all by default; 0 is what the transformer receives. Of a model with fewer layers, those that it has. Other
+        layers that were fitted before stay in the tables.
     exclude : tuple of str
         Stories that no ridge is fitted on, such as those a model was tuned on.
     test_story : str
@@ -224,6 +227,9 @@ class AlignRunConfig:
     jobs : int
         Processes that fit at the same time, each with its share of the processors. With more than one, a process that is killed,
         for want of memory say, costs only the fit it made.
+    dry_run : bool
+        Only print what would be fitted, how it would be solved, and about how much time, memory and disk it would take.
+        Nothing is made or written.
     collect : bool
         Only make the tables, of all finished fits in the output folder that have these settings.
     reuse : bool
@@ -234,6 +240,7 @@ class AlignRunConfig:
     features: tuple[Path, ...] = ()
     out: Path = Path("align-output")
     participants: tuple[str, ...] = ()
+    layers: tuple[int, ...] = ()
     exclude: tuple[str, ...] = ()
     test_story: str = "wheretheressmoke"
     test_skip: int = 40
@@ -251,6 +258,7 @@ class AlignRunConfig:
     lags: tuple[int, ...] = ()
     permutations: int = 1000
     jobs: int = 1
+    dry_run: bool = False
     collect: bool = False
     reuse: bool = False
     align: AlignConfig = field(default_factory=AlignConfig)
@@ -260,7 +268,7 @@ class AlignRunConfig:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
         if self.maps and self.masks is None:
             raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
-        for name in ("participants", "exclude", "baselines", "residualize", "partition", "lags"):
+        for name in ("participants", "layers", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")

@@ -28,10 +28,11 @@ from tqdm import tqdm
 from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError
 from fastencode.files import make_folder
 from fastencode.locks import Lock
-from fastencode.progress import say
+from fastencode.progress import Line, say
 from fastencode.runs.executors import End, Executor, Here, Lost, Processes
 from fastencode.runs.making import PARTIAL, SIGNATURE, Busy, Failed, Made, Signature, Task, discard, make_all, read_signature
 from fastencode.runs.provenance import Code, Contents, digest, libraries, plain
+from fastencode.runs.tally import Tally
 
 __all__ = ["Stage", "Stages"]
 
@@ -147,16 +148,26 @@ class Stages:
         InputError
             If the disk is full or may not be written to: all stages would fail.
         """
-        tasks = self._missing(stages)
+        tasks, names = self._missing(stages), [stage.name for stage in stages]
+        reused = {name: self.seconds[name] for name in names if name not in tasks and name not in self.failed}
+        tally = Tally(names, reused, jobs)
         if tasks:
             try:
                 self._begin()
-                self._run(tasks, Here() if jobs == 1 else Processes(min(jobs, len(tasks)), self._prepare))
+                self._run(tasks, Here() if jobs == 1 else Processes(min(jobs, len(tasks)), self._prepare), tally)
             finally:
-                self._tidy([stage.name for stage in stages])
-        elif self.root.is_dir():
-            self._contents.save()
-        return {stage.name: self.path(stage.name) for stage in stages if stage.name not in self.failed}
+                self._tidy(names)
+        elif names:
+            say(tally.text(self.failed))
+            if self.root.is_dir():
+                self._contents.save()
+        return {name: self.path(name) for name in names if name not in self.failed}
+
+    def missing(self, stages: Sequence[Stage]) -> list[str]:
+        """Names of those that :meth:`run_all` would make. Nothing is made or written; :attr:`failed` has those that cannot be."""
+        if not self.root.is_dir():  # nothing is finished: no input file need be read
+            return [stage.name for stage in stages]
+        return list(self._missing(stages))
 
     def check(self) -> None:
         """Raise :class:`FailedStages`, with a list, if any stage failed."""
@@ -214,7 +225,6 @@ class Stages:
             before = read_signature(self.path(name))
             if before is not None and before.seconds is not None and self._stands(before, signature):
                 self._digests[name], self.seconds[name] = before.digest, before.seconds
-                say(f"{name}: finished before, reused")
                 continue
             self._digests[name] = signature.digest
             tasks[name] = Task(self.root, name, signature, stage.make, stage.arguments, stage.share, stage.resumable)
@@ -246,23 +256,28 @@ class Stages:
         make_folder(self.root)
         (self.root / self._MARK).write_text("output of fastencode-tune; finished stages are reused\n", encoding="utf-8")
 
-    def _run(self, tasks: dict[str, Task], executor: Executor) -> None:
+    def _run(self, tasks: dict[str, Task], executor: Executor, tally: Tally) -> None:
         busy: dict[str, list[Task]] = {}
         later: dict[str, float] = {}  # when to look again at what another process makes
         if isinstance(executor, Here) and self._prepare is not None:
             self._prepare()
         try:
-            while tasks or busy:
-                for batch in _batches(self._ready(tasks, busy, later)):
-                    busy[batch[0].name] = batch
-                    for task in batch:
-                        del tasks[task.name]
-                    executor.start(batch[0].name, make_all, tuple(batch))
-                if not busy:
-                    time.sleep(_PAUSE)
-                    continue
-                key, told = executor.next()
-                self._hear(key, told, tasks, busy, later)
+            with Line() as line:
+                while tasks or busy:
+                    line.show(tally.text(self.failed))
+                    for batch in _batches(self._ready(tasks, busy, later)):
+                        busy[batch[0].name] = batch
+                        for task in batch:
+                            del tasks[task.name]
+                        executor.start(batch[0].name, make_all, tuple(batch))
+                    if not busy:
+                        time.sleep(_PAUSE)
+                        continue
+                    key, told = executor.next()
+                    self._hear(key, told, tasks, busy, later)
+                    if isinstance(told, Made):
+                        tally.made(told.name, told.seconds)
+                line.show(tally.text(self.failed))
         except BaseException:
             executor.close()
             for task in (task for batch in busy.values() for task in batch if not task.resumable):
@@ -289,7 +304,6 @@ class Stages:
         task = batch.pop(0)
         if isinstance(told, Made):
             self.seconds[told.name] = told.seconds
-            say(f"{told.name}: {told.seconds:.1f} s")
         elif isinstance(told, Busy):
             if told.name not in later:
                 say(f"waiting: {told.who}")

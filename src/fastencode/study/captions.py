@@ -9,12 +9,24 @@ __all__ = ["CAPTIONS", "CEILINGS", "DETAILS", "Drawn"]
 
 
 class Drawn(NamedTuple):
-    """What captions depend on: participants, whether there are intervals, the first model, whether models differ in layers."""
+    """What captions depend on.
+
+    Attributes
+    ----------
+    n : int
+        Participants.
+    bands : {"drawn", "crowded", ""}
+        Intervals are drawn; there are too many models for that; there are none.
+    first : str
+        The model that others are compared with.
+    level : bool
+        Whether a model of one layer is drawn as a level line.
+    """
 
     n: int
-    bands: bool
+    bands: str
     first: str
-    uneven: bool
+    level: bool
 
     @property
     def people(self) -> str:
@@ -23,14 +35,19 @@ class Drawn(NamedTuple):
     def intervals(self, of: str) -> str:
         if not self.bands:
             return "There are no intervals: the test story is too short for them. "
+        if self.bands == "crowded":
+            return "Bands of so many models would hide each other: the 95 % intervals are in the tables below. "
         return f"Bands: 95 % intervals of {of}, from resampling blocks of the test story's scans. "
 
     @property
     def each(self) -> str:
         of = self.intervals("the mean over these participants" if self.n > 1 else "r")
         lines = f"Thick lines: mean over {self.people}. Thin lines: each of them. " if self.n > 1 else f"{self.people}. "
-        level = "A level line is a model of one layer, such as a low-level feature. " if self.uneven else ""
-        return lines + of + level
+        return lines + of + self.level_line
+
+    @property
+    def level_line(self) -> str:
+        return "A level line is a model of one layer, such as a low-level feature. " if self.level else ""
 
 
 # What stands under the scores where ceilings are known.
@@ -61,7 +78,7 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
             f"{drawn.intervals('r of one participant')}The models are scored on the same data, so overlapping bands do not mean "
             "that two models are alike: their differences have intervals of their own. Dashed: the region's mean "
             "noise ceiling where it is known, above 0 by chance in a region that follows nothing (see Scores); where it lies far "
-            f"above the curves, its value is written at the upper edge. {LEVELS}"
+            f"above the curves, its value is written at the upper edge. {drawn.level_line}{LEVELS}"
         ),
     ),
     "change": (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["change_figure", "display_name", "layers_figure", "picture", "png", "training_figure"]
+__all__ = ["change_figure", "crowded", "display_name", "layers_figure", "picture", "png", "shortened", "training_figure"]
 
 DPI = 160
 WIDE = 9.6  # inches: three panels side by side, or one legend line of four entries
@@ -31,6 +31,7 @@ MARKED = 13  # markers on a curve at most
 LAYER = "layer (0 = input of the transformer)"
 CEILING = "black"
 DASHED = (0, (5, 3))
+BANDED = 4  # models: bands of more hide each other
 LONGEST, LINE = 40, 115  # letters of a legend's entry, and of all entries in a row, each with 8 for its line
 
 STYLE = {
@@ -75,7 +76,11 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 
 def display_name(name: object, longest: int = 0) -> str:
     """A region's or participant's name for people: underscores become spaces, and an overlong name ends with an ellipsis."""
-    words = " ".join(str(name).replace("_", " ").split())
+    return shortened(" ".join(str(name).replace("_", " ").split()), longest)
+
+
+def shortened(words: str, longest: int = 0) -> str:
+    """Overlong words end with an ellipsis."""
     return words[: longest - 1].rstrip() + "…" if longest and len(words) > longest else words
 
 
@@ -152,9 +157,7 @@ def change_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Sequence
         _means_panel(ax, means[means["region"] == region], each, models, _span(contrasts))
         ax.set_title(_title(region, columns))
         ax.set_ylim(*limits)
-    _finish(
-        figure, axes, set(range(len(regions))), LAYER, f"r minus r of {display_name(models[0].label, 30)}".replace("$", r"\$")
-    )
+    _finish(figure, axes, set(range(len(regions))), LAYER, f"r minus r of {shortened(models[0].label, 30)}".replace("$", r"\$"))
     _legend(figure, _present(contrasts, models))
     return figure
 
@@ -215,7 +218,7 @@ def picture(means: pd.DataFrame, scores: pd.DataFrame, regions: Sequence[str], m
     matplotlib.figure.Figure
         10 inches wide. Bands are the intervals of the means; thin lines are participants, when there are several.
     """
-    columns = len(regions) if len(regions) <= 3 else 3
+    columns = len(regions) if len(regions) <= 4 else 3
     rows = math.ceil(len(regions) / columns)
     figure, axes = _grid(rows, columns, (10, 3.75 if rows == 1 else 2.9 * rows + 0.9))
     panels = [(means[means["region"] == region], scores[scores["region"] == region]) for region in regions]
@@ -223,7 +226,7 @@ def picture(means: pd.DataFrame, scores: pd.DataFrame, regions: Sequence[str], m
     windows = _windows(ranges, [math.nan] * len(ranges))
     for ax, region, (mean, each), (low, high) in zip(axes, regions, panels, windows, strict=False):
         _means_panel(ax, mean, each.rename(columns={"r": "value"}), models, _span(scores))
-        ax.set_title(_title(region, columns), fontsize=13 if rows == 1 else None)
+        ax.set_title(_title(region, columns), fontsize=13 if columns < 4 and rows == 1 else None)
         ax.set_ylim(low, high)
         if low < 0 < high:
             ax.axhline(0, color="#404040", linewidth=1, zorder=2)
@@ -240,7 +243,8 @@ def _layer_panel(
         ax.axhline(0, color="#404040", linewidth=1, zorder=2)
     for model, look in _looks(panel, models):
         part = panel[panel["model"] == model]
-        _band(ax, part, "r_low", "r_high", look, span)
+        if not crowded(panel):
+            _band(ax, part, "r_low", "r_high", look, span)
         _curve(ax, part.set_index("layer")["r"], look, span)
     ax.set_ylim(low, high)
     _ticks(ax, *span)
@@ -259,9 +263,10 @@ def _means_panel(ax: Axes, means: pd.DataFrame, each: pd.DataFrame, models: Sequ
     """A thick line and a band for the mean over participants, thin lines for each of several: column ``value`` of ``each``."""
     for model, look in _looks(means, models):
         part, own = means[means["model"] == model], each[each["model"] == model]
-        _band(ax, part, "low", "high", look, span)
-        _curve(ax, part.set_index("layer")["mean"], look, span, linewidth=2.4)
         people = own["participant"].unique()
+        if not crowded(means):
+            _band(ax, part, "low", "high", look, span, edges=len(people) == 1)  # thin lines are participants here
+        _curve(ax, part.set_index("layer")["mean"], look, span, linewidth=2.4)
         for who in people if len(people) > 1 else ():
             thin: dict[str, Any] = {**look, "marker": "", "zorder": look["zorder"] - 0.5}
             _curve(ax, own[own["participant"] == who].set_index("layer")["value"], thin, span, alpha=0.4, linewidth=0.9)
@@ -274,16 +279,23 @@ def _curve(ax: Axes, values: pd.Series, look: Mapping[str, Any], span: tuple[int
     ax.plot(values.index, values.to_numpy(), markevery=math.ceil(len(values) / MARKED), **look, **more)
 
 
-def _band(ax: Axes, part: pd.DataFrame, low: str, high: str, look: Mapping[str, Any], span: tuple[int, int]) -> None:
+def _band(
+    ax: Axes, part: pd.DataFrame, low: str, high: str, look: Mapping[str, Any], span: tuple[int, int], edges: bool = True
+) -> None:
     ends = [_level(part.set_index("layer")[name].astype(float).sort_index(), span) for name in (low, high)]
     color, zorder = look["color"], look["zorder"]
-    ax.fill_between(ends[0].index, *(end.to_numpy() for end in ends), color=color, alpha=0.09, linewidth=0, zorder=zorder - 1.5)
-    for end in ends:  # where bands overlap, only their edges still tell them apart
+    ax.fill_between(ends[0].index, *(end.to_numpy() for end in ends), color=color, alpha=0.1, linewidth=0, zorder=zorder - 1.5)
+    for end in ends if edges else ():  # where bands overlap, only their edges still tell them apart
         ax.plot(end.index, end.to_numpy(), color=color, alpha=0.45, linewidth=0.6, zorder=zorder - 1.4)
 
 
 def _level(values: pd.Series, span: tuple[int, int]) -> pd.Series:
     return values if len(values) > 1 else values.reindex(range(span[0], span[1] + 1)).ffill().bfill()
+
+
+def crowded(table: pd.DataFrame) -> bool:
+    """Whether there are too many models for bands."""
+    return bool(table["model"].nunique() > BANDED)
 
 
 def _present(table: pd.DataFrame, models: Sequence[Condition]) -> list[Condition]:
@@ -392,7 +404,7 @@ def _finish(figure: Figure, axes: list[Axes], used: set[int], x: str, y: str) ->
 def _legend(figure: Figure, models: Sequence[Condition], *, dashed: bool = False, lines: Sequence[str] = ()) -> None:
     """One legend above all panels: models, then what lines stand for; as many in a row as have room."""
     line = require("matplotlib.lines", "report").Line2D
-    labels = [display_name(one.label, LONGEST).replace("$", r"\$") for one in models]
+    labels = [shortened(one.label, LONGEST).replace("$", r"\$") for one in models]
     handles = [line([], [], color=one.color, marker=one.marker, label=label) for one, label in zip(models, labels, strict=True)]
     looks: dict[str, dict[str, Any]] = {
         "validation": {"color": "#303030", "linestyle": "-"},

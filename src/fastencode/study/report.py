@@ -151,7 +151,7 @@ def write_report(
         ``partition``: participant, model, layer, region, part, band, r2.
         ``training``: participant, model, epoch, updates, train_loss, validation_loss, validation_r, seconds.
         NaN where unknown. Columns that are not named here go to the CSV only, but for ``delays`` and the ends of intervals of
-        r_normalized. Tables without rows are left out.
+        r_normalized. Further tables become CSV files and are not on the page. Tables without rows are left out.
     provenance : mapping
         Everything needed to repeat the run and to know what it was: date, versions, settings, hashes; nested.
     command : str
@@ -187,7 +187,7 @@ def write_report(
     images = {name: figures.png(figure) for name, figure in _figures(drawn, regions, models) if figure is not None}
     for name in CAPTIONS:  # an earlier run's figure must not pass for this one's
         _write(folder / "figures" / f"{name}.png", images.get(name))
-    for name in TABLES:
+    for name in dict.fromkeys((*TABLES, *tables)):
         _write(folder / f"{name}.csv", checked[name].to_csv(index=False).encode() if name in checked else None)
     _write(folder / "results.json", _json({"title": title, "verdicts": list(verdicts)}) if verdicts else None)
     _write(folder / "provenance.json", _json({"command": command, **provenance}))
@@ -199,7 +199,7 @@ def write_report(
         counted=counted(verdicts),
         figures=[_embedded(name, image, drawn, models) for name, image in images.items()],
         summary=_summary(drawn["scores"], models),
-        tables=[_shown(name, table, models) for name, table in checked.items() if name != "training"],
+        tables=[_shown(name, table, models) for name, table in checked.items() if name in DETAILS],
         ceilings=CEILINGS if checked["scores"]["ceiling"].notna().any() else "",
         tuning=_tuning(checked["training"], models) if "training" in checked else None,
         overfitting=overfitting(checked["training"], models) if "training" in checked else [],
@@ -244,11 +244,13 @@ def scores_table(scores: pd.DataFrame, models: Sequence[Condition]) -> str:
             lines.append(f"  {name:<{left - 2}}{_number(row['ceiling'], 2):>{cell}}")
             for label, cells in row["models"]:
                 values = "".join(f"{_number(r):>{cell}}" for r, _ in cells)
-                lines.append(f"    {figures.display_name(label, left - 5):<{left - 4 + cell}}{values}")
+                lines.append(f"    {figures.shortened(label, left - 5):<{left - 4 + cell}}{values}")
     return "\n".join([*lines, rule])
 
 
 def _checked(table: pd.DataFrame, name: str, models: Sequence[Condition]) -> pd.DataFrame:
+    if name not in TABLES:
+        return table
     columns, key = TABLES[name]
     missing = [column for column in columns if column not in table.columns]
     if missing:
@@ -447,11 +449,17 @@ def _embedded(name: str, image: bytes, tables: Mapping[str, pd.DataFrame], model
     """A figure as the page shows it. Width and height are a PNG's bytes 16 to 24."""
     heading, caption = CAPTIONS[name]
     scores = tables["scores"]
-    n, bands = scores["participant"].nunique(), scores["r_low"].notna().any()
+    table = tables["contrasts"] if name == "change" else scores
+    drawn = Drawn(
+        n=scores["participant"].nunique(),
+        bands="" if not scores["r_low"].notna().any() else "crowded" if figures.crowded(table) else "drawn",
+        first=models[0].label,
+        level=1 in set(table.groupby("model")["layer"].nunique()) and table["layer"].nunique() > 1,
+    )
     return {
         "name": name,
         "heading": heading,
-        "caption": caption(Drawn(n, bool(bands), models[0].label, scores.groupby("model")["layer"].nunique().nunique() > 1)),
+        "caption": caption(drawn),
         "data": base64.b64encode(image).decode(),
         "width": int.from_bytes(image[16:20], "big"),
         "height": int.from_bytes(image[20:24], "big"),

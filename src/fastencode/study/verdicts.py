@@ -180,7 +180,7 @@ def overfitting(training: pd.DataFrame, models: Sequence[Condition]) -> list[str
             continue
         best, last = validation.idxmin(), validation.index[-1]
         since = train[train.index >= best]
-        if best == last or len(since) < 2 or since.iloc[-1] >= since.iloc[0]:
+        if len(since) < 2 or since.iloc[-1] >= since.iloc[0]:
             continue
         when = f"after epoch {best}" if best > 0 else "before the first update"
         least, end = _decimal(validation[best], ""), _decimal(validation[last], "")

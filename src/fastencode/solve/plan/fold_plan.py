@@ -30,7 +30,7 @@ __all__ = ["FoldPlan", "plan_folds", "planned_on"]
 T = TypeVar("T")
 # A device plans where both sides of X are at least this long: below, its calls cost more than they save.
 _LEAST = 256
-# Whether a score does not depend on the size of predictions, so that nodes need errors relative to it. None: any score may follow.
+# Whether a score does not depend on the size of predictions, so that nodes need errors relative to it. None: scores of any kind.
 RELATIVE = {None: True, "pearson": True, "r2": False, "neg_mean_squared_error": False}
 # Rounding of the smallest eigenvalue of I − H, whose largest is at most 1.
 _ROUNDING = 1e-13

@@ -20,13 +20,13 @@ _DECADE = 10.0
 # A voxel whose score (R², a correlation, or shares of its variance) rises by no more than this over the last decade before an end
 # would hardly gain beyond it.
 _RISE = 0.01
-# The best penalty of a voxel that features do not predict is arbitrary. Predicted is an R² above 4 / n, or a correlation above 3 / √n: chance gives a
-# correlation of variance 1 / n over independent rows, and more over autocorrelated ones.
+# The best penalty of a voxel that features do not predict is arbitrary. Predicted is an R² above 4 / n, or a correlation above
+# 3 / √n: chance gives a correlation of variance 1 / n over independent rows, and more over autocorrelated ones.
 _CHANCE_R2, _CHANCE_R = 4.0, 3.0
 # Fewer voxels than this share are not worth a warning; correlations of voxels that nothing predicts rise more often.
 _FEW, _FEW_R = 0.01, 0.03
-# All penalties are too large if the mean over voxels rises towards the smallest by more than four of its standard errors, at least
-# half of it in the last decade: then score is nearly proportional to 1 / α.
+# All penalties are too large if the mean over voxels rises towards the smallest by more than four of its standard errors, at
+# least half of it in the last decade: then score is nearly proportional to 1 / α.
 _SURE, _MOST = 4.0, 0.5
 # All penalties are too small if the mean over voxels rises by this over the last decade towards the largest.
 _MEAN_RISE = 0.02

@@ -1,0 +1,109 @@
+"""What unfinished fits would cost, before any is made: how they would be solved, time, memory and disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastencode.delayed import Matrix
+from fastencode.runs.engine import Stage
+from fastencode.runs.fits import Question
+from fastencode.solve.given.problem import Problem
+from fastencode.solve.plan.cost import Candidate, choose
+from fastencode.threads import available_threads
+from fastencode.timing.delays import delay
+
+__all__ = ["Estimate", "estimate"]
+
+_RECORD = 4 * 8  # bytes of a voxel in the record of a fit: r, p, penalty, edge
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of fits.
+
+    Attributes
+    ----------
+    plans : (rows, columns, strategy) → number of plans
+        The strategy is "primal" or "dual". One plan serves all participants who heard the same stories.
+    seconds : float
+        Of planning and fitting on the CPU, at nominal rates: permutations, draws, partitions and reading are not counted.
+    memory : int
+        Bytes of the largest plan, its design, and the responses of the participant with the most.
+    disk : int
+        Bytes of responses and records.
+    free : int
+        Bytes that are free there.
+    """
+
+    plans: Mapping[tuple[int, int, str], int]
+    seconds: float
+    memory: int
+    disk: int
+    free: int
+
+
+def estimate(
+    root: Path, question: Question, fits: Sequence[Stage], widths: Mapping[str, int], responses: Sequence[str]
+) -> Estimate:
+    """Estimate fits from the shapes of their designs.
+
+    Parameters
+    ----------
+    root : Path
+        The output folder; need not exist.
+    question : Question
+    fits : sequence of Stage
+        Those to make, of the kind ``fits``.
+    widths : source → columns of a layer
+    responses : sequence of str
+        Participants whose responses are to be made. All voxels count for all participants: how many are mapped is not known yet.
+    """
+    data = question.data
+    voxels = {who: data.n_voxels(who) for who in question.heard}
+    rows = {who: sum(data.n_rows(run) for run in fit) for who, fit in question.heard.items()}
+    shared: dict[int, list[Stage]] = {}
+    for stage in fits:
+        shared.setdefault(id(stage.share), []).append(stage)
+    known: dict[Any, Candidate] = {}
+    plans: dict[tuple[int, int, str], int] = {}
+    seconds, memory = 0.0, 0
+    for group in shared.values():
+        settings, people = group[0].settings, [stage.settings["who"] for stage in group]
+        stories, width, delays = question.heard[people[0]], widths[settings["source"]], tuple(settings["delays"])
+        n, total = rows[people[0]], sum(voxels[who] for who in people)
+        kind = (stories, width, delays, bool(settings["less"]), total)
+        if kind not in known:
+            known[kind] = _plan(question, stories, width, delays, total, copied=bool(settings["less"]))
+        plan, columns = known[kind], width * len(delays)
+        key = (n, columns, plan.name)
+        plans[key] = plans.get(key, 0) + 1
+        seconds += plan.seconds
+        memory = max(memory, plan.bytes + 4 * n * (columns + max(voxels[who] for who in people)))
+    disk = sum(4 * voxels[who] * rows[who] for who in responses)
+    disk += sum(_RECORD * voxels[stage.settings["who"]] + 16 * question.align.bootstraps for stage in fits)
+    above = next(path for path in (root, *root.absolute().parents) if path.exists())
+    return Estimate(plans, seconds, memory, disk, shutil.disk_usage(above).free)
+
+
+def _plan(
+    question: Question, stories: Sequence[str], width: int, delays: tuple[int, ...], voxels: int, *, copied: bool
+) -> Candidate:
+    """How a design of this shape would be solved. Its values do not count."""
+    labels = np.repeat(np.arange(len(stories)), [question.data.n_rows(run) for run in stories])
+    design: Matrix = np.broadcast_to(np.float32(0), (len(labels), width * len(delays)))
+    if not copied:
+        design = delay(np.zeros((len(labels), width), np.float32), delays, runs=labels, copy=False)
+    several, folds = len(stories) >= 2, question.align.folds
+    problem = Problem.check(
+        design,
+        alphas=question.align.alphas,
+        cv=min(folds, len(stories)) if several else folds,
+        runs=labels if several else None,
+    )
+    return choose(problem, available_threads(), voxels)[0]

@@ -1,0 +1,70 @@
+"""How many stages of a command are finished, in words, and how long the others will take."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+__all__ = ["Tally", "duration"]
+
+
+class Tally:
+    """Counts the stages of one list by kind, which is the first part of their names ("fits" of ``fits/model/A/layer-00``).
+
+    Parameters
+    ----------
+    names : sequence of str
+        All stages.
+    reused : name → seconds
+        Those that were finished before, and what they took then.
+    jobs : int
+        How many are made at a time.
+    """
+
+    def __init__(self, names: Sequence[str], reused: Mapping[str, float], jobs: int) -> None:
+        self._names, self._reused, self._jobs = names, reused, jobs
+        self._made: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def made(self, name: str, seconds: float) -> None:
+        """Enter a stage that is finished now."""
+        self._made[name] = seconds
+
+    def text(self, failed: Collection[str]) -> str:
+        """Such as "12 of 96 fits, 3 reused, about 14 min left"; at the end, how long it took."""
+        done = {*self._made, *self._reused}
+        totals, finished = Counter(map(_kind, self._names)), Counter(map(_kind, done))
+        parts = [f"{finished[kind]} of {total} {kind}" if total > 1 else kind for kind, total in totals.items()]
+        if self._reused:
+            parts.append("reused" if len(self._names) == 1 else f"{len(self._reused)} reused")
+        missed = [name for name in self._names if name in failed]
+        if missed:
+            parts.append("failed" if len(self._names) == 1 else f"{len(missed)} not made")
+        left = Counter(_kind(name) for name in self._names if name not in done and name not in failed)
+        if not left and self._made:
+            parts.append(f"took {duration(time.monotonic() - self._began)}")
+        elif left and self._made:
+            parts.append(f"about {duration(self._expected(left))} left")
+        return ", ".join(parts)
+
+    def _expected(self, left: Mapping[str, int]) -> float:
+        """Seconds: each takes as long as the others of its kind did on average, or as any where none of its kind is made."""
+        known = self._made | {name: seconds for name, seconds in self._reused.items() if name not in self._made}
+
+        def mean(kind: str) -> float:
+            own = [seconds for name, seconds in known.items() if _kind(name) == kind] or list(known.values())
+            return sum(own) / len(own)
+
+        return sum(count * mean(kind) for kind, count in left.items()) / self._jobs
+
+
+def _kind(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
