@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import write_array_header_1_0
@@ -28,10 +28,11 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.provenance import plain
-from fastencode.study.ceilings import averaged_spread, noise_ceiling, significant_ceilings, split_repeats
+from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, split_repeats
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
+from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 from fastencode.study.sources import LowLevel
 from fastencode.study.tables import Key, Label
 from fastencode.timing.clean import zscore
@@ -52,6 +53,9 @@ __all__ = [
 ]
 
 RECORD = "layer.h5"
+
+# Voxels whose repeats are in memory at once: 50 MB for ten repeats of 300 scans.
+_VOXELS_READ = 4096
 
 
 @dataclass(frozen=True)
@@ -189,10 +193,10 @@ def write_responses(
     The rows of all runs, z-scored within each, cut to voxels with a significant ceiling above ``threshold`` (below 0: to all);
     regions, to those of them that vary and have no gaps.
     """
-    ceiling, significant, spread, test = _test_responses(data, who, split_half)
+    test, ceiling, p, spread = _test_responses(data, who, data.test_story, data.usable_rows(data.test_story), split_half)
     mapped = np.ones(test.shape[1], bool) if ceiling is None else ceiling > threshold
-    if threshold >= 0:
-        mapped &= significant
+    if ceiling is not None and threshold >= 0:
+        mapped &= fdr(p) <= FALSE_DISCOVERIES
     voxels = np.flatnonzero(mapped)
     if not len(voxels):
         raise InputError(f"no voxel of {who} has a significant noise ceiling above {threshold:g}: lower it")
@@ -232,23 +236,44 @@ def write_responses(
     (folder / "regions.json").write_text(text, encoding="utf-8")
 
 
-def _test_responses(data: Dataset, who: str, split_half: bool) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
-    """Noise ceilings (None without repeats), where they are significant, spread, and the responses to score on, usable rows
-    only."""
-    rows = data.usable_rows(data.test_story)
-    if not data.is_repeated(who, data.test_story):
+class _Heard(NamedTuple):
+    """One participant's responses to a test run: rows to score on (t, v), noise ceilings (v,) (None without repeats), their
+    p-values (v,) and spreads (v,)."""
+
+    test: NDArray[np.float32]
+    ceiling: NDArray[np.float64] | None
+    p: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: bool) -> _Heard:
+    """What there is of a test run, usable rows only. Repeats are read by tiles of voxels."""
+    n_voxels = data.n_voxels(who)
+    if not data.is_repeated(who, run):
         if split_half:
-            raise InputError(f"{who} heard {data.test_story} once: without repeats there are no halves to split")
-        test = data.responses(who, data.test_story)[rows]
-        return None, np.ones(test.shape[1], bool), np.ones(test.shape[1]), test
-    repeats = data.repeats(who, data.test_story)[:, rows]
-    if not split_half:
-        test = data.responses(who, data.test_story)[rows]
-        return noise_ceiling(repeats), significant_ceilings(repeats), averaged_spread(repeats), test
-    first, second = split_repeats(len(repeats))
-    scored = repeats[second]
-    ceiling = noise_ceiling(repeats[first], n_averaged=len(scored))
-    return ceiling, significant_ceilings(repeats[first]), averaged_spread(scored), scored.mean(axis=0)
+            raise InputError(f"{who} heard {run} once: without repeats there are no halves to split")
+        return _Heard(data.responses(who, run)[rows], None, np.ones(n_voxels), np.ones(n_voxels))
+    scored, ceilings, p, spreads, gaps = [], [], [], [], 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FastencodeWarning)  # of gaps: below, once for all tiles
+        for start in range(0, n_voxels, _VOXELS_READ):
+            tile = np.arange(start, min(start + _VOXELS_READ, n_voxels))
+            repeats = data.repeats(who, run, voxels=tile)[:, rows]
+            gaps += int((~np.isfinite(repeats).all(axis=(0, 1))).sum())
+            first, second = split_repeats(len(repeats)) if split_half else (slice(None), slice(None))
+            ceilings.append(noise_ceiling(repeats[first], n_averaged=len(repeats[second])))
+            p.append(ceiling_pvalues(repeats[first]))
+            spreads.append(averaged_spread(repeats[second]))
+            if split_half:
+                scored.append(repeats[second].mean(axis=0))
+    if gaps:
+        warnings.warn(
+            f"{who}, {run}: {gaps} of {n_voxels} voxels hold values that are not finite: their noise ceiling is 0",
+            FastencodeWarning,
+            stacklevel=2,
+        )
+    test = np.concatenate(scored, axis=1) if split_half else data.responses(who, run)[rows]
+    return _Heard(test, *(np.concatenate(parts) for parts in (ceilings, p, spreads)))
 
 
 def _listener(responses: Path) -> Listener:

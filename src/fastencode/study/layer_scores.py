@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from fastencode.delayed import Matrix
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file
-from fastencode.solve.edges import held_warnings
+from fastencode.solve.edges import edges_of_fit, held_warnings
 from fastencode.solve.partition import partition_variance
 from fastencode.solve.ridge_plan import RidgePlan
+from fastencode.solve.score.ends import Seen, ends_of
 from fastencode.solve.score.moments import pearson
 from fastencode.study.config import AlignConfig
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
@@ -30,6 +31,10 @@ from fastencode.timing.clean import zscore
 __all__ = ["LayerScores", "LayerShares", "Listener", "load", "save", "score_layer", "share_layer"]
 
 Record = TypeVar("Record", "LayerScores", "LayerShares")
+
+# Bytes of weights that score_layer holds at once; of responses and weights that share_layer does, which decomposes its bands once
+# more for each tile.
+_WEIGHTS, _SHARED = 2**27, 2**30
 
 
 @dataclass(frozen=True)
@@ -129,10 +134,64 @@ def load(kind: type[Record], path: Path) -> Record:
         raise InputError(f"{path} is damaged ({error}): delete {path.parent}, and it will be made again") from error
 
 
+class Predicted(NamedTuple):
+    """Predictions of a ridge of every voxel; its weights are not kept.
+
+    Attributes
+    ----------
+    values : ndarray, shape (t, v)
+        In the dtype of the plan.
+    alpha, at_edge : ndarray, shape (v,)
+        Chosen penalties (weight on ‖b‖²), and −1 or +1 where one lies at an edge of the grid.
+    narrow : ndarray of bool, shape (2,)
+        Whether penalties below the smallest of the grid, or above its largest, would predict better.
+    """
+
+    values: NDArray[Any]
+    alpha: NDArray[np.float64]
+    at_edge: NDArray[np.int64]
+    narrow: NDArray[np.bool_]
+
+
+def _tiles(n_voxels: int, bytes_per_voxel: int, most: int) -> Iterator[slice]:
+    """Voxels in tiles of at most so many bytes, or of one voxel."""
+    width = max(1, most // bytes_per_voxel)
+    for start in range(0, n_voxels, width):
+        yield slice(start, min(start + width, n_voxels))
+
+
+def predict_in_tiles(plan: RidgePlan, X_test: Matrix, Y: NDArray[np.float32]) -> Predicted:
+    """Fit every voxel on the plan's rows, by held-out correlations, and predict others; 128 MB of weights are held at once.
+
+    Parameters
+    ----------
+    plan : RidgePlan
+    X_test : ndarray or Delayed, shape (t, p)
+        Features of the rows to predict.
+    Y : ndarray, shape (rows of the plan, v)
+        May be a memory map: it is read by tiles of voxels.
+    """
+    n_voxels = Y.shape[1]
+    values = np.empty((len(X_test), n_voxels), plan.dtype)
+    alpha, at_edge, ends = np.empty(n_voxels), np.empty(n_voxels, np.int8), np.empty((4, n_voxels))
+    with warnings.catch_warnings(), held_warnings():  # one warning for each model, not for each layer
+        warnings.simplefilter("ignore", FastencodeWarning)
+        for tile in _tiles(n_voxels, plan.shape[1] * plan.dtype.itemsize, _WEIGHTS):
+            fit = plan.fit(Y[:, tile], scoring="pearson")
+            values[:, tile], alpha[tile], at_edge[tile] = fit.predict(X_test), fit.alpha, fit.at_edge
+            ends[:, tile] = ends_of(fit.cv_scores, plan.alphas)
+    seen = Seen(ends, at_edge, np.ones(n_voxels), np.zeros(n_voxels, bool))
+    cost = edges_of_fit(seen, plan.alphas, scoring="pearson", n_rows=plan.shape[0], shared=False, freedoms=[plan.freedom]).cost
+    narrow = np.array([cost.all_low or cost.low > 0, cost.all_high or cost.high > 0])
+    return Predicted(values, alpha, at_edge.astype(np.int64), narrow)
+
+
 def score_layer(
     plan: RidgePlan, X_test: Matrix, listener: Listener, config: AlignConfig, *, permutations: int = 1000
 ) -> LayerScores:
     """Fit every voxel on the plan's rows, predict the test run, and say how well and how surely.
+
+    Weights are made and used by tiles of voxels; predictions of the test run, (t, v), are held whole.
 
     Parameters
     ----------
@@ -153,11 +212,8 @@ def score_layer(
     """
     if len(X_test) != len(listener.test):
         raise InputError(f"{len(X_test)} rows of features for {len(listener.test)} test responses: check the test run's trimming")
-    with warnings.catch_warnings(), held_warnings() as edges:  # one warning for each model, not for each layer
-        warnings.simplefilter("ignore", FastencodeWarning)
-        fit = plan.fit(listener.fit, scoring="pearson")
-    cost = edges[0].cost
-    predicted = fit.predict(X_test)
+    found = predict_in_tiles(plan, X_test, listener.fit)
+    predicted = found.values
     draw: dict[str, Any] = {"block": config.block, "n_boots": config.bootstraps, "random_state": config.seed}
     raw = bootstrap_region_scores(listener.test, [predicted], listener.regions, **draw)
     r = np.asarray(pearson(listener.test, predicted), np.float64)
@@ -175,8 +231,8 @@ def score_layer(
         p=block_permutation_pvalues(
             listener.test, predicted, block=config.block, n_permutations=permutations, random_state=config.seed
         ),
-        alpha=np.asarray(fit.alpha, np.float64),
-        at_edge=np.asarray(fit.at_edge, np.int64),
+        alpha=found.alpha,
+        at_edge=found.at_edge,
         region=raw.r[0],
         region_normalized=region_normalized,
         region_ceiling=region_ceiling,
@@ -184,7 +240,7 @@ def score_layer(
         draws=raw.draws[:, 0],
         draws_normalized=draws_normalized,
         n_blocks=np.array(raw.n_blocks),
-        narrow=np.array([cost.all_low or cost.low > 0, cost.all_high or cost.high > 0]),
+        narrow=found.narrow,
     )
 
 
@@ -211,22 +267,27 @@ def share_layer(
 
     Notes
     -----
-    Test responses are centered, and scaled to the units of the fit rows: R² counts how large a prediction is.
+    Test responses are centered, and scaled to the units of the fit rows: R² counts how large a prediction is. Voxels are fitted
+    by tiles, each with the same weightings to try: 1 GB of responses and weights are held at once.
     """
-    spread = 1.0 if listener.spread is None else listener.spread
-    Y = np.vstack([listener.fit, (zscore(listener.test) * spread).astype(np.float32)])
-    n = len(listener.fit)
+    n, n_test, n_voxels = len(listener.fit), len(listener.test), listener.fit.shape[1]
     n_runs = len(np.unique(labels))
-    with warnings.catch_warnings():  # as for a layer alone
-        warnings.simplefilter("ignore", FastencodeWarning)
-        found = partition_variance(
-            bands,
-            Y,
-            outer=[(np.arange(n), np.arange(n, len(Y)))],
-            runs=np.concatenate([labels, np.full(len(Y) - n, n_runs)]) if n_runs >= 2 else None,
-            alphas=config.alphas,
-            n_iter=candidates,
-            random_state=config.seed,
-            cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
-        )
-    return LayerShares(found.total, found.unique)
+    spread = np.ones(n_voxels) if listener.spread is None else listener.spread
+    total, unique = np.empty(n_voxels), np.empty((len(bands), n_voxels))
+    values_per_voxel = 2 * (n + n_test) + sum(band.shape[1] for band in bands.values())  # a fold's rows are copied
+    for tile in _tiles(n_voxels, 4 * values_per_voxel, _SHARED):
+        test = zscore(listener.test[:, tile]) * spread[tile]
+        with warnings.catch_warnings():  # as for a layer alone
+            warnings.simplefilter("ignore", FastencodeWarning)
+            found = partition_variance(
+                bands,
+                np.vstack([listener.fit[:, tile], test.astype(np.float32)]),
+                outer=[(np.arange(n), np.arange(n, n + n_test))],
+                runs=np.concatenate([labels, np.full(n_test, n_runs)]) if n_runs >= 2 else None,
+                alphas=config.alphas,
+                n_iter=candidates,
+                random_state=config.seed,
+                cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
+            )
+        total[tile], unique[:, tile] = found.total, found.unique
+    return LayerShares(total, unique)

@@ -1,0 +1,87 @@
+"""The stage of one participant's responses: what ridges are fitted on and scored on, from a data set made up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import reference_timing
+from fastencode.errors import FastencodeWarning
+from fastencode.runs import fits
+from fastencode.runs.fits import write_responses
+from fastencode.study.ceilings import noise_ceiling
+
+ROWS = {"one": 40, "two": 30, "test": 36}
+N_VOXELS, SKIP, REPEATS = 50, 4, 5
+
+
+class Made:
+    """Responses of one person, of whom half the voxels follow the stories; the largest repeat read is noted."""
+
+    tr, test_story = 2.0, "test"
+
+    def __init__(self, gap: bool = False) -> None:
+        rng = np.random.default_rng(0)
+        self._heard, self.widest = {}, 0
+        for run, n in ROWS.items():
+            signal = rng.standard_normal((n, N_VOXELS)) * (np.arange(N_VOXELS) % 2)
+            self._heard[run] = signal + 0.7 * rng.standard_normal((REPEATS, n, N_VOXELS)) + 3
+        if gap:
+            self._heard["test"][2, 9, 7] = np.nan
+
+    def n_rows(self, run: str) -> int:
+        return ROWS[run]
+
+    def n_voxels(self, who: str) -> int:
+        return N_VOXELS
+
+    def usable_rows(self, run: str) -> slice:
+        return slice(SKIP, ROWS[run])
+
+    def is_repeated(self, who: str, run: str) -> bool:
+        return run == "test"
+
+    def repeats(self, who: str, run: str, *, voxels: Any = None) -> np.ndarray:
+        found = self._heard[run][:, :, slice(None) if voxels is None else voxels].astype(np.float32)
+        self.widest = max(self.widest, found.shape[2])
+        return found
+
+    def responses(self, who: str, run: str, *, voxels: Any = None) -> np.ndarray:
+        return self._heard[run][:, :, slice(None) if voxels is None else voxels].mean(axis=0).astype(np.float32)
+
+
+def files(folder: Path, data: Made, **options: Any) -> dict[str, np.ndarray]:
+    folder.mkdir()
+    write_responses(folder, data, "A", ("one", "two"), {"odd": np.arange(1, N_VOXELS, 2)}, threshold=0.05, **options)
+    found = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+    return found | {name: np.array(columns) for name, columns in json.loads((folder / "regions.json").read_text()).items()}
+
+
+@pytest.mark.parametrize("split_half", [False, True])
+def test_repeats_are_read_by_tiles_of_voxels(split_half: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Made()
+    repeats = data.repeats("A", "test")[:, SKIP:]
+    whole = files(tmp_path / "whole", data, split_half=split_half)
+    monkeypatch.setattr(fits, "_VOXELS_READ", 8)
+    data.widest = 0
+    tiled = files(tmp_path / "tiled", data, split_half=split_half)
+    assert data.widest == 8 and whole.keys() == tiled.keys()
+    for name, values in whole.items():
+        np.testing.assert_array_equal(tiled[name], values, name)
+    assert whole["odd"].size > 20 and whole["all"].size < 30, "voxels that follow nothing are not mapped"
+    scored = repeats[1::2] if split_half else repeats
+    chosen = repeats[::2] if split_half else repeats
+    np.testing.assert_allclose(whole["test"], scored.mean(axis=0)[:, whole["voxels"]], atol=1e-5)
+    wanted = noise_ceiling(chosen, n_averaged=2) if split_half else reference_timing.noise_ceiling(chosen)
+    np.testing.assert_allclose(whole["ceiling"], wanted[whole["voxels"]], atol=1e-5)
+
+
+def test_gaps_are_told_once_for_all_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "_VOXELS_READ", 8)
+    with pytest.warns(FastencodeWarning, match="A, test: 1 of 50 voxels hold values that are not finite: their noise") as told:
+        found = files(tmp_path / "out", Made(gap=True), split_half=False)
+    assert len([one for one in told if "not finite" in str(one.message)]) == 1 and 7 not in found["voxels"]
