@@ -18,13 +18,15 @@ from fastencode.cli.settings import AlignRunConfig
 from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of
 from fastencode.data.stories import Stories
+from fastencode.devices import find_device, parse_device
 from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import whole_file
+from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage, voxels_of
 from fastencode.speech.silence import NON_SPEECH
-from fastencode.study.config import WHOLE
+from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
@@ -41,6 +43,7 @@ def run(config: AlignRunConfig) -> Path:
     stages = Stages(config.out, reuse=config.reuse)
     if config.collect:
         return _write_tables(stages, (), config)
+    resources = _resources(config)
     stories = Stories(
         config.stories,
         tr=config.tr,
@@ -64,6 +67,7 @@ def run(config: AlignRunConfig) -> Path:
         permutations=config.permutations,
         candidates=config.candidates,
         non_speech=config.non_speech,
+        resources=resources,
     )
     low = [LowLevel(name, stories) for name in config.partition]
     stages.run_all([responses_stage(question, who) for who in heard], jobs=config.jobs)
@@ -74,6 +78,15 @@ def run(config: AlignRunConfig) -> Path:
     path = _write_tables(stages, made, config)
     stages.check()
     return path
+
+
+def _resources(config: AlignRunConfig) -> Resources:
+    """What ridges are computed with, checked before hours of fits."""
+    parse_memory(config.memory)
+    device = parse_device(config.device)
+    if device not in (None, "cpu"):
+        find_device(str(device))
+    return Resources(device, config.memory)
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:

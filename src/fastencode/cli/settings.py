@@ -213,6 +213,12 @@ class AlignRunConfig:
     jobs : int
         Processes that fit at the same time, each with its share of the processors. With more than one, a process that is killed,
         for want of memory say, costs only the fit it made.
+    device : str, optional
+        Where ridges are fitted, such as "cuda"; the CPU by default. What was finished on another device is reused: it differs by
+        rounding.
+    memory : str, optional
+        Working memory of each process's solver, such as "4GB", or "auto", beside features, responses and weights. Less is slower;
+        too little is an error that says how much is needed.
     collect : bool
         Only make the tables, of all finished fits in the output folder that have these settings.
     reuse : bool
@@ -240,6 +246,8 @@ class AlignRunConfig:
     lags: tuple[int, ...] = ()
     permutations: int = 1000
     jobs: int = 1
+    device: str | None = None
+    memory: str | None = None
     collect: bool = False
     reuse: bool = False
     align: AlignConfig = field(default_factory=AlignConfig)

@@ -29,7 +29,7 @@ from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.provenance import plain
 from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, split_repeats
-from fastencode.study.config import WHOLE, AlignConfig
+from fastencode.study.config import WHOLE, AlignConfig, Resources
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
@@ -79,6 +79,8 @@ class Question:
         Weightings of bands to try, where features are told apart by banded ridge.
     non_speech : collection of str
         Labels that low-level features of words take for no speech.
+    resources : Resources
+        What ridges are computed with. Stages do not depend on it.
     """
 
     data: Dataset
@@ -90,6 +92,7 @@ class Question:
     permutations: int = 1000
     candidates: int = 20
     non_speech: Collection[str] = field(default_factory=tuple)
+    resources: Resources = field(default_factory=Resources)
 
     def shared(self, *names: str) -> dict[str, Any]:
         """Settings that must be alike for two records to stand in one table."""
@@ -144,7 +147,8 @@ def _stages_of_a_layer(
 ) -> Iterator[Stage]:
     data, test = question.data, question.data.test_story
     used = (*fit, test)
-    design = partial(Design, variant, layer, fit, (test, data.usable_rows(test)), question.align)  # one object: they share it
+    # One object: they share it.
+    design = partial(Design, variant, layer, fit, (test, data.usable_rows(test)), question.align, question.resources)
     settings = {
         "source": variant.source.name,
         "low_level": isinstance(variant.source, LowLevel),
@@ -173,7 +177,7 @@ def _stages_of_a_layer(
     for who in members:
         yield stage("fits", who, fit_layer, (question.align, question.permutations), low, shared=["permutations"])
         if bands and variant.plain and variant.delays == tuple(question.align.delays):
-            arguments = (bands, question.align, question.candidates)
+            arguments = (bands, question.align, question.candidates, question.resources)
             names = [source.name for source in bands]
             yield stage("partitions", who, partition_layer, arguments, bands, shared=["candidates"], bands=names)
 
@@ -306,10 +310,17 @@ def fit_layer(folder: Path, design: Design, responses: Path, config: AlignConfig
 
 
 def partition_layer(
-    folder: Path, design: Design, responses: Path, low: Sequence[LowLevel], config: AlignConfig, candidates: int
+    folder: Path,
+    design: Design,
+    responses: Path,
+    low: Sequence[LowLevel],
+    config: AlignConfig,
+    candidates: int,
+    resources: Resources,
 ) -> None:
     """The stage of what is unique to one layer in one participant, beside low-level features."""
-    shares = share_layer(design.bands(low), design.matrices[2], _listener(responses), config, candidates=candidates)
+    given = design.bands(low), design.matrices[2], _listener(responses), config
+    shares = share_layer(*given, candidates=candidates, resources=resources)
     save(shares, folder / RECORD)
 
 

@@ -24,7 +24,7 @@ from fastencode.solve.partition import partition_variance
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.ends import Seen, ends_of
 from fastencode.solve.score.moments import pearson
-from fastencode.study.config import AlignConfig
+from fastencode.study.config import CPU, AlignConfig, Resources
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 
@@ -251,6 +251,7 @@ def share_layer(
     config: AlignConfig,
     *,
     candidates: int,
+    resources: Resources = CPU,
 ) -> LayerShares:
     """Banded ridge on the fit rows with all bands, and without each, scored on the test run.
 
@@ -264,6 +265,7 @@ def share_layer(
     config : AlignConfig
     candidates : int
         Weightings of the bands to try.
+    resources : Resources
 
     Notes
     -----
@@ -288,6 +290,8 @@ def share_layer(
                 n_iter=candidates,
                 random_state=config.seed,
                 cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
+                device=resources.device,
+                memory=resources.memory,
             )
         total[tile], unique[:, tile] = found.total, found.unique
     return LayerShares(total, unique)
