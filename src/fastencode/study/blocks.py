@@ -8,6 +8,8 @@ Axis letters: t time, v voxel, b draw.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,19 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
-from fastencode.errors import InputError
+from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["FEWEST_BLOCKS", "autocorrelation", "block_length", "interval"]
+__all__ = [
+    "FEWEST_BLOCKS",
+    "autocorrelation",
+    "block_length",
+    "block_sums",
+    "check_count",
+    "chosen_block",
+    "draw_blocks",
+    "interval",
+    "spans",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -130,3 +142,70 @@ def interval(score: Any, draws: Any, n_blocks: float, level: float = 0.95, *, co
     one = 1 - 1e-12  # of a perfect score every draw is 1
     spread = np.arctanh(np.clip(draws, -one, one)).std(axis=0, ddof=1)
     return np.asarray(np.tanh(np.arctanh(np.clip(score, -one, one)) + ends * spread))
+
+
+def spans(runs: ArrayLike | None, n: int) -> list[slice]:
+    """The rows of each run, in their order.
+
+    Parameters
+    ----------
+    runs : array_like, shape (n,), or None
+        One label for each row; the rows of one run stand together. None: one run.
+    n : int
+    """
+    if runs is None:
+        return [slice(0, n)]
+    labels = np.asarray(runs)
+    if labels.shape != (n,):
+        raise InputError(f"runs has shape {labels.shape} for {n} rows: give one label for each row")
+    borders = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), n]
+    if len(borders) - 1 > len(np.unique(labels)):
+        raise InputError("runs are not in one piece: sort the rows so that those of each run stand together")
+    return [slice(start, stop) for start, stop in zip(borders[:-1], borders[1:], strict=True)]
+
+
+def check_count(name: str, value: int) -> None:
+    """An ``InputError`` unless this is an integer, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}={value}: give an integer, 1 or more")
+
+
+def chosen_block(Y_tv: NDArray[np.floating[Any]], block: int | None, parts: Sequence[slice]) -> int:
+    """The block asked for, or as long a one as the autocorrelation asks for; a warning where there are too few."""
+    if block is not None:
+        check_count("block", block)
+        return block
+    wanted, n = block_length(Y_tv), len(Y_tv)
+    if n / wanted < FEWEST_BLOCKS:
+        warnings.warn(
+            f"{n} scans are {n / wanted:.1f} blocks of {wanted}, the length that their autocorrelation asks for: too few for"
+            f" intervals, which are NaN (at least {FEWEST_BLOCKS} are needed)",
+            FastencodeWarning,
+            stacklevel=3,
+        )
+    return max(1, min(wanted, min(part.stop - part.start for part in parts) // 2))
+
+
+def draw_blocks(parts: Sequence[slice], block: int, n_boots: int, random_state: int | np.random.Generator | None) -> Float64:
+    """How often each draw takes the block that begins at each scan, (n_boots, scans): of every run as many blocks as it has."""
+    check_count("n_boots", n_boots)
+    rng = np.random.default_rng(random_state)
+    counts_bt = np.zeros((n_boots, parts[-1].stop))
+    for part in parts:
+        n = part.stop - part.start
+        n_blocks = -(-n // block)
+        if n_blocks < 2:
+            raise InputError(f"{n} rows make {n_blocks} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
+        drawn = part.start + rng.integers(0, n, (n_boots, n_blocks))
+        np.add.at(counts_bt, (np.arange(n_boots)[:, None], drawn), 1.0)
+    return counts_bt
+
+
+def block_sums(values_tv: Float64, block: int, parts: Sequence[slice]) -> Float64:
+    """Sums over the ``block`` rows from each row on, the first of a run following its last: shape (t, v)."""
+    found = []
+    for part in parts:
+        run = values_tv[part]
+        sums = np.cumsum(np.concatenate([np.zeros((1, run.shape[1])), run, run[: block - 1]]), axis=0)
+        found.append(sums[block:] - sums[:-block])
+    return np.concatenate(found)
