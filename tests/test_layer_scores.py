@@ -72,7 +72,7 @@ def test_shares_by_tiles_are_those_of_all_voxels(monkeypatch: pytest.MonkeyPatch
     X, X_test, Y, Y_test = data(23)
     bands = {"layer": np.vstack([X, X_test])[:, :8], "low": np.vstack([X, X_test])[:, 8:]}
     spread = np.linspace(0.4, 1.0, 23)
-    listener = Listener(Y, Y_test, None, {"all": np.arange(23)}, spread)
+    listener = Listener(Y, Y_test, None, {"all": np.arange(23)}, spread[None])
     labels, config = np.repeat([0, 1, 2], 80), AlignConfig(alphas=GRID, folds=3)
     whole = share_layer(bands, labels, listener, config, candidates=5)
     monkeypatch.setattr(layer_scores, "_SHARED", 6 * 4 * (2 * 300 + 12))

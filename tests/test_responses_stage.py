@@ -11,8 +11,8 @@ import pytest
 
 import reference_timing
 from fastencode.errors import FastencodeWarning
-from fastencode.runs import fits
-from fastencode.runs.fits import write_responses
+from fastencode.runs import responses
+from fastencode.runs.responses import write_responses
 from fastencode.study.ceilings import noise_ceiling
 
 ROWS = {"one": 40, "two": 30, "test": 36}
@@ -56,7 +56,16 @@ class Made:
 
 def files(folder: Path, data: Made, **options: Any) -> dict[str, np.ndarray]:
     folder.mkdir()
-    write_responses(folder, data, "A", ("one", "two"), {"odd": np.arange(1, N_VOXELS, 2)}, threshold=0.05, **options)
+    write_responses(
+        folder,
+        data,
+        "A",
+        ("one", "two"),
+        [("test", slice(SKIP, 36))],
+        {"odd": np.arange(1, N_VOXELS, 2)},
+        threshold=0.05,
+        **options,
+    )
     found = {path.stem: np.load(path) for path in folder.glob("*.npy")}
     return found | {name: np.array(columns) for name, columns in json.loads((folder / "regions.json").read_text()).items()}
 
@@ -66,7 +75,7 @@ def test_repeats_are_read_by_tiles_of_voxels(split_half: bool, tmp_path: Path, m
     data = Made()
     repeats = data.repeats("A", "test")[:, SKIP:]
     whole = files(tmp_path / "whole", data, split_half=split_half)
-    monkeypatch.setattr(fits, "_VOXELS_READ", 8)
+    monkeypatch.setattr(responses, "_VOXELS_READ", 8)
     data.widest = 0
     tiled = files(tmp_path / "tiled", data, split_half=split_half)
     assert data.widest == 8 and whole.keys() == tiled.keys()
@@ -77,11 +86,11 @@ def test_repeats_are_read_by_tiles_of_voxels(split_half: bool, tmp_path: Path, m
     chosen = repeats[::2] if split_half else repeats
     np.testing.assert_allclose(whole["test"], scored.mean(axis=0)[:, whole["voxels"]], atol=1e-5)
     wanted = noise_ceiling(chosen, n_averaged=2) if split_half else reference_timing.noise_ceiling(chosen)
-    np.testing.assert_allclose(whole["ceiling"], wanted[whole["voxels"]], atol=1e-5)
+    np.testing.assert_allclose(whole["ceilings"], wanted[None, whole["voxels"]], atol=1e-5)
 
 
 def test_gaps_are_told_once_for_all_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fits, "_VOXELS_READ", 8)
+    monkeypatch.setattr(responses, "_VOXELS_READ", 8)
     with pytest.warns(FastencodeWarning, match="A, test: 1 of 50 voxels hold values that are not finite: their noise") as told:
         found = files(tmp_path / "out", Made(gap=True), split_half=False)
     assert len([one for one in told if "not finite" in str(one.message)]) == 1 and 7 not in found["voxels"]

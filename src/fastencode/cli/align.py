@@ -24,18 +24,28 @@ from fastencode.files import whole_file
 from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
-from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage, voxels_of
+from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
+from fastencode.runs.responses import voxels_of
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import Label, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
+from fastencode.study.tables import (
+    Label,
+    contrast_rows,
+    delays_text,
+    left_out_rows,
+    score_rows,
+    share_rows,
+    signed_rank_rows,
+    test_rows,
+)
 
 __all__ = ["run"]
 
-_TABLES = ("scores", "tests", "contrasts", "partition")
+_TABLES = ("scores", "test_stories", "tests", "contrasts", "partition", "leave_one_out")
 
 
 def run(config: AlignRunConfig) -> Path:
@@ -47,7 +57,7 @@ def run(config: AlignRunConfig) -> Path:
     stories = Stories(
         config.stories,
         tr=config.tr,
-        test_story=config.test_story,
+        test_story=config.test_stories[0],
         test_skip=config.test_skip,
         non_speech=NON_SPEECH | set(config.non_speech),
     )
@@ -68,6 +78,8 @@ def run(config: AlignRunConfig) -> Path:
         candidates=config.candidates,
         non_speech=config.non_speech,
         resources=resources,
+        tests=config.test_stories,
+        leave_one_out=config.leave_one_out,
     )
     low = [LowLevel(name, stories) for name in config.partition]
     stages.run_all([responses_stage(question, who) for who in heard], jobs=config.jobs)
@@ -94,11 +106,14 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
     heard = {}
     for who in config.participants or stories.participants:
         here = stories.stories(who)
-        if config.test_story not in here:
-            raise InputError(f"{who} has no responses to the test story {config.test_story!r}, only to {', '.join(here)}")
-        heard[who] = tuple(stories.train_stories(who, exclude=set(config.exclude) & set(here)))
+        for test in config.test_stories:
+            if test not in here:
+                raise InputError(f"{who} has no responses to the test story {test!r}, only to {', '.join(here)}")
+        heard[who] = tuple(stories.train_stories(who, exclude={*config.exclude, *config.test_stories} & set(here)))
         if not heard[who]:
             raise InputError(f"no story is left to fit {who} on: exclude fewer")
+        if config.leave_one_out and len(heard[who]) < 2:
+            raise InputError(f"leave_one_out needs two stories to fit on, {who} has {heard[who][0]}: exclude fewer")
     unknown = set(config.exclude) - {story for who in heard for story in stories.stories(who)}
     if unknown:
         raise InputError(f"exclude names {', '.join(sorted(unknown))}, which nobody heard: correct the name")
@@ -110,7 +125,7 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
     for name in (*config.baselines, *config.residualize, *config.partition):
         if name not in LOW_LEVEL:
             raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
-    used = sorted({story for fit in heard.values() for story in fit} | {config.test_story})
+    used = sorted({story for fit in heard.values() for story in fit} | {*config.test_stories})
     models: list[Source] = [LayerFolder(folder, stories, lobes=config.align.lobes, used=used) for folder in config.features]
     delays = tuple(config.align.delays)
     baselines: list[Source] = [LowLevel(name, stories) for name in config.baselines]
@@ -137,8 +152,9 @@ def _check_names(variants: Sequence[Variant]) -> None:
 
 def _shared(config: AlignRunConfig) -> dict[str, Any]:
     """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
-    names = ("test_story", "test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
-    return {name: getattr(config, name) for name in names} | ({"candidates": config.candidates} if config.partition else {})
+    names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
+    shared = {"test_story": config.test_stories} | {name: getattr(config, name) for name in names}
+    return shared | ({"candidates": config.candidates} if config.partition else {})
 
 
 def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
@@ -200,6 +216,10 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
             tables["contrasts"] = contrasts
         if found.shares:
             tables["partition"] = pandas.DataFrame(share_rows(found.shares, found.bands, found.columns))
+        if found.by_test:
+            tables["test_stories"] = pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows))
+        if found.left_out:
+            tables["leave_one_out"] = pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns))
         for name in _TABLES:
             if name in tables:
                 with whole_file(stages.root / f"{name}.csv") as fresh:

@@ -170,10 +170,13 @@ class AlignRunConfig:
         All of the data set by default.
     exclude : tuple of str
         Stories that no ridge is fitted on, such as those a model was tuned on.
-    test_story : str
-        The story that all scores are of.
+    test_story : tuple of str
+        The story that all scores are of; no ridge is fitted on it. Of several, all are scored together (each z-scored by itself)
+        in the main tables, and each by itself in test_stories.csv.
     test_skip : int
-        Rows at its start that are not scored.
+        Rows at the start of each test story that are not scored.
+    leave_one_out : bool
+        Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv. Takes one more fit for each.
     tr : float
         Repetition time in s.
     rois : Path, optional
@@ -230,8 +233,9 @@ class AlignRunConfig:
     out: Path = Path("align-output")
     participants: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    test_story: str = "wheretheressmoke"
+    test_story: tuple[str, ...] | str = ("wheretheressmoke",)
     test_skip: int = 40
+    leave_one_out: bool = False
     tr: float = 2.0
     rois: Path | None = None
     masks: Path | None = None
@@ -257,7 +261,9 @@ class AlignRunConfig:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
         if self.maps and self.masks is None:
             raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
-        for name in ("participants", "exclude", "baselines", "residualize", "partition", "lags"):
+        if not self.test_stories:
+            raise InputError("test_story names no story: give at least one to score on")
+        for name in ("test_stories", "participants", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")
@@ -268,3 +274,8 @@ class AlignRunConfig:
         for name in ("permutations", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")
+
+    @property
+    def test_stories(self) -> tuple[str, ...]:
+        """``test_story`` as a tuple: settings of one test story may name it alone."""
+        return (self.test_story,) if isinstance(self.test_story, str) else tuple(self.test_story)

@@ -8,7 +8,7 @@ Axis letters: t scan row, d feature, p column of a design, q column of another.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,8 +63,8 @@ class Design:
     layer : int
     fit : sequence of str
         The stories to fit on.
-    test : (str, slice)
-        The story to score on, and its rows.
+    tests : sequence of (str, slice)
+        The stories to score on, and their rows.
     config : AlignConfig
     resources : Resources
         What the plan is made, and responses are fitted with.
@@ -75,11 +75,11 @@ class Design:
         variant: Variant,
         layer: int,
         fit: Sequence[str],
-        test: tuple[str, slice],
+        tests: Sequence[tuple[str, slice]],
         config: AlignConfig,
         resources: Resources = CPU,
     ) -> None:
-        self._variant, self._layer, self._fit, self._test = variant, layer, fit, test
+        self._variant, self._layer, self._fit, self._tests = variant, layer, fit, tests
         self._config, self._resources = config, resources
 
     @cached_property
@@ -103,6 +103,14 @@ class Design:
         X, _, labels = self.matrices
         return plan_runs(X, labels, self._config, self._resources)
 
+    def left_out(self) -> Iterator[tuple[NDArray[np.intp], Design]]:
+        """For each story that is fitted on: its rows among the fit rows, and the design of all others that is scored on it."""
+        labels = self.matrices[2]
+        for place, story in enumerate(self._fit):
+            others = [other for other in self._fit if other != story]
+            part = Design(self._variant, self._layer, others, [(story, slice(None))], self._config, self._resources)
+            yield np.flatnonzero(labels == place), part
+
     def bands(self, others: Sequence[Source]) -> dict[str, Matrix]:
         """X of the layer and of each of the others, fit rows and test rows, by name."""
         found = {self._variant.name: self._rows[0]}
@@ -110,12 +118,13 @@ class Design:
 
     def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Delayed, NDArray[np.intp]]:
         """Delayed features of the fit rows and of the rows that are scored, and the run of each fit row."""
-        parts = [source.rows(story, layer) for story in (*self._fit, self._test[0])]
+        parts = [source.rows(story, layer) for story in (*self._fit, *(story for story, _ in self._tests))]
         lengths = [len(part) for part in parts]
-        labels, rows = np.repeat(np.arange(len(parts)), lengths), np.arange(sum(lengths))
-        n = len(rows) - lengths[-1]
-        X = _delayed(np.concatenate(parts), labels, delays)
-        return X.take(np.concatenate([rows[:n], rows[n:][self._test[1]]])), labels[:n]
+        labels = np.repeat(np.arange(len(parts)), lengths)
+        rows = np.split(np.arange(len(labels)), np.cumsum(lengths)[:-1])
+        fit, tests = np.concatenate(rows[: len(self._fit)]), rows[len(self._fit) :]
+        scored = [part[kept] for part, (_, kept) in zip(tests, self._tests, strict=True)]
+        return _delayed(np.concatenate(parts), labels, delays).take(np.concatenate([fit, *scored])), labels[: len(fit)]
 
 
 def _delayed(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...]) -> Delayed:
