@@ -175,3 +175,26 @@ def test_a_story_alone_scores_as_beside_another(world: Path, finished: Path, tmp
         one = pd.read_csv(tmp_path / story / "scores.csv")
         several = pd.read_csv(finished / "test_stories.csv").query("test_story == @story").drop(columns="test_story")
         pd.testing.assert_frame_equal(several.reset_index(drop=True), one, rtol=1e-4, atol=1e-6)
+
+
+def test_predictions_are_kept_with_what_they_are_of(world: Path, tmp_path: Path) -> None:
+    more = ["--save_predictions", "--participants", "A", "--ceiling", "0.05", "--test_story", "test,later"]
+    assert align(world, tmp_path, *more) == 0
+    for layer in range(2):
+        with h5py.File(tmp_path / "predictions" / "model-at-1-2" / "A" / f"layer-{layer:02d}" / "predictions.h5") as file:
+            found, names = {name: file[name][...] for name in file}, dict(file.attrs)
+            stories = file["story"].asstr()[...]
+        voxels = found["voxels"]
+        assert 0 < len(voxels) < N_VOXELS and found["predicted"].dtype == found["measured"].dtype == np.float32
+        assert (names["participant"], names["model"], names["layer"]) == ("A", "model", layer)
+        assert tuple(names["delays"]) == DELAYS and found["alpha"].shape == voxels.shape
+        for story in TESTS:
+            here = stories == story
+            np.testing.assert_allclose(found["times"][here], TR * (np.arange(SKIP, ROWS[story]) + 5))
+            np.testing.assert_allclose(found["measured"][here], heard(world, "A", story)[SKIP:, voxels], atol=1e-5)
+            wanted = predicted(world, "A", layer, FIT, story)[SKIP:, voxels]
+            np.testing.assert_allclose(found["predicted"][here], wanted, atol=1e-4)
+    before = (tmp_path / "scores.csv").read_bytes()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")}
+    assert align(world, tmp_path, *more[1:]) == 0 and (tmp_path / "scores.csv").read_bytes() == before
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")}

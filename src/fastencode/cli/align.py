@@ -80,6 +80,7 @@ def run(config: AlignRunConfig) -> Path:
         resources=resources,
         tests=config.test_stories,
         leave_one_out=config.leave_one_out,
+        save_predictions=config.save_predictions,
     )
     low = [LowLevel(name, stories) for name in config.partition]
     stages.run_all([responses_stage(question, who) for who in heard], jobs=config.jobs)

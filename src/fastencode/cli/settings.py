@@ -175,6 +175,9 @@ class AlignRunConfig:
         in the main tables, and each by itself in test_stories.csv.
     test_skip : int
         Rows at the start of each test story that are not scored.
+    save_predictions : bool
+        Keep predictions and responses of the test stories, (rows, voxels), of every model, layer and participant:
+        predictions/<model>/<participant>/layer-NN/predictions.h5. Takes one more fit of each.
     leave_one_out : bool
         Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv. Takes one more fit for each.
     tr : float
@@ -236,6 +239,7 @@ class AlignRunConfig:
     test_story: tuple[str, ...] | str = ("wheretheressmoke",)
     test_skip: int = 40
     leave_one_out: bool = False
+    save_predictions: bool = False
     tr: float = 2.0
     rois: Path | None = None
     masks: Path | None = None

@@ -1,7 +1,7 @@
 """The stages of ``align`` and of experiments, and what is finished of them, whichever command made it.
 
     stories ─► responses/<participant> ─┐
-    features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out}/<model>/<participant>/layer-NN ─► records
+    features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out,predictions}/<model>/<participant>/layer-NN
 
 The settings of each hold under ``shared`` what must be alike for two records to stand in one table.
 """
@@ -25,7 +25,7 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.provenance import plain
-from fastencode.runs.responses import load_listener, regions_of, write_responses
+from fastencode.runs.responses import load_listener, regions_of, voxels_of, write_responses
 from fastencode.study.config import AlignConfig, Resources
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import (
@@ -39,6 +39,7 @@ from fastencode.study.layer_scores import (
     scores_of,
     share_layer,
 )
+from fastencode.study.predictions import write_predictions
 from fastencode.study.sources import LowLevel
 from fastencode.study.tables import Key, Label
 
@@ -54,7 +55,7 @@ __all__ = [
     "responses_stage",
 ]
 
-RECORD, TESTS = "layer.h5", "tests"
+RECORD, TESTS, PREDICTIONS = "layer.h5", "tests", "predictions.h5"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Question:
         The runs to score on; by default the data set's one test run. Nothing is fitted on any of them.
     leave_one_out : bool
         Whether every run that is fitted on is predicted by ridges fitted on all others, too.
+    save_predictions : bool
+        Whether predictions of the test runs are kept.
     """
 
     data: Dataset
@@ -98,6 +101,7 @@ class Question:
     resources: Resources = field(default_factory=Resources)
     tests: tuple[str, ...] = ()
     leave_one_out: bool = False
+    save_predictions: bool = False
 
     @property
     def scored(self) -> tuple[tuple[str, slice], ...]:
@@ -196,6 +200,10 @@ def _stages_of_a_layer(
         if question.leave_one_out and variant.delays == tuple(question.align.delays):
             rows = [data.n_rows(run) for run in fit]
             yield stage("leave-one-out", who, leave_out_layer, (), low, shared=[], held_out=fit, rows=rows)
+        if question.save_predictions:
+            times = {run: data.row_times(run)[rows] for run, rows in scored}
+            names = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
+            yield stage("predictions", who, predict_layer, (times, names), low, shared=[])
         if bands and variant.plain and variant.delays == tuple(question.align.delays):
             arguments = (bands, question.align, question.candidates, question.resources)
             names = [source.name for source in bands]
@@ -216,6 +224,15 @@ def fit_layer(folder: Path, design: Design, responses: Path, config: AlignConfig
 def leave_out_layer(folder: Path, design: Design, responses: Path) -> None:
     """The stage of one layer in one participant whose runs are left out one by one."""
     save(leave_stories_out(design, load_listener(responses).fit), folder / RECORD)
+
+
+def predict_layer(
+    folder: Path, design: Design, responses: Path, times: Mapping[str, NDArray[np.float64]], names: Mapping[str, Any]
+) -> None:
+    """The stage of one layer's predictions of one participant's test runs, as :func:`write_predictions` lays them out."""
+    listener = load_listener(responses)
+    found = predict_in_tiles(design.plan, design.matrices[1], listener.fit)
+    write_predictions(folder / PREDICTIONS, found, listener, voxels_of(responses)[0], times, names)
 
 
 def partition_layer(
