@@ -8,9 +8,10 @@ Axis letters: t time, v voxel, b draw.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -27,7 +28,9 @@ __all__ = [
     "check_count",
     "chosen_block",
     "draw_blocks",
+    "draw_orders",
     "interval",
+    "permuted_autocorrelation",
     "spans",
 ]
 
@@ -41,6 +44,8 @@ FEWEST_BLOCKS = 4
 _LONGER = 2.0
 # Voxels that are read at once.
 _VOXELS = 1024
+# The fewest and the most blocks that a permutation test cuts a run into.
+_TO_PERMUTE = (5, 25)
 
 
 def autocorrelation(Y: ArrayLike, lags: int) -> Float64:
@@ -199,6 +204,105 @@ def draw_blocks(parts: Sequence[slice], block: int, n_boots: int, random_state: 
         drawn = part.start + rng.integers(0, n, (n_boots, n_blocks))
         np.add.at(counts_bt, (np.arange(n_boots)[:, None], drawn), 1.0)
     return counts_bt
+
+
+class Orders(NamedTuple):
+    """Permutations of the blocks of each run.
+
+    Attributes
+    ----------
+    parts : list of slice
+        The rows of each run.
+    block : int
+        Scans in a block.
+    n_blocks : list of int
+        Whole blocks of each run.
+    first_rbk : list of ndarray, shape (permutations, blocks)
+        For each run, where each block begins in it: turned by any number of scans, the first following the last, then permuted.
+    """
+
+    parts: list[slice]
+    block: int
+    n_blocks: list[int]
+    first_rbk: list[NDArray[np.intp]]
+
+
+def draw_orders(
+    Y_tv: NDArray[np.floating[Any]],
+    runs: ArrayLike | None,
+    block: int | None,
+    n_permutations: int,
+    random_state: int | np.random.Generator | None,
+) -> Orders:
+    """The table of a permutation test; a warning if there are fewer orders than permutations.
+
+    ``block`` None: as many scans as the autocorrelation of ``Y`` asks for, but between a 25th and a fifth of the shortest run.
+    """
+    check_count("n_permutations", n_permutations)
+    parts = spans(runs, len(Y_tv))
+    lengths = [part.stop - part.start for part in parts]
+    shortest = min(lengths)
+    if block is None:
+        fewest, most = _TO_PERMUTE
+        block = max(1, shortest // most, min(block_length(Y_tv), shortest // fewest))
+    check_count("block", block)
+    if shortest // block < 2:
+        raise InputError(f"{shortest} rows make {shortest // block} whole blocks of {block}: use shorter blocks or more rows")
+    n_blocks = [n // block for n in lengths]
+    n_orders = math.prod(n * math.factorial(k - 1) for n, k in zip(lengths, n_blocks, strict=True))
+    if n_orders < n_permutations:
+        warnings.warn(
+            f"{sum(n_blocks)} blocks of {len(Y_tv)} scans have only {n_orders} orders, fewer than "
+            f"n_permutations={n_permutations}: use shorter blocks",
+            FastencodeWarning,
+            stacklevel=3,
+        )
+    rng = np.random.default_rng(random_state)
+    first_rbk = [
+        np.array([rng.integers(n) + block * rng.permutation(k) for _ in range(n_permutations)]) % n
+        for n, k in zip(lengths, n_blocks, strict=True)
+    ]
+    return Orders(parts, block, n_blocks, first_rbk)
+
+
+def permuted_autocorrelation(
+    Y: ArrayLike,
+    *,
+    runs: ArrayLike | None = None,
+    block: int | None = None,
+    n_permutations: int = 20,
+    random_state: int | np.random.Generator | None = None,
+) -> tuple[float, float, int]:
+    """How much of the autocorrelation of responses a block permutation keeps.
+
+    A permutation test is only as honest as its null series resemble the responses. Where their autocorrelation is clearly lower,
+    p-values are too small.
+
+    Parameters
+    ----------
+    Y : array_like, shape (n, V)
+        Responses.
+    runs, block, random_state
+        As for :func:`significance.block_permutation_pvalues`, whose first permutations these are if there is one run.
+    n_permutations : int
+
+    Returns
+    -------
+    (float, float, int)
+        Autocorrelation at lag 1, averaged over voxels, of ``Y`` and of its permutations; scans in a block. NaN if all voxels are
+        constant.
+    """
+    Y_tv = as_numpy(Y, "Y")
+    orders = draw_orders(Y_tv, runs, block, n_permutations, random_state)
+    within = np.arange(orders.block)
+    permuted = []
+    for first_rk in zip(*orders.first_rbk, strict=True):
+        rows = [
+            part.start + ((first_k[:, None] + within) % (part.stop - part.start)).ravel()
+            for part, first_k in zip(orders.parts, first_rk, strict=True)
+        ]
+        permuted.append(autocorrelation(Y_tv[np.concatenate(rows)], 1)[1])
+    return float(autocorrelation(Y_tv, 1)[1]), float(np.mean(permuted)), orders.block
 
 
 def block_sums(values_tv: Float64, block: int, parts: Sequence[slice]) -> Float64:

@@ -12,7 +12,6 @@ Axis letters: t time (also the first scan of a block), v voxel, m model, r regio
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.blocks import block_length, block_sums, check_count, chosen_block, draw_blocks, interval, spans
+from fastencode.study.blocks import block_sums, chosen_block, draw_blocks, draw_orders, interval, spans
 
 __all__ = [
     "FALSE_DISCOVERIES",
@@ -47,8 +46,8 @@ FALSE_DISCOVERIES = 0.05
 VOXELS_PER_TILE = 128
 # Below this share of a column's own mean square a variance is rounding: the column counts as constant and its correlation is 0.
 CONSTANT = 1e-12
-# Sums of blocks that a tile of voxels of the permutation test may hold; the fewest and the most blocks it cuts the scans into.
-_VALUES_PER_TILE, _TO_PERMUTE = 2**20, (5, 25)
+# Sums of blocks that a tile of voxels of the permutation test may hold.
+_VALUES_PER_TILE = 2**20
 
 
 @dataclass(frozen=True)
@@ -251,42 +250,21 @@ def block_permutation_pvalues(
         If shapes disagree, a value is not finite, or a run has fewer than two whole blocks.
     """
     Y_tv, (P_tv,) = _check_pair(Y, [P])
-    check_count("n_permutations", n_permutations)
-    parts = spans(runs, len(Y_tv))
-    shortest = min(part.stop - part.start for part in parts)
-    if block is None:
-        fewest, most = _TO_PERMUTE
-        block = max(1, shortest // most, min(block_length(Y_tv), shortest // fewest))
-    check_count("block", block)
-    if shortest // block < 2:
-        raise InputError(f"{shortest} rows make {shortest // block} whole blocks of {block}: use shorter blocks or more rows")
-    counts = [(part.stop - part.start, (part.stop - part.start) // block) for part in parts]  # rows and blocks of each run
-    n_orders = math.prod(n * math.factorial(n_blocks - 1) for n, n_blocks in counts)
-    if n_orders < n_permutations:
-        warnings.warn(
-            f"{sum(n_blocks for _, n_blocks in counts)} blocks of {len(Y_tv)} scans have only {n_orders} orders, fewer than "
-            f"n_permutations={n_permutations}: use shorter blocks",
-            FastencodeWarning,
-            stacklevel=2,
-        )
-    rng = np.random.default_rng(random_state)
-    # Where each block of a permutation begins in its run of Y.
-    first_rbk = [
-        np.array([rng.integers(n) + block * rng.permutation(n_blocks) for _ in range(n_permutations)]) % n
-        for n, n_blocks in counts
-    ]
-    whole = np.concatenate([np.arange(part.start, part.start + k * block) for part, (_, k) in zip(parts, counts, strict=True)])
-    cuts = np.cumsum([n_blocks * block for _, n_blocks in counts])[:-1]
+    orders = draw_orders(Y_tv, runs, block, n_permutations, random_state)
+    parts, block = orders.parts, orders.block
+    whole = [np.arange(part.start, part.start + k * block) for part, k in zip(parts, orders.n_blocks, strict=True)]
+    cuts = np.cumsum([len(rows) for rows in whole])[:-1]
     p_v = np.empty(Y_tv.shape[1])
-    tile_voxels = max(1, _VALUES_PER_TILE // sum(n * n_blocks for n, n_blocks in counts))
+    sums = sum((part.stop - part.start) * k for part, k in zip(parts, orders.n_blocks, strict=True))
+    tile_voxels = max(1, _VALUES_PER_TILE // sums)
     for start in range(0, len(p_v), tile_voxels):
         tile = slice(start, start + tile_voxels)
-        y_tv, P_part = _standardize(Y_tv[:, tile], "Y"), _standardize(P_tv[:, tile][whole], "P")
+        y_tv, P_part = _standardize(Y_tv[:, tile], "Y"), _standardize(P_tv[:, tile][np.concatenate(whole)], "P")
         sums_rtkv = [_sums_anywhere(y_tv[at], p, block) for at, p in zip(parts, np.split(P_part, cuts), strict=True)]
-        measured_v = _placed(sums_rtkv, [np.arange(n_blocks) * block for _, n_blocks in counts])
+        measured_v = _placed(sums_rtkv, [np.arange(k) * block for k in orders.n_blocks])
         threshold_v = measured_v - 1e-9 * len(Y_tv)  # a tie is a tie although its terms have other rounding
         reached_v = np.zeros(len(measured_v))
-        for first_rk in zip(*first_rbk, strict=True):
+        for first_rk in zip(*orders.first_rbk, strict=True):
             reached_v += _placed(sums_rtkv, first_rk) >= threshold_v
         p_v[tile] = (1 + reached_v) / (1 + n_permutations)
     return p_v
