@@ -10,7 +10,7 @@ import pytest
 
 import reference
 import reference_timing
-from align_cases import ALPHAS, DELAYS, FIT, N_VOXELS, REGIONS, ROWS, SKIP, TR, align, make_world
+from align_cases import ALPHAS, BLOCK, DELAYS, FIT, N_VOXELS, REGIONS, ROWS, SKIP, TR, align, make_world
 from fastencode.cli import main
 from fastencode.runs.responses import load_listener
 
@@ -198,3 +198,27 @@ def test_predictions_are_kept_with_what_they_are_of(world: Path, tmp_path: Path)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")}
     assert align(world, tmp_path, *more[1:]) == 0 and (tmp_path / "scores.csv").read_bytes() == before
     assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")}
+
+
+def test_the_autocorrelation_of_the_null_stands_beside_that_of_the_responses(world: Path, finished: Path) -> None:
+    table = pd.read_csv(finished / "autocorrelation.csv").set_index("participant")
+    assert list(table.index) == ["A", "B"]
+    for who, row in table.iterrows():
+        parts = [normal(heard(world, str(who), story)[SKIP:]) for story in TESTS]
+        lengths, joined = [len(part) for part in parts], np.vstack(parts)
+        assert row["scans"] == sum(lengths) and row["block"] == BLOCK
+
+        def lag(rows: np.ndarray) -> float:
+            rows = rows - rows.mean(axis=0)
+            return float(np.mean((rows[1:] * rows[:-1]).sum(axis=0) / (rows**2).sum(axis=0)))
+
+        rng = np.random.default_rng(0)
+        tables = [[(rng.integers(n), rng.permutation(n // BLOCK)) for _ in range(20)] for n in lengths]
+        found = []
+        for j in range(20):
+            rows = []
+            for first, n, drawn in zip((0, lengths[0]), lengths, tables, strict=True):
+                turn, order = drawn[j]
+                rows += [first + (turn + i * BLOCK + k) % n for i in order for k in range(BLOCK)]
+            found.append(lag(joined[rows]))
+        np.testing.assert_allclose([row["responses"], row["permuted"]], [lag(joined), np.mean(found)], atol=1e-5)

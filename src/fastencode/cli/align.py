@@ -25,7 +25,7 @@ from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
-from fastencode.runs.responses import voxels_of
+from fastencode.runs.responses import null_row, voxels_of
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
@@ -45,7 +45,7 @@ from fastencode.study.tables import (
 
 __all__ = ["run"]
 
-_TABLES = ("scores", "test_stories", "tests", "contrasts", "partition", "leave_one_out")
+_TABLES = ("scores", "test_stories", "tests", "contrasts", "partition", "leave_one_out", "autocorrelation")
 
 
 def run(config: AlignRunConfig) -> Path:
@@ -221,6 +221,8 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
             tables["test_stories"] = pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows))
         if found.left_out:
             tables["leave_one_out"] = pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns))
+        null = [null_row(stages.path(f"responses/{who}"), who, config.align) for who in found.columns]
+        tables["autocorrelation"] = pandas.DataFrame(null)
         for name in _TABLES:
             if name in tables:
                 with whole_file(stages.root / f"{name}.csv") as fresh:
@@ -237,6 +239,8 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
     standard = scores[scores["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))
+    say("\nautocorrelation at lag 1 of the test responses, and of block-permuted ones, which the p-values come from")
+    say(tables["autocorrelation"].to_string(index=False, float_format="%.3f"))
     delays = tuple(config.align.delays)
     for model in standard["model"].unique():
         narrow = np.array(

@@ -25,13 +25,14 @@ from fastencode.data.checks import constant_targets
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import say
+from fastencode.study.blocks import permuted_autocorrelation
 from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, split_repeats
-from fastencode.study.config import WHOLE
+from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.layer_scores import Listener
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 from fastencode.timing.clean import zscore
 
-__all__ = ["load_listener", "regions_of", "voxels_of", "write_responses"]
+__all__ = ["load_listener", "null_row", "regions_of", "voxels_of", "write_responses"]
 
 # Voxels whose repeats are in memory at once: 50 MB for ten repeats of 300 scans.
 _VOXELS_READ = 4096
@@ -165,6 +166,18 @@ def load_listener(responses: Path) -> Listener:
         spread=np.load(responses / "spread.npy"),
         runs=np.repeat(list(tests), list(tests.values())),
     )
+
+
+def null_row(responses: Path, who: str, config: AlignConfig) -> dict[str, Any]:
+    """What the permutation test of one participant keeps of the autocorrelation, as a row of ``autocorrelation.csv``.
+
+    ``scans`` of the test stories, ``block`` scans in a block, and the autocorrelation at lag 1, averaged over voxels, of
+    ``responses`` and of ``permuted`` ones. Where the last is clearly lower, p-values are too small.
+    """
+    listener = load_listener(responses)
+    given: dict[str, Any] = {"runs": listener.runs, "block": config.block, "random_state": config.seed}
+    measured, permuted, block = permuted_autocorrelation(zscore(listener.test, listener.runs), **given)
+    return {"participant": who, "scans": len(listener.test), "block": block, "responses": measured, "permuted": permuted}
 
 
 def voxels_of(responses: Path) -> tuple[NDArray[np.intp], int, NDArray[np.float64] | None]:
