@@ -202,8 +202,8 @@ def _stages_of_a_layer(
             yield stage("leave-one-out", who, leave_out_layer, (), low, shared=[], held_out=fit, rows=rows)
         if question.save_predictions:
             times = {run: data.row_times(run)[rows] for run, rows in scored}
-            names = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
-            yield stage("predictions", who, predict_layer, (times, names), low, shared=[])
+            attributes = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
+            yield stage("predictions", who, predict_layer, (times, attributes), low, shared=[])
         if bands and variant.plain and variant.delays == tuple(question.align.delays):
             arguments = (bands, question.align, question.candidates, question.resources)
             names = [source.name for source in bands]
