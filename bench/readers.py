@@ -16,10 +16,10 @@ import session
 import torch
 
 from fastencode.cli import main as command
-from fastencode.data.config import WorldConfig
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.errors import require
 from fastencode.speech.layers import SMALL_MODEL
+from fastencode.world.config import WorldConfig
+from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
 
 READERS = {
     "clips, newest TR in bins of 0.5 s": [],

@@ -44,6 +44,13 @@ RULES = (
     Rule(BASE, "the base files import only each other and kernels", ours=(*BASE, "kernels")),
     Rule(("solve", "timing"), "solve and timing stand on base files and kernels", ours=(*BASE, "kernels"), not_libraries=HEAVY),
     Rule(("speech",), "speech stands on base files, kernels and timing", ours=(*BASE, "kernels", "timing")),
+    Rule(("world",), "world stands on data, speech, timing and base files", ours=(*BASE, "kernels", "data", "speech", "timing")),
+    Rule(
+        ("*",),
+        "only runs, cli and what makes the small model may import world",
+        not_ours=("world",),
+        but=("runs", "cli", "tune.pretrain"),
+    ),
     Rule(("estimators",), "estimators wrap solvers and timing and know no other room", ours=(*BASE, "solve", "timing")),
     Rule(("*",), "nobody builds on estimators", not_ours=("estimators",)),
     Rule(("tune",), "tune never imports the solvers", not_ours=("solve",)),

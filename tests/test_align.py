@@ -20,8 +20,6 @@ import reference
 pytest.importorskip("espeakng_loader", reason="the demo's world needs the extra 'demo'")
 
 from fastencode.cli import main
-from fastencode.data.config import Participant, WorldConfig
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.config import ReadConfig
@@ -31,6 +29,8 @@ from fastencode.speech.store import read_features
 from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
 from fastencode.study.significance import fdr, signed_rank
+from fastencode.world.config import Participant, WorldConfig
+from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
 from reference_timing import lanczos as dense
 from speech_cases import saved_model
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.stats
 
 from fastencode.cli import main
 from fastencode.errors import FastencodeWarning
@@ -21,7 +25,7 @@ pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
 
 ROWS = {"one": 40, "two": 52, "test": 60}
-TABLES = ("scores.csv", "tests.csv", "contrasts.csv")
+TABLES = ("scores.csv", "means.csv", "tests.csv", "contrasts.csv")
 # Imports first, says so, and begins when the file named is there.
 TOGETHER = """
 import sys, time
@@ -115,18 +119,70 @@ def test_one_after_another_and_collected_elsewhere(
     assert "participants:\n- A\n- B\n- C\n" in (out / "config.yaml").read_text()
     moved = tmp_path / "moved"
     shutil.copytree(out, moved)
-    for name in TABLES:
+    for name in (*TABLES, "index.html"):
         (moved / name).unlink()
     before = made(moved)
     collect = ["align", "--config", str(moved / "config.yaml"), "--out", str(moved), "--collect"]
     assert main([*collect, "--stories", str(tmp_path / "not here")]) == 0
     same_tables(moved, finished)
+    assert "Which layer predicts which region: first, second" in (moved / "index.html").read_text()
     assert made(moved) == before and "collect: false" in (moved / "config.yaml").read_text()
     capsys.readouterr()
     assert main([*collect, "--permutations", "20"]) == 2
     assert "holds no finished scores of these settings" in capsys.readouterr().err
     assert main([*collect, "--out", str(tmp_path / "nothing")]) == 2
     assert "there is nothing to collect" in capsys.readouterr().err and not (tmp_path / "nothing").exists()
+
+
+def test_the_page_shows_all_models_and_repeats_itself(
+    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command works as printed, from any folder; files named in the provenance have the digests that it gives."""
+    (tmp_path / "out put").mkdir()
+    out = tmp_path / "out put" / "x"
+    monkeypatch.chdir(tmp_path)
+    assert main(given(world, Path("out put/x"))) == 0
+    page, made_from = (out / "index.html").read_text(), json.loads((out / "provenance.json").read_text())
+    command = html.unescape(re.search("<pre>(.*)</pre>", page)[1])
+    place, name, *arguments = shlex.split(command.replace("cd ", "", 1).replace(" && ", " "))
+    assert name == "fastencode-tune" and command == made_from["command"]
+    (out / "index.html").unlink()
+    monkeypatch.chdir("/")
+    monkeypatch.chdir(place)
+    assert main(arguments) == 0 and made(out) and (out / "index.html").exists()
+    same_tables(out, finished)
+    for words in (
+        "Scores are of the story “test”",
+        "All repeats of the test story chose them",
+        "n = 3 participants",
+        "95 % intervals",
+    ):
+        assert words in page, words
+    assert {path.stem for path in (out / "figures").iterdir()} == {"picture", "layers", "change"}
+    response = world / "preprocessed_data" / "B" / "two.hf5"
+    assert made_from["responses"]["B"]["two/two.hf5"] == hashlib.sha256(response.read_bytes()).hexdigest()
+    assert made_from["features"]["second"] == {"input": "window", "model": "second", "stories": {story: story for story in ROWS}}
+    assert made_from["settings"]["test_story"] == ["test"] and made_from["versions"]["numpy"] == np.__version__
+
+
+def test_means_over_participants_and_their_intervals(finished: Path) -> None:
+    """Recomputed from the records: draws averaged over participants, t times their spread, of r in Fisher's z."""
+    means = pd.read_csv(finished / "means.csv", dtype={"versus": str}).set_index(["model", "layer", "region", "versus"])
+    assert len(means) == 2 * 2 * 2 + 2 * 2 and (means["participants"] == 3).all()
+
+    def read(model: str, name: str) -> np.ndarray:
+        files = [h5py.File(finished / f"fits/{model}-at-1-2/{who}/layer-01/layer.h5") for who in "ABC"]
+        return np.mean([file[name][...] for file in files], axis=0)[..., 1]  # the region after "all"
+
+    t = scipy.stats.t.ppf(0.975, ROWS["test"] / 10 - 1)
+    mean, spread = read("second", "region"), np.arctanh(read("second", "draws")).std(ddof=1)
+    found = means.loc["second", 1, "driven", "0"]
+    np.testing.assert_allclose(found["mean"], mean)
+    np.testing.assert_allclose(found[["low", "high"]].astype(float), np.tanh(np.arctanh(mean) + np.array([-t, t]) * spread))
+    difference = mean - read("first", "region")
+    half = t * (read("second", "draws") - read("first", "draws")).std(ddof=1)
+    found = means.loc["second", 1, "driven", "first"]
+    np.testing.assert_allclose(found[["mean", "low", "high"]].astype(float), difference + np.array([0, -half, half]))
 
 
 def test_tables_hold_one_kind_of_record(world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_checkpoints_are_tuned_above_a_frozen_cnn(finished: Path) -> None:
     from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 
     before = SpeechEncoder(SMALL_MODEL)
-    for arm in ("tuned", "control"):
+    for arm in ("tuned", "control-1"):
         after = SpeechEncoder(finished / "models" / "A" / arm)
         assert after.cnn_hash() == before.cnn_hash()
         pairs = zip(after.model.encoder.layers[5].parameters(), before.model.encoder.layers[5].parameters(), strict=True)
@@ -126,14 +127,14 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
 
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    kept = (out / "models" / "A" / "control" / "stage.json").read_text()
+    kept = (out / "models" / "A" / "control-1" / "stage.json").read_text()
     assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]"]) == 0
-    assert (out / "models" / "A" / "control" / "stage.json").read_text() == kept
+    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() == kept
     frames = (out / "frames" / "stage.json").read_text()
     assert (
         main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]", "--ceiling", "0.9"]) == 0
     )
-    assert (out / "models" / "A" / "control" / "stage.json").read_text() != kept, "other voxels are other data"
+    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() != kept, "other voxels are other data"
     assert (out / "frames" / "stage.json").read_text() == frames
     changed, before = (pd.read_csv(folder / "scores.csv")["r"] for folder in (out, finished))
     assert not np.allclose(changed, before)
@@ -144,6 +145,7 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
     [
         (["--tune.epochs", "0"], "epochs must be positive"),
         (["--jobs", "0"], "jobs must be at least 1"),
+        (["--controls", "0"], "controls must be at least 1"),
         (["--minutes", "0.2"], "must be at least"),
         (["--model", "no/such-model"], "cannot be loaded"),
         (["--model", "x", "--pretrain"], "choose one"),
@@ -287,11 +289,21 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
     assert bare == [] and text.count("(type:") > 10
 
 
-def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
+def test_alice_says_that_it_will_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["alice", "--data", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    assert "warning: the next release has no fastencode-tune alice: use examples/alice.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["example", "alias"])
+def test_tuning_on_real_responses(way: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README."""
     out = tmp_path / "alice"
-    small = ["--tune.epochs", "1", "--tune.clip_seconds", "3", "--align.bootstraps", "50", "--jobs", "1"]
-    assert main(["alice", "--data", str(shared_data / "alice"), "--out", str(out), *small]) == 0
+    given = ["--data", str(shared_data / "alice"), "--out", str(out), "--jobs", "1", "--controls", "2"]
+    if way == "example":
+        monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
+        import_module("alice").main([*given, "--epochs", "1", "--clip-seconds", "3"])
+    else:
+        assert main(["alice", *given, "--tune.epochs", "1", "--tune.clip_seconds", "3"]) == 0
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
     assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()
@@ -301,5 +313,6 @@ def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path) -> None:
     r = scores[scores["layer"] >= 4].groupby("model")["r"].mean()
     differences = [r["tuned"] - r["pretrained"], r["control"] - r["pretrained"], r["tuned"] - r["control"]]
     np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
+    assert pd.read_csv(out / "control_scores.csv").groupby("seed").size().to_dict() == {1: 7 * 6, 2: 7 * 6}
     encoding = results["facts"]["encoding half"]
     assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import reference
 import reference_timing
 from fastencode.cli import main
 from fastencode.runs import tuning
+from fastencode.study.blocks import interval
 from speech_cases import saved_model
 
 for library in ("jsonargparse", "espeakng_loader", "matplotlib"):
@@ -33,7 +35,9 @@ torch.set_num_threads(1)
 STORIES, RATE, TR, SECONDS, BINS, HOP, MIDDLE = ("story01", "story02"), 16000, 2.0, 4.0, 4, 320, 29.5
 DELAYS, ALPHAS, REGIONS = (1, 2, 3), (1.0, 30.0, 1000.0), ("auditory", "late_language", "silent")
 EPOCHS, BATCH, PEAK, HEAD_PEAK, DECAY = 3, 8, 2e-4, 3e-3, 0.03
+CONTROLS = ("control-1", "control-2", "control-3")
 SETTINGS = {
+    "controls": 3,
     "world": {
         "minutes": 2.8,
         "story_minutes": 1.4,
@@ -124,13 +128,13 @@ def checkpoints(out: Path, model: Path) -> dict[tuple[str, str], tuple[Path, Pat
     found = {}
     for who in "AB":
         found[who, "pretrained"] = model, out / "features" / "pretrained"
-        for arm in ("tuned", "control"):
+        for arm in ("tuned", *CONTROLS):
             found[who, arm] = out / "models" / who / arm, out / "features" / who / arm
     return found
 
 
 def test_targets_are_the_responses_and_the_controls_are_theirs_no_more(seen: Seen, model: Path) -> None:
-    """Row by row: tuned on z-scored responses to the clip; the control on those to another time, in another order for each."""
+    """Row by row: tuned on z-scored responses to the clip; each control on those to another time, in an order of its own."""
     orders = {}
     for who in "AB":
         repeats = responses(seen.out, who, "test", "individual_repeats")
@@ -138,30 +142,37 @@ def test_targets_are_the_responses_and_the_controls_are_theirs_no_more(seen: See
         assert 5 < len(voxels) < repeats.shape[2]
         parts = [normal(responses(seen.out, who, story)[:, voxels]) for story in STORIES]
         wanted, validation = np.vstack(parts), normal(responses(seen.out, who, "validation")[:, voxels])
-        (tuned, watched), (control, also_watched) = seen.given[f"{who} tuned"], seen.given[f"{who} control"]
+        tuned, watched = seen.given[f"{who} tuned"]
         np.testing.assert_allclose(tuned.responses, wanted, atol=1e-5)
-        for examples in (watched, also_watched):
-            np.testing.assert_allclose(examples.responses, validation, atol=1e-5)
-        distance = np.abs(control.responses[:, None] - wanted[None]).max(axis=2)
-        order = orders[who] = distance.argmin(axis=1)
-        assert (distance.min(axis=1) < 1e-5).all(), "the control's targets are responses"
-        n, block = len(wanted), 15
-        assert (np.abs(order - np.arange(n)) >= block).all(), "and none is that of its clip"
-        first = [start for at, part in zip((0, len(parts[0])), parts, strict=True) for start in range(at, at + len(part), block)]
-        for start, stop in zip(first, [*first[1:], n], strict=True):
-            moved = order[start:stop]
-            assert (np.diff(moved) == 1).all() and len({int(row) >= len(parts[0]) for row in moved}) == 1
-        np.testing.assert_array_equal(control.frames, tuned.frames)
+        np.testing.assert_allclose(watched.responses, validation, atol=1e-5)
+        for arm in CONTROLS:
+            control, also_watched = seen.given[f"{who} {arm}"]
+            np.testing.assert_allclose(also_watched.responses, validation, atol=1e-5)
+            np.testing.assert_array_equal(control.frames, tuned.frames)
+            orders[who, arm] = order_of(control.responses, wanted, [len(part) for part in parts])
         at = np.concatenate([ends(len(part)) for part in parts])
         whole = transformers.AutoModel.from_pretrained(model).eval()
-        for row in (0, 7, len(parts[0]), n - 1):
+        for row in (0, 7, len(parts[0]), len(wanted) - 1):
             story = STORIES[int(row >= len(parts[0]))]
             with torch.inference_mode():
                 alone = whole.feature_extractor(inputs(model, clip(seen.out, story, at[row])))[0].T.numpy()
             np.testing.assert_allclose(tuned.frames[row], alone, atol=1e-4)
-    assert (orders["A"] != orders["B"]).mean() > 0.5
+    assert len(orders) == 6 and all((a != b).mean() > 0.2 for a, b in combinations(orders.values(), 2)), "all in other orders"
     weights = {folder: (folder / "model.safetensors").read_bytes() for folder, _ in checkpoints(seen.out, model).values()}
-    assert len(weights) == len(set(weights.values())) == 5
+    assert len(weights) == len(set(weights.values())) == 9
+
+
+def order_of(targets: np.ndarray, wanted: np.ndarray, rows: list[int]) -> np.ndarray:
+    """Which row of the true responses each row of a control's targets is; blocks of 15 rows of one story that moved."""
+    distance = np.abs(targets[:, None] - wanted[None]).max(axis=2)
+    order, n, block = distance.argmin(axis=1), len(wanted), 15
+    assert (distance.min(axis=1) < 1e-5).all(), "the control's targets are responses"
+    assert (np.abs(order - np.arange(n)) >= block).all(), "and none is that of its clip"
+    first = [start for at, length in zip((0, rows[0]), rows, strict=True) for start in range(at, at + length, block)]
+    for start, stop in zip(first, [*first[1:], n], strict=True):
+        moved = order[start:stop]
+        assert (np.diff(moved) == 1).all() and len({int(row) >= rows[0] for row in moved}) == 1, "blocks stay within stories"
+    return order
 
 
 def test_every_update_has_its_learning_rate_and_weight_decay(seen: Seen) -> None:
@@ -169,13 +180,13 @@ def test_every_update_has_its_learning_rate_and_weight_decay(seen: Seen) -> None
     n = EPOCHS * 64 // BATCH
     assert n == 24
     shape = [0.5, 1.0] + [(24 - s) / 22 for s in range(2, 24)]
-    assert list(seen.updates) == ["A tuned", "A control", "B tuned", "B control"]
+    assert list(seen.updates) == [f"{who} {arm}" for who in "AB" for arm in ("tuned", *CONTROLS)]
     for updates in seen.updates.values():
         wanted = [(PEAK * part, HEAD_PEAK * part, DECAY, DECAY) for part in shape]
         np.testing.assert_allclose(updates, wanted, rtol=1e-12)
 
 
-@pytest.mark.parametrize("arm", ["pretrained", "tuned", "control"])
+@pytest.mark.parametrize("arm", ["pretrained", "tuned", "control-2"])
 def test_features_are_those_of_one_clip_at_a_time(seen: Seen, model: Path, arm: str) -> None:
     """Each clip alone through transformers: all layers' frames of its last TR in four bins, at the time of the frames."""
     checkpoint, folder = checkpoints(seen.out, model)["A", arm]
@@ -233,16 +244,52 @@ def by_hand(out: Path, folder: Path, who: str, layer: int) -> dict[str, dict[str
     return rows
 
 
+def every_score(out: Path) -> pd.DataFrame:
+    """The rows of all models, each control for itself, by (participant, model, layer, region)."""
+    one, each = pd.read_csv(out / "scores.csv"), pd.read_csv(out / "control_scores.csv")
+    assert len(one) == 2 * 3 * 3 * 3 and len(each) == 2 * 3 * 3 * 3 and set(each["seed"]) == {1, 2, 3}
+    assert set(each.columns) == {*one.columns, "seed"}
+    each["model"] += "-" + each.pop("seed").astype(str)
+    table = pd.concat([one[one["model"] != "control"], each])
+    return table.set_index(["participant", "model", "layer", "region"]).sort_index()
+
+
 def test_every_score_is_that_of_naive_code(seen: Seen, model: Path) -> None:
-    table = pd.read_csv(seen.out / "scores.csv")
-    assert len(table) == 2 * 3 * 3 * 3
-    table = table.set_index(["participant", "model", "layer", "region"]).sort_index()
+    table = every_score(seen.out)
     for (who, name), (_, folder) in checkpoints(seen.out, model).items():
         for layer in range(3):
             for region, row in by_hand(seen.out, folder, who, layer).items():
                 found = table.loc[who, name, layer, region]
                 np.testing.assert_allclose(found[list(row)].astype(float), list(row.values()), atol=5e-5, err_msg=region)
     assert table["r"].max() > 0.1, "there is something to predict"
+
+
+def test_the_control_is_the_mean_of_its_seeds(seen: Seen) -> None:
+    """Scores and curves; the interval is that of the mean of the seeds' draws, which lie beside their scores."""
+    one, each = pd.read_csv(seen.out / "scores.csv"), pd.read_csv(seen.out / "control_scores.csv")
+    place = ["participant", "layer", "region"]
+    one = one[one["model"] == "control"].set_index(place).sort_index()
+    numbers = [name for name in one if one[name].dtype == float and not name.endswith(("_low", "_high"))]
+    assert {"r", "r_normalized", "r_over_ceiling", "alpha_median", "significant"} <= set(numbers)
+    means = sum(each[each["seed"] == seed].set_index(place).sort_index()[numbers] for seed in (1, 2, 3)) / 3
+    pd.testing.assert_frame_equal(one[numbers], means, rtol=0, atol=1e-12)
+    assert (each.groupby(place)["r"].std() > 1e-4).mean() > 0.5, "the controls are three models"
+    for (who, layer, region), row in one.iterrows():
+        draws, blocks = [], set()
+        for arm in CONTROLS:
+            with h5py.File(seen.out / "fits" / f"{arm}-at-1-2-3" / who / f"layer-{layer:02d}" / "layer.h5") as file:
+                # regions of a record: all voxels, then those of the table
+                draws.append(file["draws"][:, 1 + REGIONS.index(region)])
+                blocks.add(float(file["n_blocks"][()]))
+        low, high = interval(row["r"], np.mean(draws, axis=0), blocks.pop(), correlation=True)
+        np.testing.assert_allclose(row[["r_low", "r_high"]].astype(float), [low, high], atol=1e-9)
+    curves, every = pd.read_csv(seen.out / "training.csv"), pd.read_csv(seen.out / "control_training.csv")
+    curves = curves[curves["model"] == "control"].set_index(["participant", "epoch"]).sort_index()
+    assert len(curves) == 2 * (1 + EPOCHS) and set(curves["updates"]) == {0, 8, 16, 24}
+    wanted = sum(
+        every[every["seed"] == seed].set_index(["participant", "epoch"]).sort_index()["validation_r"] for seed in (1, 2, 3)
+    )
+    np.testing.assert_allclose(curves["validation_r"], wanted / 3, rtol=0, atol=1e-12)
 
 
 def test_what_was_expected_is_answered_by_stated_margins(seen: Seen) -> None:
@@ -276,8 +323,8 @@ def test_what_was_expected_is_answered_by_stated_margins(seen: Seen) -> None:
 
 def test_the_numbers_are_those_of_features_and_align(seen: Seen, model: Path, tmp_path: Path) -> None:
     """What a user gives: two commands, on the same world, checkpoints, clips, delays, penalties and stories."""
-    world, table, folders = seen.out / "world", pd.read_csv(seen.out / "scores.csv"), []
-    for name in ("pretrained", "tuned", "control"):
+    world, table, folders = seen.out / "world", every_score(seen.out), []
+    for name in ("pretrained", "tuned", "control-2"):
         folders.append(tmp_path / name)
         given = ["--audio", str(world / "stimuli"), "--model", str(checkpoints(seen.out, model)["B", name][0])]
         assert main(["features", *given, "--out", str(folders[-1]), "--read.seconds", str(SECONDS)]) == 0
@@ -286,7 +333,10 @@ def test_the_numbers_are_those_of_features_and_align(seen: Seen, model: Path, tm
     given += ["--align.bootstraps", "50", "--align.folds", "2"]
     given += ["--align.delays", json.dumps(DELAYS), "--align.alphas", json.dumps(ALPHAS)]
     assert main(["align", *given]) == 0
-    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'").reset_index(drop=True)
-    wanted = table[table["participant"] == "B"].reset_index(drop=True)
+    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'")
+    place = ["participant", "model", "layer", "region"]
+    found = found.set_index(place).sort_index()
+    wanted = table.loc[list(found.index)]
+    assert len(found) == 3 * 3 * 3
     # Products of float32 by more than one thread differ in their last bits.
     pd.testing.assert_frame_equal(found, wanted[found.columns], rtol=0, atol=2e-6)

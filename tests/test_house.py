@@ -26,7 +26,7 @@ def read(module: str, source: str, is_package: bool = False) -> list[str]:
 
 
 def test_the_reader_finds_the_house() -> None:
-    assert {"", "errors", "kernels", "solve", "timing", "speech", "data", "tune", "study", "runs", "cli"} <= set(MODULES)
+    assert {"", "errors", "kernels", "solve", "timing", "speech", "data", "world", "tune", "study", "runs", "cli"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES), ids=lambda name: name or "fastencode")
@@ -93,6 +93,9 @@ PLANTED = [
     ("timing.x", "from ..errors import require\ndef f():\n    require('transformers', 'tune')", "solve and timing stand"),
     ("timing.x", "from fastencode import ridge_cv", "solve and timing stand"),
     ("speech.x", "if TYPE_CHECKING:\n    from ..data.textgrid import Interval", "speech stands on base files"),
+    ("data.x", "from fastencode.world.config import WorldConfig", "may import world"),
+    ("tune.trainer", "from fastencode.world.tales import tell", "may import world"),
+    ("world.x", "from fastencode.solve.ridge import ridge_cv", "world stands on data"),
     ("estimators", "from fastencode.study import significance", "estimators wrap solvers and timing"),
     ("study.x", "from fastencode import RidgeCV", "nobody builds on estimators"),
     ("tune.x", "from ..solve.ridge import ridge_cv", "tune never imports the solvers"),

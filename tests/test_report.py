@@ -17,14 +17,16 @@ import pytest
 from fastencode.cli.output import _spent
 from fastencode.errors import InputError
 from fastencode.study import figures, report
-from fastencode.study.report import CEILINGS, scores_table, write_report
-from fastencode.study.verdicts import Verdict, layer_thirds, verdict_table
+from fastencode.study.captions import CEILINGS
+from fastencode.study.conditions import BEFORE_AND_AFTER, COLORS, conditions
+from fastencode.study.report import scores_table, write_report
+from fastencode.study.verdicts import Verdict, layer_thirds, overfitting, verdict_table
 
 VERDICTS = [
     Verdict.above("Late layers rise", (0.084, 0.061, 0.107), quantity="Δr, tuned − pretrained"),
     Verdict.within("Silent voxels stay at zero", (math.nan, math.nan, math.nan), 0.03),
 ]
-MODELS = ("pretrained", "tuned", "control")
+MODELS = tuple(one.model for one in BEFORE_AND_AFTER)
 
 
 def make_scores(participants=("S1", "S2"), regions=("auditory", "late_language", "silent"), layers=7, seed=0) -> pd.DataFrame:
@@ -41,6 +43,26 @@ def make_scores(participants=("S1", "S2"), regions=("auditory", "late_language",
     return table.assign(at_edge=0.05)
 
 
+def make_contrasts(scores: pd.DataFrame, first: str = "pretrained") -> pd.DataFrame:
+    keys = ["participant", "layer", "region"]
+    both = scores[scores["model"] != first].merge(
+        scores.loc[scores["model"] == first, [*keys, "r"]], on=keys, suffixes=("", "_1")
+    )
+    difference = both["r"] - both["r_1"]
+    table = both[["participant", "model", "layer", "region"]].assign(versus=first, difference=difference)
+    return table.assign(low=difference - 0.02, high=difference + 0.02)
+
+
+def make_means(scores: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Half as wide intervals as those of each participant."""
+    parts = []
+    for table, column, half in ((scores.assign(versus="0"), "r", 0.025), (contrasts, "difference", 0.01)):
+        groups = table.groupby(["model", "layer", "region", "versus"], sort=False)[column]
+        mean = groups.agg(["size", "mean"]).reset_index().rename(columns={"size": "participants"})
+        parts.append(mean.assign(low=mean["mean"] - half, high=mean["mean"] + half))
+    return pd.concat(parts, ignore_index=True)
+
+
 def make_training(participants=("S1", "S2"), epochs=3) -> pd.DataFrame:
     index = pd.MultiIndex.from_product([participants, MODELS[1:], range(epochs + 1)], names=["participant", "model", "epoch"])
     table = index.to_frame(index=False)
@@ -49,15 +71,19 @@ def make_training(participants=("S1", "S2"), epochs=3) -> pd.DataFrame:
     return table.assign(validation_loss=1.0, validation_r=0.1, seconds=2.5)
 
 
-def write(folder: Path, **changed: object) -> Path:
+def write(folder: Path, scores: pd.DataFrame | None = None, training: pd.DataFrame | None = None, **changed: object) -> Path:
+    scores = make_scores(("S1",), ("auditory",), 2) if scores is None else scores
+    tables = {"scores": scores, "training": make_training(("S1",)) if training is None else training}
+    if {"r", "participant", "model"} <= set(scores.columns):
+        contrasts = make_contrasts(scores)
+        tables |= {"contrasts": contrasts, "means": make_means(scores, contrasts)}
     given: dict = {
         "title": "A study",
         "lead": "First words.\n\nSecond paragraph.",
-        "scores": make_scores(("S1",), ("auditory",), 2),
-        "training": make_training(("S1",)),
+        "models": BEFORE_AND_AFTER,
+        "tables": tables,
         "verdicts": VERDICTS,
-        "settings": {"seed": 0, "tune": {"rate": 5e-4}},
-        "facts": {"Python": "3.11"},
+        "provenance": {"Python": "3.11", "settings": {"seed": 0, "tune": {"rate": 5e-4}}},
         "command": "fastencode-tune demo",
     }
     return write_report(folder, **(given | changed))
@@ -113,7 +139,8 @@ def png_size(path: Path) -> tuple[int, int]:
 def test_all_files_are_there_and_nothing_else(folder: Path) -> None:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     drawn = {f"figures/{name}.png" for name in ("layers", "change", "training", "picture")}
-    assert names == {"index.html", "scores.csv", "training.csv", "results.json", *drawn}
+    tables = {f"{name}.csv" for name in ("scores", "means", "contrasts", "training")}
+    assert names == {"index.html", "results.json", "provenance.json", *tables, *drawn}
     assert all(stat.S_IMODE((folder / name).stat().st_mode) & stat.S_IRUSR for name in names)
 
 
@@ -163,25 +190,31 @@ def test_csv_round_trip(folder: Path) -> None:
 
 def test_json_round_trip_turns_nan_to_null_and_numpy_to_plain(tmp_path: Path, undrawn: None) -> None:
     numbers = {"alphas": np.logspace(0, 2, 3), "n": np.int64(3), "x": np.float32(0.5), "bad": [math.nan, math.inf]}
-    rest = {"delays": (0, 1), "on": np.bool_(True), "path": Path("a/b"), "none": None, "one": VERDICTS[0]}
-    write(tmp_path, settings=numbers | rest)
+    rest = {"delays": (0, 1), "on": np.bool_(True), "path": Path("a/b"), "none": None}
+    write(tmp_path, provenance={"settings": numbers | rest})
 
-    def refuse(name: str) -> None:
-        raise AssertionError(f"{name} is not JSON")
+    def read(name: str) -> dict:
+        return json.loads((tmp_path / name).read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
 
-    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"), parse_constant=refuse)
     numbers = {"alphas": [1, 10, 100], "n": 3, "x": 0.5, "bad": [None, None]}
-    rest = {"delays": [0, 1], "on": True, "path": "a/b", "none": None, "one": results["verdicts"][0]}
-    assert results["settings"] == numbers | rest
-    assert results["verdicts"][0] == dataclasses.asdict(VERDICTS[0])
-    assert results["verdicts"][1]["measured"] is None
-    assert results["facts"] == {"Python": "3.11"} and results["command"] == "fastencode-tune demo"
+    rest = {"delays": [0, 1], "on": True, "path": "a/b", "none": None}
+    assert read("provenance.json") == {"command": "fastencode-tune demo", "settings": numbers | rest}
+    verdicts = read("results.json")["verdicts"]
+    assert verdicts[0] == dataclasses.asdict(VERDICTS[0]) and verdicts[1]["measured"] is None
+    write(tmp_path, verdicts=())
+    assert not (tmp_path / "results.json").exists(), "an earlier run's answers must not pass for this one's"
 
 
 def test_strange_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>"
     scores = make_scores(participants=(evil, '$x^2$ & "co"'), regions=("a<b>", "{{ 7 * 7 }}"), layers=2)
-    words = {"title": evil, "lead": evil, "notes": evil, "command": evil, "facts": {evil: evil}, "settings": {evil: {evil: evil}}}
+    words = {
+        "title": evil,
+        "lead": evil,
+        "notes": evil,
+        "command": evil,
+        "provenance": {evil: evil, "settings": {evil: {evil: evil}}},
+    }
     verdict = Verdict(evil, 0, 0, 0, evil, "yes", evil)
     page = Page(write(tmp_path, **words, verdicts=[verdict], scores=scores, training=make_training((evil,))))
     assert "script" not in page.tags and "b" not in page.tags
@@ -197,7 +230,7 @@ def test_missing_values_everywhere(tmp_path: Path) -> None:
     training = make_training(("group",)).assign(validation_loss=np.nan, validation_r=np.nan)
     text = Page(write(tmp_path, scores=scores, training=training)).text
     assert "nan" not in text.lower()
-    assert "nan" not in scores_table(scores)
+    assert "nan" not in scores_table(scores, BEFORE_AND_AFTER)
 
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path: Path, undrawn: None) -> None:
@@ -207,6 +240,7 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path, undrawn: None) -> None
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"layers", "picture"}
     assert page.tags.count("img") == 2
     assert "expectations" not in page.text
+    assert not (tmp_path / "training.csv").exists()
 
 
 @pytest.mark.parametrize("column", ["r_low", "participant", "at_edge"])
@@ -256,13 +290,16 @@ def test_input_tables_are_not_written_to(tmp_path: Path, undrawn: None) -> None:
 def test_scores_table_fits_the_terminal_and_holds_the_means(participants: tuple[str, ...], models: tuple[str, ...]) -> None:
     scores = make_scores(participants, regions=("a", "a_region_whose_name_is_far_too_long_for_any_table"), layers=25)
     scores = scores[scores["model"].isin(models)]
-    lines = scores_table(scores).splitlines()
+    lines = scores_table(scores, BEFORE_AND_AFTER).splitlines()
     assert max(map(len, lines)) <= 100
-    row = lines[lines.index("S1") + 1].replace("−", "-").split()
     part = scores[(scores["participant"] == "S1") & (scores["region"] == "a")]
-    late = [part[(part["model"] == m) & (part["layer"] >= 16)]["r"].mean() for m in models]
-    assert row[:2] == ["a", "0.70"]
-    assert [float(cell) for cell in row[-len(models) :]] == pytest.approx(late, abs=6e-4)
+    place = lines.index("S1") + 1
+    assert lines[place].split() == ["a", "0.70"]
+    for line, one in zip(lines[place + 1 :], [one for one in BEFORE_AND_AFTER if one.model in models], strict=False):
+        own = part[part["model"] == one.model]
+        thirds = [own[own["layer"].isin(layers)]["r"].mean() for layers in (range(9), range(9, 16), range(16, 25))]
+        label, *cells = line.replace("−", "-").split()
+        assert label == one.label and [float(cell) for cell in cells] == pytest.approx(thirds, abs=6e-4)
     assert ("mean of 2 participants" in lines) == (len(participants) == 2)
 
 
@@ -325,7 +362,7 @@ def test_layer_thirds(n: int, sizes: dict[str, int]) -> None:
 def test_panels_share_a_height_and_take_in_a_near_ceiling_only() -> None:
     scores = make_scores()
     scores["ceiling"] = scores["region"].map({"auditory": 0.55, "late_language": 0.95, "silent": np.nan})
-    figure = figures.layers_figure(scores)
+    figure = figures.layers_figure(scores, BEFORE_AND_AFTER)
     axes = figure.axes
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "noise ceiling"
     heights = [np.ptp(ax.get_ylim()) for ax in axes]
@@ -342,25 +379,82 @@ def test_panels_share_a_height_and_take_in_a_near_ceiling_only() -> None:
 def test_legend_names_only_what_is_drawn() -> None:
     far = make_scores(layers=2).assign(ceiling=0.95)
     for scores in (far, far.assign(ceiling=np.nan)):
-        legend = figures.layers_figure(scores).legends[0]
-        assert [text.get_text() for text in legend.get_texts()] == ["pretrained", "brain-tuned", "control (mismatched responses)"]
+        legend = figures.layers_figure(scores, BEFORE_AND_AFTER).legends[0]
+        assert [text.get_text() for text in legend.get_texts()] == ["pretrained", "brain-tuned", "control"]
+
+
+def change(scores: pd.DataFrame):
+    contrasts = make_contrasts(scores)
+    means = make_means(scores, contrasts)
+    return figures.change_figure(means[means["versus"] != "0"], contrasts, BEFORE_AND_AFTER)
+
+
+def layers(scores: pd.DataFrame):
+    return figures.layers_figure(scores, BEFORE_AND_AFTER)
+
+
+def pictured(scores: pd.DataFrame):
+    means = make_means(scores, make_contrasts(scores))
+    return figures.picture(means[means["versus"] == "0"], scores, list(scores["region"].unique()), BEFORE_AND_AFTER)
 
 
 def test_change_figure_draws_the_mean_of_the_differences() -> None:
     scores = make_scores()
-    ax = figures.change_figure(scores).axes[1]
+    ax = change(scores).axes[1]
     r = scores[scores["region"] == "late_language"].pivot_table(index="layer", columns="model", values="r")
     thick = {line.get_color(): line for line in ax.get_lines() if line.get_linewidth() > 2}
-    for model in ("tuned", "control"):
-        drawn = thick[figures.MODELS[model].color].get_ydata()
-        np.testing.assert_allclose(drawn, r[model] - r["pretrained"], atol=1e-12)
+    for one in BEFORE_AND_AFTER[1:]:
+        np.testing.assert_allclose(thick[one.color].get_ydata(), r[one.model] - r["pretrained"], atol=1e-12)
+        edges = [line.get_ydata() for line in ax.get_lines() if line.get_color() == one.color and line.get_linewidth() == 0.6]
+        np.testing.assert_allclose(edges, np.array([[-0.01], [0.01]]) + (r[one.model] - r["pretrained"]).to_numpy(), atol=1e-12)
 
 
-@pytest.mark.parametrize("draw", [figures.layers_figure, figures.change_figure])
-@pytest.mark.parametrize(("participants", "regions", "layers"), [(1, 1, 1), (1, 6, 2), (2, 5, 25)])
-def test_no_text_overlaps(draw, participants: int, regions: int, layers: int) -> None:
+def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
+    """Nine models, one of a single layer: each has a pair of color and marker, every curve is solid, and all are named."""
+    names = [f"model_{k} of $" for k in (3, 1, 2, 0, *range(4, 9))]
+    columns = ["participant", "model", "layer", "region"]
+    index = pd.MultiIndex.from_product([["S1"], names, range(3), ["auditory"]], names=columns)
+    scores = index.to_frame(index=False).assign(n_voxels=7, ceiling=0.38, r=0.3, r_low=0.2, r_high=0.4, r_normalized=0.5)
+    scores = scores.assign(alpha_median=10.0, at_edge=0.0)
+    scores = scores[(scores["model"] != names[-1]) | (scores["layer"] == 0)]
+    models = conditions(names)
+    assert len({(one.color, one.marker) for one in models}) == 9 and len({one.color for one in models}) == len(COLORS)
+    figure = figures.layers_figure(scores, models)
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_marker() in {one.marker for one in models}]
+    assert [(line.get_color(), line.get_marker()) for line in drawn] == [(one.color, one.marker) for one in models]
+    assert {line.get_linestyle() for line in drawn} == {"-"} and list(drawn[-1].get_xdata()) == [0, 1, 2]
+    assert [text.get_text().replace("\\", "") for text in figure.legends[0].get_texts()] == [
+        *(name.replace("_", " ") for name in names), "noise ceiling"
+    ]  # fmt: skip
+    assert overlapping_texts(figure) == []
+    text = Page(write(tmp_path, scores=scores, models=models, tables={"scores": scores}, verdicts=())).text
+    table = text[text.index("Mean r over the early") :]
+    assert sorted(names, key=table.index) == names
+    with pytest.raises(InputError, match="'x' is listed twice"):
+        conditions(["x", "y", "x"])
+
+
+def test_overfitting_is_said_in_words(tmp_path: Path, undrawn: None) -> None:
+    table = make_training(("S1",), epochs=3)
+    tuned = table["model"] == "tuned"
+    table.loc[tuned, "validation_loss"] = [1.0, 0.9, 0.95, 0.97]
+    table.loc[~tuned, "validation_loss"] = [1.0, 0.9, 0.85, 0.8]
+    said = overfitting(table, BEFORE_AND_AFTER)
+    assert len(said) == 1 and said[0].startswith(
+        "S1, brain-tuned: overfitted. Its validation loss was least after epoch 1 (0.900)"
+    )
+    assert "is 0.970 at the end" in said[0] and said[0] in Page(write(tmp_path, training=table)).text
+    table.loc[tuned, "validation_loss"] = [0.8, 0.9, 0.95, 0.97]
+    assert "least before the first update" in overfitting(table, BEFORE_AND_AFTER)[0]
+    table["train_loss"] = 1.0  # a model that learns nothing does not overfit
+    assert overfitting(table, BEFORE_AND_AFTER)[0].startswith("No model overfitted")
+
+
+@pytest.mark.parametrize("draw", [layers, change, pictured])
+@pytest.mark.parametrize(("participants", "regions", "n_layers"), [(1, 1, 1), (1, 6, 2), (2, 5, 25)])
+def test_no_text_overlaps(draw, participants: int, regions: int, n_layers: int) -> None:
     names = tuple(f"a_rather_long_region_name_{k}" for k in range(regions))
-    figure = draw(make_scores(tuple(f"participant_{k}" for k in range(participants)), names, layers))
+    figure = draw(make_scores(tuple(f"participant_{k}" for k in range(participants)), names, n_layers))
     assert overlapping_texts(figure) == []
 
 
@@ -379,14 +473,14 @@ def overlapping_texts(figure) -> list[tuple[str, str]]:
 
 
 def test_overlaps_would_be_found() -> None:
-    figure = figures.change_figure(make_scores())
+    figure = change(make_scores())
     figure.axes[0].set_title("words " * 30)
     assert overlapping_texts(figure)
 
 
 def test_equal_tables_give_equal_pictures() -> None:
     scores = make_scores(layers=3)
-    assert figures.png(figures.picture(scores, ["auditory"])) == figures.png(figures.picture(scores, ["auditory"]))
+    assert figures.png(pictured(scores)) == figures.png(pictured(scores))
 
 
 def test_seconds_of_stages_are_added_up_by_kind() -> None:

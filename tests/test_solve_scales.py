@@ -306,3 +306,63 @@ def test_a_column_whose_training_rows_are_rounding_of_all_rows(seed, scale):
     error = y[8:] - y[:8].mean() - slopes[:, None] * held
     wanted = 1 - (error**2).sum(axis=1) / ((y[8:] - y[8:].mean()) ** 2).sum()
     np.testing.assert_allclose(fit.cv_scores, wanted, rtol=1e-10)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("spike", [1e7, 1e9, 1e11])
+def test_a_held_out_row_that_is_long_where_training_rows_are_short(spike, intercept):
+    """Its prediction shows the rounding of weights so many times; eigenvectors of the Gram were off by rounding of the rest."""
+    rng = np.random.default_rng(4)
+    X, y, scale = rng.standard_normal((9, 3)), rng.standard_normal(9), 1e-11
+    X[:, 1] *= scale
+    X[4, 1] = spike
+    train = np.delete(np.arange(9), 4)
+    with localcontext() as context:
+        context.prec = 80
+        coef, constant = exact_ridge(decimals(X[train]), decimals(y[train, None]), 0.03, intercept)
+        error = y[4] - float((decimals(X[[4]]) @ coef + constant)[0, 0])
+    fit = ridge_cv(X, y, alphas=0.03, cv=[(train, [4])], fit_intercept=intercept, scoring="neg_mean_squared_error")
+    assert float(fit.fold_scores.ravel()[0]) == pytest.approx(-(error**2), rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_of_a_large_mean_beside_a_heavy_row(seed):
+    """The mean of a column of 4e11 is rounded to 6e-5: a heavy row kept that, and the Gram held its square times all weights."""
+    rng = np.random.default_rng(seed)
+    X, y, w = rng.standard_normal((8, 4)), rng.standard_normal(8), 10.0 ** np.array([1, -1, 4, -6, -5, -2, -6, 0])
+    X[:, 2] += 4e11
+    coef = weighted_ridge(X, y, w, 4e-5)
+    fit = ridge_cv(X, y, alphas=4e-5, cv=2, sample_weight=w)
+    assert fit.stats["decomposed"] == "gram"
+    np.testing.assert_allclose(fit.coef, coef, rtol=0, atol=1e-8 * np.abs(coef).max())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_light_rows_of_columns_in_large_units_that_nearly_repeat(seed):
+    """What is left of such columns in light rows was taken for the rounding of heavy ones."""
+    rng = np.random.default_rng(seed)
+    X, y, w = rng.standard_normal((8, 4)), rng.standard_normal(8), 10.0 ** np.array([-4, -4, 0, -2, -3, 6, 5, 4])
+    X[:, 0] *= 1e10
+    X[:, 2] = X[:, 0] * (1 + 4e-12 * X[:, 2])
+    coef = weighted_ridge(X, y, w, 1e-4, intercept=False)
+    found = ridge_cv(X, y, alphas=1e-4, cv=2, sample_weight=w, fit_intercept=False).coef
+    np.testing.assert_allclose(found, coef, rtol=0, atol=1e-3 * np.abs(coef).max())  # rounding of X: 5e-4
+
+
+def test_a_fold_whose_training_rows_keep_little_of_a_direction():
+    """Rounding of the Gram of all rows was 1e-9 of its smallest eigenvalue, of which these training rows keep 1e-4."""
+    X = [
+        [1.2, 2.2, 1.2, -0.8, 0, 0.8],
+        [-1.2, -0.7, -1.2, -0.2, 0, 0],
+        [0.4, -0.2, 0.4, 1.5, 0, 1],
+        [0.6, -0.1, 0.6, 0.2, 0, -0.8],
+    ]
+    X += [[-0.3, -0.6, -0.3, 0.2, 0, 1.3], [0.2, 0.1, 0.2, -1.7, 1.7, 1.2], [0.1, -0.5, -1.5, -0.5, -0.2, 0.3]]
+    X = np.array(X) * np.sqrt([0.003, 5e3, 500, 5e3, 3, 6e4, 8e4])[:, None]
+    y, train = np.array([0, -1, 0.5, -2.5, 1, 0, -1]), np.array([0, 1, 2, 3, 5, 6])
+    with localcontext() as context:
+        context.prec = 80
+        coef, _ = exact_ridge(decimals(X[train]), decimals(y[train, None]), 2e-6, False)
+        error = y[4] - float((decimals(X[[4]]) @ coef)[0, 0])
+    fit = ridge_cv(X, y, alphas=2e-6, cv=[(train, [4])], fit_intercept=False, scoring="neg_mean_squared_error")
+    assert float(fit.fold_scores.ravel()[0]) == pytest.approx(-(error**2), rel=1e-9)

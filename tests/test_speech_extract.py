@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from fastencode.cli import main
-from fastencode.cli.features import find_sounds
 from fastencode.errors import InputError
+from fastencode.runs.features import find_sounds
 from fastencode.speech import extract, store
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.config import ReadConfig
@@ -346,24 +346,6 @@ def test_bad_settings(tmp_path: Path, sounds: dict[str, Path]) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     with pytest.raises(InputError, match="text.wav cannot be decoded"):
         extract_features({"text": tmp_path / "text.wav"}, hubert, tmp_path / "out", CLIP)
-
-
-def test_sounds_are_found_by_name(tmp_path: Path, sounds: dict[str, Path]) -> None:
-    assert list(sounds) == ["one", "two"] and find_sounds(sounds["one"]) == {"one": sounds["one"]}
-    folder = sounds["one"].parent
-    (folder / "notes.txt").write_text("")
-    (folder / "._one.wav").write_bytes(b"Mac OS X")
-    assert list(find_sounds(folder)) == ["one", "two"]
-    listed = tmp_path / "list.csv"
-    listed.write_text("audio,speaker\nsounds/two.wav,x\n")
-    assert find_sounds(listed) == {"two": sounds["two"]}
-    (folder / "one.FLAC").write_bytes(b"")
-    with pytest.raises(InputError, match="have one name: keep one of them"):
-        find_sounds(folder)
-    with pytest.raises(InputError, match=r"none\.wav does not exist"):
-        find_sounds(tmp_path / "none.wav")
-    with pytest.raises(InputError, match="holds no audio files"):
-        find_sounds(tmp_path)
 
 
 def test_the_cost_is_said_first(tmp_path: Path, sounds: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

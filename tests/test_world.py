@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("espeakng_loader", reason="the demo's world needs the extra 'demo'")
 
-from fastencode.data.config import REGIONS, Participant, WorldConfig
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
-from fastencode.data.espeak import SAMPLE_RATE, Synthesizer, Voice
 from fastencode.data.stories import Stories
-from fastencode.data.tales import CLASSES, WORD_CLASS, speak_at, tell
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 from fastencode.study.ceilings import noise_ceiling
+from fastencode.world.config import REGIONS, Participant, WorldConfig
+from fastencode.world.espeak import SAMPLE_RATE, Synthesizer, Voice
+from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
+from fastencode.world.tales import CLASSES, WORD_CLASS, speak_at, tell
 
 SMALL = WorldConfig(
     minutes=2.8,

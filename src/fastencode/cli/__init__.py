@@ -45,7 +45,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     subcommands: dict[str, tuple[type, str]] = {
         "demo": (DemoConfig, "the whole system, small, on a world whose truth is known"),
-        "alice": (AliceConfig, "the same on real brains that heard a chapter of Alice in Wonderland"),
+        "alice": (AliceConfig, "the same on real brains; the next release has it as examples/alice.py only"),
         "align": (AlignRunConfig, "layers × participants × regions: how well each layer predicts each brain"),
         "features": (FeaturesConfig, "every layer of a speech model over recordings, into HDF5 files"),
     }

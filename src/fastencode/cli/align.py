@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.cli.output import write_settings
+from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import AlignRunConfig
 from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of
@@ -25,12 +25,16 @@ from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
+from fastencode.runs.making import read_signature
 from fastencode.runs.responses import null_row, voxels_of
 from fastencode.speech.silence import NON_SPEECH
+from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
+from fastencode.study.means import mean_rows
+from fastencode.study.report import write_report
 from fastencode.study.sources import LayerFolder, LowLevel, Source
 from fastencode.study.tables import (
     Label,
@@ -45,11 +49,14 @@ from fastencode.study.tables import (
 
 __all__ = ["run"]
 
-_TABLES = ("scores", "test_stories", "tests", "contrasts", "partition", "leave_one_out", "autocorrelation")
+_NOTES = (
+    "Intervals resample blocks of the stories scored and average over the participants at hand: they do not speak for other "
+    "stories or other participants. Tests over participants do, where there are enough of them."
+)
 
 
 def run(config: AlignRunConfig) -> Path:
-    """Fit what is missing, write the tables and return the path of the first."""
+    """Fit what is missing, write the tables and the page, and return the path of the page."""
     stages = Stages(config.out, reuse=config.reuse)
     if config.collect:
         return _write_tables(stages, (), config)
@@ -88,9 +95,9 @@ def run(config: AlignRunConfig) -> Path:
     made = stages.run_all(layers, jobs=config.jobs)
     if not made:
         stages.check()
-    path = _write_tables(stages, made, config)
+    page = _write_tables(stages, made, config)
     stages.check()
-    return path
+    return page
 
 
 def _resources(config: AlignRunConfig) -> Resources:
@@ -212,21 +219,23 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         found = collect(stages, _shared(config), own, lambda label: _rank(label, config))
         scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
         contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
-        tables = {"scores": scores, "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts))}
-        if len(contrasts):
-            tables["contrasts"] = contrasts
-        if found.shares:
-            tables["partition"] = pandas.DataFrame(share_rows(found.shares, found.bands, found.columns))
-        if found.by_test:
-            tables["test_stories"] = pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows))
-        if found.left_out:
-            tables["leave_one_out"] = pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns))
-        null = [null_row(stages.path(f"responses/{who}"), who, config.align) for who in found.columns]
-        tables["autocorrelation"] = pandas.DataFrame(null)
-        for name in _TABLES:
-            if name in tables:
+        tables = {
+            "scores": scores,
+            "means": pandas.DataFrame(mean_rows(found.scores, found.columns)),
+            "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts)),
+            "contrasts": contrasts,
+            "partition": pandas.DataFrame(share_rows(found.shares, found.bands, found.columns)),
+        }
+        more = {
+            "test_stories": test_rows(found.by_test, found.columns, found.fit_rows),
+            "leave_one_out": left_out_rows(found.left_out, found.held_out, found.columns),
+            "autocorrelation": [null_row(stages.path(f"responses/{who}"), who, config.align) for who in found.columns],
+        }
+        beside = {name: pandas.DataFrame(rows) for name, rows in more.items()}
+        for name, table in beside.items():
+            if len(table):
                 with whole_file(stages.root / f"{name}.csv") as fresh:
-                    tables[name].to_csv(fresh, index=False)
+                    table.to_csv(fresh, index=False)
             else:
                 (stages.root / f"{name}.csv").unlink(missing_ok=True)  # of records that are no more
         for path in (stages.root / "voxels").glob("*.h5"):
@@ -235,12 +244,26 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         for who in found.columns:
             _write_voxels(stages, found, who, config)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
-        write_settings(stages.root, replace(config, participants=everybody, collect=False, reuse=False), "fastencode-tune align")
+        settled = replace(config, participants=everybody, collect=False, reuse=False)
+        models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
+        origin = _origin(stages, found)
+        page = write_report(
+            stages.root,
+            title=f"Which layer predicts which region: {', '.join(scores['model'].unique())}",
+            lead=_lead(found, config, {story for one in origin["features"].values() for story in one["stories"]}),
+            notes=_NOTES,
+            models=models,
+            tables=tables,
+            provenance={**provenance(stages, settled), **origin},
+            command=write_settings(stages.root, settled, "fastencode-tune align"),
+            delays=delays_text(config.align.delays),
+            picture_regions=list(dict.fromkeys(scores["region"])),
+        )
     standard = scores[scores["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))
     say("\nautocorrelation at lag 1 of the test responses, and of block-permuted ones, which the p-values come from")
-    say(tables["autocorrelation"].to_string(index=False, float_format="%.3f"))
+    say(beside["autocorrelation"].to_string(index=False, float_format="%.3f"))
     delays = tuple(config.align.delays)
     for model in standard["model"].unique():
         narrow = np.array(
@@ -254,5 +277,43 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                     FastencodeWarning,
                     stacklevel=2,
                 )
-    say(f"\n{', '.join(f'{name}.csv' for name in tables)}, voxels/*.h5 and config.yaml are in {stages.root}")
-    return stages.root / "scores.csv"
+    written = ", ".join(f"{name}.csv" for name, table in (tables | beside).items() if len(table))
+    say(f"\n{written}, voxels/*.h5, provenance.json and config.yaml are in {stages.root}. The page: {page}")
+    return page
+
+
+def _origin(stages: Stages, found: Records) -> dict[str, Any]:
+    """What the tables were made of: models and settings of features, digests (SHA-256) of sounds and of files of responses."""
+    features: dict[str, Any] = {}
+    for label, who, layer in found.scores:
+        fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
+        if fit is not None:
+            one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
+            one["stories"] |= {story: key.get("audio", "") for story, key in sorted(fit.settings["features"].items())}
+    responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
+    return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
+
+
+def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> str:
+    people = ", ".join(f"{who}: {len(regions[WHOLE])} voxels" for who, regions in found.columns.items())
+    fitted = len(set(stories) - {*config.test_stories})
+    names = [f"“{story}”" for story in config.test_stories]
+    scored = f"the story {names[0]}" if len(names) == 1 else f"the stories {', '.join(names)} together, each z-scored by itself"
+    known = any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values())
+    chosen = f"Scored are voxels with a significant noise ceiling above {config.ceiling:g} (false discovery rate 5 %)."
+    if not known:
+        voxels = "The test story was heard once, so no noise ceiling is known: all voxels that vary are scored."
+    elif config.split_half:
+        voxels = f"{chosen} One half of the test story's repeats chose them; they are scored on the mean of the other half."
+    elif config.ceiling < 0:
+        voxels = "All voxels that vary are scored, whatever their noise ceiling."
+    else:
+        voxels = (
+            f"{chosen} All repeats of the test story chose them, and they are scored on the mean of the same repeats: noise that "
+            "by chance agrees between repeats is in both. --split-half chooses voxels on other repeats than those scored."
+        )
+    return (
+        f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
+        f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of "
+        f"{scored}, which no ridge was fitted on.\n\n{voxels}"
+    )

@@ -10,19 +10,19 @@ import numpy as np
 
 from fastencode.cli.output import publish
 from fastencode.cli.settings import DemoConfig
-from fastencode.data.config import WorldConfig
-from fastencode.data.demo import TEST_STORY, VALIDATION_STORY, make_world
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
-from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast
+from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast, control_text
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
 from fastencode.tune.pretrain import pretrain
+from fastencode.world.config import WorldConfig
+from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
 
 __all__ = ["run"]
 
@@ -55,7 +55,14 @@ def run(config: DemoConfig) -> Path:
         stage = Stage("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
         model = stages.run(stage)
     outcome = before_and_after(
-        stages, experiment, source="world", model=model, tune=config.tune, alignment=config.align, jobs=config.jobs
+        stages,
+        experiment,
+        source="world",
+        model=model,
+        tune=config.tune,
+        alignment=config.align,
+        jobs=config.jobs,
+        controls=config.controls,
     )
     return publish(
         stages,
@@ -133,8 +140,8 @@ def _lead(config: DemoConfig, stories: Stories, experiment: Experiment) -> str:
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "
-        f"is tuned on each brain for {config.tune.epochs} epochs; a control is tuned as long on the same responses, "
-        "block-permuted. Ridge regression then says how well each layer of each model predicts each region on a test story. "
+        f"is tuned on each brain for {config.tune.epochs} epochs; {control_text(config.controls)} "
+        "Ridge regression then says how well each layer of each model predicts each region on a test story. "
         "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
         f"those with a significant noise ceiling above {config.ceiling:g}."
     )

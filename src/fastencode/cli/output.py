@@ -1,14 +1,17 @@
-"""What every subcommand leaves behind: tables, figures, the page, the settings that repeat it, and a summary on the terminal."""
+"""What every subcommand leaves behind: the page with its tables and figures, the settings that repeat it, its provenance."""
 
 from __future__ import annotations
 
 import os
 import platform
 import resource
+import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,15 @@ from fastencode.files import whole_file
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.experiment import Outcome
-from fastencode.study.report import scores_table, write_report
+from fastencode.study.conditions import BEFORE_AND_AFTER
+from fastencode.study.means import mean_rows
+from fastencode.study.report import plain_values, scores_table, write_report
+from fastencode.study.tables import contrast_rows
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__each_ = ["publish", "write_settings"]
+__all__ = ["provenance", "publish", "write_settings"]
 
-_VERSIONS = ("fastencode-neuro", "numpy", "scipy", "torch", "transformers", "matplotlib")
+_VERSIONS = ("fastencode-neuro", "numpy", "scipy", "h5py", "torch", "transformers", "matplotlib")
 
 
 def publish(
@@ -35,52 +41,92 @@ def publish(
     verdicts: Sequence[Verdict],
     config: Any,
     command: str,
-    facts: dict[str, str] | None = None,
+    facts: Mapping[str, str] | None = None,
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
-    """Write everything into the output folder, print the summary, and return the path of the page."""
+    """Write everything of an experiment into its folder, print the summary, and return the path of the page."""
     pandas = require("pandas", "tune")
-    settings = write_settings(stages.root, config, command)
-    scores = pandas.DataFrame(outcome.scores)
+    scored, columns = outcome.scored, outcome.found.columns
+    regions = {row["region"] for row in outcome.scores}
+    rows = {
+        "scores": outcome.scores,
+        "means": mean_rows(scored, columns),
+        "contrasts": contrast_rows(scored, columns),
+        "training": outcome.training,
+    }
+    rows = {name: [row for row in table if row.get("region") in {None, *regions}] for name, table in rows.items()}
+    tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
+    typed = write_settings(stages.root, config, command)
+    for name, rows_of_controls in (("control_scores", outcome.control_scores), ("control_training", outcome.control_training)):
+        with whole_file(stages.root / f"{name}.csv") as partial:
+            pandas.DataFrame(rows_of_controls).to_csv(partial, index=False)
     page = write_report(
         stages.root,
         title=title,
         lead=lead,
         notes=notes,
-        scores=scores,
-        training=pandas.DataFrame(outcome.training),
+        models=BEFORE_AND_AFTER,
+        tables=tables,
         verdicts=list(verdicts),
-        settings=settings,
-        facts={**_facts(stages), **(facts or {})},
-        command=f"{command} --config config.yaml",
+        provenance={**provenance(stages, config), **(facts or {})},
+        command=typed,
         picture_regions=picture_regions,
     )
-    say("\n" + scores_table(scores))
+    say("\n" + scores_table(tables["scores"], BEFORE_AND_AFTER))
     say("\n" + verdict_table(list(verdicts)))
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
 
 
-def write_settings(folder: Path, config: Any, command: str) -> dict[str, Any]:
-    """Write ``config.yaml``, with which the command repeats itself; returns the settings as plain values."""
-    settings: dict[str, Any] = _plain(asdict(config))
-    text = require("yaml", "tune").safe_dump(settings, sort_keys=False)
-    with whole_file(folder / "config.yaml") as partial:
-        partial.write_text(f"# Everything needed to repeat this: {command} --config config.yaml\n{text}", encoding="utf-8")
-    return settings
+def write_settings(folder: Path, config: Any, command: str) -> str:
+    """Write ``config.yaml``, with which the command repeats itself; returns what to type for that, from any folder."""
+    path = folder / "config.yaml"
+    repeat = f"cd {shlex.quote(os.getcwd())} && {command} --config {shlex.quote(str(path))}"
+    text = require("yaml", "tune").safe_dump(plain_values(asdict(config)), sort_keys=False, allow_unicode=True)
+    with whole_file(path) as partial:
+        partial.write_text(f"# Everything needed to repeat this: {repeat}\n{text}", encoding="utf-8")
+    return repeat
 
 
-def _facts(stages: Stages) -> dict[str, str]:
+def provenance(stages: Stages, config: Any) -> dict[str, Any]:
+    """When, on what and by which versions a folder was filled, and with which settings: plain values, as JSON has them."""
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit = 1 if sys.platform == "darwin" else 1024
-    facts = {name: version(name) for name in _VERSIONS}
-    facts["Python"] = platform.python_version()
-    facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
-    facts["peak memory"] = (
-        f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
-    )
-    facts["seconds of stages"] = _spent(stages.seconds)
-    return facts
+    peak = f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
+    found: dict[str, Any] = {
+        "date": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+        "commit": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
+        "peak memory": peak,
+        "seconds of stages": _spent(stages.seconds),
+        "versions": {"Python": platform.python_version(), **_versions()},
+        "settings": plain_values(asdict(config)),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package lies in, with "+" where tracked files differ; empty for an installed one."""
+
+    def git(*words: str) -> str:
+        asked = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _spent(seconds: Mapping[str, float]) -> str:
@@ -90,12 +136,3 @@ def _spent(seconds: Mapping[str, float]) -> str:
         kinds.setdefault(name.partition("/")[0], []).append(spent)
     counts = {kind: f" ({len(each)} of them)" if len(each) > 1 else "" for kind, each in kinds.items()}
     return ", ".join(f"{kind} {sum(each):.0f}{counts[kind]}" for kind, each in kinds.items())
-
-
-def _plain(value: Any) -> Any:
-    """Settings as YAML and JSON write them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fastencode.data.config import WorldConfig
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
+from fastencode.world.config import WorldConfig
 
 __all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "FeaturesConfig"]
 
@@ -40,6 +40,10 @@ class DemoConfig:
     ceiling : float
         Least noise ceiling of a voxel that is tuned on; it must be significant too (false discovery rate 5 %). Ceilings are
         estimated from the repeats of the test story, so the story that layers are scored on also chooses these voxels.
+    controls : int
+        Controls of each participant, each tuned on another permutation of the responses; the tables and the page show their
+        mean. Each takes as long to tune as the model itself. The demo tunes one, to stay within ten minutes on two processors;
+        give 3 or more to conclude anything from the control.
     """
 
     out: Path = Path("demo-output")
@@ -50,14 +54,16 @@ class DemoConfig:
     pretrain: bool = False
     jobs: int = 2
     ceiling: float = 0.4
+    controls: int = 1
     world: WorldConfig = field(default_factory=WorldConfig)
     tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=4))
     align: AlignConfig = field(default_factory=AlignConfig)
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
 
     def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise InputError(f"jobs must be at least 1, got {self.jobs}")
+        for name in ("jobs", "controls"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.pretrain and self.model:
             raise InputError("pretrain makes the small model, model names another: choose one")
 
@@ -83,7 +89,7 @@ class AliceConfig:
 
     The encoding half repeats the published word-rate numbers. The recording is not part of the data set, so for the tuning half
     the chapter's words are spoken by a synthesizer at their real times; the model is tuned on the first part of the chapter and
-    scored on the last.
+    scored on the last. The next release has this as examples/alice.py only.
 
     Attributes
     ----------
@@ -97,6 +103,8 @@ class AliceConfig:
         Processes that tune and read models at the same time, each with one thread.
     test_rows, validation_rows : int
         Scans at the end of the chapter to score on, and scans before them to watch while tuning.
+    controls : int
+        Controls, each tuned on another permutation of the responses; the tables and the page show their mean.
     """
 
     data: Path
@@ -105,11 +113,12 @@ class AliceConfig:
     jobs: int = 2
     test_rows: int = 100
     validation_rows: int = 40
+    controls: int = 3
     tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=8))
     align: AlignConfig = field(default_factory=AlignConfig)
 
     def __post_init__(self) -> None:
-        for name in ("jobs", "test_rows", "validation_rows"):
+        for name in ("jobs", "test_rows", "validation_rows", "controls"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
 
@@ -122,7 +131,8 @@ class FeaturesConfig:
     ----------
     audio : Path
         An audio file, a folder of them, or a manifest (CSV, TSV, JSON lines) with a column ``audio``; WAV, FLAC, OGG, MP3 or NIST
-        SPHERE, at any rate.
+        SPHERE, at any rate. What cannot be read is listed at the end, with exit status 1; the others are read. Where a manifest
+        names two files of one name in two folders, the files of features lie in such folders too.
     model : str
         Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
     out : Path

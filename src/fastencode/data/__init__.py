@@ -1,1 +1,1 @@
-"""Readers of what labs have on disk, and a world whose truth is known."""
+"""Readers of what labs have on disk."""

@@ -29,7 +29,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastencode.data.config import TRIMMED_ROWS
+from fastencode.data.layout import FIRST_ROW, TRIMMED_ROWS
 from fastencode.data.rois import read_rois
 from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
@@ -37,9 +37,8 @@ from fastencode.files import check_file, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
 from fastencode.speech.silence import NON_SPEECH
 
-__all__ = ["FIRST_ROW", "Stories"]
+__all__ = ["Stories"]
 
-FIRST_ROW = 5  # TRs from sound onset to the beginning of response row 0
 _QUIET_TRS = 10  # of n: before and after the sound
 _BLOCK_BYTES = 32 << 20  # of the file's own dtype in memory at a time
 

@@ -51,6 +51,13 @@ def _folds(cv: Any, X: NDArray[Any], y: NDArray[Any], groups: Any) -> tuple[Any,
     return cv, groups
 
 
+def _named(model: Any, fit: Any) -> Any:
+    """The fit, with the names of a data frame's columns, so that ``result_`` too tells them by name in ``predict``."""
+    if (names := getattr(model, "feature_names_in_", None)) is not None:
+        fit.stats["feature_names"] = list(map(str, names))
+    return fit
+
+
 def _targets_first(model: Any) -> NDArray[Any]:
     """Weights as scikit-learn's linear models have them; made of ``result_``, so that a pickled model holds them once."""
     if not hasattr(model, "result_"):
@@ -213,7 +220,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             memory=self.memory,
             sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, X, dtype=np.float64),
         )
-        self.result_ = fit
+        self.result_ = _named(self, fit)
         self.intercept_ = fit.intercept
         self.alpha_, self.alphas_ = fit.alpha, fit.alphas
         self.cv_scores_, self.best_score_, self.at_edge_ = fit.cv_scores, fit.best_score, fit.at_edge
@@ -381,7 +388,8 @@ class BandedRidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: i
             memory=self.memory,
             sample_weight=None if sample_weight is None else check_sample_weight(sample_weight, rows, dtype=np.float64),
         )
-        self.result_, self.band_names_ = fit, list(fit.names)
+        of_columns = not self._kernels and not hasattr(self, "transformers_")
+        self.result_, self.band_names_ = _named(self, fit) if of_columns else fit, list(fit.names)
         self.intercept_ = fit.intercept
         self.alpha_, self.alphas_ = fit.alpha, fit.alphas
         self.gammas_, self.deltas_, self.candidates_ = fit.gammas, fit.deltas, fit.candidates

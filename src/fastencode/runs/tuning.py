@@ -25,7 +25,9 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.model import check_tunable
 from fastencode.tune.trainer import Examples, brain_tune
 
-__all__ = ["Experiment", "make_frames", "read_layers", "tune_arm"]
+__all__ = ["CONTROL", "Experiment", "arm_name", "make_frames", "read_layers", "tune_on"]
+
+TUNED, CONTROL = "tuned", "control"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Experiment:
         return self.data.row_times(run) + self.data.tr
 
 
+def arm_name(permutation: int | None) -> str:
+    """What folders call a model: tuned on responses as they are (None), or a control, on a permutation of them."""
+    return TUNED if permutation is None else f"{CONTROL}-{permutation}"
+
+
 def make_frames(folder: Path, model: Path | str, sounds: Mapping[str, Path], read: ReadConfig) -> None:
     """The stage of the frozen CNN: its frames of every clip, once for the trainer and for all checkpoints."""
     encoder = SpeechEncoder(model)
@@ -70,18 +77,23 @@ def read_layers(folder: Path, checkpoint: Path | str, frames: Path, sounds: Mapp
     extract_features(sounds, SpeechEncoder(checkpoint), folder, read, frames={name: frames / f"{name}.h5" for name in sounds})
 
 
-def tune_arm(
-    folder: Path, experiment: Experiment, model: Path | str, frames: Path, who: str, arm: str, config: TuneConfig
+def tune_on(
+    folder: Path, experiment: Experiment, model: Path | str, frames: Path, who: str, permutation: int | None, config: TuneConfig
 ) -> None:
-    """The stage of one tuned model; a control sees the same clips with block-permuted responses, in an order of its own."""
+    """The stage of one tuned model.
+
+    With a ``permutation`` it is a control: the same clips in the same batches, the same first weights of the head, and
+    block-permuted responses. The order of the blocks follows from the number, the participant and ``config.seed``.
+    """
     parts = [_examples(experiment, frames, who, run) for run in experiment.train]
     train = Examples.join(parts)
-    if arm == "control":
-        rng = np.random.default_rng([config.seed, 12, zlib.crc32(who.encode())])
+    if permutation is not None:
+        rng = np.random.default_rng([config.seed, 12, zlib.crc32(who.encode()), permutation])
         order = permute_blocks([len(part.responses) for part in parts], rng=rng)
         train = Examples(train.frames, train.responses[order])
     validation = _examples(experiment, frames, who, experiment.validation)
-    history = brain_tune(SpeechEncoder(model), train, validation, config, folder, desc=f"{who} {arm}")
+    desc = f"{who} {arm_name(permutation)}"
+    history = brain_tune(SpeechEncoder(model), train, validation, config, folder, desc=desc)
     _write_rows(folder / "history.csv", [asdict(epoch) for epoch in history])
 
 

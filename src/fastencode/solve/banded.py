@@ -45,7 +45,7 @@ from fastencode.solve.search.refine import refine, warn_uneven
 from fastencode.solve.search.refit import Weights, refit, share
 from fastencode.solve.search.search import Bases, run_search
 from fastencode.solve.search.state import WINDOW, Chosen, Found, Settings
-from fastencode.solve.search.systems import traces
+from fastencode.solve.search.systems import check_room, traces
 from fastencode.threads import available_threads, limit_threads
 
 __all__ = ["SEARCHES", "banded_ridge_cv"]
@@ -223,7 +223,7 @@ def banded_ridge_cv(
         responses=Y,
         may_be_given=True,
     )
-    check_test_rows(problem, scoring)
+    check_test_rows(problem.folds, scoring)
     targets = Targets.check(Y, problem.n_given, problem.kept)
     there = device_for(problem, targets)
     keep = there is not None and (targets.device is not None or problem.home != "cpu")
@@ -248,8 +248,12 @@ def banded_ridge_cv(
         # The gradient alone starts from equal traces: from equal weights, a band in small units is out of its reach, and a start
         # between both ends lower too (with scales 1, 30 and .01, a mean R² of .214 against .175 and .213).
         candidates = with_equal_traces(candidates, traces(grams), first=search == "gradient")
-    if refines and design.kernels is None:
-        warn_uneven(grams)
+    if refines:
+        everything = np.arange(len(problem.X))
+        for folds in (problem.folds, [(everything, everything[:0])]):  # now, not after the search: while climbing, and at last
+            check_room(grams, folds)
+        if design.kernels is None:
+            warn_uneven(grams)
     settings = Settings(scoring, bool(per_target), skip, early_stopping, n_steps if refines else 0)
     near, kept = targets.fetched(), None
     if checkpoint is not None:

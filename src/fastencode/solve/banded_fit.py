@@ -19,7 +19,7 @@ from fastencode.delayed import Matrix, pick
 from fastencode.devices import HOST, DeviceLike
 from fastencode.errors import InputError
 from fastencode.solve.fit import Fit
-from fastencode.solve.given.bands import Features, is_several, join
+from fastencode.solve.given.bands import Features, each_kernel, is_several, join
 from fastencode.solve.given.problem import check_design, check_values, host_matrix
 from fastencode.solve.score.moments import check_scoring, column_scores, split_scores
 
@@ -155,12 +155,13 @@ class BandedFit(Fit):
 
     def _kernel_parts(self, X: Any) -> tuple[list[Matrix], list[NDArray[Any]], str]:
         dual, gammas = self._host("dual_coef"), self._host("gammas")
-        given = list(self._in_order(X).values()) if isinstance(X, Mapping) else list(X)
+        given = each_kernel(self._in_order(X) if isinstance(X, Mapping) else X)
         kernels = [to_host(kernel, f"the kernel of {name!r}") for name, kernel in zip(self.names, given, strict=False)]
-        if len(given) != len(self.names) or any(k.ndim != 2 or k.shape[1] != len(dual) for k in kernels):
+        shapes = [tuple(k.shape) for k in kernels]
+        if len(given) != len(self.names) or any(len(s) != 2 or s != (shapes[0][0], len(dual)) for s in shapes):
             raise InputError(
-                f"X has kernels of shapes {[np.shape(k) for k in given]}; pass (new rows, {len(dual)}) for each of "
-                f"{len(self.names)} bands"
+                f"X has {len(given)} kernels, of shapes {', '.join(map(str, shapes))}; pass (new rows, {len(dual)}) for each of "
+                f"{len(self.names)} bands, the same rows in all"
             )
         checked = [check_values(k, dual.dtype, f"the kernel of {name!r}") for name, k in zip(self.names, kernels, strict=True)]
         return list(checked), [(dual * gamma).astype(dual.dtype) for gamma in gammas], library_of(given[0])

@@ -6,6 +6,7 @@ Legend: b = bands, v = voxels, f = outer folds.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastencode.solve.edges import held_warnings, warn_together
 from fastencode.solve.given.bands import PRECOMPUTED, BandsLike, Features, join
 from fastencode.solve.given.folds import CrossValidator, check_gap, check_runs, resolve_folds
 from fastencode.solve.given.problem import host_matrix
+from fastencode.solve.score.choose import check_test_rows
 from fastencode.solve.score.moments import check_scoring
 
 __all__ = ["Partition", "partition_variance"]
@@ -117,8 +119,8 @@ def partition_variance(
     Returns
     -------
     Partition
-        Of one voxel where Y is a single series. With ``nan_targets="skip"``, voxels that hold NaN or infinite values are NaN
-        throughout.
+        Of one voxel where Y is a single series. With ``nan_targets="skip"``, a voxel that holds NaN or infinite values is NaN in
+        every outer fold that uses such a row, and in ``total``, ``unique`` and ``shared``.
 
     Raises
     ------
@@ -167,9 +169,12 @@ def partition_variance(
         raise InputError(f"there is one band, {found.names[0]!r}; a partition needs at least two")
     if responses.ndim not in (1, 2) or len(responses) != len(features):
         raise InputError(f"Y has shape {responses.shape} and X has {len(features)} rows; give both the same scans")
-    responses = responses[:, None] if responses.ndim == 1 else responses
+    series, responses = responses, responses[:, None] if responses.ndim == 1 else responses
     labels = None if runs is None else check_runs(runs, len(features))
-    folds = resolve_folds(outer, len(features), labels, gap=check_gap(gap), name="outer")
+    folds = resolve_folds(outer, len(features), labels, gap=check_gap(gap), responses=series, name="outer")
+    check_test_rows(folds, scoring, "outer")
+    if isinstance(cv := options.get("cv"), Iterator):  # every fit takes it anew
+        options["cv"] = list(cv)
     scores = np.empty((len(folds), len(found) + 1, responses.shape[1]))
     with held_warnings() as edges:
         for f, (train, test) in enumerate(folds):

@@ -261,7 +261,7 @@ def check_options(
     check_flag("per_target", per_target)
     check_flag("cv_predictions", cv_predictions)
     check_flag("progress", progress)
-    check_test_rows(problem, scoring)
+    check_test_rows(problem.folds, scoring)
     if problem.given is not None:
         if len(problem.given) not in (1, targets.n_voxels):
             raise InputError(

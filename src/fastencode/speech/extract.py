@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.errors import InputError, require
+from fastencode.errors import DiskError, InputError, require
 from fastencode.files import make_folder, sha256
 from fastencode.progress import progress
 from fastencode.speech.audio import audio_seconds, read_audio
@@ -45,6 +45,9 @@ STORED = ("float32", "float16")
 _UNWRITTEN = 2  # batches that may wait for the disk
 # Sound in a batch. On two cores 4 windows of 16 s at a time took 5 % longer than one after the other (bench/speech.py).
 _CPU_SECONDS, _CARD_SECONDS = 16.0, 256.0
+
+Skip = Callable[[str, InputError], None]
+"""What is told of a recording that cannot be read: its name and why."""
 
 Clips = Callable[[NDArray[np.intp]], "torch.Tensor"]
 """Rows of windows → their CNN frames (b, f, c), where the encoder computes."""
@@ -70,6 +73,7 @@ def extract_features(
     frames: Mapping[str, Path] | None = None,
     batch: int | None = None,
     stored: str = "float32",
+    skip: Skip | None = None,
     show_progress: bool = True,
 ) -> dict[str, Path]:
     """Read every layer of every recording into ``folder/<name>.h5``.
@@ -91,12 +95,15 @@ def extract_features(
         a card. Another number may change the last bits.
     stored : {"float32", "float16"}
         What is kept on disk.
+    skip : callable, optional
+        Called with the name and the :class:`InputError` of each recording that cannot be read; the others are read. By default
+        the first such error is raised. A full disk is raised in any case.
     show_progress : bool
         Whether a bar is drawn, on standard error.
 
     Returns
     -------
-    dict of name → path
+    dict of name → path, of the recordings that were not skipped
 
     Raises
     ------
@@ -111,7 +118,7 @@ def extract_features(
     """
     batch = _check_batch(batch, stored, encoder, config)
     kept = _kept_layers(encoder, config, stored)
-    return _extract(sounds, encoder, folder, config, kept, batch, frames, show_progress)
+    return _extract(sounds, encoder, folder, config, kept, batch, frames, skip, show_progress)
 
 
 def extract_frames(
@@ -144,7 +151,7 @@ def extract_frames(
     """
     batch = _check_batch(batch, "float32", encoder, config)
     kept = _kept_frames(encoder, config)
-    return _extract(sounds, encoder, folder, config, kept, batch, None, show_progress)
+    return _extract(sounds, encoder, folder, config, kept, batch, None, None, show_progress)
 
 
 def estimate(
@@ -155,9 +162,10 @@ def estimate(
     *,
     batch: int | None = None,
     stored: str = "float32",
+    skip: Skip | None = None,
 ) -> Estimate:
     """What :func:`extract_features` would cost for the files that are not finished, from the headers of the files and two batches
-    of noise as long as the longest window.
+    of noise as long as the longest window. ``skip`` is told of the recordings that would not be read.
 
     Raises
     ------
@@ -165,11 +173,13 @@ def estimate(
         As there, but for the folder, which need not be there and is not made.
     """
     batch = _check_batch(batch, stored, encoder, config)
-    kept, counts = _kept_layers(encoder, config, stored), _count(sounds, encoder, config)
-    for name, source in sounds.items():
+    kept, counts = _kept_layers(encoder, config, stored), _count(sounds, encoder, config, skip)
+    for name in list(counts):
         path = folder / f"{name}.h5"
-        if path.exists() and is_finished(path, _key(source, kept.settings)):
-            del counts[name]
+        with _told(name, skip):
+            if not path.exists() or not is_finished(path, _key(sounds[name], kept.settings)):
+                continue
+        del counts[name]
     total = sum(counts.values())
     rows = np.arange(min(batch, max(total, 1)))
     length = round(config.longest * encoder.sample_rate)
@@ -292,11 +302,13 @@ def _extract(
     kept: _Kept,
     batch: int,
     frames: Mapping[str, Path] | None,
+    skip: Skip | None,
     show_progress: bool,
 ) -> dict[str, Path]:
-    counts = _count(sounds, encoder, config)
-    paths = {name: folder / f"{name}.h5" for name in sounds}
-    make_folder(folder)
+    counts, read = _count(sounds, encoder, config, skip), dict[str, Path]()
+    paths = {name: folder / f"{name}.h5" for name in counts}
+    for parent in dict.fromkeys([folder, *(path.parent for path in paths.values())]):
+        make_folder(parent)
     _check_room(folder, kept.window_bytes * sum(n for name, n in counts.items() if not paths[name].exists()))
     if frames is not None:
         _check_frames(frames, sounds, _frame_settings(encoder, config))
@@ -305,17 +317,33 @@ def _extract(
         ThreadPoolExecutor(1) as reading,
     ):
         jobs = [
-            partial(_look, source, paths[name], kept.settings, counts[name], encoder.sample_rate, frames is None)
-            for name, source in sounds.items()
+            partial(_look, sounds[name], path, kept.settings, counts[name], encoder.sample_rate, frames is None)
+            for name, path in paths.items()
         ]
-        for (name, path), sound in zip(paths.items(), _one_ahead(reading, jobs), strict=True):
-            if sound.finished:
-                bar.update(sound.windows)
-                continue
-            windows = find_windows(sound.samples, encoder.sample_rate, config)
-            with _clips(encoder, sound.audio, windows, None if frames is None else frames[name]) as clips:
-                _extract_one(clips, windows, path, sound.key, kept, batch, bar)
-    return paths
+        for (name, path), looked in zip(paths.items(), _one_ahead(reading, jobs), strict=True):
+            with _told(name, skip):
+                sound = looked.result()
+                if sound.finished:
+                    bar.update(sound.windows)
+                else:
+                    windows = find_windows(sound.samples, encoder.sample_rate, config)
+                    with _clips(encoder, sound.audio, windows, None if frames is None else frames[name]) as clips:
+                        _extract_one(clips, windows, path, sound.key, kept, batch, bar)
+                read[name] = path
+    return read
+
+
+@contextmanager
+def _told(name: str, skip: Skip | None) -> Iterator[None]:
+    """A context for work on one recording: what is wrong with it is told where somebody listens, otherwise raised."""
+    try:
+        yield
+    except DiskError:  # the next one would fail as well
+        raise
+    except InputError as error:
+        if skip is None:
+            raise
+        skip(name, error)
 
 
 def _check_frames(frames: Mapping[str, Path], sounds: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
@@ -346,14 +374,13 @@ def _look(source: Path, path: Path, settings: Mapping[str, Any], windows: int, s
     return _Sound(key, False, windows, round(audio_seconds(source) * sample_rate) if audio is None else len(audio), audio)
 
 
-def _one_ahead(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], _Sound]]) -> Iterator[_Sound]:
-    """What the jobs return, in order; while one result is used the next is made."""
-    upcoming = [pool.submit(job) for job in jobs[:1]]
-    for following in (*jobs[1:], None):
-        current = upcoming.pop()
-        if following is not None:
-            upcoming.append(pool.submit(following))
-        yield current.result()
+def _one_ahead(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], _Sound]]) -> Iterator[Future[_Sound]]:
+    """The jobs in order, begun; while the result of one is used the next is made."""
+    begun = deque(pool.submit(job) for job in jobs[:1])
+    for job in jobs[1:]:
+        begun.append(pool.submit(job))
+        yield begun.popleft()
+    yield from begun
 
 
 @contextmanager
@@ -442,7 +469,7 @@ def _check_batch(batch: int | None, stored: str, encoder: SpeechEncoder, config:
     return max(1, int(seconds / config.longest)) if batch is None else batch
 
 
-def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfig) -> dict[str, int]:
+def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfig, skip: Skip | None = None) -> dict[str, int]:
     """Windows of every recording, by its header; says what cannot be read before the first hour is spent."""
     if not sounds:
         raise InputError("there are no recordings: give at least one")
@@ -451,11 +478,12 @@ def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfi
         kept_frames(encoder.frame_times(n), n / encoder.sample_rate, config)
     counts = {}
     for name, path in sounds.items():
-        n = round(audio_seconds(path) * encoder.sample_rate)
-        try:
-            counts[name] = len(find_windows(n, encoder.sample_rate, config).times)
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
+        with _told(name, skip):
+            n = round(audio_seconds(path) * encoder.sample_rate)
+            try:
+                counts[name] = len(find_windows(n, encoder.sample_rate, config).times)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
     return counts
 
 

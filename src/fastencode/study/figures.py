@@ -1,53 +1,37 @@
 """Figures of a study: layer curves, changes by tuning, the course of tuning, and one picture for a README.
 
 Figures are made from tidy tables and know nothing of files. matplotlib's object interface is used throughout, never pyplot: no
-figure is kept open, and it looks the same whatever the user's own settings are. A model has one color, marker and line everywhere
-(Okabe and Ito's palette, which survives the common color deficiencies, and gray printing with the markers' help).
+figure is kept open, and it looks the same whatever the user's own settings are. A model has one color and marker everywhere
+(``study/conditions.py``). Solid is what held-out data gave, dashed the noise ceiling, dotted what was trained on.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastencode.errors import require
+from fastencode.study.conditions import Condition
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MODELS", "change_figure", "display_name", "layers_figure", "model_name", "picture", "png", "training_figure"]
+__all__ = ["change_figure", "display_name", "layers_figure", "picture", "png", "training_figure"]
 
 DPI = 160
 WIDE = 9.6  # inches: three panels side by side, or one legend line of four entries
-MARKED = 13  # curves with more points than this are drawn without markers
+MARKED = 13  # markers on a curve at most
 LAYER = "layer (0 = input of the transformer)"
-GRAY, BLUE, VERMILION = "#5a5a5a", "#0072b2", "#d55e00"
 CEILING = "black"
-
-
-class Look(NamedTuple):
-    """How one model appears in every figure and table."""
-
-    name: str
-    label: str
-    color: str
-    marker: str
-    line: Any
-    zorder: float
-
-
-MODELS = {
-    "pretrained": Look("pretrained", "pretrained", GRAY, "o", "-", 3.0),
-    "control": Look("control", "control (mismatched responses)", VERMILION, "^", (0, (4, 1.5)), 3.2),
-    "tuned": Look("brain-tuned", "brain-tuned", BLUE, "s", "-", 3.4),
-}
+DASHED = (0, (5, 3))
+LONGEST, LINE = 40, 115  # letters of a legend's entry, and of all entries in a row, each with 8 for its line
 
 STYLE = {
     "font.family": "sans-serif",
@@ -89,11 +73,6 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
     return wrapper
 
 
-def model_name(model: str) -> str:
-    """What a model is called in tables; legends say more."""
-    return MODELS[model].name
-
-
 def display_name(name: object, longest: int = 0) -> str:
     """A region's or participant's name for people: underscores become spaces, and an overlong name ends with an ellipsis."""
     words = " ".join(str(name).replace("_", " ").split())
@@ -108,13 +87,15 @@ def png(figure: Figure) -> bytes:
 
 
 @styled
-def layers_figure(scores: pd.DataFrame) -> Figure:
+def layers_figure(scores: pd.DataFrame, models: Sequence[Condition]) -> Figure:
     """Correlation by layer, one panel per participant and region, with interval bands and the noise ceiling.
 
     Parameters
     ----------
     scores : pandas.DataFrame
         One row per participant, model, layer and region: columns participant, model, layer, region, r, r_low, r_high, ceiling.
+    models : sequence of Condition
+        Those of them that ``scores`` holds are drawn.
 
     Returns
     -------
@@ -133,57 +114,60 @@ def layers_figure(scores: pd.DataFrame) -> Figure:
     for k, ((participant, region, panel), window) in enumerate(zip(panels, windows, strict=True)):
         at = (k // len(regions)) * per_participant * columns + k % len(regions)
         used.add(at)
-        _layer_panel(axes[at], panel, window)
+        _layer_panel(axes[at], panel, models, window, _span(scores))
         axes[at].set_title(_title(region, columns, participant if len(participants) > 1 else ""))
     _finish(figure, axes, used, LAYER, "correlation r with held-out responses")
-    _legend(figure, axes, extra=("noise ceiling",))
+    _legend(figure, _present(scores, models), dashed=_has_ceiling_line(axes))
     return figure
 
 
 @styled
-def change_figure(scores: pd.DataFrame) -> Figure | None:
-    """Tuned − pretrained and control − pretrained by layer, one panel per region: mean over participants, and each of them.
+def change_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Sequence[Condition]) -> Figure | None:
+    """Every model's r less that of the first by layer, one panel per region: mean over participants, and each of them.
 
     Parameters
     ----------
-    scores : pandas.DataFrame
-        As for ``layers_figure``.
+    means : pandas.DataFrame
+        One row per model, layer and region: columns model, layer, region, mean, low, high.
+    contrasts : pandas.DataFrame
+        One row per participant, model, layer and region: columns participant, model, layer, region, difference.
+    models : sequence of Condition
 
     Returns
     -------
     matplotlib.figure.Figure or None
-        All panels share one vertical axis. None when there is no pretrained model to compare with, or nothing to compare.
+        All panels share one vertical axis; bands are the intervals of the means. None when there is nothing to compare.
     """
-    changes = _changes(scores)
-    if not changes:
+    if contrasts.empty:
         return None
-    regions = _distinct(scores, "region")
+    regions = _distinct(contrasts, "region")
     columns = len(regions) if len(regions) <= 4 else 3
     rows = math.ceil(len(regions) / columns)
     figure, axes = _grid(rows, columns, (WIDE, 2.9 * rows + 0.9))
+    values = np.concatenate([means[["mean", "low", "high"]].to_numpy(dtype=float).ravel(), contrasts["difference"].to_numpy()])
+    limits = _padded(values, at_least=0.04)
     for ax, region in zip(axes, regions, strict=False):
         ax.axhline(0, color="#404040", linewidth=1, zorder=2)
-        for model, change in changes.items():
-            _mean_and_each(ax, change.xs(region, level="region"), model)
+        each = contrasts[contrasts["region"] == region].rename(columns={"difference": "value"})
+        _means_panel(ax, means[means["region"] == region], each, models, _span(contrasts))
         ax.set_title(_title(region, columns))
-        _ticks(ax, scores["layer"])
-    values = np.concatenate([change.to_numpy() for change in changes.values()])
-    low, high = _padded(values, at_least=0.04)
-    for ax in axes:
-        ax.set_ylim(low, high)
-    _finish(figure, axes, set(range(len(regions))), LAYER, "change in r from pretrained")
-    _legend(figure, axes)
+        ax.set_ylim(*limits)
+    _finish(
+        figure, axes, set(range(len(regions))), LAYER, f"r minus r of {display_name(models[0].label, 30)}".replace("$", r"\$")
+    )
+    _legend(figure, _present(contrasts, models))
     return figure
 
 
 @styled
-def training_figure(training: pd.DataFrame) -> Figure | None:
+def training_figure(training: pd.DataFrame, models: Sequence[Condition]) -> Figure | None:
     """Loss and validation correlation by epoch, one row per participant.
 
     Parameters
     ----------
     training : pandas.DataFrame
         Columns participant, model, epoch, train_loss, validation_loss, validation_r.
+    models : sequence of Condition
 
     Returns
     -------
@@ -196,109 +180,132 @@ def training_figure(training: pd.DataFrame) -> Figure | None:
     figure, axes = _grid(len(participants), 2, (WIDE, 2.5 * len(participants) + 0.9))
     for row, participant in enumerate(participants):
         loss, r = axes[2 * row], axes[2 * row + 1]
-        for model, look in MODELS.items():
+        for model, look in _looks(training[training["participant"] == participant], models):
             part = training[(training["participant"] == participant) & (training["model"] == model)].sort_values("epoch")
-            if part.empty:
-                continue
-            style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 3.5, "zorder": look.zorder}
-            loss.plot(part["epoch"], part["validation_loss"], **style)
-            loss.plot(part["epoch"], part["train_loss"], **{**style, "marker": "", "linewidth": 1.3}, linestyle=":")
-            r.plot(part["epoch"], part["validation_r"], **style)
+            loss.plot(part["epoch"], part["validation_loss"], markersize=3.5, **look)
+            loss.plot(part["epoch"], part["train_loss"], **{**look, "marker": "", "linestyle": ":"}, linewidth=1.3)
+            r.plot(part["epoch"], part["validation_r"], markersize=3.5, **look)
         r.axhline(0, color="#404040", linewidth=1, zorder=2)
         person = participant if len(participants) > 1 else ""
         for ax, title, label in ((loss, "loss", "squared error"), (r, "validation correlation", "mean r over voxels")):
             ax.set_title(_title(title, 2, person))
             ax.set_ylabel(label)
-            _ticks(ax, training["epoch"])
+            _ticks(ax, *_span(training, "epoch"))
     _finish(figure, axes, set(range(len(axes))), _epoch_label(training["epoch"]), "")
-    _legend(figure, axes, extra=("training", "validation"))
+    _legend(figure, _present(training, models), lines=("validation", "training"))
     return figure
 
 
 @styled
-def picture(scores: pd.DataFrame, regions: Sequence[str]) -> Figure:
-    """The result at a glance: a few regions side by side, mean over participants of r by layer for each model.
+def picture(means: pd.DataFrame, scores: pd.DataFrame, regions: Sequence[str], models: Sequence[Condition]) -> Figure:
+    """The result at a glance: mean over participants of r by layer for each model, one panel per region.
 
     Parameters
     ----------
+    means : pandas.DataFrame
+        One row per model, layer and region: columns model, layer, region, mean, low, high.
     scores : pandas.DataFrame
         As for ``layers_figure``.
     regions : sequence of str
-        Which regions, in this order; two or three look best.
+        Which regions, in this order.
+    models : sequence of Condition
 
     Returns
     -------
     matplotlib.figure.Figure
-        10 × 3.75 inches. Thin lines are participants when there are several; with one, bands are its intervals.
+        10 inches wide. Bands are the intervals of the means; thin lines are participants, when there are several.
     """
-    figure, axes = _grid(1, len(regions), (10, 3.75))
-    alone = scores["participant"].nunique() == 1
-    for ax, region in zip(axes, regions, strict=True):
-        panel = scores[scores["region"] == region]
-        for model in _models(panel):
-            _mean_and_each(ax, panel[panel["model"] == model].set_index(["layer", "participant"])["r"], model, width=2.6)
-            if alone:
-                _bands(ax, panel, model)
-        ax.set_title(_title(region, len(regions)), fontsize=13)
-        _ticks(ax, scores["layer"])
-    shown = scores[scores["region"].isin(list(regions))]
-    columns = ["r", "r_low", "r_high"] if alone else ["r"]
-    ranges = [_range(shown.loc[shown["region"] == region, columns].to_numpy()) for region in regions]
-    for ax, (low, high) in zip(axes, _windows(ranges, [math.nan] * len(ranges)), strict=True):
+    columns = len(regions) if len(regions) <= 3 else 3
+    rows = math.ceil(len(regions) / columns)
+    figure, axes = _grid(rows, columns, (10, 3.75 if rows == 1 else 2.9 * rows + 0.9))
+    panels = [(means[means["region"] == region], scores[scores["region"] == region]) for region in regions]
+    ranges = [_range(np.append(mean[["mean", "low", "high"]].to_numpy(float).ravel(), each["r"])) for mean, each in panels]
+    windows = _windows(ranges, [math.nan] * len(ranges))
+    for ax, region, (mean, each), (low, high) in zip(axes, regions, panels, windows, strict=False):
+        _means_panel(ax, mean, each.rename(columns={"r": "value"}), models, _span(scores))
+        ax.set_title(_title(region, columns), fontsize=13 if rows == 1 else None)
         ax.set_ylim(low, high)
+        if low < 0 < high:
+            ax.axhline(0, color="#404040", linewidth=1, zorder=2)
     _finish(figure, axes, set(range(len(regions))), "layer of the speech model", "correlation r, held-out data")
-    _legend(figure, axes)
+    _legend(figure, _present(means, models))
     return figure
 
 
-def _layer_panel(ax: Axes, panel: pd.DataFrame, window: tuple[float, float]) -> None:
+def _layer_panel(
+    ax: Axes, panel: pd.DataFrame, models: Sequence[Condition], window: tuple[float, float], span: tuple[int, int]
+) -> None:
     low, high = window
     if low < 0 < high:
         ax.axhline(0, color="#404040", linewidth=1, zorder=2)
-    for model in _models(panel):
-        look, part = MODELS[model], panel[panel["model"] == model].sort_values("layer")
-        _bands(ax, panel, model)
-        marker = look.marker if part["layer"].nunique() <= MARKED else ""
-        ax.plot(part["layer"], part["r"], color=look.color, marker=marker, linestyle=look.line, zorder=look.zorder)
+    for model, look in _looks(panel, models):
+        part = panel[panel["model"] == model]
+        _band(ax, part, "r_low", "r_high", look, span)
+        _curve(ax, part.set_index("layer")["r"], look, span)
     ax.set_ylim(low, high)
-    _ticks(ax, panel["layer"])
+    _ticks(ax, *span)
     ceiling = _ceiling(panel)
     if math.isnan(ceiling):
         return
     if low <= ceiling <= high:
-        ax.axhline(ceiling, color=CEILING, linewidth=1.2, linestyle=(0, (5, 3)), zorder=2.5)
+        ax.axhline(ceiling, color=CEILING, linewidth=1.2, linestyle=DASHED, zorder=2.5)
     else:
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
         words = f"noise ceiling {ceiling:.2f} {'↑' if ceiling > high else '↓'}"
         ax.text(0.99, 0.99, words, transform=ax.transAxes, ha="right", va="top", fontsize=8.5, zorder=5, bbox=box)
 
 
-def _bands(ax: Axes, panel: pd.DataFrame, model: str) -> None:
-    part = panel[panel["model"] == model].sort_values("layer")
-    x, low, high = (part[name].to_numpy(dtype=float) for name in ("layer", "r_low", "r_high"))
-    look = MODELS[model]
-    ax.fill_between(x, low, high, color=look.color, alpha=0.09, linewidth=0, zorder=look.zorder - 1.5)
-    for edge in (low, high):  # where three bands overlap, only their edges still tell them apart
-        ax.plot(x, edge, color=look.color, alpha=0.45, linewidth=0.6, zorder=look.zorder - 1.4)
+def _means_panel(ax: Axes, means: pd.DataFrame, each: pd.DataFrame, models: Sequence[Condition], span: tuple[int, int]) -> None:
+    """A thick line and a band for the mean over participants, thin lines for each of several: column ``value`` of ``each``."""
+    for model, look in _looks(means, models):
+        part, own = means[means["model"] == model], each[each["model"] == model]
+        _band(ax, part, "low", "high", look, span)
+        _curve(ax, part.set_index("layer")["mean"], look, span, linewidth=2.4)
+        people = own["participant"].unique()
+        for who in people if len(people) > 1 else ():
+            thin: dict[str, Any] = {**look, "marker": "", "zorder": look["zorder"] - 0.5}
+            _curve(ax, own[own["participant"] == who].set_index("layer")["value"], thin, span, alpha=0.4, linewidth=0.9)
+    _ticks(ax, *span)
 
 
-def _mean_and_each(ax: Axes, values: pd.Series, model: str, width: float = 2.2) -> None:
-    """A thick line for the mean over participants, thin ones for each; ``values`` is indexed by layer and participant."""
-    look, table = MODELS[model], values.unstack("participant").sort_index()
-    style: dict[str, Any] = {"color": look.color, "linestyle": look.line}
-    if table.shape[1] > 1:
-        ax.plot(table.index, table.to_numpy(), **style, alpha=0.4, linewidth=0.9, zorder=look.zorder - 0.5)
-    marker = look.marker if len(table) <= MARKED else ""
-    ax.plot(table.index, table.mean(axis=1), **style, marker=marker, linewidth=width, zorder=look.zorder)
+def _curve(ax: Axes, values: pd.Series, look: Mapping[str, Any], span: tuple[int, int], **more: Any) -> None:
+    """Values by layer. What has one layer where others have more, such as a low-level feature, is a level line."""
+    values = _level(values.sort_index(), span)
+    ax.plot(values.index, values.to_numpy(), markevery=math.ceil(len(values) / MARKED), **look, **more)
 
 
-def _changes(scores: pd.DataFrame) -> dict[str, pd.Series]:
-    """Per model, r minus the pretrained model's r, indexed by region, layer and participant where both are known."""
-    r = {model: scores[scores["model"] == model].set_index(["region", "layer", "participant"])["r"] for model in _models(scores)}
-    before = r.pop("pretrained", None)
-    if before is None:
-        return {}
-    return {model: change for model, after in r.items() if (change := after - before).notna().any()}
+def _band(ax: Axes, part: pd.DataFrame, low: str, high: str, look: Mapping[str, Any], span: tuple[int, int]) -> None:
+    ends = [_level(part.set_index("layer")[name].astype(float).sort_index(), span) for name in (low, high)]
+    color, zorder = look["color"], look["zorder"]
+    ax.fill_between(ends[0].index, *(end.to_numpy() for end in ends), color=color, alpha=0.09, linewidth=0, zorder=zorder - 1.5)
+    for end in ends:  # where bands overlap, only their edges still tell them apart
+        ax.plot(end.index, end.to_numpy(), color=color, alpha=0.45, linewidth=0.6, zorder=zorder - 1.4)
+
+
+def _level(values: pd.Series, span: tuple[int, int]) -> pd.Series:
+    return values if len(values) > 1 else values.reindex(range(span[0], span[1] + 1)).ffill().bfill()
+
+
+def _present(table: pd.DataFrame, models: Sequence[Condition]) -> list[Condition]:
+    there = set(table["model"])
+    return [one for one in models if one.model in there]
+
+
+def _looks(table: pd.DataFrame, models: Sequence[Condition]) -> list[tuple[str, dict[str, Any]]]:
+    """The models of a table, and how each is drawn: later ones above earlier ones, solid all."""
+    return [
+        (one.model, {"color": one.color, "marker": one.marker, "linestyle": "-", "zorder": 3 + place / len(models)})
+        for place, one in enumerate(models)
+        if one in _present(table, models)
+    ]
+
+
+def _span(table: pd.DataFrame, column: str = "layer") -> tuple[int, int]:
+    return int(table[column].min()), int(table[column].max())
+
+
+def _has_ceiling_line(axes: Sequence[Axes]) -> bool:
+    return any(curve.get_color() == CEILING for ax in axes for curve in ax.get_lines())
 
 
 def _band_range(panel: pd.DataFrame) -> tuple[float, float]:
@@ -347,11 +354,6 @@ def _distinct(table: pd.DataFrame, column: str) -> list[str]:
     return list(dict.fromkeys(table[column]))
 
 
-def _models(table: pd.DataFrame) -> list[str]:
-    present = set(table["model"])
-    return [model for model in MODELS if model in present]
-
-
 def _title(name: str, columns: int, participant: str = "") -> str:
     """A panel's title, cut to its width; a dollar sign would begin mathematics."""
     room = 92 // max(columns, 2)
@@ -363,8 +365,7 @@ def _epoch_label(epochs: pd.Series) -> str:
     return "epoch (0 = before the first update)" if int(epochs.min()) == 0 else "epoch"
 
 
-def _ticks(ax: Axes, values: pd.Series) -> None:
-    low, high = int(values.min()), int(values.max())
+def _ticks(ax: Axes, low: int, high: int) -> None:
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 10**9) if (high - low) / step <= 8)
     ax.set_xticks(range(low, high + 1, step))
     ax.set_xlim(low - 0.03 * max(high - low, 1) - 0.1, high + 0.03 * max(high - low, 1) + 0.1)
@@ -388,16 +389,17 @@ def _finish(figure: Figure, axes: list[Axes], used: set[int], x: str, y: str) ->
         figure.supylabel(y, fontsize=10)
 
 
-def _legend(figure: Figure, axes: list[Axes], extra: Sequence[str] = ()) -> None:
-    """One legend above all panels, from the looks themselves."""
+def _legend(figure: Figure, models: Sequence[Condition], *, dashed: bool = False, lines: Sequence[str] = ()) -> None:
+    """One legend above all panels: models, then what lines stand for; as many in a row as have room."""
     line = require("matplotlib.lines", "report").Line2D
-    drawn = {curve.get_color() for ax in axes for curve in ax.get_lines()}
-    order = [MODELS[name] for name in ("pretrained", "tuned", "control") if MODELS[name].color in drawn]
-    handles = [line([], [], color=look.color, marker=look.marker, linestyle=look.line, label=look.label) for look in order]
+    labels = [display_name(one.label, LONGEST).replace("$", r"\$") for one in models]
+    handles = [line([], [], color=one.color, marker=one.marker, label=label) for one, label in zip(models, labels, strict=True)]
     looks: dict[str, dict[str, Any]] = {
-        "noise ceiling": {"color": CEILING, "linestyle": (0, (5, 3)), "linewidth": 1.2},
-        "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},
         "validation": {"color": "#303030", "linestyle": "-"},
+        "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},
+        "noise ceiling": {"color": CEILING, "linestyle": DASHED, "linewidth": 1.2},
     }
-    handles += [line([], [], label=name, **looks[name]) for name in extra if name != "noise ceiling" or CEILING in drawn]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=2.6, columnspacing=1.6)
+    handles += [line([], [], label=name, **looks[name]) for name in (*lines, *(["noise ceiling"] if dashed else []))]
+    widest = max(len(handle.get_label()) for handle in handles)
+    columns = max(1, min(len(handles), LINE // (widest + 8)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=2.6, columnspacing=1.6)

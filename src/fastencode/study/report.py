@@ -1,4 +1,4 @@
-"""What a study leaves behind: tables as CSV, results as JSON, figures as PNG, and one page that holds them all.
+"""What a study leaves behind: tables as CSV, answers and provenance as JSON, figures as PNG, and one page that holds them all.
 
 The page is a single file without any outside resource: it opens from a disk, in a mail and on a phone, and prints.
 """
@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,17 @@ import numpy as np
 from fastencode.errors import InputError, require
 from fastencode.files import whole_file
 from fastencode.study import figures
-from fastencode.study.verdicts import WIDTH, Verdict, counted, layer_thirds
+from fastencode.study.captions import CAPTIONS, CEILINGS, DETAILS, Drawn
+from fastencode.study.conditions import Condition
+from fastencode.study.verdicts import WIDTH, Verdict, counted, layer_thirds, overfitting
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
-__all__ = ["scores_table", "write_report"]
+__all__ = ["plain_values", "scores_table", "write_report"]
 
+# Columns that each table must have, and their headings on the page.
 SCORES = {
     "participant": "participant",
     "model": "model",
@@ -41,6 +45,26 @@ SCORES = {
     "alpha_median": "median α",
     "at_edge": "α at grid edge",
 }
+MEANS = {
+    "model": "model",
+    "layer": "layer",
+    "region": "region",
+    "versus": "minus",
+    "participants": "participants",
+    "mean": "mean",
+    "low": "95 % low",
+    "high": "95 % high",
+}
+CONTRASTS = {
+    "participant": "participant",
+    "model": "model",
+    "layer": "layer",
+    "region": "region",
+    "versus": "minus",
+    "difference": "difference",
+    "low": "95 % low",
+    "high": "95 % high",
+}
 TRAINING = {
     "participant": "participant",
     "model": "model",
@@ -51,8 +75,44 @@ TRAINING = {
     "validation_r": "validation r",
     "seconds": "seconds",
 }
-# Before, after, and the control beside it: the order in which the tables are read.
-MODEL_ORDER = {"pretrained": "pre", "tuned": "tuned", "control": "control"}
+TESTS = {
+    "model": "model",
+    "layer": "layer",
+    "region": "region",
+    "versus": "against",
+    "participants": "participants",
+    "mean": "mean",
+    "standard_error": "standard error",
+    "p": "p",
+    "p_smallest": "smallest p",
+    "q": "q",
+}
+PARTITION = {
+    "participant": "participant",
+    "model": "model",
+    "layer": "layer",
+    "region": "region",
+    "part": "part",
+    "band": "of",
+    "r2": "R²",
+}
+# Where they are there, these stand behind the column named.
+BESIDE = {
+    "model": {"delays": "delays (TRs)"},
+    "r_normalized": {"r_normalized_low": "95 % low", "r_normalized_high": "95 % high", "significant": "significant voxels"},
+}
+# Of each table: its columns, and those that tell its rows apart.
+TABLES = {
+    "scores": (SCORES, ("participant", "model", "delays", "layer", "region")),
+    "means": (MEANS, ("model", "delays", "layer", "region", "versus")),
+    "contrasts": (CONTRASTS, ("participant", "model", "delays", "layer", "region")),
+    "tests": (TESTS, ("model", "delays", "layer", "region", "versus")),
+    "partition": (PARTITION, ("participant", "model", "delays", "layer", "region", "part", "band")),
+    "training": (TRAINING, ("participant", "model", "epoch")),
+}
+WORDS = ("participant", "model", "delays", "region", "versus", "part", "band")  # columns of text
+SHOWN = 2000  # rows of a table on the page; a browser is slow with more
+PANELS = 48  # of the figure that has one for each participant and region
 PICTURE_REGIONS = ("late_language", "auditory")
 
 
@@ -61,12 +121,12 @@ def write_report(
     *,
     title: str,
     lead: str,
-    scores: pd.DataFrame,
-    training: pd.DataFrame,
-    verdicts: Sequence[Verdict],
-    settings: Mapping[str, Any],
-    facts: Mapping[str, str],
+    models: Sequence[Condition],
+    tables: Mapping[str, pd.DataFrame],
+    provenance: Mapping[str, Any],
     command: str,
+    verdicts: Sequence[Verdict] = (),
+    delays: str | None = None,
     notes: str = "",
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
@@ -75,27 +135,34 @@ def write_report(
     Parameters
     ----------
     folder : path
-        Made if absent. Gets ``scores.csv``, ``training.csv``, ``results.json``, ``figures/*.png`` and ``index.html``, each
-        written beside its place and moved there whole. Other files in it stay as they are.
+        Made if absent. Gets ``<table>.csv``, ``results.json`` (where there are verdicts), ``provenance.json``, ``figures/*.png``
+        and ``index.html``, each written beside its place and moved there whole. Files of these names that an earlier run left
+        and this one does not write are removed. Other files in it stay as they are.
     title, lead : str
         The page's heading and first words; an empty line in ``lead`` begins a paragraph. Plain text: markup is shown, not obeyed.
-    scores : pandas.DataFrame
-        One row per participant, model ("pretrained", "tuned" or "control"), layer (0 = the encoder's input) and region: columns
-        participant, model, layer, region, n_voxels, ceiling, r, r_low, r_high, r_normalized, alpha_median, at_edge. NaN where
-        unknown. Further columns go to the CSV only.
-    training : pandas.DataFrame
-        Columns participant, model, epoch, updates, train_loss, validation_loss, validation_r, seconds; may have no rows.
-    verdicts : sequence of Verdict
-    settings : mapping
-        Nested; everything needed to repeat the run.
-    facts : mapping of str to str
-        Versions, machine, seconds, memory, hashes.
+    models : sequence of Condition
+        All models of the tables, in the order to show them; differences are to the first.
+    tables : mapping of str to pandas.DataFrame
+        ``scores`` (must be there): one row per participant, model, layer (0 = the encoder's input) and region, with columns
+        participant, model, layer, region, n_voxels, ceiling, r, r_low, r_high, r_normalized, alpha_median, at_edge.
+        ``means``: model, layer, region, versus ("0", or the model that is subtracted), participants, mean, low, high.
+        ``contrasts``: participant, model, layer, region, versus, difference, low, high.
+        ``tests``: model, layer, region, versus, participants, mean, standard_error, p, p_smallest, q.
+        ``partition``: participant, model, layer, region, part, band, r2.
+        ``training``: participant, model, epoch, updates, train_loss, validation_loss, validation_r, seconds.
+        NaN where unknown. Columns that are not named here go to the CSV only, but for ``delays`` and the ends of intervals of
+        r_normalized. Tables without rows are left out.
+    provenance : mapping
+        Everything needed to repeat the run and to know what it was: date, versions, settings, hashes; nested.
     command : str
         What to type to get this again.
+    verdicts : sequence of Verdict
+    delays : str, optional
+        Only rows with these delays are drawn and summarized, where the tables have the column; by default all.
     notes : str
         The limits of what was shown, as ``lead``; left out when empty.
     picture_regions : sequence of str, optional
-        Regions of ``figures/picture.png``; by default late_language and auditory where both exist, otherwise the first three.
+        Regions of ``figures/picture.png``; by default late_language and auditory where both exist, otherwise all.
 
     Returns
     -------
@@ -109,41 +176,35 @@ def write_report(
     MissingLibraryError
         If matplotlib or jinja2 is not installed.
     """
-    scores, training = _checked_scores(scores), _checked_training(training)
-    regions = _picture_regions(scores, picture_regions)
+    checked = {name: _checked(table, name, models) for name, table in tables.items() if len(table.columns) or name == "scores"}
+    if checked["scores"].empty:
+        raise InputError("scores has no rows: there is nothing to report")
+    checked = {name: table for name, table in checked.items() if len(table)}
+    drawn = {name: table if delays is None else _at(table, delays) for name, table in checked.items()}
+    regions = _picture_regions(drawn["scores"], picture_regions)
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    drawn = {
-        "picture": figures.picture(scores, regions),
-        "layers": figures.layers_figure(scores),
-        "change": figures.change_figure(scores),
-        "training": figures.training_figure(training),
-    }
-    images = {name: figures.png(figure) for name, figure in drawn.items() if figure is not None}
-    for name in drawn:
-        path = folder / "figures" / f"{name}.png"
-        if name in images:
-            _write(path, images[name])
-        else:
-            path.unlink(missing_ok=True)  # an earlier run's figure must not pass for this one's
-    results = {"title": title, "command": command, "verdicts": list(verdicts), "settings": settings, "facts": facts}
-    _write(folder / "scores.csv", scores.to_csv(index=False).encode())
-    _write(folder / "training.csv", training.to_csv(index=False).encode())
-    text = json.dumps(_jsonable(results), indent=2, ensure_ascii=False, allow_nan=False)
-    _write(folder / "results.json", f"{text}\n".encode())
+    images = {name: figures.png(figure) for name, figure in _figures(drawn, regions, models) if figure is not None}
+    for name in CAPTIONS:  # an earlier run's figure must not pass for this one's
+        _write(folder / "figures" / f"{name}.png", images.get(name))
+    for name in TABLES:
+        _write(folder / f"{name}.csv", checked[name].to_csv(index=False).encode() if name in checked else None)
+    _write(folder / "results.json", _json({"title": title, "verdicts": list(verdicts)}) if verdicts else None)
+    _write(folder / "provenance.json", _json({"command": command, **provenance}))
     page = _page(
         title=title,
         lead=_paragraphs(lead),
         notes=_paragraphs(notes),
         verdicts=list(verdicts),
         counted=counted(verdicts),
-        figures=[_embedded(name, images[name], scores) for name in images],
-        summary=_summary(scores),
-        scores=_table(scores, SCORES),
-        ceilings=CEILINGS if scores["ceiling"].notna().any() else "",
-        tuning=_tuning(training),
-        settings=_flat(settings),
-        facts={str(key): str(value) for key, value in facts.items()},
+        figures=[_embedded(name, image, drawn, models) for name, image in images.items()],
+        summary=_summary(drawn["scores"], models),
+        tables=[_shown(name, table, models) for name, table in checked.items() if name != "training"],
+        ceilings=CEILINGS if checked["scores"]["ceiling"].notna().any() else "",
+        tuning=_tuning(checked["training"], models) if "training" in checked else None,
+        overfitting=overfitting(checked["training"], models) if "training" in checked else [],
+        facts=_flat({key: value for key, value in provenance.items() if not isinstance(value, Mapping)}),
+        details={key: _flat(value) for key, value in provenance.items() if isinstance(value, Mapping) and value},
         command=command,
     )
     index = folder / "index.html"
@@ -151,96 +212,114 @@ def write_report(
     return index
 
 
-def scores_table(scores: pd.DataFrame) -> str:
+def scores_table(scores: pd.DataFrame, models: Sequence[Condition]) -> str:
     """The scores for a terminal, at most 100 columns: regions of each participant, means over early, middle and late layers.
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        As for ``write_report``.
+    models : sequence of Condition
+        Both as for ``write_report``.
 
     Returns
     -------
     str
-        Lines without a final newline. With several participants, their mean comes last.
+        Lines without a final newline. With several participants, their mean comes first.
 
     Raises
     ------
     InputError
         If a column is missing, a model is unknown, or a row comes twice.
     """
-    summary = _summary(_checked_scores(scores))
-    cell = {"pre": 8, "tuned": 7, "control": 8}
-    group = sum(cell[_short(model)] for model in summary["models"])
-    left = min(WIDTH - group * len(summary["groups"]), 34)
-    head = f"{'mean r':<{left - 8}}{'ceiling':>8}" + "".join(f"{label:>{group}}" for label in summary["groups"])
-    names = "".join(f"{_short(model):>{cell[_short(model)]}}" for model in summary["models"]) * len(summary["groups"])
+    summary = _summary(_checked(scores, "scores", models), models)
+    cell = 15
+    left = WIDTH - cell * (1 + len(summary["groups"]))
+    head = f"{'mean r over layers':<{left}}{'ceiling':>{cell}}" + "".join(f"{name:>{cell}}" for name in summary["groups"])
     rule = "-" * len(head)
-    lines = [head, " " * left + names, rule]
-    before = None
-    for row in summary["rows"]:
-        if row["block"] != before:
-            lines.append(figures.display_name(row["participant"], left))
-            before = row["block"]
-        widths = [cell[_short(model)] for model in summary["models"]] * len(summary["groups"])
-        numbers = [_number(value) for part in row["cells"] for value in part]
-        values = "".join(f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
-        region = "  " + figures.display_name(row["region"], left - 11)
-        lines.append(f"{region:<{left - 8}}{_number(row['ceiling'], 2):>8}{values}")
+    lines = [head, rule]
+    for block in summary["blocks"]:
+        lines.append(figures.display_name(block["participant"], left))
+        for row in block["rows"]:
+            name = figures.display_name(row["region"], left - 3)
+            lines.append(f"  {name:<{left - 2}}{_number(row['ceiling'], 2):>{cell}}")
+            for label, cells in row["models"]:
+                values = "".join(f"{_number(r):>{cell}}" for r, _ in cells)
+                lines.append(f"    {figures.display_name(label, left - 5):<{left - 4 + cell}}{values}")
     return "\n".join([*lines, rule])
 
 
-def _checked(table: pd.DataFrame, columns: Mapping[str, str], name: str, key: Sequence[str]) -> pd.DataFrame:
+def _checked(table: pd.DataFrame, name: str, models: Sequence[Condition]) -> pd.DataFrame:
+    columns, key = TABLES[name]
     missing = [column for column in columns if column not in table.columns]
     if missing:
         needed, present = ", ".join(columns), ", ".join(map(str, table.columns))
         raise InputError(f"{name} has no column {missing[0]!r}: it needs {needed}; it has {present}")
-    unknown = sorted(set(map(str, table["model"])) - set(MODEL_ORDER))
+    known = [one.model for one in models]
+    unknown = sorted(set(map(str, table["model"])) - set(known))
     if unknown:
-        raise InputError(f"{name} holds the model {unknown[0]!r}: call it one of {', '.join(MODEL_ORDER)}")
-    twice = table[table.duplicated(list(key))]
+        raise InputError(f"{name} holds the model {unknown[0]!r}, which is none of {', '.join(known)}: pass it in models")
+    there = [column for column in key if column in table.columns]
+    twice = table[table.duplicated(there)]
     if len(twice):
-        raise InputError(f"{name} holds {dict(twice.iloc[0][list(key)])} twice: there must be one row for each")
-    table = table[[*columns, *(column for column in table.columns if column not in columns)]]
-    return table.assign(**{column: table[column].astype(str) for column in key if column in ("participant", "model", "region")})
+        raise InputError(f"{name} holds {dict(twice.iloc[0][there])} twice: there must be one row for each")
+    words = [column for column in there if column not in ("layer", "epoch")]
+    return table.assign(**{column: table[column].astype(str) for column in words})
 
 
-def _checked_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    checked = _checked(scores, SCORES, "scores", ("participant", "model", "layer", "region"))
-    if checked.empty:
-        raise InputError("scores has no rows: there is nothing to report")
-    return checked
+def _at(table: pd.DataFrame, delays: str) -> pd.DataFrame:
+    return table[table["delays"] == delays] if "delays" in table.columns else table
 
 
-def _checked_training(training: pd.DataFrame) -> pd.DataFrame:
-    return _checked(training, TRAINING, "training", ("participant", "model", "epoch"))
+def _figures(
+    tables: Mapping[str, pd.DataFrame], regions: Sequence[str], models: Sequence[Condition]
+) -> Iterator[tuple[str, Figure | None]]:
+    """The figures that there is something to draw in."""
+    scores, means = tables["scores"], tables.get("means")
+    if means is not None:
+        yield "picture", figures.picture(means[means["versus"] == "0"], scores, regions, models)
+    panels = scores[["participant", "region"]].drop_duplicates()
+    alone = panels["participant"].nunique() == 1 and set(panels["region"]) == set(regions)
+    if means is None or (len(panels) <= PANELS and not alone):
+        yield "layers", figures.layers_figure(scores, models)
+    if means is not None and "contrasts" in tables:
+        yield "change", figures.change_figure(means[means["versus"] != "0"], tables["contrasts"], models)
+    if "training" in tables:
+        yield "training", figures.training_figure(tables["training"], models)
 
 
 def _picture_regions(scores: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
     present = list(dict.fromkeys(scores["region"]))
     if wanted is None:
-        return list(PICTURE_REGIONS) if set(PICTURE_REGIONS) <= set(present) else present[:3]
+        return list(PICTURE_REGIONS) if set(PICTURE_REGIONS) <= set(present) else present
     unknown = [region for region in wanted if region not in present]
     if unknown or not wanted:
         raise InputError(f"picture_regions is {list(wanted)!r}: name some of {', '.join(present)}")
     return list(wanted)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | None) -> None:
+    """None removes what an earlier run wrote."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
     with whole_file(path) as partial:
         partial.write_bytes(content)
 
 
-def _jsonable(value: Any) -> Any:
+def _json(value: Any) -> bytes:
+    return f"{json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
+
+
+def plain_values(value: Any) -> Any:
     """Python's and NumPy's values as JSON knows them; NaN and the infinities become null, what else there is becomes text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset | range):
-        return [_jsonable(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -248,31 +327,44 @@ def _jsonable(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _summary(scores: pd.DataFrame) -> dict[str, Any]:
-    """Mean r over early, middle and late layers: rows of regions, cells[group][model]; the participants' mean comes last."""
-    thirds = layer_thirds(scores["layer"])
-    models = [model for model in MODEL_ORDER if model in set(scores["model"])]
+def _summary(scores: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
+    """Mean r, and mean r / ceiling, over early, middle and late layers of each model; the participants' mean comes first."""
     participants = list(dict.fromkeys(scores["participant"]))
     blocks = [(name, scores[scores["participant"] == name]) for name in participants]
     if len(participants) > 1:
-        blocks.append((f"mean of {len(participants)} participants", scores))
-    rows = []
-    for number, (name, block) in enumerate(blocks):
+        blocks.insert(0, (f"mean of {len(participants)} participants", scores))
+    groups = ("early", "middle", "late")
+    depths = {tuple(sorted(set(part["layer"]))) for _, part in scores.groupby("model") if part["layer"].nunique() > 1}
+    thirds = layer_thirds(depths.pop()) if len(depths) == 1 else {}
+    ends = {name: str(layers[0]) if len(layers) == 1 else f"{layers[0]}–{layers[-1]}" for name, layers in thirds.items()}
+    found = []
+    for name, block in blocks:
+        rows = []
         for region in dict.fromkeys(block["region"]):
             part = block[block["region"] == region]
-            cells = [
-                [float(part.loc[(part["model"] == model) & part["layer"].isin(layers), "r"].mean()) for model in models]
-                for layers in thirds.values()
-            ]
-            ceiling = float(part["ceiling"].mean())
-            rows.append({"block": number, "participant": name, "region": region, "ceiling": ceiling, "cells": cells})
-    ends = {name: f"{layers[0]}–{layers[-1]}" if len(layers) > 1 else str(layers[0]) for name, layers in thirds.items()}
-    groups = [f"{name} ({numbers})" for name, numbers in ends.items()]
-    return {"models": models, "groups": groups, "rows": rows}
+            one = part.drop_duplicates("participant")
+            rows.append(
+                {
+                    "region": region,
+                    "voxels": int(one["n_voxels"].sum()),
+                    "ceiling": float(one["ceiling"].mean()),
+                    "models": [
+                        (each.label, _thirds(part[part["model"] == each.model], groups))
+                        for each in models
+                        if each.model in set(part["model"])
+                    ],
+                }
+            )
+        found.append({"participant": name, "rows": rows})
+    return {"groups": [f"{name} ({ends[name]})" if name in ends else name for name in groups], "blocks": found}
 
 
-def _short(model: str) -> str:
-    return MODEL_ORDER[model]
+def _thirds(part: pd.DataFrame, groups: Sequence[str]) -> list[tuple[float, float]]:
+    """(mean r, mean r / ceiling) of each third of a model's layers; of a single layer in the first place."""
+    thirds = layer_thirds(part["layer"])
+    names = ["only", *groups[1:]] if "only" in thirds else groups
+    chosen = [part[part["layer"].isin(thirds.get(name, ()))] for name in names]
+    return [(float(one["r"].mean()), float(one["r_normalized"].mean())) for one in chosen]
 
 
 def _number(value: float, digits: int = 3) -> str:
@@ -282,35 +374,51 @@ def _number(value: float, digits: int = 3) -> str:
     return text[1:] if text.strip("−0.") == "" and text.startswith("−") else text
 
 
-def _table(table: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, Any]:
-    """A table's headings and cells as text."""
-    written = {column: [_cell(column, value) for value in table[column]] for column in columns}
-    return {"headings": list(columns.values()), "rows": list(zip(*written.values(), strict=True))}
+def _shown(name: str, table: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
+    """A table's heading, what it says, and its columns and cells as text; no cells where there are too many."""
+    columns: dict[str, str] = {}
+    for column, heading in TABLES[name][0].items():
+        columns |= {column: heading, **{more: words for more, words in BESIDE.get(column, {}).items() if more in table.columns}}
+    if "delays" in columns and table["delays"].nunique() == 1:
+        del columns["delays"]
+    labels = {one.model: one.label for one in models}
+    short = table if len(table) <= SHOWN else table.iloc[:0]
+    written = {column: [_cell(column, value, labels) for value in short[column]] for column in columns}
+    heading, words = DETAILS[name]
+    return {
+        "name": name,
+        "heading": heading,
+        "words": words,
+        "count": len(table),
+        "columns": [(words, column in WORDS) for column, words in columns.items()],
+        "rows": list(zip(*written.values(), strict=True)),
+    }
 
 
-def _cell(column: str, value: Any) -> str:
-    if column == "model":
-        return figures.model_name(value)
-    if column in ("participant", "region"):
+def _cell(column: str, value: Any, labels: Mapping[str, str]) -> str:
+    if column in ("model", "versus"):
+        return labels.get(value, value)
+    if column in WORDS:
         return figures.display_name(value)
     if isinstance(value, int | np.integer):
         return str(value)
     if column == "alpha_median":
         form = ",.0f" if value >= 100 else ".3g"
         return format(value, form) if math.isfinite(value) else "–"
-    if column == "at_edge":
+    if column in ("at_edge", "significant"):
         return f"{value:.0%}" if math.isfinite(value) else "–"
-    return _number(float(value))
+    return _number(float(value), 4 if column in ("p", "p_smallest", "q", "r2") else 3)
 
 
-def _tuning(training: pd.DataFrame) -> dict[str, Any]:
+def _tuning(training: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
     """Where each tuning ended: so that equal numbers of updates can be seen."""
+    labels = {one.model: one.label for one in models}
     rows = []
     for (participant, model), part in training.groupby(["participant", "model"], sort=False):
         last = part.sort_values("epoch").iloc[-1]
         numbers = [_number(float(last[column])) for column in ("train_loss", "validation_loss", "validation_r")]
         seconds = f"{float(part['seconds'].sum()):.0f}"
-        named = [figures.display_name(participant), figures.model_name(str(model))]
+        named = [figures.display_name(participant), labels[str(model)]]
         rows.append([*named, str(int(last["epoch"])), str(int(last["updates"])), *numbers, seconds])
     headings = ["participant", "model", "epochs", "updates", "training loss", "validation loss", "validation r", "seconds"]
     return {"headings": headings, "rows": rows}
@@ -326,7 +434,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{name}.")
         else:
-            plain = _jsonable(value)
+            plain = plain_values(value)
             flat[name] = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
     return flat
 
@@ -335,14 +443,15 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
-def _embedded(name: str, image: bytes, scores: pd.DataFrame) -> dict[str, Any]:
+def _embedded(name: str, image: bytes, tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) -> dict[str, Any]:
     """A figure as the page shows it. Width and height are a PNG's bytes 16 to 24."""
     heading, caption = CAPTIONS[name]
-    several = scores["participant"].nunique() > 1
+    scores = tables["scores"]
+    n, bands = scores["participant"].nunique(), scores["r_low"].notna().any()
     return {
         "name": name,
         "heading": heading,
-        "caption": caption(several),
+        "caption": caption(Drawn(n, bool(bands), models[0].label, scores.groupby("model")["layer"].nunique().nunique() > 1)),
         "data": base64.b64encode(image).decode(),
         "width": int.from_bytes(image[16:20], "big"),
         "height": int.from_bytes(image[20:24], "big"),
@@ -353,55 +462,5 @@ def _page(**content: Any) -> str:
     jinja2 = require("jinja2", "report")
     source = resources.files("fastencode.study").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"number": _number, "name": figures.display_name, "short": _short}
+    environment.filters |= {"number": _number, "name": figures.display_name}
     return environment.from_string(source).render(**content)
-
-
-# What stands under the scores where ceilings are known.
-CEILINGS = (
-    "The noise ceiling of a voxel is the largest correlation that any prediction could reach with the mean over the test "
-    "story's repeats, given how much these differ. The tables show its mean over those of the region's voxels whose ceiling "
-    "is above 0. A ceiling is an estimate that is never below 0. In a region that follows nothing, chance lifts the "
-    "estimates of some voxels above 0 and cannot take others below, so the mean is above 0 although the true ceiling is 0. "
-    "In scores.csv and in the table of every score, r / ceiling is mean r divided by mean ceiling, both over those voxels. "
-    "It is not the ratio of the columns beside it, because r counts all voxels of the region, and it means nothing where "
-    "the region follows nothing."
-)
-SCORE = "correlation between predicted and measured responses on held-out data, mean over the region's voxels"
-LEVELS = "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
-EACH = "Thick lines: mean over participants; thin lines: each participant. "
-BANDS = "Bands: 95 % block-bootstrap intervals"
-# Heading and caption of each figure, given whether there are several participants.
-CAPTIONS: dict[str, tuple[str, Callable[[bool], str]]] = {
-    "picture": (
-        "The result at a glance",
-        lambda several: (
-            f"Vertical: {SCORE}. Horizontal: layer of the speech model that predicts; 0 is what the transformer receives. "
-            f"{EACH if several else BANDS + '. '}{LEVELS}"
-        ),
-    ),
-    "layers": (
-        "Every layer and region",
-        lambda several: (
-            f"One panel per {'region and participant' if several else 'region'}. Vertical: {SCORE}. {BANDS}; the models are "
-            "scored on the same data, so overlapping bands do not mean that two models are alike. Dashed: the region's mean "
-            "noise ceiling where it is known, above 0 by chance in a region that follows nothing (see Scores); where it lies far "
-            f"above the curves, its value is written at the upper edge. {LEVELS}"
-        ),
-    ),
-    "change": (
-        "What tuning changed",
-        lambda several: (
-            "Each model's r minus the pretrained model's r at the same layer; above zero, tuning helped. All panels share one "
-            f"axis. {EACH if several else ''}The control was tuned on responses that do not belong to the sound: what it gains "
-            "does not come from their pairing."
-        ),
-    ),
-    "training": (
-        "How tuning went",
-        lambda several: (
-            "Left: squared error per voxel on the clips tuned on (dotted) and on validation clips (solid). Right: correlation of "
-            "the tuned model's own predictions on validation clips, mean over voxels. Validation clips are never tuned on."
-        ),
-    ),
-}

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastencode.errors import InputError
+from fastencode.study.conditions import Condition
 
-__all__ = ["Answer", "Verdict", "counted", "layer_thirds", "verdict_table"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Answer", "Verdict", "counted", "layer_thirds", "overfitting", "verdict_table"]
 
 WIDTH = 100
 Answer = Literal["yes", "no", "undecided"]
@@ -151,6 +155,40 @@ def counted(verdicts: Iterable[Verdict]) -> str:
     answers = [verdict.answer for verdict in verdicts]
     rest = [f"{answers.count(one)} {word}" for one, word in (("no", "did not"), ("undecided", "undecided")) if one in answers]
     return f"{answers.count('yes')} of {len(answers)} expectations held" + (f" ({', '.join(rest)})" if rest else "")
+
+
+def overfitting(training: pd.DataFrame, models: Sequence[Condition]) -> list[str]:
+    """Say where a model went on to learn its clips after it had stopped to get better on others.
+
+    Parameters
+    ----------
+    training : pandas.DataFrame
+        Columns participant, model, epoch, train_loss, validation_loss, as for ``report.write_report``.
+    models : sequence of Condition
+
+    Returns
+    -------
+    list of str
+        A sentence for each participant and model whose validation loss was least before its last epoch while its training loss
+        went on falling; one sentence that says so where there is none.
+    """
+    labels, said = {one.model: one.label for one in models}, []
+    for (who, model), part in training.groupby(["participant", "model"], sort=False):
+        part = part.sort_values("epoch").set_index("epoch")
+        validation, train = part["validation_loss"].dropna(), part["train_loss"].dropna()
+        if len(validation) < 2 or len(train) < 2:
+            continue
+        best, last = validation.idxmin(), validation.index[-1]
+        since = train[train.index >= best]
+        if best == last or len(since) < 2 or since.iloc[-1] >= since.iloc[0]:
+            continue
+        when = f"after epoch {best}" if best > 0 else "before the first update"
+        least, end = _decimal(validation[best], ""), _decimal(validation[last], "")
+        said.append(
+            f"{who}, {labels[str(model)]}: overfitted. Its validation loss was least {when} ({least}) and is {end} at the end, "
+            "while its training loss went on falling."
+        )
+    return said or ["No model overfitted: no validation loss was least before the last epoch while the training loss still fell."]
 
 
 def layer_thirds(layers: Iterable[int]) -> dict[str, list[int]]:

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastencode.data.espeak import SAMPLE_RATE
-from fastencode.data.tales import VOICES, tell
 from fastencode.progress import progress
 from fastencode.speech.acoustics import mfcc
 from fastencode.speech.audio import resample
 from fastencode.tune.config import PretrainConfig
+from fastencode.world.espeak import SAMPLE_RATE
+from fastencode.world.tales import VOICES, tell
 
 __all__ = ["pretrain"]
 

@@ -28,6 +28,7 @@ __all__ = [
     "are_labels",
     "check_bands",
     "check_kernels",
+    "each_kernel",
     "is_several",
     "join",
     "numbered",
@@ -241,7 +242,7 @@ def _kernels(X: Any) -> Design:
     if isinstance(X, Mapping):
         names, given = _check_names(tuple(X)), list(X.values())
     else:
-        given = list(X if isinstance(X, list | tuple) else to_host(X, "X"))
+        given = each_kernel(X)
         names = tuple(f"band {b}" for b in range(len(given)))
     if not given:
         raise InputError("X holds no kernel; pass one (time, time) array for each band")
@@ -258,6 +259,17 @@ def _kernels(X: Any) -> Design:
                 f"the kernel of {name!r} is not symmetric; pass X_b @ X_b.T, or another kernel of the rows with themselves"
             )
     return Design(None, np.stack(kernels), Bands(names, ()), tuple(map(_rounding, kernels)))
+
+
+def each_kernel(X: Any) -> list[Any]:
+    """The kernels of all bands in their order, of a mapping, a list or a (b, ·, t) array; ``InputError`` for anything else."""
+    if isinstance(X, Mapping):
+        return list(X.values())
+    shape = tuple(getattr(X, "shape", ()))
+    if not isinstance(X, list | tuple) and len(shape) != 3:
+        what = f"X has shape {shape}" if shape else f"X={X!r:.50}"
+        raise InputError(f"{what}; pass one kernel for each band: name -> kernel, a list of them, or an array with bands first")
+    return list(X)
 
 
 def _rounding(kernel: NDArray[Any]) -> float:

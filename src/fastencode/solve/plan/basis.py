@@ -42,6 +42,7 @@ from fastencode.solve.plan.centered import (
     times_vectors,
 )
 from fastencode.solve.plan.directions import (
+    SHARPENED,
     Reflection,
     along_features,
     along_rows,
@@ -131,6 +132,16 @@ class Basis:
         """Whether U spans every vector over the rows (with an intercept, every vector that sums to zero): usual where p > n."""
         return len(self.lam) == len(self.rows_tr) - self.center
 
+    @property
+    def lost(self) -> float:
+        """The part of weights that rounding of X̌ᵀX̌ changes; κ times that where training rows keep 1/κ of a direction (section 3).
+
+        A complete basis has none: a training kernel is a part of the whole kernel, with the same rounding and no smaller λ.
+        """
+        if self.complete or self.source != "gram" or not len(self.lam):
+            return 0.0
+        return rounding_of(self.lam) / (max(self.lam[0], SHARPENED * self.top) + self.tau)
+
     @cached_property
     def residual_t(self) -> F64:
         """Diagonal of I − H at the penalty τ, intercept included."""
@@ -165,7 +176,7 @@ def make_basis(problem: Problem, dual: bool, device: Device = HOST) -> Basis:
     root = np.ones(len(X)) if problem.weights is None else np.sqrt(problem.weights)
     mean = column_means(X, problem.weights) if center else np.zeros(X.shape[1])
     with np.errstate(all="ignore"):
-        gram = kernel_of(X, mean, root, device) if dual else gram_of(X, mean, root, device)
+        gram = kernel_of(X, mean, root, device) if dual else gram_of(X, mean, root, center, device)
     found = decompose(gram, problem, root if dual and center else None, device=device)
     del gram
     here = HOST
@@ -230,7 +241,9 @@ def directions_of_kernel(
         for start in range(0, X.shape[1], BLOCK):
             here = slice(start, min(start + BLOCK, X.shape[1]))
             block: Any = centered_columns(X, mean, root, here)
-            yield block if scale_p is None else block * scale_p[here]
+            if scale_p is not None:
+                block *= scale_p[here]
+            yield block
 
     if not has_small(lam):
         return lam, vectors

@@ -57,17 +57,24 @@ def centered_columns(X: Matrix, mean: F64, root: F64, here: slice, device: Devic
 
 def _centered(block: NDArray[Any], mean: F64, root: F64, device: Device) -> Array:
     if device is HOST:
-        return np.subtract(block, mean, dtype=np.float64) * root[:, None]
+        centered: Array = np.subtract(block, mean, dtype=np.float64)
+        centered *= root[:, None]
+        return centered
     return (device.cast(device.put(block), np.float64) - device.put(mean)) * device.put(root[:, None])
 
 
-def gram_of(X: Matrix, mean: F64, root: F64, device: Device = HOST) -> Array:
-    """X̌ᵀ X̌, on a device."""
-    gram = device.zeros(X.shape[1], X.shape[1], dtype=np.float64)
+def gram_of(X: Matrix, mean: F64, root: F64, center: bool, device: Device = HOST) -> Array:
+    """X̌ᵀ X̌, on a device. With ``center``, less what the rounding of the means adds to it."""
+    gram, along = device.zeros(X.shape[1], X.shape[1], dtype=np.float64), device.zeros(X.shape[1], dtype=np.float64)
     for start in range(0, len(X), BLOCK):
-        block = centered_rows(X, mean, root, slice(start, start + BLOCK), device)
-        # gram = X̌.T @ X̌
+        here = slice(start, start + BLOCK)
+        block = centered_rows(X, mean, root, here, device)
+        # gram = X̌.T @ X̌        along = o.T @ X̌, which is zero but for rounding
         gram += block.T @ block
+        along += device.put(root[here]) @ block
+    if center:
+        along /= float(np.linalg.norm(root))
+        gram -= along[:, None] * along[None, :]
     return gram
 
 

@@ -28,6 +28,8 @@ SHARPENED = 1e-6
 # A direction is rounding if its length is at most this many eps of the longest.
 _ROUNDINGS = 16.0
 _EPS = float(np.finfo(np.float64).eps)
+# Rows of a block in which a matrix of the host is changed.
+_ROWS = 128
 # Beyond this size of a matrix, the length of divide-and-conquer's working memory overflows LAPACK's 32-bit integers: it crashes.
 _DIVIDED = 32_766
 
@@ -54,12 +56,16 @@ class Reflection:
         v_t[self.axis] += 1.0
         self.device, self.v_t, self.beta = device, device.put(v_t), 2.0 / float(v_t @ v_t)
 
-    def _outer(self, along: Array) -> Array:
-        return self.v_t[:, None] * along[None, :]
+    def _subtract(self, out: ArrayT, left: Array, right: Array) -> None:
+        """out −= left rightᵀ, in place. On the host in blocks of rows: new memory of that size would take most of the time."""
+        step = _ROWS if self.device is HOST else max(1, out.shape[0])
+        for start in range(0, out.shape[0], step):
+            here = slice(start, start + step)
+            out[here, ...] -= left[here, None] * right[None, :]
 
     def rows(self, A_tp: ArrayT) -> ArrayT:
         """(t − 1, p): H A without the row of the axis, in place."""
-        A_tp -= self._outer(self.beta * (self.v_t @ A_tp))
+        self._subtract(A_tp, self.v_t, self.beta * (self.v_t @ A_tp))
         if self.axis:
             A_tp[self.axis, ...] = A_tp[0, ...]
         return A_tp[1:, :]
@@ -68,9 +74,8 @@ class Reflection:
         """(t − 1, t − 1): H K H without the row and the column of the axis, in place."""
         along = self.beta * (K_tt @ self.v_t)
         along -= (0.5 * self.beta * (along @ self.v_t)) * self.v_t
-        both = self._outer(along)
-        K_tt -= both
-        K_tt -= both.T
+        self._subtract(K_tt, self.v_t, along)
+        self._subtract(K_tt, along, self.v_t)
         if self.axis:
             K_tt[self.axis, ...] = K_tt[0, ...]
             K_tt[:, self.axis] = K_tt[:, 0]
@@ -82,7 +87,7 @@ class Reflection:
         if self.axis:
             out[0, ...] = out[self.axis, ...]
             out[self.axis, ...] = 0.0
-        out -= self._outer(self.beta * (self.v_t @ out))
+        self._subtract(out, self.v_t, self.beta * (self.v_t @ out))
         return out
 
 
@@ -147,6 +152,7 @@ def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], 
     ----------
     lam : (r,) float64, increasing
     vectors : (t, r) float64
+        Overwritten.
     blocks : callable
         Returns the columns of X̌, (t, ·) at a time. Called twice at most.
     most : int
@@ -160,20 +166,23 @@ def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], 
     small, floor = _small(lam)
     if not small.any():
         return _last(lam, vectors, None, most)[:2]
-    squares = np.zeros(int(small.sum()))
+    split = int(small.sum())  # the small ones come first
+    some = vectors[:, :split]
+    squares = np.zeros(split)
     for block_tp in blocks():
-        along = block_tp.T @ vectors[:, small]
+        along = block_tp.T @ some
         squares += np.einsum("pk,pk->k", along, along)
-    kept, large = np.flatnonzero(small)[np.sqrt(squares) > floor], ~small
-    U = vectors[:, kept]
-    triangle: F64 = np.zeros((0, len(kept)))
-    for block_tp in blocks() if len(kept) else ():  # the triangle of QR of all of X̌ᵀ U
-        triangle = scipy.linalg.qr(np.concatenate([triangle, block_tp.T @ U]), mode="r", check_finite=False)[0][: len(kept)]
+    U = some[:, np.sqrt(squares) > floor]
+    kept = U.shape[1]
+    triangle: F64 = np.zeros((0, kept))
+    for block_tp in blocks() if kept else ():  # the triangle of QR of all of X̌ᵀ U
+        triangle = scipy.linalg.qr(np.concatenate([triangle, block_tp.T @ U]), mode="r", check_finite=False)[0][:kept]
     # X̌ᵀ @ U = (orthonormal) @ diag(size) @ turn.T
     _, size, turn = np.linalg.svd(triangle, full_matrices=False)
     longer = np.flatnonzero(size > floor)[::-1]
-    lam = np.concatenate([size[longer] ** 2, lam[large]])
-    return _last(lam, np.concatenate([U @ turn[longer].T, vectors[:, large]], axis=1), None, most)[:2]
+    first = split - len(longer)
+    vectors[:, first:split] = U @ turn[longer].T
+    return _last(np.concatenate([size[longer] ** 2, lam[split:]]), vectors[:, first:], None, most)[:2]
 
 
 def _small(lam: F64) -> tuple[NDArray[np.bool_], float]:

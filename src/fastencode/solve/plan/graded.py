@@ -29,7 +29,8 @@ __all__ = ["Graded", "graded_svd"]
 _EPS = float(np.finfo(np.float64).eps)
 # Number of pairs of QR steps. Each pair multiplies the coupling between scales a factor g apart by g⁻⁴.
 _PAIRS = 2
-# The remainder of a column, orthogonal to the columns before it, is noise if it is below this times eps times the column's norm.
+# The remainder of a column, orthogonal to the columns before it, is noise if it is below this times eps times the column's norm,
+# or its part in rows that are lighter than those taken before.
 _NOISE = 16.0
 
 
@@ -47,7 +48,7 @@ class Graded:
     repeats : (m,) index array
         Columns that are combinations of others but for their own rounding.
     noise : (m,) float64
-        Upper bound of the norm of that rounding: 16 eps times the column's norm.
+        Upper bound of the norm of that rounding: 16 eps times the column's norm, less in light rows.
     """
 
     U: F64
@@ -71,13 +72,13 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
     """
     falling = np.argsort(-np.abs(A).max(axis=1, initial=0.0), kind="stable")  # else light rows drown in rounding of heavy ones
     A = np.take(A.T, falling, axis=1).T  # in Fortran's order, which LAPACK overwrites
-    norms = np.sqrt(np.einsum("np,np->p", A, A))
+    norms, below = _column_norms(A)
     Q, R, order = scipy.linalg.qr(A, mode="economic", pivoting=True, overwrite_a=True, check_finite=False)
-    remainder = np.abs(np.diag(R))
-    noise = _NOISE * _EPS * norms[order[: len(remainder)]]
+    remainder, below = np.abs(np.diag(R)), below[: len(R)]
+    noise = below * norms[order[: len(remainder)]]
     repeated, kept = np.flatnonzero((remainder <= noise) & (noise > 0)), remainder > noise
     Q, R = Q[:, kept], R[kept]  # what is left of a repeated column is its rounding
-    _drop_rounding(R, _NOISE * _EPS * norms[order])
+    _drop_rounding(R, norms[order], below[kept])
     # A P = Q T Gᵀ with T lower triangular: QR of Rᵀ, then of T and of what that leaves, in turns.
     G, upper = scipy.linalg.qr(R.T, mode="economic", check_finite=False)
     del R
@@ -98,15 +99,28 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
     return Graded(U, size[rising], V[:, rising], order[repeated], noise[repeated])
 
 
-def _drop_rounding(R: F64, noise: F64) -> None:
-    """Make entries of a triangle zero, in place, where a column's part in that row and all rows below is at most its noise.
+def _column_norms(A: F64) -> tuple[F64, F64]:
+    """((p,) norms of the columns, (n,) rounding of each row and all rows below it as a part of them): light rows have less.
+
+    A row's rounding is that of its largest entry in units of the columns: QR subtracts no column more than a longer one's part.
+    """
+    norms = np.sqrt(np.einsum("np,np->p", A, A))
+    largest = np.zeros(len(A))
+    for column, norm in zip(A.T, norms, strict=True):
+        if norm:
+            np.maximum(largest, np.abs(column) / norm, out=largest)
+    return norms, _NOISE * _EPS * np.minimum(1.0, np.sqrt(np.cumsum(largest[::-1] ** 2)[::-1]))
+
+
+def _drop_rounding(R: F64, norms: F64, below: F64) -> None:
+    """Make entries of a triangle zero, in place, where a column's part in that row and all rows below is rounding.
 
     Columns that repeat others would have a share in the small directions by their rounding, and their weights with it.
     """
-    below = np.zeros(R.shape[1])
-    for row in R[::-1]:
-        below += row**2
-        row[below <= noise**2] = 0.0
+    squares = np.zeros(R.shape[1])
+    for row, part in zip(R[::-1], below[::-1], strict=True):
+        squares += row**2
+        row[squares <= (part * norms) ** 2] = 0.0
 
 
 def _blocks(T: F64) -> list[slice]:

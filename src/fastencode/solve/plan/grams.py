@@ -198,7 +198,7 @@ def make_grams(problem: Problem, bands: Bands, kernels: NDArray[Any] | None, dua
             for kernel, columns in zip(squared, bands.columns, strict=True):
                 kernel[...] = device.get(kernel_of(pick(X, columns=columns), mean[columns], root, device))
         else:
-            squared = device.get(gram_of(X, mean, root, device))
+            squared = device.get(gram_of(X, mean, root, center, device))
     if not np.isfinite(squared).all():
         raise InputError(f"X holds values too large to square and add up in {X.dtype}; rescale its columns")
     return Grams(problem, bands, None if dual else squared, squared if dual else None, mean, None, root, np.zeros(len(bands)))

@@ -32,12 +32,13 @@ from fastencode.errors import InputError
 from fastencode.solve.plan.basis import ACCURACY, Basis, hidden_by_rounding, resolution
 from fastencode.solve.plan.cholesky import invert_blocks, solve_positive
 from fastencode.solve.plan.cost import WHOLE_ROWS, FoldSize, Load, MapCost, map_costs, whole_cost
-from fastencode.solve.plan.directions import eigh, eigh_beside
+from fastencode.solve.plan.directions import eigh
 from fastencode.solve.plan.graded import graded_svd
 from fastencode.solve.plan.leave_out import Left, reduced, residual, training_gram
 from fastencode.solve.plan.maps import Factored, Map, Merged, Rotated
 from fastencode.solve.plan.nodes import scale_of
 from fastencode.solve.plan.segments import Curves, Shrinkage, cut_spectrum, make_shrinkage
+from fastencode.solve.plan.training import decompose_train, in_directions
 from fastencode.threads import limit_threads, together
 
 __all__ = ["LIMITS", "Operator", "Operators", "Request", "WholeFolds", "make_operators"]
@@ -46,6 +47,8 @@ Rows = NDArray[np.intp]
 # Largest condition κ a form may have, by item size. Rounding grows by κ·eps(dtype) in `whole`, `apart` and a factored map. In
 # `train` it grows by κ·eps(float64) in planning and √κ·eps(dtype) in prediction. Beyond, the training rows are decomposed alone.
 LIMITS = {4: {"whole": 1e2, "apart": 1e2, "train": 1e8}, 8: {"whole": 1e3, "apart": 1e4, "train": 1e6}}
+# A fold whose training rows make rounding of the Gram count more than this many times what is allowed is decomposed alone.
+_LOST = 100.0
 # Up to this condition float32 problems solve their folds' systems in float32.
 _NARROW = 30.0
 # From this many directions on, folds are decomposed one after another, each by all threads: as fast, with one fold's memory.
@@ -200,6 +203,8 @@ def make_operators(basis: Basis, lefts: list[Left], request: Request, analyze_tr
 def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:
     """The form that a fold's size and condition allow; for larger folds of a complete basis the faster of "whole" and "train"."""
     m, limits = len(left.rows), LIMITS[load.itemsize]
+    if left.condition * basis.lost > _LOST * ACCURACY[load.itemsize]:
+        return "train"
     if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
         train = map_costs(FoldSize(m, m, len(left.train)), load, True)
         faster = whole_cost(m, load).seconds < min(way.seconds for way in train) if not stored else stored == "whole"
@@ -285,7 +290,7 @@ def _rotate(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dty
     lam, vectors = eigh(training_gram(basis, left), device)
     lam = np.maximum(lam, 0.0)
     if hidden_by_rounding(lam, request.alphas, dtype):
-        graded = graded_svd(HOST.get(_in_directions(basis.on_host(), left)[0]), *resolution(request.alphas, dtype))
+        graded = graded_svd(HOST.get(in_directions(basis.on_host(), left)[0]), *resolution(request.alphas, dtype))
         lam, vectors = graded.size**2, device.put(graded.V)
     own, curves = np.sqrt(lam + basis.tau), _curves(basis, lam, request, False)
     shrunk_r, own_s = device.put(shrunk), device.put(own)
@@ -343,7 +348,7 @@ def _solve_train(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any], l
 
 def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any]) -> None:
     """Fill ``out_kmt`` as :func:`_solve_train` does, from the training rows' own decomposition."""
-    own = _decompose_train(basis, left, alphas, out_kmt.dtype)
+    own = decompose_train(basis, left, alphas, out_kmt.dtype)
     for k, alpha in enumerate(alphas):
         # out[k] = (1 + α / λ_top) diag(1 / o) @ rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st
         d = basis.device.put((own.lam + basis.tau) / (own.lam + alpha))
@@ -352,73 +357,10 @@ def _solve_by_itself(basis: Basis, left: Left, alphas: F64, out_kmt: NDArray[Any
 
 def _rotate_train(basis: Basis, left: Left, request: Request, cuts: F64, dtype: np.dtype[Any]) -> Rotated:
     """The map from the training responses through the training rows' own directions, in which every penalty is diagonal."""
-    own = _decompose_train(basis, left, request.alphas, dtype)
+    own = decompose_train(basis, left, request.alphas, dtype)
     rows = own.rows_ms / basis.device.put(basis.root_t[left.test, None])
     shrinkage = make_shrinkage(_curves(basis, own.lam, request, False), cuts, dtype)
     return Rotated(_fetch(basis, own.rotate_st, dtype), _fetch(basis, rows, dtype), shrinkage)
-
-
-@dataclass(frozen=True, eq=False)
-class _Train:
-    """The training rows decomposed: predictions at α = rows_ms @ diag((λ + τ) / (λ + α)) @ rotate_st @ training responses.
-
-    The matrices lie on the basis' device.
-    """
-
-    lam: F64
-    rows_ms: Array
-    rotate_st: Array
-
-
-def _decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> _Train:
-    """Decompose the training rows' smaller Gram, or the rows themselves where rounding of the Gram would show in weights."""
-    (train, held), device = _own_rows(basis, left, alphas, dtype), basis.device
-    dual = train.shape[0] <= train.shape[1]
-    if dual and basis.center:
-        lam, vectors = eigh_beside(train @ train.T, basis.root_t[left.train], device)
-    else:
-        lam, vectors = eigh(train @ train.T if dual else train.T @ train, device)
-    if hidden_by_rounding(lam, alphas, dtype):
-        found = graded_svd(device.get(train), *resolution(alphas, dtype))
-        shrunk = np.sqrt(found.size**2 + basis.tau)
-        rows = (held @ device.put(found.V)) / device.put(shrunk)
-        return _Train(found.size**2, rows, device.put(found.U.T * (found.size / shrunk)[:, None]))
-    # All directions are kept: test rows may be long in one that is short in training rows.
-    lam = np.maximum(lam, 0.0)
-    shrunk_s = device.put(np.sqrt(lam + basis.tau))
-    if dual:
-        return _Train(lam, (held @ train.T) @ vectors / shrunk_s, (vectors / shrunk_s).T)
-    return _Train(lam, (held @ vectors) / shrunk_s, (vectors / shrunk_s).T @ train.T)
-
-
-def _own_rows(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """(training rows, test rows) about the mean of the training rows, in whichever coordinates keep their digits.
-
-    In the directions kept, a row is off by rounding of √λ_top. Where that shows at the smallest penalty, rows of X are taken: a
-    column in large units that is constant in the training rows is zero there then.
-    """
-    root, eps = basis.root_t, float(np.finfo(np.float64).eps)
-    if basis.X is None or eps * basis.top <= 0.01 * ACCURACY[dtype.itemsize] * float(alphas[0]):
-        return _in_directions(basis, left)
-    train, held = (np.asarray(basis.X[rows], dtype=np.float64) for rows in (left.train, left.test))
-    if basis.center:  # about the first row: a constant column becomes exactly zero
-        first = train[0].copy()
-        train, held = train - first, held - first
-        mean = (root[left.train] ** 2) @ train / left.mass
-        train, held = train - mean, held - mean
-    scale, put = 1.0 if basis.scale_p is None else basis.scale_p, basis.device.put
-    return put(train * root[left.train, None] * scale), put(held * root[left.test, None] * scale)
-
-
-def _in_directions(basis: Basis, left: Left) -> tuple[Array, Array]:
-    """(training rows, test rows) of X̌ V, about the mean of the training rows: (·, r) each."""
-    put, root = basis.device.put, basis.root_t
-    shrunk = put(np.sqrt(basis.lam + basis.tau))
-    train, held = basis.rows(left.train) * shrunk, basis.rows(left.test) * shrunk
-    if basis.center:
-        mean = (put(root[left.train]) @ train / left.mass)[None, :]
-        train, held = train - put(root[left.train, None]) * mean, held - put(root[left.test, None]) * mean
-    return train, held
 
 
 def _put(basis: Basis, left: Left, alpha: float, found: Array, out: NDArray[Any]) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastencode.devices import HOST, Array, ArrayT, Device
 from fastencode.errors import InputError
+from fastencode.solve.given.folds import Fold
 from fastencode.solve.given.problem import Problem
 
 __all__ = [
@@ -44,14 +45,14 @@ _WAITING = 2**30
 TIE_TOLERANCE = 1e-6
 
 
-def check_test_rows(problem: Problem, scoring: str) -> None:
+def check_test_rows(folds: list[Fold], scoring: str, name: str = "cv") -> None:
     """Refuse folds that hold out one row where the score needs a variance."""
     if scoring == "neg_mean_squared_error":
         return
-    for k, (_, test) in enumerate(problem.folds):
+    for k, (_, test) in enumerate(folds):
         if len(test) < 2:
             raise InputError(
-                f"fold {k} holds out a single row, where {scoring!r} is not defined; pass fewer folds or "
+                f"fold {k} of {name} holds out a single row, where {scoring!r} is not defined; pass fewer folds or "
                 "scoring='neg_mean_squared_error'"
             )
 

@@ -110,6 +110,17 @@ class Reader:
             )
         return workers
 
+    @property
+    def spare(self) -> float:
+        """Bytes of ``memory`` that one tile at a time would leave; infinite without a limit."""
+        memory = self.problem.memory
+        return np.inf if memory is None else memory - self.kept - self.tile_bytes
+
+    def leave(self, more: int) -> None:
+        """Leave so many bytes more to others: fewer tiles side by side."""
+        self.kept += more
+        self.workers = self._workers(self.targets.n_voxels if self.columns is None else len(self.columns))
+
     def run(self, job: Job, bar: Bar) -> None:
         """Do ``job(slab, inside, here)`` to every tile, in threads; the bar moves in this one."""
         with limit_threads(1), ThreadPoolExecutor(self.workers) as pool:

@@ -44,6 +44,8 @@ def fingerprint(problem: Problem, targets: Targets, arrays: dict[str, NDArray[An
     add(problem.X)
     add(problem.alphas)
     add(np.ones(0) if problem.weights is None else problem.weights)
+    if problem.kept is not None:  # else rows of Y left out could change places with others unnoticed
+        add(problem.kept)
     for fold in problem.folds:
         for rows in fold:
             add(rows)

@@ -98,6 +98,12 @@ class Weights:
             assert self.grams.mean_bt is not None
             self.intercept_v[here] -= (gamma_bw * (self.grams.mean_bt @ raw_tw)).sum(axis=0)
 
+    def make_room(self, needed: int, one: int) -> None:
+        """Let less wait where ``memory`` is short beside the bytes that are needed; ``one`` is what a single tile leaves."""
+        memory = self.grams.problem.memory
+        if memory is not None:
+            self.room = max(one, min(memory // 4, memory - needed))
+
     def flush_if_full(self, more: int = 0, beside: int = 0) -> None:
         """Flush if there is no room for so many bytes more; ``beside`` as there."""
         if sum(dual.nbytes for *_, dual in self.waiting) + more > self.room:
@@ -164,14 +170,17 @@ def refit(bases: Bases, targets: Targets, skip_nan: bool, chosen: Chosen, bar: B
     for i in np.unique(which_v[which_v >= 0]):
         columns, basis = np.flatnonzero(which_v == i), bases.get(int(i))
         width = tile_width(len(columns), _WIDEST)
+        tile, kept = _refit_bytes(bases.grams, basis, width)
+        out.make_room(kept + tile, dtype.itemsize * len(problem.X) * width)
         # A multiple of the tile, so that tiles, and with them the bits of the result, do not depend on memory.
         step = width * max(1, out.room // (dtype.itemsize * len(problem.X) * width)) if bases.grams.dual else len(columns)
         for first in range(0, len(columns), step):
             some = columns[first : first + step]
-            sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, width), chosen.alpha_v, out)
+            out.flush_if_full(len(some) * dtype.itemsize * len(problem.X), basis.nbytes + bases.bytes)
+            sizes = (width, tile, kept + out.room * bases.grams.dual)
+            sweep = _Refit(basis, bases.candidates_ib[i], targets, skip_nan, (some, sizes), chosen.alpha_v, out)
             sweep.run(sweep.job, bar)
             out.bad_v |= sweep.bad_v
-            out.flush_if_full(step * dtype.itemsize * len(problem.X), basis.nbytes + bases.bytes)
     if (which_v < 0).any():
         out.flush()  # what follows is in float64: much of it cancels in the product with the features
         everything = np.arange(len(problem.X))
@@ -215,6 +224,14 @@ class _Own(CellReader):
             self.out.take_primal(here, x_mw, mean_w)
 
 
+def _refit_bytes(grams: Grams, basis: Decomposed, width: int) -> tuple[int, int]:
+    """(bytes of working memory for one tile, bytes there are already, but for dual weights that wait)."""
+    (n, p), r, item = grams.problem.X.shape, len(basis.lam), grams.problem.X.dtype.itemsize
+    some = min(p, REFIT_FEATURES)
+    tile = width * (item * (2 * n + 2 * r + some) + 8 * (2 * READ_ROWS + 2 * r + some)) + (8 + item) * some * n * grams.dual
+    return tile, grams.nbytes + basis.nbytes
+
+
 class _Refit(Reader):
     """One pass of some voxels of one weighting."""
 
@@ -224,17 +241,12 @@ class _Refit(Reader):
         gamma_b: F64,
         targets: Targets,
         skip_nan: bool,
-        tiles: tuple[NDArray[np.intp], int],
+        tiles: tuple[NDArray[np.intp], tuple[int, int, int]],
         alpha_v: F64,
         out: Weights,
     ) -> None:
-        grams, (columns, width) = out.grams, tiles
-        problem = grams.problem
-        (n, p), r, item = problem.X.shape, len(basis.lam), problem.X.dtype.itemsize
-        some = min(p, REFIT_FEATURES)
-        tile = width * (item * (2 * n + 2 * r + some) + 8 * (2 * READ_ROWS + 2 * r + some)) + (8 + item) * some * n * grams.dual
-        kept = grams.nbytes + basis.nbytes + (problem.memory // 4 if grams.dual and problem.memory else 0)
-        super().__init__(problem, grams.root_t, targets, skip_nan, (width, tile, kept), columns)
+        grams, (columns, sizes) = out.grams, tiles
+        super().__init__(grams.problem, grams.root_t, targets, skip_nan, sizes, columns)
         self.grams, self.basis, self.gamma_b, self.alpha_v, self.out = grams, basis, gamma_b, alpha_v, out
         self.products, self.analyze_tr = out.products, out.products.put(basis.analyze_tr)
         self.coef_blocks = [out.products.put(basis.V_pr[some]) for some in feature_blocks(len(basis.V_pr))]

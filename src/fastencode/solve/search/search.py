@@ -77,7 +77,11 @@ class Bases:
         self.kept[i] = Decomposed(plan.lam, plan.tau, plan.analyze, V_pr)
         for old in [old for old in self.kept if not won_i[old]]:
             del self.kept[old]
-        while sum(one.nbytes for one in self.kept.values()) > self.room:
+        self.shrink(self.room, won_i)
+
+    def shrink(self, room: float, won_i: NDArray[np.intp]) -> None:
+        """Drop decompositions, those with the fewest voxels first, until the others fit the room."""
+        while sum(one.nbytes for one in self.kept.values()) > room:
             del self.kept[min(self.kept, key=lambda old: int(won_i[old]))]
 
     def get(self, i: int) -> Decomposed:
@@ -112,6 +116,8 @@ def run_search(
         planned = time.perf_counter()
         if device is None:
             sweep = _CandidateSweep(plan, targets, settings, found, i)
+            bases.shrink(sweep.spare, np.bincount(found.which_v, minlength=count))
+            sweep.leave(bases.bytes)
             sweep.run(sweep.job, bar)
             (scores_v, ends_ev), seconds, account = sweep.finish(), sweep.seconds, sweep.account()
         else:
@@ -148,7 +154,7 @@ def _plan(
         grams.problem,
         basis,
         available_threads(),
-        beside=grams.nbytes + basis.V_pr.nbytes + bases.bytes,
+        beside=grams.nbytes + basis.V_pr.nbytes,
         n_voxels=targets.n_voxels,
         scoring=settings.scoring,
     )

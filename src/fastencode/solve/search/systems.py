@@ -33,7 +33,7 @@ from fastencode.solve.given.folds import Fold
 from fastencode.solve.plan.centered import centered_rows, column_means
 from fastencode.solve.plan.grams import Grams, center_kernel
 
-__all__ = ["HIGHEST", "Dual", "Primal", "Rows", "Systems", "systems_of", "traces"]
+__all__ = ["HIGHEST", "Dual", "Primal", "Rows", "Systems", "check_room", "systems_of", "traces"]
 
 # Rows of features that are made at once.
 _BLOCK = 2048
@@ -111,13 +111,7 @@ class Systems(ABC, Generic[T]):
         self.grams, self.device = grams, device
         self.n, self.p = grams.problem.X.shape
         self.rows = [Rows.of(fold, grams.root_t**2, grams.problem.fit_intercept) for fold in folds]
-        memory, matrix = grams.problem.memory, 8 * max(map(self.size, range(len(folds)))) ** 2
-        least = grams.nbytes + self.nbytes + self.inverse_bytes + matrix
-        if memory is not None and least > memory:
-            raise InputError(
-                f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} "
-                "bytes, plus tiles of responses"
-            )
+        check_room(grams, folds)
         self.there = [rows.on(device) for rows in self.rows]
 
     @abstractmethod
@@ -127,7 +121,7 @@ class Systems(ABC, Generic[T]):
     @property
     def nbytes(self) -> int:
         """Bytes kept beside the Grams."""
-        return 0
+        return _kept_bytes(self.grams, len(self.rows))
 
     @property
     def inverse_bytes(self) -> int:
@@ -192,11 +186,6 @@ class Dual(Systems[list[Array]]):
             kernels_bnn = grams.dual_btt / (grams.root_t[:, None] * grams.root_t)
         self.kernels = [device.put(kernel_nn) for kernel_nn in kernels_bnn]
         self.traces_b = traces(grams)
-
-    @property
-    def nbytes(self) -> int:
-        weighted, kernels_btt = self.grams.problem.weights is not None, self.grams.dual_btt
-        return kernels_btt.nbytes if weighted and kernels_btt is not None else 0
 
     def size(self, k: int) -> int:
         return len(self.rows[k].train)
@@ -314,10 +303,6 @@ class Primal(Systems[Array]):
             return np.zeros(self.p)
         return column_means(pick(self.grams.problem.X, rows.train), rows.root_m**2) - self.grams.mean_p
 
-    @property
-    def nbytes(self) -> int:
-        return 8 * self.p * (1 + self.p) * len(self.rows)
-
     def _gram(self, rows: HostRows, mean_p: F64) -> F64:
         """X̌ᵀ X̌ of a fold (p, p): that of all rows, plus the rows that are not trained on exactly once."""
         assert self.grams.primal_pp is not None
@@ -359,6 +344,26 @@ class Primal(Systems[Array]):
     def slope(self, k: int, weighed_bw: Array, kept: Array, s_qw: Array, h_mw: Array) -> Array:
         both, xp = kept * h_mw, self.device.xp
         return weighed_bw * xp.stack([xp.sum(self.device.take(both, columns), axis=0) for columns in self.columns])
+
+
+def _kept_bytes(grams: Grams, n_folds: int) -> int:
+    """Bytes that systems keep beside the Grams: kernels without weights of rows, or the Gram and means of every fold."""
+    if grams.dual_btt is not None:
+        return 0 if grams.problem.weights is None else grams.dual_btt.nbytes
+    p = grams.problem.X.shape[1]
+    return 8 * p * (1 + p) * n_folds
+
+
+def check_room(grams: Grams, folds: list[Fold]) -> None:
+    """``InputError`` if ``memory`` does not hold the matrices of all folds, their inverses at one δ, and one more matrix."""
+    memory, p = grams.problem.memory, grams.problem.X.shape[1]
+    squares = [8 * (len(np.unique(train)) if grams.dual else p) ** 2 for train, _ in folds]
+    least = grams.nbytes + _kept_bytes(grams, len(folds)) + sum(squares) + max(squares)
+    if memory is not None and least > memory:
+        raise InputError(
+            f"memory={memory} bytes is too small for penalties of each voxel's own: the smallest that works is {least} bytes, "
+            "plus tiles of responses"
+        )
 
 
 def systems_of(grams: Grams, folds: list[Fold], device: Device | None = None) -> Systems:

@@ -12,9 +12,9 @@ from functools import cache
 
 import numpy as np
 
-from fastencode.data.espeak import SAMPLE_RATE, Speech, Synthesizer, Voice
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
+from fastencode.world.espeak import SAMPLE_RATE, Speech, Synthesizer, Voice
 
 __all__ = ["CLASSES", "VOICES", "WORD_CLASS", "speak_at", "tell"]
 

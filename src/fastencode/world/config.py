@@ -1,17 +1,16 @@
-"""Settings of the demo's world. Imports nothing but the standard library."""
+"""Settings of a simulated world. Imports nothing but the standard library."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from fastencode.data.layout import TRIMMED_ROWS
 from fastencode.errors import InputError
 
-__all__ = ["REGIONS", "TRIMMED_ROWS", "Participant", "WorldConfig"]
+__all__ = ["REGIONS", "Participant", "WorldConfig"]
 
 REGIONS = ("auditory", "late_language", "silent")
-TRIMMED_ROWS = 20
-"""Rows of responses fewer than TRs of a story in ds003020: 10 at the start, 5 that the features never have, 5 at the end."""
 
 
 @dataclass(frozen=True)

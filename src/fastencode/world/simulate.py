@@ -19,15 +19,15 @@ import h5py
 import numpy as np
 from scipy.signal import lfilter
 
-from fastencode.data.config import REGIONS, TRIMMED_ROWS, Participant, WorldConfig
-from fastencode.data.espeak import SAMPLE_RATE, Speech
-from fastencode.data.stories import FIRST_ROW
-from fastencode.data.tales import CLASSES, VOICES, WORD_CLASS, tell
+from fastencode.data.layout import FIRST_ROW, TRIMMED_ROWS
 from fastencode.data.textgrid import write_textgrid
 from fastencode.progress import progress
 from fastencode.speech.acoustics import frame_times, log_mel
 from fastencode.speech.audio import write_audio
 from fastencode.timing.hrf import hrf_convolve
+from fastencode.world.config import REGIONS, Participant, WorldConfig
+from fastencode.world.espeak import SAMPLE_RATE, Speech
+from fastencode.world.tales import CLASSES, VOICES, WORD_CLASS, tell
 
 __all__ = ["TEST_STORY", "VALIDATION_STORY", "make_world"]
 

@@ -1,0 +1,63 @@
+"""The models of a study: what each is called and how it is drawn, the same in every table and figure. Imports nothing slow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastencode.errors import InputError
+
+__all__ = ["BEFORE_AND_AFTER", "Condition", "conditions"]
+
+# Okabe and Ito's colors, which survive the common color deficiencies; markers tell curves apart in gray printing.
+COLORS = ("#5a5a5a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One model as tables and figures show it. Their order is that of the list in which it is passed.
+
+    Attributes
+    ----------
+    model : str
+        What the column ``model`` of the tables holds.
+    label : str
+        What people read.
+    color, marker : str
+        As matplotlib names them.
+    """
+
+    model: str
+    label: str
+    color: str
+    marker: str
+
+
+def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tuple[Condition, ...]:
+    """A list of models, each with a pair of color and marker of its own (49 pairs; after these they come again).
+
+    Parameters
+    ----------
+    models : iterable of str
+        In the order of tables and legends. Differences are taken to the first.
+    labels : iterable of str, optional
+        By default the models' names.
+
+    Raises
+    ------
+    InputError
+        If a model is named twice.
+    """
+    models = tuple(models)
+    labels = models if labels is None else tuple(labels)
+    if twice := sorted({model for model in models if models.count(model) > 1}):
+        raise InputError(f"the model {twice[0]!r} is listed twice: list each model once")
+    n = len(COLORS)
+    return tuple(
+        Condition(model, label, COLORS[place % n], MARKERS[(place + place // n) % n])
+        for place, (model, label) in enumerate(zip(models, labels, strict=True))
+    )
+
+
+BEFORE_AND_AFTER = conditions(("pretrained", "tuned", "control"), ("pretrained", "brain-tuned", "control"))
