@@ -228,10 +228,10 @@ def test_baselines_residuals_lags_and_halves(world: Path, models: dict[str, Path
     repeats = stories.repeats("A", TEST_STORY)
     ceiling = noise_ceiling(repeats[::2], n_averaged=3)
     voxels = np.flatnonzero((ceiling > 0.05) & (fdr(ceiling_pvalues(repeats[::2])) <= 0.05))
-    np.testing.assert_array_equal(np.load(tmp_path / "out" / "responses" / "A" / "voxels.npy"), voxels)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "out" / "responses" / "A" / "test.npy"), repeats[1::2].mean(0)[:, voxels], atol=1e-6
-    )
+    saved = {name: np.load(tmp_path / "out" / "responses" / "A" / f"{name}.npy") for name in ("voxels", "ceiling", "test")}
+    np.testing.assert_array_equal(saved["voxels"], voxels)
+    np.testing.assert_array_equal(saved["ceiling"], noise_ceiling(repeats[1::2])[voxels])
+    np.testing.assert_allclose(saved["test"], repeats[1::2].mean(0)[:, voxels], atol=1e-6)
 
 
 def test_what_is_unique_to_a_layer(world: Path, models: dict[str, Path], tmp_path: Path) -> None:

@@ -137,3 +137,28 @@ def test_voxels_with_signal_are_significant_and_bad_ones_are_not():
     assert (np.delete(p, [3, 4]) < 1e-6).all() and (p[[3, 4]] == 1).all()
     with pytest.raises(InputError, match="at least 2 repeats"):
         ceilings.ceiling_pvalues(repeats[:1])
+
+
+def test_ceilings_of_the_half_that_is_scored_are_not_biased_by_the_choice():
+    """A model that correlates with the signal at .6, where few voxels pass: r / ceiling is .6 with the ceilings of the half that
+    is scored, and much less with those of the half that chose the voxels."""
+    rng, wanted, n, v = np.random.default_rng(0), 0.6, 250, 2000
+    signal = rng.standard_normal((n, v))
+    predicted = wanted * signal + np.sqrt(1 - wanted**2) * rng.standard_normal((n, v))
+    repeats = np.sqrt(0.06) * signal + rng.standard_normal((6, n, v))
+    first, second = ceilings.split_repeats(6)
+    choosing = ceilings.noise_ceiling(repeats[first])
+    chosen = ceilings.significant_ceilings(repeats[first]) & (choosing > 0.05)
+    assert chosen.mean() == pytest.approx(0.22, abs=0.02)
+    z, p = (A - A.mean(axis=0) for A in (repeats[second].mean(axis=0), predicted))
+    r = (z * p).sum(axis=0) / np.sqrt((z**2).sum(axis=0) * (p**2).sum(axis=0))
+
+    def ratio(ceiling):
+        counted = chosen & (ceiling > 0)
+        return r[counted].mean() / ceiling[counted].mean() / wanted
+
+    assert ratio(choosing) == pytest.approx(0.77, abs=0.02)
+    assert ratio(ceilings.scored_ceiling(repeats)) == pytest.approx(1.01, abs=0.02)
+    np.testing.assert_array_equal(ceilings.scored_ceiling(repeats), ceilings.noise_ceiling(repeats[1::2]))
+    of_three = ceilings.noise_ceiling(repeats[:3:2], n_averaged=1)
+    np.testing.assert_array_equal(ceilings.scored_ceiling(repeats[:3]), of_three)

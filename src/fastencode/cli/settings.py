@@ -207,7 +207,8 @@ class AlignRunConfig:
         Without repeats all voxels that vary are scored. Below 0 turns the choice off; voxels without a ceiling then count in r
         only.
     split_half : bool
-        Choose voxels, and estimate their ceilings, on one half of the test story's repeats and score on the other half.
+        Choose voxels on one half of the test story's repeats, and score on the other half, whose ceilings r is divided by. With
+        three repeats the ceilings are those of the half that chooses, and too high where few voxels pass.
     baselines : tuple of str
         Low-level features to score beside the models: spectrum, sound_power, word_rate, phone_rate, articulation,
         time (slow waves: what drift and autocorrelation alone explain).

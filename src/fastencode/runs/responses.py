@@ -26,7 +26,7 @@ from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import say
 from fastencode.study.blocks import permuted_autocorrelation
-from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, split_repeats
+from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, scored_ceiling, split_repeats
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.layer_scores import Listener
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
@@ -39,10 +39,14 @@ _VOXELS_READ = 4096
 
 
 class _Heard(NamedTuple):
-    """One participant's responses to a test run: rows to score on (u, V); of every voxel the noise ceiling (NaN without repeats),
-    its p-value and the spread, (V,)."""
+    """One participant's responses to a test run: rows to score on (u, V), and of every voxel (V,):
+
+    ``choosing``, the noise ceiling that it is chosen by (NaN without repeats), and its p-value ``p``; ``ceiling``, what its
+    scores are divided by, and the spread.
+    """
 
     test: NDArray[np.float32]
+    choosing: NDArray[np.float64]
     ceiling: NDArray[np.float64]
     p: NDArray[np.float64]
     spread: NDArray[np.float64]
@@ -74,10 +78,10 @@ def write_responses(
     """
     heard = [_test_responses(data, who, run, rows, split_half) for run, rows in scored]
     test, rows = np.concatenate([one.test for one in heard]), [len(one.test) for one in heard]
-    ceiling = _mean_ceiling(heard)
-    mapped = np.ones(test.shape[1], bool) if ceiling is None else ceiling > threshold
-    if ceiling is not None and threshold >= 0:
-        p = np.array([one.p for one in heard if not np.isnan(one.ceiling).all()])
+    choosing = _mean_ceiling(heard)
+    mapped = np.ones(test.shape[1], bool) if choosing is None else choosing > threshold
+    if choosing is not None and threshold >= 0:
+        p = np.array([one.p for one in heard if not np.isnan(one.choosing).all()])
         mapped &= fdr(scipy.stats.combine_pvalues(p, method="fisher", axis=0).pvalue) <= FALSE_DISCOVERIES
     voxels = np.flatnonzero(mapped)
     if not len(voxels):
@@ -98,9 +102,9 @@ def write_responses(
             f"every voxel of {who} that could be mapped is constant, or holds values that are not finite in some story"
         )
     kept, among = f"{who}: {whole.sum()} of {test.shape[1]} voxels are mapped", np.count_nonzero(~whole)
-    if ceiling is not None:
+    if choosing is not None:
         what = "noise ceiling" if threshold < 0 else "significant noise ceiling"
-        kept += f"; {len(ceiling) - len(voxels)} have no {what} above {threshold:g}, {(ceiling == 0).sum()} none at all"
+        kept += f"; {len(choosing) - len(voxels)} have no {what} above {threshold:g}, {(choosing == 0).sum()} none at all"
     say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
     column = np.full(test.shape[1], -1)
     column[voxels[whole]] = np.flatnonzero(whole)
@@ -118,11 +122,11 @@ def write_responses(
 
 
 def _mean_ceiling(heard: Sequence[_Heard]) -> NDArray[np.float64] | None:
-    """The mean over repeated test runs, (V,), weighted by rows; None if none was repeated."""
-    known = [one for one in heard if not np.isnan(one.ceiling).all()]
+    """What voxels are chosen by: the mean over repeated test runs, (V,), weighted by rows; None if none was repeated."""
+    known = [one for one in heard if not np.isnan(one.choosing).all()]
     if not known:
         return None
-    return np.asarray(np.average([one.ceiling for one in known], axis=0, weights=[len(one.test) for one in known]))
+    return np.asarray(np.average([one.choosing for one in known], axis=0, weights=[len(one.test) for one in known]))
 
 
 def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: bool) -> _Heard:
@@ -131,8 +135,9 @@ def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: 
     if not data.is_repeated(who, run):
         if split_half:
             raise InputError(f"{who} heard {run} once: without repeats there are no halves to split")
-        return _Heard(data.responses(who, run)[rows], np.full(n_voxels, np.nan), np.ones(n_voxels), np.ones(n_voxels))
-    scored, ceilings, p, spreads, gaps = [], [], [], [], 0
+        unknown, ones = np.full(n_voxels, np.nan), np.ones(n_voxels)
+        return _Heard(data.responses(who, run)[rows], unknown, unknown, ones, ones)
+    scored, choosing, ceilings, p, spreads, gaps = [], [], [], [], [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FastencodeWarning)  # of gaps: below, once for all tiles
         for start in range(0, n_voxels, _VOXELS_READ):
@@ -140,7 +145,8 @@ def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: 
             repeats = data.repeats(who, run, voxels=tile)[:, rows]
             gaps += int((~np.isfinite(repeats).all(axis=(0, 1))).sum())
             first, second = split_repeats(len(repeats)) if split_half else (slice(None), slice(None))
-            ceilings.append(noise_ceiling(repeats[first], n_averaged=len(repeats[second])))
+            choosing.append(noise_ceiling(repeats[first], n_averaged=len(repeats[second])))
+            ceilings.append(scored_ceiling(repeats) if split_half else choosing[-1])
             p.append(ceiling_pvalues(repeats[first]))
             spreads.append(averaged_spread(repeats[second]))
             if split_half:
@@ -152,7 +158,7 @@ def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: 
             stacklevel=2,
         )
     test = np.concatenate(scored, axis=1) if split_half else data.responses(who, run)[rows]
-    return _Heard(test, *(np.concatenate(parts) for parts in (ceilings, p, spreads)))
+    return _Heard(test, *(np.concatenate(parts) for parts in (choosing, ceilings, p, spreads)))
 
 
 def load_listener(responses: Path) -> Listener:

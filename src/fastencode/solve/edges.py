@@ -18,8 +18,8 @@ from fastencode.solve.score.ends import Cost, Freedom, Seen, cost_of
 
 __all__ = ["Edges", "edges_of_fit", "held_warnings", "tell_edges", "warn_together"]
 
-# Degrees of freedom. A grid is too small if its largest penalty leaves more than these parts of those without a penalty and of
-# the rows, and this part of the voxels ends there. It is too large if its smallest leaves less than this number, or part of all.
+# All penalties are too small if the largest leaves more degrees of freedom than half the rank and than 5 % of the rows, and more
+# than 10 % of the voxels choose it. All are too large if the smallest leaves fewer than .9, and fewer than 10 % of the rank.
 _MOST, _MANY, _SOME = 0.5, 0.05, 0.1
 _LESS_THAN_ONE, _FEW = 0.9, 0.1
 

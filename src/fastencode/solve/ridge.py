@@ -1,22 +1,25 @@
 """Ridge regression with a penalty for each voxel, chosen by cross-validation: a plan of X, then the tiles of Y.
 
-The way from here to the innermost loop, each step called by the one above it (docs/solver.md has the algebra):
+The way from here to the innermost loop; what is indented is called by the line above it (docs/solver.md has the algebra):
 
     ridge_cv                            here
       make_plan                         plan/plan.py      X only: one decomposition, operators of all folds
       fit_plan                          ridge_plan.py     responses checked, results put together; RidgePlan.fit begins here
         fit_on_host                     weights/ridge.py  one pass of the responses, or two for one penalty for all voxels
-          Reader.run                    score/tiles.py    the loop over tiles of voxels, in threads
+          Reader.run                    score/tiles.py    the loop over tiles of voxels, in threads; calls, for each,
             RidgeSweep.score_and_refit  weights/ridge.py  what is done with a tile: score, choose, weigh
               Sweep.score               score/scorer.py
                 FoldScorer.score        score/scorer.py   coordinates, then fold by fold: predictions (plan/maps.py) to
-                  FoldScorer._fold_scores                 moments (kernels/moments.pyx: the innermost loop), moments to scores
-                                                          (score/moments.py: where a score is added)
+                  FoldScorer._fold_scores                 moments (kernels/moments.pyx, whose loop is moments_loop.hpp), moments
+                                                          to scores (score/moments.py)
               choose_alphas             score/choose.py   each voxel's penalty
               RidgeSweep._refit         weights/ridge.py  its weights
 
 On a device ``weights/device.py``, ``score/device_tiles.py``, ``score/device_scorer.py`` and ``score/device_moments.py`` stand in
 for the sweep, the loop, the scorer and the kernel.
+
+A new score needs a formula of these moments (docs/solver.md, 4) in ``score_moments``, its slopes, and a line wherever a scoring is
+looked up by name: a name that is missing there is an error.
 """
 
 from __future__ import annotations
@@ -225,8 +228,8 @@ def plan_ridge(
     X : (t, p) array, NumPy or torch, or :func:`fastencode.delay`'s copies that are not made
         Features. Float32 is computed and stored in float32 (planning in float64), everything else in float64. Never written to.
         A plan keeps a map to weights, with more features than rows as large as X with all its copies; a single
-        :func:`fastencode.ridge_cv` makes do without. Directions of X are left out only where their squared size is far below
-        every penalty; see ``precision`` of :func:`fastencode.ridge_cv`.
+        :func:`fastencode.ridge_cv` makes do without. Directions of X are left out only where their length is
+        rounding; see ``precision`` of :func:`fastencode.ridge_cv`.
     alphas : (A,) array-like
         Penalties, the weight on ‖b‖² (scikit-learn's). Codes whose penalty is a square root of that, such as the Huth lab's
         ``ridge.py``, want ``alphas ** 2`` here. Positive; sorted and freed of duplicates.

@@ -51,8 +51,8 @@ class RidgeFit(Fit):
         strategy, operations, bytes, seconds per stage, precision, device (and which library and card), versions.
     fold_scores : (f, v) or None
         Score of the chosen penalty in every fold, in the order of ``cv``; ``best_score`` is their mean. None with more than 64
-        folds and with given penalties. None, too, where the scores that wait for the choice take more than 1 GiB or a quarter of
-        ``memory``: (folds × penalties) numbers for each of 768 voxels, or of all with ``per_target=False``.
+        folds and with given penalties. None, too, where the scores that wait for the choice take more than a quarter of ``memory``
+        (1 GiB where none is given): (folds × penalties) numbers for each of 768 voxels, or of all with ``per_target=False``.
     cv_predictions : (t, v) or None
         With ``cv_predictions=True``, what each row is predicted to be, at the chosen penalty, by the weights of a fold that holds
         it out; the mean over folds where several do. NaN in rows that none holds out, those of weight zero among them.

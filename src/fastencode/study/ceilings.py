@@ -13,7 +13,7 @@ from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 
-__all__ = ["averaged_spread", "ceiling_pvalues", "noise_ceiling", "significant_ceilings", "split_repeats"]
+__all__ = ["averaged_spread", "ceiling_pvalues", "noise_ceiling", "scored_ceiling", "significant_ceilings", "split_repeats"]
 
 # A float64 copy of one block of voxels: 64 MB, beside repeats that may take gigabytes.
 VALUES_PER_BLOCK = 1 << 23
@@ -33,7 +33,7 @@ def noise_ceiling(repeats: ArrayLike, *, n_averaged: int | None = None) -> Any:
         of voxels, so a memory map or a data set larger than memory will do. Never written to.
     n_averaged : int, optional
         Repeats in the mean that is to be predicted, where that is another mean than theirs: with :func:`split_repeats`, voxels
-        are chosen, and their scores divided, by one half of the repeats, and scored on the other.
+        are chosen by one half of the repeats and scored on the other.
 
     Returns
     -------
@@ -146,6 +146,36 @@ def split_repeats(n_repeats: int) -> tuple[slice, slice]:
     if n_repeats < 3:
         raise InputError(f"{n_repeats} repeats cannot be split: a ceiling needs two, and one more is needed to score on")
     return slice(0, None, 2), slice(1, None, 2)
+
+
+def scored_ceiling(repeats: ArrayLike) -> NDArray[np.float64]:
+    """Noise ceilings of the mean over the second half of :func:`split_repeats`, for scores of voxels that the first half chose.
+
+    Where the half that chooses voxels also estimates their ceilings, those that just pass have ceilings that are too high by
+    chance, and mean r / mean ceiling is too low: .77 of its value in the simulation of ``tests/test_ceilings.py``, where 22 % of
+    the voxels pass. With ceilings of the half that is scored it is 1.01 of its value there.
+
+    Parameters
+    ----------
+    repeats : array_like, shape (n_repeats, n_times, n_voxels)
+        At least three repeats.
+
+    Returns
+    -------
+    ndarray, shape (n_voxels,)
+        Estimated from the second half. With three repeats that is one repeat, which has no ceiling: then it is estimated from the
+        first half, and too high where few voxels pass.
+
+    Raises
+    ------
+    InputError
+        As :func:`split_repeats` and :func:`noise_ceiling`.
+    """
+    source = as_numpy(repeats, "repeats")
+    first, second = split_repeats(len(source))
+    if len(source[second]) > 1:
+        return np.asarray(noise_ceiling(source[second]))
+    return np.asarray(noise_ceiling(source[first], n_averaged=1))
 
 
 def averaged_spread(repeats: ArrayLike) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
 """Positive definite matrices: systems solved without the interpreter's lock, and inverses on the host or a device.
 
-The systems are those of docs/solver.md, 3; the inverses are those of section 7. ``scipy.linalg.cho_factor`` and ``cho_solve``
-hold the interpreter's lock, so folds that are planned on two threads would wait for each other: two solves of 800 unknowns and
-1000 right-hand sides took twice the time of one. NumPy's LU releases the lock, and took that time too. SciPy offers its LAPACK
-as plain functions (``scipy.linalg.cython_lapack``), which ctypes calls with the lock released.
+The systems are those of docs/solver.md, 3; the inverses are those of sections 3 (blocks of folds) and 7 (cells).
+``scipy.linalg.cho_factor`` and ``cho_solve`` hold the interpreter's lock, so folds that are planned on two threads would wait for each
+other: two solves of 800 unknowns and 1000 right-hand sides took twice the time of one. NumPy's LU releases the lock, and took that
+time too. SciPy offers its LAPACK as plain functions (``scipy.linalg.cython_lapack``), which ctypes calls with the lock released.
 """
 
 from __future__ import annotations

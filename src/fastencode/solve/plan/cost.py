@@ -1,7 +1,7 @@
 """The cost of each way to solve a problem, and the choice between them (docs/solver.md, 3 and 9).
 
 Operations are multiplications plus additions of the matrix products and decompositions. Elementwise work is not counted: it is
-less than one part in the number of rows. Seconds are operations divided by nominal rates; they serve to compare candidates only.
+smaller by a factor of about the number of rows. Seconds are operations divided by nominal rates; they serve to compare candidates only.
 """
 
 from __future__ import annotations

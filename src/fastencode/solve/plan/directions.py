@@ -46,8 +46,8 @@ def eigh(gram: Array, device: Device = HOST) -> tuple[F64, Array]:
 class Reflection:
     """H = I − β v vᵀ, orthogonal and symmetric, which turns a vector o of positive numbers into the axis of its largest one.
 
-    Row 0 takes the place of the row of that axis, which is left out: of the rows of weighted data, the heaviest is the one that
-    all others tell. A light one would be lost in the rounding of heavy ones. Matrices are float64 arrays of one device.
+    Row 0 takes the place of the row of that axis, which is left out. Rows of weighted data are orthogonal to o, so any row follows
+    from the others: from the heavy ones a light row would follow with their rounding. Matrices are float64 arrays of one device.
     """
 
     def __init__(self, constant: F64, device: Device = HOST) -> None:

@@ -30,6 +30,8 @@ __all__ = ["FoldPlan", "plan_folds", "planned_on"]
 T = TypeVar("T")
 # A device plans where both sides of X are at least this long: below, its calls cost more than they save.
 _LEAST = 256
+# Whether a score does not depend on the size of predictions, so that nodes need errors relative to it. None: any score may follow.
+RELATIVE = {None: True, "pearson": True, "r2": False, "neg_mean_squared_error": False}
 # Rounding of the smallest eigenvalue of I − H, whose largest is at most 1.
 _ROUNDING = 1e-13
 
@@ -157,7 +159,7 @@ def plan_folds(
     if not problem.folds:
         return _without_folds(problem, basis, beside)
     lefts = _leave_out(basis, problem.folds, threads)
-    relative = scoring in (None, "pearson")
+    relative = RELATIVE[scoring]
     itemsize = problem.X.dtype.itemsize
     voxels = NOMINAL_VOXELS if n_voxels is None else n_voxels
     interval = _interval(basis, lefts, voxels, threads)

@@ -100,9 +100,10 @@ def graded_svd(A: F64, smallest: float, tolerance: float) -> Graded:
 
 
 def _column_norms(A: F64) -> tuple[F64, F64]:
-    """((p,) norms of the columns, (n,) rounding of each row and all rows below it as a part of them): light rows have less.
+    """(norms of the columns (p,), bounds (n,) of the rounding in row i and all rows below, relative to a column's norm).
 
-    A row's rounding is that of its largest entry in units of the columns: QR subtracts no column more than a longer one's part.
+    QR with the longest column first adds to a row of one column at most that row's share of another: its largest entry, each
+    divided by its column's norm. So rounding in light rows is less than that of the whole column.
     """
     norms = np.sqrt(np.einsum("np,np->p", A, A))
     largest = np.zeros(len(A))

@@ -8,7 +8,7 @@ Write R = (I − H)_LL for the rows L that a fold leaves out (``leave_out.py``).
     train   a map of the training responses themselves                                  folds too ill-conditioned for the others
 
 The form, the map of a fold (``maps.py``) and which Gram is decomposed (``cost.py``) are independent choices; section 3 has their
-table. Threads make the folds, so no function here may hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``). With
+table. Threads make the folds, so the common paths do not hold the interpreter's lock, as SciPy's solvers do (``cholesky.py``). With
 a device (``Basis.device``) it makes them one after another, and the operators are brought to the host.
 
 Predictions are relative to the mean of the training responses and scaled by 1 + α / λ_top (see ``nodes.scale_of``).

@@ -35,7 +35,7 @@ class Training:
 def decompose_train(basis: Basis, left: Left, alphas: F64, dtype: np.dtype[Any]) -> Training:
     """Decompose the training rows' smaller Gram, or the rows themselves where rounding of the Gram would show in predictions.
 
-    A test row so many times as long as training rows shows so many times the rounding of weights.
+    A test row g times as long as the training rows magnifies rounding errors of weights g times.
     """
     (train, held), device = _own_rows(basis, left, alphas, dtype), basis.device
     longer = _times_longer(held, train, device)

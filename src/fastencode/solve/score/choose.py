@@ -36,7 +36,7 @@ _MOST_FOLDS = 64
 # Until the choice, scores of folds are held at every penalty: for a tile of at most this many voxels (``scorer._WIDEST``), or for
 # all voxels where one penalty is chosen for all.
 _TILE = 768
-# Most bytes that may take, where a quarter of ``memory`` is not less.
+# Most bytes that may take where no ``memory`` is given; else a quarter of it.
 _WAITING = 2**30
 
 # Scores closer than this to the best are ties, and the largest penalty among them wins: in R² or correlation itself, and for

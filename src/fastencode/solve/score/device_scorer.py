@@ -179,11 +179,11 @@ def _rows(plan: FoldPlan, device: Device, rows: NDArray[np.intp]) -> _Rows:
 
 
 def _some(rows: _Rows, start: int, stop: int) -> _Rows:
-    """Consecutive ones of the rows."""
+    """Consecutive ones of the rows; ``mass`` stays that of all."""
     here = slice(start, stop)
     at = slice(rows.at.start + start, rows.at.start + stop) if isinstance(rows.at, slice) else rows.at[here]
     if rows.root_m1 is None or rows.inverse_root_m1 is None or rows.weight_m is None:
-        return _Rows(at, None, None, None, float(stop - start))
+        return _Rows(at, None, None, None, rows.mass)
     return _Rows(at, rows.root_m1[here, ...], rows.inverse_root_m1[here, ...], rows.weight_m[here], rows.mass)
 
 

@@ -20,15 +20,15 @@ _DECADE = 10.0
 # A voxel whose score (R², a correlation, or shares of its variance) rises by no more than this over the last decade before an end
 # would hardly gain beyond it.
 _RISE = 0.01
-# Voxels that features do not predict end anywhere. Predicted is an R² above 4 / n, or a correlation above 3 / √n: chance gives a
+# The best penalty of a voxel that features do not predict is arbitrary. Predicted is an R² above 4 / n, or a correlation above 3 / √n: chance gives a
 # correlation of variance 1 / n over independent rows, and more over autocorrelated ones.
 _CHANCE_R2, _CHANCE_R = 4.0, 3.0
 # Fewer voxels than this share are not worth a warning; correlations of voxels that nothing predicts rise more often.
 _FEW, _FEW_R = 0.01, 0.03
-# The mean over voxels rises towards the smallest penalty: by this many of its standard errors, and in the last decade by this
-# part of what the whole grid makes of it. Then score is nearly proportional to 1 / α: all penalties are too large.
+# All penalties are too large if the mean over voxels rises towards the smallest by more than four of its standard errors, at least
+# half of it in the last decade: then score is nearly proportional to 1 / α.
 _SURE, _MOST = 4.0, 0.5
-# It rises by this over the last decade towards the largest penalty: all penalties are too small.
+# All penalties are too small if the mean over voxels rises by this over the last decade towards the largest.
 _MEAN_RISE = 0.02
 
 
@@ -155,4 +155,5 @@ def _predicted(score_v: F64, scoring: str, n_rows: int) -> NDArray[np.bool_]:
     """(v,): whether a score is above what chance gives."""
     if scoring == "pearson":
         return score_v > _CHANCE_R / np.sqrt(n_rows)
-    return (score_v if scoring == "r2" else 1.0 + score_v) > _CHANCE_R2 / n_rows
+    r2 = {"r2": score_v, "neg_mean_squared_error": 1.0 + score_v}[scoring]  # squared errors here are parts of the variance
+    return r2 > _CHANCE_R2 / n_rows

@@ -31,8 +31,8 @@ class GcvScorer:
     def __init__(self, plan: FoldPlan, device: Device = HOST) -> None:
         alphas, lam, tau = plan.problem.alphas[:, None], plan.lam, plan.tau
         self.device, self.mass = device, float(plan.root @ plan.root)
-        # Rows that no direction reaches: where there are none, what is left of ‖y‖² is rounding, and the sum of shrunk squares
-        # is it.
+        # Whether directions do not span all rows. Where they do, ‖y‖² less the fitted squares would be rounding: the residual is
+        # a sum of shrunk squares instead.
         self.beyond = len(plan.root) - plan.problem.fit_intercept - len(lam) > 0
         fitted_ar = (lam + tau) * (lam + 2 * alphas) / (lam + alphas) ** 2
         self.weight_ar = device.put(fitted_ar if self.beyond else (lam + tau) / lam * (alphas / (lam + alphas)) ** 2)

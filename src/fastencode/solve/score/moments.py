@@ -1,6 +1,6 @@
-"""Scores of predictions, per voxel, all of them from the same five moments.
+"""Scores of predictions, per voxel, all of them from the same five sums, which kernels make (there called moments).
 
-Legend: t = time, v = voxels, m = the five moments.
+Legend: t = time, v = voxels, m = the five sums.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def split_scores(
     xp, (b, t) = device.xp, parts_btv.shape[:2]
     mean_y, mean_p, means = xp.mean(y_tv, axis=0), xp.mean(whole_tv, axis=0), xp.mean(parts_btv, axis=1)
     y, p = y_tv - mean_y, whole_tv - mean_p
-    against = y if scoring == "pearson" else 2.0 * y - p
+    against = {"pearson": y, "r2": 2.0 * y - p}[scoring]
     shares = xp.stack([device.dots(against, parts_btv[i, ...] - means[i, ...]) for i in range(b)])
     spread = device.dots(y, y)
     if scoring == "pearson":

@@ -36,8 +36,11 @@ _PARTS = 256 * 2**20
 
 
 class _HeldOut(NamedTuple):
-    """Folds of one size: which of the problem's folds they are, their test rows, and for these, about the mean of each fold's
-    training responses, the responses and what is predicted at the nodes. Buffers: they hold until the next ones come."""
+    """Held-out responses and predictions of folds of one size, in buffers that the next ones overwrite.
+
+    ``folds``: which of the problem's folds; ``rows_bm``: their test rows; ``target_bmw`` and ``predicted_kbmw`` (at every node):
+    less ``mean_bw``, the mean of each fold's training responses (None without an intercept).
+    """
 
     folds: tuple[int, ...]
     rows_bm: NDArray[np.intp]
@@ -302,7 +305,10 @@ class FoldScorer:
         return mean
 
     def _squared_errors(self, held: _HeldOut, used: int, variance_u: F64) -> F64:
-        """Sum over folds of minus the mean squared error: a sum of weighted means of squares is one weighted sum of squares."""
+        """Sum over folds of minus the mean squared error.
+
+        Σ_b Σ_m ω_bm e_bm² with Σ_m ω_bm = 1: one weighted mean over all rows of all folds, times the b folds.
+        """
         rows_bm, target, predicted = held.rows_bm, held.target_bmw, held.predicted_kbmw
         b, m = rows_bm.shape
         weights = np.full(b * m, 1.0 / m)

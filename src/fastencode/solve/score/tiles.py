@@ -34,8 +34,8 @@ READ_ROWS = 64
 REFIT_FEATURES = 2048
 # Voxels in order, or picked.
 Where = slice | NDArray[np.intp]
-# What to do with a tile: all responses there are at hand, which of these, and which voxels of all those are: two ``Where`` of one
-# kind, slices for a reader of all voxels and indices for a reader of some.
+# job(slab, inside, here) does what there is to do with a tile: ``inside`` selects the tile's columns in the slab of responses at
+# hand, ``here`` the same voxels among all. Slices for a reader of all voxels, index arrays for a reader of some.
 Job = Callable[[NDArray[Any], Any, Any], None]
 
 
