@@ -8,7 +8,7 @@ import scipy.signal
 import scipy.stats
 
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.blocks import autocorrelation, block_length, interval
+from fastencode.study.blocks import autocorrelation, block_length, interval, permuted_autocorrelation
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 
 
@@ -86,3 +86,21 @@ def test_interval_by_hand():
     assert np.isfinite(interval(1.0, np.ones(5), 10, correlation=True)).all()
     with pytest.raises(InputError, match="level=95"):
         interval(0.4, draws[:, 0], 10, 95, correlation=True)
+
+
+def test_what_a_block_permutation_keeps_of_the_autocorrelation() -> None:
+    """A border in every ``block`` scans: of an autocorrelation ρ about ρ (1 − 1 / block) is left; by hand for one permutation."""
+    rng = np.random.default_rng(0)
+    Y = autoregressive(rng, 600, 40, 0.8)
+    for block in (2, 5, 20, 100):
+        measured, permuted, used = permuted_autocorrelation(Y, block=block, random_state=1)
+        assert used == block and abs(measured - 0.8) < 0.03
+        assert abs(permuted - measured * (1 - 1 / block)) < 0.03
+    runs = np.repeat([0, 1], [350, 250])
+    _, found, _ = permuted_autocorrelation(Y, runs=runs, block=50, n_permutations=1, random_state=1)
+    rng, rows = np.random.default_rng(1), []
+    for first, n in ((0, 350), (350, 250)):
+        turn, order = rng.integers(n), rng.permutation(n // 50)
+        rows += [first + (turn + 50 * i + k) % n for i in order for k in range(50)]
+    y = Y[rows] - Y[rows].mean(axis=0)
+    assert abs(found - np.mean((y[1:] * y[:-1]).sum(axis=0) / (y**2).sum(axis=0))) < 1e-12

@@ -47,7 +47,7 @@ def naive(source, layer, delays, rows=slice(None)):
 
 def design(nuisance=()):
     model = Rows("model", 7, 2)
-    return model, Design(Variant(model, (0, 4), nuisance), 1, FIT, TEST, CONFIG)
+    return model, Design(Variant(model, (0, 4), nuisance), 1, FIT, [TEST], CONFIG)
 
 
 def test_a_design_is_that_of_every_story_by_itself_and_shares_one_base():
@@ -119,7 +119,7 @@ def test_what_averaging_does_to_a_scale_is_no_error_of_prediction(n_repeats, exp
     spread = averaged_spread(repeats)
     np.testing.assert_allclose(spread.mean(), np.sqrt(0.1 + 0.9 / n_repeats), atol=0.02)
     fit = ((Y - Y.mean(axis=0)) / Y.std(axis=0)).astype(np.float32)
-    listener = Listener(fit, repeats.mean(axis=0).astype(np.float32), None, {"all": np.arange(30)}, spread)
+    listener = Listener(fit, repeats.mean(axis=0).astype(np.float32), None, {"all": np.arange(30)}, spread[None])
     bands = {"layer": X, "noise": rng.standard_normal((n + n_test, 3)).astype(np.float32)}
     shares = share_layer(bands, np.repeat(np.arange(5), n // 5), listener, AlignConfig(), candidates=4)
     assert abs(shares.total.mean() - explainable) < 0.08 and abs(shares.unique[0].mean() - explainable) < 0.08

@@ -19,28 +19,40 @@ from fastencode.cli.settings import AlignRunConfig
 from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of
 from fastencode.data.stories import Stories
+from fastencode.devices import find_device, parse_device
 from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import estimate
-from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage, voxels_of
+from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
 from fastencode.runs.making import read_signature
+from fastencode.runs.responses import null_row, voxels_of
 from fastencode.runs.tally import duration
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
-from fastencode.study.config import WHOLE
+from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.means import mean_rows
 from fastencode.study.report import write_report
 from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import Label, contrast_rows, delays_text, score_rows, share_rows, signed_rank_rows
+from fastencode.study.tables import (
+    Label,
+    contrast_rows,
+    delays_text,
+    left_out_rows,
+    score_rows,
+    share_rows,
+    signed_rank_rows,
+    test_rows,
+)
 
 __all__ = ["run"]
 
 _NOTES = (
-    "Intervals resample blocks of the one test story and average over the participants at hand: they do not speak for other "
+    "Intervals resample blocks of the stories scored and average over the participants at hand: they do not speak for other "
     "stories or other participants. Tests over participants do, where there are enough of them."
 )
 
@@ -50,10 +62,11 @@ def run(config: AlignRunConfig) -> Path:
     stages = Stages(config.out, reuse=config.reuse)
     if config.collect:
         return _write_tables(stages, (), config)
+    resources = _resources(config)
     stories = Stories(
         config.stories,
         tr=config.tr,
-        test_story=config.test_story,
+        test_story=config.test_stories[0],
         test_skip=config.test_skip,
         non_speech=NON_SPEECH | set(config.non_speech),
     )
@@ -73,6 +86,10 @@ def run(config: AlignRunConfig) -> Path:
         permutations=config.permutations,
         candidates=config.candidates,
         non_speech=config.non_speech,
+        resources=resources,
+        tests=config.test_stories,
+        leave_one_out=config.leave_one_out,
+        save_predictions=config.save_predictions,
     )
     low = [LowLevel(name, stories) for name in config.partition]
     responses = [responses_stage(question, who) for who in heard]
@@ -87,6 +104,15 @@ def run(config: AlignRunConfig) -> Path:
     page = _write_tables(stages, made, config)
     stages.check()
     return page
+
+
+def _resources(config: AlignRunConfig) -> Resources:
+    """What ridges are computed with, checked before hours of fits."""
+    parse_memory(config.memory)
+    device = parse_device(config.device)
+    if device not in (None, "cpu"):
+        find_device(str(device))
+    return Resources(device, config.memory)
 
 
 def _chosen(variants: Sequence[Variant], config: AlignRunConfig, stages: Iterable[Iterable[Stage]]) -> Iterator[Stage]:
@@ -136,11 +162,14 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
     heard = {}
     for who in config.participants or stories.participants:
         here = stories.stories(who)
-        if config.test_story not in here:
-            raise InputError(f"{who} has no responses to the test story {config.test_story!r}, only to {', '.join(here)}")
-        heard[who] = tuple(stories.train_stories(who, exclude=set(config.exclude) & set(here)))
+        for test in config.test_stories:
+            if test not in here:
+                raise InputError(f"{who} has no responses to the test story {test!r}, only to {', '.join(here)}")
+        heard[who] = tuple(stories.train_stories(who, exclude={*config.exclude, *config.test_stories} & set(here)))
         if not heard[who]:
             raise InputError(f"no story is left to fit {who} on: exclude fewer")
+        if config.leave_one_out and len(heard[who]) < 2:
+            raise InputError(f"leave_one_out needs two stories to fit on, {who} has {heard[who][0]}: exclude fewer")
     unknown = set(config.exclude) - {story for who in heard for story in stories.stories(who)}
     if unknown:
         raise InputError(f"exclude names {', '.join(sorted(unknown))}, which nobody heard: correct the name")
@@ -152,7 +181,7 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
     for name in (*config.baselines, *config.residualize, *config.partition):
         if name not in LOW_LEVEL:
             raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
-    used = sorted({story for fit in heard.values() for story in fit} | {config.test_story})
+    used = sorted({story for fit in heard.values() for story in fit} | {*config.test_stories})
     models: list[Source] = [LayerFolder(folder, stories, lobes=config.align.lobes, used=used) for folder in config.features]
     delays = tuple(config.align.delays)
     baselines: list[Source] = [LowLevel(name, stories) for name in config.baselines]
@@ -179,8 +208,9 @@ def _check_names(variants: Sequence[Variant]) -> None:
 
 def _shared(config: AlignRunConfig) -> dict[str, Any]:
     """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
-    names = ("test_story", "test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
-    return {name: getattr(config, name) for name in names} | ({"candidates": config.candidates} if config.partition else {})
+    names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
+    shared = {"test_story": config.test_stories} | {name: getattr(config, name) for name in names}
+    return shared | ({"candidates": config.candidates} if config.partition else {})
 
 
 def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
@@ -243,6 +273,11 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
             "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts)),
             "contrasts": contrasts,
             "partition": pandas.DataFrame(share_rows(found.shares, found.bands, found.columns)),
+            "test_stories": pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows)),
+            "leave_one_out": pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns)),
+            "autocorrelation": pandas.DataFrame(
+                [null_row(stages.path(f"responses/{who}"), who, config.align) for who in found.columns]
+            ),
         }
         for path in (stages.root / "voxels").glob("*.h5"):
             if path.stem not in found.columns:
@@ -269,6 +304,8 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
     standard = scores[scores["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))
+    say("\nautocorrelation at lag 1 of the test responses, and of block-permuted ones, which the p-values come from")
+    say(tables["autocorrelation"].to_string(index=False, float_format="%.3f"))
     delays = tuple(config.align.delays)
     for model in standard["model"].unique():
         narrow = np.array(
@@ -308,7 +345,9 @@ def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> s
             "is compared with the first model less the same."
         )
     people = ", ".join(f"{who}: {len(regions[WHOLE])} voxels" for who, regions in found.columns.items())
-    fitted = len(set(stories) - {config.test_story})
+    fitted = len(set(stories) - {*config.test_stories})
+    tests = [f"“{story}”" for story in config.test_stories]
+    scored = f"the story {tests[0]}" if len(tests) == 1 else f"the stories {', '.join(tests)} together, each z-scored by itself"
     known = any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values())
     chosen = f"Scored are voxels with a significant noise ceiling above {config.ceiling:g} (false discovery rate 5 %)."
     if not known:
@@ -324,7 +363,6 @@ def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> s
         )
     return (
         f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
-        f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of the story "
-        f"“{config.test_story}”, which no ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: "
-        f"{', '.join(names)}.{less}\n\n{voxels}"
+        f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of {scored}, which no "
+        f"ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: {', '.join(names)}.{less}\n\n{voxels}"
     )

@@ -141,8 +141,8 @@ def _lead(config: DemoConfig, stories: Stories, experiment: Experiment) -> str:
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "
         f"is tuned on each brain for {config.tune.epochs} epochs; {control_text(config.controls)} "
-        "What a control gains does not come from the pairing of sound and response. Ridge regression then says how well each layer of "
-        "each model predicts each region on a test story. "
+        "What a control gains does not come from the pairing of sound and response. Ridge regression then says how well each "
+        "layer of each model predicts each region on a test story. "
         "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
         f"those with a significant noise ceiling above {config.ceiling:g}."
     )

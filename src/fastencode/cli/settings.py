@@ -183,10 +183,16 @@ class AlignRunConfig:
         layers that were fitted before stay in the tables.
     exclude : tuple of str
         Stories that no ridge is fitted on, such as those a model was tuned on.
-    test_story : str
-        The story that all scores are of.
+    test_story : tuple of str
+        The story that all scores are of; no ridge is fitted on it. Of several, all are scored together (each z-scored by itself)
+        in the main tables, and each by itself in test_stories.csv.
     test_skip : int
-        Rows at its start that are not scored.
+        Rows at the start of each test story that are not scored.
+    save_predictions : bool
+        Keep predictions and responses of the test stories, (rows, voxels), of every model, layer and participant:
+        predictions/<model>/<participant>/layer-NN/predictions.h5. Takes one more fit of each.
+    leave_one_out : bool
+        Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv. Takes one more fit for each.
     tr : float
         Repetition time in s.
     rois : Path, optional
@@ -227,6 +233,12 @@ class AlignRunConfig:
     jobs : int
         Processes that fit at the same time, each with its share of the processors. With more than one, a process that is killed,
         for want of memory say, costs only the fit it made.
+    device : str, optional
+        Where ridges are fitted, such as "cuda"; the CPU by default. What was finished on another device is reused: it differs by
+        rounding.
+    memory : str, optional
+        Working memory of each process's solver, such as "4GB", or "auto", beside features, responses and weights. Less is slower;
+        too little is an error that says how much is needed.
     dry_run : bool
         Only print what would be fitted, how it would be solved, and about how much time, memory and disk it would take.
         Nothing is made or written.
@@ -242,8 +254,10 @@ class AlignRunConfig:
     participants: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     exclude: tuple[str, ...] = ()
-    test_story: str = "wheretheressmoke"
+    test_story: tuple[str, ...] | str = ("wheretheressmoke",)
     test_skip: int = 40
+    leave_one_out: bool = False
+    save_predictions: bool = False
     tr: float = 2.0
     rois: Path | None = None
     masks: Path | None = None
@@ -258,6 +272,8 @@ class AlignRunConfig:
     lags: tuple[int, ...] = ()
     permutations: int = 1000
     jobs: int = 1
+    device: str | None = None
+    memory: str | None = None
     dry_run: bool = False
     collect: bool = False
     reuse: bool = False
@@ -268,7 +284,9 @@ class AlignRunConfig:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
         if self.maps and self.masks is None:
             raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
-        for name in ("participants", "layers", "exclude", "baselines", "residualize", "partition", "lags"):
+        if not self.test_stories:
+            raise InputError("test_story names no story: give at least one to score on")
+        for name in ("test_stories", "participants", "layers", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")
@@ -279,3 +297,8 @@ class AlignRunConfig:
         for name in ("permutations", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")
+
+    @property
+    def test_stories(self) -> tuple[str, ...]:
+        """``test_story`` as a tuple: settings of one test story may name it alone."""
+        return (self.test_story,) if isinstance(self.test_story, str) else tuple(self.test_story)

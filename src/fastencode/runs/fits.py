@@ -1,40 +1,47 @@
 """The stages of ``align`` and of experiments, and what is finished of them, whichever command made it.
 
     stories ─► responses/<participant> ─┐
-    features/<story>.h5 ─► design, plan ┴► fits/<model>/<participant>/layer-NN ─► records
+    features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out,predictions}/<model>/<participant>/layer-NN
 
 The settings of each hold under ``shared`` what must be alike for two records to stand in one table.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
-from fastencode.data.checks import constant_targets
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.provenance import plain
-from fastencode.study.ceilings import averaged_spread, noise_ceiling, scored_ceiling, significant_ceilings, split_repeats
-from fastencode.study.config import WHOLE, AlignConfig
+from fastencode.runs.responses import load_listener, regions_of, voxels_of, write_responses
+from fastencode.study.config import AlignConfig, Resources
 from fastencode.study.design import Design, Variant
-from fastencode.study.layer_scores import LayerScores, LayerShares, Listener, load, save, score_layer, share_layer
+from fastencode.study.layer_scores import (
+    LayerScores,
+    LayerShares,
+    LeftOut,
+    leave_stories_out,
+    load,
+    predict_in_tiles,
+    save,
+    scores_of,
+    share_layer,
+)
+from fastencode.study.predictions import write_predictions
 from fastencode.study.sources import LowLevel
 from fastencode.study.tables import Key, Label
-from fastencode.timing.clean import zscore
 
 __all__ = [
     "RECORD",
@@ -45,13 +52,10 @@ __all__ = [
     "layer_stages",
     "partition_layer",
     "records_of",
-    "regions_of",
     "responses_stage",
-    "voxels_of",
-    "write_responses",
 ]
 
-RECORD = "layer.h5"
+RECORD, TESTS, PREDICTIONS = "layer.h5", "tests", "predictions.h5"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,14 @@ class Question:
         Weightings of bands to try, where features are told apart by banded ridge.
     non_speech : collection of str
         Labels that low-level features of words take for no speech.
+    resources : Resources
+        What ridges are computed with. Stages do not depend on it.
+    tests : tuple of str
+        The runs to score on; by default the data set's one test run. Nothing is fitted on any of them.
+    leave_one_out : bool
+        Whether every run that is fitted on is predicted by ridges fitted on all others, too.
+    save_predictions : bool
+        Whether predictions of the test runs are kept.
     """
 
     data: Dataset
@@ -86,24 +98,39 @@ class Question:
     permutations: int = 1000
     candidates: int = 20
     non_speech: Collection[str] = field(default_factory=tuple)
+    resources: Resources = field(default_factory=Resources)
+    tests: tuple[str, ...] = ()
+    leave_one_out: bool = False
+    save_predictions: bool = False
+
+    @property
+    def scored(self) -> tuple[tuple[str, slice], ...]:
+        """Every test run and its rows that are scored: all leave out as many at their start as the data set's own test run."""
+        skip = self.data.usable_rows(self.data.test_story).start
+        found = tuple((run, slice(skip, self.data.n_rows(run))) for run in self.tests or (self.data.test_story,))
+        for run, rows in found:
+            if rows.stop <= skip:
+                raise InputError(f"{run} has {rows.stop} rows, test_skip leaves out {skip} of each test story: lower it")
+        return found
 
     def shared(self, *names: str) -> dict[str, Any]:
         """Settings that must be alike for two records to stand in one table."""
-        test = self.data.test_story
-        of_data = {"test_story": test, "test_skip": self.data.usable_rows(test).start, "tr": self.data.tr}
+        scored = self.scored
+        of_data = {"test_story": [run for run, _ in scored], "test_skip": scored[0][1].start, "tr": self.data.tr}
         return {name: of_data[name] if name in of_data else getattr(self, name) for name in names}
 
 
 def responses_stage(question: Question, who: str) -> Stage:
     """One participant's responses, as :func:`write_responses` makes them."""
-    data, fit, regions = question.data, question.heard[who], question.regions[who]
+    data, fit, regions, scored = question.data, question.heard[who], question.regions[who], question.scored
+    used = (*fit, *(run for run, _ in scored))
     return Stage(
         f"responses/{who}",
         {"fit": fit, "regions": regions, "shared": question.shared("test_story", "test_skip", "ceiling", "split_half")},
         (),
         partial(write_responses, threshold=question.ceiling, split_half=question.split_half),
-        (data, who, fit, regions),
-        inputs={f"{run}/{path.name}": path for run in (*fit, data.test_story) for path in data.response_files(who, run)},
+        (data, who, fit, scored, regions),
+        inputs={f"{run}/{path.name}": path for run in used for path in data.response_files(who, run)},
     )
 
 
@@ -138,16 +165,18 @@ def _stages_of_a_layer(
     members: Sequence[str],
     bands: tuple[LowLevel, ...],
 ) -> Iterator[Stage]:
-    data, test = question.data, question.data.test_story
-    used = (*fit, test)
-    design = partial(Design, variant, layer, fit, (test, data.usable_rows(test)), question.align)  # one object: they share it
+    data, scored = question.data, question.scored
+    used = (*fit, *(run for run, _ in scored))
+    # One object: they share it.
+    design = partial(Design, variant, layer, fit, scored, question.align, question.resources)
     settings = {
         "source": variant.source.name,
         "low_level": isinstance(variant.source, LowLevel),
         "less": [source.name for source in variant.nuisance],
         "delays": variant.delays,
         "layer": layer,
-        "made": {name: value for name, value in variant.source.key(test).items() if name != "audio"},  # by which model, and how
+        # By which model, and how.
+        "made": {name: value for name, value in variant.source.key(used[-1]).items() if name != "audio"},
         "features": {run: variant.source.key(run) for run in used},
         "scans": {run: [data.row_times(run)[0], data.n_rows(run)] for run in used},
     }
@@ -168,135 +197,56 @@ def _stages_of_a_layer(
     low = [*variant.nuisance, *([variant.source] if isinstance(variant.source, LowLevel) else [])]
     for who in members:
         yield stage("fits", who, fit_layer, (question.align, question.permutations), low, shared=["permutations"])
+        if question.leave_one_out and variant.delays == tuple(question.align.delays):
+            rows = [data.n_rows(run) for run in fit]
+            yield stage("leave-one-out", who, leave_out_layer, (), low, shared=[], held_out=fit, rows=rows)
+        if question.save_predictions:
+            times = {run: data.row_times(run)[rows] for run, rows in scored}
+            attributes = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
+            yield stage("predictions", who, predict_layer, (times, attributes), low, shared=[])
         if bands and variant.plain and variant.delays == tuple(question.align.delays):
-            arguments = (bands, question.align, question.candidates)
+            arguments = (bands, question.align, question.candidates, question.resources)
             names = [source.name for source in bands]
             yield stage("partitions", who, partition_layer, arguments, bands, shared=["candidates"], bands=names)
 
 
-def write_responses(
-    folder: Path,
-    data: Dataset,
-    who: str,
-    fit: Sequence[str],
-    regions: Mapping[str, NDArray[np.intp]],
-    *,
-    threshold: float,
-    split_half: bool,
-) -> None:
-    """The stage of one participant's responses.
-
-    The rows of all runs, z-scored within each, cut to voxels with a significant ceiling above ``threshold`` (below 0: to all);
-    regions, to those of them that vary and have no gaps.
-    """
-    choosing, significant, ceiling, spread, test = _test_responses(data, who, split_half)
-    mapped = np.ones(test.shape[1], bool) if choosing is None else choosing > threshold
-    if threshold >= 0:
-        mapped &= significant
-    voxels = np.flatnonzero(mapped)
-    if not len(voxels):
-        raise InputError(f"no voxel of {who} has a significant noise ceiling above {threshold:g}: lower it")
-    rows = [data.n_rows(run) for run in fit]
-    whole, varies = np.isfinite(test[:, voxels]).all(axis=0), np.zeros(len(voxels), bool)
-    with (folder / "fit.npy").open("wb") as stacked:  # not a memory map: on a full disk that ends the process without a word
-        layout = {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": (sum(rows), len(voxels))}
-        write_array_header_1_0(stacked, layout)
-        for run in fit:
-            part = data.responses(who, run, voxels=voxels)
-            whole &= np.isfinite(part).all(axis=0)
-            varies |= ~constant_targets(part)
-            stacked.write(zscore(np.where(np.isfinite(part), part, 0)).astype(np.float32).tobytes())
-    whole &= varies & ~constant_targets(test[:, voxels])  # nothing to fit, or nothing to score: no score of 0 either
-    if not whole.any():
-        raise InputError(
-            f"every voxel of {who} that could be mapped is constant, or holds values that are not finite in some story"
-        )
-    kept, among = f"{who}: {whole.sum()} of {test.shape[1]} voxels are mapped", np.count_nonzero(~whole)
-    if choosing is not None:
-        what = "noise ceiling" if threshold < 0 else "significant noise ceiling"
-        kept += f"; {len(choosing) - len(voxels)} have no {what} above {threshold:g}, {(choosing == 0).sum()} none at all"
-    say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
-    column = np.full(test.shape[1], -1)
-    column[voxels[whole]] = np.flatnonzero(whole)
-    columns = {WHOLE: np.flatnonzero(whole)} | {name: column[chosen][column[chosen] >= 0] for name, chosen in regions.items()}
-    empty = [name for name, chosen in columns.items() if not len(chosen)]
-    if empty:
-        say(f"{who}: no voxel to map in {', '.join(empty)}, left out")
-    np.save(folder / "test.npy", np.where(whole, test[:, voxels], 0).astype(np.float32))
-    np.save(folder / "voxels.npy", voxels)
-    np.save(folder / "n_voxels.npy", test.shape[1])
-    np.save(folder / "spread.npy", spread[voxels])
-    if ceiling is not None:
-        np.save(folder / "ceiling.npy", ceiling[voxels])
-    text = json.dumps({name: chosen.tolist() for name, chosen in columns.items() if len(chosen)})
-    (folder / "regions.json").write_text(text, encoding="utf-8")
-
-
-class _Test(NamedTuple):
-    """Usable rows of the test run, (t, v) to score on, with its repeats' noise ceilings (v,), None without repeats.
-
-    ``choosing`` and ``significant`` choose the voxels; ``ceiling`` is what their scores are divided by.
-    """
-
-    choosing: np.ndarray | None
-    significant: np.ndarray
-    ceiling: np.ndarray | None
-    spread: np.ndarray
-    test: np.ndarray
-
-
-def _test_responses(data: Dataset, who: str, split_half: bool) -> _Test:
-    rows = data.usable_rows(data.test_story)
-    if not data.is_repeated(who, data.test_story):
-        if split_half:
-            raise InputError(f"{who} heard {data.test_story} once: without repeats there are no halves to split")
-        test = data.responses(who, data.test_story)[rows]
-        return _Test(None, np.ones(test.shape[1], bool), None, np.ones(test.shape[1]), test)
-    repeats = data.repeats(who, data.test_story)[:, rows]
-    if not split_half:
-        test, ceiling = data.responses(who, data.test_story)[rows], noise_ceiling(repeats)
-        return _Test(ceiling, significant_ceilings(repeats), ceiling, averaged_spread(repeats), test)
-    first, second = split_repeats(len(repeats))
-    scored = repeats[second]
-    choosing = noise_ceiling(repeats[first], n_averaged=len(scored))
-    significant = significant_ceilings(repeats[first])
-    return _Test(choosing, significant, scored_ceiling(repeats), averaged_spread(scored), scored.mean(axis=0))
-
-
-def _listener(responses: Path) -> Listener:
-    ceiling = responses / "ceiling.npy"
-    return Listener(
-        fit=np.load(responses / "fit.npy", mmap_mode="r"),
-        test=np.load(responses / "test.npy"),
-        ceiling=np.load(ceiling) if ceiling.exists() else None,
-        regions=regions_of(responses),
-        spread=np.load(responses / "spread.npy"),
-    )
-
-
-def voxels_of(responses: Path) -> tuple[NDArray[np.intp], int, NDArray[np.float64] | None]:
-    """(Column of the responses of each entry of the records, columns of the responses, ceiling of each entry or None)."""
-    ceiling = responses / "ceiling.npy"
-    columns, total = np.load(responses / "voxels.npy"), int(np.load(responses / "n_voxels.npy"))
-    return columns, total, np.load(ceiling) if ceiling.exists() else None
-
-
-def regions_of(responses: Path) -> dict[str, NDArray[np.intp]]:
-    regions = json.loads((responses / "regions.json").read_text(encoding="utf-8"))
-    return {name: np.array(columns) for name, columns in regions.items()}
-
-
 def fit_layer(folder: Path, design: Design, responses: Path, config: AlignConfig, permutations: int) -> None:
-    """The stage of one layer in one participant."""
-    scores = score_layer(design.plan, design.matrices[1], _listener(responses), config, permutations=permutations)
-    save(scores, folder / RECORD)
+    """The stage of one layer in one participant: scores on all test runs together and, where they are several, on each."""
+    listener = load_listener(responses)
+    found = predict_in_tiles(design.plan, design.matrices[1], listener.fit)
+    save(scores_of(found, listener, config, permutations=permutations), folder / RECORD)
+    for run, rows, part in listener.each_run():
+        scores = scores_of(found._replace(values=found.values[rows]), part, config, permutations=permutations)
+        (folder / TESTS).mkdir(exist_ok=True)
+        save(scores, folder / TESTS / f"{run}.h5")
+
+
+def leave_out_layer(folder: Path, design: Design, responses: Path) -> None:
+    """The stage of one layer in one participant whose runs are left out one by one."""
+    save(leave_stories_out(design, load_listener(responses).fit), folder / RECORD)
+
+
+def predict_layer(
+    folder: Path, design: Design, responses: Path, times: Mapping[str, NDArray[np.float64]], names: Mapping[str, Any]
+) -> None:
+    """The stage of one layer's predictions of one participant's test runs, as :func:`write_predictions` lays them out."""
+    listener = load_listener(responses)
+    found = predict_in_tiles(design.plan, design.matrices[1], listener.fit)
+    write_predictions(folder / PREDICTIONS, found, listener, voxels_of(responses)[0], times, names)
 
 
 def partition_layer(
-    folder: Path, design: Design, responses: Path, low: Sequence[LowLevel], config: AlignConfig, candidates: int
+    folder: Path,
+    design: Design,
+    responses: Path,
+    low: Sequence[LowLevel],
+    config: AlignConfig,
+    candidates: int,
+    resources: Resources,
 ) -> None:
     """The stage of what is unique to one layer in one participant, beside low-level features."""
-    shares = share_layer(design.bands(low), design.matrices[2], _listener(responses), config, candidates=candidates)
+    given = design.bands(low), design.matrices[2], load_listener(responses), config
+    shares = share_layer(*given, candidates=candidates, resources=resources)
     save(shares, folder / RECORD)
 
 
@@ -311,6 +261,10 @@ class Records:
     bands : (label, participant, layer) → names of the low-level features in ``shares``
     columns : participant → region → columns of the responses
     fit_rows : participant → rows of responses that the ridges were fitted on
+    by_test : test run → (label, participant, layer) → LayerScores
+        On each test run by itself; empty where there is one.
+    left_out : (label, participant, layer) → LeftOut
+    held_out : (label, participant, layer) → name of each run in ``left_out`` → its rows
     """
 
     scores: Mapping[Key, LayerScores]
@@ -318,6 +272,9 @@ class Records:
     bands: Mapping[Key, tuple[str, ...]]
     columns: Mapping[str, Mapping[str, NDArray[np.intp]]]
     fit_rows: Mapping[str, int]
+    by_test: Mapping[str, Mapping[Key, LayerScores]] = field(default_factory=dict)
+    left_out: Mapping[Key, LeftOut] = field(default_factory=dict)
+    held_out: Mapping[Key, Mapping[str, int]] = field(default_factory=dict)
 
 
 def records_of(stages: Stages, names: Sequence[str]) -> Records:
@@ -370,7 +327,7 @@ def collect(stages: Stages, shared: Mapping[str, Any], own: Collection[str], ran
     people = {name.split("/")[1]: one for name, one in stages.finished("responses/*").items() if _alike(one, wanted)}
     kept: dict[str, dict[Key, str]] = {}
     signatures: dict[str, Signature] = {}
-    for kind in ("fits", "partitions"):
+    for kind in ("fits", "partitions", "leave-one-out"):
         found = stages.finished(f"{kind}/*/*/*")
         fine = {name: one for name, one in found.items() if one.settings["who"] in people and _alike(one, wanted)}
         fine = _of_one_model(stages, fine, own)
@@ -384,14 +341,22 @@ def collect(stages: Stages, shared: Mapping[str, Any], own: Collection[str], ran
         signatures |= fine
     if not kept["fits"]:
         raise InputError(f"{stages.root} holds no finished scores of these settings: give the same command without --collect")
-    records = {kind: {key: stages.path(name) / RECORD for key, name in names.items()} for kind, names in kept.items()}
+    folders = {kind: {key: stages.path(name) for key, name in names.items()} for kind, names in kept.items()}
+    tests = [path.stem for path in sorted((next(iter(folders["fits"].values())) / TESTS).glob("*.h5"))]
     heard = sorted({who for names in kept.values() for _, who, _ in names})
     return Records(
-        {key: load(LayerScores, path) for key, path in records["fits"].items()},
-        {key: load(LayerShares, path) for key, path in records["partitions"].items()},
+        {key: load(LayerScores, folder / RECORD) for key, folder in folders["fits"].items()},
+        {key: load(LayerShares, folder / RECORD) for key, folder in folders["partitions"].items()},
         {key: tuple(signatures[name].settings["bands"]) for key, name in kept["partitions"].items()},
         *_people(stages, heard),
+        {run: {key: load(LayerScores, folder / TESTS / f"{run}.h5") for key, folder in folders["fits"].items()} for run in tests},
+        {key: load(LeftOut, folder / RECORD) for key, folder in folders["leave-one-out"].items()},
+        {key: _held_out(signatures[name]) for key, name in kept["leave-one-out"].items()},
     )
+
+
+def _held_out(one: Signature) -> dict[str, int]:
+    return dict(zip(one.settings["held_out"], one.settings["rows"], strict=True))
 
 
 def _key(one: Signature) -> Key:

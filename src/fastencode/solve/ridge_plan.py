@@ -28,7 +28,7 @@ from fastencode.solve.plan.plan import Plan
 from fastencode.solve.ridge_fit import RidgeFit
 from fastencode.solve.score.choose import TIE_TOLERANCE, Choice, check_rule, check_test_rows
 from fastencode.solve.score.device_tiles import device_for
-from fastencode.solve.score.ends import freedom_of
+from fastencode.solve.score.ends import Freedom, freedom_of
 from fastencode.solve.score.gcv import GCV_SCORINGS
 from fastencode.solve.score.moments import check_scoring
 from fastencode.solve.score.scorer import FoldScorer
@@ -73,6 +73,8 @@ class RidgePlan:
         Of ``plan``, and of ``score`` and ``refit`` for one voxel.
     seconds : dict
         Wall time of each stage of planning.
+    freedom : (rank, smallest, largest)
+        Degrees of freedom: without a penalty, and at the smallest and the largest of the grid.
     """
 
     __slots__ = ("_names", "_plan")
@@ -123,6 +125,10 @@ class RidgePlan:
     @property
     def seconds(self) -> dict[str, float]:
         return dict(self._plan.seconds)
+
+    @property
+    def freedom(self) -> Freedom:
+        return freedom_of(self._plan.lam, self._plan.problem.alphas)
 
     def __repr__(self) -> str:
         (n, p), plan = self.shape, self._plan

@@ -31,7 +31,7 @@ from fastencode.errors import InputError
 from fastencode.files import check_file, put_in_place, writing
 from fastencode.locks import Lock
 
-__all__ = ["FeatureFile", "Features", "check_key", "is_finished", "open_features", "read_features"]
+__all__ = ["FeatureFile", "Features", "check_key", "is_finished", "open_features", "read_features", "read_times"]
 
 _SUFFIX = ".partial"
 _HEADERS = 1 << 14  # bytes that HDF5's own bookkeeping takes at most
@@ -45,6 +45,7 @@ class Features:
     Attributes
     ----------
     values : ndarray, shape (t, l, d), float32 or float16
+        No layers, (t, 0, d), where only times were read.
     times : ndarray, shape (t,), float64
         When each row is, in s from the start of the recording.
     layers : tuple of int
@@ -81,10 +82,7 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
     InputError
         If the file is missing, not finished, or not one of these, or has no such layer.
     """
-    path = Path(path)
-    if not path.exists() and _partial(path).exists():
-        raise InputError(f"{path} is not finished: give the command that began it once more")
-    with open_features(path) as file:
+    with open_features(Path(path)) as file:
         values = file["features"]
         count = values.shape[1]
         asked = np.arange(count) if layers is None else np.asarray(layers)
@@ -98,9 +96,25 @@ def read_features(path: str | os.PathLike[str], layers: Sequence[int] | None = N
         return Features(parts, file["times"][...], tuple(wanted), count, json.loads(file.attrs["key"]))
 
 
+def read_times(path: str | os.PathLike[str]) -> Features:
+    """All of a finished file but its layers: when rows are, how many layers there are, and how they were made.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not finished, or not one of these.
+    """
+    with open_features(Path(path)) as file:
+        values = file["features"]
+        none = np.empty((len(values), 0, values.shape[2]), values.dtype)
+        return Features(none, file["times"][...], (), values.shape[1], json.loads(file.attrs["key"]))
+
+
 @contextmanager
 def open_features(path: Path) -> Iterator[h5py.File]:
     """A finished file, read as HDF5: a context. What is wrong with it is an :class:`InputError` that says so in one way."""
+    if not path.exists() and _partial(path).exists():
+        raise InputError(f"{path} is not finished: give the command that began it once more")
     try:
         with h5py.File(check_file(path)) as file:
             yield file

@@ -8,16 +8,31 @@ Axis letters: t time, v voxel, b draw.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
-from fastencode.errors import InputError
+from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["FEWEST_BLOCKS", "autocorrelation", "block_length", "interval"]
+__all__ = [
+    "FEWEST_BLOCKS",
+    "autocorrelation",
+    "block_length",
+    "block_sums",
+    "check_count",
+    "chosen_block",
+    "draw_blocks",
+    "draw_orders",
+    "interval",
+    "permuted_autocorrelation",
+    "spans",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -29,6 +44,8 @@ FEWEST_BLOCKS = 4
 _LONGER = 2.0
 # Voxels that are read at once.
 _VOXELS = 1024
+# The fewest and the most blocks that a permutation test cuts a run into.
+_TO_PERMUTE = (5, 25)
 
 
 def autocorrelation(Y: ArrayLike, lags: int) -> Float64:
@@ -130,3 +147,169 @@ def interval(score: Any, draws: Any, n_blocks: float, level: float = 0.95, *, co
     one = 1 - 1e-12  # of a perfect score every draw is 1
     spread = np.arctanh(np.clip(draws, -one, one)).std(axis=0, ddof=1)
     return np.asarray(np.tanh(np.arctanh(np.clip(score, -one, one)) + ends * spread))
+
+
+def spans(runs: ArrayLike | None, n: int) -> list[slice]:
+    """The rows of each run, in their order.
+
+    Parameters
+    ----------
+    runs : array_like, shape (n,), or None
+        One label for each row; the rows of one run stand together. None: one run.
+    n : int
+    """
+    if runs is None:
+        return [slice(0, n)]
+    labels = np.asarray(runs)
+    if labels.shape != (n,):
+        raise InputError(f"runs has shape {labels.shape} for {n} rows: give one label for each row")
+    borders = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), n]
+    if len(borders) - 1 > len(np.unique(labels)):
+        raise InputError("runs are not in one piece: sort the rows so that those of each run stand together")
+    return [slice(start, stop) for start, stop in zip(borders[:-1], borders[1:], strict=True)]
+
+
+def check_count(name: str, value: int) -> None:
+    """An ``InputError`` unless this is an integer, 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name}={value}: give an integer, 1 or more")
+
+
+def chosen_block(Y_tv: NDArray[np.floating[Any]], block: int | None, parts: Sequence[slice]) -> int:
+    """The block asked for, or as long a one as the autocorrelation asks for; a warning where there are too few."""
+    if block is not None:
+        check_count("block", block)
+        return block
+    wanted, n = block_length(Y_tv), len(Y_tv)
+    if n / wanted < FEWEST_BLOCKS:
+        warnings.warn(
+            f"{n} scans are {n / wanted:.1f} blocks of {wanted}, the length that their autocorrelation asks for: too few for"
+            f" intervals, which are NaN (at least {FEWEST_BLOCKS} are needed)",
+            FastencodeWarning,
+            stacklevel=3,
+        )
+    return max(1, min(wanted, min(part.stop - part.start for part in parts) // 2))
+
+
+def draw_blocks(parts: Sequence[slice], block: int, n_boots: int, random_state: int | np.random.Generator | None) -> Float64:
+    """How often each draw takes the block that begins at each scan, (n_boots, scans): of every run as many blocks as it has."""
+    check_count("n_boots", n_boots)
+    rng = np.random.default_rng(random_state)
+    counts_bt = np.zeros((n_boots, parts[-1].stop))
+    for part in parts:
+        n = part.stop - part.start
+        n_blocks = -(-n // block)
+        if n_blocks < 2:
+            raise InputError(f"{n} rows make {n_blocks} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
+        drawn = part.start + rng.integers(0, n, (n_boots, n_blocks))
+        np.add.at(counts_bt, (np.arange(n_boots)[:, None], drawn), 1.0)
+    return counts_bt
+
+
+class Orders(NamedTuple):
+    """Permutations of the blocks of each run.
+
+    Attributes
+    ----------
+    parts : list of slice
+        The rows of each run.
+    block : int
+        Scans in a block.
+    n_blocks : list of int
+        Whole blocks of each run.
+    first_rbk : list of ndarray, shape (permutations, blocks)
+        For each run, where each block begins in it: turned by any number of scans, the first following the last, then permuted.
+    """
+
+    parts: list[slice]
+    block: int
+    n_blocks: list[int]
+    first_rbk: list[NDArray[np.intp]]
+
+
+def draw_orders(
+    Y_tv: NDArray[np.floating[Any]],
+    runs: ArrayLike | None,
+    block: int | None,
+    n_permutations: int,
+    random_state: int | np.random.Generator | None,
+) -> Orders:
+    """The table of a permutation test; a warning if there are fewer orders than permutations.
+
+    ``block`` None: as many scans as the autocorrelation of ``Y`` asks for, but between a 25th and a fifth of the shortest run.
+    """
+    check_count("n_permutations", n_permutations)
+    parts = spans(runs, len(Y_tv))
+    lengths = [part.stop - part.start for part in parts]
+    shortest = min(lengths)
+    if block is None:
+        fewest, most = _TO_PERMUTE
+        block = max(1, shortest // most, min(block_length(Y_tv), shortest // fewest))
+    check_count("block", block)
+    if shortest // block < 2:
+        raise InputError(f"{shortest} rows make {shortest // block} whole blocks of {block}: use shorter blocks or more rows")
+    n_blocks = [n // block for n in lengths]
+    n_orders = math.prod(n * math.factorial(k - 1) for n, k in zip(lengths, n_blocks, strict=True))
+    if n_orders < n_permutations:
+        warnings.warn(
+            f"{sum(n_blocks)} blocks of {len(Y_tv)} scans have only {n_orders} orders, fewer than "
+            f"n_permutations={n_permutations}: use shorter blocks",
+            FastencodeWarning,
+            stacklevel=3,
+        )
+    rng = np.random.default_rng(random_state)
+    first_rbk = [
+        np.array([rng.integers(n) + block * rng.permutation(k) for _ in range(n_permutations)]) % n
+        for n, k in zip(lengths, n_blocks, strict=True)
+    ]
+    return Orders(parts, block, n_blocks, first_rbk)
+
+
+def permuted_autocorrelation(
+    Y: ArrayLike,
+    *,
+    runs: ArrayLike | None = None,
+    block: int | None = None,
+    n_permutations: int = 20,
+    random_state: int | np.random.Generator | None = None,
+) -> tuple[float, float, int]:
+    """How much of the autocorrelation of responses a block permutation keeps.
+
+    A permutation test is only as honest as its null series resemble the responses. Where their autocorrelation is clearly lower,
+    p-values are too small.
+
+    Parameters
+    ----------
+    Y : array_like, shape (n, V)
+        Responses.
+    runs, block, random_state
+        As for :func:`significance.block_permutation_pvalues`, whose first permutations these are if there is one run.
+    n_permutations : int
+
+    Returns
+    -------
+    (float, float, int)
+        Autocorrelation at lag 1, averaged over voxels, of ``Y`` and of its permutations; scans in a block. NaN if all voxels are
+        constant.
+    """
+    Y_tv = as_numpy(Y, "Y")
+    orders = draw_orders(Y_tv, runs, block, n_permutations, random_state)
+    within = np.arange(orders.block)
+    permuted = []
+    for first_rk in zip(*orders.first_rbk, strict=True):
+        rows = [
+            part.start + ((first_k[:, None] + within) % (part.stop - part.start)).ravel()
+            for part, first_k in zip(orders.parts, first_rk, strict=True)
+        ]
+        permuted.append(autocorrelation(Y_tv[np.concatenate(rows)], 1)[1])
+    return float(autocorrelation(Y_tv, 1)[1]), float(np.mean(permuted)), orders.block
+
+
+def block_sums(values_tv: Float64, block: int, parts: Sequence[slice]) -> Float64:
+    """Sums over the ``block`` rows from each row on, the first of a run following its last: shape (t, v)."""
+    found = []
+    for part in parts:
+        run = values_tv[part]
+        sums = np.cumsum(np.concatenate([np.zeros((1, run.shape[1])), run, run[: block - 1]]), axis=0)
+        found.append(sums[block:] - sums[:-block])
+    return np.concatenate(found)

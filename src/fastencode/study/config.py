@@ -6,10 +6,34 @@ from dataclasses import dataclass
 
 from fastencode.errors import InputError
 
-__all__ = ["WHOLE", "AlignConfig"]
+__all__ = ["CPU", "WHOLE", "AlignConfig", "Resources"]
 
 WHOLE = "all"
 """The region of every voxel that is mapped."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What ridges are computed with; no part of what is asked.
+
+    A card adds in another order than a processor: weights and scores agree to rounding, and where two penalties score alike to
+    within the solver's tie of 1e-6 the other one may be chosen. Memory changes results by as much, if it changes how the solver
+    goes about it. Both are far below what any table shows, so what was finished with other resources stays finished.
+
+    Attributes
+    ----------
+    device : str, optional
+        "cuda" or such as "cuda:1"; the CPU by default.
+    memory : str, optional
+        The solver's working memory, such as "4GB", as ``memory=`` of :func:`fastencode.ridge_cv`.
+    """
+
+    device: str | None = None
+    memory: str | None = None
+
+
+CPU = Resources()
+"""All processors and as much memory as the solver finds useful."""
 
 
 @dataclass(frozen=True)

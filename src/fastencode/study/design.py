@@ -8,7 +8,7 @@ Axis letters: t scan row, d feature, p column of a design, q column of another.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.errors import FastencodeWarning
 from fastencode.solve.ridge import plan_ridge
 from fastencode.solve.ridge_plan import RidgePlan
-from fastencode.study.config import AlignConfig
+from fastencode.study.config import CPU, AlignConfig, Resources
 from fastencode.study.sources import LowLevel, Source
 from fastencode.timing.clean import zscore
 from fastencode.timing.delays import delay
@@ -63,13 +63,24 @@ class Design:
     layer : int
     fit : sequence of str
         The stories to fit on.
-    test : (str, slice)
-        The story to score on, and its rows.
+    tests : sequence of (str, slice)
+        The stories to score on, and their rows.
     config : AlignConfig
+    resources : Resources
+        What the plan is made, and responses are fitted with.
     """
 
-    def __init__(self, variant: Variant, layer: int, fit: Sequence[str], test: tuple[str, slice], config: AlignConfig) -> None:
-        self._variant, self._layer, self._fit, self._test, self._config = variant, layer, fit, test, config
+    def __init__(
+        self,
+        variant: Variant,
+        layer: int,
+        fit: Sequence[str],
+        tests: Sequence[tuple[str, slice]],
+        config: AlignConfig,
+        resources: Resources = CPU,
+    ) -> None:
+        self._variant, self._layer, self._fit, self._tests = variant, layer, fit, tests
+        self._config, self._resources = config, resources
 
     @cached_property
     def _rows(self) -> tuple[Matrix, NDArray[np.intp]]:
@@ -78,7 +89,7 @@ class Design:
         if not self._variant.nuisance:
             return X, labels
         known = [self._delayed(source, 0, self._config.delays)[0] for source in self._variant.nuisance]
-        return without(X, Delayed.side_by_side(known), labels, self._config), labels
+        return without(X, Delayed.side_by_side(known), labels, self._config, self._resources), labels
 
     @property
     def matrices(self) -> tuple[Matrix, Matrix, NDArray[np.intp]]:
@@ -90,7 +101,15 @@ class Design:
     def plan(self) -> RidgePlan:
         """One for every participant who heard these stories."""
         X, _, labels = self.matrices
-        return plan_runs(X, labels, self._config)
+        return plan_runs(X, labels, self._config, self._resources)
+
+    def left_out(self) -> Iterator[tuple[NDArray[np.intp], Design]]:
+        """For each story that is fitted on: its rows among the fit rows, and the design of all others that is scored on it."""
+        labels = self.matrices[2]
+        for place, story in enumerate(self._fit):
+            others = [other for other in self._fit if other != story]
+            part = Design(self._variant, self._layer, others, [(story, slice(None))], self._config, self._resources)
+            yield np.flatnonzero(labels == place), part
 
     def bands(self, others: Sequence[Source]) -> dict[str, Matrix]:
         """X of the layer and of each of the others, fit rows and test rows, by name."""
@@ -99,12 +118,13 @@ class Design:
 
     def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Delayed, NDArray[np.intp]]:
         """Delayed features of the fit rows and of the rows that are scored, and the run of each fit row."""
-        parts = [source.rows(story, layer) for story in (*self._fit, self._test[0])]
+        parts = [source.rows(story, layer) for story in (*self._fit, *(story for story, _ in self._tests))]
         lengths = [len(part) for part in parts]
-        labels, rows = np.repeat(np.arange(len(parts)), lengths), np.arange(sum(lengths))
-        n = len(rows) - lengths[-1]
-        X = _delayed(np.concatenate(parts), labels, delays)
-        return X.take(np.concatenate([rows[:n], rows[n:][self._test[1]]])), labels[:n]
+        labels = np.repeat(np.arange(len(parts)), lengths)
+        rows = np.split(np.arange(len(labels)), np.cumsum(lengths)[:-1])
+        fit, tests = np.concatenate(rows[: len(self._fit)]), rows[len(self._fit) :]
+        scored = [part[kept] for part, (_, kept) in zip(tests, self._tests, strict=True)]
+        return _delayed(np.concatenate(parts), labels, delays).take(np.concatenate([fit, *scored])), labels[: len(fit)]
 
 
 def _delayed(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...]) -> Delayed:
@@ -113,7 +133,7 @@ def _delayed(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...
     return found
 
 
-def plan_runs(X: Matrix, labels: np.ndarray, config: AlignConfig) -> RidgePlan:
+def plan_runs(X: Matrix, labels: np.ndarray, config: AlignConfig, resources: Resources = CPU) -> RidgePlan:
     """The ridge plan of a design, cross-validated over whole runs; over contiguous blocks where there is one run only.
 
     Parameters
@@ -121,15 +141,24 @@ def plan_runs(X: Matrix, labels: np.ndarray, config: AlignConfig) -> RidgePlan:
     X : ndarray or Delayed, shape (t, p)
     labels : ndarray, shape (t,)
         The run of each row.
+    config : AlignConfig
+    resources : Resources
     """
     n_runs = len(np.unique(labels))
     several = n_runs >= 2
     return plan_ridge(
-        X, alphas=config.alphas, cv=min(config.folds, n_runs) if several else config.folds, runs=labels if several else None
+        X,
+        alphas=config.alphas,
+        cv=min(config.folds, n_runs) if several else config.folds,
+        runs=labels if several else None,
+        device=resources.device,
+        memory=resources.memory,
     )
 
 
-def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: AlignConfig) -> NDArray[np.float32]:
+def without(
+    X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: AlignConfig, resources: Resources = CPU
+) -> NDArray[np.float32]:
     """Features less what other features predict of them, by a ridge fitted on the fit rows only.
 
     Parameters
@@ -142,6 +171,7 @@ def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: Align
         The run of each fit row.
     config : AlignConfig
         Its penalties and folds are used for this ridge too; each column of X has the penalty with the best held-out R².
+    resources : Resources
 
     Returns
     -------
@@ -156,5 +186,5 @@ def without(X: Matrix, nuisance: Matrix, labels: NDArray[np.intp], config: Align
     X_tp = np.asarray(X)
     with warnings.catch_warnings():  # features that nothing predicts end at the largest penalty, rightly
         warnings.simplefilter("ignore", FastencodeWarning)
-        fit = plan_runs(pick(nuisance, slice(0, len(labels))), labels, config).fit(X_tp[: len(labels)])
+        fit = plan_runs(pick(nuisance, slice(0, len(labels))), labels, config, resources).fit(X_tp[: len(labels)])
     return np.asarray(X_tp - fit.predict(nuisance))

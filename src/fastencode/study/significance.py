@@ -1,8 +1,8 @@
 """How sure a score is: block bootstrap of region scores, block permutation for each voxel, false discovery rate, and the
 signed-rank test over participants.
 
-Blocks of consecutive scans are resampled or permuted (``blocks.py`` says how long). They are circular: the first scan follows the
-last, so that each scan is drawn as often.
+Blocks of consecutive scans are resampled or permuted (``blocks.py`` says how long), those of each run among themselves. They are
+circular: the first scan of a run follows its last, so that each scan is drawn as often.
 
 Correlations of resampled blocks need no resampled data. With the sums of y, p, y^2, p^2 and y p over each block at hand, a
 resample is a vector of how often each block was drawn, and all resamples of a tile of voxels are a few matrix products.
@@ -12,7 +12,6 @@ Axis letters: t time (also the first scan of a block), v voxel, m model, r regio
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.blocks import FEWEST_BLOCKS, block_length, interval
+from fastencode.study.blocks import block_sums, chosen_block, draw_blocks, draw_orders, interval, spans
 
 __all__ = [
     "FALSE_DISCOVERIES",
@@ -47,8 +46,8 @@ FALSE_DISCOVERIES = 0.05
 VOXELS_PER_TILE = 128
 # Below this share of a column's own mean square a variance is rounding: the column counts as constant and its correlation is 0.
 CONSTANT = 1e-12
-# Sums of blocks that a tile of voxels of the permutation test may hold; the fewest and the most blocks it cuts the scans into.
-_VALUES_PER_TILE, _TO_PERMUTE = 2**20, (5, 25)
+# Sums of blocks that a tile of voxels of the permutation test may hold.
+_VALUES_PER_TILE = 2**20
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,7 @@ def bootstrap_region_scores(
     regions: Mapping[str, ArrayLike],
     *,
     ceilings: ArrayLike | None = None,
+    runs: ArrayLike | None = None,
     block: int | None = None,
     n_boots: int = 1000,
     random_state: Seed = None,
@@ -126,8 +126,8 @@ def bootstrap_region_scores(
     """Mean correlation of each model in each region, with a block bootstrap over time that is paired over models.
 
     A draw takes blocks of ``block`` consecutive scans with replacement until it has as many scans as there are, the same ones for
-    every model and voxel; the first scan follows the last. Correlations are computed anew on each draw, then averaged over the
-    region.
+    every model and voxel, and of every run as many as that has; its first scan follows its last. Correlations are computed anew
+    on each draw, then averaged over the region.
 
     Parameters
     ----------
@@ -140,6 +140,8 @@ def bootstrap_region_scores(
     ceilings : array_like, shape (V,), optional
         Noise ceilings: a region's mean correlation is divided by its mean ceiling, and voxels whose ceiling is not positive are
         left out. (The mean of ratios would be too high: at low ceilings, noise of the ceiling does not cancel.)
+    runs : array_like, shape (n,), optional
+        The run of each scan, such as one of several test stories; the scans of one stand together. None: one run.
     block : int, optional
         Scans in a block. None: as many as the autocorrelation of ``Y`` asks for (:func:`blocks.block_length`).
     n_boots : int
@@ -154,7 +156,7 @@ def bootstrap_region_scores(
     Raises
     ------
     InputError
-        If shapes disagree, a value is not a finite real number, a region is empty or out of range, or there are fewer than two
+        If shapes disagree, a value is not a finite real number, a region is empty or out of range, or a run has fewer than two
         blocks.
 
     Warns
@@ -170,8 +172,9 @@ def bootstrap_region_scores(
     voxels_r = {name: _check_region(name, region, n_voxels) for name, region in regions.items()}
     if not voxels_r:
         raise InputError("regions is empty: give at least one name with its voxels")
-    block = _chosen_block(Y_tv, block)
-    counts_bt = _draw_blocks(n, block, n_boots, random_state)
+    parts = spans(runs, n)
+    block = chosen_block(Y_tv, block, parts)
+    counts_bt = draw_blocks(parts, block, n_boots, random_state)
     used_v, share_vr, size_r = _region_shares(voxels_r, usable_v)
     mean_ceiling_r = np.ones(len(voxels_r))
     if ceiling_v is not None:
@@ -180,18 +183,19 @@ def bootstrap_region_scores(
     draws_bmr = np.zeros((n_boots, *r_mr.shape))
     # Row 0 draws every block once: the score itself comes from the same lines as its draws.
     counts_bt = np.vstack([np.ones((1, n)), counts_bt])
-    counts_bt /= block * counts_bt.sum(axis=1, keepdims=True)
+    for part in parts:  # of every run the share of scans that it has
+        counts_bt[:, part] /= block * counts_bt[:, part].sum(axis=1, keepdims=True) * (n / (part.stop - part.start))
     for start in range(0, len(used_v), VOXELS_PER_TILE):
         tile = used_v[start : start + VOXELS_PER_TILE]
         share = share_vr[start : start + VOXELS_PER_TILE]
         if ceiling_v is not None:
             share = share / mean_ceiling_r
         measured = _standardize(Y_tv[:, tile], "Y")
-        y_bv, yy_bv = (counts_bt @ _block_sums(values, block) for values in (measured, measured**2))
+        y_bv, yy_bv = (counts_bt @ block_sums(values, block, parts) for values in (measured, measured**2))
         for m, prediction_tv in enumerate(predictions_mtv):
             predicted = _standardize(prediction_tv[:, tile], f"predictions[{m}]")
             p_bv, pp_bv, yp_bv = (
-                counts_bt @ _block_sums(values, block) for values in (predicted, predicted**2, measured * predicted)
+                counts_bt @ block_sums(values, block, parts) for values in (predicted, predicted**2, measured * predicted)
             )
             scores_br = _correlation(y_bv, yy_bv, p_bv, pp_bv, yp_bv) @ share
             r_mr[m] += scores_br[0]
@@ -206,21 +210,29 @@ def bootstrap_region_scores(
 
 
 def block_permutation_pvalues(
-    Y: ArrayLike, P: ArrayLike, *, block: int | None = None, n_permutations: int = 1000, random_state: Seed = None
+    Y: ArrayLike,
+    P: ArrayLike,
+    *,
+    runs: ArrayLike | None = None,
+    block: int | None = None,
+    n_permutations: int = 1000,
+    random_state: Seed = None,
 ) -> Float64:
     """One-sided p-value of each voxel's correlation, from permuting blocks of consecutive scans.
 
-    ``Y`` is turned by a random number of scans, the first following the last, then its blocks change places; ``P`` stays. All
-    voxels share one table of turns and permutations. Rows after the last whole block of ``P`` are left out, of the measured
-    correlation too.
+    Each run of ``Y`` is turned by a random number of scans, its first following its last, then its blocks change places; ``P``
+    stays. All voxels share one table of turns and permutations. Rows of a run after its last whole block of ``P`` are left out,
+    of the measured correlation too.
 
     Parameters
     ----------
     Y, P : array_like, shape (n, V)
         Responses and their predictions. Memory maps are read in tiles.
+    runs : array_like, shape (n,), optional
+        The run of each scan, such as one of several test stories; the scans of one stand together. None: one run.
     block : int, optional
         Scans in a block. None: as many as the autocorrelation of ``Y`` asks for (:func:`blocks.block_length`), but between a 25th
-        and a fifth of all.
+        and a fifth of the shortest run.
     n_permutations : int
         Number of permutations; the smallest p-value is ``1 / (n_permutations + 1)``.
     random_state : int, numpy.random.Generator or None
@@ -235,46 +247,42 @@ def block_permutation_pvalues(
     Raises
     ------
     InputError
-        If shapes disagree, a value is not finite, or there are fewer than two whole blocks.
+        If shapes disagree, a value is not finite, or a run has fewer than two whole blocks.
     """
     Y_tv, (P_tv,) = _check_pair(Y, [P])
-    _check_count("n_permutations", n_permutations)
-    if block is None:
-        fewest, most = _TO_PERMUTE
-        block = max(1, len(Y_tv) // most, min(block_length(Y_tv), len(Y_tv) // fewest))
-    _check_count("block", block)
-    n, n_blocks = len(Y_tv), len(Y_tv) // block
-    if n_blocks < 2:
-        raise InputError(f"{n} rows make {n_blocks} whole blocks of {block}: use shorter blocks or more rows")
-    n_orders = n * math.factorial(n_blocks - 1)
-    if n_orders < n_permutations:
-        warnings.warn(
-            f"{n_blocks} blocks of {n} scans have only {n_orders} orders, fewer than n_permutations={n_permutations}: use shorter"
-            " blocks",
-            FastencodeWarning,
-            stacklevel=2,
-        )
-    rng = np.random.default_rng(random_state)
-    # Where each block of a permutation begins in Y.
-    first_bk = np.array([rng.integers(n) + block * rng.permutation(n_blocks) for _ in range(n_permutations)]) % n
-    places, p_v = np.arange(n_blocks), np.empty(Y_tv.shape[1])
-    tile_voxels = max(1, _VALUES_PER_TILE // (n * n_blocks))
+    orders = draw_orders(Y_tv, runs, block, n_permutations, random_state)
+    parts, block = orders.parts, orders.block
+    whole = [np.arange(part.start, part.start + k * block) for part, k in zip(parts, orders.n_blocks, strict=True)]
+    cuts = np.cumsum([len(rows) for rows in whole])[:-1]
+    p_v = np.empty(Y_tv.shape[1])
+    sums = sum((part.stop - part.start) * k for part, k in zip(parts, orders.n_blocks, strict=True))
+    tile_voxels = max(1, _VALUES_PER_TILE // sums)
     for start in range(0, len(p_v), tile_voxels):
         tile = slice(start, start + tile_voxels)
-        y_tv, P_part = _standardize(Y_tv[:, tile], "Y"), _standardize(P_tv[: n_blocks * block, tile], "P")
-        p_kbv = P_part.reshape(n_blocks, block, -1)
-        # Sums of y p over a block, for every place where it may begin in y: correlations by the Fourier transform.
-        spectrum = np.fft.rfft(y_tv, axis=0)
-        sums_tkv = np.stack(
-            [np.fft.irfft(spectrum * np.conj(np.fft.rfft(p_bv, n=n, axis=0)), n=n, axis=0) for p_bv in p_kbv], axis=1
-        )
-        measured_v = sums_tkv[places * block, places].sum(axis=0)
-        threshold_v = measured_v - 1e-9 * n  # a tie is a tie although its terms have other rounding
+        y_tv, P_part = _standardize(Y_tv[:, tile], "Y"), _standardize(P_tv[:, tile][np.concatenate(whole)], "P")
+        sums_rtkv = [_sums_anywhere(y_tv[at], p, block) for at, p in zip(parts, np.split(P_part, cuts), strict=True)]
+        measured_v = _placed(sums_rtkv, [np.arange(k) * block for k in orders.n_blocks])
+        threshold_v = measured_v - 1e-9 * len(Y_tv)  # a tie is a tie although its terms have other rounding
         reached_v = np.zeros(len(measured_v))
-        for first_k in first_bk:
-            reached_v += sums_tkv[first_k, places].sum(axis=0) >= threshold_v
+        for first_rk in zip(*orders.first_rbk, strict=True):
+            reached_v += _placed(sums_rtkv, first_rk) >= threshold_v
         p_v[tile] = (1 + reached_v) / (1 + n_permutations)
     return p_v
+
+
+def _sums_anywhere(y_tv: Float64, p_tv: Float64, block: int) -> Float64:
+    """Sums of y p over each block of p, for every place where it may begin in y, (t, k, v): by the Fourier transform."""
+    n, spectrum = len(y_tv), np.fft.rfft(y_tv, axis=0)
+    blocks_kbv = p_tv.reshape(-1, block, p_tv.shape[1])
+    sums = [np.fft.irfft(spectrum * np.conj(np.fft.rfft(p_bv, n=n, axis=0)), n=n, axis=0) for p_bv in blocks_kbv]
+    return np.stack(sums, axis=1)
+
+
+def _placed(sums_rtkv: Sequence[Float64], first_rk: Sequence[NDArray[np.intp]]) -> Float64:
+    """The sum of y p, (v,), where the blocks of each run begin at these places of it."""
+    return np.asarray(
+        sum(sums[first, np.arange(len(first))].sum(axis=0) for sums, first in zip(sums_rtkv, first_rk, strict=True))
+    )
 
 
 def fdr(p: ArrayLike, *, method: str = "bh") -> Float64:
@@ -397,11 +405,6 @@ def _check_pair(Y: ArrayLike, predictions: Sequence[ArrayLike] | Floats) -> tupl
     return Y_tv, predictions_mtv
 
 
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name}={value}: give an integer, 1 or more")
-
-
 def _check_ceilings(ceilings: ArrayLike, n_voxels: int) -> Float64:
     ceiling_v = np.asarray(ceilings, dtype=np.float64)
     if ceiling_v.shape != (n_voxels,) or not np.isfinite(ceiling_v).all():
@@ -422,34 +425,6 @@ def _check_region(name: str, region: ArrayLike, n_voxels: int) -> NDArray[np.int
     if len(np.unique(voxels)) < len(voxels):
         raise InputError(f"region {name!r} names a voxel twice: give each index once")
     return voxels.astype(np.intp)
-
-
-def _chosen_block(Y_tv: Floats, block: int | None) -> int:
-    """The block asked for, or as long a one as the autocorrelation asks for; a warning where there are too few."""
-    if block is not None:
-        _check_count("block", block)
-        return block
-    wanted, n = block_length(Y_tv), len(Y_tv)
-    if n / wanted < FEWEST_BLOCKS:
-        warnings.warn(
-            f"{n} scans are {n / wanted:.1f} blocks of {wanted}, the length that their autocorrelation asks for: too few for"
-            f" intervals, which are NaN (at least {FEWEST_BLOCKS} are needed)",
-            FastencodeWarning,
-            stacklevel=3,
-        )
-    return max(1, min(wanted, n // 2))
-
-
-def _draw_blocks(n: int, block: int, n_boots: int, random_state: Seed) -> Float64:
-    """How often each draw takes the block that begins at each scan, shape (n_boots, n)."""
-    _check_count("n_boots", n_boots)
-    n_blocks = -(-n // block)
-    if n_blocks < 2:
-        raise InputError(f"{n} rows make {n_blocks} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
-    rng = np.random.default_rng(random_state)
-    counts_bt = np.zeros((n_boots, n))
-    np.add.at(counts_bt, (np.arange(n_boots)[:, None], rng.integers(0, n, (n_boots, n_blocks))), 1.0)
-    return counts_bt
 
 
 def _region_shares(
@@ -477,12 +452,6 @@ def _standardize(block_tv: Floats, name: str) -> Float64:
     constant_v = rms_v <= 8 * np.finfo(np.float64).eps * size_v
     values_tv *= np.divide(1.0, rms_v, out=np.zeros_like(rms_v), where=~constant_v)
     return values_tv
-
-
-def _block_sums(values_tv: Float64, block: int) -> Float64:
-    """Sums over the ``block`` rows from each row on, the first following the last: shape (t, v)."""
-    sums = np.cumsum(np.concatenate([np.zeros((1, values_tv.shape[1])), values_tv, values_tv[: block - 1]]), axis=0)
-    return sums[block:] - sums[:-block]
 
 
 def _correlation(y: Float64, yy: Float64, p: Float64, pp: Float64, yp: Float64) -> Float64:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
-from fastencode.speech.store import Features, read_features
+from fastencode.speech.store import Features, read_features, read_times
 from fastencode.study.low_level import low_level
 from fastencode.timing.lanczos import lanczos
 
@@ -74,7 +74,7 @@ class LayerFolder:
         self._keys: dict[str, Any] = {}
         counts = {}
         for run in used:
-            first = read_features(self._path(run), layers=(0,))
+            first = read_times(self._path(run))
             self._keys[run], counts[run] = first.key, first.n_layers
             same = {name: value for name, value in first.key.items() if name != "audio"}
             before = {name: value for name, value in self._keys[used[0]].items() if name != "audio"}

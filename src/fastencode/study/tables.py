@@ -16,13 +16,24 @@ from numpy.typing import NDArray
 from fastencode.errors import FastencodeWarning
 from fastencode.study.blocks import interval
 from fastencode.study.config import WHOLE
-from fastencode.study.layer_scores import LayerScores, LayerShares
+from fastencode.study.layer_scores import LayerScores, LayerShares, LeftOut
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Key", "Label", "adjusted_pvalues", "contrast_rows", "delays_text", "score_rows", "share_rows", "signed_rank_rows"]
+__all__ = [
+    "Key",
+    "Label",
+    "adjusted_pvalues",
+    "contrast_rows",
+    "delays_text",
+    "left_out_rows",
+    "score_rows",
+    "share_rows",
+    "signed_rank_rows",
+    "test_rows",
+]
 
 _GROUP = ("model", "delays", "layer", "region")
 
@@ -103,6 +114,42 @@ def score_rows(found: Found, columns: Columns, fit_rows: Mapping[str, int]) -> l
                     "at_edge": float((scores.at_edge[chosen] != 0).mean()),
                 }
             )
+    return rows
+
+
+def test_rows(by_test: Mapping[str, Found], columns: Columns, fit_rows: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The rows of :func:`score_rows` for each test story by itself, with its name in ``test_story``.
+
+    The main table has all test stories together, each z-scored by itself: more scans make that the surest single number, and it
+    is what studies with several test stories report. This one shows whether they agree.
+    """
+    return [{"test_story": story, **row} for story, found in by_test.items() for row in score_rows(found, columns, fit_rows)]
+
+
+def left_out_rows(
+    found: Mapping[Key, LeftOut], held_out: Mapping[Key, Mapping[str, int]], columns: Columns
+) -> list[dict[str, Any]]:
+    """Mean r of each region on each story that was left out; then, as the story ``mean``, their mean, each counting as much.
+
+    ``standard_deviation`` is that of r over stories. Divided by the root of their number it would not be a standard error:
+    stories are predicted by ridges that share most of what they were fitted on. There is no noise ceiling of stories that were
+    heard once, so voxels are those that the test stories chose.
+
+    Parameters
+    ----------
+    held_out : (label, participant, layer) → story → its rows
+        In the order of the rows of ``r``.
+    """
+    rows = []
+    for (label, who, layer), scores in found.items():
+        stories = held_out[label, who, layer]
+        for region, chosen in columns[who].items():
+            names = {**_names(label, who, layer, region), "n_voxels": len(chosen)}
+            r = scores.r[:, chosen].mean(axis=1)
+            for (story, n_rows), value in zip(stories.items(), r, strict=True):
+                rows.append({**names, "story": story, "rows": n_rows, "r": float(value), "standard_deviation": np.nan})
+            mean = {"story": "mean", "rows": sum(stories.values()), "r": float(r.mean())}
+            rows.append({**names, **mean, "standard_deviation": float(r.std(ddof=1))})
     return rows
 
 
