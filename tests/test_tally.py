@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -41,3 +42,12 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, ca
             line.show(f"{step} of 6")
             assert progress.row == 1, "bars of this process are drawn below the line"
     assert capsys.readouterr().out == "3 of 6\n6 of 6\n" and progress.row == 0
+
+
+def test_on_a_terminal_the_line_is_rewritten(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Line() as line:
+        for step in range(1, 4):
+            line.show(f"{step} of 3")
+    said = capsys.readouterr()
+    assert said.out == "3 of 3\n" and "\r1 of 3\r2 of 3\r3 of 3\r" in said.err and "\n" not in said.err.strip()
