@@ -99,11 +99,10 @@ def _plan(
     design: Matrix = np.broadcast_to(np.float32(0), (len(labels), width * len(delays)))
     if not copied:
         design = delay(np.zeros((len(labels), width), np.float32), delays, runs=labels, copy=False)
-    several, folds = len(stories) >= 2, question.align.folds
     problem = Problem.check(
         design,
         alphas=question.align.alphas,
-        cv=min(folds, len(stories)) if several else folds,
-        runs=labels if several else None,
+        cv=question.align.folds_of(len(stories)),
+        runs=labels if len(stories) >= 2 else None,
     )
     return choose(problem, available_threads(), voxels)[0]

@@ -66,10 +66,14 @@ class AlignConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("folds", 2), ("lobes", 1), ("bootstraps", 1), ("seed", 0)):
+        for name, least in (("folds", 2), ("lobes", 1), ("bootstraps", 2), ("seed", 0)):
             if not getattr(self, name) >= least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.block is not None and self.block < 1:
             raise InputError(f"block must be at least 1, or None, got {self.block}")
         if not self.delays or not self.alphas:
             raise InputError("give at least one delay and one alpha")
+
+    def folds_of(self, n_runs: int) -> int:
+        """Folds of a ridge on so many runs: of whole runs where there are several, at most one for each."""
+        return min(self.folds, n_runs) if n_runs >= 2 else self.folds

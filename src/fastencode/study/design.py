@@ -145,12 +145,11 @@ def plan_runs(X: Matrix, labels: np.ndarray, config: AlignConfig, resources: Res
     resources : Resources
     """
     n_runs = len(np.unique(labels))
-    several = n_runs >= 2
     return plan_ridge(
         X,
         alphas=config.alphas,
-        cv=min(config.folds, n_runs) if several else config.folds,
-        runs=labels if several else None,
+        cv=config.folds_of(n_runs),
+        runs=labels if n_runs >= 2 else None,
         device=resources.device,
         memory=resources.memory,
     )

@@ -392,7 +392,7 @@ def share_layer(
                 alphas=config.alphas,
                 n_iter=candidates,
                 random_state=config.seed,
-                cv=min(config.folds, n_runs) if n_runs >= 2 else config.folds,
+                cv=config.folds_of(n_runs),
                 device=resources.device,
                 memory=resources.memory,
             )
