@@ -342,9 +342,9 @@ def test_a_device_sees_what_the_host_sees(namespace, scoring, per_target):
         wanted = fit_on_host(plan, targets, scoring, True, choice, Kept(), bar)[2]
         found = fit_on(device, plan, targets, scoring, True, choice, bar, width=3)[2]
     for name, one, other in zip(Seen._fields, found, wanted, strict=True):
-        good = ~wanted.bad_v if name in ("ends_ev", "edge_v", "spread_v") else slice(None)
+        good = ~wanted.bad_v if name in ("ends_ev", "edge_v", "variance_v") else slice(None)
         np.testing.assert_allclose(np.asarray(one)[..., good], other[..., good], rtol=1e-10, atol=1e-12, err_msg=name)
-    assert (found.spread_v[6:] == 0).all() and found.bad_v.tolist() == [False, True] + [False] * 6
+    assert (found.variance_v[6:] == 0).all() and found.bad_v.tolist() == [False, True] + [False] * 6
     edges = [
         edges_of_fit(seen, np.array(LARGE), scoring=scoring, n_rows=80, shared=not per_target, freedoms=[])
         for seen in (found, wanted)

@@ -67,13 +67,13 @@ def edges_of_fit(seen: Seen, alphas: F64, *, scoring: str, n_rows: int, shared: 
         Of the features, or of the weightings of them that were tried. They show, for most of these, a grid that lies beside the
         spectrum altogether.
     """
-    ends_ev, edge_v, spread_v, bad_v = seen
-    constant_v = (spread_v <= 0) & ~bad_v
+    ends_ev, edge_v, variance_v, bad_v = seen
+    constant_v = (variance_v <= 0) & ~bad_v
     varies_v = ~constant_v & ~bad_v
     cost = Cost()
     if len(alphas) > 1 and varies_v.any() and not np.isnan(ends_ev).all():  # all NaN: penalties were given
         if scoring == "neg_mean_squared_error":
-            ends_ev = ends_ev / np.where(varies_v, spread_v, 1.0)
+            ends_ev = ends_ev / np.where(varies_v, variance_v, 1.0)
         cost = cost_of(ends_ev, edge_v, varies_v, scoring, n_rows, shared)
         if freedoms:
             low = np.mean([one.smallest < min(_LESS_THAN_ONE, _FEW * one.rank) for one in freedoms]) > 0.5

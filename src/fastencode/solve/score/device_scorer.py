@@ -284,12 +284,12 @@ class DeviceScorer:
             held = max(held, (2 * k + 3 + w.shrinkage.n_products) * w.rows.shape[1] + w.shrinkage.directions)
         return int(item * (r * (3 + parts) + 2 * longest + held) + 8 * (2 * q + 8 * a))
 
-    def score(self, y_tw: Array, variance_w: Array, each: EachFold | None = None) -> tuple[Array, Array]:
+    def score(self, y_tw: Array, square_w: Array, each: EachFold | None = None) -> tuple[Array, Array]:
         """(coordinates (r, w), mean scores over folds (a, w) float64) of a tile on the device; ``each`` takes the scores of every
         fold."""
         if self.gcv is not None:
             c_rw = self.coordinates(y_tw)
-            return c_rw, self.gcv.score(c_rw, variance_w, self.scoring)
+            return c_rw, self.gcv.score(c_rw, square_w, self.scoring)
         width, order = y_tw.shape[1], iter(self.plan.order)
         scores = self.device.zeros(len(self.plan.problem.alphas), width, dtype=np.float64)
         c_rw, parts = self._coordinates(y_tw)
@@ -300,11 +300,11 @@ class DeviceScorer:
                 place += 1
             else:
                 scored = self._train(fold, y_tw)
-            scores = scores + self._scores(scored, variance_w, each, order)
+            scores = scores + self._scores(scored, square_w, each, order)
         del parts
         for whole in self.here.whole:
             for chunk in self._whole(whole, y_tw, c_rw, each is None):
-                scores = scores + self._scores(chunk, variance_w, each, order)
+                scores = scores + self._scores(chunk, square_w, each, order)
         return c_rw, scores / self.plan.n_folds
 
     def _product(self, left: Array, right: Array) -> Array:
@@ -443,17 +443,17 @@ class DeviceScorer:
                 training = None if mean_bw is None else mean_bw[i, :]
                 yield _Scored(near[i, ...], predicted[:, i, ...], weight_bm[i, :], whole.masses[start + i], 1.0, training)
 
-    def _scores(self, scored: _Scored, variance_w: Array, each: EachFold | None, order: Iterator[int]) -> Array:
+    def _scores(self, scored: _Scored, square_w: Array, each: EachFold | None, order: Iterator[int]) -> Array:
         """Scores (a, w) of every penalty, summed over the folds, from moments of the nodes (kernels/moments.pyx: their order).
         ``order`` goes on to the number of the next fold."""
-        xp, plan, k, width = self.device.xp, self.plan, self.mix_ak.shape[1], variance_w.shape[0]
+        xp, plan, k, width = self.device.xp, self.plan, self.mix_ak.shape[1], square_w.shape[0]
         moments = device_moments(self.device, *scored[:3])
         folds = moments.shape[1] // width
         means, gram = moments[: k + 1, ...], moments[k + 1 :, ...]
         pp = xp.clip(xp.matmul(self.pairs_aq, self.device.take(gram, self.inner)), 0.0, None)
         yp = xp.matmul(self.mix_ak, self.device.take(gram, self.cross))
         parts = (means[0, :], xp.matmul(self.mix_ak, means[1:, ...]), gram[0, :], yp, pp)
-        floor = variance_w * (scored.mass * self.rounding**2)
+        floor = square_w * (scored.mass * self.rounding**2)
         if folds > 1:
             floor = xp.reshape(xp.broadcast_to(floor, (folds, width)), (folds * width,))
         flat: Any = 0.0

@@ -104,8 +104,8 @@ class DeviceSweep:
         self.waiting_fav = zeros(kept if waits else 0, n_alphas, n_voxels, dtype=plan.dtype)
         self.sums: dict[int, Array] = {}  # of each tile, (f, a)
         self.each: EachFold | None = None
+        self.square_v = zeros(n_voxels, dtype=float64)
         self.variance_v = zeros(n_voxels, dtype=float64)
-        self.spread_v = zeros(n_voxels, dtype=float64)
         self.chosen_v = zeros(n_voxels, dtype=np.int64)
         self.bad_v = zeros(n_voxels, dtype=bool)  # the sum is not finite,
         self.holds_v = zeros(n_voxels, dtype=bool)  # because a value is not,
@@ -174,7 +174,7 @@ class DeviceSweep:
         self.raise_for_voxels()
         get = self.device.get
         sums_fa = np.sum([get(self.sums[first]) for first in sorted(self.sums)], axis=0) if self.choice.one_se else None
-        one = choose_shared(get(self.scores_av), self.scoring, get(self.spread_v), get(self.bad_v), sums_fa)
+        one = choose_shared(get(self.scores_av), self.scoring, get(self.variance_v), get(self.bad_v), sums_fa)
         self.chosen_v[...] = one
         if self.choice.keep:
             self.folds_fv = self.waiting_fav[:, one, :]
@@ -258,15 +258,15 @@ class DeviceSweep:
             values = values * self.here.root_t1
         y_tw = device.contiguous(device.cast(values, self.plan.dtype))
         rounded = device.cast(y_tw, np.float64)
-        self.variance_v[here] = xp.sum(rounded * rounded, axis=0) / self.mass
-        self.spread_v[here] = self.variance_v[here] if self.center else xp.clip(self.variance_v[here] - mean**2, 0.0, None)
+        self.square_v[here] = xp.sum(rounded * rounded, axis=0) / self.mass
+        self.variance_v[here] = self.square_v[here] if self.center else xp.clip(self.square_v[here] - mean**2, 0.0, None)
         return y_tw, base + mean
 
     def _scored(self, y_tw: Array, here: slice) -> Array:
         """Note the scores of every penalty; returns the coordinates."""
         xp, device = self.device.xp, self.device
         self.each = each = self.choice.each(device, self.plan.n_folds)
-        c_rw, scores = self.scorer.score(y_tw, self.variance_v[here], each)
+        c_rw, scores = self.scorer.score(y_tw, self.square_v[here], each)
         self.scores_av[:, here] = scores
         if each is not None and not self.choice.per_target:
             for fold, kept in enumerate(each.kept):
@@ -278,7 +278,7 @@ class DeviceSweep:
 
     def _choose(self, here: slice) -> None:
         """Note each voxel's penalty."""
-        tolerance, each = tie_tolerance(self.scoring, self.spread_v[here]), self.each
+        tolerance, each = tie_tolerance(self.scoring, self.variance_v[here]), self.each
         error = None if each is None else each.error()
         self.chosen_v[here] = choose_alphas(self.scores_av[:, here], tolerance, self.device, error)
         if each is not None and each.kept:

@@ -41,7 +41,7 @@ class Seen(NamedTuple):
         From :func:`ends_of`.
     edge_v : (v,) int8
         −1 where the smallest penalty was chosen, +1 where the largest.
-    spread_v : (v,) float64
+    variance_v : (v,) float64
         Variances. Exactly 0 for a constant voxel, where there is an intercept.
     bad_v : (v,) bool
         Voxels that were skipped.
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
 
     ends_ev: F64
     edge_v: NDArray[np.int8]
-    spread_v: F64
+    variance_v: F64
     bad_v: NDArray[np.bool_]
 
 

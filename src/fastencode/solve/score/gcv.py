@@ -39,23 +39,23 @@ class GcvScorer:
         free = self.mass - plan.problem.fit_intercept - len(lam) + (alphas / (lam + alphas)).sum(axis=1)
         self.free_a1 = device.put(free[:, None])
 
-    def score(self, c_rv: ArrayT, variance_v: ArrayT, scoring: str) -> ArrayT:
+    def score(self, c_rv: ArrayT, square_v: ArrayT, scoring: str) -> ArrayT:
         """Scores (a, v) float64 of every penalty.
 
         Parameters
         ----------
         c_rv : (r, v)
             Coordinates of the responses.
-        variance_v : (v,) float64
-            Their (weighted) mean squares about their means.
+        square_v : (v,) float64
+            Their (weighted) mean squares; about the means where there is an intercept.
         scoring : {"r2", "neg_mean_squared_error"}
         """
         xp = self.device.xp
         rss = xp.matmul(self.weight_ar, self.device.cast(c_rv, np.float64) ** 2)
         if self.beyond:
-            rss = self.mass * variance_v - rss
+            rss = self.mass * square_v - rss
         error = self.mass * xp.clip(rss, 0.0, None) / self.free_a1**2
         if scoring == "neg_mean_squared_error":
             return -error
-        varies = variance_v > 0
-        return xp.where(varies, 1.0 - error / xp.where(varies, variance_v, xp.ones_like(variance_v)), xp.zeros_like(error))
+        varies = square_v > 0
+        return xp.where(varies, 1.0 - error / xp.where(varies, square_v, xp.ones_like(square_v)), xp.zeros_like(error))

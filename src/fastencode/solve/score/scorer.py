@@ -110,7 +110,7 @@ class FoldScorer:
         return int(width * (item * (kept + weights) + 8 * (2 * READ_ROWS + 2 * r + weights)) + item * held)
 
     def score(
-        self, y_tw: NDArray[Any], used: int, variance_u: F64, get: Get, each: EachFold | None = None
+        self, y_tw: NDArray[Any], used: int, square_u: F64, get: Get, each: EachFold | None = None
     ) -> tuple[NDArray[Any], F64]:
         """(coordinates (r, w), mean scores over folds (a, u)) of a padded tile of which ``used`` columns count; ``each`` takes
         the scores of every fold."""
@@ -118,10 +118,10 @@ class FoldScorer:
         c_rw, parts = self.coordinates(y_tw, get)
         for held in self._held_out(y_tw, c_rw, parts, get, self.products):
             if self.scoring == "neg_mean_squared_error" and len(held.folds) > 1 and each is None:
-                scores += self._squared_errors(held, used, variance_u)
+                scores += self._squared_errors(held, used, square_u)
                 continue
             for i, fold in enumerate(held.folds):
-                one = self._fold_scores(held, i, used, variance_u)
+                one = self._fold_scores(held, i, used, square_u)
                 scores += one
                 if each is not None:
                     each.add(fold, one)
@@ -241,15 +241,15 @@ class FoldScorer:
             target -= mean_w
         return target
 
-    def _fold_scores(self, held: _HeldOut, i: int, used: int, variance_u: F64) -> F64:
+    def _fold_scores(self, held: _HeldOut, i: int, used: int, square_u: F64) -> F64:
         rows, target, predicted = held.rows_bm[i], held.target_bmw[i], held.predicted_kbmw[:, i]
         weights = None if self.weights is None else self.weights[rows]
         mass = float(len(rows) if weights is None else weights.sum())
         moments = self.moments(target[:, :used], predicted[:, :, :used], weights, None, self.crossed)
         training = 0.0 if held.mean_bw is None else held.mean_bw[i, :used].astype(np.float64)
-        return self._interpolated(moments, mass, variance_u, training)
+        return self._interpolated(moments, mass, square_u, training)
 
-    def _interpolated(self, moments_qu: F64, mass: float, variance_u: F64, training: F64 | float = 0.0) -> F64:
+    def _interpolated(self, moments_qu: F64, mass: float, square_u: F64, training: F64 | float = 0.0) -> F64:
         """Scores at every penalty from the moments of the nodes (kernels/moments.pyx has their order)."""
         k = self.mix_ak.shape[1]
         means, gram = moments_qu[: k + 1], moments_qu[k + 1 :]
@@ -259,7 +259,7 @@ class FoldScorer:
             parts = (means[0], self.mix_ak @ means[1:], gram[0], self.mix_ak @ gram[first], pp)
         else:
             parts = (means[0], means[1:], gram[0], gram[first], gram[first + np.arange(1, k + 1)])
-        floor = mass * variance_u * self.rounding**2
+        floor = mass * square_u * self.rounding**2
         flat = 0.0 if self.weights is None else flat_below(means[0], training, mass, self.dtype)
         return np.asarray(score_moments(HOST, self.scoring, parts, mass, self.scale_a1, floor, flat))
 
@@ -304,7 +304,7 @@ class FoldScorer:
         near -= root_bm[:, :, None] * mean[:, None, :]
         return mean
 
-    def _squared_errors(self, held: _HeldOut, used: int, variance_u: F64) -> F64:
+    def _squared_errors(self, held: _HeldOut, used: int, square_u: F64) -> F64:
         """Sum over folds of minus the mean squared error.
 
         Σ_b Σ_m ω_bm e_bm² with Σ_m ω_bm = 1: one weighted mean over all rows of all folds, times the b folds.
@@ -317,7 +317,7 @@ class FoldScorer:
         width, k = target.shape[2], len(predicted)
         target, predicted = target.reshape(b * m, width)[:, :used], predicted.reshape(k, b * m, width)[:, :, :used]
         moments = self.moments(target, predicted, weights, None, self.crossed)
-        return self._interpolated(moments, float(b), variance_u) * b
+        return self._interpolated(moments, float(b), square_u) * b
 
 
 def _disjoint(rows_bm: NDArray[np.intp], values_bmu: NDArray[Any]) -> Iterator[tuple[NDArray[np.intp], NDArray[Any]]]:
@@ -358,9 +358,9 @@ class Sweep(Reader):
         """(coordinates (r, w), scores of every penalty (a, voxels in use)) of a tile, the scores in float64; ``each`` takes those
         of every fold."""
         began = time.perf_counter()
-        variance = self.variance_v[here]
+        square = self.square_v[here]
         with np.errstate(over="ignore", invalid="ignore"):
-            c_rw, scores = self._score(y_tw, variance, each)
+            c_rw, scores = self._score(y_tw, square, each)
             lost = ~np.isfinite(scores.astype(self.dtype)).all(axis=0)
         if lost.any():
             first = self._first(lost, here)
@@ -368,8 +368,8 @@ class Sweep(Reader):
         self.spent("score", began)
         return c_rw, scores
 
-    def _score(self, y_tw: NDArray[Any], variance: F64, each: EachFold | None) -> tuple[NDArray[Any], F64]:
+    def _score(self, y_tw: NDArray[Any], square: F64, each: EachFold | None) -> tuple[NDArray[Any], F64]:
         if self.gcv is not None:
             c_rw, _ = self.scorer.coordinates(y_tw, self.work.get)
-            return c_rw, self.gcv.score(c_rw[:, : len(variance)], variance, self.scoring)
-        return self.scorer.score(y_tw, len(variance), variance, self.work.get, each)
+            return c_rw, self.gcv.score(c_rw[:, : len(square)], square, self.scoring)
+        return self.scorer.score(y_tw, len(square), square, self.work.get, each)

@@ -92,8 +92,8 @@ class Reader:
         self.dtype = np.dtype(problem.X.dtype)
         self.width, self.tile_bytes, self.kept = sizes
         self.workers = self._workers(targets.n_voxels if columns is None else len(columns))
-        self.variance_v = np.empty(targets.n_voxels)  # mean squares, about the means if there is an intercept
-        self.spread_v = np.empty(targets.n_voxels)  # about the means, whatever there is
+        self.square_v = np.empty(targets.n_voxels)  # mean squares, about the means if there is an intercept
+        self.variance_v = np.empty(targets.n_voxels)  # about the means, whatever there is
         self.bad_v = np.zeros(targets.n_voxels, dtype=bool)
         self.work = Workspace()
         self.lock = Lock()
@@ -182,8 +182,8 @@ class Reader:
                     values *= self.root[rows, None]
                 y_tw[rows, :width] = values
                 squares += np.einsum("tw,tw->w", y_tw[rows, :width], y_tw[rows, :width], dtype=np.float64)
-        self.variance_v[here] = squares / mass
-        self.spread_v[here] = squares / mass if center else np.maximum(squares / mass - mean**2, 0.0)
+        self.square_v[here] = squares / mass
+        self.variance_v[here] = squares / mass if center else np.maximum(squares / mass - mean**2, 0.0)
         y_tw[:, width:] = 0.0
         self.spent("read", began)
         return y_tw, base + mean

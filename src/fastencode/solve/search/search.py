@@ -171,7 +171,7 @@ def _score_there(
     with device.current():
         sweep = DeviceSweep(device, plan, targets, settings.scoring, settings.skip_nan)
         sweep.search(settings.per_target, bar)
-        found.variance_v, found.bad_v = device.get(sweep.spread_v), device.get(sweep.bad_v)
+        found.variance_v, found.bad_v = device.get(sweep.variance_v), device.get(sweep.bad_v)
         found.alphas_iv[i], scores_v = device.get(sweep.chosen_v), device.get(sweep.best())
         found.scores_iv[i] = scores_v
         return scores_v, ends_of(sweep.scores_av, plan.problem.alphas, device), sweep.account()
@@ -194,16 +194,16 @@ class _CandidateSweep(Sweep):
         if not self.settings.per_target:
             self.scores_av[:, here] = scores_aw
             return
-        chosen = choose_alphas(scores_aw, tie_tolerance(self.scoring, self.spread_v[here]))
+        chosen = choose_alphas(scores_aw, tie_tolerance(self.scoring, self.variance_v[here]))
         self.found.alphas_iv[self.i, here] = chosen
         self.scores_v[here] = np.take_along_axis(scores_aw, chosen[None], axis=0)[0]
 
     def finish(self) -> tuple[F64, F64]:
         """Scores in float64, after all tiles: at each voxel's penalty, (v,), and at the ends of the grid, (4, v)."""
         found = self.found
-        found.variance_v, found.bad_v = self.spread_v, self.bad_v
+        found.variance_v, found.bad_v = self.variance_v, self.bad_v
         if not self.settings.per_target:
-            chosen = choose_shared(self.scores_av, self.scoring, self.spread_v, self.bad_v)
+            chosen = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v)
             found.alphas_iv[self.i] = chosen
             self.scores_v = self.scores_av[chosen]
         found.scores_iv[self.i] = self.scores_v

@@ -176,7 +176,7 @@ class DeviceRidge(DeviceSweep):
         get, alphas, given = self.device.get, self.plan.problem.alphas, self.plan.problem.given is not None
         ends_ev = no_ends(self.targets.n_voxels) if given else ends_of(self.scores_av, alphas, self.device)
         edge_v = edges_of(self.chosen_v, 1 if given else len(alphas), self.device)
-        return Seen(ends_ev, get(edge_v), get(self.spread_v), get(self.bad_v))
+        return Seen(ends_ev, get(edge_v), get(self.variance_v), get(self.bad_v))
 
 
 def fit_on(

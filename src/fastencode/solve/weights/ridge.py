@@ -98,7 +98,7 @@ class RidgeSweep(Sweep):
         each = self._each()
         c_rw, scores_aw = self.score(y_tw, here, each)
         self.scores_av[:, here] = scores_aw
-        tolerance = tie_tolerance(self.scoring, self.spread_v[here])
+        tolerance = tie_tolerance(self.scoring, self.variance_v[here])
         self.chosen_v[here] = choose_alphas(scores_aw, tolerance, error_av=None if each is None else each.error())
         if each is not None and self.folds_fv is not None:
             self.folds_fv[:, here] = each.at(self.chosen_v[here])
@@ -119,7 +119,7 @@ class RidgeSweep(Sweep):
     def choose_shared(self) -> None:
         """One penalty for all voxels, after :meth:`score_only`."""
         sums_fa = np.sum([self.sums[first] for first in sorted(self.sums)], axis=0) if self.choice.one_se else None
-        one = choose_shared(self.scores_av, self.scoring, self.spread_v, self.bad_v, sums_fa)
+        one = choose_shared(self.scores_av, self.scoring, self.variance_v, self.bad_v, sums_fa)
         self.chosen_v[:] = one
         if self.folds_fv is not None:
             self.folds_fv = self.fold_scores_fav[:, one].copy()
@@ -258,7 +258,7 @@ class RidgeSweep(Sweep):
         """What was seen of every voxel, after :meth:`arrays`."""
         given = self.plan.problem.given is not None
         ends_ev = no_ends(self.targets.n_voxels) if given else ends_of(self.scores_av, self.alphas)
-        return Seen(ends_ev, edges_of(self.chosen_v, 1 if given else len(self.alphas)), self.spread_v, self.bad_v)
+        return Seen(ends_ev, edges_of(self.chosen_v, 1 if given else len(self.alphas)), self.variance_v, self.bad_v)
 
     def account(self) -> dict[str, Any]:
         """What ``RidgeFit.stats`` says of how it was computed."""
