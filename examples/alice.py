@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas
@@ -19,6 +20,7 @@ import pandas
 from fastencode.runs.alice import NOTES, PICTURE_REGIONS, TITLE, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
+from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import AlignConfig
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import verdict_table
@@ -38,24 +40,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = alice_study(
         Stages(given.out, prepare=settle), given.data, tune=tune, alignment=alignment, controls=given.controls, jobs=given.jobs
     )
-    scores = pandas.DataFrame(study.outcome.scores)
-    pandas.DataFrame(study.outcome.control_scores).to_csv(given.out / "control_scores.csv", index=False)
-    pandas.DataFrame(study.outcome.control_training).to_csv(given.out / "control_training.csv", index=False)
+    tables = {name: pandas.DataFrame(rows) for name, rows in study.outcome.tables().items()}
     page = write_report(
         given.out,
         title=TITLE,
         lead=study.lead,
         notes=NOTES,
-        scores=scores,
-        training=pandas.DataFrame(study.outcome.training),
+        models=BEFORE_AND_AFTER,
+        tables=tables,
         verdicts=study.verdicts,
-        settings={"controls": given.controls, "tune": tune, "align": alignment},
-        facts={"encoding half": study.encoding},
+        provenance={
+            "encoding half": study.encoding,
+            "settings": {"controls": given.controls, "tune": asdict(tune), "align": asdict(alignment)},
+        },
         command=f"python examples/alice.py --data {given.data} --epochs {given.epochs} --clip-seconds {given.clip_seconds:g}"
         f" --controls {given.controls}",
         picture_regions=PICTURE_REGIONS,
     )
-    print(f"\n{scores_table(scores)}\n\n{verdict_table(study.verdicts)}\n\nThe page: {page}")
+    print(f"\n{scores_table(tables['scores'], BEFORE_AND_AFTER)}\n\n{verdict_table(study.verdicts)}\n\nThe page: {page}")
 
 
 if __name__ == "__main__":  # processes that tune import this file

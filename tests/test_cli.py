@@ -295,16 +295,20 @@ def test_alice_says_that_it_will_go(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "warning: the next release has no fastencode-tune alice: use examples/alice.py" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", ["example", "alias"])
-def test_tuning_on_real_responses(way: str, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README."""
+def test_tuning_on_real_responses(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README.
+
+    The example makes everything, and the alias finds all of it finished.
+    """
     out = tmp_path / "alice"
-    given = ["--data", str(shared_data / "alice"), "--out", str(out), "--jobs", "1", "--controls", "2"]
-    if way == "example":
-        monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
-        import_module("alice").main([*given, "--epochs", "1", "--clip-seconds", "3"])
-    else:
-        assert main(["alice", *given, "--tune.epochs", "1", "--tune.clip_seconds", "3"]) == 0
+    given = ["--data", str(shared_data / "alice"), "--out", str(out), "--jobs", "1", "--controls", "1"]
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
+    import_module("alice").main([*given, "--epochs", "1", "--clip-seconds", "3"])
+    made = {path: path.stat().st_mtime_ns for path in out.glob("[fm]*/**/*") if path.is_file()}
+    assert main(["alice", *given, "--tune.epochs", "1", "--tune.clip_seconds", "3"]) == 0
+    again = {path: path.stat().st_mtime_ns for path in out.glob("[fm]*/**/*") if path.is_file()}
+    stages = {path for path in made if path.relative_to(out).parts[0] in ("fits", "frames", "features", "models")}
+    assert len(stages) > 20 and all(made[path] == again[path] for path in stages)
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
     assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()
@@ -314,6 +318,6 @@ def test_tuning_on_real_responses(way: str, shared_data: Path, tmp_path: Path, m
     r = scores[scores["layer"] >= 4].groupby("model")["r"].mean()
     differences = [r["tuned"] - r["pretrained"], r["control"] - r["pretrained"], r["tuned"] - r["control"]]
     np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
-    assert pd.read_csv(out / "control_scores.csv").groupby("seed").size().to_dict() == {1: 7 * 6, 2: 7 * 6}
+    assert pd.read_csv(out / "control_scores.csv").groupby("seed").size().to_dict() == {1: 7 * 6}
     encoding = json.loads((out / "provenance.json").read_text())["encoding half"]
     assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding

@@ -21,9 +21,7 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.experiment import Outcome
 from fastencode.study.conditions import BEFORE_AND_AFTER
-from fastencode.study.means import mean_rows
 from fastencode.study.report import plain_values, scores_table, write_report
-from fastencode.study.tables import contrast_rows
 from fastencode.study.verdicts import Verdict, verdict_table
 
 __all__ = ["provenance", "publish", "write_settings"]
@@ -46,20 +44,8 @@ def publish(
 ) -> Path:
     """Write everything of an experiment into its folder, print the summary, and return the path of the page."""
     pandas = require("pandas", "tune")
-    scored, columns = outcome.scored, outcome.found.columns
-    regions = {row["region"] for row in outcome.scores}
-    rows = {
-        "scores": outcome.scores,
-        "means": mean_rows(scored, columns),
-        "contrasts": contrast_rows(scored, columns),
-        "training": outcome.training,
-    }
-    rows = {name: [row for row in table if row.get("region") in {None, *regions}] for name, table in rows.items()}
-    tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
+    tables = {name: pandas.DataFrame(rows) for name, rows in outcome.tables().items()}
     typed = write_settings(stages.root, config, command)
-    for name, rows_of_controls in (("control_scores", outcome.control_scores), ("control_training", outcome.control_training)):
-        with whole_file(stages.root / f"{name}.csv") as partial:
-            pandas.DataFrame(rows_of_controls).to_csv(partial, index=False)
     page = write_report(
         stages.root,
         title=title,

@@ -28,8 +28,9 @@ from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.design import Variant
 from fastencode.study.layer_scores import LayerScores
+from fastencode.study.means import mean_rows
 from fastencode.study.sources import LayerFolder
-from fastencode.study.tables import Key, score_rows
+from fastencode.study.tables import Key, contrast_rows, score_rows
 from fastencode.tune.config import TuneConfig
 
 __all__ = ["MODELS", "Experiment", "Outcome", "before_and_after", "contrast", "control_text"]
@@ -63,6 +64,19 @@ class Outcome:
     scored: Mapping[Key, LayerScores]
     found: Records
     n_layers: int
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of every table, by the names that :func:`fastencode.study.report.write_report` knows."""
+        regions = {row["region"] for row in self.scores}
+        rows = {
+            "scores": self.scores,
+            "means": mean_rows(self.scored, self.found.columns),
+            "contrasts": contrast_rows(self.scored, self.found.columns),
+            "training": self.training,
+            "control_scores": self.control_scores,
+            "control_training": self.control_training,
+        }
+        return {name: [row for row in table if row.get("region") in {None, *regions}] for name, table in rows.items()}
 
 
 def before_and_after(
