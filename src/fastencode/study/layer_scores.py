@@ -84,7 +84,8 @@ class Listener:
         """Noise ceilings of all test rows together, (v,): the mean over runs, weighted by rows; None if one was not repeated.
 
         Responses and predictions are z-scored within each run, so their correlation over all rows is the mean of those over each
-        run, weighted by rows. Where a ceiling is 0 the voxel counts in raw means only.
+        run, weighted by rows. (It is higher where a prediction is constant within a run.) Where a ceiling is 0 the voxel counts
+        in raw means only.
         """
         if self.ceilings is None or np.isnan(self.ceilings).any():
             return None
