@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import numpy as np
+import pytest
 
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
@@ -15,6 +16,7 @@ from series_cases import autoregressive
 EMPTY = {field.name: np.zeros(0) for field in fields(LayerScores)}
 
 
+@pytest.mark.filterwarnings("ignore:300 scans are")
 def test_intervals_of_means_cover_although_blocks_differ_in_length() -> None:
     """Half of what is not predicted is alike in eight people, as what a story evokes is; each has blocks of another length."""
     rng, label, rows, lengths = np.random.default_rng(1), Label("model", (1,)), [], set()
