@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import scipy.signal
 import scipy.stats
 
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study.blocks import autocorrelation, block_length, interval, permuted_autocorrelation
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
-
-
-def autoregressive(rng, n, n_voxels, rho):
-    """Series of variance 1 with autocorrelation rho^k at lag k."""
-    noise = np.sqrt(1 - rho**2) * rng.standard_normal((n + 200, n_voxels))
-    return scipy.signal.lfilter([1.0], [1.0, -rho], noise, axis=0)[200:]
+from series_cases import autoregressive
 
 
 def test_autocorrelation_is_that_of_every_voxel():

@@ -25,7 +25,7 @@ def world(n: int, n_voxels: int, gains: tuple[float, ...], seed: int = 0) -> tup
 def literal_draws(Y, predictions, regions, ceilings, block, n_boots, seed):
     """Resample rows and correlate, one voxel after the other."""
     n = len(Y)
-    starts = np.random.default_rng(seed).integers(0, n, (n_boots, -(-n // block)))
+    starts = np.random.default_rng(seed).integers(0, n, (-(-n // block), n_boots)).T
     out = np.zeros((n_boots + 1, len(predictions), len(regions)))
     for b, drawn in enumerate([np.arange(n), *starts]):
         rows = np.concatenate([np.arange(start, start + block) % n for start in drawn])

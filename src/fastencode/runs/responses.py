@@ -177,8 +177,8 @@ def load_listener(responses: Path) -> Listener:
 def null_row(responses: Path, who: str, config: AlignConfig) -> dict[str, Any]:
     """What the permutation test of one participant keeps of the autocorrelation, as a row of ``autocorrelation.csv``.
 
-    ``scans`` of the test stories, ``block`` scans in a block, and the autocorrelation at lag 1, averaged over voxels, of
-    ``responses`` and of ``permuted`` ones. Where the last is clearly lower, p-values are too small.
+    ``scans`` of the test stories, ``block`` scans in a block (of the story with the longest), and the autocorrelation at lag 1,
+    averaged over voxels, of ``responses`` and of ``permuted`` ones. Where the last is clearly lower, p-values are too small.
     """
     listener = load_listener(responses)
     given: dict[str, Any] = {"runs": listener.runs, "block": config.block, "random_state": config.seed}

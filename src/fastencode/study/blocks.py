@@ -175,7 +175,7 @@ def check_count(name: str, value: int) -> None:
         raise InputError(f"{name}={value}: give an integer, 1 or more")
 
 
-def chosen_block(Y_tv: NDArray[np.floating[Any]], block: int | None, parts: Sequence[slice]) -> int:
+def chosen_block(Y_tv: NDArray[np.floating[Any]], block: int | None) -> int:
     """The block asked for, or as long a one as the autocorrelation asks for; a warning where there are too few."""
     if block is not None:
         check_count("block", block)
@@ -188,21 +188,22 @@ def chosen_block(Y_tv: NDArray[np.floating[Any]], block: int | None, parts: Sequ
             FastencodeWarning,
             stacklevel=3,
         )
-    return max(1, min(wanted, min(part.stop - part.start for part in parts) // 2))
+    return max(1, min(wanted, n // 2))
 
 
-def draw_blocks(parts: Sequence[slice], block: int, n_boots: int, random_state: int | np.random.Generator | None) -> Float64:
-    """How often each draw takes the block that begins at each scan, (n_boots, scans): of every run as many blocks as it has."""
+def draw_blocks(n: int, block: int, n_boots: int, random_state: int | np.random.Generator | None) -> Float64:
+    """How often each draw takes the block that begins at each of n scans, (n_boots, n): as many blocks as make n scans.
+
+    With one seed, draws of another ``block`` begin with blocks at the same scans, as far as both have as many: scores of
+    participants whose blocks differ in length still rise and fall together where their responses do.
+    """
     check_count("n_boots", n_boots)
-    rng = np.random.default_rng(random_state)
-    counts_bt = np.zeros((n_boots, parts[-1].stop))
-    for part in parts:
-        n = part.stop - part.start
-        n_blocks = -(-n // block)
-        if n_blocks < 2:
-            raise InputError(f"{n} rows make {n_blocks} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
-        drawn = part.start + rng.integers(0, n, (n_boots, n_blocks))
-        np.add.at(counts_bt, (np.arange(n_boots)[:, None], drawn), 1.0)
+    n_blocks = -(-n // block)
+    if n_blocks < 2:
+        raise InputError(f"{n} rows make {n_blocks} blocks of {block}: a bootstrap needs at least 2; use shorter blocks")
+    drawn = np.random.default_rng(random_state).integers(0, n, (n_blocks, n_boots))
+    counts_bt = np.zeros((n_boots, n))
+    np.add.at(counts_bt, (np.arange(n_boots), drawn), 1.0)
     return counts_bt
 
 
@@ -213,8 +214,8 @@ class Orders(NamedTuple):
     ----------
     parts : list of slice
         The rows of each run.
-    block : int
-        Scans in a block.
+    blocks : list of int
+        Scans in a block of each run.
     n_blocks : list of int
         Whole blocks of each run.
     first_rbk : list of ndarray, shape (permutations, blocks)
@@ -222,7 +223,7 @@ class Orders(NamedTuple):
     """
 
     parts: list[slice]
-    block: int
+    blocks: list[int]
     n_blocks: list[int]
     first_rbk: list[NDArray[np.intp]]
 
@@ -236,19 +237,21 @@ def draw_orders(
 ) -> Orders:
     """The table of a permutation test; a warning if there are fewer orders than permutations.
 
-    ``block`` None: as many scans as the autocorrelation of ``Y`` asks for, but between a 25th and a fifth of the shortest run.
+    ``block`` None: as many scans as the autocorrelation of ``Y`` asks for, but between a 25th and a fifth of each run.
     """
     check_count("n_permutations", n_permutations)
     parts = spans(runs, len(Y_tv))
     lengths = [part.stop - part.start for part in parts]
-    shortest = min(lengths)
     if block is None:
-        fewest, most = _TO_PERMUTE
-        block = max(1, shortest // most, min(block_length(Y_tv), shortest // fewest))
-    check_count("block", block)
-    if shortest // block < 2:
-        raise InputError(f"{shortest} rows make {shortest // block} whole blocks of {block}: use shorter blocks or more rows")
-    n_blocks = [n // block for n in lengths]
+        wanted, (fewest, most) = block_length(Y_tv), _TO_PERMUTE
+        blocks = [max(1, n // most, min(wanted, n // fewest)) for n in lengths]
+    else:
+        check_count("block", block)
+        blocks = [block] * len(lengths)
+    n_blocks = [n // size for n, size in zip(lengths, blocks, strict=True)]
+    for n, size, k in zip(lengths, blocks, n_blocks, strict=True):
+        if k < 2:
+            raise InputError(f"{n} rows make {k} whole blocks of {size}: use shorter blocks or more rows")
     n_orders = math.prod(n * math.factorial(k - 1) for n, k in zip(lengths, n_blocks, strict=True))
     if n_orders < n_permutations:
         warnings.warn(
@@ -259,10 +262,10 @@ def draw_orders(
         )
     rng = np.random.default_rng(random_state)
     first_rbk = [
-        np.array([rng.integers(n) + block * rng.permutation(k) for _ in range(n_permutations)]) % n
-        for n, k in zip(lengths, n_blocks, strict=True)
+        np.array([rng.integers(n) + size * rng.permutation(k) for _ in range(n_permutations)]) % n
+        for n, size, k in zip(lengths, blocks, n_blocks, strict=True)
     ]
-    return Orders(parts, block, n_blocks, first_rbk)
+    return Orders(parts, blocks, n_blocks, first_rbk)
 
 
 def permuted_autocorrelation(
@@ -289,27 +292,27 @@ def permuted_autocorrelation(
     Returns
     -------
     (float, float, int)
-        Autocorrelation at lag 1, averaged over voxels, of ``Y`` and of its permutations; scans in a block. NaN if all voxels are
-        constant.
+        Autocorrelation at lag 1, averaged over voxels, of ``Y`` and of its permutations; scans in a block, of the run with the
+        longest. NaN if all voxels are constant.
     """
     Y_tv = as_numpy(Y, "Y")
     orders = draw_orders(Y_tv, runs, block, n_permutations, random_state)
-    within = np.arange(orders.block)
     permuted = []
     for first_rk in zip(*orders.first_rbk, strict=True):
         rows = [
-            part.start + ((first_k[:, None] + within) % (part.stop - part.start)).ravel()
-            for part, first_k in zip(orders.parts, first_rk, strict=True)
+            part.start + ((first_k[:, None] + np.arange(size)) % (part.stop - part.start)).ravel()
+            for part, size, first_k in zip(orders.parts, orders.blocks, first_rk, strict=True)
         ]
         permuted.append(autocorrelation(Y_tv[np.concatenate(rows)], 1)[1])
-    return float(autocorrelation(Y_tv, 1)[1]), float(np.mean(permuted)), orders.block
+    return float(autocorrelation(Y_tv, 1)[1]), float(np.mean(permuted)), max(orders.blocks)
 
 
 def block_sums(values_tv: Float64, block: int, parts: Sequence[slice]) -> Float64:
-    """Sums over the ``block`` rows from each row on, the first of a run following its last: shape (t, v)."""
+    """Sums over the ``block`` rows from each row on, shape (t, v): the first of a run follows its last, which may be sooner."""
     found = []
     for part in parts:
         run = values_tv[part]
-        sums = np.cumsum(np.concatenate([np.zeros((1, run.shape[1])), run, run[: block - 1]]), axis=0)
+        around = run.take(np.arange(len(run) + block - 1), axis=0, mode="wrap")
+        sums = np.cumsum(np.concatenate([np.zeros((1, run.shape[1])), around]), axis=0)
         found.append(sums[block:] - sums[:-block])
     return np.concatenate(found)

@@ -84,7 +84,8 @@ class Listener:
         """Noise ceilings of all test rows together, (v,): the mean over runs, weighted by rows; None if one was not repeated.
 
         Responses and predictions are z-scored within each run, so their correlation over all rows is the mean of those over each
-        run, weighted by rows. Where a ceiling is 0 the voxel counts in raw means only.
+        run, weighted by rows. (It is higher where a prediction is constant within a run.) Where a ceiling is 0 the voxel counts
+        in raw means only.
         """
         if self.ceilings is None or np.isnan(self.ceilings).any():
             return None
@@ -125,7 +126,8 @@ class LayerScores:
     region_ceiling, region_ratios : ndarray, shape (r,)
         Mean ceiling, and mean of r / ceiling, of those voxels: the latter is too high where ceilings are low.
     draws, draws_normalized : ndarray, shape (b, r)
-        The first two on resampled blocks of scans: the same blocks for every layer and model that was scored with one seed.
+        The first two on resampled blocks of scans: the same blocks for every layer and model that was scored with one seed, and
+        in every participant blocks that begin at the same scans.
     n_blocks : ndarray, shape ()
         Scans of the test runs divided by those of a block.
     narrow : ndarray of bool, shape (2,)
@@ -283,7 +285,7 @@ def scores_of(found: Predicted, listener: Listener, config: AlignConfig, *, perm
     """What predictions of the test runs say: the second half of :func:`score_layer`.
 
     Of several test runs, responses and predictions are z-scored within each and correlated over all rows together, so that no
-    difference between runs in mean or size counts, and each scan counts as much. Blocks are drawn and permuted within runs.
+    difference between runs in mean or size counts, and each scan counts as much. No block has scans of two runs.
     """
     if len(found.values) != len(listener.test):
         raise InputError(

@@ -1,8 +1,8 @@
 """How sure a score is: block bootstrap of region scores, block permutation for each voxel, false discovery rate, and the
 signed-rank test over participants.
 
-Blocks of consecutive scans are resampled or permuted (``blocks.py`` says how long), those of each run among themselves. They are
-circular: the first scan of a run follows its last, so that each scan is drawn as often.
+Blocks of consecutive scans are resampled, or permuted within each run (``blocks.py`` says how long). They are circular: the first
+scan of a run follows its last, so that no block has scans of two runs and each scan is drawn as often.
 
 Correlations of resampled blocks need no resampled data. With the sums of y, p, y^2, p^2 and y p over each block at hand, a
 resample is a vector of how often each block was drawn, and all resamples of a tile of voxels are a few matrix products.
@@ -126,8 +126,8 @@ def bootstrap_region_scores(
     """Mean correlation of each model in each region, with a block bootstrap over time that is paired over models.
 
     A draw takes blocks of ``block`` consecutive scans with replacement until it has as many scans as there are, the same ones for
-    every model and voxel, and of every run as many as that has; its first scan follows its last. Correlations are computed anew
-    on each draw, then averaged over the region.
+    every model and voxel. No block has scans of two runs: the first scan of a run follows its last, more than once if a run is
+    shorter than a block. Correlations are computed anew on each draw, then averaged over the region.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def bootstrap_region_scores(
     Raises
     ------
     InputError
-        If shapes disagree, a value is not a finite real number, a region is empty or out of range, or a run has fewer than two
+        If shapes disagree, a value is not a finite real number, a region is empty or out of range, or there are fewer than two
         blocks.
 
     Warns
@@ -173,8 +173,8 @@ def bootstrap_region_scores(
     if not voxels_r:
         raise InputError("regions is empty: give at least one name with its voxels")
     parts = spans(runs, n)
-    block = chosen_block(Y_tv, block, parts)
-    counts_bt = draw_blocks(parts, block, n_boots, random_state)
+    block = chosen_block(Y_tv, block)
+    counts_bt = draw_blocks(n, block, n_boots, random_state)
     used_v, share_vr, size_r = _region_shares(voxels_r, usable_v)
     mean_ceiling_r = np.ones(len(voxels_r))
     if ceiling_v is not None:
@@ -183,8 +183,7 @@ def bootstrap_region_scores(
     draws_bmr = np.zeros((n_boots, *r_mr.shape))
     # Row 0 draws every block once: the score itself comes from the same lines as its draws.
     counts_bt = np.vstack([np.ones((1, n)), counts_bt])
-    for part in parts:  # of every run the share of scans that it has
-        counts_bt[:, part] /= block * counts_bt[:, part].sum(axis=1, keepdims=True) * (n / (part.stop - part.start))
+    counts_bt /= block * counts_bt.sum(axis=1, keepdims=True)
     for start in range(0, len(used_v), VOXELS_PER_TILE):
         tile = used_v[start : start + VOXELS_PER_TILE]
         share = share_vr[start : start + VOXELS_PER_TILE]
@@ -232,7 +231,7 @@ def block_permutation_pvalues(
         The run of each scan, such as one of several test stories; the scans of one stand together. None: one run.
     block : int, optional
         Scans in a block. None: as many as the autocorrelation of ``Y`` asks for (:func:`blocks.block_length`), but between a 25th
-        and a fifth of the shortest run.
+        and a fifth of each run.
     n_permutations : int
         Number of permutations; the smallest p-value is ``1 / (n_permutations + 1)``.
     random_state : int, numpy.random.Generator or None
@@ -251,8 +250,9 @@ def block_permutation_pvalues(
     """
     Y_tv, (P_tv,) = _check_pair(Y, [P])
     orders = draw_orders(Y_tv, runs, block, n_permutations, random_state)
-    parts, block = orders.parts, orders.block
-    whole = [np.arange(part.start, part.start + k * block) for part, k in zip(parts, orders.n_blocks, strict=True)]
+    parts = orders.parts
+    firsts = [np.arange(k) * block for k, block in zip(orders.n_blocks, orders.blocks, strict=True)]
+    whole = [np.arange(part.start, part.start + k * b) for part, k, b in zip(parts, orders.n_blocks, orders.blocks, strict=True)]
     cuts = np.cumsum([len(rows) for rows in whole])[:-1]
     p_v = np.empty(Y_tv.shape[1])
     sums = sum((part.stop - part.start) * k for part, k in zip(parts, orders.n_blocks, strict=True))
@@ -260,8 +260,10 @@ def block_permutation_pvalues(
     for start in range(0, len(p_v), tile_voxels):
         tile = slice(start, start + tile_voxels)
         y_tv, P_part = _standardize(Y_tv[:, tile], "Y"), _standardize(P_tv[:, tile][np.concatenate(whole)], "P")
-        sums_rtkv = [_sums_anywhere(y_tv[at], p, block) for at, p in zip(parts, np.split(P_part, cuts), strict=True)]
-        measured_v = _placed(sums_rtkv, [np.arange(k) * block for k in orders.n_blocks])
+        sums_rtkv = [
+            _sums_anywhere(y_tv[at], p, b) for at, p, b in zip(parts, np.split(P_part, cuts), orders.blocks, strict=True)
+        ]
+        measured_v = _placed(sums_rtkv, firsts)
         threshold_v = measured_v - 1e-9 * len(Y_tv)  # a tie is a tie although its terms have other rounding
         reached_v = np.zeros(len(measured_v))
         for first_rk in zip(*orders.first_rbk, strict=True):
