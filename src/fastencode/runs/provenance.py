@@ -26,10 +26,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,7 +173,7 @@ class Code:
                 waiting |= module.imports | {name.rpartition(".")[0]} - tops
         return digest(found)
 
-    def _used(self, function: Callable[..., Any], others: set[str], tops: set[str]) -> tuple[str, set[str]]:
+    def _used(self, function: Callable[..., Any], others: set[str], tops: Set[str]) -> tuple[str, set[str]]:
         """What a function, and some classes, use of its own module, as text, and the modules that this imports."""
         names, module = {function.__qualname__.partition(".")[0], *others}, function.__module__
         if module not in self._trees:
@@ -182,7 +182,7 @@ class Code:
         used = _reached(self._trees[module], names)
         return _text(used), set(_imported(used, module, tops))
 
-    def _module(self, name: str, tops: set[str]) -> _Module | None:
+    def _module(self, name: str, tops: Set[str]) -> _Module | None:
         if name not in self._modules:
             source = _kernels() if name == _KERNELS or name.startswith(f"{_KERNELS}.") else _source(name)
             if source is None:  # compiled, or not a module
@@ -190,9 +190,15 @@ class Code:
             elif name.startswith(_KERNELS):
                 self._modules[name] = _Module(source, frozenset())
             else:
-                nodes = _statements(source)
-                self._modules[name] = _Module(_text(nodes), frozenset(_imported(nodes, name, tops)))
+                self._modules[name] = _normalised(source, name, frozenset(tops))
         return self._modules[name]
+
+
+@lru_cache(maxsize=1024)
+def _normalised(source: str, name: str, tops: frozenset[str]) -> _Module:
+    """A module by its source: one that stays as it is is parsed once, however many commands a process gives."""
+    nodes = _statements(source)
+    return _Module(_text(nodes), frozenset(_imported(nodes, name, tops)))
 
 
 @cache
@@ -300,7 +306,7 @@ def _names(node: ast.AST) -> Iterator[str]:
     return (child.id for child in ast.walk(node) if isinstance(child, ast.Name))
 
 
-def _imported(nodes: Iterable[ast.stmt], module: str, tops: set[str]) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.stmt], module: str, tops: Set[str]) -> Iterator[str]:
     """The modules of the packages that count which statements import, in functions too."""
     path = _file(module)
     package = module if path is not None and path.name == "__init__.py" else module.rpartition(".")[0]
@@ -329,7 +335,7 @@ def _module_of(base: str, name: str) -> str:
     return f"{base}.{name}" if name and _file(f"{base}.{name}") is not None else base
 
 
-def _homes(value: Any, tops: set[str], seen: set[int]) -> Iterator[tuple[str, str]]:
+def _homes(value: Any, tops: Set[str], seen: set[int]) -> Iterator[tuple[str, str]]:
     """The classes of a value and of what it holds, as far as they are of the packages that count: module, name."""
     if id(value) in seen or value is None or isinstance(value, str | bytes | int | float | np.ndarray):
         return
