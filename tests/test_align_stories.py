@@ -156,7 +156,7 @@ def test_one_test_story_is_named_alone_or_in_a_list(world: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (("--test_story", "test,test"), "test_stories names test more than once"),
+        (("--test_story", "test,test"), "test_story names test more than once"),
         (("--test_story", "[]"), "test_story names no story"),
         (("--test_story", "test,nostory"), "A has no responses to the test story 'nostory'"),
         (("--exclude", "one,two,later", "--leave_one_out"), "leave_one_out needs two stories to fit on, A has three"),

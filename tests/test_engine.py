@@ -87,6 +87,30 @@ def test_failed_commands_leave_no_folder_that_was_not_there(tmp_path: Path) -> N
     assert root.is_dir() and left(root) == set()
 
 
+def test_where_nothing_can_be_written_the_error_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be made; a shared one whose mark somebody else made; a run of which nothing is finished."""
+    stages = Stages(Path("/proc/nothing"))
+    with pytest.raises(InputError, match=r"/proc/nothing cannot be made \(.*\): choose another folder"):
+        stages.run_all([stage("a")])
+    root = tmp_path / "out"
+    failing = Stages(root)
+    failing.run_all([stage("a", cases.fail, "x")])
+    with pytest.raises(FailedStages, match=f"nothing was finished, and {root} was not made"):
+        failing.check()
+    Stages(root).run(stage("a"))
+    real = Path.write_text
+
+    def refused(path: Path, *text: Any, **more: Any) -> int:
+        if path.name == ".fastencode":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *text, **more)
+
+    monkeypatch.setattr(Path, "write_text", refused)
+    Stages(root).run(stage("b"))
+    with pytest.raises(DiskError, match="cannot be written"):
+        Stages(tmp_path / "other").run(stage("b"))
+
+
 def test_a_resumable_stage_goes_on_after_a_kill(tmp_path: Path) -> None:
     """Five steps of ten are made by one process, the others by the next; with other settings all ten are made anew."""
     last = tmp_path / "last"

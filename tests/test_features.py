@@ -15,7 +15,7 @@ from fastencode.speech import store
 from fastencode.speech.audio import write_audio
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features
-from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
 from speech_cases import saved_model
 
@@ -58,6 +58,12 @@ def folder(tmp_path: Path) -> Path:
     (sounds / "b.wav").write_text("no sound")
     cut(sounds / "d.flac")
     return sounds
+
+
+def test_small_is_the_model_that_ships(tmp_path: Path) -> None:
+    sound = write(tmp_path / "sound.wav", seconds=4)
+    assert main(["features", "--audio", str(sound), "--model", "small", "--out", str(tmp_path / "out")]) == 0
+    assert read_features(tmp_path / "out" / "sound.h5").key["model"] == SpeechEncoder(SMALL_MODEL).hash()
 
 
 def test_one_bad_recording_does_not_stop_the_others(

@@ -117,6 +117,8 @@ def test_normalized_clips_are_the_feature_extractors() -> None:
 def test_wrong_models_get_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be loaded"):
         SpeechEncoder(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="model 'smal' is no folder here: .* or owner/name on the hub"):
+        SpeechEncoder("smal")
     transformers.BertConfig().save_pretrained(tmp_path / "bert")
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "bert")
     with pytest.raises(InputError, match="'bert' model: give one of wav2vec2, hubert, wavlm, whisper"):

@@ -93,7 +93,8 @@ def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name in lists:
             if name in items:  # the first would be gone without a word
-                raise InputError(f"{name} is given twice: give all at once, {name} A B")
+                option = name.replace("_", "-")
+                raise InputError(f"{option} is given twice: give all at once, {option} A B")
             found.append(name)
             items[name] = [value] * bool(equals)
             current = "" if equals else name

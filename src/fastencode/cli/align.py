@@ -164,7 +164,7 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
         here = stories.stories(who)
         for test in config.test_stories:
             if test not in here:
-                raise InputError(f"{who} has no responses to the test story {test!r}, only to {', '.join(here)}")
+                raise InputError(f"{who} has no responses to the test story {test!r}, only to {', '.join(here) or 'no story'}")
         heard[who] = tuple(stories.train_stories(who, exclude={*config.exclude, *config.test_stories} & set(here)))
         if not heard[who]:
             raise InputError(f"no story is left to fit {who} on: exclude fewer")
@@ -173,6 +173,10 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
     unknown = set(config.exclude) - {story for who in heard for story in stories.stories(who)}
     if unknown:
         raise InputError(f"exclude names {', '.join(sorted(unknown))}, which nobody heard: correct the name")
+    every = {story for fit in heard.values() for story in fit}
+    for who, fit in heard.items():
+        if absent := sorted(every - set(fit)):
+            say(f"{who} has no responses to {', '.join(absent)}, which others are fitted on: fitted on {', '.join(fit)} only")
     return heard
 
 
@@ -265,6 +269,11 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
     with stages.alone("tables"):
         found = collect(stages, _shared(config), own, lambda label: _rank(label, config))
+        if config.collect and (unknown := sorted(set(config.participants) - set(found.columns))):
+            raise InputError(
+                f"participants names {unknown[0]}, who has no finished scores of these settings in {stages.root}: give the same "
+                "command without --collect"
+            )
         scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
         contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
         tables = {
@@ -285,7 +294,8 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         for who in found.columns:
             _write_voxels(stages, found, who, config)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
-        layers = tuple(sorted({*config.layers, *(layer for *_, layer in found.scores)})) if config.layers else ()
+        of_models = {layer for label, _, layer in found.scores if not label.low_level}
+        layers = tuple(sorted({*config.layers, *of_models})) if config.layers else ()
         settled = replace(config, participants=everybody, layers=layers, collect=False, reuse=False)
         models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
         origin = _origin(stages, found)
@@ -331,7 +341,8 @@ def _origin(stages: Stages, found: Records) -> dict[str, Any]:
         fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
         if fit is not None:
             one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
-            one["stories"] |= {story: key.get("audio", "") for story, key in sorted(fit.settings["features"].items())}
+            keys = sorted(fit.settings["features"].items())
+            one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
     responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
     return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
 

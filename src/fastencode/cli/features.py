@@ -11,7 +11,7 @@ from fastencode.progress import say
 from fastencode.runs.executors import settle
 from fastencode.runs.features import check_all_read, find_sounds, read_recordings
 from fastencode.speech.extract import estimate
-from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.threads import available_threads
 
 __all__ = ["run"]
@@ -35,7 +35,7 @@ def run(config: FeaturesConfig) -> dict[str, Path]:
 def _encoder(config: FeaturesConfig) -> SpeechEncoder:
     settle()
     require("torch", "tune").set_num_threads(available_threads())
-    return SpeechEncoder(config.model, device=config.device, dtype=config.dtype)
+    return SpeechEncoder(SMALL_MODEL if config.model == "small" else config.model, device=config.device, dtype=config.dtype)
 
 
 def _say_cost(sounds: dict[str, Path], encoder: SpeechEncoder, config: FeaturesConfig) -> None:

@@ -30,7 +30,7 @@ def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequen
         typed = typed.replace("_", "-")
         return f"{name} has no option {typed}{_meant(typed, known)}\n{name} --help lists all options"
     if found := re.search(r"invalid choice: '([^']*)'", error):
-        return f"there is no command {found[1]!r}{_meant(found[1], list(options))}; choose from {', '.join(options)}"
+        return f"there is no command {found[1]!r}{_meant(found[1], list(options))}\nchoose from {', '.join(options)}"
     if 'expected "subcommand"' in error:
         return f"say what to do: {', '.join(options)}; for example fastencode-tune demo"
     if found := re.match(r"the following arguments are required: (.+)", error):
@@ -42,8 +42,11 @@ def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequen
 
 
 def _meant(typed: str, known: Sequence[str]) -> str:
-    close = get_close_matches(typed, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    """A question after the option that was meant; ``--delays`` is close to ``--align.delays``, too."""
+    ends = {f"--{option.rpartition('.')[2]}": option for option in known if "." in option}
+    names = {option: option for option in known}
+    close = get_close_matches(typed, {**ends, **names}, n=1, cutoff=0.5)
+    return f"; did you mean {(ends | names)[close[0]]}?" if close else ""
 
 
 def _expected(text: str) -> str:

@@ -134,7 +134,8 @@ class FeaturesConfig:
         SPHERE, at any rate. What cannot be read is listed at the end, with exit status 1; the others are read. Where a manifest
         names two files of one name in two folders, the files of features lie in such folders too.
     model : str
-        Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size.
+        Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size, or small: the model that
+        ships with fastencode.
     out : Path
         Folder of the files. Finished ones are kept, and an interrupted one is resumed.
     read : ReadConfig
@@ -289,7 +290,8 @@ class AlignRunConfig:
         for name in ("test_stories", "participants", "layers", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
-                raise InputError(f"{name} names {twice[0]} more than once: name each once")
+                option = name.replace("test_stories", "test_story")
+                raise InputError(f"{option} names {twice[0]} more than once: name each once")
         names = [Path(os.path.abspath(folder)).name for folder in self.features]
         if len(set(names)) < len(names):
             shared = next(folder for folder in names if names.count(folder) > 1)

@@ -263,7 +263,7 @@ class Stories:
     def is_repeated(self, participant: str, story: str) -> bool:
         """Return whether the single repeats of a story are in the participant's file, and a noise ceiling can be estimated."""
         with _open(self.response_file(participant, story)) as file:
-            return "individual_repeats" in file
+            return "individual_repeats" in file and len(file["individual_repeats"]) > 1
 
     def response_file(self, participant: str, story: str) -> Path:
         """Return the file of a participant's responses to a story; an error says if it is missing or not fetched."""

@@ -26,7 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError
-from fastencode.files import make_folder
+from fastencode.files import make_folder, writing
 from fastencode.locks import Lock
 from fastencode.progress import Line, say
 from fastencode.runs.executors import End, Executor, Here, Lost, Processes
@@ -178,6 +178,8 @@ class Stages:
             failed = len(self.failed) - left_out.total()
             head = f"{failed} {'stage' if failed == 1 else 'stages'} failed"
             kept = f"what did not depend on them is finished in {self.root}; the same command makes the rest"
+            if not self.root.is_dir():
+                kept = f"nothing was finished, and {self.root} was not made"
             raise FailedStages("\n".join([head, *lines, kept]))
 
     def finished(self, pattern: str) -> dict[str, Signature]:
@@ -254,7 +256,10 @@ class Stages:
         """Make the output folder, and mark it as one."""
         self._made += [path for path in (self.root, *self.root.parents) if not path.exists()]
         make_folder(self.root)
-        (self.root / self._MARK).write_text("output of fastencode-tune; finished stages are reused\n", encoding="utf-8")
+        mark = self.root / self._MARK
+        if not mark.exists():  # one that somebody else made may not be written to
+            with writing(mark):
+                mark.write_text("output of fastencode-tune; finished stages are reused\n", encoding="utf-8")
 
     def _run(self, tasks: dict[str, Task], executor: Executor, tally: Tally) -> None:
         busy: dict[str, list[Task]] = {}
@@ -335,6 +340,8 @@ class Stages:
                 with suppress(OSError):
                     folder.rmdir()
         mine = {self._MARK, self._HASHES}
+        if not self.root.is_dir():
+            return
         if self.root in self._made and {path.name for path in self.root.iterdir()} <= mine:
             shutil.rmtree(self.root)
             for folder in self._made[1:]:

@@ -171,6 +171,8 @@ def _hash_weights(modules: Sequence[Any]) -> str:
 
 
 def _read_settings(transformers: Any, name: str) -> tuple[Any, Any]:
+    if not Path(name).is_dir() and "/" not in name:  # speech models on the hub have owners: no waiting for it over a typo
+        raise InputError(f"model {name!r} is no folder here: give a folder with config.json, or owner/name on the hub")
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(name)

@@ -73,6 +73,8 @@ class AlignConfig:
             raise InputError(f"block must be at least 1, or None, got {self.block}")
         if not self.delays or not self.alphas:
             raise InputError("give at least one delay and one alpha")
+        if wrong := [alpha for alpha in self.alphas if not 0 < alpha < float("inf")]:
+            raise InputError(f"alphas holds {wrong[0]}; every penalty must be positive and finite")
 
     def folds_of(self, n_runs: int) -> int:
         """Folds of a ridge on so many runs: of whole runs where there are several, at most one for each."""

@@ -59,8 +59,8 @@ class LayerFolder:
     Raises
     ------
     InputError
-        If a recording's file is missing or not finished, files were made with different settings, clips do not end with scans, or
-        features end before the last scan.
+        If a recording's file is missing or not finished, files were made with different settings or have other layers, clips do
+        not end with scans, or features end before the last scan. When they are read: if one is not finite.
 
     Warns
     -----
@@ -69,6 +69,8 @@ class LayerFolder:
     """
 
     def __init__(self, folder: Path, data: Dataset, *, lobes: int, used: Sequence[str]) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder: give one that fastencode-tune features filled")
         self.name = Path(os.path.abspath(folder)).name  # of ".", too
         self._folder, self._data, self._lobes = folder, data, lobes
         self._keys: dict[str, Any] = {}
@@ -81,6 +83,10 @@ class LayerFolder:
             if same != before:
                 raise InputError(f"{self._path(run)} and {self._path(used[0])} were made with different settings: make one again")
             self._check_times(run, first)
+            if counts[run] != counts[used[0]]:
+                raise InputError(
+                    f"{self._path(run)} has {counts[run]} layers, {self._path(used[0])} has {counts[used[0]]}: make one again"
+                )
         self.n_layers = counts[used[0]]
 
     def _path(self, run: str) -> Path:
@@ -92,6 +98,11 @@ class LayerFolder:
     def rows(self, run: str, layer: int) -> Floats:
         found = read_features(self._path(run), layers=(layer,))
         values = np.asarray(found.values[:, 0], np.float32)
+        if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+            raise InputError(
+                f"{self._path(run)}, layer {layer}: {len(bad)} of {len(values)} rows hold values that are not finite, the first "
+                f"at {found.times[bad[0]]:g} s: check the recording and make the file again"
+            )
         if _ends_with_scans(found):
             return values[self._clips(run)]
         return np.asarray(lanczos(values, found.times, self._data.row_times(run, middle=True), lobes=self._lobes))

@@ -1,0 +1,88 @@
+"""fastencode-tune align held wrong: what is said, before any fit, and that its settings file makes the same again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from align_cases import align, make_world
+from fastencode.cli import main
+
+pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
+pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return make_world(tmp_path / "world")
+
+
+def test_penalties_that_are_not_positive_are_refused_before_any_fit(world: Path, tmp_path: Path, capsys) -> None:
+    assert align(world, tmp_path / "out", "--align.alphas", "1,0") == 2
+    assert "alphas holds 0.0; every penalty must be positive" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_settings_beside_a_baseline_name_the_layers_of_models_only(world: Path, tmp_path: Path, capsys) -> None:
+    """A baseline's only layer, 0, is none that was asked for: the settings file fits nothing more."""
+    out = tmp_path / "out"
+    assert align(world, out, "--layers", "1", "--baselines", "time") == 0
+    assert "\nlayers:\n- 1\n" in (out / "config.yaml").read_text()
+    made = sorted(out.rglob("stage.json"))
+    assert main(["align", "--config", str(out / "config.yaml")]) == 0
+    assert sorted(out.rglob("stage.json")) == made
+    stories = json.loads((out / "provenance.json").read_text())["features"]
+    assert stories["model"]["stories"]["one"] == "one" and stories["time"]["stories"] == {}
+
+
+def test_collecting_names_a_participant_of_whom_nothing_is_there(world: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert align(world, out, "--layers", "0", "--participants", "A") == 0
+    before = (out / "config.yaml").read_text()
+    assert align(world, out, "--layers", "0", "--participants", "Q", "--collect") == 2
+    assert "participants names Q, who has no finished scores" in capsys.readouterr().err
+    assert (out / "config.yaml").read_text() == before
+
+
+def test_stories_that_only_some_heard_are_told(world: Path, tmp_path: Path, capsys) -> None:
+    (world / "preprocessed_data" / "B" / "two.hf5").unlink()
+    assert align(world, tmp_path / "out", "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "B has no responses to two, which others are fitted on: fitted on later, one, three only\n" in said
+    assert "A has no responses" not in said
+    shutil.rmtree(world / "preprocessed_data" / "B")
+    (world / "preprocessed_data" / "B").mkdir()
+    assert align(world, tmp_path / "out", "--dry-run") == 2
+    assert "B has no responses to the test story 'test', only to no story" in capsys.readouterr().err
+
+
+def test_a_test_story_with_one_repeat_was_heard_once(world: Path, tmp_path: Path) -> None:
+    """As if there were no repeats: all voxels that vary are scored, without a ceiling."""
+    with h5py.File(world / "preprocessed_data" / "A" / "test.hf5", "r+") as file:
+        del file["individual_repeats"]
+        file["individual_repeats"] = file["data"][:][None]
+    out = tmp_path / "out"
+    assert align(world, out, "--layers", "0", "--participants", "A") == 0
+    scores = pd.read_csv(out / "scores.csv").set_index("region")
+    assert scores.loc["all", "n_voxels"] == 6 and np.isnan(scores.loc["all", "ceiling"])
+
+
+def test_features_that_cannot_be_used_are_named(world: Path, tmp_path: Path, capsys) -> None:
+    path, out = world / "features" / "model" / "two.h5", tmp_path / "out"
+    with h5py.File(path, "r+") as file:
+        file["features"][5, 1] = np.nan
+    assert align(world, out, "--layers", "1", "--participants", "A") == 1
+    said = capsys.readouterr().err
+    assert f"{path}, layer 1: 1 of " in said and "not finite, the first at 6 s: check the recording" in said
+    with h5py.File(path, "r+") as file:
+        values = file["features"][:, :1]
+        del file["features"]
+        file["features"] = values
+    assert align(world, out) == 2
+    assert f"{path} has 1 layers, {path.with_name('later.h5')} has 2: make one again" in capsys.readouterr().err
+    assert align(world, out, "--features", str(tmp_path / "none")) == 2
+    assert f"{tmp_path / 'none'} is not a folder: give one that fastencode-tune features filled" in capsys.readouterr().err
