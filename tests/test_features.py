@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +86,14 @@ def test_one_bad_recording_does_not_stop_the_others(
     for name in "aceg":
         alone = extract_features({name: folder / f"{name}.wav"}, encoder, tmp_path / "alone", CLIP, show_progress=False)[name]
         np.testing.assert_array_equal(read_features(out / f"{name}.h5").values, read_features(alone).values)
-    assert sorted(path.name for path in out.iterdir()) == [f"{name}.h5" for name in "aceg"]
-    made = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert sorted(path.name for path in out.glob("*.h5")) == [f"{name}.h5" for name in "aceg"]
+    made = {path.name: path.stat().st_mtime_ns for path in out.glob("*.h5")}
     write(folder / "b.wav", seed=8)
     (folder / "d.flac").unlink()
     assert main(given) == 0 and "5 files of features are in" in capsys.readouterr().out
+    told = json.loads((out / "provenance.json").read_text(encoding="utf-8"))
+    assert told["model"] == {"name": str(model), "sha256": encoder.hash()} and "torch" in told["versions"]
+    assert main(["features", "--config", str(out / "config.yaml")]) == 0
     assert {name: (out / name).stat().st_mtime_ns for name in made} == made, "finished ones stay"
 
 
@@ -126,7 +130,7 @@ def test_features_of_something_else_are_listed_beside_what_was_read(folder: Path
     write(folder / "e.wav", seed=9)
     with pytest.raises(FailedStages, match=r"1 of 4 recordings cannot be read\n  e: .*was made with audio="):
         read_recordings(find_sounds(folder), encoder, out, CLIP)
-    assert (out / "e.h5").read_bytes() == before and {path.stem for path in out.iterdir()} == set("aceg")
+    assert (out / "e.h5").read_bytes() == before and {path.stem for path in out.glob("*.h5")} == set("aceg")
 
 
 def test_sounds_are_found_by_name(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
             notes=_NOTES,
             models=models,
             tables=tables,
-            provenance={**provenance(stages, settled), **origin},
+            provenance={**provenance(settled, stages.seconds), **origin},
             command=write_settings(stages.root, settled, "fastencode-tune align"),
             delays=delays_text(config.align.delays),
             picture_regions=list(dict.fromkeys(scores["region"])),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import FeaturesConfig
 from fastencode.errors import InputError, require
-from fastencode.files import fresh_folder
+from fastencode.files import fresh_folder, whole_file
 from fastencode.progress import say
 from fastencode.runs.executors import settle
 from fastencode.runs.features import check_all_read, find_sounds, read_recordings
@@ -27,9 +29,22 @@ def run(config: FeaturesConfig) -> dict[str, Path]:
         return {}
     with fresh_folder(config.out):
         encoder = _encoder(config)
-        paths = read_recordings(sounds, encoder, config.out, config.read, batch=config.batch, stored=config.stored)
+        try:
+            paths = read_recordings(sounds, encoder, config.out, config.read, batch=config.batch, stored=config.stored)
+        finally:
+            _write_provenance(config, encoder)
     say(f"{len(paths)} files of features are in {config.out}")
     return paths
+
+
+def _write_provenance(config: FeaturesConfig, encoder: SpeechEncoder) -> None:
+    """Beside the features, if there are any: config.yaml, and by which model and versions they were made."""
+    if next(config.out.rglob("*.h5"), None) is None:
+        return
+    command = write_settings(config.out, config, "fastencode-tune features")
+    found = {"command": command, **provenance(config), "model": {"name": config.model, "sha256": encoder.hash()}}
+    with whole_file(config.out / "provenance.json") as partial:
+        partial.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _encoder(config: FeaturesConfig) -> SpeechEncoder:

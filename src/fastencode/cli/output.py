@@ -54,7 +54,7 @@ def publish(
         models=BEFORE_AND_AFTER,
         tables=tables,
         verdicts=list(verdicts),
-        provenance={**provenance(stages, config), **(facts or {})},
+        provenance={**provenance(config, stages.seconds), **(facts or {})},
         command=typed,
         picture_regions=picture_regions,
     )
@@ -74,7 +74,7 @@ def write_settings(folder: Path, config: Any, command: str) -> str:
     return repeat
 
 
-def provenance(stages: Stages, config: Any) -> dict[str, Any]:
+def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
     """When, on what and by which versions a folder was filled, and with which settings: plain values, as JSON has them."""
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -84,7 +84,7 @@ def provenance(stages: Stages, config: Any) -> dict[str, Any]:
         "commit": _commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "peak memory": peak,
-        "seconds of stages": _spent(stages.seconds),
+        "seconds of stages": _spent(seconds or {}),
         "versions": {"Python": platform.python_version(), **_versions()},
         "settings": plain_values(asdict(config)),
     }
