@@ -292,6 +292,11 @@ def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[s
     assert bare == [] and text.count("(type:") > 10
 
 
+def test_a_model_that_is_not_there_is_told_before_the_world_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--fast", "--model", "nope", "--out", str(tmp_path / "x")]) == 2
+    assert "nope" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
 def test_alice_says_that_it_will_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["alice", "--data", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
     assert "warning: the next release has no fastencode-tune alice: use examples/alice.py" in capsys.readouterr().err

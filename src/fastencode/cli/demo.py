@@ -16,10 +16,11 @@ from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast, control_text
 from fastencode.speech.audio import audio_seconds
-from fastencode.speech.layers import SMALL_MODEL
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
+from fastencode.tune.model import check_tunable
 from fastencode.tune.pretrain import pretrain
 from fastencode.world.config import WorldConfig
 from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
@@ -45,6 +46,9 @@ _NOTES = (
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of its page."""
     config = config.resolved()
+    if config.model:  # before minutes of making the world
+        settle()
+        check_tunable(SpeechEncoder(config.model))
     stages = Stages(config.out, prepare=settle)
     world = stages.run(Stage("world", {"world": config.world}, (), make_world_stage, (config.world,)))
     stories = Stories(world, tr=config.world.tr, test_story=TEST_STORY, test_skip=0)
