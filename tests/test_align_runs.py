@@ -153,7 +153,7 @@ def test_the_page_shows_all_models_and_repeats_itself(
     same_tables(out, finished)
     for words in (
         "Scores are of the story “test”",
-        "All repeats of the test story chose them",
+        "All repeats chose them",
         "n = 3 participants",
         "95 % intervals",
     ):

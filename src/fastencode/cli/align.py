@@ -363,13 +363,18 @@ def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> s
     chosen = f"Scored are voxels with a significant noise ceiling above {config.ceiling:g} (false discovery rate 5 %)."
     if not known:
         voxels = "The test story was heard once, so no noise ceiling is known: all voxels that vary are scored."
+        if len(tests) > 1:
+            voxels = (
+                "Not every test story was repeated, so no noise ceiling of all of them is known. Those that were, if any, chose "
+                "the voxels; without them, all voxels that vary are scored."
+            )
     elif config.split_half:
-        voxels = f"{chosen} One half of the test story's repeats chose them; they are scored on the mean of the other half."
+        voxels = f"{chosen} One half of the repeats chose them; they are scored on the mean of the other half."
     elif config.ceiling < 0:
         voxels = "All voxels that vary are scored, whatever their noise ceiling."
     else:
         voxels = (
-            f"{chosen} All repeats of the test story chose them, and they are scored on the mean of the same repeats: noise that "
+            f"{chosen} All repeats chose them, and they are scored on the mean of the same repeats: noise that "
             "by chance agrees between repeats is in both. --split-half chooses voxels on other repeats than those scored."
         )
     return (

@@ -34,10 +34,10 @@ class Drawn(NamedTuple):
 
     def intervals(self, of: str) -> str:
         if not self.bands:
-            return "There are no intervals: the test story is too short for them. "
+            return "There are no intervals: the scans that are scored are too few for them. "
         if self.bands == "crowded":
             return "Bands of so many models would hide each other: the 95 % intervals are in the tables below. "
-        return f"Bands: 95 % intervals of {of}, from resampling blocks of the test story's scans. "
+        return f"Bands: 95 % intervals of {of}, from resampling blocks of the scans that are scored. "
 
     @property
     def each(self) -> str:
@@ -110,7 +110,7 @@ DETAILS = {
     "means": (
         "Means over participants",
         "The mean over participants of r, or of the difference to the model named under “minus”, with its 95 % interval for "
-        "these participants, from resampling blocks of the test story's scans.",
+        "these participants, from resampling blocks of the scans that are scored.",
     ),
     "contrasts": (
         "Differences of each participant",
@@ -123,7 +123,7 @@ DETAILS = {
     ),
     "partition": (
         "What is unique to each",
-        "R² on the test story, mean over the region's voxels: in total, what is unique to the layer and to each low-level "
-        "feature, and what they share. Unique is what is lost when only that one is left out.",
+        "R² on the scans that are scored, averaged over the region's voxels: in total, what is unique to the layer and to each "
+        "low-level feature, and what they share. Unique is what is lost when only that one is left out.",
     ),
 }
