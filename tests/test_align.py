@@ -383,7 +383,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--lags", "3,2,3"], "lags names 3 more than once"),
         (["--features", "[]"], "there is nothing to score"),
         (["--features", '["a/x", "b/x"]'], "two feature folders share the name 'x'; folder names identify models"),
-        (["--features", '["nofolder"]'], "does not exist"),
+        (["--features", '["nofolder"]'], "nofolder is not a folder"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(
