@@ -18,8 +18,8 @@ The way from here to the innermost loop; what is indented is called by the line 
 On a device ``weights/device.py``, ``score/device_tiles.py``, ``score/device_scorer.py`` and ``score/device_moments.py`` stand in
 for the sweep, the loop, the scorer and the kernel.
 
-A new score needs a formula of these moments (docs/solver.md, 4) in ``score_moments``, its slopes, and a line wherever a scoring
-is looked up by name: a name that is missing there is an error.
+A new score needs a formula of these moments (docs/solver.md, 4) in ``score_moments``, its slopes in ``score_slopes``, and a look
+at every place that names "pearson". A place that names squared errors only takes all other scores for free of units.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def gram_of(X: Matrix, mean: F64, root: F64, center: bool, device: Device = HOST
         block = centered_rows(X, mean, root, here, device)
         # gram = X̌.T @ X̌        along = o.T @ X̌, which is zero but for rounding
         gram += block.T @ block
-        along += device.put(root[here]) @ block
+        if center:
+            along += device.put(root[here]) @ block
     if center:
         along /= float(np.linalg.norm(root))
         gram -= along[:, None] * along[None, :]
