@@ -82,9 +82,14 @@ class Reflection:
             K_tt[:, self.axis] = K_tt[:, 0]
         return K_tt[1:, 1:]
 
-    def back(self, U: ArrayT) -> ArrayT:
-        """(t, r): H U with zeros in the row of the axis, from vectors of t − 1 numbers to vectors that are orthogonal to o."""
-        out: Any = self.device.concatenate([self.device.zeros(1, U.shape[1], dtype=np.float64), U])
+    def back(self, U: ArrayT, into: ArrayT | None = None) -> ArrayT:
+        """(t, r): H U with zeros in the row of the axis, from vectors of t − 1 numbers to vectors that are orthogonal to o.
+
+        Made in the memory of ``into``, (t, r), if given.
+        """
+        out: Any = self.device.zeros(1 + U.shape[0], U.shape[1], dtype=np.float64) if into is None else into
+        out[0, ...] = 0.0
+        out[1:, ...] = U
         if self.axis:
             out[0, ...] = out[self.axis, ...]
             out[self.axis, ...] = 0.0
@@ -96,7 +101,7 @@ def eigh_beside(kernel: Array, constant: F64, device: Device = HOST) -> tuple[F6
     """Eigenvalues, increasing, and vectors (t, t − 1) orthogonal to o of a kernel that maps o to zero, which is overwritten."""
     reflection = Reflection(constant, device)
     lam, vectors = eigh(reflection.kernel(kernel), device)
-    return lam, reflection.back(vectors)
+    return lam, reflection.back(vectors, kernel[:, 1:])
 
 
 def remove_along(constant: F64, rows_tr: Array, device: Device = HOST) -> None:
@@ -155,7 +160,7 @@ def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], 
     vectors : (t, r) float64
         Overwritten.
     blocks : callable
-        Returns the columns of X̌, (t, ·) at a time. Called twice at most.
+        Returns the columns of X̌, (t, ·) at a time.
     most : int
         The most directions that X̌ has.
 
@@ -169,20 +174,15 @@ def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], 
         return _last(lam, vectors, None, most)[:2]
     split = int(small.sum())  # the small ones come first
     some = vectors[:, :split]
-    squares = np.zeros(split)
-    for block_tp in blocks():
-        along = block_tp.T @ some
-        squares += np.einsum("pk,pk->k", along, along)
-    U = some[:, np.sqrt(squares) > floor]
-    kept = U.shape[1]
-    triangle: F64 = np.zeros((0, kept))
-    for block_tp in blocks() if kept else ():  # the triangle of QR of all of X̌ᵀ U
-        triangle = scipy.linalg.qr(np.concatenate([triangle, block_tp.T @ U]), mode="r", check_finite=False)[0][:kept]
-    # X̌ᵀ @ U = (orthonormal) @ diag(size) @ turn.T
-    _, size, turn = np.linalg.svd(triangle, full_matrices=False)
+    triangle: F64 = np.zeros((0, split))
+    for block_tp in blocks():  # the triangle of QR of all of X̌ᵀ @ some
+        triangle = scipy.linalg.qr(np.concatenate([triangle, block_tp.T @ some]), mode="r", check_finite=False)[0][:split]
+    kept = np.linalg.norm(triangle, axis=0) > floor
+    # X̌ᵀ @ some[:, kept] = (orthonormal) @ diag(size) @ turn.T
+    _, size, turn = np.linalg.svd(triangle[:, kept], full_matrices=False)
     longer = np.flatnonzero(size > floor)[::-1]
     first = split - len(longer)
-    vectors[:, first:split] = U @ turn[longer].T
+    vectors[:, first:split] = some[:, kept] @ turn[longer].T
     return _last(np.concatenate([size[longer] ** 2, lam[split:]]), vectors[:, first:], None, most)[:2]
 
 
