@@ -1,11 +1,11 @@
 """Real brains: 27 people who heard a chapter of Alice in Wonderland (Brennan et al. 2016), encoded and tuned on.
 
-    python examples/alice.py --data FOLDER [--out alice-output] [--epochs 8] [--controls 3] [--jobs 2]
+    python examples/alice.py --data FOLDER [--out alice-output] [--model FOLDER] [--epochs 8] [--controls 3] [--jobs 2]
 
 FOLDER holds the data set: ``sNN-timecourses.txt``, the TextGrid and the authors' predictors. The encoding half repeats the
 published word-rate numbers. The recording is not part of the data set, so for the tuning half the chapter's words are spoken by a
-synthesizer at their real times (extra ``demo``); a small wav2vec2 is tuned on the first part of the chapter and every layer is
-scored on the last 100 scans. Finished stages in the output folder are reused.
+synthesizer at their real times (extra ``demo``); a model (by default the small wav2vec2 of the package) is tuned on the first
+part of the chapter and every layer is scored on the last 100 scans. Finished stages in the output folder are reused.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--out", type=Path, default=Path("alice-output"), help="output folder")
+    parser.add_argument("--model", help="folder or hub name of a wav2vec2 or HuBERT model; default: the small one of the package")
     parser.add_argument("--epochs", type=int, default=8, help="passes over the training clips")
     parser.add_argument("--clip-seconds", type=float, default=10.0, help="sound of each clip")
     parser.add_argument("--controls", type=int, default=3, help="controls, each on another permutation of the responses")
@@ -38,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     tune, alignment = TuneConfig(epochs=given.epochs, clip_seconds=given.clip_seconds), AlignConfig()
     study = alice_study(
-        Stages(given.out, prepare=settle), given.data, tune=tune, alignment=alignment, controls=given.controls, jobs=given.jobs
+        Stages(given.out, prepare=settle),
+        given.data,
+        model=given.model,
+        tune=tune,
+        alignment=alignment,
+        controls=given.controls,
+        jobs=given.jobs,
     )
     tables = {name: pandas.DataFrame(rows) for name, rows in study.outcome.tables().items()}
     page = write_report(
@@ -54,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "settings": {"controls": given.controls, "tune": asdict(tune), "align": asdict(alignment)},
         },
         command=f"python examples/alice.py --data {given.data} --epochs {given.epochs} --clip-seconds {given.clip_seconds:g}"
-        f" --controls {given.controls}",
+        f" --controls {given.controls}" + (f" --model {given.model}" if given.model else ""),
         picture_regions=PICTURE_REGIONS,
     )
     print(f"\n{scores_table(tables['scores'], BEFORE_AND_AFTER)}\n\n{verdict_table(study.verdicts)}\n\nThe page: {page}")

@@ -25,3 +25,13 @@ def shared_data() -> Path:
         where = "FASTENCODE_DATA" if named else "../shared/data"
         pytest.skip(f"real data not found: {where} ({folder}) is not a folder; set FASTENCODE_DATA to run this test")
     return folder
+
+
+# Modules that run whole commands once, in a fixture, for many tests. They come first: a process that has run out of tests takes
+# over the last ones of another process, and would have to run such a command a second time for them.
+WHOLE_RUNS = ("test_cli", "test_align", "test_demo_reference", "test_alice", "test_build")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules of :data:`WHOLE_RUNS`, and all others of align, before the rest."""
+    items.sort(key=lambda item: not item.path.stem.startswith(WHOLE_RUNS))

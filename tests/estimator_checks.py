@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 
-def run_array_api_checks(file: str, number: int) -> None:
-    """Run the array API checks of a test file, which has so many, in a process of its own with the setting."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "check_array_api_input", file]
+def run_array_api_checks(files: Sequence[Path], number: int) -> None:
+    """Run the array API checks of test files, which have so many, in a process of its own with the setting."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "check_array_api_input", *map(str, files)]
     environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if run.returncode == 5:

@@ -278,20 +278,21 @@ def test_only_code_that_is_used_makes_fits_again(
     shutil.copytree(finished, out)
     before, real = made(out), provenance._source
 
-    def source(changed: str, more: str) -> None:
-        monkeypatch.setattr(provenance, "_source", lambda name: (real(name) or "") + (more if name == changed else ""))
+    def add(more: dict[str, str]) -> None:
+        monkeypatch.setattr(provenance, "_source", lambda name: (real(name) or "") + more.get(name, ""))
 
-    for name, more in (
-        ("fastencode.study.figures", "\n# a comment\n"),
-        ("fastencode.study.figures", "\nNEW = 1\n"),
-        ("fastencode.delayed", "\n# a comment\n"),
-        ("fastencode.study.tables", "\nNEW = 1\n"),
-        ("fastencode.runs.engine", "\nNEW = 1\n"),
-        ("fastencode.cli.settings", "\nNEW = 1\n"),
-    ):
-        source(name, more)
-        assert main(given(world, out)) == 0 and made(out) == before, name
-    source("fastencode.delayed", "\nNEW = 1\n")
+    comment, code = "\n# a comment\n", "\nNEW = 1\n"
+    add(
+        {
+            "fastencode.study.figures": comment + code,
+            "fastencode.delayed": comment,
+            "fastencode.study.tables": code,
+            "fastencode.runs.engine": code,
+            "fastencode.cli.settings": code,
+        }
+    )
+    assert main(given(world, out)) == 0 and made(out) == before
+    add({"fastencode.delayed": code})
     assert main([*given(world, out), "--reuse"]) == 0 and made(out) == before
     capsys.readouterr()
     with pytest.warns(FastencodeWarning, match="some scores of B, C were made by other code than the rest"):

@@ -105,8 +105,8 @@ def test_scores_and_slopes_are_those_of_numpy(xp, dual, scoring, weighted):
 @pytest.mark.parametrize("fit_there, shape, scoring, dtype", pairs(PLACES, SHAPES, SCORINGS, DTYPES), indirect=["fit_there"])
 def test_climbs_where_the_cpu_climbs(fit_there, shape, scoring, dtype):
     X, Y, widths = problem(*shape, v=21, dtype=dtype)
-    given = {"bands": widths, "search": "auto", "n_iter": 3, "n_steps": 8, "random_state": 0, "alphas": ALPHAS}
-    given |= {"cv": 4, "scoring": scoring}
+    given = {"bands": widths, "search": "auto", "n_iter": 3, "n_steps": 5, "random_state": 0, "alphas": ALPHAS}
+    given |= {"cv": 3, "scoring": scoring}
     found, wanted = fit_there(X, Y, **given), banded_ridge_cv(X, Y, **given)
     assert found.stats["refined"]["evaluations"] == wanted.stats["refined"]["evaluations"]
     assert found.stats["refined"]["voxels"] > 5

@@ -386,11 +386,12 @@ def in_units(scales, seed=0, n=200, v=30, widths=(7, 40, 250)):
 
 
 def test_the_start_does_not_depend_on_the_units_of_a_band():
-    X, Y, widths = in_units((1.0, 30.0, 0.01))
-    alike, _, _ = in_units((1.0, 1.0, 1.0))
-    found = {search: banded_ridge_cv(X, Y, bands=widths, search=search).best_score.mean() for search in ("gradient", "auto")}
-    wanted = banded_ridge_cv(alike, Y, bands=widths, search="gradient").best_score.mean()
-    samples = banded_ridge_cv(X, Y, bands=widths, n_iter=50, random_state=0).best_score.mean()
+    X, Y, widths = in_units((1.0, 30.0, 0.01), v=12, widths=(7, 40, 120))
+    alike, _, _ = in_units((1.0, 1.0, 1.0), v=12, widths=(7, 40, 120))
+    given = {"bands": widths, "random_state": 0}
+    found = {search: banded_ridge_cv(X, Y, search=search, **given).best_score.mean() for search in ("gradient", "auto")}
+    wanted = banded_ridge_cv(alike, Y, search="gradient", **given).best_score.mean()
+    samples = banded_ridge_cv(X, Y, n_iter=30, **given).best_score.mean()
     assert found["gradient"] >= samples - 1e-3 and abs(found["gradient"] - wanted) < 0.005
     assert found["auto"] >= samples - 1e-3 and abs(found["auto"] - wanted) < 0.01
 

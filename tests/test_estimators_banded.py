@@ -21,7 +21,6 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastencode
-from estimator_checks import run_array_api_checks
 from fastencode import BandedRidgeCV, InputError, banded_ridge_cv
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*of the grid")
@@ -43,10 +42,6 @@ SEARCH = {"n_iter": 4, "random_state": 3, "alphas": GRID}
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
-
-
-def test_the_checks_that_need_a_setting_before_scipy_is_imported():
-    run_array_api_checks(__file__, 3)
 
 
 MASKED = {"a": list(range(5)), "b": (np.arange(17) >= 5) & (np.arange(17) < 13), "c": list(range(13, 17))}
