@@ -9,12 +9,14 @@ table for each point:
     permutation     share of p-values at most .05 where nothing is predicted
     ceiling mask    share of voxels of pure noise that count as having a ceiling
     normalized      mean r / ceiling of a region over what it is without noise, where voxels are chosen by their ceiling
+    short stories   the same of four test stories of 60 to 100 scans together, of all voxels whose ceiling is above 0
     "stays at 0"    answers where the truth is 0, and where it is .035, by how many scans there are
     control         blocks that hold rows of two stories; pairs of participants whose targets have one order
     too few scans   what 100 scans (Alice) are given as an interval
 
 The rules of before: percentiles of a bootstrap of blocks of 10 scans; permuted blocks of 10 scans; ceiling > .05; the mean of the
-voxels' r / ceiling; "held" unless the interval lies above 0; one order of joined stories for all participants.
+voxels' r / ceiling; the mean of the stories' ceilings; "held" unless the interval lies above 0; one order of joined stories for
+all participants.
 
 Legend: t = time, v = voxels.
 """
@@ -32,9 +34,10 @@ import scipy.signal
 import session
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.ceilings import noise_ceiling, significant_ceilings, split_repeats
+from fastencode.study.ceilings import joint_ceiling, noise_ceiling, signal_share, significant_ceilings, split_repeats
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.study.verdicts import Verdict
+from fastencode.timing.clean import zscore
 from fastencode.tune.baselines import permute_blocks
 
 SCANS, OLD_BLOCK, MASK, MARGIN = 251, 10, 0.05, 0.02
@@ -138,6 +141,33 @@ def normalized(scale: float) -> Rows:
     return rows
 
 
+def short_stories(scale: float) -> Rows:
+    """Five repeats; r / ceiling is .6 as above. "true" divides by the ceiling that is known. Last, stories of unlike signal."""
+    rows, n_voxels, wanted, lengths = [], max(200, round(3000 * scale)), 0.6, (60, 80, 100, 70)
+    runs = np.repeat(np.arange(len(lengths)), lengths)
+    for rho in (0.5, 0.7, 0.9):
+        for powers in (*((power,) * 4 for power in (0.02, 0.05, 0.1, 0.2, 1.0)), (0.05, 0.2, 0.05, 0.2)):
+            rng, heard, predicted = np.random.default_rng(0), [], []
+            for n, power in zip(lengths, powers, strict=True):
+                signal = series(rng, (n, n_voxels), rho)
+                heard.append(np.sqrt(power) * signal + series(rng, (5, n, n_voxels), rho))
+                predicted.append(wanted * signal + np.sqrt(1 - wanted**2) * series(rng, (n, n_voxels), rho))
+            z, p = (zscore(np.vstack(of), runs) for of in ([repeats.mean(axis=0) for repeats in heard], predicted))
+            r = (z * p).mean(axis=0)
+            ceilings = {
+                "before": np.average([noise_ceiling(repeats) for repeats in heard], axis=0, weights=lengths),
+                "now": joint_ceiling([signal_share(repeats) for repeats in heard]),
+            }
+            row: dict[str, Any] = {"rho": rho, "signal power": ", ".join(map(str, sorted({*powers})))}
+            for name, ceiling in ceilings.items():
+                counted = ceiling > 0
+                row[name] = float(r[counted].mean() / ceiling[counted].mean() / wanted)
+                row[f"voxels {name}"] = int(counted.sum())
+            best = np.average([np.sqrt(power / (power + 1 / 5)) for power in powers], weights=lengths)
+            rows.append(row | {"true": float(r.mean() / best / wanted)})
+    return rows
+
+
 def stays_at_zero(scale: float) -> Rows:
     """A difference of two correlations, averaged over 40 voxels; half of their variance is noise that all share."""
     rows = []
@@ -197,6 +227,7 @@ POINTS: dict[str, Callable[[float], Rows]] = {
     "permutation": permutation,
     "ceiling mask": ceiling_mask,
     "normalized": normalized,
+    "short stories": short_stories,
     '"stays at 0"': stays_at_zero,
     "control": control,
     "too few scans": too_few,
