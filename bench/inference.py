@@ -6,6 +6,7 @@ Series are autoregressive: rho^k is their autocorrelation at lag k. Nothing is t
 table for each point:
 
     intervals       share of .95 intervals of a correlation, and of a difference of two, that hold the true value
+    means           share of .95 intervals of a mean over eight participants, whose blocks differ in length
     permutation     share of p-values at most .05 where nothing is predicted
     ceiling mask    share of voxels of pure noise that count as having a ceiling
     normalized      mean r / ceiling of a region over what it is without noise, where voxels are chosen by their ceiling
@@ -16,7 +17,7 @@ table for each point:
 
 The rules of before: percentiles of a bootstrap of blocks of 10 scans; permuted blocks of 10 scans; ceiling > .05; the mean of the
 voxels' r / ceiling; the mean of the stories' ceilings; "held" unless the interval lies above 0; one order of joined stories for
-all participants.
+all participants; plain means over participants of their draws.
 
 Legend: t = time, v = voxels.
 """
@@ -34,6 +35,7 @@ import scipy.signal
 import session
 
 from fastencode.errors import FastencodeWarning
+from fastencode.study.blocks import interval, mean_draws
 from fastencode.study.ceilings import joint_ceiling, noise_ceiling, signal_share, significant_ceilings, split_repeats
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.study.verdicts import Verdict
@@ -78,6 +80,32 @@ def intervals(scale: float) -> Rows:
                 for rule, (low, high) in both_intervals(Y, signals, regions, seed, kind == "difference").items():
                     hits.setdefault(f"{kind}, {rule}", []).append(((low <= exact) & (exact <= high)).mean())
         rows.append({"rho": rho, **{name: float(np.mean(found)) for name, found in hits.items()}})
+    return rows
+
+
+def means(scale: float) -> Rows:
+    """Of what is not predicted, a part is alike in all participants, as what a story evokes is; the rest has each's own rho."""
+    rows, n_voxels = [], 6
+    for low, high, alike in ((0.6, 0.6, 0.8), (0.45, 0.7, 0.8), (0.2, 0.85, 0.6), (0.2, 0.85, 0.3), (0.2, 0.85, 0.0)):
+        rng, r, ends, longest = np.random.default_rng(1), [], {"before": [], "now": []}, []
+        for _ in range(max(4, round(300 * scale))):
+            signal, common = (series(rng, (300, 1), 0.6) for _ in range(2))
+            people = []
+            for _ in range(8):
+                own = series(rng, (300, n_voxels), rng.uniform(low, high))
+                Y = 0.4 * signal + np.sqrt(0.84) * (np.sqrt(alike) * common + np.sqrt(1 - alike) * own)
+                predicted, regions = [np.repeat(signal, n_voxels, axis=1)], {"all": np.arange(n_voxels)}
+                people.append(bootstrap_region_scores(Y, predicted, regions, n_boots=300, random_state=0))
+            draws, n_blocks = np.array([one.draws[:, 0, 0] for one in people]), [one.n_blocks for one in people]
+            r.append(np.mean([one.r[0, 0] for one in people]))
+            longest.append(max(n_blocks) / min(n_blocks))
+            for rule, drawn in (("before", draws.mean(axis=0)), ("now", mean_draws(draws, n_blocks))):
+                ends[rule].append(interval(r[-1], drawn, min(n_blocks), correlation=True))
+        row: dict[str, Any] = {"rho": f"{low} to {high}", "alike": alike, "longest / shortest": float(np.mean(longest))}
+        for rule, found in ends.items():
+            lower, upper = np.array(found).T
+            row[rule] = float(np.mean((lower <= np.mean(r)) & (np.mean(r) <= upper)))
+        rows.append(row)
     return rows
 
 
@@ -224,6 +252,7 @@ def too_few(scale: float) -> Rows:
 
 POINTS: dict[str, Callable[[float], Rows]] = {
     "intervals": intervals,
+    "means": means,
     "permutation": permutation,
     "ceiling mask": ceiling_mask,
     "normalized": normalized,
