@@ -39,7 +39,7 @@ __all__ = ["Stage", "Stages"]
 
 _NOT_MADE = "not made"
 _PAUSE = 1.0  # s between two looks at a stage that another process makes
-_LARGE = 10**10  # bytes of input files to read before anything is made: half a minute or more
+_LARGE = 10**10  # bytes of input files to read before anything is made: some 20 s where the disk is fast
 _LONG = 600.0  # s that another process may take to write tables
 
 
