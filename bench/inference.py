@@ -6,15 +6,18 @@ Series are autoregressive: rho^k is their autocorrelation at lag k. Nothing is t
 table for each point:
 
     intervals       share of .95 intervals of a correlation, and of a difference of two, that hold the true value
+    means           share of .95 intervals of a mean over eight participants, whose blocks differ in length
     permutation     share of p-values at most .05 where nothing is predicted
     ceiling mask    share of voxels of pure noise that count as having a ceiling
     normalized      mean r / ceiling of a region over what it is without noise, where voxels are chosen by their ceiling
+    short stories   the same of four test stories of 60 to 100 scans together, of all voxels whose ceiling is above 0
     "stays at 0"    answers where the truth is 0, and where it is .035, by how many scans there are
     control         blocks that hold rows of two stories; pairs of participants whose targets have one order
     too few scans   what 100 scans (Alice) are given as an interval
 
 The rules of before: percentiles of a bootstrap of blocks of 10 scans; permuted blocks of 10 scans; ceiling > .05; the mean of the
-voxels' r / ceiling; "held" unless the interval lies above 0; one order of joined stories for all participants.
+voxels' r / ceiling; the mean of the stories' ceilings; "held" unless the interval lies above 0; one order of joined stories for
+all participants; plain means over participants of their draws.
 
 Legend: t = time, v = voxels.
 """
@@ -32,9 +35,11 @@ import scipy.signal
 import session
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.ceilings import noise_ceiling, significant_ceilings, split_repeats
+from fastencode.study.blocks import interval, mean_draws
+from fastencode.study.ceilings import joint_ceiling, noise_ceiling, signal_share, significant_ceilings, split_repeats
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.study.verdicts import Verdict
+from fastencode.timing.clean import zscore
 from fastencode.tune.baselines import permute_blocks
 
 SCANS, OLD_BLOCK, MASK, MARGIN = 251, 10, 0.05, 0.02
@@ -75,6 +80,32 @@ def intervals(scale: float) -> Rows:
                 for rule, (low, high) in both_intervals(Y, signals, regions, seed, kind == "difference").items():
                     hits.setdefault(f"{kind}, {rule}", []).append(((low <= exact) & (exact <= high)).mean())
         rows.append({"rho": rho, **{name: float(np.mean(found)) for name, found in hits.items()}})
+    return rows
+
+
+def means(scale: float) -> Rows:
+    """Of what is not predicted, a part is alike in all participants, as what a story evokes is; the rest has each's own rho."""
+    rows, n_voxels = [], 6
+    for low, high, alike in ((0.6, 0.6, 0.8), (0.45, 0.7, 0.8), (0.2, 0.85, 0.6), (0.2, 0.85, 0.3), (0.2, 0.85, 0.0)):
+        rng, r, ends, longest = np.random.default_rng(1), [], {"before": [], "now": []}, []
+        for _ in range(max(4, round(300 * scale))):
+            signal, common = (series(rng, (300, 1), 0.6) for _ in range(2))
+            people = []
+            for _ in range(8):
+                own = series(rng, (300, n_voxels), rng.uniform(low, high))
+                Y = 0.4 * signal + np.sqrt(0.84) * (np.sqrt(alike) * common + np.sqrt(1 - alike) * own)
+                predicted, regions = [np.repeat(signal, n_voxels, axis=1)], {"all": np.arange(n_voxels)}
+                people.append(bootstrap_region_scores(Y, predicted, regions, n_boots=300, random_state=0))
+            draws, n_blocks = np.array([one.draws[:, 0, 0] for one in people]), [one.n_blocks for one in people]
+            r.append(np.mean([one.r[0, 0] for one in people]))
+            longest.append(max(n_blocks) / min(n_blocks))
+            for rule, drawn in (("before", draws.mean(axis=0)), ("now", mean_draws(draws, n_blocks))):
+                ends[rule].append(interval(r[-1], drawn, min(n_blocks), correlation=True))
+        row: dict[str, Any] = {"rho": f"{low} to {high}", "alike": alike, "longest / shortest": float(np.mean(longest))}
+        for rule, found in ends.items():
+            lower, upper = np.array(found).T
+            row[rule] = float(np.mean((lower <= np.mean(r)) & (np.mean(r) <= upper)))
+        rows.append(row)
     return rows
 
 
@@ -138,6 +169,33 @@ def normalized(scale: float) -> Rows:
     return rows
 
 
+def short_stories(scale: float) -> Rows:
+    """Five repeats; r / ceiling is .6 as above. "true" divides by the ceiling that is known. Last, stories of unlike signal."""
+    rows, n_voxels, wanted, lengths = [], max(200, round(3000 * scale)), 0.6, (60, 80, 100, 70)
+    runs = np.repeat(np.arange(len(lengths)), lengths)
+    for rho in (0.5, 0.7, 0.9):
+        for powers in (*((power,) * 4 for power in (0.02, 0.05, 0.1, 0.2, 1.0)), (0.05, 0.2, 0.05, 0.2)):
+            rng, heard, predicted = np.random.default_rng(0), [], []
+            for n, power in zip(lengths, powers, strict=True):
+                signal = series(rng, (n, n_voxels), rho)
+                heard.append(np.sqrt(power) * signal + series(rng, (5, n, n_voxels), rho))
+                predicted.append(wanted * signal + np.sqrt(1 - wanted**2) * series(rng, (n, n_voxels), rho))
+            z, p = (zscore(np.vstack(of), runs) for of in ([repeats.mean(axis=0) for repeats in heard], predicted))
+            r = (z * p).mean(axis=0)
+            ceilings = {
+                "before": np.average([noise_ceiling(repeats) for repeats in heard], axis=0, weights=lengths),
+                "now": joint_ceiling([signal_share(repeats) for repeats in heard]),
+            }
+            row: dict[str, Any] = {"rho": rho, "signal power": ", ".join(map(str, sorted({*powers})))}
+            for name, ceiling in ceilings.items():
+                counted = ceiling > 0
+                row[name] = float(r[counted].mean() / ceiling[counted].mean() / wanted)
+                row[f"voxels {name}"] = int(counted.sum())
+            best = np.average([np.sqrt(power / (power + 1 / 5)) for power in powers], weights=lengths)
+            rows.append(row | {"true": float(r.mean() / best / wanted)})
+    return rows
+
+
 def stays_at_zero(scale: float) -> Rows:
     """A difference of two correlations, averaged over 40 voxels; half of their variance is noise that all share."""
     rows = []
@@ -194,9 +252,11 @@ def too_few(scale: float) -> Rows:
 
 POINTS: dict[str, Callable[[float], Rows]] = {
     "intervals": intervals,
+    "means": means,
     "permutation": permutation,
     "ceiling mask": ceiling_mask,
     "normalized": normalized,
+    "short stories": short_stories,
     '"stays at 0"': stays_at_zero,
     "control": control,
     "too few scans": too_few,

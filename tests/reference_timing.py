@@ -116,6 +116,24 @@ def noise_ceiling(repeats):
     return out
 
 
+def joint_ceiling(stories):
+    """Of several stories, each (repeats, times, voxels): the share of signal from the covariances of all pairs of repeats."""
+    out = np.zeros(stories[0].shape[2])
+    for v in range(len(out)):
+        top = bottom = 0.0
+        for story in stories:
+            one = np.asarray(story[:, :, v], dtype=np.float64)
+            unit = math.sqrt(np.mean([np.var(repeat, ddof=1) for repeat in one]))
+            for i in range(len(one)):
+                for j in range(i):
+                    top += one.shape[1] / len(one) * np.cov(one[i] / unit, one[j] / unit)[0, 1]
+                    bottom += one.shape[1] / len(one)
+        if top > 0:
+            rows = [story.shape[1] for story in stories]
+            out[v] = np.average([1 / math.sqrt(1 + (bottom / top - 1) / len(story)) for story in stories], weights=rows)
+    return out
+
+
 def pearson(y, p):
     y, p = np.asarray(y, dtype=np.float64), np.asarray(p, dtype=np.float64)
     y, p = y - y.mean(), p - p.mean()

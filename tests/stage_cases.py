@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -21,6 +22,10 @@ def write(folder: Path, text: str = "whole") -> None:
 
 def read(folder: Path, other: Path) -> None:
     (folder / "result.txt").write_text((other / "result.txt").read_text() + ", read")
+
+
+def keep(folder: Path, file: Path) -> None:
+    shutil.copy(file, folder / "kept")
 
 
 def fail(folder: Path, what: str) -> None:

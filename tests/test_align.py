@@ -26,7 +26,7 @@ from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
-from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, split_repeats
+from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, signal_share, split_repeats
 from fastencode.study.low_level import LOW_LEVEL, low_level
 from fastencode.study.significance import fdr, signed_rank
 from fastencode.world.config import Participant, WorldConfig
@@ -229,9 +229,9 @@ def test_baselines_residuals_lags_and_halves(world: Path, models: dict[str, Path
     repeats = stories.repeats("A", TEST_STORY)
     ceiling = noise_ceiling(repeats[::2], n_averaged=3)
     voxels = np.flatnonzero((ceiling > 0.05) & (fdr(ceiling_pvalues(repeats[::2])) <= 0.05))
-    saved = {name: np.load(tmp_path / "out" / "responses" / "A" / f"{name}.npy") for name in ("voxels", "ceilings", "test")}
+    saved = {name: np.load(tmp_path / "out" / "responses" / "A" / f"{name}.npy") for name in ("voxels", "shares", "test")}
     np.testing.assert_array_equal(saved["voxels"], voxels)
-    np.testing.assert_array_equal(saved["ceilings"][0], noise_ceiling(repeats[1::2])[voxels])
+    np.testing.assert_array_equal(saved["shares"][0], signal_share(repeats[1::2]).share[voxels])
     np.testing.assert_allclose(saved["test"], repeats[1::2].mean(0)[:, voxels], atol=1e-6)
 
 

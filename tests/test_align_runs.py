@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -245,6 +246,43 @@ def test_tables_hold_one_kind_of_record(world: Path, finished: Path, tmp_path: P
     assert main([*given(world, out, "--features", features), "--participants", "A"]) == 0
     scores = pd.read_csv(out / "scores.csv")
     assert {name: set(part["participant"]) for name, part in scores.groupby("model")} == {"first": {"A"}, "second": set("ABC")}
+
+
+def test_features_count_by_their_contents(
+    world: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copied they are the same. One value changed under the same key, size and time makes this model's fits again, no other's,
+    and its fits of other people are no longer in the tables."""
+    out, before = tmp_path / "out", made(finished)
+    shutil.copytree(finished, out, copy_function=shutil.copy2)
+    shutil.copytree(world / "features", tmp_path / "features", copy_function=shutil.copy)
+    options = ["--features", json.dumps([str(tmp_path / "features" / name) for name in ("first", "second")])]
+    assert main([*given(world, out, *options)]) == 0 and made(out) == before
+    path = tmp_path / "features" / "second" / "two.h5"
+    times, size = (path.stat().st_atime_ns, path.stat().st_mtime_ns), path.stat().st_size
+    with h5py.File(path, "r+") as file:
+        file["features"][20, 1, 0] += 1.0
+    os.utime(path, ns=times)
+    assert path.stat().st_size == size
+    capsys.readouterr()
+    assert main([*given(world, out, *options), "--participants", "A"]) == 0
+    said = capsys.readouterr().out
+    assert "2 finished stages are made again: other input files" in said
+    assert "because their settings or features are others: fits/second-at-1-2/B, fits/second-at-1-2/C" in said
+    again = {name for name, time in made(out).items() if time != before[name]}
+    assert again == {f"fits/second-at-1-2/A/layer-{layer:02d}" for layer in range(2)}
+    scores = pd.read_csv(out / "scores.csv")
+    assert {name: set(part["participant"]) for name, part in scores.groupby("model")} == {"first": set("ABC"), "second": {"A"}}
+    r, old = (
+        {name: part["r"].to_numpy() for name, part in table.groupby("model")}
+        for table in (scores.query("participant == 'A'"), pd.read_csv(finished / "scores.csv").query("participant == 'A'"))
+    )
+    np.testing.assert_array_equal(r["first"], old["first"])
+    assert (r["second"] != old["second"])[2:].all(), "of the layer that was changed"
+    assert main([*given(world, out, *options), "--reuse"]) == 0, "which is about code"
+    assert {name.rpartition("/")[0] for name, time in made(out).items() if time != before[name]} == {
+        f"fits/second-at-1-2/{who}" for who in "ABC"
+    }
 
 
 def test_a_participant_that_fails_costs_no_other(

@@ -177,13 +177,15 @@ def test_the_tables_of_inference(monkeypatch, capsys):
     import inference
 
     try:
-        rows = {name: inference.POINTS[name](0.02) for name in ("ceiling mask", "normalized", "control", "too few scans")}
+        points = ("ceiling mask", "normalized", "short stories", "control", "too few scans")
+        rows = {name: inference.POINTS[name](0.02) for name in points}
         for name, found in rows.items():
             inference.show(name, found)
     finally:
         for name in ("inference", "session"):
             sys.modules.pop(name, None)
     assert all(row["now"] < 0.02 < 0.3 < row["before"] for row in rows["ceiling mask"])
+    assert all(row["now"] < row["before"] for row in rows["short stories"])
     assert rows["control"][0]["blocks of two stories"] > 0 == rows["control"][1]["blocks of two stories"]
     assert [row["warned"] for row in rows["too few scans"]] == [False, False, True]
     assert "signal power" in capsys.readouterr().out

@@ -84,6 +84,18 @@ def test_bad_shapes_are_named(shape):
         fastencode.noise_ceiling(np.ones(shape))
 
 
+def test_stories_have_one_ceiling_of_all_pairs_of_their_repeats():
+    """Stories of unlike length, number of repeats and unit; some voxels have no signal in all of them together."""
+    stories = [world(n, t, 200, signal=0.03, seed=t) * unit + 9 for n, t, unit in ((2, 61, 1.0), (5, 97, 30.0), (3, 40, 0.2))]
+    ours = ceilings.joint_ceiling([ceilings.signal_share(one.astype(np.float32)) for one in stories])
+    np.testing.assert_allclose(ours, reference.joint_ceiling(stories), atol=1e-4)
+    assert 0.01 < (ours == 0).mean() < 0.3
+    for one in stories:
+        np.testing.assert_allclose(ceilings.joint_ceiling([ceilings.signal_share(one)]), reference.noise_ceiling(one), atol=1e-9)
+    other = ceilings.signal_share(stories[0], n_averaged=1)
+    assert (ceilings.joint_ceiling([other]) <= fastencode.noise_ceiling(stories[0])).all()
+
+
 def test_no_voxels():
     assert fastencode.noise_ceiling(np.ones((3, 30, 0))).shape == (0,)
 

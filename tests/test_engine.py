@@ -18,6 +18,7 @@ import pytest
 import stage_cases as cases
 from fastencode.cli import main
 from fastencode.errors import DiskError, FailedStages, InputError
+from fastencode.runs import engine, provenance
 from fastencode.runs.engine import Stage, Stages
 
 TOO_LARGE = "Unable to allocate 1.00 GiB for an array with shape (134217728,) and data type float64"
@@ -173,6 +174,28 @@ def test_what_decides_makes_it_again_and_nothing_else(tmp_path: Path, capsys: py
     run("other settings", settings={"a": [2, 3.0, None, "x"], "b": Path("c")}, version=2)
     with pytest.raises(TypeError, match="settings hold a object"):
         run("", settings={"a": object()})
+
+
+def test_many_input_files_are_announced_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However many stages read one. Their digests are written down before the first stage: a kill does not lose them."""
+    monkeypatch.setattr(engine, "_LARGE", 2 * 10**6)
+    read: list[Path] = []
+    monkeypatch.setattr(provenance, "sha256", lambda path: read.append(path) or "0" * 64)
+    files = {f"{n}": tmp_path / f"{n}.h5" for n in range(2)}
+    for path in files.values():
+        path.write_bytes(bytes(10**6))
+        os.utime(path, (0, 0))
+    now = time.time_ns() + 10**10
+    monkeypatch.setattr(provenance.time, "time_ns", lambda: now)
+    out = tmp_path / "out"
+    stages = [stage(f"{n}", cases.keep, out / ".hashes.json", inputs=files) for n in range(3)]
+    made = Stages(out).run_all(stages)
+    assert read == list(files.values()) and len(json.loads((made["0"] / "kept").read_text())) == 2
+    assert "reading 0.002 GB of input files first, to know them by their contents\n" in capsys.readouterr().out
+    Stages(out).run_all(stages)
+    assert len(read) == 2 and "GB" not in capsys.readouterr().out
 
 
 def test_stages_that_share_are_made_together_and_a_kill_costs_one(tmp_path: Path) -> None:

@@ -246,7 +246,8 @@ class AlignRunConfig:
     collect : bool
         Only make the tables, of all finished fits in the output folder that have these settings.
     reuse : bool
-        Take finished fits although the code has changed that makes them.
+        Take finished fits although the code has changed that makes them. Other settings, and files of features, responses or
+        stimuli with other contents, still make them again.
     """
 
     stories: Path

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = ["Stage", "Stages"]
 
 _NOT_MADE = "not made"
 _PAUSE = 1.0  # s between two looks at a stage that another process makes
+_LARGE = 10**10  # bytes of input files to read before anything is made: some 20 s where the disk is fast
 _LONG = 600.0  # s that another process may take to write tables
 
 
@@ -154,6 +156,7 @@ class Stages:
         if tasks:
             try:
                 self._begin()
+                self._contents.save()  # a killed command's successor need not read the files again
                 self._run(tasks, Here() if jobs == 1 else Processes(min(jobs, len(tasks)), self._prepare), tally)
             finally:
                 self._tidy(names)
@@ -211,6 +214,9 @@ class Stages:
             raise ValueError("two stages have one name")
         tasks: dict[str, Task] = {}
         changed: Counter[str] = Counter()
+        sha256 = cache(self._contents.sha256)  # many stages read one file
+        if (unread := self._contents.unread({path for stage in stages for path in stage.inputs.values()})) >= _LARGE:
+            say(f"reading {unread / 1e9:.3g} GB of input files first, to know them by their contents")
         for name in TopologicalSorter(
             {name: [read for read in stage.reads if read in named] for name, stage in named.items()}
         ).static_order():
@@ -219,7 +225,7 @@ class Stages:
                 self._leave_out(name, bad[0])
                 continue
             try:
-                signature = self._signature(stage)
+                signature = self._signature(stage, sha256)
             except FastencodeError as error:
                 self._fail(name, str(error))
                 continue
@@ -236,7 +242,7 @@ class Stages:
             say(f"{count} finished {'stages are' if count > 1 else 'stage is'} made again: {why}")
         return tasks
 
-    def _signature(self, stage: Stage) -> Signature:
+    def _signature(self, stage: Stage, sha256: Callable[[Path], str]) -> Signature:
         reads = {}
         for read in stage.reads:
             there = read_signature(self.path(read))
@@ -244,7 +250,7 @@ class Stages:
                 raise InputError(f"it reads {read}, which is not finished")
             reads[read] = self._digests[read] if there is None or read in self._digests else there.digest
         decisive = {"version": stage.version, "settings": plain(stage.settings), "reads": reads}
-        decisive["inputs"] = {name: self._contents.sha256(path) for name, path in stage.inputs.items()}
+        decisive["inputs"] = {name: sha256(path) for name, path in stage.inputs.items()}
         shared = () if stage.share is None else (stage.share,)
         code, key = self._code.of(stage.make, (*shared, *stage.arguments)), digest([stage.name, decisive])
         return Signature(digest([key, code]), key, code, libraries=libraries(), **decisive)

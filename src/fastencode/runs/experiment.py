@@ -23,7 +23,7 @@ from fastencode.runs.fits import Question, Records, layer_stages, records_of, re
 from fastencode.runs.tuning import CONTROL, Experiment, arm_name, make_frames, read_layers, tune_on
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.study.blocks import interval
+from fastencode.study.blocks import interval, mean_draws
 from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.design import Variant
@@ -174,7 +174,7 @@ def contrast(
     """
     r: dict[str, float] = {}
     draws: dict[str, np.ndarray] = {}
-    blocks = []
+    blocks: dict[str, float] = {}
     for (label, who, layer), scores in outcome.scored.items():
         weight = weights.get(label.name, 0.0) / len(layers)
         if layer not in layers or not weight:
@@ -183,9 +183,10 @@ def contrast(
         columns = [names.index(region) for region in regions]
         r[who] = r.get(who, 0.0) + weight * scores.region[columns].mean()
         draws[who] = draws.get(who, 0.0) + weight * scores.draws[:, columns].mean(axis=1)
-        blocks.append(float(scores.n_blocks))
+        blocks[who] = float(scores.n_blocks)
     mean = float(np.mean(list(r.values())))
-    low, high = interval(mean, np.mean(list(draws.values()), axis=0), min(blocks), correlation=False)
+    drawn = mean_draws(list(draws.values()), list(blocks.values()))
+    low, high = interval(mean, drawn, min(blocks.values()), correlation=False)
     return mean, float(low), float(high)
 
 

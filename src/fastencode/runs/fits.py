@@ -3,7 +3,8 @@
     stories ─► responses/<participant> ─┐
     features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out,predictions}/<model>/<participant>/layer-NN
 
-The settings of each hold under ``shared`` what must be alike for two records to stand in one table.
+The settings of each hold under ``shared`` what must be alike for two records to stand in one table. A fit counts its files of
+features and of stimuli by their contents: one whose numbers another tool changed is another file, whatever the key inside says.
 """
 
 from __future__ import annotations
@@ -183,14 +184,14 @@ def _stages_of_a_layer(
 
     def stage(kind: str, who: str, make: Any, arguments: tuple[Any, ...], low: Sequence[LowLevel], **more: Any) -> Stage:
         shared = question.shared("test_story", "tr", "align", *more.pop("shared"), *(["non_speech"] if low else []))
-        files = [path for source in low for run in used for path in source.stories.stimulus_files(run)]
+        sources = (variant.source, *low)
         return Stage(
             f"{kind}/{variant.folder}/{who}/layer-{layer:02d}",
             {**settings, "who": who, "shared": shared, **more},
             (f"responses/{who}",),
             make,
             (root / f"responses/{who}", *arguments),
-            inputs={f"{path.parent.name}/{path.name}": path for path in files},
+            inputs={f"{run}/{path.name}": path for source in sources for run in used for path in source.files(run)},
             share=design,
         )
 
@@ -376,14 +377,21 @@ def _reference(stages: Stages, among: Mapping[str, Signature], own: Collection[s
 
 
 def _of_one_model(stages: Stages, found: Mapping[str, Signature], own: Collection[str]) -> dict[str, Signature]:
-    """Of each source the records of one model: a folder may have been filled again by another one of the same name."""
+    """Of each source the records of one model: a folder may have been filled again by another one of the same name.
+
+    Records of one model are made in one way, and from the same files as far as they heard the same runs.
+    """
     sources: dict[str, dict[str, Signature]] = {}
     for name, one in found.items():
         sources.setdefault(one.settings["source"], {})[name] = one
     kept: dict[str, Signature] = {}
     for among in sources.values():
-        made = _reference(stages, among, own).settings["made"]
-        kept |= {name: one for name, one in among.items() if one.settings["made"] == made}
+        made, files = (of := _reference(stages, among, own)).settings["made"], of.inputs
+        kept |= {
+            name: one
+            for name, one in among.items()
+            if one.settings["made"] == made and all(one.inputs[path] == files[path] for path in one.inputs.keys() & files.keys())
+        }
     return kept
 
 

@@ -107,10 +107,18 @@ class Contents:
             known = json.loads(path.read_text(encoding="utf-8"))
             self._known = known if isinstance(known, dict) else {}
 
+    def unread(self, paths: Iterable[Path]) -> int:
+        """Bytes that :meth:`sha256` would have to read for the digests of these files."""
+        total = 0
+        for path in paths:
+            with suppress(OSError):
+                name, stamp = _stamp(path)
+                total += stamp[0] if self._known.get(name, [])[:-1] != stamp else 0
+        return total
+
     def sha256(self, path: Path) -> str:
         """The digest of a file. Raises :class:`InputError` as :func:`fastencode.files.check_file` does."""
-        status = check_file(path).stat()
-        name, stamp = os.path.abspath(path), [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        name, stamp = _stamp(check_file(path))
         known = self._known.get(name)
         if known is not None and known[:-1] == stamp:
             return str(known[-1])
@@ -125,6 +133,12 @@ class Contents:
             with whole_file(self._path) as fresh:
                 fresh.write_text(json.dumps(self._known, indent=0) + "\n", encoding="utf-8")
             self._new = False
+
+
+def _stamp(path: Path) -> tuple[str, list[int]]:
+    """A file's whole path, and what changes with its contents: its size and times."""
+    status = path.stat()
+    return os.path.abspath(path), [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 class _Module(NamedTuple):

@@ -1,8 +1,9 @@
 """The stage ``responses/<participant>``: what ridges are fitted and scored on, from a data set to arrays that are read by tiles.
 
     fit.npy          (t, v) float32     the fit runs, z-scored within each
-    test.npy         (u, v) float32     the test runs, whose rows tests.json counts
-    ceilings.npy     (s, v) float64     NaN for a test run that was not repeated; spread.npy likewise, 1 there
+    test.npy         (u, v) float32     the test runs; tests.json counts their rows and repeats
+    shares.npy       (s, v) float64     signal power / total power, NaN for a test run that was not repeated; spread.npy
+                                        likewise, 1 there
     voxels.npy       (v,)               columns of the data set; regions.json has columns of these arrays, n_voxels.npy V
 
 Axis letters: t row of the fit runs, u row of the test runs, s test run, v voxel, V all voxels of the data set.
@@ -26,7 +27,15 @@ from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import say
 from fastencode.study.blocks import permuted_autocorrelation
-from fastencode.study.ceilings import averaged_spread, ceiling_pvalues, noise_ceiling, scored_ceiling, split_repeats
+from fastencode.study.ceilings import (
+    Signal,
+    averaged_spread,
+    ceiling_pvalues,
+    joint_ceiling,
+    scored_signal,
+    signal_share,
+    split_repeats,
+)
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.layer_scores import Listener
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
@@ -36,18 +45,20 @@ __all__ = ["load_listener", "null_row", "regions_of", "voxels_of", "write_respon
 
 # Voxels whose repeats are in memory at once: 50 MB for ten repeats of 300 scans.
 _VOXELS_READ = 4096
+# What tests.json has of each test run beside its rows: 1 where it was not repeated.
+_COUNTS = ("n_repeats", "n_averaged")
 
 
 class _Heard(NamedTuple):
     """One participant's responses to a test run: rows to score on (u, V), and of every voxel (V,):
 
-    ``choosing``, the noise ceiling that it is chosen by (NaN without repeats), and its p-value ``p``; ``ceiling``, what its
-    scores are divided by, and the spread.
+    ``choosing``, the signal that it is chosen by, and its p-value ``p``; ``scored``, the signal whose ceiling its scores are
+    divided by, and the spread. Signals are None without repeats.
     """
 
     test: NDArray[np.float32]
-    choosing: NDArray[np.float64]
-    ceiling: NDArray[np.float64]
+    choosing: Signal | None
+    scored: Signal | None
     p: NDArray[np.float64]
     spread: NDArray[np.float64]
 
@@ -68,8 +79,8 @@ def write_responses(
     The rows of all fit runs, z-scored within each, and those of all test runs. Both are cut to voxels with a significant ceiling
     above ``threshold`` (below 0: to all); regions, to those of them that vary and have no gaps.
 
-    Of several test runs that were repeated, the ceiling that counts here is the mean of theirs, weighted by rows, and the p-value
-    combines theirs by Fisher's method. Test runs without repeats have no part in this choice.
+    Of several test runs that were repeated, the ceiling that counts here is that of all together (:func:`joint_ceiling`), and the
+    p-value combines theirs by Fisher's method. Test runs without repeats have no part in this choice.
 
     Parameters
     ----------
@@ -77,11 +88,11 @@ def write_responses(
         The test runs and their rows that are scored.
     """
     heard = [_test_responses(data, who, run, rows, split_half) for run, rows in scored]
-    test, rows = np.concatenate([one.test for one in heard]), [len(one.test) for one in heard]
-    choosing = _mean_ceiling(heard)
+    test, known = np.concatenate([one.test for one in heard]), [one.choosing for one in heard if one.choosing is not None]
+    choosing = joint_ceiling(known) if known else None
     mapped = np.ones(test.shape[1], bool) if choosing is None else choosing > threshold
     if choosing is not None and threshold >= 0:
-        p = np.array([one.p for one in heard if not np.isnan(one.choosing).all()])
+        p = np.array([one.p for one in heard if one.choosing is not None])
         mapped &= fdr(scipy.stats.combine_pvalues(p, method="fisher", axis=0).pvalue) <= FALSE_DISCOVERIES
     voxels = np.flatnonzero(mapped)
     if not len(voxels):
@@ -116,17 +127,12 @@ def write_responses(
     np.save(folder / "voxels.npy", voxels)
     np.save(folder / "n_voxels.npy", test.shape[1])
     np.save(folder / "spread.npy", np.array([one.spread[voxels] for one in heard]))
-    np.save(folder / "ceilings.npy", np.array([one.ceiling[voxels] for one in heard]))
-    _write_json(folder / "tests.json", dict(zip((run for run, _ in scored), rows, strict=True)))
+    unknown = np.full(test.shape[1], np.nan)
+    np.save(folder / "shares.npy", np.array([(unknown if one.scored is None else one.scored.share)[voxels] for one in heard]))
+    counts = [dict.fromkeys(_COUNTS, 1) if one.scored is None else one.scored._asdict() for one in heard]
+    tests = [{"rows": len(one.test), **{name: of[name] for name in _COUNTS}} for one, of in zip(heard, counts, strict=True)]
+    _write_json(folder / "tests.json", dict(zip((run for run, _ in scored), tests, strict=True)))
     _write_json(folder / "regions.json", {name: chosen.tolist() for name, chosen in columns.items() if len(chosen)})
-
-
-def _mean_ceiling(heard: Sequence[_Heard]) -> NDArray[np.float64] | None:
-    """What voxels are chosen by: the mean over repeated test runs, (V,), weighted by rows; None if none was repeated."""
-    known = [one for one in heard if not np.isnan(one.choosing).all()]
-    if not known:
-        return None
-    return np.asarray(np.average([one.choosing for one in known], axis=0, weights=[len(one.test) for one in known]))
 
 
 def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: bool) -> _Heard:
@@ -135,9 +141,8 @@ def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: 
     if not data.is_repeated(who, run):
         if split_half:
             raise InputError(f"{who} heard {run} once: without repeats there are no halves to split")
-        unknown, ones = np.full(n_voxels, np.nan), np.ones(n_voxels)
-        return _Heard(data.responses(who, run)[rows], unknown, unknown, ones, ones)
-    scored, choosing, ceilings, p, spreads, gaps = [], [], [], [], [], 0
+        return _Heard(data.responses(who, run)[rows], None, None, np.ones(n_voxels), np.ones(n_voxels))
+    halves, choosing, scored, p, spreads, gaps = [], [], [], [], [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FastencodeWarning)  # of gaps: below, once for all tiles
         for start in range(0, n_voxels, _VOXELS_READ):
@@ -145,32 +150,41 @@ def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: 
             repeats = data.repeats(who, run, voxels=tile)[:, rows]
             gaps += int((~np.isfinite(repeats).all(axis=(0, 1))).sum())
             first, second = split_repeats(len(repeats)) if split_half else (slice(None), slice(None))
-            choosing.append(noise_ceiling(repeats[first], n_averaged=len(repeats[second])))
-            ceilings.append(scored_ceiling(repeats) if split_half else choosing[-1])
+            choosing.append(signal_share(repeats[first], n_averaged=len(repeats[second])))
+            scored.append(scored_signal(repeats) if split_half else choosing[-1])
             p.append(ceiling_pvalues(repeats[first]))
             spreads.append(averaged_spread(repeats[second]))
             if split_half:
-                scored.append(repeats[second].mean(axis=0))
+                halves.append(repeats[second].mean(axis=0))
     if gaps:
         warnings.warn(
             f"{who}, {run}: {gaps} of {n_voxels} voxels hold values that are not finite: their noise ceiling is 0",
             FastencodeWarning,
             stacklevel=2,
         )
-    test = np.concatenate(scored, axis=1) if split_half else data.responses(who, run)[rows]
-    return _Heard(test, *(np.concatenate(parts) for parts in (choosing, ceilings, p, spreads)))
+    test = np.concatenate(halves, axis=1) if split_half else data.responses(who, run)[rows]
+    return _Heard(test, _of_tiles(choosing), _of_tiles(scored), np.concatenate(p), np.concatenate(spreads))
+
+
+def _of_tiles(signals: Sequence[Signal]) -> Signal:
+    return signals[0]._replace(share=np.concatenate([one.share for one in signals]))
 
 
 def load_listener(responses: Path) -> Listener:
     """What :func:`write_responses` wrote; rows of the fit runs are a memory map."""
-    tests = _read_json(responses / "tests.json")
+    tests, shares = _read_json(responses / "tests.json"), np.load(responses / "shares.npy")
+    rows = [one["rows"] for one in tests.values()]
+    signals = [
+        None if one["n_repeats"] == 1 else Signal(share, one["n_repeats"], one["rows"], one["n_averaged"])
+        for share, one in zip(shares, tests.values(), strict=True)
+    ]
     return Listener(
         fit=np.load(responses / "fit.npy", mmap_mode="r"),
         test=np.load(responses / "test.npy"),
-        ceilings=np.load(responses / "ceilings.npy"),
+        signals=signals,
         regions=regions_of(responses),
         spread=np.load(responses / "spread.npy"),
-        runs=np.repeat(list(tests), list(tests.values())),
+        runs=np.repeat(list(tests), rows),
     )
 
 

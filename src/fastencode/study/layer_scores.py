@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +25,7 @@ from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.ends import Seen, ends_of
 from fastencode.solve.score.moments import pearson
 from fastencode.study.blocks import spans
+from fastencode.study.ceilings import Signal, joint_ceiling
 from fastencode.study.config import CPU, AlignConfig, Resources
 from fastencode.study.design import Design
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
@@ -62,8 +63,8 @@ class Listener:
         Rows of all fit runs, z-scored within each; may be a memory map.
     test : ndarray, shape (t, v), float32
         Rows of the test runs.
-    ceilings : ndarray, shape (s, v), or None
-        Noise ceilings of each test run; NaN where one was not repeated.
+    signals : sequence of (Signal or None), length s, or None
+        How much of each test run's responses is signal; None where one was not repeated.
     regions : name → ndarray of int
         Columns of the above.
     spread : ndarray, shape (s, v), or None
@@ -74,22 +75,21 @@ class Listener:
 
     fit: NDArray[np.float32]
     test: NDArray[np.float32]
-    ceilings: NDArray[np.float64] | None
+    signals: Sequence[Signal | None] | None
     regions: Mapping[str, NDArray[np.intp]]
     spread: NDArray[np.float64] | None = None
     runs: NDArray[Any] | None = None
 
     @property
     def ceiling(self) -> NDArray[np.float64] | None:
-        """Noise ceilings of all test rows together, (v,): the mean over runs, weighted by rows; None if one was not repeated.
+        """Noise ceilings of all test rows together, (v,), by :func:`joint_ceiling`; None if one run was not repeated.
 
         Responses and predictions are z-scored within each run, so their correlation over all rows is the mean of those over each
         run, weighted by rows. (It is higher where a prediction is constant within a run.) Where a ceiling is 0 the voxel counts
         in raw means only.
         """
-        if self.ceilings is None or np.isnan(self.ceilings).any():
-            return None
-        return np.asarray(np.average(self.ceilings, axis=0, weights=[rows.stop - rows.start for rows in self._parts]))
+        known = [one for one in self.signals or () if one is not None]
+        return joint_ceiling(known) if known and len(known) == len(self._parts) else None
 
     @property
     def _parts(self) -> list[slice]:
@@ -101,12 +101,10 @@ class Listener:
         if self.runs is None or len(parts) == 1:
             return
         for place, rows in enumerate(parts):
-            ceilings, spread = (None if of is None else of[[place]] for of in (self.ceilings, self.spread))
-            yield (
-                str(self.runs[rows.start]),
-                rows,
-                replace(self, test=self.test[rows], ceilings=ceilings, spread=spread, runs=None),
-            )
+            signals = None if self.signals is None else self.signals[place : place + 1]
+            spread = None if self.spread is None else self.spread[[place]]
+            part = replace(self, test=self.test[rows], signals=signals, spread=spread, runs=None)
+            yield str(self.runs[rows.start]), rows, part
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.study.blocks import interval
+from fastencode.study.blocks import interval, mean_draws
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.tables import Key, Label, delays_text
 
@@ -42,9 +42,9 @@ def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[st
         ``model``, ``delays``, ``layer``, ``region``; ``versus``, "0" for r itself, else the first model, which low-level features
         are not compared with; ``participants`` who have the region; ``mean`` of r, or of the difference; its 95 % interval,
         ``low`` and ``high``. The interval is of these participants: their draws of blocks, which begin at the same scans, are
-        averaged, and the fewest blocks of one give its degrees of freedom. It says how sure the mean is in view of a test story
-        of this length, not how it would be in other people. What the story evokes alike in all and no model predicts widens it;
-        where blocks of participants differ in length, by a little too little.
+        averaged (:func:`fastencode.study.blocks.mean_draws`), and the fewest blocks of one give its degrees of freedom. It says
+        how sure the mean is in view of a test story of this length, not how it would be in other people. What the story evokes
+        alike in all and no model predicts widens it.
     """
     each: dict[tuple[Label, int, str], dict[str, _One]] = {}
     for (label, who, layer), scores in found.items():
@@ -71,6 +71,7 @@ def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[st
 
 def _mean(people: Mapping[str, _One], *, correlation: bool) -> dict[str, Any]:
     mean = float(np.mean([one.r for one in people.values()]))
-    draws = np.mean([one.draws for one in people.values()], axis=0)
-    low, high = interval(mean, draws, min(one.n_blocks for one in people.values()), correlation=correlation)
+    n_blocks = [one.n_blocks for one in people.values()]
+    draws = mean_draws([one.draws for one in people.values()], n_blocks)
+    low, high = interval(mean, draws, min(n_blocks), correlation=correlation)
     return {"participants": len(people), "mean": mean, "low": float(low), "high": float(high)}

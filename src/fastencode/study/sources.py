@@ -36,7 +36,10 @@ class Source(Protocol):
         """(rows of the story's responses, columns)."""
 
     def key(self, story: str) -> Any:
-        """What decides them, as JSON."""
+        """How they were made, as JSON."""
+
+    def files(self, story: str) -> Sequence[Path]:
+        """The files that they are read from."""
 
 
 class LayerFolder:
@@ -95,6 +98,9 @@ class LayerFolder:
     def key(self, run: str) -> Any:
         return self._keys[run]
 
+    def files(self, run: str) -> list[Path]:
+        return [self._path(run)]
+
     def rows(self, run: str, layer: int) -> Floats:
         found = read_features(self._path(run), layers=(layer,))
         values = np.asarray(found.values[:, 0], np.float32)
@@ -146,3 +152,6 @@ class LowLevel:
 
     def key(self, story: str) -> Any:
         return {"low level": self.name}
+
+    def files(self, story: str) -> list[Path]:
+        return self.stories.stimulus_files(story)
