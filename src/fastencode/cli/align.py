@@ -24,15 +24,15 @@ from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.estimates import estimate
+from fastencode.runs.estimates import foresee
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
 from fastencode.runs.making import read_signature
 from fastencode.runs.responses import null_row, voxels_of
-from fastencode.runs.tally import duration
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
+from fastencode.study.leads import ALIGN_NOTES, ALIGN_TITLE, align_lead
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.means import mean_rows
@@ -50,11 +50,6 @@ from fastencode.study.tables import (
 )
 
 __all__ = ["run"]
-
-_NOTES = (
-    "Intervals resample blocks of the stories scored and average over the participants at hand: they do not speak for other "
-    "stories or other participants. Tests over participants do, where there are enough of them."
-)
 
 
 def run(config: AlignRunConfig) -> Path:
@@ -95,7 +90,7 @@ def run(config: AlignRunConfig) -> Path:
     responses = [responses_stage(question, who) for who in heard]
     layers = list(_chosen(variants, config, [layer_stages(stages.root, question, one, tuple(heard), low) for one in variants]))
     if config.dry_run:
-        _foresee(stages, question, variants, responses, layers)
+        foresee(stages, question, variants, responses, layers)
         return stages.root
     stages.run_all(responses, jobs=config.jobs)
     made = stages.run_all(layers, jobs=config.jobs)
@@ -124,37 +119,6 @@ def _chosen(variants: Sequence[Variant], config: AlignRunConfig, stages: Iterabl
     for stage in chain.from_iterable(stages):
         if not config.layers or stage.settings["low_level"] or stage.settings["layer"] in config.layers:
             yield stage
-
-
-def _foresee(
-    stages: Stages, question: Question, variants: Sequence[Variant], responses: Sequence[Stage], layers: Sequence[Stage]
-) -> None:
-    """Print what would be made, and its cost."""
-    missing = set(stages.missing([*responses, *layers]))
-    stages.check()
-    data, people = question.data, sorted(question.heard)
-    fits = [stage for stage in layers if stage.name in missing and stage.name.startswith("fits/")]
-    new = [who for who in people if f"responses/{who}" in missing]
-    test = data.test_story
-    widths = {one.source.name: one.source.rows(test, 0).shape[1] for one in variants} if fits else {}
-    cost = estimate(stages.root, question, fits, widths, new)
-    say("dry run: nothing is made")
-    for who in people:
-        say(f"{who}: {data.n_voxels(who)} voxels before any is chosen, {len(question.heard[who])} stories to fit on")
-    every = [stage.name for stage in (*responses, *layers)]
-    for one in variants:
-        count = sum(name.startswith(f"fits/{one.folder}/{people[0]}/") for name in every)
-        say(f"{one.name} at delays {delays_text(one.delays)}: {count} of {one.source.n_layers} layers")
-    for kind in dict.fromkeys(name.partition("/")[0] for name in every):
-        left = [name in missing for name in every if name.startswith(f"{kind}/")]
-        say(f"{kind}: {sum(left)} to make, {len(left) - sum(left)} finished")
-    for (n, columns, strategy), count in cost.plans.items():
-        say(f"{count} plan{'s' if count > 1 else ''} of {n} rows x {columns} columns, solved by the {strategy}")
-    say(
-        f"about {duration(cost.seconds)} of ridge on this processor at nominal rates if all voxels are chosen; permutations, "
-        f"draws, reading and partitions come on top\n{cost.memory / 1e9:.2g} GB of memory for each job at most, "
-        f"{cost.disk / 1e9:.2g} GB on disk at most, {cost.free / 1e9:.3g} GB free"
-    )
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
@@ -299,11 +263,21 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         settled = replace(config, participants=everybody, layers=layers, collect=False, reuse=False)
         models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
         origin = _origin(stages, found)
+        stories = {story for one in origin["features"].values() for story in one["stories"]}
         page = write_report(
             stages.root,
-            title="Which layer of which model predicts which region",
-            lead=_lead(found, config, {story for one in origin["features"].values() for story in one["stories"]}),
-            notes=_NOTES,
+            title=ALIGN_TITLE,
+            lead=align_lead(
+                models=[one.model for one in models],
+                residuals=any(label.less for label, _, _ in found.scores),
+                voxels={who: len(regions[WHOLE]) for who, regions in found.columns.items()},
+                fitted=len(stories - {*config.test_stories}),
+                tests=config.test_stories,
+                ceiling=config.ceiling,
+                known=any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values()),
+                split_half=config.split_half,
+            ),
+            notes=ALIGN_NOTES,
             models=models,
             tables=tables,
             provenance={**provenance(settled, stages.seconds), **origin},
@@ -345,40 +319,3 @@ def _origin(stages: Stages, found: Records) -> dict[str, Any]:
             one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
     responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
     return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
-
-
-def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> str:
-    names = dict.fromkeys(label.name for label, _, _ in found.scores)
-    less = ""
-    if any(label.less for label, _, _ in found.scores):
-        less = (
-            " “A less B” is the model A after a ridge took out of its features what the low-level features B predict of them; it "
-            "is compared with the first model less the same."
-        )
-    people = ", ".join(f"{who}: {len(regions[WHOLE])} voxels" for who, regions in found.columns.items())
-    fitted = len(set(stories) - {*config.test_stories})
-    tests = [f"“{story}”" for story in config.test_stories]
-    scored = f"the story {tests[0]}" if len(tests) == 1 else f"the stories {', '.join(tests)} together, each z-scored by itself"
-    known = any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values())
-    chosen = f"Scored are voxels with a significant noise ceiling above {config.ceiling:g} (false discovery rate 5 %)."
-    if not known:
-        voxels = "The test story was heard once, so no noise ceiling is known: all voxels that vary are scored."
-        if len(tests) > 1:
-            voxels = (
-                "Not every test story was repeated, so no noise ceiling of all of them is known. Those that were, if any, chose "
-                "the voxels; without them, all voxels that vary are scored."
-            )
-    elif config.split_half:
-        voxels = f"{chosen} One half of the repeats chose them; they are scored on the mean of the other half."
-    elif config.ceiling < 0:
-        voxels = "All voxels that vary are scored, whatever their noise ceiling."
-    else:
-        voxels = (
-            f"{chosen} All repeats chose them, and they are scored on the mean of the same repeats: noise that "
-            "by chance agrees between repeats is in both. --split-half chooses voxels on other repeats than those scored."
-        )
-    return (
-        f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
-        f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of {scored}, which no "
-        f"ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: {', '.join(names)}.{less}\n\n{voxels}"
-    )
