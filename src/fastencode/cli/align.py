@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import foresee
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
 from fastencode.runs.making import read_signature
-from fastencode.runs.responses import null_row, voxels_of
+from fastencode.runs.responses import ceilings_of, null_row, voxels_of
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
@@ -35,10 +35,11 @@ from fastencode.study.design import Variant
 from fastencode.study.leads import ALIGN_NOTES, ALIGN_TITLE, align_lead
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.maps import write_maps, write_voxels
-from fastencode.study.means import mean_rows
+from fastencode.study.means import lag_rows, mean_rows
 from fastencode.study.report import write_report
 from fastencode.study.sources import LayerFolder, LowLevel, Source
 from fastencode.study.tables import (
+    Key,
     Label,
     contrast_rows,
     delays_text,
@@ -50,6 +51,8 @@ from fastencode.study.tables import (
 )
 
 __all__ = ["run"]
+
+Value = TypeVar("Value")
 
 
 def run(config: AlignRunConfig) -> Path:
@@ -217,11 +220,23 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
 
 def _write_voxels(stages: Stages, found: Records, who: str, config: AlignRunConfig) -> None:
     """What every voxel of a participant scored, and images of it."""
-    layers = {(label, layer): scores for (label, whose, layer), scores in found.scores.items() if whose == who}
-    voxels, total, ceiling = voxels_of(stages.path(f"responses/{who}"))
+
+    def own(records: Mapping[Key, Value]) -> dict[tuple[Label, int], Value]:
+        return {(label, layer): one for (label, whose, layer), one in records.items() if whose == who}
+
+    responses = stages.path(f"responses/{who}")
     path = stages.root / "voxels" / f"{who}.h5"
     path.parent.mkdir(exist_ok=True)
-    write_voxels(path, layers, found.columns[who][WHOLE], voxels, total, ceiling)
+    write_voxels(
+        path,
+        own(found.scores),
+        found.columns[who][WHOLE],
+        *voxels_of(responses),
+        by_test={story: own(of) for story, of in found.by_test.items()},
+        ceilings=ceilings_of(responses),
+        left_out=own(found.left_out),
+        held_out={key: tuple(rows) for key, rows in own(found.held_out).items()},
+    )
     if config.maps:
         write_maps(stages.root / "maps", path, _of(config.masks, who))
 
@@ -246,6 +261,7 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
             "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts)),
             "contrasts": contrasts,
             "partition": pandas.DataFrame(share_rows(found.shares, found.bands, found.columns)),
+            "lags": pandas.DataFrame(lag_rows(found.scores, found.columns)),
             "test_stories": pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows)),
             "leave_one_out": pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns)),
             "autocorrelation": pandas.DataFrame(
