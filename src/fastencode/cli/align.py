@@ -5,12 +5,12 @@ The stages are those of :mod:`fastencode.runs.fits`; tables are made of all that
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -20,39 +20,24 @@ from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of
 from fastencode.data.stories import Stories
 from fastencode.devices import find_device, parse_device
-from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.errors import InputError
 from fastencode.limits import parse_memory
 from fastencode.progress import say
+from fastencode.runs.collected import origin_of, tables_of, warn_of_narrow_grids, write_voxel_files
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import foresee
-from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
-from fastencode.runs.making import read_signature
-from fastencode.runs.responses import ceilings_of, null_row, voxels_of
+from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
 from fastencode.study.leads import ALIGN_NOTES, ALIGN_TITLE, align_lead
 from fastencode.study.low_level import LOW_LEVEL
-from fastencode.study.maps import write_maps, write_voxels
-from fastencode.study.means import lag_rows, mean_rows
 from fastencode.study.report import write_report
 from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import (
-    Key,
-    Label,
-    contrast_rows,
-    delays_text,
-    left_out_rows,
-    score_rows,
-    share_rows,
-    signed_rank_rows,
-    test_rows,
-)
+from fastencode.study.tables import Label, delays_text
 
 __all__ = ["run"]
-
-Value = TypeVar("Value")
 
 
 def run(config: AlignRunConfig) -> Path:
@@ -218,32 +203,8 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
     return (*kind, label.low_level, place, label.source, label.less, label.delays)
 
 
-def _write_voxels(stages: Stages, found: Records, who: str, config: AlignRunConfig) -> None:
-    """What every voxel of a participant scored, and images of it."""
-
-    def own(records: Mapping[Key, Value]) -> dict[tuple[Label, int], Value]:
-        return {(label, layer): one for (label, whose, layer), one in records.items() if whose == who}
-
-    responses = stages.path(f"responses/{who}")
-    path = stages.root / "voxels" / f"{who}.h5"
-    path.parent.mkdir(exist_ok=True)
-    write_voxels(
-        path,
-        own(found.scores),
-        found.columns[who][WHOLE],
-        *voxels_of(responses),
-        by_test={story: own(of) for story, of in found.by_test.items()},
-        ceilings=ceilings_of(responses),
-        left_out=own(found.left_out),
-        held_out={key: tuple(rows) for key, rows in own(found.held_out).items()},
-    )
-    if config.maps:
-        write_maps(stages.root / "maps", path, _of(config.masks, who))
-
-
 def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) -> Path:
     """Tables of all that is finished, by one command at a time: the last one to look has seen everything."""
-    pandas = require("pandas", "tune")
     if not stages.root.is_dir():
         raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
     with stages.alone("tables"):
@@ -253,32 +214,14 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                 f"participants names {unknown[0]}, who has no finished scores of these settings in {stages.root}: give the same "
                 "command without --collect"
             )
-        scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
-        contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
-        tables = {
-            "scores": scores,
-            "means": pandas.DataFrame(mean_rows(found.scores, found.columns)),
-            "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts)),
-            "contrasts": contrasts,
-            "partition": pandas.DataFrame(share_rows(found.shares, found.bands, found.columns)),
-            "lags": pandas.DataFrame(lag_rows(found.scores, found.columns)),
-            "test_stories": pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows)),
-            "leave_one_out": pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns)),
-            "autocorrelation": pandas.DataFrame(
-                [null_row(stages.path(f"responses/{who}"), who, config.align) for who in found.columns]
-            ),
-        }
-        for path in (stages.root / "voxels").glob("*.h5"):
-            if path.stem not in found.columns:
-                path.unlink()
-        for who in found.columns:
-            _write_voxels(stages, found, who, config)
+        tables = tables_of(stages, found, config.align)
+        write_voxel_files(stages, found, partial(_of, config.masks) if config.maps else None)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
         of_models = {layer for label, _, layer in found.scores if not label.low_level}
         layers = tuple(sorted({*config.layers, *of_models})) if config.layers else ()
         settled = replace(config, participants=everybody, layers=layers, collect=False, reuse=False)
         models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
-        origin = _origin(stages, found)
+        origin = origin_of(stages, found)
         stories = {story for one in origin["features"].values() for story in one["stories"]}
         page = write_report(
             stages.root,
@@ -299,39 +242,14 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
             provenance={**provenance(settled, stages.seconds), **origin},
             command=write_settings(stages.root, settled, "fastencode-tune align"),
             delays=delays_text(config.align.delays),
-            picture_regions=list(dict.fromkeys(scores["region"])),
+            picture_regions=list(dict.fromkeys(tables["scores"]["region"])),
         )
-    standard = scores[scores["delays"] == delays_text(config.align.delays)]
+    standard = tables["scores"][tables["scores"]["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))
     say("\nautocorrelation at lag 1 of the test responses, and of block-permuted ones, which the p-values come from")
     say(tables["autocorrelation"].to_string(index=False, float_format="%.3f"))
-    delays = tuple(config.align.delays)
-    for model in standard["model"].unique():
-        narrow = np.array(
-            [one.narrow for (label, _, _), one in found.scores.items() if (label.name, label.delays) == (model, delays)]
-        )
-        for count, wanted in zip(narrow.sum(axis=0), ("smaller", "larger"), strict=True):
-            if count:
-                warnings.warn(
-                    f"{model}: in {count} of {len(narrow)} fits {wanted} penalties than those of the grid would predict better: "
-                    "widen align.alphas",
-                    FastencodeWarning,
-                    stacklevel=2,
-                )
+    warn_of_narrow_grids(found, tuple(config.align.delays))
     written = ", ".join(f"{name}.csv" for name, table in tables.items() if len(table))
     say(f"\n{written}, voxels/*.h5, provenance.json and config.yaml are in {stages.root}. The page: {page}")
     return page
-
-
-def _origin(stages: Stages, found: Records) -> dict[str, Any]:
-    """What the tables were made of: models and settings of features, digests (SHA-256) of sounds and of files of responses."""
-    features: dict[str, Any] = {}
-    for label, who, layer in found.scores:
-        fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
-        if fit is not None:
-            one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
-            keys = sorted(fit.settings["features"].items())
-            one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
-    responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
-    return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
