@@ -77,7 +77,7 @@ def lag_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str
     Parameters
     ----------
     found : (label, participant, layer) → LayerScores
-        Models at one lag only, and models less low-level features, have no rows.
+        Models at one lag only have no rows.
     columns : participant → region → columns of the responses
         Scores hold regions in this order.
 
@@ -92,7 +92,7 @@ def lag_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str
     """
     scored: dict[str, dict[int, dict[tuple[str, int], LayerScores]]] = {}
     for (label, who, layer), scores in found.items():
-        if len(label.delays) == 1 and not label.less:
+        if len(label.delays) == 1:
             scored.setdefault(label.name, {}).setdefault(label.delays[0], {})[who, layer] = scores
     rows: list[dict[str, Any]] = []
     for model, lags in scored.items():
