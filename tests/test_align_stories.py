@@ -117,6 +117,38 @@ def test_stories_left_out_are_predicted_by_the_others_alone(world: Path, finishe
     assert table.loc["A", 1, "driven", "mean"]["r"] > 0.2
 
 
+def test_every_voxel_has_its_score_on_each_story(world: Path, finished: Path) -> None:
+    """In voxels/, beside those of all test stories together."""
+    for who in ("A", "B"):
+        with h5py.File(finished / "voxels" / f"{who}.h5") as file:
+            assert set(file["ceilings"]) == ({"test", "later"} if who == "A" else {"test"})
+            group = file["model-at-1-2"]
+            assert set(group["test_stories"]) == set(TESTS) and set(group["leave_one_out"]) == set(FIT)
+            for story in TESTS:
+                wanted = correlations(heard(world, who, story)[SKIP:], predicted(world, who, 1, FIT, story)[SKIP:])
+                np.testing.assert_allclose(group["test_stories"][story]["r"][1], wanted, atol=2e-5)
+            for story in FIT:
+                others = tuple(one for one in FIT if one != story)
+                wanted = correlations(heard(world, who, story), predicted(world, who, 1, others, story))
+                np.testing.assert_allclose(group["leave_one_out"][story]["r"][1], wanted, atol=2e-5)
+                assert set(group["leave_one_out"][story]["alpha"][1]) <= set(ALPHAS)
+            for story in file["ceilings"]:
+                wanted = reference_timing.noise_ceiling(heard(world, who, story, "individual_repeats")[:, SKIP:])
+                np.testing.assert_allclose(file["ceilings"][story][...], wanted, atol=1e-5)
+
+
+def test_the_page_shows_each_story(finished: Path) -> None:
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    for name, n in (("test_stories", "n = 2 participants, 2 stories."), ("leave_one_out", "n = 2 participants, 3 stories.")):
+        table = pd.read_csv(finished / f"{name}.csv")
+        part = page[page.index(f"({len(table)} rows of {name}.csv, rounded)") :].split("</details>")[0]
+        assert n in part and "95 % interval" in part and part.count("<tr>") == 1 + len(table)
+        story, column = ("later", "test_story") if name == "test_stories" else ("three", "story")
+        row = table[table[column] == story].iloc[3]
+        written = f"{row['r']:.3f}".replace("-", "−")
+        assert any(f">{story}<" in line and f">{written}<" in line for line in part.split("<tr>"))
+
+
 def test_responses_that_follow_nothing_are_not_predicted_from_themselves(world: Path, tmp_path: Path) -> None:
     """Noise in one story that no other story shares scores about 0 there; a leak of any kind would show."""
     noise = make_world(tmp_path / "noise")

@@ -9,7 +9,7 @@ import pytest
 from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of, to_surfaces
 from fastencode.errors import InputError
-from fastencode.study.layer_scores import LayerScores
+from fastencode.study.layer_scores import LayerScores, LeftOut
 from fastencode.study.maps import write_maps, write_voxels
 from fastencode.study.significance import fdr
 from fastencode.study.tables import Label
@@ -54,6 +54,50 @@ def test_the_file_holds_every_score_at_its_column(written):
                 np.testing.assert_allclose(values[voxels[mapped]], getattr(one, name)[mapped], rtol=1e-6)
                 assert (values[rest] == 0).all() if name == "at_edge" else np.isnan(values[rest]).all()
             np.testing.assert_allclose(group["p_fdr"][layer][voxels[mapped]], fdr(one.p[mapped]), rtol=1e-6)
+
+
+def test_the_file_holds_each_story(tmp_path):
+    """Of two test stories, the later of which was heard once; and of three stories left out, two of them in one layer only."""
+    rng = np.random.default_rng(4)
+    voxels, mapped, label, other = rng.permutation(40)[:12], np.arange(11), Label("tiny model", (1, 2)), Label("tiny model", (3,))
+    keys = [(label, 0), (label, 2), (other, 0)]
+    found, *each = ({key: scores(rng, 12) for key in keys} for _ in range(3))
+    by_test, ceilings = dict(zip(("test", "later"), each, strict=True)), {"test": rng.uniform(size=12)}
+    held_out = {(label, 0): ("one", "two", "three"), (label, 2): ("three",)}
+    left_out = {key: LeftOut(*rng.uniform(size=(2, len(stories), 12))) for key, stories in held_out.items()}
+    path = tmp_path / "sub-01.h5"
+    write_voxels(path, found, mapped, voxels, 40, by_test=by_test, ceilings=ceilings, left_out=left_out, held_out=held_out)
+    there, rest = voxels[mapped], np.setdiff1d(np.arange(40), voxels[mapped])
+    with h5py.File(path) as file:
+        assert set(file) == {"ceilings", label.folder, other.folder} and set(file["ceilings"]) == {"test"}
+        np.testing.assert_allclose(file["ceilings/test"][...][there], ceilings["test"][mapped], rtol=1e-6)
+        for (of, layer), one in found.items():
+            group = file[of.folder]
+            assert group.attrs["layers"].tolist() == ([0, 2] if of == label else [0])
+            place = group.attrs["layers"].tolist().index(layer)
+            np.testing.assert_allclose(group["r"][place][there], one.r[mapped], rtol=1e-6)
+            for story, records in by_test.items():
+                alone, record = group["test_stories"][story], records[of, layer]
+                assert set(alone) == {"r", "p", "p_fdr"} and alone.attrs["layers"].tolist() == group.attrs["layers"].tolist()
+                for name, values in (("r", record.r[mapped]), ("p", record.p[mapped]), ("p_fdr", fdr(record.p[mapped]))):
+                    np.testing.assert_allclose(alone[name][place][there], values, rtol=1e-6)
+                    assert np.isnan(alone[name][place][rest]).all()
+        assert "leave_one_out" not in file[other.folder]
+        of_stories = file[label.folder]["leave_one_out"]
+        assert {story: of_stories[story].attrs["layers"].tolist() for story in of_stories} == {
+            "one": [0],
+            "two": [0],
+            "three": [0, 2],
+        }
+        for story, layer, row in (("one", 0, 0), ("two", 0, 1), ("three", 0, 2), ("three", 2, 0)):
+            place = of_stories[story].attrs["layers"].tolist().index(layer)
+            for name in ("r", "alpha"):
+                values = of_stories[story][name][place]
+                np.testing.assert_allclose(values[there], getattr(left_out[label, layer], name)[row][mapped], rtol=1e-6)
+                assert np.isnan(values[rest]).all()
+    np.save(tmp_path / "mask.npy", np.ones(40, bool))
+    names = {one.name for one in write_maps(tmp_path / "maps", path, tmp_path / "mask.npy")}
+    assert names == {f"sub-01_{of.folder}_{what}_mask.func.gii" for of in (label, other) for what in ("r", "best-layer")}
 
 
 def test_images_hold_them_at_their_place(written, tmp_path):

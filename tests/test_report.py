@@ -21,6 +21,7 @@ from fastencode.study.captions import CEILINGS
 from fastencode.study.conditions import BEFORE_AND_AFTER, COLORS, conditions
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, layer_thirds, overfitting, verdict_table
+from report_cases import overlapping_texts
 
 VERDICTS = [
     Verdict.above("Late layers rise", (0.084, 0.061, 0.107), quantity="Δr, tuned − pretrained"),
@@ -418,6 +419,18 @@ def test_change_figure_draws_the_mean_of_the_differences() -> None:
         assert bands[one.color].intervaly == pytest.approx([change_l.min() - 0.01, change_l.max() + 0.01])
 
 
+def test_a_single_layer_has_a_line_and_a_band_to_see() -> None:
+    scores = make_scores(layers=1)
+    for ax in (*change(scores).axes, *layers(scores).axes, *pictured(scores).axes):
+        left, right = ax.get_xlim()
+        colored = [line for line in ax.get_lines() if line.get_color() in COLORS]
+        assert colored and ax.collections
+        for line in colored:
+            assert 0.5 * (right - left) < np.ptp(line.get_xdata()) < right - left and np.ptp(line.get_ydata()) == 0
+        for band in ax.collections:
+            assert 0.5 * (right - left) < band.get_paths()[0].get_extents().width < right - left
+
+
 def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
     """Nine models, one of a single layer: each has a pair of color and marker, every curve is solid, and all are named."""
     names = [f"model_{k} of $" for k in (3, 1, 2, 0, *range(4, 9))]
@@ -466,20 +479,6 @@ def test_no_text_overlaps(draw, participants: int, regions: int, n_layers: int) 
     names = tuple(f"a_rather_long_region_name_{k}" for k in range(regions))
     figure = draw(make_scores(tuple(f"participant_{k}" for k in range(participants)), names, n_layers))
     assert overlapping_texts(figure) == []
-
-
-def overlapping_texts(figure) -> list[tuple[str, str]]:
-    """Pairs of texts that overlap, and texts that leave the figure. Ticks beyond the limits exist but are not drawn."""
-    from matplotlib.text import Text
-
-    figure.draw_without_rendering()
-    ticks = [(t, a) for ax in figure.axes for a in (ax.xaxis, ax.yaxis) for t in (*a.get_major_ticks(), *a.get_minor_ticks())]
-    undrawn = {t.label1 for t, a in ticks if not min(a.get_view_interval()) <= t.get_loc() <= max(a.get_view_interval())}
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip() and text not in undrawn]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
-    edge = figure.bbox.padded(0.5)
-    outside = [(text, "the edge") for text, box in boxes if not (edge.contains(*box.min) and edge.contains(*box.max))]
-    return outside + [(a, b) for k, (a, x) in enumerate(boxes) for b, y in boxes[:k] if x.shrunk(0.99, 0.99).overlaps(y)]
 
 
 def test_overlaps_would_be_found() -> None:

@@ -5,9 +5,9 @@ The stages are those of :mod:`fastencode.runs.fits`; tables are made of all that
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,41 +20,24 @@ from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of
 from fastencode.data.stories import Stories
 from fastencode.devices import find_device, parse_device
-from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.errors import InputError
 from fastencode.limits import parse_memory
 from fastencode.progress import say
+from fastencode.runs.collected import origin_of, tables_of, warn_of_narrow_grids, write_voxel_files
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.estimates import estimate
-from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
-from fastencode.runs.making import read_signature
-from fastencode.runs.responses import null_row, voxels_of
-from fastencode.runs.tally import duration
+from fastencode.runs.estimates import foresee
+from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
+from fastencode.study.leads import ALIGN_NOTES, ALIGN_TITLE, align_lead
 from fastencode.study.low_level import LOW_LEVEL
-from fastencode.study.maps import write_maps, write_voxels
-from fastencode.study.means import mean_rows
 from fastencode.study.report import write_report
 from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import (
-    Label,
-    contrast_rows,
-    delays_text,
-    left_out_rows,
-    score_rows,
-    share_rows,
-    signed_rank_rows,
-    test_rows,
-)
+from fastencode.study.tables import Label, delays_text
 
 __all__ = ["run"]
-
-_NOTES = (
-    "Intervals resample blocks of the stories scored and average over the participants at hand: they do not speak for other "
-    "stories or other participants. Tests over participants do, where there are enough of them."
-)
 
 
 def run(config: AlignRunConfig) -> Path:
@@ -95,7 +78,7 @@ def run(config: AlignRunConfig) -> Path:
     responses = [responses_stage(question, who) for who in heard]
     layers = list(_chosen(variants, config, [layer_stages(stages.root, question, one, tuple(heard), low) for one in variants]))
     if config.dry_run:
-        _foresee(stages, question, variants, responses, layers)
+        foresee(stages, question, variants, responses, layers)
         return stages.root
     stages.run_all(responses, jobs=config.jobs)
     made = stages.run_all(layers, jobs=config.jobs)
@@ -124,37 +107,6 @@ def _chosen(variants: Sequence[Variant], config: AlignRunConfig, stages: Iterabl
     for stage in chain.from_iterable(stages):
         if not config.layers or stage.settings["low_level"] or stage.settings["layer"] in config.layers:
             yield stage
-
-
-def _foresee(
-    stages: Stages, question: Question, variants: Sequence[Variant], responses: Sequence[Stage], layers: Sequence[Stage]
-) -> None:
-    """Print what would be made, and its cost."""
-    missing = set(stages.missing([*responses, *layers]))
-    stages.check()
-    data, people = question.data, sorted(question.heard)
-    fits = [stage for stage in layers if stage.name in missing and stage.name.startswith("fits/")]
-    new = [who for who in people if f"responses/{who}" in missing]
-    test = data.test_story
-    widths = {one.source.name: one.source.rows(test, 0).shape[1] for one in variants} if fits else {}
-    cost = estimate(stages.root, question, fits, widths, new)
-    say("dry run: nothing is made")
-    for who in people:
-        say(f"{who}: {data.n_voxels(who)} voxels before any is chosen, {len(question.heard[who])} stories to fit on")
-    every = [stage.name for stage in (*responses, *layers)]
-    for one in variants:
-        count = sum(name.startswith(f"fits/{one.folder}/{people[0]}/") for name in every)
-        say(f"{one.name} at delays {delays_text(one.delays)}: {count} of {one.source.n_layers} layers")
-    for kind in dict.fromkeys(name.partition("/")[0] for name in every):
-        left = [name in missing for name in every if name.startswith(f"{kind}/")]
-        say(f"{kind}: {sum(left)} to make, {len(left) - sum(left)} finished")
-    for (n, columns, strategy), count in cost.plans.items():
-        say(f"{count} plan{'s' if count > 1 else ''} of {n} rows x {columns} columns, solved by the {strategy}")
-    say(
-        f"about {duration(cost.seconds)} of ridge on this processor at nominal rates if all voxels are chosen; permutations, "
-        f"draws, reading and partitions come on top\n{cost.memory / 1e9:.2g} GB of memory for each job at most, "
-        f"{cost.disk / 1e9:.2g} GB on disk at most, {cost.free / 1e9:.3g} GB free"
-    )
 
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
@@ -251,20 +203,8 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
     return (*kind, label.low_level, place, label.source, label.less, label.delays)
 
 
-def _write_voxels(stages: Stages, found: Records, who: str, config: AlignRunConfig) -> None:
-    """What every voxel of a participant scored, and images of it."""
-    layers = {(label, layer): scores for (label, whose, layer), scores in found.scores.items() if whose == who}
-    voxels, total, ceiling = voxels_of(stages.path(f"responses/{who}"))
-    path = stages.root / "voxels" / f"{who}.h5"
-    path.parent.mkdir(exist_ok=True)
-    write_voxels(path, layers, found.columns[who][WHOLE], voxels, total, ceiling)
-    if config.maps:
-        write_maps(stages.root / "maps", path, _of(config.masks, who))
-
-
 def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) -> Path:
     """Tables of all that is finished, by one command at a time: the last one to look has seen everything."""
-    pandas = require("pandas", "tune")
     if not stages.root.is_dir():
         raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
     with stages.alone("tables"):
@@ -274,111 +214,42 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                 f"participants names {unknown[0]}, who has no finished scores of these settings in {stages.root}: give the same "
                 "command without --collect"
             )
-        scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
-        contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
-        tables = {
-            "scores": scores,
-            "means": pandas.DataFrame(mean_rows(found.scores, found.columns)),
-            "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts)),
-            "contrasts": contrasts,
-            "partition": pandas.DataFrame(share_rows(found.shares, found.bands, found.columns)),
-            "test_stories": pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows)),
-            "leave_one_out": pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns)),
-            "autocorrelation": pandas.DataFrame(
-                [null_row(stages.path(f"responses/{who}"), who, config.align) for who in found.columns]
-            ),
-        }
-        for path in (stages.root / "voxels").glob("*.h5"):
-            if path.stem not in found.columns:
-                path.unlink()
-        for who in found.columns:
-            _write_voxels(stages, found, who, config)
+        tables = tables_of(stages, found, config.align)
+        write_voxel_files(stages, found, partial(_of, config.masks) if config.maps else None)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
         of_models = {layer for label, _, layer in found.scores if not label.low_level}
         layers = tuple(sorted({*config.layers, *of_models})) if config.layers else ()
         settled = replace(config, participants=everybody, layers=layers, collect=False, reuse=False)
         models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
-        origin = _origin(stages, found)
+        origin = origin_of(stages, found)
+        stories = {story for one in origin["features"].values() for story in one["stories"]}
         page = write_report(
             stages.root,
-            title="Which layer of which model predicts which region",
-            lead=_lead(found, config, {story for one in origin["features"].values() for story in one["stories"]}),
-            notes=_NOTES,
+            title=ALIGN_TITLE,
+            lead=align_lead(
+                models=[one.model for one in models],
+                residuals=any(label.less for label, _, _ in found.scores),
+                voxels={who: len(regions[WHOLE]) for who, regions in found.columns.items()},
+                fitted=len(stories - {*config.test_stories}),
+                tests=config.test_stories,
+                ceiling=config.ceiling,
+                known=any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values()),
+                split_half=config.split_half,
+            ),
+            notes=ALIGN_NOTES,
             models=models,
             tables=tables,
             provenance={**provenance(settled, stages.seconds), **origin},
             command=write_settings(stages.root, settled, "fastencode-tune align"),
             delays=delays_text(config.align.delays),
-            picture_regions=list(dict.fromkeys(scores["region"])),
+            picture_regions=list(dict.fromkeys(tables["scores"]["region"])),
         )
-    standard = scores[scores["delays"] == delays_text(config.align.delays)]
+    standard = tables["scores"][tables["scores"]["delays"] == delays_text(config.align.delays)]
     shown = standard.groupby(["region", "model", "layer"], sort=False)["r"].mean().unstack()
     say("\nmean r over participants, by layer\n" + shown.to_string(float_format="%.3f", na_rep=""))
     say("\nautocorrelation at lag 1 of the test responses, and of block-permuted ones, which the p-values come from")
     say(tables["autocorrelation"].to_string(index=False, float_format="%.3f"))
-    delays = tuple(config.align.delays)
-    for model in standard["model"].unique():
-        narrow = np.array(
-            [one.narrow for (label, _, _), one in found.scores.items() if (label.name, label.delays) == (model, delays)]
-        )
-        for count, wanted in zip(narrow.sum(axis=0), ("smaller", "larger"), strict=True):
-            if count:
-                warnings.warn(
-                    f"{model}: in {count} of {len(narrow)} fits {wanted} penalties than those of the grid would predict better: "
-                    "widen align.alphas",
-                    FastencodeWarning,
-                    stacklevel=2,
-                )
+    warn_of_narrow_grids(found, tuple(config.align.delays))
     written = ", ".join(f"{name}.csv" for name, table in tables.items() if len(table))
     say(f"\n{written}, voxels/*.h5, provenance.json and config.yaml are in {stages.root}. The page: {page}")
     return page
-
-
-def _origin(stages: Stages, found: Records) -> dict[str, Any]:
-    """What the tables were made of: models and settings of features, digests (SHA-256) of sounds and of files of responses."""
-    features: dict[str, Any] = {}
-    for label, who, layer in found.scores:
-        fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
-        if fit is not None:
-            one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
-            keys = sorted(fit.settings["features"].items())
-            one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
-    responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
-    return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
-
-
-def _lead(found: Records, config: AlignRunConfig, stories: Collection[str]) -> str:
-    names = dict.fromkeys(label.name for label, _, _ in found.scores)
-    less = ""
-    if any(label.less for label, _, _ in found.scores):
-        less = (
-            " “A less B” is the model A after a ridge took out of its features what the low-level features B predict of them; it "
-            "is compared with the first model less the same."
-        )
-    people = ", ".join(f"{who}: {len(regions[WHOLE])} voxels" for who, regions in found.columns.items())
-    fitted = len(set(stories) - {*config.test_stories})
-    tests = [f"“{story}”" for story in config.test_stories]
-    scored = f"the story {tests[0]}" if len(tests) == 1 else f"the stories {', '.join(tests)} together, each z-scored by itself"
-    known = any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values())
-    chosen = f"Scored are voxels with a significant noise ceiling above {config.ceiling:g} (false discovery rate 5 %)."
-    if not known:
-        voxels = "The test story was heard once, so no noise ceiling is known: all voxels that vary are scored."
-        if len(tests) > 1:
-            voxels = (
-                "Not every test story was repeated, so no noise ceiling of all of them is known. Those that were, if any, chose "
-                "the voxels; without them, all voxels that vary are scored."
-            )
-    elif config.split_half:
-        voxels = f"{chosen} One half of the repeats chose them; they are scored on the mean of the other half."
-    elif config.ceiling < 0:
-        voxels = "All voxels that vary are scored, whatever their noise ceiling."
-    else:
-        voxels = (
-            f"{chosen} All repeats chose them, and they are scored on the mean of the same repeats: noise that "
-            "by chance agrees between repeats is in both. --split-half chooses voxels on other repeats than those scored."
-        )
-    return (
-        f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
-        f"{len(found.columns)} participant{'s' if len(found.columns) > 1 else ''} ({people}). Scores are of {scored}, which no "
-        f"ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: {', '.join(names)}.{less}\n\n{voxels}"
-    )

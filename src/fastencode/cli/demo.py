@@ -14,10 +14,11 @@ from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
-from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast, control_text
+from fastencode.runs.experiment import MODELS, Experiment, Outcome, before_and_after, contrast
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings
+from fastencode.study.leads import DEMO_NOTES, DEMO_TITLE, demo_lead
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
 from fastencode.tune.model import check_tunable
@@ -31,16 +32,6 @@ __all__ = ["run"]
 KEPT = 0.03  # a change of r by less than this counts as none
 ZERO = 0.02  # a mean r of less than this counts as zero
 CEILING_ERROR = 0.05
-
-_NOTES = (
-    "Simulated brains show that the tools work; they say nothing about real ones. The intervals resample blocks of the one test "
-    "story and average over the participants at hand: they do not speak for other stories or other participants. Ridge is fitted "
-    "on the stories the model was tuned on, as in the published work."
-    "\n\n"
-    "The test story has two tasks. Its repeats say which voxels respond reliably, and those are tuned on; its mean response is "
-    "what layers are scored on. The choice is the same for the tuned model and the control, and no prediction takes part in it. "
-    "Noise that by chance agrees between repeats is in both, though: choosing voxels on other repeats would exclude that."
-)
 
 
 def run(config: DemoConfig) -> Path:
@@ -71,9 +62,17 @@ def run(config: DemoConfig) -> Path:
     return publish(
         stages,
         outcome,
-        title="Brain-tuning on a world whose truth is known",
-        lead=_lead(config, stories, experiment),
-        notes=_NOTES,
+        title=DEMO_TITLE,
+        lead=demo_lead(
+            minutes=sum(audio_seconds(stories.sound_file(run)) for run in experiment.runs) / 60,
+            voxels={who: stories.n_voxels(who) for who in experiment.tuned_on},
+            model=config.model,
+            made=config.pretrain,
+            epochs=config.tune.epochs,
+            controls=config.controls,
+            ceiling=config.ceiling,
+        ),
+        notes=DEMO_NOTES,
         verdicts=_verdicts(outcome, ceilings, world),
         config=config,
         command="fastencode-tune demo",
@@ -136,23 +135,3 @@ def _ceiling_error(ceilings: Mapping[str, np.ndarray], world: Path) -> tuple[flo
     error_v = np.concatenate(errors)
     mean, half = float(error_v.mean()), float(1.96 * error_v.std(ddof=1) / np.sqrt(len(error_v)))
     return mean, mean - half, mean + half
-
-
-def _lead(config: DemoConfig, stories: Stories, experiment: Experiment) -> str:
-    minutes = sum(audio_seconds(stories.sound_file(run)) for run in experiment.runs) / 60
-    brains = ", ".join(f"{p} with {stories.n_voxels(p)} voxels" for p in experiment.tuned_on)
-    return (
-        f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
-        f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {_model_name(config)} "
-        f"is tuned on each brain for {config.tune.epochs} epochs; {control_text(config.controls)} "
-        "What a control gains does not come from the pairing of sound and response. Ridge regression then says how well each "
-        "layer of each model predicts each region on a test story. "
-        "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
-        f"those with a significant noise ceiling above {config.ceiling:g}."
-    )
-
-
-def _model_name(config: DemoConfig) -> str:
-    if config.pretrain:
-        return "A small wav2vec2, made from nothing on other synthetic stories,"
-    return f"The model {config.model}" if config.model else "The small self-supervised wav2vec2 of the package"

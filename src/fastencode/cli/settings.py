@@ -186,14 +186,15 @@ class AlignRunConfig:
         Stories that no ridge is fitted on, such as those a model was tuned on.
     test_story : tuple of str
         The story that all scores are of; no ridge is fitted on it. Of several, all are scored together (each z-scored by itself)
-        in the main tables, and each by itself in test_stories.csv.
+        in the main tables, and each by itself in test_stories.csv and in voxels/<participant>.h5.
     test_skip : int
         Rows at the start of each test story that are not scored.
     save_predictions : bool
         Keep predictions and responses of the test stories, (rows, voxels), of every model, layer and participant:
         predictions/<model>/<participant>/layer-NN/predictions.h5. Takes one more fit of each.
     leave_one_out : bool
-        Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv. Takes one more fit for each.
+        Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv, and of every voxel in
+        voxels/<participant>.h5. Takes one more fit for each.
     tr : float
         Repetition time in s.
     rois : Path, optional
@@ -227,7 +228,7 @@ class AlignRunConfig:
     candidates : int
         Weightings of those bands to try.
     lags : tuple of int
-        Score every layer at each of these single delays (in TRs) too.
+        Score every layer at each of these single delays (in TRs) too; of several, lags.csv and the page have means over layers.
     permutations : int
         Permutations of blocks of scans for each voxel's p-value. Because none is below 1 / (permutations + 1), voxels survive the
         false discovery rate only where they are at least 20 / (permutations + 1) of all that are mapped.

@@ -15,10 +15,11 @@ from fastencode.data.brennan import Alice, MeanListener
 from fastencode.data.textgrid import Interval
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.experiment import Experiment, Outcome, before_and_after, contrast, control_text
+from fastencode.runs.experiment import Experiment, Outcome, before_and_after, contrast
 from fastencode.speech.audio import write_audio
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.config import WHOLE, AlignConfig
+from fastencode.study.leads import ALICE_NOTES, ALICE_TITLE, alice_lead
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
 from fastencode.tune.config import TuneConfig
@@ -29,11 +30,7 @@ __all__ = ["NOTES", "PICTURE_REGIONS", "TITLE", "AliceStudy", "alice_study"]
 
 MARGIN = 0.03  # stated before any run: a change of r by less than this counts as none
 
-TITLE = "Brain-tuning on real brains: a chapter of Alice in Wonderland"
-NOTES = (
-    "One chapter is little data, the averaged listener is one participant, and synthetic speech is not what the listeners heard: "
-    "read the intervals, not the points. They resample blocks of the last scans only."
-)
+TITLE, NOTES = ALICE_TITLE, ALICE_NOTES
 PICTURE_REGIONS = ("LATL", "LPTL")
 
 _GROUP = "mean listener"
@@ -114,14 +111,14 @@ def alice_study(
         jobs=jobs,
         controls=controls,
     )
-    left_out = ", ".join(alice.left_out) or "nobody"
-    tuned = f"The model {model}" if model else "The small self-supervised wav2vec2 of the package"
-    lead = (
-        f"The responses of {len(alice.listeners)} listeners in six regions, detrended, z-scored and averaged; left out because "
-        f"the file is not data: {left_out}. The recording is not part of the data set: the chapter's {encoding.n_words} words "
-        f"are spoken by a synthesizer at their real times, so prosody and the speaker's voice are missing. {tuned} is tuned "
-        f"on the first part of the chapter for {tune.epochs} epochs; {control_text(controls)} "
-        f"Ridge regression scores every layer on the last {test_rows} scans."
+    lead = alice_lead(
+        listeners=len(alice.listeners),
+        left_out=alice.left_out,
+        words=encoding.n_words,
+        model=model,
+        epochs=tune.epochs,
+        controls=controls,
+        scans=test_rows,
     )
     return AliceStudy(table, outcome, _verdicts(outcome), lead)
 

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 
 from fastencode.delayed import Matrix
-from fastencode.runs.engine import Stage
+from fastencode.progress import say
+from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.fits import Question
+from fastencode.runs.tally import duration
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.cost import Candidate, choose
+from fastencode.study.design import Variant
+from fastencode.study.tables import delays_text
 from fastencode.threads import available_threads
 from fastencode.timing.delays import delay
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "foresee"]
 
 _RECORD = 4 * 8  # bytes of a voxel in the record of a fit: r, p, penalty, edge
 
@@ -89,6 +93,51 @@ def estimate(
     disk += sum(_RECORD * voxels[stage.settings["who"]] + 16 * question.align.bootstraps for stage in fits)
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     return Estimate(plans, seconds, memory, disk, shutil.disk_usage(above).free)
+
+
+def foresee(
+    stages: Stages, question: Question, variants: Sequence[Variant], responses: Sequence[Stage], layers: Sequence[Stage]
+) -> None:
+    """Say what a command would make, how much of it is finished, and what the rest would cost.
+
+    Parameters
+    ----------
+    stages : Stages
+    question : Question
+    variants : sequence of Variant
+    responses, layers : sequence of Stage
+        All that the command wants, finished or not.
+
+    Raises
+    ------
+    FailedStages
+        If a stage cannot be made, because a file is missing say.
+    """
+    missing = set(stages.missing([*responses, *layers]))
+    stages.check()
+    data, people = question.data, sorted(question.heard)
+    fits = [stage for stage in layers if stage.name in missing and stage.name.startswith("fits/")]
+    new = [who for who in people if f"responses/{who}" in missing]
+    test = data.test_story
+    widths = {one.source.name: one.source.rows(test, 0).shape[1] for one in variants} if fits else {}
+    cost = estimate(stages.root, question, fits, widths, new)
+    say("dry run: nothing is made")
+    for who in people:
+        say(f"{who}: {data.n_voxels(who)} voxels before any is chosen, {len(question.heard[who])} stories to fit on")
+    every = [stage.name for stage in (*responses, *layers)]
+    for one in variants:
+        count = sum(name.startswith(f"fits/{one.folder}/{people[0]}/") for name in every)
+        say(f"{one.name} at delays {delays_text(one.delays)}: {count} of {one.source.n_layers} layers")
+    for kind in dict.fromkeys(name.partition("/")[0] for name in every):
+        left = [name in missing for name in every if name.startswith(f"{kind}/")]
+        say(f"{kind}: {sum(left)} to make, {len(left) - sum(left)} finished")
+    for (n, columns, strategy), count in cost.plans.items():
+        say(f"{count} plan{'s' if count > 1 else ''} of {n} rows x {columns} columns, solved by the {strategy}")
+    say(
+        f"about {duration(cost.seconds)} of ridge on this processor at nominal rates if all voxels are chosen; permutations, "
+        f"draws, reading and partitions come on top\n{cost.memory / 1e9:.2g} GB of memory for each job at most, "
+        f"{cost.disk / 1e9:.2g} GB on disk at most, {cost.free / 1e9:.3g} GB free"
+    )
 
 
 def _plan(

@@ -33,7 +33,7 @@ from fastencode.study.sources import LayerFolder
 from fastencode.study.tables import Key, contrast_rows, score_rows
 from fastencode.tune.config import TuneConfig
 
-__all__ = ["MODELS", "Experiment", "Outcome", "before_and_after", "contrast", "control_text"]
+__all__ = ["MODELS", "Experiment", "Outcome", "before_and_after", "contrast"]
 
 MODELS = tuple(one.model for one in BEFORE_AND_AFTER)
 PRETRAINED = MODELS[0]
@@ -248,17 +248,6 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[d
         }
         for (model, *_), group in alike.items()
     ]
-
-
-def control_text(controls: int) -> str:
-    """How the control was made and is shown, for the page's first words."""
-    if controls == 1:
-        return "a control is tuned as long on the same responses, block-permuted."
-    return (
-        f"{controls} controls are tuned as long on the same responses, each block-permuted in another order. What is said and "
-        "drawn of the control is the mean over them; control_scores.csv and control_training.csv have each. Intervals of this "
-        "mean resample scans and do not speak for other permutations."
-    )
 
 
 def _tuning_stage(

@@ -41,7 +41,7 @@ from fastencode.study.layer_scores import Listener
 from fastencode.study.significance import FALSE_DISCOVERIES, fdr
 from fastencode.timing.clean import zscore
 
-__all__ = ["load_listener", "null_row", "regions_of", "voxels_of", "write_responses"]
+__all__ = ["ceilings_of", "load_listener", "null_row", "regions_of", "voxels_of", "write_responses"]
 
 # Voxels whose repeats are in memory at once: 50 MB for ten repeats of 300 scans.
 _VOXELS_READ = 4096
@@ -203,6 +203,14 @@ def null_row(responses: Path, who: str, config: AlignConfig) -> dict[str, Any]:
 def voxels_of(responses: Path) -> tuple[NDArray[np.intp], int, NDArray[np.float64] | None]:
     """(Column of the responses of each entry of the records, columns of the responses, ceiling of each entry or None)."""
     return np.load(responses / "voxels.npy"), int(np.load(responses / "n_voxels.npy")), load_listener(responses).ceiling
+
+
+def ceilings_of(responses: Path) -> dict[str, NDArray[np.float64]]:
+    """Test run → ceiling of each entry of the records, of those that were repeated; empty where there is one test run."""
+    tests, ceilings = list(_read_json(responses / "tests.json")), np.load(responses / "ceilings.npy")
+    if len(tests) == 1:
+        return {}
+    return {run: ceiling for run, ceiling in zip(tests, ceilings, strict=True) if not np.isnan(ceiling).any()}
 
 
 def regions_of(responses: Path) -> dict[str, NDArray[np.intp]]:

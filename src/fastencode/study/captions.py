@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["CAPTIONS", "CEILINGS", "DETAILS", "Drawn"]
+from fastencode.study.columns import MEAN
+
+__all__ = ["CAPTIONS", "CEILINGS", "DETAILS", "Drawn", "sample"]
 
 
 class Drawn(NamedTuple):
@@ -21,16 +23,19 @@ class Drawn(NamedTuple):
         The model that others are compared with.
     level : bool
         Whether a model of one layer is drawn as a level line.
+    depths : tuple of str
+        The thirds of the layers that have panels of their own.
     """
 
     n: int
     bands: str
     first: str
     level: bool
+    depths: tuple[str, ...] = ()
 
     @property
     def people(self) -> str:
-        return f"n = {self.n} participant{'s' if self.n > 1 else ''}"
+        return _people(self.n)
 
     def intervals(self, of: str) -> str:
         if not self.bands:
@@ -48,6 +53,25 @@ class Drawn(NamedTuple):
     @property
     def level_line(self) -> str:
         return "A level line is a model of one layer, such as a low-level feature. " if self.level else ""
+
+
+def sample(participants: int, stories: int = 0) -> str:
+    """How many participants and stories a table is of, before what it holds; 0 where its rows say that themselves."""
+    if not participants:
+        return ""
+    heard = f", {stories} stor{'y' if stories == 1 else 'ies'}" if stories else ""
+    return f"{_people(participants)}{heard}. "
+
+
+def _people(n: int) -> str:
+    return f"n = {n} participant{'s' if n > 1 else ''}"
+
+
+def _panels_of_lags(drawn: Drawn) -> str:
+    if not drawn.depths:
+        return "mean over the layers of each model"
+    words = " and ".join([", ".join(drawn.depths[:-1]), drawn.depths[-1]])
+    return f"mean over the {words} layers of each model, which have panels of their own, or its only layer"
 
 
 # What stands under the scores where ceilings are known.
@@ -89,6 +113,15 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
             "many layers and regions, some intervals leave zero out by chance."
         ),
     ),
+    "lags": (
+        "One lag at a time",
+        lambda drawn: (
+            "Each ridge sees features of one lag only: of the sound that came so many TRs before the response. "
+            f"Vertical: {SCORE}, and {_panels_of_lags(drawn)}. Horizontal: the lag. {drawn.each}Features change little from one "
+            "TR to the next, so neighboring lags score alike and are not independent findings. Panels of one region share their "
+            f"axis. {LEVELS}"
+        ),
+    ),
     "training": (
         "How tuning went",
         lambda drawn: (
@@ -105,7 +138,8 @@ DETAILS = {
         "r is the mean over the region's voxels; the region “all” is every voxel that was scored. r / ceiling is explained "
         "above. α is the ridge penalty each voxel chose; the last column is the share of voxels that chose the smallest or "
         "largest on offer. Significant voxels: the share of the region's voxels whose p-value, from permuting blocks of scans, "
-        "survives a false discovery rate of 5 %.",
+        "survives a false discovery rate of 5 %. The 95 % intervals resample blocks of the scans that are scored: each says how "
+        "sure the number is in view of so many scans of this participant, and does not speak for other stories or participants.",
     ),
     "means": (
         "Means over participants",
@@ -114,7 +148,8 @@ DETAILS = {
     ),
     "contrasts": (
         "Differences of each participant",
-        "r of the model less r of the model named under “minus”, at the same layer, with its paired 95 % interval.",
+        "r of the model less r of the model named under “minus”, at the same layer. The 95 % interval is paired: both are scored "
+        "on the same resampled blocks of scans. It does not speak for other stories or participants.",
     ),
     "tests": (
         "Tests over participants",
@@ -124,6 +159,29 @@ DETAILS = {
     "partition": (
         "What is unique to each",
         "R² on the scans that are scored, averaged over the region's voxels: in total, what is unique to the layer and to each "
-        "low-level feature, and what they share. Unique is what is lost when only that one is left out.",
+        "low-level feature, and what they share. Unique is what is lost when only that one is left out. "
+        "There are no intervals.",
+    ),
+    "lags": (
+        "Each lag by itself",
+        "r of ridges that see features of one lag only, mean over the region's voxels and over the layers named: all that were "
+        "fitted at every lag, and the early, middle and late thirds of them. Participants who lack one of these layers at some "
+        f"lag are left out. The participant “{MEAN}” is the mean over participants. The 95 % intervals resample blocks of the "
+        "scans that are scored, and do not speak for other stories or participants.",
+    ),
+    "test_stories": (
+        "Each test story by itself",
+        "What “Every score” holds of all test stories together, of one at a time. The ridges are the same. The 95 % intervals "
+        "resample blocks of that story's scans: each says how sure the number is in view of so many scans of this story and "
+        "participant, and does not speak for other stories or participants. A dash stands for the noise ceiling of a story that "
+        "was heard once.",
+    ),
+    "leave_one_out": (
+        "Stories left out one by one",
+        "r on each story of those that are fitted on, predicted by a ridge on all others, which choose its penalties too. Voxels "
+        f"are those that the test stories chose. The story “{MEAN}” is the mean over stories, each counting as much, beside the "
+        "standard deviation of r over stories. There is no 95 % interval: what one ridge is scored on, the others are fitted on, "
+        "so the standard deviation divided by the root of the number of stories is not a standard error. There is no "
+        "noise ceiling, because the repeats of these stories are not read.",
     ),
 }

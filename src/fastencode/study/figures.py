@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastencode.errors import require
+from fastencode.study.columns import MEAN
 from fastencode.study.conditions import Condition
 
 if TYPE_CHECKING:
@@ -23,14 +24,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["change_figure", "crowded", "display_name", "layers_figure", "picture", "png", "shortened", "training_figure"]
+__all__ = [
+    "change_figure",
+    "crowded",
+    "depths",
+    "display_name",
+    "lags_figure",
+    "layers_figure",
+    "picture",
+    "png",
+    "shortened",
+    "training_figure",
+]
 
 DPI = 160
 WIDE = 9.6  # inches: three panels side by side, or one legend line of four entries
+EDGE = 0.1  # layers between the first or last one and the edge of its panel, at least
 MARKED = 13  # markers on a curve at most
 LAYER = "layer (0 = input of the transformer)"
 CEILING = "black"
 DASHED = (0, (5, 3))
+PANELS = 48  # of a figure that has several for each region
 BANDED = 4  # models: bands of more hide each other
 LONGEST, LINE = 40, 115  # letters of a legend's entry, and of all entries in a row, each with 8 for its line
 
@@ -163,6 +177,58 @@ def change_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Sequence
 
 
 @styled
+def lags_figure(lags: pd.DataFrame, models: Sequence[Condition]) -> Figure:
+    """Correlation by single lag, one panel per region and third of the layers: mean over participants, and each of them.
+
+    Parameters
+    ----------
+    lags : pandas.DataFrame
+        One row per participant, model, lag, depth and region: columns participant, model, lag, depth, region, r, r_low, r_high.
+        The participant "mean" is the mean over several. ``depth`` is early, middle or late, or "all" for all layers.
+    models : sequence of Condition
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        All panels span the same height in r, those of one region at one level. With too many panels, or no thirds, there is one
+        per region, of all layers. A model of one layer is drawn in every panel of a region.
+    """
+    regions, thirds = _distinct(lags, "region"), depths(lags)
+    columns = len(thirds) if thirds else len(regions) if len(regions) <= 4 else 3
+    panels = [(region, depth) for region in regions for depth in thirds or ("all",)]
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = _grid(rows, columns, (WIDE, 2.5 * rows + 0.9))
+    divided = set(lags.loc[lags["depth"] != "all", "model"]) if thirds else set()
+    table = lags[lags["model"].isin(divided) == (lags["depth"] != "all")]
+    table = table.rename(columns={"lag": "layer", "r_low": "low", "r_high": "high"})  # the helpers' horizontal axis is the layer
+    mean = table["participant"] == MEAN
+    thick = (table[mean] if mean.any() else table).rename(columns={"r": "mean"})
+    both = thick, table[~mean].rename(columns={"r": "value"})
+    parts = {region: [one[one["region"] == region] for one in both] for region in regions}
+    ranges = [
+        _range(np.append(of[["mean", "low", "high"]].to_numpy(float).ravel(), each["value"])) for of, each in parts.values()
+    ]
+    windows = dict(zip(regions, _windows(ranges, [math.nan] * len(regions)), strict=True))
+    for ax, (region, depth) in zip(axes, panels, strict=False):
+        low, high = windows[region]
+        here = [one[one["depth"].isin([depth, "all"])] for one in parts[region]]
+        _means_panel(ax, here[0], here[1], models, _span(lags, "lag"))
+        ax.set_title(_title(region, columns, depth if thirds else ""))
+        ax.set_ylim(low, high)
+        if low < 0 < high:
+            ax.axhline(0, color="#404040", linewidth=1, zorder=2)
+    _finish(figure, axes, set(range(len(panels))), "lag (TRs from sound to response)", "correlation r, held-out data")
+    _legend(figure, _present(lags, models))
+    return figure
+
+
+def depths(lags: pd.DataFrame) -> tuple[str, ...]:
+    """The thirds of the layers that ``lags_figure`` has panels of; none where there are none, or too many panels."""
+    thirds = tuple(depth for depth in ("early", "middle", "late") if depth in set(lags["depth"]))
+    return thirds if lags["region"].nunique() * len(thirds) <= PANELS else ()
+
+
+@styled
 def training_figure(training: pd.DataFrame, models: Sequence[Condition]) -> Figure | None:
     """Loss and validation correlation by epoch, one row per participant.
 
@@ -290,7 +356,10 @@ def _band(
 
 
 def _level(values: pd.Series, span: tuple[int, int]) -> pd.Series:
-    return values if len(values) > 1 else values.reindex(range(span[0], span[1] + 1)).ffill().bfill()
+    """A single value at every layer of the panel; where that is one, at its sides too, or no line or band would be seen."""
+    low, high = span
+    wide = range(low, high + 1) if low < high else (low - EDGE, low, low + EDGE)
+    return values if len(values) > 1 else values.reindex(wide).ffill().bfill()
 
 
 def crowded(table: pd.DataFrame) -> bool:
@@ -380,7 +449,7 @@ def _epoch_label(epochs: pd.Series) -> str:
 def _ticks(ax: Axes, low: int, high: int) -> None:
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 10**9) if (high - low) / step <= 8)
     ax.set_xticks(range(low, high + 1, step))
-    ax.set_xlim(low - 0.03 * max(high - low, 1) - 0.1, high + 0.03 * max(high - low, 1) + 0.1)
+    ax.set_xlim(low - 0.03 * max(high - low, 1) - EDGE, high + 0.03 * max(high - low, 1) + EDGE)
     ax.grid(False, axis="x")
     ax.yaxis.set_major_locator(require("matplotlib.ticker", "report").MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 

@@ -1,11 +1,11 @@
-"""Means over participants, of scores and of differences between models, with intervals from the test story's blocks of scans.
+"""Means over participants, and over layers at single lags, with intervals from the test story's blocks of scans.
 
 Axis letters: r region, b bootstrap draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.study.blocks import interval, mean_draws
+from fastencode.study.columns import MEAN
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.tables import Key, Label, delays_text
+from fastencode.study.verdicts import layer_thirds
 
-__all__ = ["mean_rows"]
+__all__ = ["lag_rows", "mean_rows"]
 
 
 class _One(NamedTuple):
@@ -67,6 +69,61 @@ def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[st
         if both:
             rows.append({**named, "versus": first, **_mean(both, correlation=False)})
     return rows
+
+
+def lag_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean r over layers at single lags: a row for each model, lag, depth, region and participant, and their mean.
+
+    Parameters
+    ----------
+    found : (label, participant, layer) → LayerScores
+        Models at one lag only have no rows.
+    columns : participant → region → columns of the responses
+        Scores hold regions in this order.
+
+    Returns
+    -------
+    list of dict
+        ``participant``, "mean" for the mean over several; ``model``; ``lag`` (TRs); ``depth``, "all" for all layers that some
+        participant has at every lag, and "early", "middle" and "late" for thirds of them; ``layers``, which these are;
+        ``region``; ``participants`` in the row; ``r`` and its 95 % interval, ``r_low`` and ``r_high``. The interval is as in
+        :func:`mean_rows`; draws are averaged over layers, too. A participant counts at a depth where all its layers were scored
+        at every lag.
+    """
+    scored: dict[str, dict[int, dict[tuple[str, int], LayerScores]]] = {}
+    for (label, who, layer), scores in found.items():
+        if len(label.delays) == 1:
+            scored.setdefault(label.name, {}).setdefault(label.delays[0], {})[who, layer] = scores
+    rows: list[dict[str, Any]] = []
+    for model, lags in scored.items():
+        both = set.intersection(*map(set, lags.values())) if len(lags) > 1 else set()
+        if not both:
+            continue
+        every = sorted({layer for _, layer in both})
+        for depth, layers in {"all": every, **(layer_thirds(every) if len(every) > 1 else {})}.items():
+            people = [who for who in columns if both.issuperset((who, layer) for layer in layers)]
+            for lag in sorted(lags):
+                named = {"model": model, "lag": lag, "depth": depth, "layers": " ".join(map(str, layers))}
+                rows += _rows_of_lag(named, {who: [lags[lag][who, layer] for layer in layers] for who in people}, columns)
+    return rows
+
+
+def _rows_of_lag(
+    named: Mapping[str, Any], people: Mapping[str, Sequence[LayerScores]], columns: Mapping[str, Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """One lag of one model at one depth: participant → scores of the layers to average."""
+    for region in dict.fromkeys(region for who in people for region in columns[who]):
+        each = {}
+        for who, layers in people.items():
+            if region in columns[who]:
+                place = list(columns[who]).index(region)
+                r = float(np.mean([one.region[place] for one in layers]))
+                each[who] = _One(r, np.mean([one.draws[:, place] for one in layers], axis=0), float(layers[0].n_blocks))
+        groups = {who: {who: one} for who, one in each.items()} | ({MEAN: each} if len(columns) > 1 else {})
+        for who, group in groups.items():
+            mean = _mean(group, correlation=True)
+            ends = {"r": mean["mean"], "r_low": mean["low"], "r_high": mean["high"]}
+            yield {"participant": who, **named, "region": region, "participants": len(group), **ends}
 
 
 def _mean(people: Mapping[str, _One], *, correlation: bool) -> dict[str, Any]:

@@ -20,7 +20,8 @@ import numpy as np
 from fastencode.errors import InputError, require
 from fastencode.files import whole_file
 from fastencode.study import figures
-from fastencode.study.captions import CAPTIONS, CEILINGS, DETAILS, Drawn
+from fastencode.study.captions import CAPTIONS, CEILINGS, DETAILS, Drawn, sample
+from fastencode.study.columns import BESIDE, MEAN, TABLES, WORDS
 from fastencode.study.conditions import Condition
 from fastencode.study.verdicts import WIDTH, Verdict, counted, layer_thirds, overfitting
 
@@ -30,89 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plain_values", "scores_table", "write_report"]
 
-# Columns that each table must have, and their headings on the page.
-SCORES = {
-    "participant": "participant",
-    "model": "model",
-    "layer": "layer",
-    "region": "region",
-    "n_voxels": "voxels",
-    "ceiling": "noise ceiling",
-    "r": "r",
-    "r_low": "95 % low",
-    "r_high": "95 % high",
-    "r_normalized": "r / ceiling",
-    "alpha_median": "median α",
-    "at_edge": "α at grid edge",
-}
-MEANS = {
-    "model": "model",
-    "layer": "layer",
-    "region": "region",
-    "versus": "minus",
-    "participants": "participants",
-    "mean": "mean",
-    "low": "95 % low",
-    "high": "95 % high",
-}
-CONTRASTS = {
-    "participant": "participant",
-    "model": "model",
-    "layer": "layer",
-    "region": "region",
-    "versus": "minus",
-    "difference": "difference",
-    "low": "95 % low",
-    "high": "95 % high",
-}
-TRAINING = {
-    "participant": "participant",
-    "model": "model",
-    "epoch": "epoch",
-    "updates": "updates",
-    "train_loss": "training loss",
-    "validation_loss": "validation loss",
-    "validation_r": "validation r",
-    "seconds": "seconds",
-}
-TESTS = {
-    "model": "model",
-    "layer": "layer",
-    "region": "region",
-    "versus": "against",
-    "participants": "participants",
-    "mean": "mean",
-    "standard_error": "standard error",
-    "p": "p",
-    "p_smallest": "smallest p",
-    "q": "q",
-}
-PARTITION = {
-    "participant": "participant",
-    "model": "model",
-    "layer": "layer",
-    "region": "region",
-    "part": "part",
-    "band": "of",
-    "r2": "R²",
-}
-# Where they are there, these stand behind the column named.
-BESIDE = {
-    "model": {"delays": "delays (TRs)"},
-    "r_normalized": {"r_normalized_low": "95 % low", "r_normalized_high": "95 % high", "significant": "significant voxels"},
-}
-# Of each table: its columns, and those that tell its rows apart.
-TABLES = {
-    "scores": (SCORES, ("participant", "model", "delays", "layer", "region")),
-    "means": (MEANS, ("model", "delays", "layer", "region", "versus")),
-    "contrasts": (CONTRASTS, ("participant", "model", "delays", "layer", "region")),
-    "tests": (TESTS, ("model", "delays", "layer", "region", "versus")),
-    "partition": (PARTITION, ("participant", "model", "delays", "layer", "region", "part", "band")),
-    "training": (TRAINING, ("participant", "model", "epoch")),
-}
-WORDS = ("participant", "model", "delays", "region", "versus", "part", "band")  # columns of text
 SHOWN = 2000  # rows of a table on the page; a browser is slow with more
-PANELS = 48  # of the figure that has one for each participant and region
 PICTURE_REGIONS = ("late_language", "auditory")
 
 
@@ -149,6 +68,9 @@ def write_report(
         ``contrasts``: participant, model, layer, region, versus, difference, low, high.
         ``tests``: model, layer, region, versus, participants, mean, standard_error, p, p_smallest, q.
         ``partition``: participant, model, layer, region, part, band, r2.
+        ``lags``: participant (or "mean"), model, lag, depth, layers, region, participants, r, r_low, r_high: see ``lag_rows``.
+        ``test_stories``: test_story and the columns of ``scores``. ``leave_one_out``: participant, model, layer, region,
+        n_voxels, story (or "mean"), rows, r, standard_deviation.
         ``training``: participant, model, epoch, updates, train_loss, validation_loss, validation_r, seconds.
         NaN where unknown. Columns that are not named here go to the CSV only, but for ``delays`` and the ends of intervals of
         r_normalized. Further tables become CSV files and are not on the page. Tables without rows are left out.
@@ -264,8 +186,7 @@ def _checked(table: pd.DataFrame, name: str, models: Sequence[Condition]) -> pd.
     twice = table[table.duplicated(there)]
     if len(twice):
         raise InputError(f"{name} holds {dict(twice.iloc[0][there])} twice: there must be one row for each")
-    words = [column for column in there if column not in ("layer", "epoch")]
-    return table.assign(**{column: table[column].astype(str) for column in words})
+    return table.assign(**{column: table[column].astype(str) for column in there if column in WORDS})
 
 
 def _at(table: pd.DataFrame, delays: str) -> pd.DataFrame:
@@ -281,10 +202,12 @@ def _figures(
         yield "picture", figures.picture(means[means["versus"] == "0"], scores, regions, models)
     panels = scores[["participant", "region"]].drop_duplicates()
     alone = panels["participant"].nunique() == 1 and set(panels["region"]) == set(regions)
-    if means is None or (len(panels) <= PANELS and not alone):
+    if means is None or (len(panels) <= figures.PANELS and not alone):
         yield "layers", figures.layers_figure(scores, models)
     if means is not None and "contrasts" in tables:
         yield "change", figures.change_figure(means[means["versus"] != "0"], tables["contrasts"], models)
+    if "lags" in tables:
+        yield "lags", figures.lags_figure(tables["lags"], models)
     if "training" in tables:
         yield "training", figures.training_figure(tables["training"], models)
 
@@ -377,24 +300,34 @@ def _number(value: float, digits: int = 3) -> str:
 
 
 def _shown(name: str, table: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
-    """A table's heading, what it says, and its columns and cells as text; no cells where there are too many."""
+    """A table's heading, what it says, and its columns and cells as text; only means, or no cells, where there are too many."""
     columns: dict[str, str] = {}
     for column, heading in TABLES[name][0].items():
         columns |= {column: heading, **{more: words for more, words in BESIDE.get(column, {}).items() if more in table.columns}}
     if "delays" in columns and table["delays"].nunique() == 1:
         del columns["delays"]
     labels = {one.model: one.label for one in models}
-    short = table if len(table) <= SHOWN else table.iloc[:0]
+    counts = [_distinct(table, names) for names in (("participant",), ("test_story", "story"))]
+    short = table
+    if len(table) > SHOWN and "story" in columns:
+        short = table[table["story"] == MEAN]
+    if len(short) > SHOWN:
+        short = table.iloc[:0]
     written = {column: [_cell(column, value, labels) for value in short[column]] for column in columns}
     heading, words = DETAILS[name]
     return {
         "name": name,
         "heading": heading,
-        "words": words,
-        "count": len(table),
+        "words": sample(*counts) + words,
+        "count": f"{len(short)} of {len(table)}" if 0 < len(short) < len(table) else str(len(table)),
         "columns": [(words, column in WORDS) for column, words in columns.items()],
         "rows": list(zip(*written.values(), strict=True)),
     }
+
+
+def _distinct(table: pd.DataFrame, columns: Sequence[str]) -> int:
+    """How many names the first of these columns that is there holds, the mean aside."""
+    return next((len(set(table[column]) - {MEAN}) for column in columns if column in table.columns), 0)
 
 
 def _cell(column: str, value: Any, labels: Mapping[str, str]) -> str:
@@ -448,13 +381,15 @@ def _paragraphs(text: str) -> list[str]:
 def _embedded(name: str, image: bytes, tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) -> dict[str, Any]:
     """A figure as the page shows it. Width and height are a PNG's bytes 16 to 24."""
     heading, caption = CAPTIONS[name]
-    scores = tables["scores"]
+    scores = tables["lags" if name == "lags" else "scores"]
     table = tables["contrasts"] if name == "change" else scores
+    layers = table.groupby("model")["layer"].nunique() if name != "lags" else ()
     drawn = Drawn(
-        n=scores["participant"].nunique(),
+        n=_distinct(scores, ("participant",)),
         bands="" if not scores["r_low"].notna().any() else "crowded" if figures.crowded(table) else "drawn",
         first=models[0].label,
-        level=1 in set(table.groupby("model")["layer"].nunique()) and table["layer"].nunique() > 1,
+        level=1 in set(layers),
+        depths=figures.depths(scores) if name == "lags" else (),
     )
     return {
         "name": name,

@@ -1,0 +1,138 @@
+"""What is made of all finished records of an output folder: tables, files of voxels, and where all of it came from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from fastencode.errors import FastencodeWarning, require
+from fastencode.runs.engine import Stages
+from fastencode.runs.fits import Records
+from fastencode.runs.making import read_signature
+from fastencode.runs.responses import ceilings_of, null_row, voxels_of
+from fastencode.study.config import WHOLE, AlignConfig
+from fastencode.study.maps import write_maps, write_voxels
+from fastencode.study.means import lag_rows, mean_rows
+from fastencode.study.tables import (
+    Key,
+    Label,
+    contrast_rows,
+    left_out_rows,
+    score_rows,
+    share_rows,
+    signed_rank_rows,
+    test_rows,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["origin_of", "tables_of", "warn_of_narrow_grids", "write_voxel_files"]
+
+Value = TypeVar("Value")
+
+
+def tables_of(stages: Stages, found: Records, config: AlignConfig) -> dict[str, pd.DataFrame]:
+    """Every table of ``align`` by name, as ``write_report`` takes them; without rows where there is nothing to tell.
+
+    Parameters
+    ----------
+    stages : Stages
+    found : Records
+    config : AlignConfig
+        What the records were made with.
+
+    Raises
+    ------
+    MissingLibraryError
+        If pandas is not installed.
+
+    Warns
+    -----
+    FastencodeWarning
+        If there are too few participants for a test over them.
+    """
+    pandas = require("pandas", "tune")
+    scores = pandas.DataFrame(score_rows(found.scores, found.columns, found.fit_rows))
+    contrasts = pandas.DataFrame(contrast_rows(found.scores, found.columns))
+    responses = {who: stages.path(f"responses/{who}") for who in found.columns}
+    return {
+        "scores": scores,
+        "means": pandas.DataFrame(mean_rows(found.scores, found.columns)),
+        "tests": pandas.DataFrame(signed_rank_rows(scores, contrasts)),
+        "contrasts": contrasts,
+        "partition": pandas.DataFrame(share_rows(found.shares, found.bands, found.columns)),
+        "lags": pandas.DataFrame(lag_rows(found.scores, found.columns)),
+        "test_stories": pandas.DataFrame(test_rows(found.by_test, found.columns, found.fit_rows)),
+        "leave_one_out": pandas.DataFrame(left_out_rows(found.left_out, found.held_out, found.columns)),
+        "autocorrelation": pandas.DataFrame([null_row(folder, who, config) for who, folder in responses.items()]),
+    }
+
+
+def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], Path] | None = None) -> None:
+    """What every voxel of each participant scored, in ``voxels``; those of participants who are not among the records go.
+
+    Parameters
+    ----------
+    stages : Stages
+    found : Records
+    mask_of : callable, optional
+        A participant's mask, for images in ``maps``; without it there are none.
+    """
+    for path in (stages.root / "voxels").glob("*.h5"):
+        if path.stem not in found.columns:
+            path.unlink()
+    for who in found.columns:
+        responses = stages.path(f"responses/{who}")
+        path = stages.root / "voxels" / f"{who}.h5"
+        path.parent.mkdir(exist_ok=True)
+        write_voxels(
+            path,
+            _own(found.scores, who),
+            found.columns[who][WHOLE],
+            *voxels_of(responses),
+            by_test={story: _own(of, who) for story, of in found.by_test.items()},
+            ceilings=ceilings_of(responses),
+            left_out=_own(found.left_out, who),
+            held_out={key: tuple(rows) for key, rows in _own(found.held_out, who).items()},
+        )
+        if mask_of is not None:
+            write_maps(stages.root / "maps", path, mask_of(who))
+
+
+def _own(records: Mapping[Key, Value], who: str) -> dict[tuple[Label, int], Value]:
+    """The records of one participant."""
+    return {(label, layer): one for (label, whose, layer), one in records.items() if whose == who}
+
+
+def origin_of(stages: Stages, found: Records) -> dict[str, Any]:
+    """What the tables were made of: models and settings of features, digests (SHA-256) of sounds and of files of responses."""
+    features: dict[str, Any] = {}
+    for label, who, layer in found.scores:
+        fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
+        if fit is not None:
+            one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
+            keys = sorted(fit.settings["features"].items())
+            one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
+    responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
+    return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
+
+
+def warn_of_narrow_grids(found: Records, delays: tuple[int, ...]) -> None:
+    """Warn of every model, at these delays, to which penalties beyond those of the grid would predict better."""
+    for model in dict.fromkeys(label.name for label, _, _ in found.scores if label.delays == delays):
+        narrow = np.array(
+            [one.narrow for (label, _, _), one in found.scores.items() if (label.name, label.delays) == (model, delays)]
+        )
+        for count, wanted in zip(narrow.sum(axis=0), ("smaller", "larger"), strict=True):
+            if count:
+                warnings.warn(
+                    f"{model}: in {count} of {len(narrow)} fits {wanted} penalties than those of the grid would predict better: "
+                    "widen align.alphas",
+                    FastencodeWarning,
+                    stacklevel=2,
+                )

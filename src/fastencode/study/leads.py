@@ -1,0 +1,192 @@
+"""The words that a study's page begins and ends with: its title, what was done, and what that does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from fastencode.study.config import WHOLE
+
+__all__ = [
+    "ALICE_NOTES",
+    "ALICE_TITLE",
+    "ALIGN_NOTES",
+    "ALIGN_TITLE",
+    "DEMO_NOTES",
+    "DEMO_TITLE",
+    "alice_lead",
+    "align_lead",
+    "demo_lead",
+]
+
+ALIGN_TITLE = "Which layer of which model predicts which region"
+ALIGN_NOTES = (
+    "Intervals resample blocks of the stories scored and average over the participants at hand: they do not speak for other "
+    "stories or other participants. Tests over participants do, where there are enough of them."
+)
+DEMO_TITLE = "Brain-tuning on a world whose truth is known"
+DEMO_NOTES = (
+    "Simulated brains show that the tools work; they say nothing about real ones. The intervals resample blocks of the one test "
+    "story and average over the participants at hand: they do not speak for other stories or other participants. Ridge is fitted "
+    "on the stories the model was tuned on, as in the published work."
+    "\n\n"
+    "The test story has two tasks. Its repeats say which voxels respond reliably, and those are tuned on; its mean response is "
+    "what layers are scored on. The choice is the same for the tuned model and the control, and no prediction takes part in it. "
+    "Noise that by chance agrees between repeats is in both, though: choosing voxels on other repeats would exclude that."
+)
+ALICE_TITLE = "Brain-tuning on real brains: a chapter of Alice in Wonderland"
+ALICE_NOTES = (
+    "One chapter is little data, the averaged listener is one participant, and synthetic speech is not what the listeners heard: "
+    "read the intervals, not the points. They resample blocks of the last scans only."
+)
+
+_SHIPPED = "The small self-supervised wav2vec2 of the package"
+
+
+def align_lead(
+    *,
+    models: Sequence[str],
+    residuals: bool,
+    voxels: Mapping[str, int],
+    fitted: int,
+    tests: Sequence[str],
+    ceiling: float,
+    known: bool,
+    split_half: bool,
+) -> str:
+    """What ``align`` did.
+
+    Parameters
+    ----------
+    models : sequence of str
+        As the tables call them.
+    residuals : bool
+        Whether some of them are less low-level features.
+    voxels : participant → number of voxels scored
+    fitted : int
+        Stories that ridges were fitted on.
+    tests : sequence of str
+        Those that scores are of; at least one.
+    ceiling : float
+        Least noise ceiling of a voxel that is scored; below 0, all are.
+    known : bool
+        Whether any noise ceiling of all test stories together is known.
+    split_half : bool
+        Whether voxels were chosen on one half of the repeats and scored on the other.
+    """
+    people = ", ".join(f"{who}: {count} voxels" for who, count in voxels.items())
+    named = [f"“{story}”" for story in tests]
+    scored = f"the story {named[0]}" if len(named) == 1 else f"the stories {', '.join(named)} together, each z-scored by itself"
+    less = ""
+    if residuals:
+        less = (
+            " “A less B” is the model A after a ridge took out of its features what the low-level features B predict of them; it "
+            "is compared with the first model less the same."
+        )
+    return (
+        f"Ridge regression on {fitted} stor{'y' if fitted == 1 else 'ies'} says how well each layer predicts each voxel of "
+        f"{len(voxels)} participant{'s' if len(voxels) > 1 else ''} ({people}). Scores are of {scored}, which no "
+        f"ridge was fitted on. The region “{WHOLE}” is every voxel that is scored. Models: {', '.join(models)}.{less}\n\n"
+        f"{_choice(len(named), ceiling, known, split_half)}"
+    )
+
+
+def _choice(tests: int, ceiling: float, known: bool, split_half: bool) -> str:
+    """Which voxels are scored, and what chose them."""
+    if not known and tests == 1:
+        return "The test story was heard once, so no noise ceiling is known: all voxels that vary are scored."
+    if not known:
+        return (
+            "Not every test story was repeated, so no noise ceiling of all of them is known. Those that were, if any, chose "
+            "the voxels; without them, all voxels that vary are scored."
+        )
+    chosen = f"Scored are voxels with a significant noise ceiling above {ceiling:g} (false discovery rate 5 %)."
+    if split_half:
+        return f"{chosen} One half of the repeats chose them; they are scored on the mean of the other half."
+    if ceiling < 0:
+        return "All voxels that vary are scored, whatever their noise ceiling."
+    return (
+        f"{chosen} All repeats chose them, and they are scored on the mean of the same repeats: noise that "
+        "by chance agrees between repeats is in both. --split-half chooses voxels on other repeats than those scored."
+    )
+
+
+def demo_lead(
+    *,
+    minutes: float,
+    voxels: Mapping[str, int],
+    model: str | None,
+    made: bool,
+    epochs: int,
+    controls: int,
+    ceiling: float,
+) -> str:
+    """What ``demo`` did.
+
+    Parameters
+    ----------
+    minutes : float
+        Of stories that the model was tuned on and watched with.
+    voxels : participant → number of voxels
+    model : str or None
+        Which was tuned; None: the one of the package, or one that was ``made`` from nothing.
+    made : bool
+    epochs, controls : int
+        Of tuning.
+    ceiling : float
+        Least noise ceiling of a voxel that was tuned on.
+    """
+    brains = ", ".join(f"{who} with {count} voxels" for who, count in voxels.items())
+    tuned = "A small wav2vec2, made from nothing on other synthetic stories," if made else _named(model)
+    return (
+        f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
+        f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {tuned} "
+        f"is tuned on each brain for {epochs} epochs; {_control(controls)} "
+        "What a control gains does not come from the pairing of sound and response. Ridge regression then says how well each "
+        "layer of each model predicts each region on a test story. "
+        "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
+        f"those with a significant noise ceiling above {ceiling:g}."
+    )
+
+
+def alice_lead(
+    *, listeners: int, left_out: Collection[str], words: int, model: str | None, epochs: int, controls: int, scans: int
+) -> str:
+    """What was done with the Alice data.
+
+    Parameters
+    ----------
+    listeners : int
+        Who were averaged.
+    left_out : collection of str
+        Files that are not data.
+    words : int
+        Of the chapter.
+    model : str or None
+        Which was tuned; None: the one of the package.
+    epochs, controls : int
+        Of tuning.
+    scans : int
+        At the end, that are scored.
+    """
+    return (
+        f"The responses of {listeners} listeners in six regions, detrended, z-scored and averaged; left out because "
+        f"the file is not data: {', '.join(left_out) or 'nobody'}. The recording is not part of the data set: the chapter's "
+        f"{words} words are spoken by a synthesizer at their real times, so prosody and the speaker's voice are missing. "
+        f"{_named(model)} is tuned on the first part of the chapter for {epochs} epochs; {_control(controls)} "
+        f"Ridge regression scores every layer on the last {scans} scans."
+    )
+
+
+def _named(model: str | None) -> str:
+    return f"The model {model}" if model else _SHIPPED
+
+
+def _control(controls: int) -> str:
+    """How the control was made and is shown."""
+    if controls == 1:
+        return "a control is tuned as long on the same responses, block-permuted."
+    return (
+        f"{controls} controls are tuned as long on the same responses, each block-permuted in another order. What is said and "
+        "drawn of the control is the mean over them; control_scores.csv and control_training.csv have each. Intervals of this "
+        "mean resample scans and do not speak for other permutations."
+    )
