@@ -150,7 +150,7 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
         (["--minutes", "0.2"], "must be at least"),
         (["--model", "no/such-model"], "cannot be loaded"),
         (["--model", "x", "--pretrain"], "choose one"),
-        (["--ceiling", "2"], "no voxel of A has a noise ceiling above 2"),
+        (["--ceiling", "0.9999"], "no voxel of A has a noise ceiling above 0.9999"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fastencode.cli.mistakes import of_option
 from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import FeaturesConfig
 from fastencode.errors import InputError, require
@@ -21,7 +22,8 @@ __all__ = ["run"]
 
 def run(config: FeaturesConfig) -> dict[str, Path]:
     """Read the layers, or say what that would cost; returns the files by name."""
-    sounds = find_sounds(config.audio)
+    with of_option("--audio"):
+        sounds = find_sounds(config.audio)
     if config.dry_run:
         if config.out.exists() and not config.out.is_dir():
             raise InputError(f"{config.out} is a file: choose another folder")

@@ -73,6 +73,10 @@ class LayerFolder:
             raise InputError(f"{folder} is not a folder: give one that fastencode-tune features filled")
         self.name = Path(os.path.abspath(folder)).name  # of ".", too
         self._folder, self._data, self._lobes = folder, data, lobes
+        there = {path.name.removesuffix(".partial") for path in folder.iterdir()}
+        if absent := sorted({path.name for path in map(self._path, used)} - there):
+            some = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
+            raise InputError(f"{folder} holds no {some}: read these recordings into it with fastencode-tune features")
         self._keys: dict[str, Any] = {}
         counts = {}
         for run in used:
