@@ -150,6 +150,9 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
         (["--minutes", "0.2"], "must be at least"),
         (["--model", "no/such-model"], "cannot be loaded"),
         (["--model", "x", "--pretrain"], "choose one"),
+        (["--align.block", "500"], "--align.block=500 for test"),
+        (["--align.delays", "500"], "--align.delays 500 for story"),
+        (["--tune.clip-seconds", "1"], "--tune.clip-seconds=1: a clip must hold its TR, 2 s"),
         (["--ceiling", "0.9999"], "no voxel of A has a noise ceiling above 0.9999"),
     ],
 )

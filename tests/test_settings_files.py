@@ -84,4 +84,5 @@ def test_an_option_is_named_only_where_one_is_meant() -> None:
     assert with_option("test_skip=-1: give", options, []) == "--test-skip=-1: give"
     assert with_option("minutes must be positive", options, []) == "minutes must be positive"
     assert with_option("minutes must be", options, ["demo", "--world.minutes=0"]) == "--world.minutes must be"
+    assert with_option("tune.epochs=0: give", options, []) == "--tune.epochs=0: give"
     assert with_option("seeds differ", options, []) == "seeds differ"

@@ -25,7 +25,7 @@ from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.estimates import estimate
+from fastencode.runs.estimates import check_shapes, estimate
 from fastencode.runs.fits import Question, Records, collect, layer_stages, responses_stage
 from fastencode.runs.making import read_signature
 from fastencode.runs.responses import null_row, voxels_of
@@ -94,6 +94,9 @@ def run(config: AlignRunConfig) -> Path:
         leave_one_out=config.leave_one_out,
         save_predictions=config.save_predictions,
     )
+    lags: list[tuple[int, ...]] = [(lag,) for lag in config.lags]
+    delays = {"delays": [tuple(config.align.delays)], "lags": lags}
+    check_shapes(question, delays, {one.source.width for one in variants if isinstance(one.source, LayerFolder)})
     low = [LowLevel(name, stories) for name in config.partition]
     responses = [responses_stage(question, who) for who in heard]
     layers = list(_chosen(variants, config, [layer_stages(stages.root, question, one, tuple(heard), low) for one in variants]))

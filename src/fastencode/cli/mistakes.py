@@ -26,11 +26,11 @@ def with_option(error: str, options: Sequence[str], arguments: Sequence[str]) ->
 
     Of several options that end with that name, the one among the arguments; as it is where that is none, or more than one.
     """
-    found = re.match(r"(\w+)(?= |=|:)", error)
+    found = re.match(r"([\w.]+)(?= |=|:)", error)
     if found is None:
         return error
     name = found[1].replace("_", "-")
-    meant = {option for option in options if option.removeprefix("--").rpartition(".")[2] == name}
+    meant = {option for option in options if name in (option[2:], option[2:].rpartition(".")[2])}
     if len(meant) > 1:
         meant &= {word.partition("=")[0].replace("_", "-") for word in arguments}
     return f"{meant.pop()}{error[found.end() :]}" if len(meant) == 1 else error

@@ -66,6 +66,10 @@ class DemoConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         _check_ceiling(self.ceiling)
+        if self.tune.clip_seconds < self.world.tr:
+            raise InputError(
+                f"tune.clip_seconds={self.tune.clip_seconds:g}: a clip must hold its TR, {self.world.tr:g} s: give as much or more"
+            )
         if self.pretrain and self.model:
             raise InputError("pretrain makes the small model, model names another: choose one")
 
