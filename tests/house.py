@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 PACKAGE = "fastencode"
 BASE = (
-    "arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "locks", "progress", "streams", "threads"
+    "arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "locks", "plain", "progress", "streams",
+    "threads",
 )  # fmt: skip
 CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 

@@ -375,8 +375,8 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--exclude", '["nostory"]'], "exclude names nostory, which nobody heard"),
         (["--test_story", "nostory"], "A has no responses to the test story 'nostory'"),
         (["--participants", '["Z"]'], "participant 'Z' has no folder"),
-        (["--ceiling", "2"], "no voxel of A has a significant noise ceiling above 2"),
-        (["--residualize", '["pitch"]'], "'pitch' is no low-level feature"),
+        (["--ceiling", "0.999"], "no voxel of A has a significant noise ceiling above 0.999"),
+        (["--residualize", '["pitch"]'], "--residualize names pitch, which is no low-level feature"),
         (["--permutations", "0"], "permutations=0"),
         (["--participants", "A,A"], "participants names A more than once"),
         (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),
@@ -451,7 +451,7 @@ def test_regions_from_images(world: Path, models: dict[str, Path], tmp_path: Pat
         assert np.array_equal(voxels[found[str(number)]], kept) if len(kept) else str(number) not in found
     (tmp_path / "masks" / "B.nii.gz").unlink()
     assert main([*given, *images]) == 2
-    assert "holds 0 files or folders called B" in capsys.readouterr().err
+    assert "/masks holds nothing of B: looked for B.nii.gz, B.npy, or a folder B" in capsys.readouterr().err
 
 
 def test_gaps_in_the_responses_are_left_out(world: Path, models: dict[str, Path], tmp_path: Path) -> None:

@@ -22,6 +22,48 @@ def world(tmp_path: Path) -> Path:
     return make_world(tmp_path / "world")
 
 
+@pytest.mark.parametrize("option", ["--rois", "--masks"])
+def test_a_folder_of_files_of_participants_says_what_was_looked_for(option: str, world: Path, tmp_path: Path, capsys) -> None:
+    """Masks, too, where no map is drawn: a typing error is no silence."""
+    for folder, told in (
+        (tmp_path / "none", "is not a folder: give one that holds A"),
+        (tmp_path, "holds nothing of A: looked for A"),
+    ):
+        assert align(world, tmp_path / "out", option, str(folder)) == 2
+        assert f"{option}: {folder} {told}" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_another_length_and_two_masks_are_named(world: Path, tmp_path: Path, capsys) -> None:
+    np.save(tmp_path / "A.npy", np.ones(5, bool))
+    assert align(world, tmp_path / "out", "--masks", str(tmp_path)) == 2
+    assert f"--masks: the mask {tmp_path / 'A.npy'} has 5 voxels, the responses have 6" in capsys.readouterr().err
+    (tmp_path / "A.nii.gz").touch()
+    assert align(world, tmp_path / "out", "--masks", str(tmp_path)) == 2
+    assert f"--masks: {tmp_path} holds A.nii.gz and A.npy: keep one mask of A" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--stories", "none"), "--stories: none is not a folder"),
+        (("--stories", ""), "--stories is followed by nothing: give a value"),
+        (("--out=",), "--out is followed by nothing: give a value"),
+        (("--ceiling", "1"), "--ceiling=1: give a number below 1"),
+        (("--ceiling", ".nan"), "--ceiling=nan: give a number below 1"),
+        (("--tr", ".inf"), "--tr=inf: give the repetition time in s"),
+        (("--test-skip", "-1"), "--test-skip=-1: give the number of rows"),
+        (("--align.alphas", "-1"), "--align.alphas holds -1.0; every penalty must be positive"),
+        (("--memory", "much"), "--memory='much'; pass bytes"),
+        (("--device", "tpu"), "--device='tpu' is not a device"),
+        (("--partition", "pitch"), "--partition names pitch, which is no low-level feature: choose among spectrum"),
+        (("--dry-run=maybe",), "--dry-run takes no value, 'maybe' was given"),
+    ],
+)
+def test_the_option_is_named(more: tuple[str, ...], told: str, world: Path, tmp_path: Path, capsys) -> None:
+    assert align(world, tmp_path / "out", *more) == 2
+    assert f"fastencode-tune: {told}" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_penalties_that_are_not_positive_are_refused_before_any_fit(world: Path, tmp_path: Path, capsys) -> None:
     assert align(world, tmp_path / "out", "--align.alphas", "1,0") == 2
     assert "alphas holds 0.0; every penalty must be positive" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -84,5 +126,13 @@ def test_features_that_cannot_be_used_are_named(world: Path, tmp_path: Path, cap
         file["features"] = values
     assert align(world, out) == 2
     assert f"{path} has 1 layers, {path.with_name('later.h5')} has 2: make one again" in capsys.readouterr().err
+    (tmp_path / "few").mkdir()
+    shutil.copy(world / "features" / "model" / "one.h5", tmp_path / "few")
+    assert align(world, out, "--features", str(tmp_path / "few")) == 2
+    told = f"--features: {tmp_path / 'few'} holds no later.h5, test.h5, three.h5, …: read these recordings into it"
+    assert told in capsys.readouterr().err
     assert align(world, out, "--features", str(tmp_path / "none")) == 2
-    assert f"{tmp_path / 'none'} is not a folder: give one that fastencode-tune features filled" in capsys.readouterr().err
+    assert (
+        f"--features: {tmp_path / 'none'} is not a folder: give one that fastencode-tune features filled"
+        in capsys.readouterr().err
+    )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from align_cases import FIT, SKIP, TR, align, make_world
@@ -26,14 +29,41 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (("--device", "tpu"), "device='tpu' is not a device this package knows"),
         (("--device", "cuda:99"), "device='cuda:99'"),
         (("--memory", "4 apples"), "memory='4 apples'; pass bytes, text such as '2GB'"),
-        (("--memory", "1kB"), "memory=1000 bytes is too small to plan with: the smallest that works is"),
+        (("--memory", "1kB"), "--memory=1000 bytes is too small to plan with: the smallest that works is"),
+        (
+            ("--align.delays", "1,45"),
+            "--align.delays 1, 45 for three: the run of rows 0 to 38 has 39 rows, fewer than the delay 45",
+        ),
+        (("--lags", "3", "-60"), "--lags -60 for three: the run of rows 0 to 38 has 39 rows, fewer than the delay -60"),
+        (("--align.block", "32"), "--align.block=32 for test: 62 rows make 1 whole blocks of 32: use shorter blocks"),
+        (
+            ("--test_story", "test", "later", "--align.block", "30"),
+            "--align.block=30 for test, later: 46 rows make 1 whole blocks",
+        ),
+        (("--test_skip", "65"), "--align.block=8 for test: 1 rows make 0 whole blocks of 8"),
     ],
 )
 def test_what_cannot_be_had_is_said(world: Path, more: tuple[str, str], told: str, tmp_path: Path, capsys) -> None:
-    """Before any work where that can be known: there is no folder then."""
-    assert align(world, tmp_path / "out", *more) != 0
-    assert told in "".join(capsys.readouterr())
-    assert (tmp_path / "out").exists() == (more[1] == "1kB")
+    """Before any work: responses are not read, and there is no folder."""
+    for dry in ([], ["--dry-run"]):
+        assert align(world, tmp_path / "out", *more, *dry) == 2
+        assert told in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_memory_that_holds_the_plan_of_one_model_only_is_said_first(world: Path, tmp_path: Path, capsys) -> None:
+    """By the rule of the fit itself: what it names as the smallest is enough to begin."""
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for path in (world / "features" / "model").glob("*.h5"):
+        with h5py.File(path) as narrow, h5py.File(wide / path.name, "w") as file:
+            file["times"], file.attrs["key"] = narrow["times"][...], narrow.attrs["key"]
+            file["features"] = np.tile(narrow["features"][...], 20)
+    both = ("--features", str(world / "features" / "model"), str(wide), "--participants", "A", "--dry-run")
+    assert align(world, tmp_path / "out", *both, "--memory", "30000") == 2
+    least = int(re.search(r"memory=30000 bytes .* the smallest that works is (\d+) bytes", capsys.readouterr().err)[1])
+    assert align(world, tmp_path / "out", *both, "--memory", str(least)) == 0
+    assert align(world, tmp_path / "out", *both, "--memory", str(least - 1)) == 2
+    assert align(world, tmp_path / "out", *both[:2], *both[3:], "--memory", "30000") == 0
 
 
 def test_devices_and_memory_reach_the_solver_and_decide_no_result(world: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -156,7 +156,10 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
         (["--minutes", "0.2"], "must be at least"),
         (["--model", "no/such-model"], "cannot be loaded"),
         (["--model", "x", "--pretrain"], "choose one"),
-        (["--ceiling", "2"], "no voxel of A has a noise ceiling above 2"),
+        (["--align.block", "500"], "--align.block=500 for test"),
+        (["--align.delays", "500"], "--align.delays 500 for story"),
+        (["--tune.clip-seconds", "1"], "--tune.clip-seconds=1: a clip must hold its TR, 2 s"),
+        (["--ceiling", "0.9999"], "no voxel of A has a noise ceiling above 0.9999"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(
@@ -300,9 +303,7 @@ def test_alice_says_that_it_will_go(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "warning: the next release has no fastencode-tune alice: use examples/alice.py" in capsys.readouterr().err
 
 
-def test_tuning_on_real_responses(
-    shared_data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tuning_on_real_responses(shared_data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way on real BOLD, one epoch: the point is that it runs and reports; what comes out is in the README.
 
     The example makes everything, and the alias finds all of it finished.

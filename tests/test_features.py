@@ -107,6 +107,19 @@ def test_where_nothing_can_be_read_one_error_says_why(
         assert "b.wav cannot be decoded" in told and "recordings cannot be read" not in told and not (tmp_path / "out").exists()
 
 
+def test_where_none_can_be_read_all_are_listed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    for name in ("b.wav", "e.wav"):
+        (bad / name).write_text("no sound")
+    for more in ([], ["--dry-run"]):
+        assert main(["features", "--audio", str(bad), "--model", str(model), "--out", str(tmp_path / "out"), *more]) == 2
+        told = capsys.readouterr().err
+        assert "fastencode-tune: none of 2 recordings can be read\n  b: " in told and "\n  e: " in told
+        assert "e.wav cannot be decoded" in told and told.endswith("give others, or these in another format\n")
+        assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_stops_all(folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next recording would fail as well; those before are finished."""
 

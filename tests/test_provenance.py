@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from fastencode.errors import InputError
+from fastencode.plain import plain
 from fastencode.runs import provenance
-from fastencode.runs.provenance import Code, Contents, digest, plain
+from fastencode.runs.provenance import Code, Contents, digest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYER_SCORES = ["study.layer_scores.score_layer", "solve.ridge.ridge_cv"]
@@ -208,9 +209,14 @@ def test_settings_are_plain_or_refused() -> None:
     assert digest(rows) == digest(np.asfortranarray(rows)) == digest(rows.copy())
     others = [rows.T, rows.ravel(), rows.astype("f4"), rows + 1, np.arange(6).reshape(2, 3)]
     assert len({digest(value) for value in (rows, *others)}) == 6
-    for wrong in (object(), len, np.array([None]), 1j):
+    for wrong in (object(), len, np.array([None]), 1j, np.longdouble(1)):
         with pytest.raises(TypeError, match="settings hold a"):
             plain([wrong])
+        assert plain([wrong], shown=True) in ([str(wrong)], [[None]])
+    kinds = {"rows": rows, "bad": [np.float64("nan"), -np.inf], "names": {"b", "a", "c"}}
+    assert plain(kinds, shown=True) == {"rows": [[0, 1, 2], [3, 4, 5]], "bad": [None, None], "names": ["a", "b", "c"]}
+    exact = plain(kinds)
+    assert exact["rows"]["shape"] == [2, 3] and np.isnan(exact["bad"][0]) and exact["names"] == ["a", "b", "c"]
 
 
 def test_contents_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

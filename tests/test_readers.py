@@ -199,6 +199,9 @@ def test_regions(flat: Path) -> None:
         apart = read_rois(flat / "rois" / "UTS01.json", n_voxels=23) | read_rois(flat / "rois" / "UTS01", n_voxels=23)
     assert {name: list(v) for name, v in apart.items()} == wanted, "one rule, wherever regions lie"
     assert Stories(flat).rois("UTS02") == {}
+    np.save(flat / "rois" / "UTS02.npy", np.array([7, 1]))
+    (flat / "rois" / "UTS02.md").write_text("no regions")
+    assert {name: list(v) for name, v in Stories(flat).rois("UTS02").items()} == {"UTS02": [1, 7]}, "of any kind"
     np.save(flat / "rois" / "UTS01" / "AC.npy", np.array([7, 1]))
     with pytest.warns(FastencodeWarning, match="left out"), pytest.raises(InputError, match="'AC' of UTS01 is defined twice"):
         Stories(flat).rois("UTS01")

@@ -69,7 +69,7 @@ def test_columns_by_other_names(folder: Path) -> None:
     )
     assert recordings == as_recordings(folder)
     for given, message in [
-        ({}, r"has no column 'audio', only \['path', 'label', 'client_id', 'part', 'text', 'tr'\]: say which it is with audio=$"),
+        ({}, r"no column 'audio', only \['path', 'label', .*, 'tr'\]: rename one, or say which it is with audio=$"),
         ({"audio": "path", "labels": "emotion"}, r"no column 'emotion', .* with labels=, or labels=\(\) if nothing is labeled"),
         ({"audio": "path"}, "no column 'speaker', .* with speaker=, or speaker=None if there is none"),
         ({"audio": "path", "speaker": None}, "no column 'split', .* with split=, or split=None if there is none"),

@@ -115,7 +115,10 @@ def test_normalized_clips_are_the_feature_extractors() -> None:
 
 
 def test_wrong_models_get_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be loaded"):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match=r"nothing' is a folder without config\.json: give the one that holds it"):
+        SpeechEncoder(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"nowhere' is no folder here: .* or owner/name on the hub"):
         SpeechEncoder(tmp_path / "nowhere")
     with pytest.raises(InputError, match="model 'smal' is no folder here: .* or owner/name on the hub"):
         SpeechEncoder("smal")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastencode
 from fastencode.errors import FastencodeError, InputError
 from fastencode.tune.baselines import permute_blocks
 
@@ -21,7 +22,7 @@ from fastencode.speech.extract import extract_frames
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.clips import clips_at
 from fastencode.tune.config import PretrainConfig, TuneConfig
-from fastencode.tune.trainer import Examples, brain_tune
+from fastencode.tune.trainer import Examples, _correlation, brain_tune
 from speech_cases import saved_model
 
 torch.set_num_threads(1)  # as the command does; two threads on a busy machine wait for each other
@@ -51,6 +52,17 @@ def tuned(model: Path, folder: Path, **settings: object) -> tuple[list, SpeechEn
     config = TuneConfig(**{"epochs": 6, "batch": 8, "learning_rate": 3e-3, "head_learning_rate": 1e-2, **settings})
     history = brain_tune(encoder, examples(model, 160, 0), examples(model, 60, 1), config, folder, show_progress=False)
     return history, encoder
+
+
+def test_correlation_is_that_of_the_package() -> None:
+    """There are two, because a change of the solvers must not tune finished models again: they agree."""
+    rng = np.random.default_rng(0)
+    measured, predicted = rng.standard_normal((2, 30, 5)).astype(np.float32)
+    measured[:, 1] = predicted[:, 2] = 3.0
+    predicted[:, 3] = 2 - measured[:, 3]
+    found = _correlation(predicted, measured)
+    np.testing.assert_allclose(found, fastencode.pearson(measured, predicted), atol=1e-6)
+    assert found[1] == found[2] == 0 and found[3] < -0.999999
 
 
 def test_tuning_learns_and_leaves_the_cnn_alone(model: Path, tmp_path: Path) -> None:

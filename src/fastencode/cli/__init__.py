@@ -12,8 +12,9 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
-from fastencode.cli.mistakes import explained
-from fastencode.errors import FailedStages, FastencodeError, FastencodeWarning, InputError
+from fastencode.cli.given import check_settings
+from fastencode.cli.mistakes import explained, with_option
+from fastencode.errors import DeviceError, FailedStages, FastencodeError, FastencodeWarning, InputError
 
 __all__ = ["main"]
 
@@ -70,15 +71,20 @@ def _run(arguments: Sequence[str] | None) -> int:
         choices.add_subcommand(name, options, help=line)
         known[name] = [string.replace("_", "-") for action in options._actions for string in action.option_strings]
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    if typed and typed[0] in subcommands:
+        check_settings(typed[1:], subcommands[typed[0]][0], f"fastencode-tune {typed[0]}")
     try:
         parsed = parser.parse_args(_as_typed(typed, [settings for settings, _ in subcommands.values()]))
     except argparse.ArgumentError as error:
         raise InputError(explained(str(error), typed, known)) from error
     name = parsed.subcommand
-    chosen = parser.instantiate(parsed)[name]
     settings = subcommands[name][0]
-    run = import_module(f"fastencode.cli.{name}").run
-    run(settings(**{field.name: chosen[field.name] for field in fields(settings)}))
+    try:
+        chosen = parser.instantiate(parsed)[name]
+        run = import_module(f"fastencode.cli.{name}").run
+        run(settings(**{field.name: chosen[field.name] for field in fields(settings)}))
+    except (DeviceError, InputError) as error:
+        raise type(error)(with_option(str(error), known[name], typed)) from error
     return 0
 
 
@@ -101,6 +107,9 @@ def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
         elif current and not argument.startswith("--") and argument != "-h":
             items[current].append(argument)
         else:
+            before = name if equals else found[-1] if found and not argument else ""
+            if before.startswith("--") and not value:  # a folder without a name would be this one
+                raise InputError(f"{before.replace('_', '-')} is followed by nothing: give a value, or leave the option out")
             found.append(argument)
             current = ""
     return [f"{one}=[{_joined(items[one], lists[one])}]" if items.get(one) else one for one in found]

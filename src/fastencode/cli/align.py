@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from fastencode.cli.mistakes import of_option
 from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import AlignRunConfig
-from fastencode.data.rois import read_rois
-from fastencode.data.space import columns_of
+from fastencode.data.rois import find_rois
+from fastencode.data.space import called, columns_of
 from fastencode.data.stories import Stories
 from fastencode.devices import find_device, parse_device
 from fastencode.errors import InputError
@@ -25,7 +26,7 @@ from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.collected import origin_of, tables_of, warn_of_narrow_grids, write_voxel_files
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.estimates import foresee
+from fastencode.runs.estimates import check_shapes, foresee
 from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.conditions import conditions
@@ -46,19 +47,21 @@ def run(config: AlignRunConfig) -> Path:
     if config.collect:
         return _write_tables(stages, (), config)
     resources = _resources(config)
-    stories = Stories(
-        config.stories,
-        tr=config.tr,
-        test_story=config.test_stories[0],
-        test_skip=config.test_skip,
-        non_speech=NON_SPEECH | set(config.non_speech),
-    )
+    with of_option("--stories"):
+        stories = Stories(
+            config.stories,
+            tr=config.tr,
+            test_story=config.test_stories[0],
+            test_skip=config.test_skip,
+            non_speech=NON_SPEECH | set(config.non_speech),
+        )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     _check_names(variants)
-    if config.maps:  # before hours of fits, not after
+    if config.masks is not None:  # before hours of fits, not after
         for who in heard:
-            columns_of(_of(config.masks, who), stories.n_voxels(who))
+            with of_option("--masks"):
+                columns_of(_mask(config.masks, who), stories.n_voxels(who))
     question = Question(
         stories,
         heard,
@@ -74,6 +77,9 @@ def run(config: AlignRunConfig) -> Path:
         leave_one_out=config.leave_one_out,
         save_predictions=config.save_predictions,
     )
+    lags: list[tuple[int, ...]] = [(lag,) for lag in config.lags]
+    delays = {"delays": [tuple(config.align.delays)], "lags": lags}
+    check_shapes(question, delays, {one.source.width for one in variants if isinstance(one.source, LayerFolder)})
     low = [LowLevel(name, stories) for name in config.partition]
     responses = [responses_stage(question, who) for who in heard]
     layers = list(_chosen(variants, config, [layer_stages(stages.root, question, one, tuple(heard), low) for one in variants]))
@@ -134,11 +140,12 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
 
 def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: AlignRunConfig) -> Iterator[Variant]:
     """Every source as it is, then less the low-level features, then at single lags."""
-    for name in (*config.baselines, *config.residualize, *config.partition):
-        if name not in LOW_LEVEL:
-            raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+    for option in ("baselines", "residualize", "partition"):
+        if unknown := [name for name in getattr(config, option) if name not in LOW_LEVEL]:
+            raise InputError(f"{option} names {unknown[0]}, which is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
     used = sorted({story for fit in heard.values() for story in fit} | {*config.test_stories})
-    models: list[Source] = [LayerFolder(folder, stories, lobes=config.align.lobes, used=used) for folder in config.features]
+    with of_option("--features"):
+        models: list[Source] = [LayerFolder(folder, stories, lobes=config.align.lobes, used=used) for folder in config.features]
     delays = tuple(config.align.delays)
     baselines: list[Source] = [LowLevel(name, stories) for name in config.baselines]
     for source in models + baselines:
@@ -171,11 +178,15 @@ def _shared(config: AlignRunConfig) -> dict[str, Any]:
 
 def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
     """A participant's regions of interest, as voxel indices."""
+    mask = None if config.masks is None else _mask(config.masks, who)
     if config.rois is None:
-        rois = stories.rois(who)
+        rois = stories.rois(who, mask=mask)
     else:
-        mask = None if config.masks is None else _of(config.masks, who)
-        rois = read_rois(_of(config.rois, who), mask, n_voxels=stories.n_voxels(who) if mask is None else None)
+        with of_option("--rois"):
+            rois = find_rois([config.rois], who, mask, n_voxels=stories.n_voxels(who))
+            if not rois:
+                kinds = f"{who}.nii.gz, .gii, .npy, .json or .txt, or a folder {who} of such files"
+                raise InputError(_absent(config.rois, who, kinds))
     if WHOLE in rois:
         raise InputError(f"a region of {who} is called {WHOLE!r}, as all voxels together are: rename it")
     last = max((int(voxels.max()) for voxels in rois.values() if len(voxels)), default=0)
@@ -184,13 +195,20 @@ def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np
     return rois
 
 
-def _of(folder: Path | None, who: str) -> Path:
-    """What a folder holds of a participant."""
-    there = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
-    found = [path for path in there if path.name == who or path.name.startswith(f"{who}.")]
-    if len(found) != 1:
-        raise InputError(f"{folder} holds {len(found)} files or folders called {who}: one is needed")
+def _mask(folder: Path, who: str) -> Path:
+    """The mask of a participant, in a folder of masks."""
+    found = called(folder, who)
+    if not found:
+        raise InputError(_absent(folder, who, f"{who}.nii.gz, {who}.npy, or a folder {who} with one .npy for each surface"))
+    if len(found) > 1:
+        raise InputError(f"{folder} holds {' and '.join(path.name for path in found)}: keep one mask of {who}")
     return found[0]
+
+
+def _absent(folder: Path, who: str, wanted: str) -> str:
+    if not folder.is_dir():
+        return f"{folder} is not a folder: give one that holds {wanted}"
+    return f"{folder} holds nothing of {who}: looked for {wanted}"
 
 
 def _rank(label: Label, config: AlignRunConfig) -> Any:
@@ -215,7 +233,7 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                 "command without --collect"
             )
         tables = tables_of(stages, found, config.align)
-        write_voxel_files(stages, found, partial(_of, config.masks) if config.maps else None)
+        write_voxel_files(stages, found, partial(_mask, config.masks) if config.maps and config.masks else None)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
         of_models = {layer for label, _, layer in found.scores if not label.low_level}
         layers = tuple(sorted({*config.layers, *of_models})) if config.layers else ()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from fastencode.cli.mistakes import of_option
 from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import FeaturesConfig
 from fastencode.errors import InputError, require
-from fastencode.files import fresh_folder, whole_file
+from fastencode.files import fresh_folder
 from fastencode.progress import say
 from fastencode.runs.executors import settle
 from fastencode.runs.features import check_all_read, find_sounds, read_recordings
 from fastencode.speech.extract import estimate
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
+from fastencode.study.report import write_provenance
 from fastencode.threads import available_threads
 
 __all__ = ["run"]
@@ -21,7 +22,8 @@ __all__ = ["run"]
 
 def run(config: FeaturesConfig) -> dict[str, Path]:
     """Read the layers, or say what that would cost; returns the files by name."""
-    sounds = find_sounds(config.audio)
+    with of_option("--audio"):
+        sounds = find_sounds(config.audio)
     if config.dry_run:
         if config.out.exists() and not config.out.is_dir():
             raise InputError(f"{config.out} is a file: choose another folder")
@@ -42,9 +44,8 @@ def _write_provenance(config: FeaturesConfig, encoder: SpeechEncoder) -> None:
     if next(config.out.rglob("*.h5"), None) is None:
         return
     command = write_settings(config.out, config, "fastencode-tune features")
-    found = {"command": command, **provenance(config), "model": {"name": config.model, "sha256": encoder.hash()}}
-    with whole_file(config.out / "provenance.json") as partial:
-        partial.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = {**provenance(config), "model": {"name": config.model, "sha256": encoder.hash()}}
+    write_provenance(config.out, command, found)
 
 
 def _encoder(config: FeaturesConfig) -> SpeechEncoder:

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["explained"]
+from fastencode.errors import InputError
+
+__all__ = ["explained", "of_option", "with_option"]
+
+
+@contextmanager
+def of_option(option: str) -> Iterator[None]:
+    """Name an option, such as ``--rois``, before what is wrong with the file or folder that it gave."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{option}: {error}") from error
+
+
+def with_option(error: str, options: Sequence[str], arguments: Sequence[str]) -> str:
+    """An error that begins with the name of a setting, as the option is typed: ``alphas holds 0`` as ``--align.alphas holds 0``.
+
+    Of several options that end with that name, the one among the arguments; as it is where that is none, or more than one.
+    """
+    found = re.match(r"([\w.]+)(?= |=|:)", error)
+    if found is None:
+        return error
+    name = found[1].replace("_", "-")
+    meant = {option for option in options if name in (option[2:], option[2:].rpartition(".")[2])}
+    if len(meant) > 1:
+        meant &= {word.partition("=")[0].replace("_", "-") for word in arguments}
+    return f"{meant.pop()}{error[found.end() :]}" if len(meant) == 1 else error
 
 
 def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
@@ -36,8 +63,12 @@ def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequen
     if found := re.match(r"the following arguments are required: (.+)", error):
         missing = [one.strip().removeprefix("--").removeprefix(f"{command}.") for one in found[1].split(",")]
         return f"{name} needs {' and '.join(f'--{one}' for one in missing)}"
+    if found := re.match(r"argument (--[^/: ]+)\S*: ignored explicit argument (.+)", error):
+        return f"{found[1].replace('_', '-')} takes no value, {found[2]} was given: give the option alone, or leave it out"
+    if found := re.match(r"argument (--[^/: ]+)\S*: expected one argument", error):
+        return f"{found[1].replace('_', '-')} needs a value"
     if found := re.match(r'Parser key "([^"]+)":\s*(.*)', error, re.DOTALL):
-        return f"--{found[1].partition(chr(10))[0]}: {_expected(found[2])}"
+        return f"--{found[1].partition(chr(10))[0].replace('_', '-')}: {_expected(found[2])}"
     return error
 
 
@@ -51,9 +82,12 @@ def _meant(typed: str, known: Sequence[str]) -> str:
 
 def _expected(text: str) -> str:
     """Types and the value, out of a report on every one of them."""
+    if found := re.search(r"the following arguments are required: (.+)", text):
+        return f"each needs {found[1]}"
     given = re.search(r"(?:Given|Got) value: (.*)", text)
     kinds = list(dict.fromkeys(re.findall(r"<class '(?:[\w.]+\.)?(\w+)'>", text.partition("Given value type")[0])))
     if given and kinds:
-        words = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in kinds)
+        called = {"NoneType": "null", "tuple": f"a list, such as [{given[1].strip()}]", "str": "text"}
+        words = " or ".join(called.get(kind, kind) for kind in kinds)
         return f"{given[1].strip()!r} is not {words}"
     return " ".join(text.split())

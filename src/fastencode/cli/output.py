@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,11 +16,12 @@ from typing import Any
 
 from fastencode.errors import require
 from fastencode.files import whole_file
+from fastencode.plain import plain
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.experiment import Outcome
 from fastencode.study.conditions import BEFORE_AND_AFTER
-from fastencode.study.report import plain_values, scores_table, write_report
+from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
 __all__ = ["provenance", "publish", "write_settings"]
@@ -68,7 +68,7 @@ def write_settings(folder: Path, config: Any, command: str) -> str:
     """Write ``config.yaml``, with which the command repeats itself; returns what to type for that, from any folder."""
     path = folder / "config.yaml"
     repeat = f"cd {shlex.quote(os.getcwd())} && {command} --config {shlex.quote(str(path))}"
-    text = require("yaml", "tune").safe_dump(plain_values(asdict(config)), sort_keys=False, allow_unicode=True)
+    text = require("yaml", "tune").safe_dump(plain(config, shown=True), sort_keys=False, allow_unicode=True)
     with whole_file(path) as partial:
         partial.write_text(f"# Everything needed to repeat this: {repeat}\n{text}", encoding="utf-8")
     return repeat
@@ -86,7 +86,7 @@ def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[
         "peak memory": peak,
         "seconds of stages": _spent(seconds or {}),
         "versions": {"Python": platform.python_version(), **_versions()},
-        "settings": plain_values(asdict(config)),
+        "settings": plain(config, shown=True),
     }
     return {name: value for name, value in found.items() if value}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,6 +65,11 @@ class DemoConfig:
         for name in ("jobs", "controls"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        _check_ceiling(self.ceiling)
+        if self.tune.clip_seconds < self.world.tr:
+            raise InputError(
+                f"tune.clip_seconds={self.tune.clip_seconds:g}: a clip must hold its TR, {self.world.tr:g} s: give as much or more"
+            )
         if self.pretrain and self.model:
             raise InputError("pretrain makes the small model, model names another: choose one")
 
@@ -161,6 +167,11 @@ class FeaturesConfig:
     stored: str = "float32"
     device: str | None = None
     dry_run: bool = False
+
+
+def _check_ceiling(ceiling: float) -> None:
+    if not -math.inf < ceiling < 1:
+        raise InputError(f"ceiling={ceiling:g}: give a number below 1, for example 0.05")
 
 
 @dataclass(frozen=True)
@@ -301,6 +312,11 @@ class AlignRunConfig:
         for name in ("permutations", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")
+        if not 0 < self.tr < math.inf:
+            raise InputError(f"tr={self.tr:g}: give the repetition time in s, for example 2.0")
+        if self.test_skip < 0:
+            raise InputError(f"test_skip={self.test_skip}: give the number of rows to leave out, 0 or more")
+        _check_ceiling(self.ceiling)
 
     @property
     def test_stories(self) -> tuple[str, ...]:

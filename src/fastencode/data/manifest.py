@@ -147,7 +147,9 @@ def _check_columns(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], ne
                 none = {"audio": "", "labels": ", or labels=() if nothing is labeled"}.get(
                     argument, f", or {argument}=None if there is none"
                 )
-                raise InputError(f"{path} has no column {column!r}, only {list(there)}: say which it is with {argument}={none}")
+                raise InputError(
+                    f"{path} has no column {column!r}, only {list(there)}: rename one, or say which it is with {argument}={none}"
+                )
 
 
 def _objects(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:

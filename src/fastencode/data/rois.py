@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from fastencode.data.space import SAME_PLACE, Columns, columns_of, load_image, to_image, volume_of
+from fastencode.data.space import SAME_PLACE, Columns, called, columns_of, load_image, to_image, volume_of
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file, read_json, read_text
 
-__all__ = ["BRAIN_TUNING_SETS", "join_rois", "overlaps", "read_rois", "to_image"]
+__all__ = ["BRAIN_TUNING_SETS", "find_rois", "join_rois", "overlaps", "read_rois", "to_image"]
 
 Rois = dict[str, NDArray[np.intp]]
 
@@ -112,6 +112,37 @@ def read_rois(
             stacklevel=2,
         )
     return {name: voxels for name, voxels in found.items() if len(voxels)}
+
+
+def find_rois(folders: Sequence[Path], who: str, mask: Any = None, *, n_voxels: int | None = None) -> Rois:
+    """The regions of one participant, of all files and folders that are called so, read as :func:`read_rois` does.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        May hold ``<who>.<suffix>``, of the kinds above, and a folder ``<who>``. A folder that is not there holds nothing.
+    who : str
+    mask, n_voxels
+        As for ``read_rois``.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (k,), intp
+        Empty where nothing is called so.
+
+    Raises
+    ------
+    InputError
+        As of ``read_rois``, and if a region is defined in two of them.
+    """
+    found: Rois = {}
+    paths = [path for folder in folders for path in called(folder, who)]
+    for path in (path for path in paths if path.is_dir() or _SUFFIX.search(path.name)):
+        for name, voxels in read_rois(path, mask, n_voxels=n_voxels).items():
+            if name in found:
+                raise InputError(f"region {name!r} of {who} is defined twice, once more in {path}: keep one")
+            found[name] = voxels
+    return found
 
 
 def join_rois(rois: Mapping[str, ArrayLike], sets: Mapping[str, Sequence[str]]) -> Rois:

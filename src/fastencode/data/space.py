@@ -21,7 +21,7 @@ from fastencode.arrays import as_numpy
 from fastencode.errors import InputError, require
 from fastencode.files import check_file
 
-__all__ = ["SAME_PLACE", "Columns", "columns_of", "load_image", "surface_masks", "to_image", "to_surfaces", "volume_of"]
+__all__ = ["SAME_PLACE", "Columns", "called", "columns_of", "load_image", "surface_masks", "to_image", "to_surfaces", "volume_of"]
 
 SAME_PLACE = 1e-3
 """mm between affines: some are stored as quaternions in float32."""
@@ -34,6 +34,13 @@ class Columns(NamedTuple):
     inside: NDArray[np.bool_] | None = None
     """On the grid or surface, which places are columns, in C order."""
     affine: NDArray[np.float64] | None = None
+
+
+def called(folder: Path, who: str) -> list[Path]:
+    """Files ``<who>.<anything>`` of a folder, then the folder ``<who>`` in it; empty where there is none, or no such folder."""
+    there = folder.iterdir() if folder.is_dir() else []
+    found = [path for path in there if path.name == who or path.name.startswith(f"{who}.")]
+    return sorted(found, key=lambda path: (path.is_dir(), path.name))
 
 
 def to_image(values: ArrayLike, mask: Any) -> Any:
@@ -173,7 +180,8 @@ def columns_of(mask: Any, n_voxels: int | None) -> Columns:
     else:
         columns = _mask_image(mask)
     if n_voxels is not None and columns.total != n_voxels:
-        raise InputError(f"the mask has {columns.total} voxels, but n_voxels is {n_voxels}: give the mask of these responses")
+        named = f"the mask {mask}" if isinstance(mask, str | os.PathLike) else "the mask"
+        raise InputError(f"{named} has {columns.total} voxels, the responses have {n_voxels}: give the mask of these responses")
     return columns
 
 

@@ -7,7 +7,7 @@ flat one without that folder. Stimuli are always in ``stimuli/``::
     [derivative/]TextGrids/<story>.TextGrid                    tier 0 phones, tier 1 words
     [derivative/]respdict.json                                 {story: n}, the length in TRs before trimming
     stimuli/<story>.wav
-    rois/<participant>.json, rois/<participant>/               optional regions: what fastencode.data.rois reads without a mask
+    rois/<participant>.*, rois/<participant>/                  optional regions: files of any kind that fastencode.data.rois reads
 
 Timing. TR i of a story (0 ≤ i < n − 5) starts (i − 5)·TR after sound onset. Ten TRs at the start and, of what is left, five at
 the end are cut from the responses: row k is TR k + 10, rows = n − 20, and row k begins (k + 5)·TR s after sound onset (2k + 10
@@ -18,6 +18,7 @@ s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import warnings
 from collections.abc import Collection, Iterator
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastencode.data.layout import FIRST_ROW, TRIMMED_ROWS
-from fastencode.data.rois import read_rois
+from fastencode.data.rois import find_rois
 from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import check_file, is_unfetched, read_json
@@ -81,7 +82,7 @@ class Stories:
         self.root = Path(root)
         if not self.root.is_dir():
             raise InputError(f"{self.root} is not a folder: give the root of the data set")
-        if tr <= 0:
+        if not 0 < tr < math.inf:
             raise InputError(f"tr is {tr}: give the repetition time in s, for example 2.0")
         if test_skip < 0:
             raise InputError(f"test_skip is {test_skip}: give the number of rows to leave out, 0 or more")
@@ -287,10 +288,11 @@ class Stories:
                 bad[columns] |= ~np.isfinite(data[rows, columns]).all(axis=0)
         return np.flatnonzero(bad)
 
-    def rois(self, participant: str) -> dict[str, NDArray[np.intp]]:
+    def rois(self, participant: str, *, mask: Any = None) -> dict[str, NDArray[np.intp]]:
         """Return the participant's regions: name → sorted voxel indices; empty when the data set has none.
 
-        From ``rois/<participant>.json`` and the files in ``rois/<participant>/``; see :func:`fastencode.data.rois.read_rois`.
+        From files ``rois/<participant>.*`` and the files in ``rois/<participant>/``; see
+        :func:`fastencode.data.rois.find_rois`. ``mask`` says where voxels lie, as images of regions need it.
 
         Raises
         ------
@@ -298,16 +300,8 @@ class Stories:
             If a file is damaged, its indices, masks or labels do not fit the participant's voxels or can be taken in two ways, or
             a region is defined twice.
         """
-        found: dict[str, NDArray[np.intp]] = {}
-        for folder in dict.fromkeys((self._base / "rois", self.root / "rois")):
-            for path in (folder / f"{participant}.json", folder / participant):
-                if not os.path.lexists(path):
-                    continue
-                for name, voxels in read_rois(path, n_voxels=self.n_voxels(participant)).items():
-                    if name in found:
-                        raise InputError(f"region {name!r} of {participant} is defined twice, once more in {path}: keep one")
-                    found[name] = voxels
-        return found
+        folders = list(dict.fromkeys((self._base / "rois", self.root / "rois")))
+        return find_rois(folders, participant, mask, n_voxels=self.n_voxels(participant))
 
     def _story_files(self, participant: str) -> tuple[list[Path], list[Path]]:
         """The participant's response files, sorted: those that are here, and those that are git-annex links without content."""

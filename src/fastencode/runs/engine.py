@@ -29,10 +29,11 @@ from tqdm import tqdm
 from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError
 from fastencode.files import make_folder, writing
 from fastencode.locks import Lock
+from fastencode.plain import plain
 from fastencode.progress import Line, say
 from fastencode.runs.executors import End, Executor, Here, Lost, Processes
 from fastencode.runs.making import PARTIAL, SIGNATURE, Busy, Failed, Made, Signature, Task, discard, make_all, read_signature
-from fastencode.runs.provenance import Code, Contents, digest, libraries, plain
+from fastencode.runs.provenance import Code, Contents, digest, libraries
 from fastencode.runs.tally import Tally
 
 __all__ = ["Stage", "Stages"]

@@ -1,28 +1,31 @@
-"""What unfinished fits would cost, before any is made: how they would be solved, time, memory and disk."""
+"""What shapes alone say of fits, before any is made: whether they can be, how they would be solved, and what they would cost."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastencode.delayed import Matrix
+from fastencode.errors import InputError
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.fits import Question
 from fastencode.runs.tally import duration
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.cost import Candidate, choose
+from fastencode.study.blocks import check_blocks
 from fastencode.study.design import Variant
 from fastencode.study.tables import delays_text
 from fastencode.threads import available_threads
 from fastencode.timing.delays import delay
 
-__all__ = ["Estimate", "estimate", "foresee"]
+__all__ = ["Estimate", "check_shapes", "estimate", "foresee"]
 
 _RECORD = 4 * 8  # bytes of a voxel in the record of a fit: r, p, penalty, edge
 
@@ -50,6 +53,46 @@ class Estimate:
     memory: int
     disk: int
     free: int
+
+
+def check_shapes(question: Question, delays: Mapping[str, Sequence[tuple[int, ...]]], widths: Collection[int] = ()) -> None:
+    """Check, before anything is read, what would otherwise fail at the first fit.
+
+    Parameters
+    ----------
+    question : Question
+        Its blocks are checked on the test runs, and its memory on plans of every set of runs that somebody heard.
+    delays : setting → delays of each design
+        The setting is named where a run is shorter than a delay.
+    widths : collection of int
+        Columns of a layer of each model. Where none is known yet, memory is not checked.
+
+    Raises
+    ------
+    InputError
+        If a run is shorter than a delay, a test run has fewer than two blocks, or the memory holds no plan. More memory may still
+        be too little: what maps of folds and tiles of voxels take is known when they are made.
+    """
+    data, block, memory = question.data, question.align.block, question.resources.memory
+    scored = {run: rows.stop - rows.start for run, rows in question.scored}
+    used = sorted(
+        {run for fit in question.heard.values() for run in fit} | scored.keys(), key=lambda run: (data.n_rows(run), run)
+    )
+    for name, every in delays.items():
+        for some in every:
+            for run in used:
+                try:
+                    delay(np.zeros((data.n_rows(run), 1), np.float32), some, copy=False)
+                except InputError as error:
+                    raise InputError(f"{name} {', '.join(map(str, some))} for {run}: {error}") from error
+    try:
+        check_blocks(list(scored.values()), block)
+    except InputError as error:
+        asked = "" if block is None else f"block={block} for "
+        raise InputError(f"{asked}{', '.join(scored)}: {error}") from error
+    designs = product(set(question.heard.values()), set(widths), {some for every in delays.values() for some in every})
+    for fit, width, some in designs if memory is not None else ():
+        _plan(question, fit, width, some, None, copied=False, memory=memory)
 
 
 def estimate(
@@ -141,7 +184,14 @@ def foresee(
 
 
 def _plan(
-    question: Question, stories: Sequence[str], width: int, delays: tuple[int, ...], voxels: int, *, copied: bool
+    question: Question,
+    stories: Sequence[str],
+    width: int,
+    delays: tuple[int, ...],
+    voxels: int | None,
+    *,
+    copied: bool,
+    memory: str | None = None,
 ) -> Candidate:
     """How a design of this shape would be solved. Its values do not count."""
     labels = np.repeat(np.arange(len(stories)), [question.data.n_rows(run) for run in stories])
@@ -153,5 +203,6 @@ def _plan(
         alphas=question.align.alphas,
         cv=question.align.folds_of(len(stories)),
         runs=labels if len(stories) >= 2 else None,
+        memory=memory,
     )
     return choose(problem, available_threads(), voxels)[0]

@@ -19,6 +19,7 @@ import numpy as np
 
 from fastencode.errors import InputError, require
 from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.estimates import check_shapes
 from fastencode.runs.fits import Question, Records, layer_stages, records_of, responses_stage
 from fastencode.runs.tuning import CONTROL, Experiment, arm_name, make_frames, read_layers, tune_on
 from fastencode.speech.config import ReadConfig
@@ -117,6 +118,14 @@ def before_and_after(
     if controls < 1:
         raise InputError(f"controls must be at least 1, got {controls}")
     data, participants = experiment.data, tuple(experiment.tuned_on)
+    question = Question(
+        data,
+        dict.fromkeys(participants, experiment.train),
+        {who: data.rois(who) for who in participants},
+        alignment,
+        ceiling=-1.0,  # all voxels count in raw means: the silent ones are part of what is asked
+    )
+    check_shapes(question, {"delays": [tuple(alignment.delays)]})  # before hours of tuning
     read = ReadConfig("clip", tr=data.tr, seconds=tune.clip_seconds)
     sounds = {data.recording(run): data.sound_file(run) for run in experiment.runs}
     settings = {"model": SpeechEncoder(model).hash(), "read": read}
@@ -138,13 +147,6 @@ def before_and_after(
     stages.run_all([*tuning, *reading], jobs=jobs)
     stages.check()
     used, fits, n_layers = (*experiment.train, data.test_story), list[Stage](), 0
-    question = Question(
-        data,
-        dict.fromkeys(participants, experiment.train),
-        {who: data.rois(who) for who in participants},
-        alignment,
-        ceiling=-1.0,  # all voxels count in raw means: the silent ones are part of what is asked
-    )
     for name in checkpoints:
         layers = LayerFolder(stages.path(f"features/{name}"), data, lobes=alignment.lobes, used=used)
         members = participants if name == PRETRAINED else (name.split("/")[0],)

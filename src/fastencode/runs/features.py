@@ -85,7 +85,7 @@ def read_recordings(
     Raises
     ------
     InputError
-        If no recording could be read (why the first could not), the disk is full, or a setting is out of range.
+        If no recording could be read (why none of them could), the disk is full, or a setting is out of range.
     FailedStages
         If some could not; the features of all others are finished. The message lists them with the reasons.
     """
@@ -101,11 +101,13 @@ def read_recordings(
 
 
 def check_all_read(failed: Mapping[str, InputError], n: int) -> None:
-    """Raise :class:`FailedStages`, with a list, if some of ``n`` recordings failed; if all did, what the first failed of."""
+    """Raise a list of those of ``n`` recordings that failed: :class:`FailedStages` for some, :class:`InputError` for all."""
     if not failed:
         return
-    if len(failed) == n:  # a setting is wrong, or the folder, or there is one recording
+    if n == 1:
         raise next(iter(failed.values()))
     lines = [f"  {name}: {error}" for name, error in failed.items()]
+    if len(failed) == n:  # the folder is another, or a setting wrong
+        raise InputError("\n".join([f"none of {n} recordings can be read", *lines, "give others, or these in another format"]))
     kept = "all others are kept; replace or leave out these files and give the same command again"
     raise FailedStages("\n".join([f"{len(failed)} of {n} recordings cannot be read", *lines, kept]))

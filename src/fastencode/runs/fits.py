@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.plain import plain
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
-from fastencode.runs.provenance import plain
 from fastencode.runs.responses import load_listener, regions_of, voxels_of, write_responses
 from fastencode.study.config import AlignConfig, Resources
 from fastencode.study.design import Design, Variant

@@ -28,7 +28,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -38,43 +37,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastencode.files import check_file, sha256, whole_file
+from fastencode.plain import plain
 
-__all__ = ["Code", "Contents", "digest", "libraries", "plain"]
+__all__ = ["Code", "Contents", "digest", "libraries"]
 
 _OURS = __name__.partition(".")[0]
 _KERNELS = f"{_OURS}.kernels"
 _SETTLED = 2 * 10**9  # ns after which a further change would give a file another time stamp, on any file system
 _LIBRARIES = ("fastencode-neuro", "numpy", "scipy", "h5py", "numba", "torch", "transformers")
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON writes it: dataclasses as mappings, arrays as digests, sets sorted, paths as text.
-
-    Raises
-    ------
-    TypeError
-        If it is, or holds, anything else: what cannot be told from another such value cannot decide a result.
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted((plain(item) for item in value), key=json.dumps)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        total = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
-        return {"array": total, "dtype": value.dtype.str, "shape": list(value.shape)}
-    raise TypeError(
-        f"settings hold a {type(value).__name__}: give numbers, text, arrays, dataclasses, or lists or mappings of them"
-    )
 
 
 def digest(value: Any) -> str:

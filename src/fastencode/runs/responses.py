@@ -113,9 +113,10 @@ def write_responses(
             f"every voxel of {who} that could be mapped is constant, or holds values that are not finite in some story"
         )
     kept, among = f"{who}: {whole.sum()} of {test.shape[1]} voxels are mapped", np.count_nonzero(~whole)
-    if choosing is not None:
-        what = "noise ceiling" if threshold < 0 else "significant noise ceiling"
-        kept += f"; {len(choosing) - len(voxels)} have no {what} above {threshold:g}, {(choosing == 0).sum()} none at all"
+    if len(voxels) < len(mapped):
+        kept += f"; {len(mapped) - len(voxels)} have no significant noise ceiling above {threshold:g}"
+    if choosing is not None and (none := np.count_nonzero(choosing == 0)):
+        kept += f"; {none} voxel{'s have' if none > 1 else ' has'} a noise ceiling of 0"
     say(kept + (f"; {among} are constant or hold values that are not finite" if among else ""))
     column = np.full(test.shape[1], -1)
     column[voxels[whole]] = np.flatnonzero(whole)

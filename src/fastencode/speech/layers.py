@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 SMALL_MODEL = Path(__file__).parent / "small"
 """Folder of the small Wav2Vec2 that ships with the package; its README.md says how it was made."""
+
+_ON_HUB = re.compile(r"\w[\w.-]*/[\w.-]+")  # speech models there have owners
 
 _FAMILIES: dict[str, type[Waveform] | type[Spectrogram]] = {
     "wav2vec2": Waveform,
@@ -171,8 +174,10 @@ def _hash_weights(modules: Sequence[Any]) -> str:
 
 
 def _read_settings(transformers: Any, name: str) -> tuple[Any, Any]:
-    if not Path(name).is_dir() and "/" not in name:  # speech models on the hub have owners: no waiting for it over a typo
+    if not Path(name).is_dir() and not _ON_HUB.fullmatch(name):  # no waiting for the hub over a typo
         raise InputError(f"model {name!r} is no folder here: give a folder with config.json, or owner/name on the hub")
+    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+        raise InputError(f"model {name!r} is a folder without config.json: give the one that holds it, or owner/name on the hub")
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(name)

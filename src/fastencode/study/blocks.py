@@ -25,6 +25,7 @@ __all__ = [
     "autocorrelation",
     "block_length",
     "block_sums",
+    "check_blocks",
     "check_count",
     "chosen_block",
     "draw_blocks",
@@ -298,6 +299,11 @@ def draw_orders(
         for n, size, k in zip(lengths, blocks, n_blocks, strict=True)
     ]
     return Orders(parts, blocks, n_blocks, first_rbk)
+
+
+def check_blocks(rows: Sequence[int], block: int | None) -> None:
+    """An ``InputError`` unless runs of so many rows can be cut into such blocks, as permutations need: a bootstrap needs less."""
+    draw_orders(np.zeros((sum(rows), 1)), np.repeat(np.arange(len(rows)), rows), block, 1, 0)
 
 
 def permuted_autocorrelation(

@@ -19,6 +19,7 @@ import numpy as np
 
 from fastencode.errors import InputError, require
 from fastencode.files import whole_file
+from fastencode.plain import plain
 from fastencode.study import figures
 from fastencode.study.captions import CAPTIONS, CEILINGS, DETAILS, Drawn, sample
 from fastencode.study.columns import BESIDE, MEAN, TABLES, WORDS
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["plain_values", "scores_table", "write_report"]
+__all__ = ["scores_table", "write_provenance", "write_report"]
 
 SHOWN = 2000  # rows of a table on the page; a browser is slow with more
 PICTURE_REGIONS = ("late_language", "auditory")
@@ -112,7 +113,7 @@ def write_report(
     for name in dict.fromkeys((*TABLES, *tables)):
         _write(folder / f"{name}.csv", checked[name].to_csv(index=False).encode() if name in checked else None)
     _write(folder / "results.json", _json({"title": title, "verdicts": list(verdicts)}) if verdicts else None)
-    _write(folder / "provenance.json", _json({"command": command, **provenance}))
+    write_provenance(folder, command, provenance)
     page = _page(
         title=title,
         lead=_paragraphs(lead),
@@ -132,6 +133,11 @@ def write_report(
     index = folder / "index.html"
     _write(index, page.encode())
     return index
+
+
+def write_provenance(folder: Path, command: str, provenance: Mapping[str, Any]) -> None:
+    """Write ``provenance.json``: the command that repeats what made a folder, then what else is known of it."""
+    _write(folder / "provenance.json", _json({"command": command, **provenance}))
 
 
 def scores_table(scores: pd.DataFrame, models: Sequence[Condition]) -> str:
@@ -232,24 +238,7 @@ def _write(path: Path, content: bytes | None) -> None:
 
 
 def _json(value: Any) -> bytes:
-    return f"{json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
-
-
-def plain_values(value: Any) -> Any:
-    """Python's and NumPy's values as JSON knows them; NaN and the infinities become null, what else there is becomes text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain_values(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [plain_values(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return f"{json.dumps(plain(value, shown=True), indent=2, ensure_ascii=False, allow_nan=False)}\n".encode()
 
 
 def _summary(scores: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
@@ -369,8 +358,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{name}.")
         else:
-            plain = plain_values(value)
-            flat[name] = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+            known = plain(value, shown=True)
+            flat[name] = known if isinstance(known, str) else json.dumps(known, ensure_ascii=False)
     return flat
 
 

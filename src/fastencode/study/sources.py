@@ -59,6 +59,11 @@ class LayerFolder:
     used : sequence of str
         The runs that will be asked for: they must be there, and made in one way.
 
+    Attributes
+    ----------
+    width : int
+        Columns of a layer.
+
     Raises
     ------
     InputError
@@ -76,11 +81,16 @@ class LayerFolder:
             raise InputError(f"{folder} is not a folder: give one that fastencode-tune features filled")
         self.name = Path(os.path.abspath(folder)).name  # of ".", too
         self._folder, self._data, self._lobes = folder, data, lobes
+        there = {path.name.removesuffix(".partial") for path in folder.iterdir()}
+        if absent := sorted({path.name for path in map(self._path, used)} - there):
+            some = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")
+            raise InputError(f"{folder} holds no {some}: read these recordings into it with fastencode-tune features")
         self._keys: dict[str, Any] = {}
         counts = {}
+        self.width = 0
         for run in used:
             first = read_times(self._path(run))
-            self._keys[run], counts[run] = first.key, first.n_layers
+            self._keys[run], counts[run], self.width = first.key, first.n_layers, first.values.shape[2]
             same = {name: value for name, value in first.key.items() if name != "audio"}
             before = {name: value for name, value in self._keys[used[0]].items() if name != "audio"}
             if same != before:
