@@ -293,6 +293,9 @@ class AlignRunConfig:
     def __post_init__(self) -> None:
         if not self.features and not self.baselines and not self.collect:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
+        for name in ("residualize", "partition", "lags", "layers"):
+            if getattr(self, name) and not self.features and not self.collect:
+                raise InputError(f"{name} is about layers of a model, but there is none: give a folder of features")
         if self.maps and self.masks is None:
             raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
         if not self.test_stories:
