@@ -64,6 +64,39 @@ def test_the_option_is_named(more: tuple[str, ...], told: str, world: Path, tmp_
     assert f"fastencode-tune: {told}" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_settings_of_layers_want_a_model_and_a_data_set_people(world: Path, tmp_path: Path, capsys) -> None:
+    """They were left out without a word."""
+    for option, value in (("residualize", "time"), ("partition", "time"), ("lags", "3"), ("layers", "0")):
+        assert align(world, tmp_path / "out", "--features", "", "--baselines", "time", f"--{option}", value) == 2
+        told = f"--{option} is about layers of a model, but there is none: give a folder of features"
+        assert told in capsys.readouterr().err
+    shutil.rmtree(world / "preprocessed_data")
+    (world / "preprocessed_data").mkdir()
+    assert align(world, tmp_path / "out", "--dry-run") == 2
+    assert f"--stories: {world} has responses of nobody" in capsys.readouterr().err
+
+
+def test_features_that_others_made_are_named(world: Path, tmp_path: Path, capsys) -> None:
+    """Tracebacks of two lines of h5py and of a mapping, before."""
+    for path in (world / "features" / "model").glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs["key"] = json.dumps({"model": "made"})
+    assert align(world, tmp_path / "out") == 2
+    assert "later.h5 does not say its input: read these recordings with" in capsys.readouterr().err
+    for path in (world / "features" / "model").glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file.attrs["key"] = json.dumps({"input": "clip", "pool": "mean"})
+    assert align(world, tmp_path / "out") == 2
+    assert "later.h5 does not say its tr" in capsys.readouterr().err
+    with h5py.File(world / "features" / "model" / "later.h5", "r+") as file:
+        values = file["features"][:, 0]
+        del file["features"]
+        file["features"] = values
+    assert align(world, tmp_path / "out") == 2
+    told = "later.h5 holds features of shape (123, 3) at times of shape (123,), not (t, layers, width) at (t,): make it again"
+    assert told in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_penalties_that_are_not_positive_are_refused_before_any_fit(world: Path, tmp_path: Path, capsys) -> None:
     assert align(world, tmp_path / "out", "--align.alphas", "1,0") == 2
     assert "alphas holds 0.0; every penalty must be positive" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -213,8 +213,8 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
         ("align --stories x --test-story a --test-story b", "--test-story is given twice: give all at once, --test-story A B"),
         ("", "say what to do: demo, alice, align, features; for example fastencode-tune demo"),
         ("align", "fastencode-tune align needs --stories"),
-        ("demo --tune.epochs many", "--tune.epochs: 'many' is not int"),
-        ("align --stories x --align.block many", "--align.block: 'many' is not int or null"),
+        ("demo --tune.epochs many", "--tune.epochs: 'many' is not a whole number"),
+        ("align --stories x --align.block many", "--align.block: 'many' is not a whole number or null"),
     ],
 )
 def test_mistakes_are_told_in_a_line_or_two(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,8 +117,10 @@ def _chosen(variants: Sequence[Variant], config: AlignRunConfig, stages: Iterabl
 
 def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
     """The stories to fit on, by participant."""
-    heard = {}
-    for who in config.participants or stories.participants:
+    heard, people = {}, config.participants or stories.participants
+    if not people:
+        raise InputError(f"--stories: {stories.root} has responses of nobody: give a data set with a folder for each participant")
+    for who in people:
         here = stories.stories(who)
         for test in config.test_stories:
             if test not in here:

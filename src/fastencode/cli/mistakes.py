@@ -87,7 +87,13 @@ def _expected(text: str) -> str:
     given = re.search(r"(?:Given|Got) value: (.*)", text)
     kinds = list(dict.fromkeys(re.findall(r"<class '(?:[\w.]+\.)?(\w+)'>", text.partition("Given value type")[0])))
     if given and kinds:
-        called = {"NoneType": "null", "tuple": f"a list, such as [{given[1].strip()}]", "str": "text"}
+        called = {
+            "NoneType": "null",
+            "int": "a whole number",
+            "float": "a number",
+            "tuple": f"a list, such as [{given[1].strip()}]",
+            "str": "text",
+        }
         words = " or ".join(called.get(kind, kind) for kind in kinds)
         return f"{given[1].strip()!r} is not {words}"
     return " ".join(text.split())

@@ -67,9 +67,8 @@ class DemoConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         _check_ceiling(self.ceiling)
         if self.tune.clip_seconds < self.world.tr:
-            raise InputError(
-                f"tune.clip_seconds={self.tune.clip_seconds:g}: a clip must hold its TR, {self.world.tr:g} s: give as much or more"
-            )
+            given = f"tune.clip_seconds={self.tune.clip_seconds:g}"
+            raise InputError(f"{given}: a clip must hold its TR, {self.world.tr:g} s: give as much or more")
         if self.pretrain and self.model:
             raise InputError("pretrain makes the small model, model names another: choose one")
 
@@ -213,7 +212,7 @@ class AlignRunConfig:
         JSON or text. By default the data set's own ``rois``.
     masks : Path, optional
         Folder of the masks that say where voxels lie: the brain mask ``<participant>.nii.gz``; for surfaces ``<participant>.npy``
-        or a folder ``<participant>`` with one .npy for each surface, booleans for each vertex.
+        or a folder ``<participant>`` with one .npy for each surface, booleans for each vertex. Regions in images need them.
     maps : bool
         Write images of r, of the layer with the highest r and of the ceiling into ``maps``: NIfTI, or GIFTI for surfaces. Needs
         masks.
@@ -296,6 +295,9 @@ class AlignRunConfig:
     def __post_init__(self) -> None:
         if not self.features and not self.baselines and not self.collect:
             raise InputError("there is nothing to score: give at least one folder of features, or a baseline")
+        for name in ("residualize", "partition", "lags", "layers"):
+            if getattr(self, name) and not self.features and not self.collect:
+                raise InputError(f"{name} is about layers of a model, but there is none: give a folder of features")
         if self.maps and self.masks is None:
             raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
         if not self.test_stories:

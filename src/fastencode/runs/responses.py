@@ -173,16 +173,12 @@ def _of_tiles(signals: Sequence[Signal]) -> Signal:
 
 def load_listener(responses: Path) -> Listener:
     """What :func:`write_responses` wrote; rows of the fit runs are a memory map."""
-    tests, shares = _read_json(responses / "tests.json"), np.load(responses / "shares.npy")
+    tests = _read_json(responses / "tests.json")
     rows = [one["rows"] for one in tests.values()]
-    signals = [
-        None if one["n_repeats"] == 1 else Signal(share, one["n_repeats"], one["rows"], one["n_averaged"])
-        for share, one in zip(shares, tests.values(), strict=True)
-    ]
     return Listener(
         fit=np.load(responses / "fit.npy", mmap_mode="r"),
         test=np.load(responses / "test.npy"),
-        signals=signals,
+        signals=list(_signals(responses).values()),
         regions=regions_of(responses),
         spread=np.load(responses / "spread.npy"),
         runs=np.repeat(list(tests), rows),
@@ -208,10 +204,17 @@ def voxels_of(responses: Path) -> tuple[NDArray[np.intp], int, NDArray[np.float6
 
 def ceilings_of(responses: Path) -> dict[str, NDArray[np.float64]]:
     """Test run → ceiling of each entry of the records, of those that were repeated; empty where there is one test run."""
-    tests, ceilings = list(_read_json(responses / "tests.json")), np.load(responses / "ceilings.npy")
-    if len(tests) == 1:
-        return {}
-    return {run: ceiling for run, ceiling in zip(tests, ceilings, strict=True) if not np.isnan(ceiling).any()}
+    signals = _signals(responses)
+    return {run: joint_ceiling([one]) for run, one in signals.items() if one is not None} if len(signals) > 1 else {}
+
+
+def _signals(responses: Path) -> dict[str, Signal | None]:
+    """Test run → signal of each entry of the records, None for one that was not repeated."""
+    tests, shares = _read_json(responses / "tests.json"), np.load(responses / "shares.npy")
+    return {
+        run: None if one["n_repeats"] == 1 else Signal(share, one["n_repeats"], one["rows"], one["n_averaged"])
+        for (run, one), share in zip(tests.items(), shares, strict=True)
+    }
 
 
 def regions_of(responses: Path) -> dict[str, NDArray[np.intp]]:

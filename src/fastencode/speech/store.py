@@ -117,6 +117,9 @@ def open_features(path: Path) -> Iterator[h5py.File]:
         raise InputError(f"{path} is not finished: give the command that began it once more")
     try:
         with h5py.File(check_file(path)) as file:
+            if file["features"].ndim != 3 or file["times"].shape != file["features"].shape[:1]:
+                shapes = f"features of shape {file['features'].shape} at times of shape {file['times'].shape}"
+                raise InputError(f"{path} holds {shapes}, not (t, layers, width) at (t,): make it again")
             yield file
     except InputError:
         raise

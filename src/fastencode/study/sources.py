@@ -90,6 +90,11 @@ class LayerFolder:
         self.width = 0
         for run in used:
             first = read_times(self._path(run))
+            wanted = ("input", "pool", "tr") if first.key.get("input") == "clip" else ("input",)
+            if unknown := [name for name in wanted if name not in first.key]:
+                raise InputError(
+                    f"{self._path(run)} does not say its {unknown[0]}: read these recordings with fastencode-tune features"
+                )
             self._keys[run], counts[run], self.width = first.key, first.n_layers, first.values.shape[2]
             same = {name: value for name, value in first.key.items() if name != "audio"}
             before = {name: value for name, value in self._keys[used[0]].items() if name != "audio"}

@@ -156,8 +156,8 @@ def _predict(model: BrainModel, frames: np.ndarray, batch: int) -> np.ndarray:
 def _correlation(a_tv: np.ndarray, b_tv: np.ndarray) -> np.ndarray:
     """Pearson per voxel, 0 where one side is constant, as :func:`fastencode.pearson`.
 
-    ``tune`` does not borrow that one: finished models are keyed by the code that their stage imports, and every change of a solver
-    would tune them again.
+    ``tune`` does not borrow that one: finished models are keyed by the code that their stage imports, and every change of the
+    solvers would tune them again.
     """
     a_tv, b_tv = a_tv - a_tv.mean(axis=0), b_tv - b_tv.mean(axis=0)
     scale = np.sqrt((a_tv**2).sum(axis=0) * (b_tv**2).sum(axis=0))
