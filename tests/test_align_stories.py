@@ -156,10 +156,10 @@ def test_one_test_story_is_named_alone_or_in_a_list(world: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (("--test_story", "test,test"), "test_story names test more than once"),
-        (("--test_story", "[]"), "test_story names no story"),
+        (("--test_story", "test,test"), "--test-story names test more than once"),
+        (("--test_story", "[]"), "--test-story names no story"),
         (("--test_story", "test,nostory"), "A has no responses to the test story 'nostory'"),
-        (("--exclude", "one,two,later", "--leave_one_out"), "leave_one_out needs two stories to fit on, A has three"),
+        (("--exclude", "one,two,later", "--leave_one_out"), "--leave-one-out needs two stories to fit on, A has three"),
         (("--test_story", "test,later", "--test_skip", "55"), "later has 50 rows, test_skip leaves out 55 of each test story"),
     ],
 )
