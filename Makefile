@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -21,7 +21,7 @@ INSTALL := $(PINNED) $(BIN)/python -m pip install --constraint constraints.txt -
 
 help:
 	@echo 'make demo    install what the demo needs, run it; ARGS="--fast" for the short way, ARGS="--help" for all options'
-	@echo 'make test    install what the suite needs, run the checks and every test, in JOBS=2 processes; ARGS="..." for pytest'
+	@echo 'make test    install what the suite needs, run the checks and every test, in JOBS=3 processes; ARGS="..." for pytest'
 	@echo 'make lint    only the checks: ruff, mypy, cython-lint'
 	@echo 'make clean   remove what was built: .venv, build/, compiled kernels, caches'
 	@echo 'PYTHON=...   the Python (3.11 or newer) that .venv is made from; now: $(PYTHON)'

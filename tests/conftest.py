@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,22 @@ def shared_data() -> Path:
     return folder
 
 
-# Modules that run whole commands once, in a fixture, for many tests. They come first: a process that has run out of tests takes
-# over the last ones of another process, and would have to run such a command a second time for them.
-WHOLE_RUNS = ("test_cli", "test_align", "test_demo_reference", "test_alice", "test_build")
+# Modules that run whole commands once, in a fixture, for many tests. pytest-xdist gives each process an equal part of the list of
+# tests, and one that has run out takes over the last ones of another: it would have to run such a command a second time for them.
+# Therefore each part begins with some of these modules, the slowest first.
+WHOLE_RUNS = ("test_cli", "test_align_runs", "test_align", "test_demo_reference", "test_build", "test_align_stories", "test_alice")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the modules of :data:`WHOLE_RUNS`, and all others of align, before the rest."""
-    items.sort(key=lambda item: not item.path.stem.startswith(WHOLE_RUNS))
+    """Divide the tests in as many parts as there are processes, each with its share of :data:`WHOLE_RUNS` first."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    first: list[list[pytest.Item]] = [[] for _ in range(count)]
+    for place, module in enumerate(WHOLE_RUNS):
+        first[place % count] += [item for item in items if item.path.stem == module]
+    rest = deque(item for item in items if item.path.stem not in WHOLE_RUNS)
+    parts = [len(items) // count + (place >= count - len(items) % count) for place in range(count)]
+    items[:] = [
+        item
+        for some, length in zip(first, parts, strict=True)
+        for item in [*some, *(rest.popleft() for _ in range(min(len(rest), max(0, length - len(some)))))]
+    ] + list(rest)

@@ -14,6 +14,7 @@ import reference
 import reference_timing
 from align_cases import ALPHAS, FIT, REGIONS, ROWS, SKIP, TR, align, make_world
 from fastencode.study import figures, report
+from fastencode.study.blocks import mean_draws
 from fastencode.study.captions import CAPTIONS, Drawn
 from fastencode.study.conditions import conditions
 from fastencode.study.layer_scores import LayerScores
@@ -56,7 +57,8 @@ def test_rows_are_means_over_layers_and_people_with_their_intervals() -> None:
                 for name, group in [*((who, who) for who in people), ("mean", people)]:
                     row = by.loc[depth, lag, region, name]
                     r = np.mean([of("region", who, lag, place) for who in group])
-                    spread = np.arctanh(np.mean([of("draws", who, lag, place) for who in group], axis=0)).std(ddof=1)
+                    drawn = mean_draws([of("draws", who, lag, place) for who in group], [BLOCKS[who] for who in group])
+                    spread = np.arctanh(drawn).std(ddof=1)
                     half = scipy.stats.t.ppf(0.975, min(BLOCKS[who] for who in group) - 1) * spread
                     assert row["participants"] == len(group) and row["layers"] == " ".join(map(str, layers))
                     ends = np.tanh(np.arctanh(r) + np.array([-half, half]))
