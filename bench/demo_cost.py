@@ -59,6 +59,8 @@ def main() -> None:
             keep.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(out / name, keep)
+            settings = (out / "config.yaml").read_text(encoding="utf-8")
+            (keep / "config.yaml").write_text(settings.replace(f"cd {folder} && ", ""), encoding="utf-8")  # the folder is gone
     cost = {
         **where,
         "command": " ".join(["fastencode-tune", "demo", *arguments.options]),

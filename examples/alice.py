@@ -20,6 +20,7 @@ import pandas
 from fastencode.runs.alice import NOTES, PICTURE_REGIONS, TITLE, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
+from fastencode.runs.provenance import libraries
 from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import AlignConfig
 from fastencode.study.report import scores_table, write_report
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verdicts=study.verdicts,
         provenance={
             "encoding half": study.encoding,
+            "versions": libraries(),
             "settings": {"controls": given.controls, "tune": asdict(tune), "align": asdict(alignment)},
         },
         command=f"python examples/alice.py --data {given.data} --epochs {given.epochs} --clip-seconds {given.clip_seconds:g}"

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,12 @@ from fastencode.plain import plain
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.experiment import Outcome
+from fastencode.runs.provenance import libraries
 from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
 __all__ = ["provenance", "publish", "write_settings"]
-
-_VERSIONS = ("fastencode-neuro", "numpy", "scipy", "h5py", "torch", "transformers", "matplotlib")
 
 
 def publish(
@@ -85,20 +83,10 @@ def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "peak memory": peak,
         "seconds of stages": _spent(seconds or {}),
-        "versions": {"Python": platform.python_version(), **_versions()},
+        "versions": libraries(),
         "settings": plain(config, shown=True),
     }
     return {name: value for name, value in found.items() if value}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _commit() -> str:

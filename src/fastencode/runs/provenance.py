@@ -44,7 +44,7 @@ __all__ = ["Code", "Contents", "digest", "libraries"]
 _OURS = __name__.partition(".")[0]
 _KERNELS = f"{_OURS}.kernels"
 _SETTLED = 2 * 10**9  # ns after which a further change would give a file another time stamp, on any file system
-_LIBRARIES = ("fastencode-neuro", "numpy", "scipy", "h5py", "numba", "torch", "transformers")
+_LIBRARIES = ("fastencode-neuro", "numpy", "scipy", "h5py", "numba", "torch", "transformers", "matplotlib")
 
 
 def digest(value: Any) -> str:
