@@ -74,6 +74,8 @@ __all__ = [
 ACCURACY = {4: 1e-6, 8: 1e-8}
 # Largest part of the responses that a float32 weight, times its column's scale, may lose where it is made of dual weights.
 _CANCELLED = 1e-5
+# Numbers of a block of X̌ that is used once: larger ones would be new memory each time, whose pages cost more than the product.
+_VALUES = 2**20
 # Rounding moves the eigenvalues of a Gram by about this many eps of the largest.
 _ROUNDINGS = 8.0
 
@@ -238,8 +240,9 @@ def directions_of_kernel(
     X = problem.X
 
     def blocks() -> Iterator[F64]:
-        for start in range(0, X.shape[1], BLOCK):
-            here = slice(start, min(start + BLOCK, X.shape[1]))
+        step = max(1, min(BLOCK, _VALUES // len(X)))
+        for start in range(0, X.shape[1], step):
+            here = slice(start, min(start + step, X.shape[1]))
             block: Any = centered_columns(X, mean, root, here)
             if scale_p is not None:
                 block *= scale_p[here]

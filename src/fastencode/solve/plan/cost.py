@@ -252,13 +252,15 @@ def _cost(problem: Problem, dual: bool, threads: int, voxels: int, beside: int, 
     decompose = EIGH_OPERATIONS * float(side) ** 3
     per_row, complete = 2.0 * rank * min(nodes, _PRODUCTS), rank >= n - problem.fit_intercept
     load = Load(rank, nodes, per_row, itemsize, voxels)
-    ways = [map_costs(size, load, complete) for size in sizes]
-    maps = [min(way, key=lambda c: c.seconds) for way in ways]
+    each = dict.fromkeys(sizes)  # thousands of folds have few sizes
+    fastest = {size: min(map_costs(size, load, complete), key=lambda c: c.seconds) for size in each}
+    maps = [fastest[size] for size in sizes]
     operators = 2.0 * n * p * rank + sum(c.plan for c in maps)
     per_voxel = 2.0 * n * rank + 2.0 * p * rank + sum(c.voxel for c in maps)
     seconds = (gram + 2.0 * n * p * rank) / GEMM_RATE[8] + decompose / EIGH_RATE + sum(c.seconds for c in maps)
     seconds += voxels * (2.0 * n * rank + 2.0 * p * rank) / voxel_rate(itemsize)
-    operator_bytes = sum(_least(size, load._replace(nodes=len(problem.alphas)), complete) for size in sizes)
+    least = {size: _least(size, load._replace(nodes=len(problem.alphas)), complete) for size in each}
+    operator_bytes = sum(least[size] for size in sizes)
     # An eigendecomposition holds its matrix, the vectors and about two more such matrices in LAPACK; then comes U_τ in float64.
     return Candidate(
         name="dual" if dual else "primal",

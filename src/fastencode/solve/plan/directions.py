@@ -28,6 +28,8 @@ SHARPENED = 1e-6
 # A direction is rounding if its length is at most this many eps of the longest.
 _ROUNDINGS = 16.0
 _EPS = float(np.finfo(np.float64).eps)
+# Rows that are stacked for one QR decomposition, for each of its columns.
+_STACKED = 8
 # Rows of a block in which a matrix of the host is changed.
 _ROWS = 128
 # Beyond this size of a matrix, the length of divide-and-conquer's working memory overflows LAPACK's 32-bit integers: it crashes.
@@ -174,9 +176,7 @@ def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], 
         return _last(lam, vectors, None, most)[:2]
     split = int(small.sum())  # the small ones come first
     some = vectors[:, :split]
-    triangle: F64 = np.zeros((0, split))
-    for block_tp in blocks():  # the triangle of QR of all of X̌ᵀ @ some
-        triangle = scipy.linalg.qr(np.concatenate([triangle, block_tp.T @ some]), mode="r", check_finite=False)[0][:split]
+    triangle = _triangle(block_tp.T @ some for block_tp in blocks())  # of X̌ᵀ @ some
     kept = np.linalg.norm(triangle, axis=0) > floor
     # X̌ᵀ @ some[:, kept] = (orthonormal) @ diag(size) @ turn.T
     _, size, turn = np.linalg.svd(triangle[:, kept], full_matrices=False)
@@ -184,6 +184,21 @@ def along_features(lam: F64, vectors: F64, blocks: Callable[[], Iterable[F64]], 
     first = split - len(longer)
     vectors[:, first:split] = some[:, kept] @ turn[longer].T
     return _last(np.concatenate([size[longer] ** 2, lam[split:]]), vectors[:, first:], None, most)[:2]
+
+
+def _triangle(parts: Iterable[F64]) -> F64:
+    """R of the QR decomposition of parts (·, k) one below the other, of which few are held at a time."""
+    waiting: list[F64] = []
+    for part_pk in parts:
+        waiting.append(part_pk)
+        if sum(map(len, waiting)) > _STACKED * part_pk.shape[1]:
+            waiting = [_r(np.concatenate(waiting))]
+    return _r(np.concatenate(waiting))
+
+
+def _r(A_pk: F64) -> F64:
+    found: F64 = scipy.linalg.qr(A_pk, mode="r", check_finite=False)[0][: A_pk.shape[1]]
+    return found
 
 
 def _small(lam: F64) -> tuple[NDArray[np.bool_], float]:

@@ -206,9 +206,10 @@ def _form(basis: Basis, left: Left, stored: str | None, load: Load) -> str:
     if left.condition * basis.lost > _LOST * ACCURACY[load.itemsize]:
         return "train"
     if _all_once(left) and m <= WHOLE_ROWS[basis.complete] and left.condition <= limits["whole"]:
+        if m <= WHOLE_ROWS[False]:
+            return "whole"
         train = map_costs(FoldSize(m, m, len(left.train)), load, True)
-        faster = whole_cost(m, load).seconds < min(way.seconds for way in train) if not stored else stored == "whole"
-        if m <= WHOLE_ROWS[False] or faster:
+        if stored == "whole" or (not stored and whole_cost(m, load).seconds < min(way.seconds for way in train)):
             return "whole"
     return "apart" if not basis.complete and left.condition <= limits["apart"] else "train"
 
