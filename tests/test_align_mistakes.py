@@ -169,3 +169,20 @@ def test_features_that_cannot_be_used_are_named(world: Path, tmp_path: Path, cap
         f"--features: {tmp_path / 'none'} is not a folder: give one that fastencode-tune features filled"
         in capsys.readouterr().err
     )
+
+
+def test_names_that_stand_for_something_else_are_refused(world: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(world / "features" / "model", world / "features" / "time")
+    assert align(world, tmp_path / "out", "--features", str(world / "features" / "time"), "--partition", "time") == 2
+    assert "a folder of features is called 'time', as a band of --partition: rename it" in capsys.readouterr().err
+    (world / "preprocessed_data" / "A").rename(world / "preprocessed_data" / "mean")
+    (world / "rois" / "A.json").rename(world / "rois" / "mean.json")
+    assert align(world, tmp_path / "out") == 2
+    assert "a participant is called 'mean', as means over participants are: rename it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_page_counts_the_stories_of_baselines(world: Path, tmp_path: Path) -> None:
+    """Their features have no sound to be told by."""
+    assert align(world, tmp_path / "out", "--features", "[]", "--baselines", "time", "--exclude", "later") == 0
+    assert "Ridge regression on 3 stories says" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -184,6 +185,18 @@ def test_one_test_story_is_named_alone_or_in_a_list(world: Path, tmp_path: Path)
         assert main(["align", "--config", str(tmp_path / "config.yaml")]) == 0
         assert {name: (out / name).read_bytes() for name in before} == before
     assert made == {path: path.stat().st_mtime_ns for path in out.rglob("stage.json")}
+
+
+def test_settings_of_statistics_make_no_ridge_again_that_knows_none(world: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    made = {path.relative_to(out): path.stat().st_mtime_ns for path in out.rglob("stage.json")}
+    more = ("--test_story", "test,later", "--leave_one_out", "--partition", "time", "--candidates", "2")
+    assert align(world, out, *more, "--align.bootstraps", "21") == 0
+    again = {path for path, time in made.items() if (out / path).stat().st_mtime_ns != time}
+    assert {path.parts[0] for path in again} == {"fits", "partitions"}
+    left_out = [(folder / "leave_one_out.csv").read_bytes() for folder in (out, finished)]
+    assert left_out[0] == left_out[1] and len(pd.read_csv(out / "leave_one_out.csv"))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,12 @@ def test_how_voxels_were_chosen_is_said_once(given: dict, said: str) -> None:
     assert said in endings[1] and (endings[0] == endings[1]) == (given == {})
 
 
+def test_all_voxels_of_one_half_are_not_called_significant() -> None:
+    words = align_lead(**ALIGN | {"split_half": True, "ceiling": -1}).split("\n\n")[1]
+    assert words.startswith("All voxels that vary are scored, whatever their noise ceiling.") and "significant" not in words
+    assert words.endswith(" They are scored on the mean of one half of the repeats.")
+
+
 def test_what_was_fitted_and_scored() -> None:
     words = align_lead(**ALIGN)
     assert "on 3 stories says" in words and "of 2 participants (A: 5 voxels, B: 7 voxels)" in words

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastencode.data.brennan import Alice
+from fastencode.data.brennan import Alice, MeanListener
 from fastencode.data.checks import check_responses, constant_targets
 from fastencode.data.textgrid import write_textgrid
 from fastencode.errors import FastencodeWarning, InputError
@@ -76,6 +76,18 @@ def test_a_small_folder(tmp_path: Path) -> None:
     assert "3 listeners, 0 left out" in repr(alice)
     with pytest.raises(InputError, match="no listener 's09': the listeners are"):
         alice.rate("s09")
+
+
+@pytest.mark.parametrize(("validation", "test"), [(40, 400), (40, 322), (0, 100), (40, 0), (-1, 100)])
+def test_parts_of_the_chapter_need_scans(tmp_path: Path, validation: int, test: int) -> None:
+    alice = Alice(make_folder(tmp_path / "alice"))
+    assert [MeanListener(alice, tmp_path / "a.wav", 40, 100).n_rows(run) for run in ("train", "validation", "test")] == [
+        222,
+        40,
+        100,
+    ]
+    with pytest.raises(InputError, match="the chapter has 362 scans"):
+        MeanListener(alice, tmp_path / "a.wav", validation, test)
 
 
 @pytest.mark.parametrize(("value", "kind"), [(0.0, "6 zero"), (3.25, "6 constant"), (np.nan, "6 not finite")])

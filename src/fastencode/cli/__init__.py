@@ -1,4 +1,4 @@
-"""fastencode-tune: the command, one file per subcommand. The only room that knows both tune and study."""
+"""fastencode-tune: the command, one file per subcommand. Only ``runs`` and ``cli`` know both tune and study."""
 
 from __future__ import annotations
 

@@ -24,11 +24,19 @@ from fastencode.devices import find_device, parse_device
 from fastencode.errors import InputError
 from fastencode.limits import parse_memory
 from fastencode.progress import say
-from fastencode.runs.collected import origin_of, tables_of, warn_of_narrow_grids, write_voxel_files
+from fastencode.runs.collected import (
+    ceiling_is_known,
+    origin_of,
+    runs_of,
+    tables_of,
+    warn_of_narrow_grids,
+    write_voxel_files,
+)
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import check_shapes, foresee
 from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
 from fastencode.speech.silence import NON_SPEECH
+from fastencode.study.columns import MEAN
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
 from fastencode.study.design import Variant
@@ -57,7 +65,7 @@ def run(config: AlignRunConfig) -> Path:
         )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
-    _check_names(variants)
+    _check_names(variants, heard, config.partition)
     if config.masks is not None:  # before hours of fits, not after
         for who in heard:
             with of_option("--masks"):
@@ -161,8 +169,13 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
                 yield Variant(source, (lag,))
 
 
-def _check_names(variants: Sequence[Variant]) -> None:
+def _check_names(variants: Sequence[Variant], participants: Collection[str], partition: Collection[str]) -> None:
     """Whether all are told apart, in the tables and on disk."""
+    if MEAN in participants:
+        raise InputError(f"a participant is called {MEAN!r}, as means over participants are: rename it")
+    for variant in variants:
+        if variant.source.name in partition and not isinstance(variant.source, LowLevel):
+            raise InputError(f"a folder of features is called {variant.source.name!r}, as a band of --partition: rename it")
     before: dict[str, str] = {}
     for variant in variants:
         if variant.folder in before:
@@ -175,6 +188,7 @@ def _shared(config: AlignRunConfig) -> dict[str, Any]:
     """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
     names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
     shared = {"test_story": config.test_stories} | {name: getattr(config, name) for name in names}
+    shared["ridge"] = config.align.ridge
     return shared | ({"candidates": config.candidates} if config.partition else {})
 
 
@@ -224,7 +238,7 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
 
 
 def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) -> Path:
-    """Tables of all that is finished, by one command at a time: the last one to look has seen everything."""
+    """Tables of all that is finished, by one command at a time, so that the last of several writes all."""
     if not stages.root.is_dir():
         raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
     with stages.alone("tables"):
@@ -242,7 +256,6 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
         settled = replace(config, participants=everybody, layers=layers, collect=False, reuse=False)
         models = conditions(dict.fromkeys(label.name for label, _, _ in found.scores))
         origin = origin_of(stages, found)
-        stories = {story for one in origin["features"].values() for story in one["stories"]}
         page = write_report(
             stages.root,
             title=ALIGN_TITLE,
@@ -250,10 +263,10 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                 models=[one.model for one in models],
                 residuals=any(label.less for label, _, _ in found.scores),
                 voxels={who: len(regions[WHOLE]) for who, regions in found.columns.items()},
-                fitted=len(stories - {*config.test_stories}),
+                fitted=len(runs_of(stages, found) - {*config.test_stories}),
                 tests=config.test_stories,
                 ceiling=config.ceiling,
-                known=any(np.isfinite(scores.region_ceiling).any() for scores in found.scores.values()),
+                known=ceiling_is_known(stages, found),
                 split_half=config.split_half,
             ),
             notes=ALIGN_NOTES,

@@ -24,7 +24,7 @@ def of_option(option: str) -> Iterator[None]:
 def with_option(error: str, options: Sequence[str], arguments: Sequence[str]) -> str:
     """An error that begins with the name of a setting, as the option is typed: ``alphas holds 0`` as ``--align.alphas holds 0``.
 
-    Of several options that end with that name, the one among the arguments; as it is where that is none, or more than one.
+    Of several options that end with that name, the one that was typed. The error is left as it is if none or several were.
     """
     found = re.match(r"([\w.]+)(?= |=|:)", error)
     if found is None:

@@ -201,10 +201,11 @@ class AlignRunConfig:
         Rows at the start of each test story that are not scored.
     save_predictions : bool
         Keep predictions and responses of the test stories, (rows, voxels), of every model, layer and participant:
-        predictions/<model>/<participant>/layer-NN/predictions.h5. Takes one more fit of each.
+        predictions/<model>/<participant>/layer-NN/predictions.h5. Every model, layer and participant
+        is fitted once more.
     leave_one_out : bool
         Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv, and of every voxel in
-        voxels/<participant>.h5. Takes one more fit for each.
+        voxels/<participant>.h5. Adds a plan and a fit for each story left out, for each layer and participant.
     tr : float
         Repetition time in s.
     rois : Path, optional
@@ -215,7 +216,7 @@ class AlignRunConfig:
         or a folder ``<participant>`` with one .npy for each surface, booleans for each vertex. Regions in images need them.
     maps : bool
         Write images of r, of the layer with the highest r and of the ceiling into ``maps``: NIfTI, or GIFTI for surfaces. Needs
-        masks.
+        masks. Images of earlier scores are removed.
     ceiling : float
         Least noise ceiling of a voxel that is scored; it must be significant too (false discovery rate 5 %). Ceilings are
         estimated from the repeats of the test story, on whose mean voxels are scored; split_half chooses on other repeats.
@@ -233,15 +234,15 @@ class AlignRunConfig:
         Low-level features to tell apart from every layer: banded ridge with the layer and each of them as a band, and what is
         unique to each (R² on the test story).
     non_speech : tuple of str
-        Labels in the transcripts to take for no speech, beside silences, breaths and noises: such as spn, with which aligners
-        mark what they do not know.
+        Labels in the transcripts to take for no speech, beside silences, breaths and noises: such as spn, which aligners write
+        for unknown words.
     candidates : int
-        Weightings of those bands to try.
+        For partition: how many weightings of the bands to try.
     lags : tuple of int
         Score every layer at each of these single delays (in TRs) too; of several, lags.csv and the page have means over layers.
     permutations : int
-        Permutations of blocks of scans for each voxel's p-value. Because none is below 1 / (permutations + 1), voxels survive the
-        false discovery rate only where they are at least 20 / (permutations + 1) of all that are mapped.
+        Permutations of blocks of scans for each voxel's p-value. The smallest p-value is 1 / (permutations + 1): no voxel
+        survives the false discovery rate unless a share of at least 20 / (permutations + 1) of all that are mapped has it.
     jobs : int
         Processes that fit at the same time, each with its share of the processors. With more than one, a process that is killed,
         for want of memory say, costs only the fit it made.
@@ -257,7 +258,7 @@ class AlignRunConfig:
     collect : bool
         Only make the tables, of all finished fits in the output folder that have these settings.
     reuse : bool
-        Take finished fits although the code has changed that makes them. Other settings, and files of features, responses or
+        Keep finished fits even if the code that makes them has changed. Other settings, and files of features, responses or
         stimuli with other contents, still make them again.
     """
 

@@ -167,6 +167,11 @@ class MeanListener:
         The spoken chapter.
     validation_rows, test_rows : int
         Scans at the end to score on, and scans before them to watch while tuning.
+
+    Raises
+    ------
+    InputError
+        If no scans are left for one of these, or to tune on.
     """
 
     tr, test_story = Alice.tr, "test"
@@ -175,6 +180,11 @@ class MeanListener:
         self._sound, self._regions, self._files = sound, alice.regions, sorted(alice.root.glob(f"*{_TIMECOURSES}"))
         mean = np.mean([zscore(detrend_polynomial(alice.timecourses(name), 3)) for name in alice.listeners], axis=0)
         begins = alice.scan_times[alice.discarded :]
+        for name, rows in (("validation_rows", validation_rows), ("test_rows", test_rows)):
+            if not 0 < rows < len(begins) - validation_rows - test_rows + rows:
+                raise InputError(
+                    f"{name}={rows}: the chapter has {len(begins)} scans; leave some to tune on, some to watch, some to score on"
+                )
         cuts = np.cumsum([len(begins) - test_rows - validation_rows, validation_rows])
         self._parts = dict(zip(("train", "validation", "test"), np.split(np.arange(len(begins)), cuts), strict=True))
         self._begins, self._responses = begins, mean.astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ from fastencode.study.tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["origin_of", "tables_of", "warn_of_narrow_grids", "write_voxel_files"]
+__all__ = ["ceiling_is_known", "origin_of", "runs_of", "tables_of", "warn_of_narrow_grids", "write_voxel_files"]
 
 Value = TypeVar("Value")
 
@@ -74,7 +75,7 @@ def tables_of(stages: Stages, found: Records, config: AlignConfig) -> dict[str, 
 
 
 def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], Path] | None = None) -> None:
-    """What every voxel of each participant scored, in ``voxels``; those of participants who are not among the records go.
+    """What every voxel of each participant scored, in ``voxels``. Files of others go, and so do all images.
 
     Parameters
     ----------
@@ -86,6 +87,7 @@ def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], P
     for path in (stages.root / "voxels").glob("*.h5"):
         if path.stem not in found.columns:
             path.unlink()
+    shutil.rmtree(stages.root / "maps", ignore_errors=True)  # images of other scores than those in the tables
     for who in found.columns:
         responses = stages.path(f"responses/{who}")
         path = stages.root / "voxels" / f"{who}.h5"
@@ -120,6 +122,17 @@ def origin_of(stages: Stages, found: Records) -> dict[str, Any]:
             one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
     responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
     return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
+
+
+def runs_of(stages: Stages, found: Records) -> set[str]:
+    """The runs that any of the records was fitted or scored on."""
+    fits = (read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}")) for label, who, layer in found.scores)
+    return {run for fit in fits if fit is not None for run in fit.settings["scans"]}
+
+
+def ceiling_is_known(stages: Stages, found: Records) -> bool:
+    """Whether any participant's noise ceiling of all test runs together is known."""
+    return any(voxels_of(stages.path(f"responses/{who}"))[2] is not None for who in found.columns)
 
 
 def warn_of_narrow_grids(found: Records, delays: tuple[int, ...]) -> None:

@@ -1,12 +1,13 @@
-"""Stages of a long command: each makes one folder, and is not made again while all that decides it stands.
+"""Stages of a long command: each makes one folder, which is reused until something that decides it changes.
 
 A stage writes into ``<name>.partial``. When it is finished the folder is signed and renamed: it is whole or not there. The
 signature, ``stage.json``, holds the digests of what decided it: its version and settings, the contents of its input files, the
 stages it read, and its code (see :mod:`fastencode.runs.provenance`). Whatever stops a command, a second run goes on from there.
 
-A stage that fails or is killed takes with it only those that read it. All else is made, and the run ends in a list. Each stage is
-locked while it is made, so that several commands may work in one output folder: the one that comes second makes other stages
-meanwhile, waits for the first, and takes what that has made.
+A stage that fails or is killed takes with it only those that read it. All else is made; failures are listed at the end.
+
+Each stage is locked while it is made, so that several commands may work in one output folder: the one that comes second makes
+other stages meanwhile, waits for the first, and takes what that has made.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Stages:
         return self.root / name
 
     def run(self, stage: Stage) -> Path:
-        """Make one stage in this process, unless it is finished; raises what it failed of."""
+        """Make one stage in this process, unless it is finished; an :class:`InputError` says why it failed."""
         self.run_all([stage])
         if stage.name in self.failed:
             raise InputError(self.failed[stage.name])

@@ -4,7 +4,7 @@
     features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out,predictions}/<model>/<participant>/layer-NN
 
 The settings of each hold under ``shared`` what must be alike for two records to stand in one table. A fit counts its files of
-features and of stimuli by their contents: one whose numbers another tool changed is another file, whatever the key inside says.
+features and of stimuli by their contents: a file that another tool changed counts as new, even if the key inside is the same.
 """
 
 from __future__ import annotations
@@ -117,8 +117,9 @@ class Question:
     def shared(self, *names: str) -> dict[str, Any]:
         """Settings that must be alike for two records to stand in one table."""
         scored = self.scored
-        of_data = {"test_story": [run for run, _ in scored], "test_skip": scored[0][1].start, "tr": self.data.tr}
-        return {name: of_data[name] if name in of_data else getattr(self, name) for name in names}
+        known = {"test_story": [run for run, _ in scored], "test_skip": scored[0][1].start, "tr": self.data.tr}
+        known["ridge"] = self.align.ridge
+        return {name: known[name] if name in known else getattr(self, name) for name in names}
 
 
 def responses_stage(question: Question, who: str) -> Stage:
@@ -168,7 +169,7 @@ def _stages_of_a_layer(
 ) -> Iterator[Stage]:
     data, scored = question.data, question.scored
     used = (*fit, *(run for run, _ in scored))
-    # One object: they share it.
+    # One object for all stages of this layer: the engine makes the design once.
     design = partial(Design, variant, layer, fit, scored, question.align, question.resources)
     settings = {
         "source": variant.source.name,
@@ -183,7 +184,7 @@ def _stages_of_a_layer(
     }
 
     def stage(kind: str, who: str, make: Any, arguments: tuple[Any, ...], low: Sequence[LowLevel], **more: Any) -> Stage:
-        shared = question.shared("test_story", "tr", "align", *more.pop("shared"), *(["non_speech"] if low else []))
+        shared = question.shared("test_story", "tr", *more.pop("shared"), *(["non_speech"] if low else []))
         sources = (variant.source, *low)
         return Stage(
             f"{kind}/{variant.folder}/{who}/layer-{layer:02d}",
@@ -197,18 +198,18 @@ def _stages_of_a_layer(
 
     low = [*variant.nuisance, *([variant.source] if isinstance(variant.source, LowLevel) else [])]
     for who in members:
-        yield stage("fits", who, fit_layer, (question.align, question.permutations), low, shared=["permutations"])
+        yield stage("fits", who, fit_layer, (question.align, question.permutations), low, shared=["align", "permutations"])
         if question.leave_one_out and variant.delays == tuple(question.align.delays):
             rows = [data.n_rows(run) for run in fit]
-            yield stage("leave-one-out", who, leave_out_layer, (), low, shared=[], held_out=fit, rows=rows)
+            yield stage("leave-one-out", who, leave_out_layer, (), low, shared=["ridge"], held_out=fit, rows=rows)
         if question.save_predictions:
             times = {run: data.row_times(run)[rows] for run, rows in scored}
             attributes = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
-            yield stage("predictions", who, predict_layer, (times, attributes), low, shared=[])
+            yield stage("predictions", who, predict_layer, (times, attributes), low, shared=["ridge"])
         if bands and variant.plain and variant.delays == tuple(question.align.delays):
             arguments = (bands, question.align, question.candidates, question.resources)
             names = [source.name for source in bands]
-            yield stage("partitions", who, partition_layer, arguments, bands, shared=["candidates"], bands=names)
+            yield stage("partitions", who, partition_layer, arguments, bands, shared=["align", "candidates"], bands=names)
 
 
 def fit_layer(folder: Path, design: Design, responses: Path, config: AlignConfig, permutations: int) -> None:

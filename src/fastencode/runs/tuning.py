@@ -1,6 +1,7 @@
 """The stages of an experiment before anything is scored: frames of the frozen CNN, tuned models and controls, their layers.
 
-What a finished stage is keyed by is the code of this module: it knows no tables and no figures.
+A finished stage is keyed by the code that it uses here and by all modules imported here. So this one imports no tables and no
+figures.
 """
 
 from __future__ import annotations

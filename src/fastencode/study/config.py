@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from fastencode.errors import InputError
 
@@ -50,11 +51,13 @@ class AlignConfig:
         Cross-validation folds of whole runs; of contiguous blocks where there is one run only.
     lobes : int
         Lobes of the Lanczos kernel; its cutoff is half the scan rate.
-    bootstraps, block : int
-        Draws of the block bootstrap over the test rows, and rows in a block, of the permutation test too. None: as many as the
-        autocorrelation of the test responses asks for.
+    bootstraps : int
+        Draws of the block bootstrap over the test rows.
+    block : int
+        Rows in a block, of the bootstrap and of the permutations. None: as many as the autocorrelation of the test responses asks
+        for.
     seed : int
-        Seeds the bootstrap.
+        Seed of the bootstrap, of the permutations and of the search for weights of bands.
     """
 
     delays: tuple[int, ...] = (1, 2, 3, 4)
@@ -75,6 +78,11 @@ class AlignConfig:
             raise InputError("give at least one delay and one alpha")
         if wrong := [alpha for alpha in self.alphas if not 0 < alpha < float("inf")]:
             raise InputError(f"alphas holds {wrong[0]}; every penalty must be positive and finite")
+
+    @property
+    def ridge(self) -> dict[str, Any]:
+        """The settings that weights and predictions depend on."""
+        return {"delays": self.delays, "alphas": self.alphas, "folds": self.folds, "lobes": self.lobes}
 
     def folds_of(self, n_runs: int) -> int:
         """Folds of a ridge on so many runs: of whole runs where there are several, at most one for each."""

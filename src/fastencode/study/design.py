@@ -1,6 +1,7 @@
 """Designs: features of runs at their scans, z-scored and delayed within each run, and the ridge plan of one layer.
 
-Nothing is read or planned before a fit asks for it, and then once for all participants who heard the same runs.
+Nothing is read or planned before a fit asks for it, and then once for all participants who heard the same runs. Only designs
+without one of the runs are read and planned anew for each participant.
 
 Axis letters: t scan row, d feature, p column of a design, q column of another.
 """
@@ -175,7 +176,7 @@ def without(
     Returns
     -------
     ndarray, shape (t, p)
-        What is left of a delayed copy is no copy: all are made.
+        Always a dense array: residuals of delayed copies are no longer copies of one another.
 
     Notes
     -----

@@ -1,4 +1,5 @@
-"""What one layer explains in one participant: a ridge over whole runs, scored on test runs no choice has seen, in a small file.
+"""What one layer explains in one participant: a ridge over whole runs, scored on test runs that it was not fitted on, in a
+small file.
 
 Axis letters: t scan row, s run, v voxel, r region, b bootstrap draw.
 """

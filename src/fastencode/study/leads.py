@@ -100,10 +100,11 @@ def _choice(tests: int, ceiling: float, known: bool, split_half: bool) -> str:
             "the voxels; without them, all voxels that vary are scored."
         )
     chosen = f"Scored are voxels with a significant noise ceiling above {ceiling:g} (false discovery rate 5 %)."
+    if ceiling < 0:
+        half = " They are scored on the mean of one half of the repeats." if split_half else ""
+        return f"All voxels that vary are scored, whatever their noise ceiling.{half}"
     if split_half:
         return f"{chosen} One half of the repeats chose them; they are scored on the mean of the other half."
-    if ceiling < 0:
-        return "All voxels that vary are scored, whatever their noise ceiling."
     return (
         f"{chosen} All repeats chose them, and they are scored on the mean of the same repeats: noise that "
         "by chance agrees between repeats is in both. --split-half chooses voxels on other repeats than those scored."

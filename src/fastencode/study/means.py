@@ -45,8 +45,8 @@ def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[st
         are not compared with; ``participants`` who have the region; ``mean`` of r, or of the difference; its 95 % interval,
         ``low`` and ``high``. The interval is of these participants: their draws of blocks, which begin at the same scans, are
         averaged (:func:`fastencode.study.blocks.mean_draws`), and the fewest blocks of one give its degrees of freedom. It says
-        how sure the mean is in view of a test story of this length, not how it would be in other people. What the story evokes
-        alike in all and no model predicts widens it.
+        how sure the mean is in view of a test story of this length, not how it would be in other people. Responses that all
+        participants share and no model predicts widen it.
     """
     each: dict[tuple[Label, int, str], dict[str, _One]] = {}
     for (label, who, layer), scores in found.items():

@@ -73,8 +73,8 @@ def write_report(
         ``test_stories``: test_story and the columns of ``scores``. ``leave_one_out``: participant, model, layer, region,
         n_voxels, story (or "mean"), rows, r, standard_deviation.
         ``training``: participant, model, epoch, updates, train_loss, validation_loss, validation_r, seconds.
-        NaN where unknown. Columns that are not named here go to the CSV only, but for ``delays`` and the ends of intervals of
-        r_normalized. Further tables become CSV files and are not on the page. Tables without rows are left out.
+        NaN where unknown. Other columns go to the CSV only, except those of ``columns.BESIDE``. Further tables become CSV files
+        and are not on the page. Tables without rows are left out.
     provenance : mapping
         Everything needed to repeat the run and to know what it was: date, versions, settings, hashes; nested.
     command : str
