@@ -102,3 +102,15 @@ def test_no_layer_is_read_to_check_when_it_is(world: Path, monkeypatch) -> None:
     assert found.n_layers == 2 and found.key("one")["audio"] == "one"
     with pytest.raises(AssertionError, match="a layer was read"):
         found.rows("one", 0)
+
+
+def test_a_dry_run_counts_stories_left_out_and_predictions(world: Path, tmp_path: Path, capsys) -> None:
+    disk, plans = [], []
+    for more in ((), ("--leave_one_out",), ("--leave_one_out", "--save_predictions")):
+        assert align(world, tmp_path / "out", "--dry-run", *more) == 0
+        said = capsys.readouterr().out
+        disk.append(float(re.search(r"([\d.e-]+) GB on disk at most", said)[1]))
+        plans.append(sum(int(count) for count in re.findall(r"(\d+) plans? of", said)))
+    assert disk[0] < disk[1] < disk[2] and plans[1] == plans[2]
+    stories = len(FIT) + 1  # all but the one that is scored
+    assert plans[1] == plans[0] * (1 + stories), "one plan of all of them, and one without each"

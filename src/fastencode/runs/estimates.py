@@ -106,7 +106,7 @@ def estimate(
         The output folder; need not exist.
     question : Question
     fits : sequence of Stage
-        Those to make, of the kind ``fits``.
+        Those to make, of the kinds ``fits``, ``leave-one-out`` and ``predictions``.
     widths : source → columns of a layer
     responses : sequence of str
         Participants whose responses are to be made. All voxels count for all participants: how many are mapped is not known yet.
@@ -114,13 +114,13 @@ def estimate(
     data = question.data
     voxels = {who: data.n_voxels(who) for who in question.heard}
     rows = {who: sum(data.n_rows(run) for run in fit) for who, fit in question.heard.items()}
-    shared: dict[int, list[Stage]] = {}
+    shared: dict[tuple[str, int], list[Stage]] = {}
     for stage in fits:
-        shared.setdefault(id(stage.share), []).append(stage)
+        shared.setdefault((_kind(stage), id(stage.share)), []).append(stage)
     known: dict[Any, Candidate] = {}
     plans: dict[tuple[int, int, str], int] = {}
     seconds, memory = 0.0, 0
-    for group in shared.values():
+    for (made, _), group in shared.items():
         settings, people = group[0].settings, [stage.settings["who"] for stage in group]
         stories, width, delays = question.heard[people[0]], widths[settings["source"]], tuple(settings["delays"])
         n, total = rows[people[0]], sum(voxels[who] for who in people)
@@ -129,13 +129,30 @@ def estimate(
             known[kind] = _plan(question, stories, width, delays, total, copied=bool(settings["less"]))
         plan, columns = known[kind], width * len(delays)
         key = (n, columns, plan.name)
-        plans[key] = plans.get(key, 0) + 1
-        seconds += plan.seconds
+        times = len(stories) if made == "leave-one-out" else 1  # by about as many rows
+        if made != "predictions":  # their plan is that of the fits
+            plans[key] = plans.get(key, 0) + times
+        seconds += times * plan.seconds
         memory = max(memory, plan.bytes + 4 * n * (columns + max(voxels[who] for who in people)))
     disk = sum(4 * voxels[who] * rows[who] for who in responses)
-    disk += sum(_RECORD * voxels[stage.settings["who"]] + 16 * question.align.bootstraps for stage in fits)
+    disk += sum(_bytes_of(question, stage, voxels[stage.settings["who"]]) for stage in fits)
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     return Estimate(plans, seconds, memory, disk, shutil.disk_usage(above).free)
+
+
+def _kind(stage: Stage) -> str:
+    return stage.name.partition("/")[0]
+
+
+def _bytes_of(question: Question, stage: Stage, voxels: int) -> int:
+    """What one record takes on disk at most, without headers."""
+    who, tests = stage.settings["who"], question.scored
+    if _kind(stage) == "predictions":  # and the responses beside them
+        return sum(2 * 4 * voxels * len(range(question.data.n_rows(run))[rows]) for run, rows in tests)
+    if _kind(stage) == "leave-one-out":
+        return _RECORD * voxels * len(question.heard[who])
+    draws = 2 * 8 * question.align.bootstraps * (1 + len(question.regions[who]))
+    return (_RECORD * voxels + draws) * (1 + len(tests) * (len(tests) > 1))
 
 
 def foresee(
@@ -159,7 +176,7 @@ def foresee(
     missing = set(stages.missing([*responses, *layers]))
     stages.check()
     data, people = question.data, sorted(question.heard)
-    fits = [stage for stage in layers if stage.name in missing and stage.name.startswith("fits/")]
+    fits = [stage for stage in layers if stage.name in missing and _kind(stage) != "partitions"]
     new = [who for who in people if f"responses/{who}" in missing]
     test = data.test_story
     widths = {one.source.name: one.source.rows(test, 0).shape[1] for one in variants} if fits else {}
