@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pandas
 
-from fastencode.runs.alice import NOTES, PICTURE_REGIONS, TITLE, alice_study
+from fastencode.runs.alice import PICTURE_REGIONS, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.provenance import libraries
 from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.config import AlignConfig
+from fastencode.study.leads import ALICE_NOTES, ALICE_TITLE
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import verdict_table
 from fastencode.tune.config import TuneConfig
@@ -51,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables = {name: pandas.DataFrame(rows) for name, rows in study.outcome.tables().items()}
     page = write_report(
         given.out,
-        title=TITLE,
+        title=ALICE_TITLE,
         lead=study.lead,
-        notes=NOTES,
+        notes=ALICE_NOTES,
         models=BEFORE_AND_AFTER,
         tables=tables,
         verdicts=study.verdicts,

@@ -8,9 +8,10 @@ from pathlib import Path
 from fastencode.cli.output import publish
 from fastencode.cli.settings import AliceConfig
 from fastencode.errors import FastencodeWarning
-from fastencode.runs.alice import NOTES, PICTURE_REGIONS, TITLE, alice_study
+from fastencode.runs.alice import PICTURE_REGIONS, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
+from fastencode.study.leads import ALICE_NOTES, ALICE_TITLE
 
 __all__ = ["run"]
 
@@ -37,9 +38,9 @@ def run(config: AliceConfig) -> Path:
     return publish(
         stages,
         study.outcome,
-        title=TITLE,
+        title=ALICE_TITLE,
         lead=study.lead,
-        notes=NOTES,
+        notes=ALICE_NOTES,
         picture_regions=PICTURE_REGIONS,
         verdicts=study.verdicts,
         config=config,

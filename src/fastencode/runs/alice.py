@@ -19,18 +19,17 @@ from fastencode.runs.experiment import Experiment, Outcome, before_and_after, co
 from fastencode.speech.audio import write_audio
 from fastencode.speech.layers import SMALL_MODEL
 from fastencode.study.config import WHOLE, AlignConfig
-from fastencode.study.leads import ALICE_NOTES, ALICE_TITLE, alice_lead
+from fastencode.study.leads import alice_lead
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
 from fastencode.tune.config import TuneConfig
 from fastencode.world.espeak import SAMPLE_RATE
 from fastencode.world.tales import speak_at
 
-__all__ = ["NOTES", "PICTURE_REGIONS", "TITLE", "AliceStudy", "alice_study"]
+__all__ = ["PICTURE_REGIONS", "AliceStudy", "alice_study"]
 
 MARGIN = 0.03  # stated before any run: a change of r by less than this counts as none
 
-TITLE, NOTES = ALICE_TITLE, ALICE_NOTES
 PICTURE_REGIONS = ("LATL", "LPTL")
 
 _GROUP = "mean listener"

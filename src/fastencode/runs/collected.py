@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,7 @@ import numpy as np
 from fastencode.errors import FastencodeWarning, require
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Records
-from fastencode.runs.making import read_signature
+from fastencode.runs.making import Signature, read_signature
 from fastencode.runs.responses import ceilings_of, null_row, voxels_of
 from fastencode.study.config import WHOLE, AlignConfig
 from fastencode.study.maps import write_maps, write_voxels
@@ -114,20 +114,25 @@ def _own(records: Mapping[Key, Value], who: str) -> dict[tuple[Label, int], Valu
 def origin_of(stages: Stages, found: Records) -> dict[str, Any]:
     """What the tables were made of: models and settings of features, digests (SHA-256) of sounds and of files of responses."""
     features: dict[str, Any] = {}
-    for label, who, layer in found.scores:
-        fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
-        if fit is not None:
-            one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
-            keys = sorted(fit.settings["features"].items())
-            one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
+    for label, fit in _fits(stages, found):
+        one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
+        keys = sorted(fit.settings["features"].items())
+        one["stories"] |= {story: key["audio"] for story, key in keys if "audio" in key}
     responses = {who: read_signature(stages.path(f"responses/{who}")) for who in found.columns}
     return {"features": features, "responses": {who: dict(one.inputs) for who, one in responses.items() if one is not None}}
 
 
 def runs_of(stages: Stages, found: Records) -> set[str]:
     """The runs that any of the records was fitted or scored on."""
-    fits = (read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}")) for label, who, layer in found.scores)
-    return {run for fit in fits if fit is not None for run in fit.settings["scans"]}
+    return {run for _, fit in _fits(stages, found) for run in fit.settings["scans"]}
+
+
+def _fits(stages: Stages, found: Records) -> Iterator[tuple[Label, Signature]]:
+    """What each record of scores was made of."""
+    for label, who, layer in found.scores:
+        fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
+        if fit is not None:
+            yield label, fit
 
 
 def ceiling_is_known(stages: Stages, found: Records) -> bool:

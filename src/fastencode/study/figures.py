@@ -210,13 +210,10 @@ def lags_figure(lags: pd.DataFrame, models: Sequence[Condition]) -> Figure:
     ]
     windows = dict(zip(regions, _windows(ranges, [math.nan] * len(regions)), strict=True))
     for ax, (region, depth) in zip(axes, panels, strict=False):
-        low, high = windows[region]
         here = [one[one["depth"].isin([depth, "all"])] for one in parts[region]]
         _means_panel(ax, here[0], here[1], models, _span(lags, "lag"))
         ax.set_title(_title(region, columns, depth if thirds else ""))
-        ax.set_ylim(low, high)
-        if low < 0 < high:
-            ax.axhline(0, color="#404040", linewidth=1, zorder=2)
+        _within(ax, windows[region])
     _finish(figure, axes, set(range(len(panels))), "lag (TRs from sound to response)", "correlation r, held-out data")
     _legend(figure, _present(lags, models))
     return figure
@@ -290,12 +287,10 @@ def picture(means: pd.DataFrame, scores: pd.DataFrame, regions: Sequence[str], m
     panels = [(means[means["region"] == region], scores[scores["region"] == region]) for region in regions]
     ranges = [_range(np.append(mean[["mean", "low", "high"]].to_numpy(float).ravel(), each["r"])) for mean, each in panels]
     windows = _windows(ranges, [math.nan] * len(ranges))
-    for ax, region, (mean, each), (low, high) in zip(axes, regions, panels, windows, strict=False):
+    for ax, region, (mean, each), window in zip(axes, regions, panels, windows, strict=False):
         _means_panel(ax, mean, each.rename(columns={"r": "value"}), models, _span(scores))
         ax.set_title(_title(region, columns), fontsize=13 if columns < 4 and rows == 1 else None)
-        ax.set_ylim(low, high)
-        if low < 0 < high:
-            ax.axhline(0, color="#404040", linewidth=1, zorder=2)
+        _within(ax, window)
     _finish(figure, axes, set(range(len(regions))), "layer of the speech model", "correlation r, held-out data")
     _legend(figure, _present(means, models))
     return figure
@@ -305,14 +300,12 @@ def _layer_panel(
     ax: Axes, panel: pd.DataFrame, models: Sequence[Condition], window: tuple[float, float], span: tuple[int, int]
 ) -> None:
     low, high = window
-    if low < 0 < high:
-        ax.axhline(0, color="#404040", linewidth=1, zorder=2)
     for model, look in _looks(panel, models):
         part = panel[panel["model"] == model]
         if not crowded(panel):
             _band(ax, part, "r_low", "r_high", look, span)
         _curve(ax, part.set_index("layer")["r"], look, span)
-    ax.set_ylim(low, high)
+    _within(ax, window)
     _ticks(ax, *span)
     ceiling = _ceiling(panel)
     if math.isnan(ceiling):
@@ -337,6 +330,14 @@ def _means_panel(ax: Axes, means: pd.DataFrame, each: pd.DataFrame, models: Sequ
             thin: dict[str, Any] = {**look, "marker": "", "zorder": look["zorder"] - 0.5}
             _curve(ax, own[own["participant"] == who].set_index("layer")["value"], thin, span, alpha=0.4, linewidth=0.9)
     _ticks(ax, *span)
+
+
+def _within(ax: Axes, window: tuple[float, float]) -> None:
+    """The vertical limits of a panel, and a line at zero where it lies between them."""
+    low, high = window
+    ax.set_ylim(low, high)
+    if low < 0 < high:
+        ax.axhline(0, color="#404040", linewidth=1, zorder=2)
 
 
 def _curve(ax: Axes, values: pd.Series, look: Mapping[str, Any], span: tuple[int, int], **more: Any) -> None:
