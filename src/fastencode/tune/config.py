@@ -3,12 +3,55 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["PretrainConfig", "TuneConfig"]
+__all__ = ["TARGETS", "LoraConfig", "PretrainConfig", "TuneConfig"]
+
+
+TARGETS = ("brain", "permuted", "shifted", "stimulus", "model")
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "schedule": ("linear", "constant", "epochs", "miscounted"),
+    "normalize": ("clip", "batch"),
+    "order": ("shuffled", "story", "contiguous"),
+    "trained": ("full", "lora", "head"),
+    "head": ("pooled", "delays"),
+    "loss": ("mse", "spatial_r", "temporal_r", "cosine_mse"),
+    "precision": ("float32", "bfloat16"),
+    "cnn_cache": ("auto", "on", "off"),
+}
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021): W + alpha/rank · B A instead of W, with W as it was.
+
+    Attributes
+    ----------
+    rank : int
+        Rows of A.
+    alpha : float
+        Scale of the product.
+    dropout : float
+        Share of the inputs of A that are dropped while training; none in evaluation.
+    targets : tuple of str
+        Names of the linear maps in each layer that get an adapter, as the model calls them.
+    """
+
+    rank: int = 8
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "rank", "alpha")
+        _check_whole(self, "rank")
+        _check_share(self, "dropout")
+        if not self.targets:
+            raise InputError("lora.targets names no linear map: give some, such as q_proj v_proj")
 
 
 @dataclass(frozen=True)
@@ -18,30 +61,177 @@ class TuneConfig:
     Attributes
     ----------
     epochs, batch : int
-        Passes over the training clips, and clips in a batch.
+        Passes over the training clips, and clips in a batch (of each process, where there are several).
+    accumulate : int
+        Batches whose gradients are added before an update.
     learning_rate, head_learning_rate : float
-        AdamW's peak for the transformer layers and for the projection to voxels; 10 % warm-up, then linear to 0.
+        AdamW's peak for the speech model, and for the projection to voxels.
     weight_decay : float
-        AdamW's, on everything that is tuned.
+        AdamW's, on everything that is tuned. With 0, AdamW is Adam.
+    schedule : str
+        linear: rises from 0 over ``warm_up``, then falls linearly to 0 at the last update. constant: rises and stays. epochs: the
+        speech model's rate is epoch / 5 of its peak before epoch 5 and then falls linearly to 0, the head's max(.8^epoch, .1).
+        miscounted: linear, in stories heard, planned for three times as many as there are (a published code).
+    warm_up : float
+        Share of the updates over which rates rise.
+    clip_norm : float
+        Largest norm of all gradients together; 0 does not limit it.
     clip_seconds : float
-        Audio per response row: the row's TR and what was heard before it.
+        Sound per response row: the row's TR and what was heard before it. Silence before the recording.
+    normalize : str
+        clip: each clip to zero mean and unit variance, where the model's checkpoint asks for it. batch: all clips of a batch
+        together (a published code).
+    order : str
+        shuffled: clips of all stories in random order. story: random clips of one story in a batch. contiguous: consecutive clips
+        of one story in a batch, batches in random order.
+    trained : str
+        What learns beside the head. full: all transformer layers. lora: adapters. head: nothing.
+    unfreeze : tuple of str
+        What else learns, that is frozen otherwise: cnn (the convolutions below the transformer).
+    lora : LoraConfig
+        For ``trained`` lora.
+    head_layer : int, optional
+        The layer that the head reads, 0 for what the transformer receives; layers above get no gradient. By default the model's
+        output.
+    head : str
+        pooled: the mean over a clip's frames predicts the clip's last scan. delays: the frames of each clip's last TR, resampled
+        to scans (Lanczos), z-scored and delayed, predict them, as the alignment does; batches are consecutive clips of a story.
+    delays : tuple of int
+        In TRs, for the head delays.
+    bottleneck : int
+        Width of a linear layer between the state and the voxels; 0 for none.
+    shared_head : bool
+        One head for all participants, whose responses then have equal columns (vertices of a common surface).
+    loss : str
+        mse, spatial_r, temporal_r or cosine_mse; see :func:`fastencode.tune.loss.voxel_loss`.
+    own_weight : float
+        Weight of the model's own self-supervised loss beside the brain's.
+    word_weight : float
+        Weight of a loss of words: which of ``words`` were heard in the last scan, from the pooled state.
+    words : int
+        The most frequent words of the training stories that this loss knows.
+    targets : str
+        brain; permuted: responses in blocks that moved far (a control); shifted: responses ``shift_seconds`` late, around the end
+        of a story to its beginning; stimulus: no responses, the model's own self-supervised loss on the stories; model:FOLDER:
+        another model's features.
+    permutation : int
+        Which permutation, for ``targets`` permuted.
+    block, min_move : int
+        Rows in a block that moves, and the least number of blocks that it moves by, for ``targets`` permuted.
+    shift_seconds : float
+        For ``targets`` shifted.
+    precision : str
+        float32 or bfloat16: what the speech model computes in. Weights, sums and the optimizer are float32.
+    train_mode : bool
+        Turn the model's own dropout on while training. Published runs left it off.
+    checkpointing : bool
+        Compute activations again in the backward pass: less memory, a third more time.
+    fused_head_step : bool
+        Update a tile of the head's weights while its gradient is at hand: the gradient of the whole head is never stored.
+    cnn_cache : str
+        Keep the output of the frozen CNN on disk. auto: where it does not change, more than one epoch reads it, and it takes at
+        most ``cache_gb``; on; off.
+    cache_gb : float
+        Most gigabytes that this cache may take.
+    patience : int
+        Epochs without a lower validation loss after which tuning stops; the best epoch is then the one saved. 0: no early stop.
+    keep : tuple of int
+        Epochs whose models are kept as checkpoints to read layers from.
+    save_total_limit : int
+        Kept epochs beyond this number are removed, oldest first; 0 keeps all of ``keep``.
+    save_minutes : float
+        Minutes between the states from which a killed run goes on; the end of every epoch is one, too.
+    log_every : int
+        Updates between lines of the log.
     seed : int
-        Seeds the projection and the order of clips.
+        Seeds the heads, the order of clips, dropout and permutations.
     """
 
     epochs: int = 5
     batch: int = 8
+    accumulate: int = 1
     learning_rate: float = 5e-4
     head_learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    schedule: str = "linear"
+    warm_up: float = 0.1
+    clip_norm: float = 0.0
     clip_seconds: float = 10.0
+    normalize: str = "clip"
+    order: str = "shuffled"
+    trained: str = "full"
+    unfreeze: tuple[str, ...] = ()
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    head_layer: int | None = None
+    head: str = "pooled"
+    delays: tuple[int, ...] = (1, 2, 3, 4)
+    bottleneck: int = 0
+    shared_head: bool = False
+    loss: str = "mse"
+    own_weight: float = 0.0
+    word_weight: float = 0.0
+    words: int = 500
+    targets: str = "brain"
+    permutation: int = 1
+    block: int = 15
+    min_move: int = 10
+    shift_seconds: float = 60.0
+    precision: str = "float32"
+    train_mode: bool = False
+    checkpointing: bool = False
+    fused_head_step: bool = False
+    cnn_cache: str = "auto"
+    cache_gb: float = 50.0
+    patience: int = 0
+    keep: tuple[int, ...] = ()
+    save_total_limit: int = 0
+    save_minutes: float = 10.0
+    log_every: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive(self, "epochs", "batch", "learning_rate", "head_learning_rate", "clip_seconds")
-        _check_whole(self, "epochs", "batch", "seed")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+        _check_positive(self, "epochs", "batch", "accumulate", "learning_rate", "head_learning_rate", "clip_seconds", "words")
+        _check_positive(self, "block", "min_move", "cache_gb", "save_minutes", "log_every")
+        _check_whole(self, "epochs", "batch", "accumulate", "bottleneck", "words", "permutation", "block", "min_move", "patience")
+        _check_whole(self, "save_total_limit", "log_every", "seed")
+        _check_share(self, "warm_up")
+        for name in ("weight_decay", "clip_norm", "own_weight", "word_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}={getattr(self, name)!r}: choose {', '.join(choices[:-1])} or {choices[-1]}")
+        self._check_targets()
+        self._check_together()
+
+    def _check_targets(self) -> None:
+        kind, _, folder = self.targets.partition(":")
+        if kind not in TARGETS or (kind == "model") != bool(folder):
+            known = ", ".join(TARGETS[:-1])
+            raise InputError(f"targets={self.targets!r}: choose {known} or model:FOLDER")
+        if not math.isfinite(self.shift_seconds) or not self.shift_seconds:
+            raise InputError(f"shift_seconds={self.shift_seconds}: give seconds by which responses are late, not 0")
+
+    def _check_together(self) -> None:
+        """Settings that exclude each other."""
+        if unknown := set(self.unfreeze) - {"cnn"}:
+            raise InputError(f"unfreeze names {sorted(unknown)[0]!r}: cnn is all that can be unfrozen")
+        if self.head_layer is not None and self.head_layer < 0:
+            raise InputError(f"head_layer={self.head_layer}: give the number of a layer, 0 or more")
+        if self.head == "delays" and not (self.delays and all(delay >= 0 for delay in self.delays)):
+            raise InputError(f"delays={self.delays}: give delays in TRs, 0 or more")
+        if self.head == "delays" and self.order != "contiguous":
+            raise InputError(f"head=delays reads consecutive scans, order={self.order!r} mixes them: give order=contiguous")
+        if self.fused_head_step and self.clip_norm:
+            raise InputError("fused_head_step never has the head's gradient, so clip_norm cannot count it: leave one out")
+        if self.fused_head_step and (self.accumulate > 1 or self.shared_head or self.bottleneck):
+            raise InputError("fused_head_step updates a head at each batch: not with accumulate, shared_head or bottleneck")
+        if self.cnn_cache == "on" and self.unfreeze:
+            raise InputError("cnn_cache=on keeps what unfreeze=cnn changes: leave one out")
+        if self.cnn_cache == "on" and self.normalize == "batch":
+            raise InputError("cnn_cache=on keeps clips that normalize=batch changes from batch to batch: leave one out")
+        if late := [epoch for epoch in self.keep if not 0 <= epoch <= self.epochs]:
+            raise InputError(f"keep names epoch {late[0]}, but there are epochs 0 (before any update) to {self.epochs}")
 
 
 @dataclass(frozen=True)
@@ -94,3 +284,9 @@ def _check_whole(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         if value != int(value) or value < 0:
             raise InputError(f"{name} must be a whole number, 0 or more, got {value}")
+
+
+def _check_share(settings: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise InputError(f"{name} must be 0 or more and below 1, got {getattr(settings, name)}")
