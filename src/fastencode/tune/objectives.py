@@ -45,6 +45,8 @@ class Objective:
     ----------
     model : BrainModel
     config : TuneConfig
+    people : sequence of str
+        Who has a head.
     n_samples : int
         Of a clip.
     weights : participant → (v,) array
@@ -60,6 +62,7 @@ class Objective:
         self,
         model: BrainModel,
         config: TuneConfig,
+        people: Sequence[str],
         n_samples: int,
         weights: Mapping[str, np.ndarray],
         own: OwnLoss | None,
@@ -70,19 +73,24 @@ class Objective:
         self.model, self.config, self._n, self.own, self.words, self._heard, self._tr = (
             model, config, n_samples, own, words, heard, tr,
         )  # fmt: skip
-        self.device = str(model.encoder.device)
+        self.device, self.people = str(model.encoder.device), tuple(people)
         self.weights = {
             who: torch.from_numpy(np.asarray(weights[who], np.float32)).to(self.device) if who in weights else None
-            for who in model.people
+            for who in people
         }
         self.own_weight = 1.0 if config.targets == "stimulus" else config.own_weight
         self.steps: dict[str, HeadStep] = {}
         if config.fused_head_step:
-            for who in model.people:
+            for who in people:
                 head = model.head(who)
                 self.steps[who] = HeadStep(
                     [head.weight, head.bias], lr=config.head_learning_rate, weight_decay=config.weight_decay
                 )
+
+    @property
+    def draws(self) -> bool:
+        """Whether random numbers are drawn while a batch is learned: dropout."""
+        return self.config.train_mode or (self.config.trained == "lora" and self.config.lora.dropout > 0)
 
     @property
     def learned(self) -> dict[str, torch.Tensor]:

@@ -41,17 +41,17 @@ def identity_of(
 ) -> dict[str, Any]:
     """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
     known = (RunFolder.read_identity(out) or {}) if out.exists() else {}
-    responses = [
-        path
+    responses = {
+        f"{who}/{run}/{path.name}": path
         for who in lessons.people
         for run in (*lessons.train[who], *lessons.validation.get(who, ()))
         for path in lessons.data.response_files(who, run)
-    ]
-    files = digests([*responses, *lessons.sounds().values()], known.get("files", {}))
+    }
+    files = digests([*responses.values(), *lessons.sounds().values()], known.get("files", {}))
     return {
         "settings": plain(config),
         "model": encoder.hash(),
-        "data": {str(path): files[str(path)]["sha256"] for path in responses},
+        "data": {name: files[str(path)]["sha256"] for name, path in responses.items()},
         "sounds": {name: files[str(path)]["sha256"] for name, path in lessons.sounds().items()},
         "voxels": {who: _digest(np.asarray(chosen, np.int64)) for who, chosen in lessons.voxels.items()},
         "weights": {who: _digest(np.asarray(values, np.float32)) for who, values in lessons.weights.items()},
@@ -162,10 +162,11 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
     if config.word_weight:
         heard = {run: lessons.data.words(run) for run in train.runs}
         known = vocabulary([[word.label for word in one] for one in heard.values()], config.words)
-        words = WordLoss(model.width, known, seed=config.seed).to(model.encoder.device)
+        width = model.encoder.width * (len(config.delays) if config.head == "delays" else 1)
+        words = WordLoss(width, known, seed=config.seed).to(model.encoder.device)
     if config.own_weight or config.targets == "stimulus":
         own = OwnLoss(model.encoder, seed=config.seed).to(model.encoder.device)
-    objective = Objective(model, config, n, lessons.weights, own, words, heard, lessons.data.tr)
+    objective = Objective(model, config, lessons.people, n, lessons.weights, own, words, heard, lessons.data.tr)
     if own is not None and fit_own:
         own.fit(_some_frames(objective, train, config))
     if not lessons.people and own is None:

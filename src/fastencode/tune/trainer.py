@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError
 from fastencode.progress import progress
 from fastencode.speech.layers import SpeechEncoder
@@ -30,7 +32,7 @@ from fastencode.tune.card import write_card
 from fastencode.tune.checkpoint import RunFolder, State
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.curves import draw_curves
-from fastencode.tune.lessons import Lessons
+from fastencode.tune.lessons import Lessons, choose_lessons
 from fastencode.tune.log import Log, epochs
 from fastencode.tune.model import BrainModel
 from fastencode.tune.objectives import Costs, gradient_norms
@@ -39,7 +41,66 @@ from fastencode.tune.processes import Processes
 from fastencode.tune.schedule import shares_of_peak
 from fastencode.tune.validation import validate
 
-__all__ = ["tune_lessons"]
+__all__ = ["brain_tune", "tune_lessons"]
+
+
+def brain_tune(
+    encoder: SpeechEncoder,
+    dataset: Dataset,
+    config: TuneConfig,
+    out: Path,
+    *,
+    participants: Sequence[str] = (),
+    validation: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    voxels: Mapping[str, NDArray[np.intp]] | None = None,
+    weights: Mapping[str, NDArray[np.float32]] | None = None,
+    extend_epochs: bool = False,
+    show_progress: bool = True,
+) -> Path:
+    """Tune a speech model on people's responses to what they heard.
+
+    Parameters
+    ----------
+    encoder : SpeechEncoder
+        The pretrained model: wav2vec2, HuBERT, WavLM or Whisper, float32. Tuned in place.
+    dataset : Dataset
+        Such as :class:`fastencode.data.stories.Stories`. Its test story is never learned from.
+    config : TuneConfig
+    out : Path
+        Folder of the run: ``model/`` (a Hugging Face folder), ``heads/``, ``log.jsonl``, ``curves.png``, ``README.md`` (the model
+        card), ``checkpoints/``, ``run.json``. A run that was killed goes on from its last state, and on a CPU ends with the bits
+        of a run that was not.
+    participants : sequence of str
+        Who is learned from, all in one run: one speech model, a head for each. All by default.
+    validation : sequence of str
+        Stories that are only predicted, after each epoch.
+    exclude : sequence of str
+        Stories that are left out.
+    voxels : participant → (v,) indices, optional
+        All by default. Choose those that respond, for example by their noise ceilings.
+    weights : participant → (v,) float32, optional
+        Of these voxels in the loss.
+    extend_epochs : bool
+        Go on with a finished run that had fewer epochs.
+    show_progress : bool
+
+    Returns
+    -------
+    Path
+        ``out``.
+
+    Raises
+    ------
+    InputError
+        If data or settings do not fit, the folder holds another run, or the disk is full.
+    FastencodeError
+        If the loss stops being finite, or what is frozen changed.
+    """
+    lessons = choose_lessons(
+        dataset, participants=participants, validation=validation, exclude=exclude, voxels=voxels, weights=weights
+    )
+    return tune_lessons(encoder, lessons, config, out, extend_epochs=extend_epochs, show_progress=show_progress)
 
 
 def tune_lessons(
@@ -217,8 +278,8 @@ class _Training:
         state, config = self.state, self.config
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.random.fork_rng(enabled=self.model.draws):
-            if self.model.draws:
+        with torch.random.fork_rng(enabled=self.objective.draws):
+            if self.objective.draws:
                 torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
             costs = self.objective.learn(batch, state.updates, self.processes)
         self._check_finite(costs, batch)
@@ -268,7 +329,7 @@ class _Training:
         if self.processes.size == 1:
             return
         quiet = set()
-        for who in set(self.model.people) - set(batch.share):
+        for who in set(self.objective.people) - set(batch.share):
             quiet |= {id(p) for p in self.model.head(who).parameters()} if not self.config.shared_head else set()
         learning = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in quiet]
         for p in learning:
