@@ -33,12 +33,8 @@ class Tones:
         seed: int = 0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.people = people or {"A": 5, "B": 3}
-        self.rows = stories or {"one": 20, "two": 13, "watched": 12}
-        self.heard = heard or {who: tuple(self.rows) for who in self.people}
+        self._describe(folder, people, stories, heard)
         rng = np.random.default_rng(seed)
-        self._sounds: dict[str, np.ndarray] = {}
         for story, rows in self.rows.items():
             scans = rows + FIRST
             high, loud = rng.integers(0, 2, (2, scans))
@@ -53,6 +49,25 @@ class Tones:
                 mix = np.random.default_rng([seed, len(who), voxels]).standard_normal((3, voxels))
                 values = signal @ mix + noise * rng.standard_normal((rows, voxels))
                 np.save(folder / f"{who}-{story}.npy", values.astype(np.float32))
+
+    def _describe(
+        self,
+        folder: Path,
+        people: dict[str, int] | None,
+        stories: dict[str, int] | None,
+        heard: dict[str, tuple[str, ...]] | None,
+    ) -> None:
+        self.folder = folder
+        self.people = people or {"A": 5, "B": 3}
+        self.rows = stories or {"one": 20, "two": 13, "watched": 12}
+        self.heard = heard or {who: tuple(self.rows) for who in self.people}
+
+    @classmethod
+    def read(cls, folder: str) -> Tones:
+        """The default one, as it lies in a folder."""
+        found = cls.__new__(cls)
+        found._describe(Path(folder), None, None, None)
+        return found
 
     @property
     def participants(self) -> list[str]:
