@@ -32,9 +32,10 @@ from fastencode.speech.layers import SpeechEncoder
 from tune_cases import Tones
 folder, model, out, settings, name, count = sys.argv[2:]
 left = [int(count)]
-places = {"update": (trainer._Training, "update"), "write": (checkpoint, "save_file"), "place": (checkpoint.os, "replace"),
-          "validate": (validation.Sums, "add"), "epoch": (trainer._Training, "end_epoch"), "finish": (trainer._Training, "finish"),
-          "never": (trainer._Training, "begin")}
+training = trainer._Training
+places = {"update": (training, "update"), "write": (checkpoint, "save_file"), "place": (checkpoint.os, "replace"),
+          "validate": (validation.Sums, "add"), "epoch": (training, "end_epoch"), "finish": (training, "finish"),
+          "never": (training, "begin")}
 owner, attribute = places[name]
 before = getattr(owner, attribute)
 def counted(*rest, **more):

@@ -44,6 +44,7 @@ class Tones:
             )
             sound = level * np.sin(2 * np.pi * pitch * t) + 0.01 * rng.standard_normal(len(t))
             write_audio(folder / f"{story}.wav", sound.astype(np.float32), RATE)
+            np.save(folder / f"{story}-high.npy", high)
             signal = np.stack([high, loud, high * loud], axis=1)[FIRST:].astype(float)
             for who, voxels in self.people.items():
                 mix = np.random.default_rng([seed, len(who), voxels]).standard_normal((3, voxels))
@@ -92,7 +93,9 @@ class Tones:
         return self.folder / f"{run}.wav"
 
     def words(self, run: str) -> list[Interval]:
-        return [Interval(i * TR, (i + 1) * TR, "low" if i % 2 else "high") for i in range(self.rows[run] + FIRST)]
+        """What is said of each scan's pitch."""
+        high = np.load(self.folder / f"{run}-high.npy")
+        return [Interval(i * TR, (i + 1) * TR, "high" if one else "low") for i, one in enumerate(high)]
 
     def check_length(self, run: str, seconds: float, path: Path) -> None:
         """As long as its scans."""

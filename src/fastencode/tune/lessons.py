@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
@@ -235,7 +236,8 @@ class Sounds:
             clip[self._n - (stop - start) :] = sound[start:stop]
         if self._batch:  # as a published code does: one mean and one variance for the whole batch
             return (clips - clips.mean()) / np.sqrt(clips.var() + np.float32(1e-7))
-        return np.asarray(unit_variance(clips), np.float32) if self._normalize else clips
+        # By torch, as frames for the cache are made: NumPy adds in another order.
+        return unit_variance(torch.from_numpy(clips)).numpy() if self._normalize else clips
 
     def seconds(self, recording: str) -> float:
         return len(self._sounds[recording]) / self._rate

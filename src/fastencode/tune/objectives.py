@@ -19,7 +19,8 @@ from torch import nn
 from fastencode.data.textgrid import Interval
 from fastencode.tune.batches import Batch, Part
 from fastencode.tune.config import TuneConfig
-from fastencode.tune.loss import HeadStep, voxel_count, voxel_loss
+from fastencode.tune.head_step import HeadStep
+from fastencode.tune.loss import voxel_count, voxel_loss
 from fastencode.tune.model import BrainModel, Rows
 from fastencode.tune.own_loss import OwnLoss
 from fastencode.tune.processes import Processes
@@ -99,7 +100,7 @@ class Objective:
         for name, module in (("own_loss", self.own), ("word_loss", self.words)):
             found |= {} if module is None else {f"{name}.{key}": value for key, value in module.state_dict().items()}
         for who, step in self.steps.items():
-            found |= {f"step.{who}.{key}": value for key, value in step.state().items()}
+            found |= {f"step.{who}.{key}": value for key, value in step.state_dict().items()}
         return found
 
     def groups(self) -> list[dict[str, Any]]:

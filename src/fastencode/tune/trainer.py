@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from fastencode.tune.checkpoint import RunFolder, State
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.curves import draw_curves
 from fastencode.tune.lessons import Lessons, choose_lessons
-from fastencode.tune.log import Log, epochs
+from fastencode.tune.log import Log, read_log
 from fastencode.tune.model import BrainModel
 from fastencode.tune.objectives import Costs, gradient_norms
 from fastencode.tune.prepare import identity_of, make_objective, make_sources
@@ -150,15 +150,18 @@ def tune_lessons(
     FastencodeError
         If the loss stops being finite, or what is frozen changed.
     """
+    if config.targets == "stimulus":  # the same runs, and nobody's responses
+        lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
     identity = identity_of(encoder, lessons, config, out, about or {})
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
             return out
         processes.wait()
-        training = _Training(encoder, lessons, config, run, processes, frames, limit, desc)
+        training = _Training(encoder, lessons, config, run, processes, frames, limit, desc, show_progress)
         training.begin()
-        with progress(total=training.clips, initial=training.clips_done, desc=desc, unit="clip", enabled=show_progress) as bar:
+        with progress(total=training.clips, desc=desc, unit="clip", enabled=show_progress) as bar:
+            bar.update(training.clips_done)
             while training.state.epoch <= config.epochs and not training.is_over():
                 training.model.training_mode(True)
                 for batch in training.batches():
@@ -200,12 +203,15 @@ class _Training:
         frames: Path | None,
         limit: int,
         desc: str,
+        show_progress: bool,
     ) -> None:
         self.lessons, self.config, self.run, self.processes, self.limit, self.desc = lessons, config, run, processes, limit, desc
         voxels = {who: len(chosen) for who, chosen in lessons.voxels.items()}
         self.model = BrainModel(encoder, config, voxels, tr=lessons.data.tr)
         self.frozen = self.model.frozen_hash()
-        self.train, self.validation = make_sources(self.model, lessons, config, run.path / "cache", frames, processes)
+        self.train, self.validation = make_sources(
+            self.model, lessons, config, run.path / "cache", frames, processes, show_progress=show_progress
+        )
         self.objective = make_objective(self.model, self.train, config, fit_own=not run.has_state)
         groups = self.objective.groups()
         peaks = (config.learning_rate, config.head_learning_rate)
@@ -471,8 +477,29 @@ class _Training:
         self.log.close()
         self.run.publish(self.save_model if kept == last else None, kept)
         draw_curves(self.run.path / "log.jsonl", self.run.path / "curves.png")
-        write_card(self.run.path, epochs=epochs(self.run.path / "log.jsonl"))
+        self._write_card()
         self.run.finish()
+
+    def _write_card(self) -> None:
+        identity, lessons = self.run.identity, self.lessons
+        rows = read_log(self.run.path / "log.jsonl")
+        about = {**identity["about"]}
+        facts = {
+            "participants": {who: len(voxels) for who, voxels in lessons.voxels.items()},
+            "stories": {"training": list(self.train.runs), "validation": list(self.validation.runs)},
+            "updates": self.state.updates,
+            "end": rows[-1],
+            "hashes": {name: identity[name] for name in ("model", "frozen", "data", "sounds", "voxels")},
+            **{name: about.pop(name) for name in ("versions", "commit") if name in about},
+            **about,
+        }
+        write_card(
+            self.run.path / "README.md",
+            base_model=identity["base_model"],
+            settings=identity["settings"],
+            facts=facts,
+            epochs=[row for row in rows if row["kind"] == "epoch"],
+        )
 
 
 def _seed_of(*parts: int) -> int:
