@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,51 +16,81 @@ import pytest
 pytest.importorskip("torch", reason="tuning needs the extra 'tune'")
 pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
 
+import torch
+
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.tune import checkpoint, trainer, validation
+from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.log import epochs, read_log, updates
+from fastencode.tune.trainer import brain_tune
 from speech_cases import saved_model
 from tune_cases import Tones
 
-# A run in a process of its own, that ends itself by SIGKILL when a function is called for the n-th time.
-RUN = """
-import json, os, signal, sys
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[1])
-from fastencode.tune import checkpoint, trainer, validation
-from fastencode.tune import brain_tune
-from fastencode.tune.config import TuneConfig, LoraConfig
-from fastencode.speech.layers import SpeechEncoder
-from tune_cases import Tones
-folder, model, out, settings, name, count = sys.argv[2:]
-left = [int(count)]
-training = trainer._Training
-places = {"update": (training, "update"), "write": (checkpoint, "save_file"), "place": (checkpoint.os, "replace"),
-          "validate": (validation.Sums, "add"), "epoch": (training, "end_epoch"), "finish": (training, "finish"),
-          "never": (training, "begin")}
-owner, attribute = places[name]
-before = getattr(owner, attribute)
-def counted(*rest, **more):
-    left[0] -= 1
-    if left[0] == 0 and name != "never":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return before(*rest, **more)
-setattr(owner, attribute, counted)
-settings = json.loads(settings)
-if "lora" in settings:
-    settings["lora"] = LoraConfig(**settings["lora"])
-brain_tune(SpeechEncoder(model), Tones.read(folder), TuneConfig(**settings), __import__("pathlib").Path(out),
-           validation=["watched"], show_progress=False)
-"""
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "epochs": 3,
     "batch": 8,
     "learning_rate": 3e-3,
     "clip_seconds": 2.0,
     "log_every": 2,
-    "save_minutes": 1e-6,
-    "keep": [1],
+    "save_minutes": 1e-6,  # a state after each update
+    "keep": (1,),
+    # Adapters with dropout, and masks: what draws at random.
+    "trained": "lora",
+    "lora": LoraConfig(rank=2, dropout=0.2),
+    "own_weight": 0.1,
 }
-SETTINGS |= {"trained": "lora", "lora": {"rank": 2, "dropout": 0.2}, "own_weight": 0.1}  # dropout and masks draw at random
+PLACES: dict[str, tuple[Any, str]] = {
+    "update": (trainer._Training, "update"),
+    "file of a state": (checkpoint, "save_file"),
+    "folder in its place": (checkpoint.os, "replace"),
+    "validation": (validation.Sums, "add"),
+    "end of an epoch": (trainer._Training, "end_epoch"),
+    "last files": (trainer._Training, "finish"),
+}
+
+
+def work(
+    world: tuple[Path, Path], out: Path, settings: dict[str, Any], place: str, count: int, ranks: tuple[int, int, int]
+) -> None:
+    """A run in a process of its own, which ends itself by SIGKILL when a function is called for the ``count``-th time."""
+    torch.set_num_threads(1)
+    rank, size, port = ranks
+    if size > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_PORT": str(port)}
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    if place:
+        owner, name = PLACES[place]
+        before, left = getattr(owner, name), [count]
+
+        def counted(*rest: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return before(*rest, **more)
+
+        setattr(owner, name, counted)
+    data, model = Tones.read(str(world[0])), SpeechEncoder(world[1])
+    brain_tune(model, data, TuneConfig(**settings), out, validation=["watched"], show_progress=False)
+
+
+def run(
+    world: tuple[Path, Path], out: Path, place: str = "", count: int = 1, processes: int = 1, **more: Any
+) -> list[int | None]:
+    """The exit codes of the processes of a run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        started.append(
+            context.Process(target=work, args=(world, out, {**SETTINGS, **more}, place, count, (rank, processes, port)))
+        )
+        started[-1].start()
+    for one in started:
+        one.join(300)
+    return [one.exitcode for one in started]
 
 
 @pytest.fixture(scope="module")
@@ -69,61 +100,53 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "tones", saved_model(root / "model", "wav2vec2", strides=(5, 8, 8))
 
 
-def run(
-    world: tuple[Path, Path], out: Path, place: str = "never", count: int = 1, launcher: tuple[str, ...] = (), **more: Any
-) -> int:
-    import json
-
-    settings = json.dumps({**SETTINGS, **more})
-    command = [sys.executable, *launcher, "-c", RUN] if not launcher else [sys.executable, *launcher]
-    arguments = [str(Path(__file__).parent), *map(str, world), str(out), settings, place, str(count)]
-    return subprocess.run([*command, *arguments], check=False, timeout=300).returncode
-
-
 @pytest.fixture(scope="module")
 def whole(world: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert run(world, out) == 0
+    assert run(world, out) == [0]
     return out
 
 
-def files(out: Path) -> dict[str, bytes]:
-    """All that a run leaves, but its log, whose times differ, and what is dated."""
+def files(out: Path) -> dict[str, Any]:
+    """All that a run leaves, without how long things took: run.json has dates of files, the log times, a state the log's size."""
     kept = [path for path in out.rglob("*") if path.is_file() and path.name not in ("log.jsonl", ".run.lock", "run.json")]
-    return {str(path.relative_to(out)): path.read_bytes() for path in kept}
+    found: dict[str, Any] = {str(path.relative_to(out)): path.read_bytes() for path in kept if path.name != "state.json"}
+    for path in (path for path in kept if path.name == "state.json"):
+        found[str(path.relative_to(out))] = {**json.loads(path.read_text()), "log_size": None}
+    found["log"] = [{**row, "time": None} for row in read_log(out / "log.jsonl")]
+    return found
 
 
 @pytest.mark.parametrize(
     "place, count",
-    [("update", 3), ("update", 8), ("epoch", 2), ("write", 6), ("place", 9), ("validate", 5), ("finish", 1)],
-    ids=lambda value: str(value),
+    [
+        ("update", 3),
+        ("update", 8),
+        ("end of an epoch", 2),
+        ("file of a state", 6),
+        ("folder in its place", 9),
+        ("validation", 5),
+        ("last files", 1),
+    ],
 )
 def test_a_killed_run_ends_with_the_same_bits(
     world: tuple[Path, Path], whole: Path, tmp_path: Path, place: str, count: int
 ) -> None:
     out = tmp_path / "run"
-    assert run(world, out, place, count) == -signal.SIGKILL
+    assert run(world, out, place, count) == [-signal.SIGKILL]
     assert not (out / "model").exists()
-    assert run(world, out) == 0
+    assert run(world, out) == [0]
     found, wanted = files(out), files(whole)
     assert set(found) == set(wanted) and {"model/model.safetensors", "curves.png", "heads/A.safetensors"} <= set(found)
     assert [name for name in wanted if found[name] != wanted[name]] == []
-    logs = [[{**row, "time": None} for row in read_log(folder / "log.jsonl")] for folder in (out, whole)]
-    assert logs[0] == logs[1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo on one machine")
 def test_two_processes_learn_what_one_does_with_twice_the_batch(world: tuple[Path, Path], tmp_path: Path) -> None:
-    """gloo on two CPU processes: losses, gradients and weights agree to rounding."""
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={port}", str(script))
+    """gloo on two CPU processes: losses, gradients and validation agree to rounding."""
     plain = {"trained": "full", "own_weight": 0.0, "log_every": 1}
-    os.environ["OMP_NUM_THREADS"] = "1"
-    assert run(world, tmp_path / "two", launcher=launcher, batch=4, **plain) == 0
-    assert run(world, tmp_path / "one", batch=8, **plain) == 0
+    assert run(world, tmp_path / "two", processes=2, **{**plain, "batch": 4}) == [0, 0]
+    assert run(world, tmp_path / "one", **plain) == [0]
     one, two = ([updates(tmp_path / name / "log.jsonl"), epochs(tmp_path / name / "log.jsonl")] for name in ("one", "two"))
     assert len(one[0]) == len(two[0]) == 15 and len(one[1]) == 4
     for a, b in zip(one[0], two[0], strict=True):
