@@ -2,7 +2,8 @@
 
 Two faults of published codes are kept out. WavLM hands the weights of its attention to torch and does not call its linear maps,
 so that adapters around them would neither change anything nor learn: :func:`add_adapters` makes it call them, and refuses
-adapters that no layer calls. And adapters are made in training mode, after the model was set to evaluation: see :func:`dropouts`.
+adapters that no layer calls. And peft makes adapters in training mode, whatever mode the model is in: they begin in evaluation
+here, and :func:`dropouts` are turned on while training only.
 
 Axis letters: b clip, h attention head, f frame, d width.
 """
@@ -61,6 +62,8 @@ def add_adapters(encoder: SpeechEncoder, lora: LoraConfig, layer: int | None, se
         nn.init.kaiming_uniform_(first, a=math.sqrt(5), generator=torch.Generator().manual_seed(seed_of(seed, name)))
         with torch.no_grad():
             weight.copy_(first)
+    for dropout in dropouts(encoder.model):
+        dropout.eval()
     for module in encoder.model.modules():
         if hasattr(module, "torch_multi_head_self_attention"):
             module.torch_multi_head_self_attention = MethodType(_called_attention, module)
@@ -68,7 +71,7 @@ def add_adapters(encoder: SpeechEncoder, lora: LoraConfig, layer: int | None, se
 
 
 def dropouts(model: nn.Module) -> Iterator[nn.Module]:
-    """The adapters' own dropout: on while training, off in evaluation, whatever the rest of the model does."""
+    """The adapters' own dropout, of every adapter."""
     return (adapter.lora_dropout[_NAME] for _, adapter in _adapters(model))
 
 
