@@ -1,4 +1,4 @@
-"""Brain-tuning: it learns what can be learned, leaves the CNN alone, repeats itself, and its control is no copy of the truth."""
+"""Brain-tuning: it learns what can be learned, leaves the CNN alone and repeats itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 import fastencode
 from fastencode.errors import FastencodeError, InputError
-from fastencode.tune.baselines import permute_blocks
 
 pytest.importorskip("torch", reason="tuning needs the extra 'tune'")
 pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
@@ -142,32 +141,3 @@ def test_clips_are_found_by_their_end(model: Path, tmp_path: Path) -> None:
         clips_at(path, np.array([8.0]))
     with pytest.raises(InputError, match="multiples of the TR"):
         clips_at(path, np.array([4.5]))
-
-
-@pytest.mark.parametrize("n_rows", [(45,), (31, 20, 7), (100, 44), (300, 291, 289), (15, 15, 15), (3001,)])
-@pytest.mark.parametrize("seed", range(5))
-def test_control_blocks_move_far_and_lie_within_runs(n_rows: tuple[int, ...], seed: int) -> None:
-    order = permute_blocks(n_rows, rng=np.random.default_rng(seed))
-    assert len(order) == sum(n_rows)
-    run = np.repeat(np.arange(len(n_rows)), n_rows)
-    row = np.concatenate([np.arange(n) for n in n_rows])
-    place = row // 15  # the block of a run that a row belongs to, or its rest
-    pieces = {(int(r), int(p)): np.flatnonzero((run == r) & (place == p)) for r, p in zip(run, place, strict=True)}
-    whole = [key for key, rows in pieces.items() if len(rows) == 15]
-    least, used = min(10, len(whole) // 3), []
-    for key, rows in pieces.items():
-        source = order[rows]
-        assert (np.diff(source) == 1).all() and row[source[0]] % 15 == 0 and len(np.unique(run[source])) == 1
-        taken = (int(run[source[0]]), int(place[source[0]]))
-        assert taken in whole, "of a whole block"
-        here = whole.index(key) if key in whole else sum(other < key for other in whole) - 0.5
-        assert abs(whole.index(taken) - here) >= least
-        used += [taken] if key in whole else []
-    assert sorted(used) == sorted(whole), "every whole block takes the place of another"
-
-
-def test_too_few_blocks_is_an_error() -> None:
-    with pytest.raises(InputError, match="at least 3"):
-        permute_blocks([44], rng=np.random.default_rng(0))
-    with pytest.raises(InputError, match="runs of 14, 40 rows make 2 blocks of 15"):
-        permute_blocks([14, 40], rng=np.random.default_rng(0))

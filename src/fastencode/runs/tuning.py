@@ -20,10 +20,10 @@ from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.timing.clean import zscore
-from fastencode.tune.baselines import permute_blocks
 from fastencode.tune.clips import clips_at
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.model import check_tunable
+from fastencode.tune.targets import permute_blocks
 from fastencode.tune.trainer import Examples, brain_tune
 
 __all__ = ["CONTROL", "Experiment", "arm_name", "make_frames", "read_layers", "tune_on"]
