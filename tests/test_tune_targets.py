@@ -1,4 +1,4 @@
-"""Targets of the arms: controls keep what they must and move what they must; another model's features get a brain's smoothness."""
+"""Targets of the arms: controls keep what they must and move what they must; features get a brain's smoothness."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_lag1_is_the_mean_over_voxels() -> None:
 @pytest.mark.parametrize("wanted", [0.1, 0.35, 0.6, 0.8])
 @pytest.mark.parametrize("states", ["white", "smooth", "overlapping", "uneven"])
 def test_targets_are_as_smooth_as_responses(states: str, wanted: float, n: int) -> None:
-    """States of many kinds, also smoother ones than the responses: means of five overlapping pieces are what clips of 10 s give."""
+    """States of many kinds, also smoother ones than the responses: sums of five pieces, as clips of 10 s overlap."""
     rng = np.random.default_rng([n, round(100 * wanted)])
     x_td = series(rng, n, 48, {"white": 0.0, "smooth": 0.7, "overlapping": 0.0, "uneven": 0.5}[states])
     if states == "overlapping":

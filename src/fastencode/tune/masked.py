@@ -45,8 +45,8 @@ def span_mask(draws_bf: NDArray, share: float, length: int) -> NDArray[np.bool_]
 def fit_clusters(points_nc: torch.Tensor, clusters: int, seed: int) -> torch.Tensor:
     """Centers by k-means (Lloyd 1982), from a k-means++ start (Arthur and Vassilvitskii 2007).
 
-    In one pass over points in memory, with matrix products: SciPy's takes 15 times as long for 768 dimensions, and scikit-learn is
-    none of this extra's libraries.
+    Distances are matrix products. SciPy's k-means forms them one by one: for 10 000 points of 768 dimensions and 100 clusters
+    it took nine times as long on one core.
 
     Parameters
     ----------

@@ -35,10 +35,10 @@ def source_rows(
     n_rows : mapping of str to int
         Response rows of each training run, in a fixed order: a permutation depends on it.
     config : TuneConfig
-        ``targets`` and its settings. permuted: blocks change places within and between runs, see :func:`permute_blocks`; the order
-        follows from ``seed``, ``permutation`` and the participant. shifted: within each run, row i takes the responses of row
-        i − s, s = round(shift_seconds / tr), and the first s rows take the last s, so that rows and their autocorrelation stay as
-        they were but for one seam. All others: every row its own.
+        ``targets`` and its settings. permuted: blocks change places within and between runs, see :func:`permute_blocks`; their
+        order follows from ``seed``, ``permutation`` and the participant. shifted: within each run, row i takes the responses of
+        row i − s, s = round(shift_seconds / tr), and the first s rows take the last s; the autocorrelation stays as it was but
+        for one seam. All others: every row its own.
     who : str
         The participant's name.
     tr : float
@@ -185,7 +185,7 @@ def _lag1(values_tv: NDArray) -> NDArray[np.float64]:
 
 
 def model_targets(states_td: ArrayLike, n_voxels: int, smoothness: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Another model's features as targets as many and as smooth as a brain's responses: a control of what only looks like a brain.
+    """Another model's features as targets, as many and as smooth as a brain's responses.
 
     Each dimension of the state is z-scored, because a few of a transformer's dimensions are large and would make all targets
     alike; a filter along time gives the targets the smoothness of the responses; a Gaussian matrix, the same for all runs if the
