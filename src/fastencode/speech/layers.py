@@ -139,6 +139,10 @@ class SpeechEncoder:
             raise InputError(f"{self.name} has no layer {number}: choose 0 (what the transformer receives) to {last}")
         return self._family.encode(frames_bfc, number, call)
 
+    def through(self, hidden_bfd: torch.Tensor) -> list[torch.Tensor]:
+        """The output of every transformer layer from what the transformer receives, (b, f, d); of any length, Whisper's too."""
+        return list(self._family.through(hidden_bfd))
+
     def parts(self, number: int | None = None) -> list[tuple[int, torch.nn.Module]]:
         """The modules between the CNN's frames and a layer, each with the number of the first layer that it changes.
 

@@ -90,6 +90,8 @@ class RunFolder:
     ----------
     finished : bool
         Whether there is nothing left to do.
+    identity : dict
+        As JSON has it.
 
     Raises
     ------
@@ -98,7 +100,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, extend: bool = False, writes: bool = True) -> None:
-        self.path, self._identity, self._extend, self._writes = path, json.loads(json.dumps(identity)), extend, writes
+        self.path, self.identity, self._extend, self._writes = path, json.loads(json.dumps(identity)), extend, writes
         self.finished = False
 
     def __enter__(self) -> RunFolder:
@@ -118,7 +120,7 @@ class RunFolder:
         there = self.read_identity(self.path)
         if there is not None:
             self._check(there)
-            self.finished = bool(there.get("finished")) and there["settings"]["epochs"] == self._identity["settings"]["epochs"]
+            self.finished = bool(there.get("finished")) and there["settings"]["epochs"] == self.identity["settings"]["epochs"]
         elif others := [name for name in _WRITTEN if (self.path / name).exists()]:
             raise InputError(f"{self.path} holds {others[0]} of something else, and no run.json: choose another folder")
         if not self.finished and self._writes:
@@ -142,8 +144,8 @@ class RunFolder:
                 f"{self.path} was begun by another version of fastencode (format {there.get('version')}, now {VERSION}):"
                 " finish it with that one, or choose another folder"
             )
-        changed = list(_differences({name: there.get(name) for name in _DECISIVE}, self._identity))
-        before, now = there["settings"]["epochs"], self._identity["settings"]["epochs"]
+        changed = list(_differences({name: there.get(name) for name in _DECISIVE}, self.identity))
+        before, now = there["settings"]["epochs"], self.identity["settings"]["epochs"]
         if now != before and not (self._extend and now > before):
             changed.append(f"settings.epochs was {before}, now {now} (--extend-epochs allows more)")
         if changed:
@@ -155,7 +157,7 @@ class RunFolder:
     def _write_identity(self, *, finished: bool) -> None:
         with whole_file(self.path / "run.json") as partial:
             partial.write_text(
-                json.dumps({"version": VERSION, **self._identity, "finished": finished}, indent=1), encoding="utf-8"
+                json.dumps({"version": VERSION, **self.identity, "finished": finished}, indent=1), encoding="utf-8"
             )
 
     @property

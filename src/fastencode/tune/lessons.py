@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
@@ -28,7 +29,7 @@ from fastencode.speech.store import FeatureFile, is_finished, map_features
 from fastencode.timing.clean import zscore
 from fastencode.tune.config import TuneConfig
 
-__all__ = ["CachedFrames", "Clips", "Lessons", "Sounds", "cache_responses"]
+__all__ = ["CachedFrames", "Clips", "Lessons", "Sounds", "cache_responses", "choose_lessons", "digests", "write_rows"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,54 @@ class Lessons:
                 short.append(f"{path} lasts {seconds:.1f} s, but the last scan of {run} ends at {last:g} s")
         if short:
             raise InputError("; ".join(short) + ": is this the recording that was heard, and the right TR?")
+
+
+def choose_lessons(
+    data: Dataset,
+    *,
+    participants: Sequence[str] = (),
+    validation: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    voxels: Mapping[str, NDArray[np.intp]] | None = None,
+    weights: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Lessons:
+    """All that participants heard, without the test story; all of their voxels that vary and have a value, unless told which.
+
+    Parameters
+    ----------
+    data : Dataset
+    participants : sequence of str
+        All by default.
+    validation : sequence of str
+        Stories that nothing is learned from; each participant's are those that were heard.
+    exclude : sequence of str
+        Stories that are left out.
+    voxels : participant → (v,) indices, optional
+    weights : participant → (v,) float32, optional
+
+    Raises
+    ------
+    InputError
+        If there is no such participant, nobody heard a story, or nothing is left to learn from.
+    """
+    everybody = list(data.participants)
+    if unknown := [who for who in participants if who not in everybody]:
+        raise InputError(f"there is no participant {unknown[0]!r}: there are {', '.join(everybody)}")
+    people = list(participants) or everybody
+    heard = {who: list(data.stories(who)) for who in people}
+    named = {"validation": validation, "exclude": exclude}
+    for option, stories in named.items():
+        if lost := [story for story in stories if not any(story in one for one in heard.values())]:
+            raise InputError(f"{option} names {lost[0]!r}, which none of {', '.join(people)} heard")
+    left_out = {*validation, *exclude, data.test_story}
+    train = {who: tuple(run for run in heard[who] if run not in left_out) for who in people}
+    if idle := [who for who in people if not train[who]]:
+        raise InputError(
+            f"{idle[0]} heard no story to learn from besides those of validation, test and exclude: leave {idle[0]} out"
+        )
+    watched = {who: tuple(run for run in validation if run in heard[who]) for who in people}
+    chosen = {who: np.arange(data.n_voxels(who)) for who in people} if voxels is None else {who: voxels[who] for who in people}
+    return Lessons(data, train, watched, chosen, dict(weights or {}))
 
 
 class Clips(Protocol):
@@ -187,7 +236,8 @@ class Sounds:
             clip[self._n - (stop - start) :] = sound[start:stop]
         if self._batch:  # as a published code does: one mean and one variance for the whole batch
             return (clips - clips.mean()) / np.sqrt(clips.var() + np.float32(1e-7))
-        return np.asarray(unit_variance(clips), np.float32) if self._normalize else clips
+        # By torch, as frames for the cache are made: NumPy adds in another order.
+        return unit_variance(torch.from_numpy(clips)).numpy() if self._normalize else clips
 
     def seconds(self, recording: str) -> float:
         return len(self._sounds[recording]) / self._rate

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastencode.errors import InputError
 from fastencode.speech.layers import SpeechEncoder
+from fastencode.tune.adapters import add_adapters, dropouts, merged_weights, save_adapter
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.heads import LOBES, LinearHead, Rows, delayed, scan_rows
 
@@ -56,8 +57,11 @@ class BrainModel(nn.Module):
     Raises
     ------
     InputError
-        If the encoder is not in float32, there is no such layer, nothing of the model would learn that should, clips are longer
-        than the model hears, participants who share a head have different numbers of voxels, or a name cannot be that of a head.
+        If the encoder is not in float32, there is no such layer, nothing of the model would learn that should, an adapter's
+        target matches nothing, clips are longer than the model hears, participants who share a head have different numbers of
+        voxels, or a name cannot be that of a head.
+    MissingLibraryError
+        If adapters are asked for and peft is not installed (extra ``tune``).
     """
 
     def __init__(self, encoder: SpeechEncoder, config: TuneConfig, voxels: Mapping[str, int], *, tr: float) -> None:
@@ -143,15 +147,15 @@ class BrainModel(nn.Module):
     def training_mode(self, on: bool) -> None:
         """Turn on what is different while training, or turn it off.
 
-        That is the model's own dropout with ``config.train_mode``, and computing activations again with
+        That is the adapters' dropout, the model's own with ``config.train_mode``, and computing activations again with
         ``config.checkpointing``.
         """
         self.eval()
         self.training = on
         if on and self.config.train_mode:
-            self.backbone.train()
-            for module in self.encoder.stem:
-                module.eval()
+            self.backbone.train()  # no LayerDrop: the encoder calls every layer
+        for dropout in dropouts(self.backbone) if self.config.trained == "lora" else ():
+            dropout.train(on)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """What learns: name → parameter, in an order that does not change."""
@@ -182,8 +186,15 @@ class BrainModel(nn.Module):
         return self.encoder.cnn_hash()
 
     def save(self, folder: Path) -> None:
-        """Write the speech model as a Hugging Face folder. What is trained stays as it is."""
-        self.encoder.save(folder)
+        """Write the speech model as a Hugging Face folder; what is trained stays as it is.
+
+        Adapters are merged into the weights, and written to ``folder/adapter`` besides.
+        """
+        if self.config.trained == "lora":
+            self.encoder.save(folder, merged_weights(self.backbone))
+            save_adapter(self.encoder, self.config.lora, folder / "adapter")
+        else:
+            self.encoder.save(folder)
 
     def save_heads(self, folder: Path, voxels: Mapping[str, NDArray[Any]]) -> None:
         """Write each head as ``<participant>.safetensors``.
@@ -201,8 +212,8 @@ class BrainModel(nn.Module):
             If a participant's are missing, or as many as the head does not have.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        for name, head in self.heads.items():
-            index = _index(name, voxels, self.config.shared_head)
+        for name in self.heads:
+            head, index = self.head(name), _index(name, voxels, self.config.shared_head)
             if len(index) != len(head.weight):
                 raise InputError(f"the head of {name} predicts {len(head.weight)} voxels, but {len(index)} are named")
             weights = {key: value.detach().cpu().contiguous() for key, value in head.state_dict().items()}
@@ -214,6 +225,8 @@ class BrainModel(nn.Module):
         self.backbone.requires_grad_(False)
         names = {module: name for name, module in self.backbone.named_modules()}
         self._layers = {f"backbone.{names[part]}.": number for number, part in encoder.parts() if number < encoder.n_layers}
+        if config.trained == "lora":
+            add_adapters(encoder, config.lora, config.head_layer, config.seed)
         learning = [part for _, part in encoder.parts(config.head_layer)] if config.trained == "full" else []
         if config.trained == "full" and not learning:
             raise InputError(f"head_layer=0: below it nothing of {encoder.name} learns: read a higher layer, or train the head")

@@ -19,7 +19,8 @@ from torch import nn
 from fastencode.data.textgrid import Interval
 from fastencode.tune.batches import Batch, Part
 from fastencode.tune.config import TuneConfig
-from fastencode.tune.loss import HeadStep, voxel_count, voxel_loss
+from fastencode.tune.head_step import HeadStep
+from fastencode.tune.loss import voxel_count, voxel_loss
 from fastencode.tune.model import BrainModel, Rows
 from fastencode.tune.own_loss import OwnLoss
 from fastencode.tune.processes import Processes
@@ -45,6 +46,8 @@ class Objective:
     ----------
     model : BrainModel
     config : TuneConfig
+    people : sequence of str
+        Who has a head.
     n_samples : int
         Of a clip.
     weights : participant → (v,) array
@@ -60,6 +63,7 @@ class Objective:
         self,
         model: BrainModel,
         config: TuneConfig,
+        people: Sequence[str],
         n_samples: int,
         weights: Mapping[str, np.ndarray],
         own: OwnLoss | None,
@@ -70,19 +74,24 @@ class Objective:
         self.model, self.config, self._n, self.own, self.words, self._heard, self._tr = (
             model, config, n_samples, own, words, heard, tr,
         )  # fmt: skip
-        self.device = str(model.encoder.device)
+        self.device, self.people = str(model.encoder.device), tuple(people)
         self.weights = {
             who: torch.from_numpy(np.asarray(weights[who], np.float32)).to(self.device) if who in weights else None
-            for who in model.people
+            for who in people
         }
         self.own_weight = 1.0 if config.targets == "stimulus" else config.own_weight
         self.steps: dict[str, HeadStep] = {}
         if config.fused_head_step:
-            for who in model.people:
+            for who in people:
                 head = model.head(who)
                 self.steps[who] = HeadStep(
                     [head.weight, head.bias], lr=config.head_learning_rate, weight_decay=config.weight_decay
                 )
+
+    @property
+    def draws(self) -> bool:
+        """Whether random numbers are drawn while a batch is learned: dropout."""
+        return self.config.train_mode or (self.config.trained == "lora" and self.config.lora.dropout > 0)
 
     @property
     def learned(self) -> dict[str, torch.Tensor]:
@@ -91,7 +100,7 @@ class Objective:
         for name, module in (("own_loss", self.own), ("word_loss", self.words)):
             found |= {} if module is None else {f"{name}.{key}": value for key, value in module.state_dict().items()}
         for who, step in self.steps.items():
-            found |= {f"step.{who}.{key}": value for key, value in step.state().items()}
+            found |= {f"step.{who}.{key}": value for key, value in step.state_dict().items()}
         return found
 
     def groups(self) -> list[dict[str, Any]]:

@@ -41,17 +41,17 @@ def identity_of(
 ) -> dict[str, Any]:
     """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
     known = (RunFolder.read_identity(out) or {}) if out.exists() else {}
-    responses = [
-        path
+    responses = {
+        f"{who}/{run}/{path.name}": path
         for who in lessons.people
         for run in (*lessons.train[who], *lessons.validation.get(who, ()))
         for path in lessons.data.response_files(who, run)
-    ]
-    files = digests([*responses, *lessons.sounds().values()], known.get("files", {}))
+    }
+    files = digests([*responses.values(), *lessons.sounds().values()], known.get("files", {}))
     return {
         "settings": plain(config),
         "model": encoder.hash(),
-        "data": {str(path): files[str(path)]["sha256"] for path in responses},
+        "data": {name: files[str(path)]["sha256"] for name, path in responses.items()},
         "sounds": {name: files[str(path)]["sha256"] for name, path in lessons.sounds().items()},
         "voxels": {who: _digest(np.asarray(chosen, np.int64)) for who, chosen in lessons.voxels.items()},
         "weights": {who: _digest(np.asarray(values, np.float32)) for who, values in lessons.weights.items()},
@@ -68,7 +68,14 @@ def _digest(values: NDArray[Any]) -> str:
 
 
 def make_sources(
-    model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path, frames: Path | None, processes: Processes
+    model: BrainModel,
+    lessons: Lessons,
+    config: TuneConfig,
+    cache: Path,
+    frames: Path | None,
+    processes: Processes,
+    *,
+    show_progress: bool = True,
 ) -> tuple[Sources, Sources]:
     """Batches for training and for validation, from files in ``cache``, which one process makes.
 
@@ -80,8 +87,8 @@ def make_sources(
     lessons.check_sounds()
     if not processes.is_first:
         processes.wait()
-    clips = _clips(model, lessons, config, cache, frames)
-    targets = _targets(model.encoder, lessons, config, cache)
+    clips = _clips(model, lessons, config, cache, frames, show_progress)
+    targets = _targets(model.encoder, lessons, config, cache, show_progress)
     if processes.is_first:
         processes.wait()
     taken = {}
@@ -93,12 +100,14 @@ def make_sources(
     return train, Sources(lessons, lessons.runs(lessons.validation), lessons.validation, clips, targets, {}, model.halo)
 
 
-def _clips(model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path, frames: Path | None) -> Clips:
+def _clips(
+    model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path, frames: Path | None, show_progress: bool
+) -> Clips:
     encoder, sounds = model.encoder, lessons.sounds()
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
     if frames is None and not _worth_caching(model, lessons, config, cache):
         return Sounds(sounds, encoder, cache / "sounds", config)
-    files = extract_frames(sounds, encoder, frames or cache / "frames", read)
+    files = extract_frames(sounds, encoder, frames or cache / "frames", read, show_progress=show_progress)
     cached = CachedFrames(files, lessons.data.tr)
     for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation)):
         cached.check(lessons.data.recording(run), lessons.ends(run))
@@ -129,7 +138,7 @@ def _worth_caching(model: BrainModel, lessons: Lessons, config: TuneConfig, cach
 
 
 def _targets(
-    encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, cache: Path
+    encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, cache: Path, show_progress: bool
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
     """z-scored responses, or what another model makes of the same sound in their place."""
     identity = RunFolder.read_identity(cache.parent) or {}
@@ -140,7 +149,7 @@ def _targets(
         return responses
     other = SpeechEncoder(folder, device=encoder.device)
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
-    features = extract_features(lessons.sounds(), other, cache / "other-model", read)
+    features = extract_features(lessons.sounds(), other, cache / "other-model", read, show_progress=show_progress)
     found = {}
     for (who, run), values in responses.items():
         states = CachedFrames({run: features[lessons.data.recording(run)]}, lessons.data.tr).read(run, lessons.ends(run))[:, -1]
@@ -162,10 +171,11 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
     if config.word_weight:
         heard = {run: lessons.data.words(run) for run in train.runs}
         known = vocabulary([[word.label for word in one] for one in heard.values()], config.words)
-        words = WordLoss(model.width, known, seed=config.seed).to(model.encoder.device)
+        width = model.encoder.width * (len(config.delays) if config.head == "delays" else 1)
+        words = WordLoss(width, known, seed=config.seed).to(model.encoder.device)
     if config.own_weight or config.targets == "stimulus":
         own = OwnLoss(model.encoder, seed=config.seed).to(model.encoder.device)
-    objective = Objective(model, config, n, lessons.weights, own, words, heard, lessons.data.tr)
+    objective = Objective(model, config, lessons.people, n, lessons.weights, own, words, heard, lessons.data.tr)
     if own is not None and fit_own:
         own.fit(_some_frames(objective, train, config))
     if not lessons.people and own is None:

@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError
 from fastencode.progress import progress
 from fastencode.speech.layers import SpeechEncoder
@@ -30,8 +32,8 @@ from fastencode.tune.card import write_card
 from fastencode.tune.checkpoint import RunFolder, State
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.curves import draw_curves
-from fastencode.tune.lessons import Lessons
-from fastencode.tune.log import Log, epochs
+from fastencode.tune.lessons import Lessons, choose_lessons
+from fastencode.tune.log import Log, read_log
 from fastencode.tune.model import BrainModel
 from fastencode.tune.objectives import Costs, gradient_norms
 from fastencode.tune.prepare import identity_of, make_objective, make_sources
@@ -39,7 +41,66 @@ from fastencode.tune.processes import Processes
 from fastencode.tune.schedule import shares_of_peak
 from fastencode.tune.validation import validate
 
-__all__ = ["tune_lessons"]
+__all__ = ["brain_tune", "tune_lessons"]
+
+
+def brain_tune(
+    encoder: SpeechEncoder,
+    dataset: Dataset,
+    config: TuneConfig,
+    out: Path,
+    *,
+    participants: Sequence[str] = (),
+    validation: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    voxels: Mapping[str, NDArray[np.intp]] | None = None,
+    weights: Mapping[str, NDArray[np.float32]] | None = None,
+    extend_epochs: bool = False,
+    show_progress: bool = True,
+) -> Path:
+    """Tune a speech model on people's responses to what they heard.
+
+    Parameters
+    ----------
+    encoder : SpeechEncoder
+        The pretrained model: wav2vec2, HuBERT, WavLM or Whisper, float32. Tuned in place.
+    dataset : Dataset
+        Such as :class:`fastencode.data.stories.Stories`. Its test story is never learned from.
+    config : TuneConfig
+    out : Path
+        Folder of the run: ``model/`` (a Hugging Face folder), ``heads/``, ``log.jsonl``, ``curves.png``, ``README.md`` (the model
+        card), ``checkpoints/``, ``run.json``. A run that was killed goes on from its last state, and on a CPU ends with the bits
+        of a run that was not.
+    participants : sequence of str
+        Who is learned from, all in one run: one speech model, a head for each. All by default.
+    validation : sequence of str
+        Stories that are only predicted, after each epoch.
+    exclude : sequence of str
+        Stories that are left out.
+    voxels : participant → (v,) indices, optional
+        All by default. Choose those that respond, for example by their noise ceilings.
+    weights : participant → (v,) float32, optional
+        Of these voxels in the loss.
+    extend_epochs : bool
+        Go on with a finished run that had fewer epochs.
+    show_progress : bool
+
+    Returns
+    -------
+    Path
+        ``out``.
+
+    Raises
+    ------
+    InputError
+        If data or settings do not fit, the folder holds another run, or the disk is full.
+    FastencodeError
+        If the loss stops being finite, or what is frozen changed.
+    """
+    lessons = choose_lessons(
+        dataset, participants=participants, validation=validation, exclude=exclude, voxels=voxels, weights=weights
+    )
+    return tune_lessons(encoder, lessons, config, out, extend_epochs=extend_epochs, show_progress=show_progress)
 
 
 def tune_lessons(
@@ -89,15 +150,18 @@ def tune_lessons(
     FastencodeError
         If the loss stops being finite, or what is frozen changed.
     """
+    if config.targets == "stimulus":  # the same runs, and nobody's responses
+        lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
     identity = identity_of(encoder, lessons, config, out, about or {})
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
             return out
         processes.wait()
-        training = _Training(encoder, lessons, config, run, processes, frames, limit, desc)
+        training = _Training(encoder, lessons, config, run, processes, frames, limit, desc, show_progress)
         training.begin()
-        with progress(total=training.clips, initial=training.clips_done, desc=desc, unit="clip", enabled=show_progress) as bar:
+        with progress(total=training.clips, desc=desc, unit="clip", enabled=show_progress) as bar:
+            bar.update(training.clips_done)
             while training.state.epoch <= config.epochs and not training.is_over():
                 training.model.training_mode(True)
                 for batch in training.batches():
@@ -139,12 +203,15 @@ class _Training:
         frames: Path | None,
         limit: int,
         desc: str,
+        show_progress: bool,
     ) -> None:
         self.lessons, self.config, self.run, self.processes, self.limit, self.desc = lessons, config, run, processes, limit, desc
         voxels = {who: len(chosen) for who, chosen in lessons.voxels.items()}
         self.model = BrainModel(encoder, config, voxels, tr=lessons.data.tr)
         self.frozen = self.model.frozen_hash()
-        self.train, self.validation = make_sources(self.model, lessons, config, run.path / "cache", frames, processes)
+        self.train, self.validation = make_sources(
+            self.model, lessons, config, run.path / "cache", frames, processes, show_progress=show_progress
+        )
         self.objective = make_objective(self.model, self.train, config, fit_own=not run.has_state)
         groups = self.objective.groups()
         peaks = (config.learning_rate, config.head_learning_rate)
@@ -217,8 +284,8 @@ class _Training:
         state, config = self.state, self.config
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.random.fork_rng(enabled=self.model.draws):
-            if self.model.draws:
+        with torch.random.fork_rng(enabled=self.objective.draws):
+            if self.objective.draws:
                 torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
             costs = self.objective.learn(batch, state.updates, self.processes)
         self._check_finite(costs, batch)
@@ -268,7 +335,7 @@ class _Training:
         if self.processes.size == 1:
             return
         quiet = set()
-        for who in set(self.model.people) - set(batch.share):
+        for who in set(self.objective.people) - set(batch.share):
             quiet |= {id(p) for p in self.model.head(who).parameters()} if not self.config.shared_head else set()
         learning = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in quiet]
         for p in learning:
@@ -410,8 +477,29 @@ class _Training:
         self.log.close()
         self.run.publish(self.save_model if kept == last else None, kept)
         draw_curves(self.run.path / "log.jsonl", self.run.path / "curves.png")
-        write_card(self.run.path, epochs=epochs(self.run.path / "log.jsonl"))
+        self._write_card()
         self.run.finish()
+
+    def _write_card(self) -> None:
+        identity, lessons = self.run.identity, self.lessons
+        rows = read_log(self.run.path / "log.jsonl")
+        about = {**identity["about"]}
+        facts = {
+            "participants": {who: len(voxels) for who, voxels in lessons.voxels.items()},
+            "stories": {"training": list(self.train.runs), "validation": list(self.validation.runs)},
+            "updates": self.state.updates,
+            "end": rows[-1],
+            "hashes": {name: identity[name] for name in ("model", "frozen", "data", "sounds", "voxels")},
+            **{name: about.pop(name) for name in ("versions", "commit") if name in about},
+            **about,
+        }
+        write_card(
+            self.run.path / "README.md",
+            base_model=identity["base_model"],
+            settings=identity["settings"],
+            facts=facts,
+            epochs=[row for row in rows if row["kind"] == "epoch"],
+        )
 
 
 def _seed_of(*parts: int) -> int:

@@ -92,7 +92,7 @@ def validate(objective: Objective, batches: Iterable[Batch], processes: Processe
     """Predict all rows of some runs, this process those of its part of the batches."""
     model, kind, weights, device = objective.model, objective.config.loss, objective.weights, objective.device
     model.training_mode(False)
-    people = list(model.people)
+    people = list(objective.people)
     sums = {who: Sums(len(model.head(who).weight), device) for who in people}
     losses = torch.zeros((len(people), 3), dtype=torch.float64, device=device)  # loss, that of the mean, and their count
     for part in (part.to(device) for batch in batches for part in batch.parts if part.learned):
