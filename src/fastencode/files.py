@@ -27,6 +27,7 @@ __all__ = [
     "read_json",
     "read_text",
     "sha256",
+    "sync",
     "text_encoding",
     "whole_file",
     "writing",
@@ -248,13 +249,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def put_in_place(partial: Path, target: Path) -> None:
     """Rename a finished file so that a loss of power leaves the earlier file or all of the new one."""
-    _sync(partial)
+    sync(partial)
     os.replace(partial, target)
     with suppress(PermissionError):  # a folder whose names may not be read
-        _sync(target.parent)
+        sync(target.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until the disk has a file's bytes, or a folder's names."""
     if os.name != "posix":  # other systems cannot sync a folder, or a file opened for reading
         return
