@@ -21,7 +21,6 @@ from fastencode.study.ceilings import noise_ceiling, significant_ceilings
 from fastencode.study.leads import DEMO_NOTES, DEMO_TITLE, demo_lead
 from fastencode.study.verdicts import Verdict, layer_thirds
 from fastencode.tune.config import PretrainConfig
-from fastencode.tune.model import check_tunable
 from fastencode.tune.pretrain import pretrain
 from fastencode.world.config import WorldConfig
 from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
@@ -39,7 +38,7 @@ def run(config: DemoConfig) -> Path:
     config = config.resolved()
     if config.model:  # before minutes of making the world
         settle()
-        check_tunable(SpeechEncoder(config.model))
+        SpeechEncoder(config.model)
     stages = Stages(config.out, prepare=settle)
     world = stages.run(Stage("world", {"world": config.world}, (), make_world_stage, (config.world,)))
     stories = Stories(world, tr=config.world.tr, test_story=TEST_STORY, test_skip=0)

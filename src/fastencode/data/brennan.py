@@ -174,7 +174,7 @@ class MeanListener:
         If no scans are left for one of these, or to tune on.
     """
 
-    tr, test_story = Alice.tr, "test"
+    tr, test_story, participants = Alice.tr, "test", ("mean listener",)
 
     def __init__(self, alice: Alice, sound: Path, validation_rows: int, test_rows: int) -> None:
         self._sound, self._regions, self._files = sound, alice.regions, sorted(alice.root.glob(f"*{_TIMECOURSES}"))
@@ -187,7 +187,13 @@ class MeanListener:
                 )
         cuts = np.cumsum([len(begins) - test_rows - validation_rows, validation_rows])
         self._parts = dict(zip(("train", "validation", "test"), np.split(np.arange(len(begins)), cuts), strict=True))
-        self._begins, self._responses = begins, mean.astype(np.float32)
+        self._begins, self._responses, self._words = begins, mean.astype(np.float32), alice.words
+
+    def stories(self, who: str) -> list[str]:
+        return list(self._parts)
+
+    def words(self, run: str) -> list[Interval]:
+        return self._words
 
     def n_rows(self, run: str) -> int:
         return len(self._parts[run])

@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.data.textgrid import Interval
+
 __all__ = ["Dataset"]
 
 
@@ -32,6 +34,13 @@ class Dataset(Protocol):
     @property
     def test_story(self) -> str: ...
 
+    @property
+    def participants(self) -> Sequence[str]:
+        """Who was scanned."""
+
+    def stories(self, who: str, /) -> Sequence[str]:
+        """The runs that a participant heard."""
+
     def n_rows(self, run: str, /) -> int:
         """Response rows of a run."""
 
@@ -46,6 +55,9 @@ class Dataset(Protocol):
 
     def sound_file(self, run: str, /) -> Path:
         """That file; an :class:`fastencode.errors.InputError` if it is not here."""
+
+    def words(self, run: str, /) -> Sequence[Interval]:
+        """The words of a run with their times in s from the onset of its recording."""
 
     def check_length(self, run: str, seconds: float, path: Path, /) -> None:
         """Warn if what lasts so long, such as features in ``path``, is not this run's recording."""

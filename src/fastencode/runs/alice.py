@@ -32,7 +32,7 @@ MARGIN = 0.03  # stated before any run: a change of r by less than this counts a
 
 PICTURE_REGIONS = ("LATL", "LPTL")
 
-_GROUP = "mean listener"
+(_GROUP,) = MeanListener.participants
 _SOUND = "chapter"
 
 

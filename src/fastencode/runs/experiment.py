@@ -10,6 +10,7 @@ Controls differ in the permutation of their targets only. What is said of "the c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import check_shapes
 from fastencode.runs.fits import Question, Records, layer_stages, records_of, responses_stage
@@ -33,6 +34,7 @@ from fastencode.study.means import mean_rows
 from fastencode.study.sources import LayerFolder
 from fastencode.study.tables import Key, contrast_rows, score_rows
 from fastencode.tune.config import TuneConfig
+from fastencode.tune.log import epochs
 
 __all__ = ["MODELS", "Experiment", "Outcome", "before_and_after", "contrast"]
 
@@ -133,7 +135,7 @@ def before_and_after(
     permutations = (None, *range(1, controls + 1))
     tuning = [_tuning_stage(experiment, source, model, frames, who, seed, tune) for who in participants for seed in permutations]
     checkpoints: dict[str, Path | str] = {PRETRAINED: model}
-    checkpoints |= {stage.name.removeprefix("models/"): stages.path(stage.name) for stage in tuning}
+    checkpoints |= {stage.name.removeprefix("models/"): stages.path(stage.name) / "model" for stage in tuning}
     reading = [
         Stage(
             f"features/{name}",
@@ -159,7 +161,7 @@ def before_and_after(
         {"participant": who, "model": name, **row}
         for who in participants
         for name in map(arm_name, permutations)
-        for row in _read_rows(stages.path(f"models/{who}/{name}") / "history.csv")
+        for row in _curves(stages.path(f"models/{who}/{name}") / "log.jsonl")
     ]
     scored = _scored(found)
     scores, control_scores = _rows(found, scored, participants)
@@ -264,9 +266,14 @@ def _tuning_stage(
         tune_on,
         (experiment, model, frames, who, permutation, config),
         inputs={f"{run}/{path.name}": path for run in runs for path in data.response_files(who, run)},
+        resumable=True,
     )
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    pandas = require("pandas", "tune")
-    return pandas.read_csv(path).to_dict("records")
+def _curves(log: Path) -> list[dict[str, Any]]:
+    """The rows of the table of training: one for each epoch, NaN for the training loss before any update."""
+    names = ("epoch", "updates", "train_loss", "validation_loss", "validation_r")
+    return [
+        {**{name: math.nan if row[name] is None else row[name] for name in names}, "seconds": row["time"]["seconds"]}
+        for row in epochs(log)
+    ]

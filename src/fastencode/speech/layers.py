@@ -20,7 +20,7 @@ import numpy as np
 
 from fastencode.arrays import check_device
 from fastencode.errors import InputError, require
-from fastencode.speech.families import Spectrogram, Waveform, first
+from fastencode.speech.families import Call, Spectrogram, Waveform, plainly
 
 if TYPE_CHECKING:
     import torch
@@ -111,20 +111,52 @@ class SpeechEncoder:
 
         Equal to ``hidden_states`` of the whole model; for models with a final LayerNorm the last one is before it.
         """
-        seen: list[torch.Tensor] = []
-        stack = self._family.blocks
-        hooks = [stack[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))]
-        hooks += [layer.register_forward_hook(lambda *call: seen.append(first(call[2]))) for layer in stack]
-        try:
-            self.last_layer(frames_bfc)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return seen
+        return list(self._family.states(frames_bfc))
 
     def last_layer(self, frames_bfc: torch.Tensor) -> torch.Tensor:
         """The encoder's output (b, f, d); for models with a final LayerNorm, after it."""
         return self._family.encode(frames_bfc)
+
+    def layer(self, frames_bfc: torch.Tensor, number: int | None = None, call: Call = plainly) -> torch.Tensor:
+        """One of :meth:`layers`, without computing those above it; by default :meth:`last_layer`.
+
+        Parameters
+        ----------
+        frames_bfc : tensor
+            From :meth:`cnn`.
+        number : int, optional
+            0 for what the transformer receives, to ``n_layers - 1``.
+        call : callable, optional
+            Calls each transformer layer, ``call(layer, hidden, …)``: where activations are to be computed again, for example.
+
+        Raises
+        ------
+        InputError
+            If there is no such layer.
+        """
+        if number is not None and not 0 <= number < self.n_layers:
+            last = self.n_layers - 1
+            raise InputError(f"{self.name} has no layer {number}: choose 0 (what the transformer receives) to {last}")
+        return self._family.encode(frames_bfc, number, call)
+
+    def through(self, hidden_bfd: torch.Tensor) -> list[torch.Tensor]:
+        """The output of every transformer layer from what the transformer receives, (b, f, d); of any length, Whisper's too."""
+        return list(self._family.through(hidden_bfd))
+
+    def parts(self, number: int | None = None) -> list[tuple[int, torch.nn.Module]]:
+        """The modules between the CNN's frames and a layer, each with the number of the first layer that it changes.
+
+        Parameters
+        ----------
+        number : int, optional
+            As for :meth:`layer`. A LayerNorm after the last layer counts as ``n_layers``.
+        """
+        return self._family.learns(number)
+
+    @property
+    def stem(self) -> list[torch.nn.Module]:
+        """The convolutions below the transformer."""
+        return self._family.stem
 
     def frame_times(self, n_samples: int) -> np.ndarray:
         """The middle of the stretch of audio under each frame of a clip, (f,) in s from the clip's start."""
@@ -156,9 +188,9 @@ class SpeechEncoder:
         text = json.dumps(kept, sort_keys=True, default=str)
         return hashlib.sha256(f"{text}{_hash_weights([self.model])}".encode()).hexdigest()
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint as a Hugging Face folder that any program reads."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write the checkpoint as a Hugging Face folder that any program reads, with its own weights or others of these names."""
+        self.model.save_pretrained(folder, state_dict=weights)
         self._extractor.save_pretrained(folder)
 
 

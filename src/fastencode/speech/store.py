@@ -31,7 +31,7 @@ from fastencode.errors import InputError
 from fastencode.files import check_file, put_in_place, writing
 from fastencode.locks import Lock
 
-__all__ = ["FeatureFile", "Features", "check_key", "is_finished", "open_features", "read_features", "read_times"]
+__all__ = ["FeatureFile", "Features", "check_key", "is_finished", "map_features", "open_features", "read_features", "read_times"]
 
 _SUFFIX = ".partial"
 _HEADERS = 1 << 14  # bytes that HDF5's own bookkeeping takes at most
@@ -108,6 +108,24 @@ def read_times(path: str | os.PathLike[str]) -> Features:
         values = file["features"]
         none = np.empty((len(values), 0, values.shape[2]), values.dtype)
         return Features(none, file["times"][...], (), values.shape[1], json.loads(file.attrs["key"]))
+
+
+def map_features(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """The rows of a finished file, (t, l, d), mapped into memory read-only: read from the disk where they are looked at.
+
+    No file stays open, and any thread may read.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not finished, or not one of these.
+    """
+    with open_features(Path(path)) as file:
+        values = file["features"]
+        place, shape, dtype = values.id.get_offset(), values.shape, values.dtype
+    if place is None:
+        raise InputError(f"{path} does not lie on disk in one piece: it was not made by fastencode, make it again")
+    return np.memmap(path, dtype, "r", offset=place, shape=shape) if np.prod(shape) else np.empty(shape, dtype)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from fastencode.progress import progress
 from fastencode.speech.acoustics import mfcc
 from fastencode.speech.audio import resample
 from fastencode.tune.config import PretrainConfig
+from fastencode.tune.masked import span_mask
 from fastencode.world.espeak import SAMPLE_RATE
 from fastencode.world.tales import VOICES, tell
 
@@ -135,18 +136,8 @@ def _batch(corpus: _Corpus, config: PretrainConfig, rng: np.random.Generator) ->
         clip = corpus.audio[story][first * _STRIDE : first * _STRIDE + n_samples]
         audio[row] = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
         labels[row] = corpus.labels[story][first : first + n_frames]
-    return torch.from_numpy(audio), torch.from_numpy(labels), torch.from_numpy(_mask(config, n_frames, rng))
-
-
-def _mask(config: PretrainConfig, n_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Spans start anywhere with the probability that covers ``mask_share`` of the frames on average."""
-    probability = 1 - (1 - config.mask_share) ** (1 / config.mask_frames)
-    starts = rng.random((config.batch, n_frames)) < probability
-    mask = np.zeros_like(starts)
-    for lag in range(config.mask_frames):
-        mask[:, lag:] |= starts[:, : n_frames - lag]
-    mask[:, 0] |= ~mask.any(axis=1)  # a clip without any mask would teach nothing
-    return mask
+    mask = span_mask(rng.random((config.batch, n_frames)), config.mask_share, config.mask_frames)
+    return torch.from_numpy(audio), torch.from_numpy(labels), torch.from_numpy(mask)
 
 
 def _learn(network: _Network, corpus: _Corpus, config: PretrainConfig, show_progress: bool) -> list[float]:

@@ -1,0 +1,230 @@
+"""``fastencode-tune train``: the data set, the voxels that are learned, and one run for all participants or one for each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.data.rois import find_rois
+from fastencode.data.stories import Stories
+from fastencode.errors import InputError, require
+from fastencode.progress import say
+from fastencode.runs.executors import settle
+from fastencode.runs.provenance import libraries
+from fastencode.speech.audio import audio_seconds
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
+from fastencode.study.ceilings import noise_ceiling, significant_ceilings
+from fastencode.threads import available_threads
+from fastencode.tune.config import TuneConfig
+from fastencode.tune.cost import Cost, cost_of
+from fastencode.tune.lessons import Lessons, choose_lessons
+from fastencode.tune.targets import region_weights
+from fastencode.tune.trainer import tune_lessons
+
+__all__ = ["Teaching", "prepare_lessons", "say_cost", "train"]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Who is learned from, and which of their voxels.
+
+    Attributes
+    ----------
+    stories : Path
+        Folder of the data set, in the layout of ds003020.
+    participants, validation, exclude : tuple of str
+        As for :func:`fastencode.tune.brain_tune`.
+    test_story : str
+        Never learned from; its repeats give the noise ceilings.
+    tr : float
+        Repetition time in s.
+    ceiling : float
+        Least noise ceiling of a voxel that is learned, which must be significant too; below 0 all voxels are.
+    regions : tuple of str
+        Only voxels of these are learned, where any are named.
+    prefer, prefer_weight : tuple of str, float
+        Regions whose voxels weigh so many times as much as others in the loss.
+    rois : Path, optional
+        Regions: a folder with a folder or file for each participant. By default the data set's own.
+    """
+
+    stories: Path
+    participants: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    test_story: str = "wheretheressmoke"
+    tr: float = 2.0
+    ceiling: float = 0.4
+    regions: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    prefer_weight: float = 4.0
+    rois: Path | None = None
+
+
+def train(
+    teaching: Teaching,
+    config: TuneConfig,
+    model: str,
+    out: Path,
+    *,
+    each: bool = False,
+    device: str | None = None,
+    extend_epochs: bool = False,
+    fast_dev_run: int = 0,
+) -> list[Path]:
+    """Tune a model; returns the folders of the runs.
+
+    Parameters
+    ----------
+    teaching : Teaching
+    config : TuneConfig
+    model : str
+        Folder or hub name, or small: the model that ships with fastencode.
+    out : Path
+        The run's folder; with ``each``, a folder of one run for each participant.
+    each : bool
+        One model for each participant instead of one for all. Finished ones are kept.
+    device : str, optional
+    extend_epochs : bool
+    fast_dev_run : int
+        Only so many updates and batches of validation, of one epoch, in a folder that is removed again.
+
+    Raises
+    ------
+    InputError
+        If the data set, a name, the model or a setting does not fit.
+    FastencodeError
+        If the loss stops being finite.
+    """
+    settle()
+    torch = require("torch", "tune")
+    torch.set_num_threads(available_threads() if "RANK" not in os.environ else max(1, available_threads() // _local_processes()))
+    lessons = prepare_lessons(teaching)
+    about = {"stories": str(teaching.stories), "model": model, "versions": libraries(), "ceiling": teaching.ceiling}
+    runs = {out / who: _only(lessons, who) for who in lessons.people} if each else {out: lessons}
+    if fast_dev_run:
+        _try_out(runs, config, model, device, fast_dev_run)
+        return []
+    for folder, some in runs.items():
+        encoder = _encoder(model, device)
+        more: dict[str, Any] = {"desc": folder.name if each else "tuning", "extend_epochs": extend_epochs, "about": about}
+        tune_lessons(encoder, some, config, folder, **more)
+        say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
+    return list(runs)
+
+
+def _local_processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+
+
+def _encoder(model: str, device: str | None) -> SpeechEncoder:
+    torch = require("torch", "tune")
+    if device is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    return SpeechEncoder(SMALL_MODEL if model == "small" else model, device=device)
+
+
+def _only(lessons: Lessons, who: str) -> Lessons:
+    """What one participant is learned from."""
+
+    def pick(of: Mapping[str, Any]) -> dict[str, Any]:
+        return {who: of[who]} if who in of else {}
+
+    return Lessons(lessons.data, pick(lessons.train), pick(lessons.validation), pick(lessons.voxels), pick(lessons.weights))
+
+
+def _try_out(runs: Mapping[Path, Lessons], config: TuneConfig, model: str, device: str | None, limit: int) -> None:
+    """A few updates of the first run, with everything that comes after them; nothing is left."""
+    with tempfile.TemporaryDirectory(prefix="fastencode-") as folder:
+        some = next(iter(runs.values()))
+        short = replace(config, epochs=1, keep=(), log_every=1, cnn_cache="off")
+        tune_lessons(_encoder(model, device), some, short, Path(folder) / "run", limit=limit, desc=f"{limit} updates")
+    say(f"{limit} updates, validation, checkpoint, model, heads, card and curves: all made, and removed again")
+
+
+def prepare_lessons(teaching: Teaching) -> Lessons:
+    """The data set, who heard what, and the voxels that are learned."""
+    data = Stories(teaching.stories, tr=teaching.tr, test_story=teaching.test_story)
+    named: dict[str, Any] = {
+        "participants": teaching.participants,
+        "validation": teaching.validation,
+        "exclude": teaching.exclude,
+    }
+    lessons = choose_lessons(data, **named)
+    voxels, weights = {}, {}
+    for who in lessons.people:
+        regions = _regions(data, who, teaching)
+        voxels[who] = _voxels(data, who, regions, teaching)
+        if teaching.prefer:
+            weights[who] = region_weights(data.n_voxels(who), voxels[who], regions, teaching.prefer, teaching.prefer_weight)
+    return choose_lessons(data, voxels=voxels, weights=weights, **named)
+
+
+def _regions(data: Stories, who: str, teaching: Teaching) -> Mapping[str, NDArray[np.intp]]:
+    if not (teaching.regions or teaching.prefer):
+        return {}
+    regions = data.rois(who) if teaching.rois is None else find_rois([teaching.rois], who, None, n_voxels=data.n_voxels(who))
+    for name in (*teaching.regions, *teaching.prefer):
+        if name not in regions:
+            known = ", ".join(sorted(regions)) or "none"
+            raise InputError(f"{who} has no region {name!r}; there are: {known}")
+    return regions
+
+
+def _voxels(data: Stories, who: str, regions: Mapping[str, NDArray[np.intp]], teaching: Teaching) -> NDArray[np.intp]:
+    chosen = np.ones(data.n_voxels(who), bool)
+    if teaching.regions:
+        chosen[:] = False
+        chosen[np.concatenate([regions[name] for name in teaching.regions])] = True
+    if teaching.ceiling >= 0:
+        if not data.is_repeated(who, teaching.test_story):
+            raise InputError(
+                f"{who} has no repeats of {teaching.test_story}, so no noise ceiling: give ceiling -1 to learn all voxels,"
+                " or regions"
+            )
+        places = np.flatnonzero(chosen)
+        repeats = data.repeats(who, teaching.test_story, voxels=places)
+        good = np.isfinite(repeats).all(axis=(0, 1))
+        passed = np.zeros(len(places), bool)
+        of_good = repeats[:, :, good]
+        passed[good] = (noise_ceiling(of_good) > teaching.ceiling) & significant_ceilings(of_good)
+        chosen[:] = False
+        chosen[places[passed]] = True
+    if not chosen.any():
+        raise InputError(f"no voxel of {who} has a noise ceiling above {teaching.ceiling:g}: lower it, or leave {who} out")
+    return np.flatnonzero(chosen)
+
+
+def say_cost(teaching: Teaching, config: TuneConfig, model: str, out: Path, *, each: bool, device: str | None) -> Sequence[Cost]:
+    """Check data, shapes and model, and say what a run would take in hours, memory and disk; nothing is written."""
+    settle()
+    require("torch", "tune").set_num_threads(available_threads())
+    lessons = prepare_lessons(teaching)
+    lessons.check_sounds()
+    costs = []
+    for who, some in {who: _only(lessons, who) for who in lessons.people}.items() if each else [("", lessons)]:
+        cost = cost_of(_encoder(model, device), some, config)
+        costs.append(cost)
+        people = ", ".join(f"{one} {len(voxels)} voxels" for one, voxels in some.voxels.items())
+        say(
+            f"{f'{who}: ' if who else ''}{people}; {cost.clips} clips of {config.clip_seconds:g} s an epoch,"
+            f" {cost.updates} updates in all"
+        )
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    sounds = sum(audio_seconds(path) for path in lessons.sounds().values()) / 3600
+    seconds, memory, disk = sum(one.seconds for one in costs), max(one.memory for one in costs), sum(one.disk for one in costs)
+    say(
+        f"{sounds:.2g} hours of sound; about {seconds / 3600:.2g} hours on {costs[0].device}, by two batches now;"
+        f" {memory / 1e9:.2g} GB of memory beside the libraries, {disk / 1e9:.2g} GB on disk while it runs,"
+        f" {shutil.disk_usage(above).free / 1e9:.3g} GB free"
+    )
+    say("dry run: nothing was written")
+    return costs

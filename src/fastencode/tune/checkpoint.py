@@ -1,0 +1,303 @@
+"""What a run keeps on disk so that it survives a kill: who it is, where it stands, and its models. No pickles.
+
+    run.json                              settings, digests of the model and of all data, versions; "finished" at the end
+    checkpoints/state-<update>/           to go on from: learned.safetensors, optimizer.safetensors, state.json
+    checkpoints/epoch-<epoch>/            a Hugging Face folder, and heads/
+    model/  heads/                        the same, of the epoch that is kept
+
+A folder is made under another name, synced and renamed: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fastencode.errors import InputError
+from fastencode.files import make_folder, whole_file, writing
+from fastencode.locks import Lock
+
+__all__ = ["RunFolder", "State"]
+
+VERSION = 1
+_WRITTEN = ("log.jsonl", "checkpoints", "model", "heads")
+_DECISIVE = ("settings", "model", "data", "sounds", "voxels", "heard", "weights")
+_FREE = ("epochs", "save_minutes", "keep", "save_total_limit")  # settings that a run may go on with when they have changed
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    epoch : int
+        The one in progress, from 1 on.
+    updates, in_epoch : int
+        Updates done in all, and in this epoch.
+    log_size : int
+        Bytes of the log that belong to it.
+    loss, clips : float, int
+        Sum over this epoch's batches of loss × clips, and their clips.
+    norms, n_norms : layer → float, int
+        Sums of this epoch's gradient norms, and how many were added.
+    best_loss, best_epoch : float or None, int
+        The lowest validation loss, and when.
+    """
+
+    epoch: int = 1
+    updates: int = 0
+    in_epoch: int = 0
+    log_size: int = 0
+    loss: float = 0.0
+    clips: int = 0
+    norms: dict[str, float] = field(default_factory=dict)
+    n_norms: int = 0
+    best_loss: float | None = None
+    best_epoch: int = 0
+
+    def next_epoch(self) -> None:
+        self.epoch, self.in_epoch, self.loss, self.clips, self.norms, self.n_norms = self.epoch + 1, 0, 0.0, 0, {}, 0
+
+
+class RunFolder:
+    """The folder of a run, held by one process at a time: a context.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there.
+    identity : mapping
+        Plain values that decide the run: ``settings``, ``model``, ``data``, ``sounds``, ``voxels``, ``heard`` and ``weights``;
+        others are kept for readers.
+    extend : bool
+        Whether ``settings.epochs`` may be larger than it was.
+    writes : bool
+        False for the other processes of a run: they read states and write nothing.
+
+    Attributes
+    ----------
+    finished : bool
+        Whether there is nothing left to do.
+    identity : dict
+        As JSON has it.
+
+    Raises
+    ------
+    InputError
+        If another process holds the folder, or it was begun with other settings or data: the message names what changed.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], *, extend: bool = False, writes: bool = True) -> None:
+        self.path, self.identity, self._extend, self._writes = path, json.loads(json.dumps(identity)), extend, writes
+        self.finished = False
+
+    def __enter__(self) -> RunFolder:
+        self._lock = Lock(make_folder(self.path) / ".run.lock", f"{self.path}") if self._writes else None
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _begin(self) -> None:
+        there = self.read_identity(self.path)
+        if there is not None:
+            self._check(there)
+            self.finished = bool(there.get("finished")) and there["settings"]["epochs"] == self.identity["settings"]["epochs"]
+        elif others := [name for name in _WRITTEN if (self.path / name).exists()]:
+            raise InputError(f"{self.path} holds {others[0]} of something else, and no run.json: choose another folder")
+        if not self.finished and self._writes:
+            for left in (*self._folders.glob(".*.partial"), *self._folders.glob(".*.old"), *self.path.glob(".*.partial")):
+                shutil.rmtree(left, ignore_errors=True)
+            self._write_identity(finished=False)
+
+    @staticmethod
+    def read_identity(path: Path) -> dict[str, Any] | None:
+        """What ``run.json`` says; None where there is none."""
+        try:
+            return json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise InputError(f"{path / 'run.json'} is damaged ({error}): choose another folder") from error
+
+    def _check(self, there: Mapping[str, Any]) -> None:
+        if there.get("version") != VERSION:
+            raise InputError(
+                f"{self.path} was begun by another version of fastencode (format {there.get('version')}, now {VERSION}):"
+                " finish it with that one, or choose another folder"
+            )
+        changed = list(_differences({name: there.get(name) for name in _DECISIVE}, self.identity))
+        before, now = there["settings"]["epochs"], self.identity["settings"]["epochs"]
+        if now != before and not (self._extend and now > before):
+            changed.append(f"settings.epochs was {before}, now {now} (--extend-epochs allows more)")
+        if changed:
+            raise InputError(
+                f"{self.path} holds a run with other settings or data: {'; '.join(changed)}: give the ones it was begun with, or"
+                " choose another folder"
+            )
+
+    def _write_identity(self, *, finished: bool) -> None:
+        with whole_file(self.path / "run.json") as partial:
+            partial.write_text(
+                json.dumps({"version": VERSION, **self.identity, "finished": finished}, indent=1), encoding="utf-8"
+            )
+
+    @property
+    def _folders(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a state to go on from."""
+        return bool(self._states())
+
+    def resume(self, learned: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> State | None:
+        """Put back what the newest state holds, into what learns and into the optimizer; None where a run has just begun.
+
+        Raises
+        ------
+        InputError
+            If the state is damaged, or does not fit.
+        """
+        states = self._states()
+        if not states:
+            return None
+        folder = states[max(states)]
+        try:
+            with torch.no_grad():
+                _put(learned, load_file(folder / "learned.safetensors"))
+            load_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
+            return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            raise InputError(f"{folder} is damaged ({error}): delete it, and the run goes on from the one before it") from error
+
+    def save(self, learned: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, state: State) -> None:
+        """Keep a state to go on from; the one before it goes once this is on the disk."""
+        before = self._states()
+        with self.folder(f"checkpoints/state-{state.updates}") as folder:
+            save_file({name: _plain(value) for name, value in learned.items()}, folder / "learned.safetensors")
+            save_file(optimizer_tensors(optimizer), folder / "optimizer.safetensors")
+            (folder / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        for updates, old in before.items():
+            if updates != state.updates:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _states(self) -> dict[int, Path]:
+        found = (re.fullmatch(r"state-(\d+)", path.name) for path in self._folders.glob("state-*"))
+        return {int(match[1]): self._folders / match[0] for match in found if match}
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """A folder that takes its place, or that of an earlier one, when the block ends without an error."""
+        target = self.path / name
+        partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+        with writing(target):
+            for left in (partial, old):
+                shutil.rmtree(left, ignore_errors=True)
+            partial.mkdir(parents=True)
+            try:
+                yield partial
+                _sync_all(partial)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            if target.exists():
+                os.replace(target, old)
+            os.replace(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def kept(self) -> dict[int, Path]:
+        """Epochs whose models are kept."""
+        found = (re.fullmatch(r"epoch-(\d+)", path.name) for path in self._folders.glob("epoch-*"))
+        return dict(sorted((int(match[1]), self._folders / match[0]) for match in found if match))
+
+    def remove_epoch(self, epoch: int) -> None:
+        """Remove the model of an epoch."""
+        shutil.rmtree(self._folders / f"epoch-{epoch}", ignore_errors=True)
+
+    def publish(self, save: Callable[[Path], None] | None, epoch: int) -> None:
+        """Make ``model/`` and ``heads/``: by ``save``, or as a copy of what was kept of an epoch."""
+        with self.folder("model") as folder:
+            if save is None:
+                shutil.copytree(self._folders / f"epoch-{epoch}", folder, dirs_exist_ok=True)
+            else:
+                save(folder)
+        with self.folder("heads") as heads:
+            shutil.copytree(self.path / "model" / "heads", heads, dirs_exist_ok=True)
+        shutil.rmtree(self.path / "model" / "heads")
+
+    def finish(self) -> None:
+        """The end: ``run.json`` says so, and what was kept only to go faster is removed."""
+        self._write_identity(finished=True)
+        shutil.rmtree(self.path / "cache", ignore_errors=True)
+        self.finished = True
+
+
+def _put(into: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+    if set(into) != set(values):
+        other = sorted(set(into) ^ set(values))
+        raise ValueError(f"it holds {len(values)} tensors for {len(into)} that learn, such as {other[0]}")
+    for name, value in values.items():
+        into[name].copy_(value)
+
+
+def _plain(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().cpu().contiguous().clone()
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as tensors: ``<number of the parameter>.<what>``."""
+    return {
+        f"{number}.{name}": _plain(value)
+        for number, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what :func:`optimizer_tensors` gave."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _sync_all(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs between two plain values: "settings.batch was 8, now 16"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = _DECISIVE if not name else sorted({*before, *now})
+        for key in names:
+            if name == "settings" and key in _FREE:
+                continue
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        shown = [text if len(text := str(one)) <= 60 else f"{text[:50]} …" for one in (before, now)]
+        yield f"{name} was {shown[0]}, now {shown[1]}"

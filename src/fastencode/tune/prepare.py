@@ -1,0 +1,196 @@
+"""Before the first update: what a run is known by, its files of targets and frames, and its losses."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError
+from fastencode.files import make_folder
+from fastencode.plain import plain
+from fastencode.progress import progress
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.extract import extract_features, extract_frames
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.store import is_finished, map_features
+from fastencode.tune.batches import Place, Sources
+from fastencode.tune.checkpoint import RunFolder
+from fastencode.tune.config import TuneConfig
+from fastencode.tune.lessons import CachedFrames, Clips, Lessons, Sounds, cache_responses, digests, write_rows
+from fastencode.tune.model import BrainModel
+from fastencode.tune.objectives import Objective
+from fastencode.tune.own_loss import OwnLoss
+from fastencode.tune.processes import Processes
+from fastencode.tune.targets import lag1, model_targets, source_rows
+from fastencode.tune.word_loss import WordLoss, vocabulary
+
+__all__ = ["cache_bytes", "identity_of", "make_objective", "make_sources"]
+
+_FITTED_ON = 64  # clips that clusters of the model's own loss are found on
+
+
+def identity_of(
+    encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, out: Path, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
+    known = (RunFolder.read_identity(out) or {}) if out.exists() else {}
+    responses = {
+        f"{who}/{run}/{path.name}": path
+        for who in lessons.people
+        for run in (*lessons.train[who], *lessons.validation.get(who, ()))
+        for path in lessons.data.response_files(who, run)
+    }
+    files = digests([*responses.values(), *lessons.sounds().values()], known.get("files", {}))
+    return {
+        "settings": plain(config),
+        "model": encoder.hash(),
+        "data": {name: files[str(path)]["sha256"] for name, path in responses.items()},
+        "sounds": {name: files[str(path)]["sha256"] for name, path in lessons.sounds().items()},
+        "voxels": {who: _digest(np.asarray(chosen, np.int64)) for who, chosen in lessons.voxels.items()},
+        "weights": {who: _digest(np.asarray(values, np.float32)) for who, values in lessons.weights.items()},
+        "heard": {"train": plain(lessons.train), "validation": plain(lessons.validation)},
+        "files": files,
+        "base_model": encoder.name,
+        "frozen": encoder.cnn_hash(),
+        "about": plain(about, shown=True),
+    }
+
+
+def _digest(values: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def make_sources(
+    model: BrainModel,
+    lessons: Lessons,
+    config: TuneConfig,
+    cache: Path,
+    frames: Path | None,
+    processes: Processes,
+    *,
+    show_progress: bool = True,
+) -> tuple[Sources, Sources]:
+    """Batches for training and for validation, from files in ``cache``, which one process makes.
+
+    Raises
+    ------
+    InputError
+        If a recording is shorter than its scans, responses do not fit, or frames are of other clips.
+    """
+    lessons.check_sounds()
+    if not processes.is_first:
+        processes.wait()
+    clips = _clips(model, lessons, config, cache, frames, show_progress)
+    targets = _targets(model.encoder, lessons, config, cache, show_progress)
+    if processes.is_first:
+        processes.wait()
+    taken = {}
+    for who in lessons.people:
+        rows = {run: lessons.data.n_rows(run) for run in lessons.train[who]}
+        if config.targets in ("permuted", "shifted"):
+            taken |= {(who, run): pair for run, pair in source_rows(rows, config, who, lessons.data.tr).items()}
+    train = Sources(lessons, lessons.runs(lessons.train), lessons.train, clips, targets, taken, model.halo)
+    return train, Sources(lessons, lessons.runs(lessons.validation), lessons.validation, clips, targets, {}, model.halo)
+
+
+def _clips(
+    model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path, frames: Path | None, show_progress: bool
+) -> Clips:
+    encoder, sounds = model.encoder, lessons.sounds()
+    read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
+    if frames is None and not _worth_caching(model, lessons, config, cache):
+        return Sounds(sounds, encoder, cache / "sounds", config)
+    files = extract_frames(sounds, encoder, frames or cache / "frames", read, show_progress=show_progress)
+    cached = CachedFrames(files, lessons.data.tr)
+    for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation)):
+        cached.check(lessons.data.recording(run), lessons.ends(run))
+    return cached
+
+
+def cache_bytes(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) -> int:
+    """What the frames of the frozen CNN take on disk."""
+    from fastencode.speech.audio import audio_seconds
+
+    n = round(config.clip_seconds * encoder.sample_rate)
+    with torch.no_grad():
+        shape = encoder.cnn(torch.zeros((1, n), device=encoder.device)).shape
+    clips = sum(int(audio_seconds(path) / lessons.data.tr) for path in lessons.sounds().values())
+    return 4 * shape[1] * shape[2] * clips
+
+
+def _worth_caching(model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path) -> bool:
+    if config.cnn_cache == "off" or config.unfreeze or config.normalize == "batch":
+        return False
+    ends = [lessons.ends(run) for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))]
+    at_multiples = all(np.allclose(one / lessons.data.tr, np.rint(one / lessons.data.tr), rtol=0, atol=1e-5) for one in ends)
+    if config.cnn_cache == "on":
+        return True
+    size = cache_bytes(model.encoder, lessons, config)
+    free = shutil.disk_usage(make_folder(cache)).free
+    return at_multiples and config.epochs > 1 and size <= min(1e9 * config.cache_gb, free / 2)
+
+
+def _targets(
+    encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, cache: Path, show_progress: bool
+) -> dict[tuple[str, str], NDArray[np.float32]]:
+    """z-scored responses, or what another model makes of the same sound in their place."""
+    identity = RunFolder.read_identity(cache.parent) or {}
+    files = {path: values["sha256"] for path, values in identity.get("files", {}).items()}
+    responses = cache_responses(lessons, cache / "responses", files)
+    kind, _, folder = config.targets.partition(":")
+    if kind != "model":
+        return responses
+    other = SpeechEncoder(folder, device=encoder.device)
+    read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
+    features = extract_features(lessons.sounds(), other, cache / "other-model", read, show_progress=show_progress)
+    found = {}
+    for (who, run), values in responses.items():
+        states = CachedFrames({run: features[lessons.data.recording(run)]}, lessons.data.tr).read(run, lessons.ends(run))[:, -1]
+        path = make_folder(cache / "targets" / who) / f"{run}.h5"
+        smoothness = float(np.mean([lag1(responses[who, one]) for one in lessons.train[who]]))
+        key = {"model": other.hash(), "lag1": smoothness, "voxels": values.shape[1], "seed": config.seed}
+        if not is_finished(path, key):
+            made = model_targets(states, values.shape[1], smoothness, np.random.default_rng([config.seed, 13]))
+            write_rows(path, lessons.ends(run), made.astype(np.float32), key)
+        found[who, run] = map_features(path)[:, 0]
+    return found
+
+
+def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit_own: bool) -> Objective:
+    """The losses of a run; clusters of the model's own loss are found on a few training clips, unless a state holds them."""
+    lessons, n = train.lessons, round(config.clip_seconds * model.encoder.sample_rate)
+    own = words = None
+    heard: dict[str, Any] = {}
+    if config.word_weight:
+        heard = {run: lessons.data.words(run) for run in train.runs}
+        known = vocabulary([[word.label for word in one] for one in heard.values()], config.words)
+        width = model.encoder.width * (len(config.delays) if config.head == "delays" else 1)
+        words = WordLoss(width, known, seed=config.seed).to(model.encoder.device)
+    if config.own_weight or config.targets == "stimulus":
+        own = OwnLoss(model.encoder, seed=config.seed).to(model.encoder.device)
+    objective = Objective(model, config, lessons.people, n, lessons.weights, own, words, heard, lessons.data.tr)
+    if own is not None and fit_own:
+        own.fit(_some_frames(objective, train, config))
+    if not lessons.people and own is None:
+        raise InputError("there is nobody to learn from and no own loss: name participants, or give targets=stimulus")
+    return objective
+
+
+def _some_frames(objective: Objective, train: Sources, config: TuneConfig) -> torch.Tensor:
+    """CNN frames of clips drawn from all runs."""
+    rng, rows = np.random.default_rng([config.seed, 14]), train.n_rows
+    runs = np.repeat(np.arange(len(rows)), rows)
+    chosen = np.sort(rng.permutation(len(runs))[:_FITTED_ON])
+    place = Place(runs[chosen], np.concatenate([np.arange(n) for n in rows])[chosen])
+    with torch.no_grad(), progress(total=len(chosen), desc="clusters", unit="clip", enabled=False):
+        frames = [
+            objective.frames(train.part(part).to(objective.device)) for part in place.split(-(-len(chosen) // config.batch))
+        ]
+    return torch.cat(frames)
