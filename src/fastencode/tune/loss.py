@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -290,7 +290,12 @@ class _CosineAndSquaredError(_Spatial):
         self.by_p, self.by_y = self.by_p + 2.0 * rows.to(self.dtype), self.by_y + 2.0 * rows.to(self.dtype)
 
 
-_KINDS = {"mse": _SquaredError, "spatial_r": _Spatial, "temporal_r": _Temporal, "cosine_mse": _CosineAndSquaredError}
+_KINDS: dict[LossKind, Callable[[Tiles, Tensor], _Kind]] = {
+    "mse": _SquaredError,
+    "spatial_r": _Spatial,
+    "temporal_r": _Temporal,
+    "cosine_mse": _CosineAndSquaredError,
+}
 
 
 def _correlation(pp: Tensor, yy: Tensor, py: Tensor, raw_p: Tensor, raw_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -314,7 +319,7 @@ class _Gradients:
         self.scaled = tiles.pooled * self.factor if self.direct else tiles.pooled
         self.pooled = torch.zeros_like(problem.pooled, dtype=tiles.dtype) if wanted[0] else None
         self.weight = torch.empty_like(problem.weight) if wanted[1] and step is None else None
-        self.bias = torch.empty_like(problem.bias) if wanted[2] and step is None else None
+        self.bias = torch.empty_like(problem.bias) if problem.bias is not None and wanted[2] and step is None else None
         self.ones = torch.ones(len(tiles.pooled), dtype=tiles.dtype, device=tiles.pooled.device)
 
     def add(self, tile: Tile, by_tile: Tensor) -> None:
