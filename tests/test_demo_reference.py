@@ -22,7 +22,7 @@ import reference_timing
 from fastencode.cli import main
 from fastencode.runs import tuning
 from fastencode.study.blocks import interval
-from fastencode.tune import trainer
+from fastencode.tune import training
 from fastencode.tune.batches import find_batches
 from speech_cases import saved_model
 
@@ -85,7 +85,7 @@ def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """One whole run in this process, watched at its trainer."""
     root = tmp_path_factory.mktemp("run")
     (root / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
-    found, tune, make, step, name = Seen(root / "out"), tuning.tune_lessons, trainer.make_sources, torch.optim.AdamW.step, []
+    found, tune, make, step, name = Seen(root / "out"), tuning.tune_lessons, training.make_sources, torch.optim.AdamW.step, []
 
     def watched_tune(*rest: Any, desc: str, **more: Any) -> Any:
         name[:] = [desc]
@@ -103,7 +103,7 @@ def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tuning, "tune_lessons", watched_tune)
-        patch.setattr(trainer, "make_sources", watched_sources)
+        patch.setattr(training, "make_sources", watched_sources)
         patch.setattr(torch.optim.AdamW, "step", watched_step)
         given = ["--config", str(root / "settings.yaml"), "--out", str(found.out), "--jobs", "1", "--model", str(model)]
         assert main(["demo", *given]) == 0
