@@ -161,6 +161,13 @@ def test_targets_are_a_fixed_linear_map_of_the_states() -> None:
     np.testing.assert_array_equal(targets, model_targets(one, 1500, smoothness, np.random.default_rng(0)))
 
 
+def test_a_large_dimension_does_not_make_all_targets_alike() -> None:
+    states = series(np.random.default_rng(5), 200, 30, 0.5)
+    states[:, 0] = 1000 * states[:, 0] + 50
+    share = np.linalg.svd(model_targets(states, 300, 0.5, np.random.default_rng(0)), compute_uv=False) ** 2
+    assert share[0] < 0.25 * share.sum()
+
+
 def test_what_cannot_be_made_is_said() -> None:
     states = series(np.random.default_rng(3), 100, 4, 0.5)
     with pytest.warns(FastencodeWarning, match=r"cannot have a lag-1 autocorrelation of -0.90"):
