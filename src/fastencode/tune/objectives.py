@@ -141,7 +141,7 @@ class Objective:
                     total = total + self.config.word_weight * share * loss
             if self.own is not None:
                 make = torch.Generator().manual_seed(_seed(self.config.seed, update, processes.rank, number))
-                loss = self.own(frames, make)
+                loss = self._own_loss(frames, make)
                 own += float(loss.detach()) * share
                 total = total + self.own_weight * share * loss
             total.backward()
@@ -154,6 +154,11 @@ class Objective:
         more: dict[str, Any] = {"step": self.steps[who], "scale": scale} if who in self.steps else {}
         reduced = head.reduce(mine)
         return voxel_loss(reduced, head.weight, head.bias, responses, kind=self.config.loss, voxel_weight=weight, **more)
+
+    def _own_loss(self, frames_bfc: torch.Tensor, make: torch.Generator) -> torch.Tensor:
+        assert self.own is not None
+        with self.model.autocast():
+            return self.own(frames_bfc, make, self.model.call)
 
     def _ratios(self, batch: Batch, processes: Processes) -> list[dict[str, float]]:
         """The weight of each part's mean in the mean over the whole batch, for each participant."""
@@ -202,7 +207,9 @@ class Objective:
                 part = part.to(self.device)
                 make = torch.Generator().manual_seed(_seed(self.config.seed, 2**40 + number, processes.rank, place))
                 n = len(part.runs)
-                sums += torch.stack([self.own(self.frames(part), make).double() * n, torch.tensor(float(n), device=self.device)])
+                sums += torch.stack(
+                    [self._own_loss(self.frames(part), make).double() * n, torch.tensor(float(n), device=self.device)]
+                )
         processes.add([sums])
         return float(sums[0] / sums[1].clamp(min=1))
 

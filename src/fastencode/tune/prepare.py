@@ -29,7 +29,7 @@ from fastencode.tune.objectives import Objective
 from fastencode.tune.own_loss import OwnLoss
 from fastencode.tune.processes import Processes
 from fastencode.tune.targets import lag1, model_targets, source_rows
-from fastencode.tune.word_loss import WordLoss, vocabulary
+from fastencode.tune.word_loss import WordLoss, vocabulary, word_labels
 
 __all__ = ["cache_bytes", "identity_of", "make_objective", "make_sources"]
 
@@ -172,7 +172,8 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
         heard = {run: lessons.data.words(run) for run in train.runs}
         known = vocabulary([[word.label for word in one] for one in heard.values()], config.words)
         width = model.encoder.width * (len(config.delays) if config.head == "delays" else 1)
-        words = WordLoss(width, known, seed=config.seed).to(model.encoder.device)
+        labels = [word_labels(heard[run], lessons.ends(run), lessons.data.tr, known) for run in train.runs]
+        words = WordLoss(width, known, seed=config.seed, rates=np.concatenate(labels).mean(axis=0)).to(model.encoder.device)
     if config.own_weight or config.targets == "stimulus":
         own = OwnLoss(model.encoder, seed=config.seed).to(model.encoder.device)
     objective = Objective(model, config, lessons.people, n, lessons.weights, own, words, heard, lessons.data.tr)
