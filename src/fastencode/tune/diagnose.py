@@ -33,8 +33,8 @@ REACHED, ENDED = 0.8, 0.2  # shares of the set rate: the least peak, and the mos
 LOGGED = 10  # lines of updates that show a schedule
 LAG = (4.0, 8.0)  # s before a scan in which what it responds to was heard: the hemodynamic response peaks after about 5 s
 FEW_VOXELS, FEW_IN_REGION = 100, 20  # with fewer, noise of single voxels decides where the gradient points
-GAP = 0.25  # validation loss less training loss, as a share of the mean's loss
-WAITING = 0.02  # share of the time that batches may be waited for
+GAP = 0.25  # validation loss less training loss, as a share of the loss to beat
+WAITING, SECONDS = 0.02, 10.0  # share of the time that batches may be waited for; s of which a share says something
 
 Verdict = Literal["ok", "look", "wrong", "unknown"]
 _VALIDATE = "name stories for validation, and tune again"
@@ -176,13 +176,13 @@ def _nulls(row: Row) -> Iterator[str]:
 
 
 def _learning(run: Record) -> Finding:
-    name = "learns more than the mean"
-    loss, mean = run.kept.get("validation_loss"), run.kept.get("mean_loss")
+    name = "learns"
+    loss, (least, which) = run.kept.get("validation_loss"), run.to_beat
     if not run.tuned:
         return Finding(name, "unknown", "no epoch has ended", "wait for the first epoch")
-    if loss is None or mean is None:
-        return Finding(name, "unknown", "no validation loss beside that of predicting the mean", _VALIDATE)
-    evidence = f"validation loss {loss:.4g}, of predicting the mean {mean:.4g} (epoch {run.kept['epoch']})"
+    if loss is None or least is None:
+        return Finding(name, "unknown", f"no validation loss to compare with that {which}", _VALIDATE)
+    evidence = f"validation loss {loss:.4g} (epoch {run.kept['epoch']}), {which} {least:.4g}"
     behind = [
         who
         for who, one in (run.kept.get("participants") or {}).items()
@@ -190,7 +190,7 @@ def _learning(run: Record) -> Finding:
     ]
     if run.targets in ("permuted", "shifted"):
         return Finding(name, "ok", f"{evidence}; targets are {run.targets}: a control need not beat it")
-    if loss >= mean:
+    if loss >= least:
         advice = (
             "check that sound and responses belong together (lag, TR, order of stories), then voxels and learning rates below"
         )
@@ -265,6 +265,8 @@ def _lag(run: Record, dataset: Dataset | None) -> Finding:
     name, tr = "lag", run.settings.get("tr") if dataset is None else dataset.tr
     tr = (run.identity.get("about") or {}).get("tr") if tr is None else tr
     low, high = LAG
+    if run.targets == "stimulus":
+        return Finding(name, "ok", "no responses were learned")
     if tr is None:
         given = f"clip_seconds={run.settings['clip_seconds']:g}, head={run.settings['head']}; the TR is not known"
         return Finding(name, "unknown", given, "give the data set, too")
@@ -393,13 +395,14 @@ def _frozen(run: Record) -> Finding:
 def _gap(run: Record) -> Finding:
     name = "training and validation"
     rows = [row for row in run.tuned if row.get("validation_loss") is not None and row.get("train_loss") is not None]
-    if not rows or not run.kept.get("mean_loss"):
-        return Finding(name, "unknown", "no epoch has both losses, and that of the mean", _VALIDATE)
+    least, which = run.to_beat
+    if not rows or not least:
+        return Finding(name, "unknown", f"no epoch has both losses, and that {which}", _VALIDATE)
     if run.targets in ("permuted", "shifted"):
         return Finding(name, "ok", f"targets are {run.targets}: what a control learns does not carry over")
     kept = next((row for row in rows if row["epoch"] == run.kept["epoch"]), rows[-1])
     best = min(rows, key=lambda row: float(row["validation_loss"]))
-    gap = (kept["validation_loss"] - kept["train_loss"]) / kept["mean_loss"]
+    gap = (kept["validation_loss"] - kept["train_loss"]) / least
     evidence = f"training {kept['train_loss']:.4g}, validation {kept['validation_loss']:.4g} (epoch {kept['epoch']})"
     if kept["validation_loss"] - best["validation_loss"] > RISE * abs(best["validation_loss"]):
         evidence += f", but validation {best['validation_loss']:.4g} after epoch {best['epoch']}"
@@ -447,8 +450,8 @@ def _waiting(run: Record) -> Finding:
     name = "waiting for data"
     times = [row["time"] for row in run.tuned if (row.get("time") or {}).get("seconds")]
     seconds, waited = (sum(one.get(key) or 0.0 for one in times) for key in ("seconds", "waiting"))
-    if not seconds:
-        return Finding(name, "unknown", "no times are logged", "wait for the first epoch")
+    if seconds < SECONDS:
+        return Finding(name, "unknown", f"{seconds:.1f} s are logged: too few to tell", "wait for more epochs")
     evidence = f"{waited / seconds:.1%} of {seconds:.0f} s"
     if waited > WAITING * seconds:
         return Finding(name, "look", evidence, "put the data or the run's cache on a faster disk; cnn_cache=on reads less sound")

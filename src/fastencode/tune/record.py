@@ -21,7 +21,7 @@ from fastencode.tune.log import Row, kept_epoch, read_log
 __all__ = ["RISE", "Record"]
 
 RISE = 0.02  # of a loss above its lowest: means over the same clips repeat to about 1 %
-JUMP, BEFORE = 2.0, 20  # times the median of so many updates before: batches of z-scored responses differ by less
+JUMP, BEFORE, LASTS = 2.0, 20, 3  # times the median of so many lines before, for so many lines: a small batch alone may differ so
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,17 @@ class Record:
         """The epoch whose model was kept; empty before the first."""
         return kept_epoch(self.rows) or {}
 
+    @cached_property
+    def to_beat(self) -> tuple[float | None, str]:
+        """The validation loss of a model that learned nothing, and which that is.
+
+        Of predicting the mean; where no responses were learned, the model's own loss before the first update.
+        """
+        if self.targets == "stimulus":
+            first = self.epochs[0] if self.epochs and self.epochs[0]["epoch"] == 0 else {}
+            return first.get("validation_loss"), "before the first update"
+        return self.kept.get("mean_loss"), "of predicting the mean"
+
     @property
     def targets(self) -> str:
         return str(self.settings["targets"]).partition(":")[0]
@@ -124,8 +135,9 @@ class Record:
             if last - lowest > RISE * abs(lowest):
                 return f"the training loss rises from {lowest:.4g} (epoch {best}) to {last:.4g} (epoch {epoch})"
         single = [(row["update"], row["loss"]) for row in self.updates if row.get("loss") is not None]
-        for k in range(1, len(single)):
+        for k in range(1, len(single) - LASTS + 1):
             usual = float(np.median([loss for _, loss in single[max(0, k - BEFORE) : k]]))
-            if single[k][1] > JUMP * abs(usual):
-                return f"the loss jumps from about {usual:.4g} to {single[k][1]:.4g} at update {single[k][0]}"
+            after = min(loss for _, loss in single[k : k + LASTS])
+            if after > JUMP * abs(usual):
+                return f"the loss jumps from about {usual:.4g} to {after:.4g} and more at update {single[k][0]}"
         return ""
