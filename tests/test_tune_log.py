@@ -319,6 +319,7 @@ def test_a_card_says_what_was_tuned_on_what_and_how_well(tmp_path: Path) -> None
     wanted = [12345, 1.0, first["loss"], last["loss"], 0.0, last["r"]]
     cells = [cell.strip() for cell in line.strip("|").split("|")][1:7]
     np.testing.assert_allclose([float(cell.replace(",", "")) for cell in cells], wanted, atol=5e-5)
+    assert "# facebook/base, tuned on brain responses\n" in text
     assert "Warnings" not in text and "did not beat the mean" not in text
 
 
@@ -353,6 +354,7 @@ def test_a_card_warns_of_what_else_a_user_must_know(
 @pytest.mark.parametrize(("targets", "words"), [("permuted", "displaced"), ("model:other", "another model's features")])
 def test_controls_are_called_so(tmp_path: Path, targets: str, words: str) -> None:
     text = _card(tmp_path, log_rows(), {"targets": targets})
+    assert "# facebook/base, tuned on brain responses\n" not in text
     assert words in text.partition("## Scores")[0] and '"control"' in text.partition("## ")[0]
 
 

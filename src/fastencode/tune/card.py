@@ -24,6 +24,13 @@ _TARGETS = {
     "stimulus": "no responses, but the model's own self-supervised loss on the stories: a control",
     "model": "another model's features: a control",
 }
+_TITLES = {
+    "brain": "tuned on brain responses",
+    "permuted": "tuned on displaced brain responses",
+    "shifted": "tuned on shifted brain responses",
+    "stimulus": "tuned on stories alone",
+    "model": "tuned on another model's features",
+}
 _USE = """```python
 import transformers
 
@@ -80,9 +87,11 @@ def write_card(
     before = min(epochs, key=lambda row: row["epoch"])
     tune = settings["tune"] if isinstance(settings.get("tune"), Mapping) else settings
     shown = Path(base_model).name if Path(base_model).exists() or not _ON_HUB.fullmatch(base_model) else base_model
+    kind = str(tune.get("targets", "brain")).partition(":")[0]
+    heading = title or f"{shown}, {_TITLES.get(kind, _TITLES['brain'])}"
     parts = [
-        _front(base_model if shown == base_model and _ON_HUB.fullmatch(base_model) else None, str(tune.get("targets", "brain"))),
-        f"# {title or f'{shown}, tuned on brain responses'}",
+        _front(base_model if shown == base_model and _ON_HUB.fullmatch(base_model) else None, kind),
+        f"# {heading}",
         _warnings(tune, end, kept, before, epochs),
         _summary(shown, tune, facts, end, kept),
         _scores(kept, before, facts.get("participants") or {}),
