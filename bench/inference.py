@@ -40,7 +40,7 @@ from fastencode.study.ceilings import joint_ceiling, noise_ceiling, signal_share
 from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.study.verdicts import Verdict
 from fastencode.timing.clean import zscore
-from fastencode.tune.baselines import permute_blocks
+from fastencode.tune.targets import permute_blocks
 
 SCANS, OLD_BLOCK, MASK, MARGIN = 251, 10, 0.05, 0.02
 Rows = list[dict[str, Any]]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 PACKAGE = "fastencode"
 BASE = (
     "arguments", "arrays", "delayed", "devices", "errors", "files", "launch", "limits", "locks", "plain", "progress", "streams",
-    "threads",
+    "style", "threads",
 )  # fmt: skip
 CORE_LIBRARIES = ("h5py", "llvmlite", "numba", "numpy", "scipy", "threadpoolctl", "tqdm")
 
@@ -58,7 +58,12 @@ RULES = (
     Rule(("*",), "only runs and cli may import study and tune", not_ours=("study", "tune"), but=("runs", "cli")),
     Rule(("*",), "only cli may import runs", not_ours=("runs",), but=("cli",)),
     Rule(("*",), "nobody imports cli", not_ours=("cli",), but=("__main__",)),
-    Rule(("*",), "only figures and report draw", not_libraries=("matplotlib",), but=("study.figures", "study.report")),
+    Rule(
+        ("*",),
+        "only figures, report and the curves of a tuning run draw",
+        not_libraries=("matplotlib",),
+        but=("study.figures", "study.report", "tune.curves"),
+    ),
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
 

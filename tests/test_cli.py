@@ -17,6 +17,7 @@ import pytest
 
 import fastencode
 from fastencode.cli import main
+from fastencode.cli.parsers import COMMANDS
 from fastencode.errors import InputError
 from speech_cases import saved_model
 
@@ -207,11 +208,11 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
         ("align --stories x --featurs y", "fastencode-tune align has no option --featurs; did you mean --features?"),
         ("align --split-hal --stories x", "did you mean --split-half?"),
         ("demo here", "fastencode-tune demo takes no 'here' here: options begin with --"),
-        ("nonsense", "there is no command 'nonsense'\nchoose from demo, alice, align, features"),
+        ("nonsense", "there is no command 'nonsense'\nchoose from demo, alice, train, diagnose, align, features, doctor"),
         ("algn", "there is no command 'algn'; did you mean align?\nchoose from demo"),
         ("align --stories x --delays 1 2", "no option --delays; did you mean --align.delays?"),
         ("align --stories x --test-story a --test-story b", "--test-story is given twice: give all at once, --test-story A B"),
-        ("", "say what to do: demo, alice, align, features; for example fastencode-tune demo"),
+        ("", "say what to do: demo, alice, train, diagnose, align, features, doctor; for example fastencode-tune demo"),
         ("align", "fastencode-tune align needs --stories"),
         ("demo --tune.epochs many", "--tune.epochs: 'many' is not a whole number"),
         ("align --stories x --align.block many", "--align.block: 'many' is not a whole number or null"),
@@ -233,7 +234,7 @@ def test_help_and_version_load_nothing_slow() -> None:
         "slow = {'numpy', 'scipy', 'torch', 'transformers', 'numba', 'h5py', 'pandas'} & set(sys.modules)\n"
         "assert not slow, slow"
     )
-    for typed in (["--help"], ["--version"], *([command, "--help"] for command in ("demo", "alice", "align", "features"))):
+    for typed in (["--help"], ["--version"], *([command, "--help"] for command in COMMANDS)):
         subprocess.run([sys.executable, "-c", code, *typed], check=True, capture_output=True)
     module = subprocess.run([sys.executable, "-m", "fastencode", "--version"], check=True, capture_output=True, text=True)
     assert module.stdout == f"fastencode-tune {fastencode.__version__}\n"
@@ -284,7 +285,7 @@ def test_names_are_text_whatever_they_look_like(tmp_path: Path, capsys: pytest.C
     assert list(given.exclude) == ["a,b", "01"] and list(given.lags) == [0, 1]
 
 
-@pytest.mark.parametrize("command", ["demo", "alice", "align", "features"])
+@pytest.mark.parametrize("command", ["demo", "alice", "train", "align", "features"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -22,6 +22,8 @@ import reference_timing
 from fastencode.cli import main
 from fastencode.runs import tuning
 from fastencode.study.blocks import interval
+from fastencode.tune import training
+from fastencode.tune.batches import find_batches
 from speech_cases import saved_model
 
 for library in ("jsonargparse", "espeakng_loader", "matplotlib"):
@@ -53,12 +55,23 @@ SETTINGS = {
 SETTINGS["tune"]["clip_seconds"] = SECONDS
 
 
+class Rows:
+    """CNN frames (rows, f, c) and responses (rows, v) of all rows of a run's training or validation, in order."""
+
+    def __init__(self, sources: Any) -> None:
+        parts = [sources.part(place) for place in find_batches(sources.n_rows, 1000)]
+        self.frames = np.concatenate([part.clips.numpy() for part in parts])
+        (who,) = sources.lessons.people
+        assert all((part.learned[who][0].numpy() == np.arange(len(part.clips))).all() for part in parts)
+        self.responses = np.concatenate([part.learned[who][1].numpy() for part in parts])
+
+
 @dataclass
 class Seen:
-    """What the trainer was given and did: (participant arm) → examples; learning rates and weight decays of every update."""
+    """What the trainer was given and did: (participant arm) → all rows; learning rates and weight decays of every update."""
 
     out: Path
-    given: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    given: dict[str, tuple[Rows, Rows]] = field(default_factory=dict)
     updates: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
 
 
@@ -72,11 +85,16 @@ def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     """One whole run in this process, watched at its trainer."""
     root = tmp_path_factory.mktemp("run")
     (root / "settings.yaml").write_text(yaml.safe_dump(SETTINGS))
-    found, tune, step, name = Seen(root / "out"), tuning.brain_tune, torch.optim.AdamW.step, []
+    found, tune, make, step, name = Seen(root / "out"), tuning.tune_lessons, training.make_sources, torch.optim.AdamW.step, []
 
-    def watched_tune(encoder: Any, train: Any, validation: Any, *rest: Any, desc: str) -> Any:
-        found.given[desc], name[:] = (train, validation), [desc]
-        return tune(encoder, train, validation, *rest, desc=desc)
+    def watched_tune(*rest: Any, desc: str, **more: Any) -> Any:
+        name[:] = [desc]
+        return tune(*rest, desc=desc, **more)
+
+    def watched_sources(*rest: Any, **more: Any) -> Any:
+        train, validation = make(*rest, **more)
+        found.given[name[0]] = Rows(train), Rows(validation)
+        return train, validation
 
     def watched_step(optimizer: Any, *rest: Any) -> Any:
         groups = optimizer.param_groups
@@ -84,7 +102,8 @@ def seen(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
         return step(optimizer, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "brain_tune", watched_tune)
+        patch.setattr(tuning, "tune_lessons", watched_tune)
+        patch.setattr(training, "make_sources", watched_sources)
         patch.setattr(torch.optim.AdamW, "step", watched_step)
         given = ["--config", str(root / "settings.yaml"), "--out", str(found.out), "--jobs", "1", "--model", str(model)]
         assert main(["demo", *given]) == 0
@@ -129,7 +148,7 @@ def checkpoints(out: Path, model: Path) -> dict[tuple[str, str], tuple[Path, Pat
     for who in "AB":
         found[who, "pretrained"] = model, out / "features" / "pretrained"
         for arm in ("tuned", *CONTROLS):
-            found[who, arm] = out / "models" / who / arm, out / "features" / who / arm
+            found[who, arm] = out / "models" / who / arm / "model", out / "features" / who / arm
     return found
 
 

@@ -16,7 +16,7 @@ import torch
 
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.config import PretrainConfig
-from fastencode.tune.pretrain import _mask, pretrain
+from fastencode.tune.pretrain import pretrain
 
 torch.set_num_threads(1)  # as the command does; two threads on a busy machine wait for each other
 SMALL = PretrainConfig(minutes=1, steps=12, batch=2, clip_seconds=2, clusters=10)
@@ -50,15 +50,3 @@ def test_frames_of_the_encoder_and_of_the_cepstra_coincide(folder: Path) -> None
     encoder = SpeechEncoder(folder)
     ours = encoder.frame_times(10 * _RATE)
     np.testing.assert_allclose(ours, frame_times(len(ours), _RATE, window=_FIELD / _RATE, hop=_STRIDE / _RATE), atol=1e-9)
-
-
-def test_masks_cover_the_share_asked_for() -> None:
-    config = PretrainConfig(batch=200, mask_share=0.4, mask_frames=6)
-    mask = _mask(config, 250, np.random.default_rng(0))
-    assert mask.shape == (200, 250) and mask.any(axis=1).all()
-    assert mask[:, 10:].mean() == pytest.approx(0.4, abs=0.02)
-    # Every run of masked frames that starts after the first frames and ends before the last is a whole span or several.
-    edges = np.diff(mask.astype(int), axis=1, prepend=0, append=0)
-    lengths = np.flatnonzero(edges[0] == -1) - np.flatnonzero(edges[0] == 1)
-    assert (lengths[:-1] >= 6).all()
-    assert _mask(PretrainConfig(batch=3, mask_share=1e-9), 20, np.random.default_rng(0)).sum() == 3

@@ -18,9 +18,10 @@ from fastencode.cli.output import _spent
 from fastencode.errors import InputError
 from fastencode.study import figures, report
 from fastencode.study.captions import CEILINGS
-from fastencode.study.conditions import BEFORE_AND_AFTER, COLORS, conditions
+from fastencode.study.conditions import BEFORE_AND_AFTER, conditions
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, layer_thirds, overfitting, verdict_table
+from fastencode.style import COLORS
 from report_cases import overlapping_texts
 
 VERDICTS = [

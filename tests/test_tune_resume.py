@@ -19,7 +19,7 @@ pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
 import torch
 
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.tune import checkpoint, trainer, validation
+from fastencode.tune import checkpoint, training, validation
 from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.log import epochs, read_log, updates
 from fastencode.tune.trainer import brain_tune
@@ -40,12 +40,12 @@ SETTINGS: dict[str, Any] = {
     "own_weight": 0.1,
 }
 PLACES: dict[str, tuple[Any, str]] = {
-    "update": (trainer._Training, "update"),
+    "update": (training.Training, "update"),
     "file of a state": (checkpoint, "save_file"),
     "folder in its place": (checkpoint.os, "replace"),
     "validation": (validation.Sums, "add"),
-    "end of an epoch": (trainer._Training, "end_epoch"),
-    "last files": (trainer._Training, "finish"),
+    "end of an epoch": (training.Training, "end_epoch"),
+    "last files": (training.Training, "finish"),
 }
 
 

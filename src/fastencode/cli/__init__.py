@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from fastencode.cli.given import check_settings
-from fastencode.cli.mistakes import explained, with_option
-from fastencode.errors import DeviceError, FailedStages, FastencodeError, FastencodeWarning, InputError
+from fastencode.cli.environment import blamed, from_environment
+from fastencode.cli.given import check_settings, given_preset
+from fastencode.cli.mistakes import explained, of_option, with_option
+from fastencode.cli.parsers import COMMANDS, config_of, list_settings, option_names, options_of, settings_of
+from fastencode.errors import DeviceError, FailedStages, FastencodeError, FastencodeWarning, InputError, require
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``fastencode-tune``; returns the exit status: 0 done, 1 some stages failed, 2 wrong use or bad input, 130 stopped."""
+    """Run ``fastencode-tune``; returns the exit status.
+
+    0: done. 1: some stages failed, or ``doctor`` found something wrong. 2: wrong use or bad input. 130: stopped.
+    """
     try:
         with warnings.catch_warnings():
             plain = warnings.showwarning
@@ -39,17 +45,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from fastencode.errors import require
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in typed if word in COMMANDS), None)
+    parser, settings, variables, known = _parser(command, typed)
+    kinds = [settings] if settings is not None else []
+    words = _as_typed(typed, kinds)
+    if command is not None:
+        words[typed.index(command) + 1 : typed.index(command) + 1] = _as_typed(list(variables.values()), kinds)
+    try:
+        parsed = parser.parse_args(words)
+    except argparse.ArgumentError as error:
+        raise InputError(blamed(explained(str(error), typed, known), variables, typed)) from error
+    assert settings is not None  # the parser has ended otherwise
+    name = parsed.subcommand
+    try:
+        config = config_of(settings, parser.instantiate(parsed)[name])
+        done = import_module(f"fastencode.cli.{name}").run(config)
+    except (DeviceError, InputError) as error:
+        raise type(error)(blamed(with_option(str(error), known[name], typed), variables, typed)) from error
+    return done if type(done) is int else 0
 
+
+def _parser(command: str | None, typed: Sequence[str]) -> tuple[Any, type | None, dict[str, str], dict[str, list[str]]]:
+    """The parser, the settings of the subcommand, what the environment sets, and subcommand → its options.
+
+    Subcommands that were not typed have no options: ``--help`` would load the settings of all of them.
+    """
     jsonargparse = require("jsonargparse", "tune")
-    from fastencode.cli.settings import AliceConfig, AlignRunConfig, DemoConfig, FeaturesConfig
-
-    subcommands: dict[str, tuple[type, str]] = {
-        "demo": (DemoConfig, "the whole system, small, on a world whose truth is known"),
-        "alice": (AliceConfig, "the same on real brains; the next release has it as examples/alice.py only"),
-        "align": (AlignRunConfig, "layers × participants × regions: how well each layer predicts each brain"),
-        "features": (FeaturesConfig, "every layer of a speech model over recordings, into HDF5 files"),
-    }
     strict = {"exit_on_error": False, "allow_abbrev": False}
     parser = jsonargparse.ArgumentParser(
         prog="fastencode-tune",
@@ -57,40 +79,37 @@ def _run(arguments: Sequence[str] | None) -> int:
         version=import_module("fastencode").__version__,
         **strict,
     )
-    choices, known = parser.add_subcommands(required=True), {}
-    for name, (settings, line) in subcommands.items():
-        options = jsonargparse.ArgumentParser(description=(settings.__doc__ or "").strip().splitlines()[0], **strict)
-        options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
-        switches, said = {field.name for field in fields(settings) if field.type == "bool"}, dict(_helps(settings))
-        options.add_class_arguments(settings, skip=switches)
-        for action in options._actions:  # jsonargparse does not see entries of two names, "tr, seconds : float"
-            action.help = action.help or said.get(action.dest)
-        for switch in sorted(switches):
-            options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=said[switch])
-        options.set_defaults(_lists_of_settings(settings))
+    choices, settings, variables = parser.add_subcommands(required=True), None, {}
+    known: dict[str, list[str]] = {name: [] for name in COMMANDS}
+    for name, (_, line) in COMMANDS.items():
+        if name != command:
+            choices.add_subcommand(name, jsonargparse.ArgumentParser(**strict), help=line)
+            continue
+        settings = settings_of(name)
+        if not {"-h", "--help"} & set(typed):
+            switches = {f"--{field.name.replace('_', '-')}" for field in fields(settings) if field.type == "bool"}
+            variables = from_environment(os.environ, name, option_names(settings), switches)
+        given = [*variables.values(), *typed[typed.index(name) + 1 :]]
+        check_settings(given, settings, f"fastencode-tune {name}")
+        options = options_of(name, settings, _preset(settings, given))
         choices.add_subcommand(name, options, help=line)
         known[name] = [string.replace("_", "-") for action in options._actions for string in action.option_strings]
-    typed = list(sys.argv[1:] if arguments is None else arguments)
-    if typed and typed[0] in subcommands:
-        check_settings(typed[1:], subcommands[typed[0]][0], f"fastencode-tune {typed[0]}")
-    try:
-        parsed = parser.parse_args(_as_typed(typed, [settings for settings, _ in subcommands.values()]))
-    except argparse.ArgumentError as error:
-        raise InputError(explained(str(error), typed, known)) from error
-    name = parsed.subcommand
-    settings = subcommands[name][0]
-    try:
-        chosen = parser.instantiate(parsed)[name]
-        run = import_module(f"fastencode.cli.{name}").run
-        run(settings(**{field.name: chosen[field.name] for field in fields(settings)}))
-    except (DeviceError, InputError) as error:
-        raise type(error)(with_option(str(error), known[name], typed)) from error
-    return 0
+    return parser, settings, variables, known
+
+
+def _preset(settings: type, given: Sequence[str]) -> dict[str, Any]:
+    """The defaults that a preset sets, by dotted names; none for settings without presets."""
+    name = given_preset(given) if "preset" in {field.name for field in fields(settings)} else None
+    if name is None:
+        return {}
+    with of_option("--preset"):
+        found: dict[str, Any] = import_module("fastencode.tune.presets").preset(name).flat()
+        return found
 
 
 def _as_typed(arguments: Sequence[str], settings: Sequence[type]) -> list[str]:
     """What is typed as what is parsed: ``--dry-run`` as ``--dry_run``, ``--lags 0,1`` and ``--lags 0 1`` as ``--lags=[0,1]``."""
-    lists = {f"--{name}": text for one in settings for name, text in _lists(one)}
+    lists = {f"--{name}": text for one in settings for name, text in list_settings(one)}
     found: list[str] = []
     items: dict[str, list[str]] = {}
     current = ""
@@ -124,35 +143,3 @@ def _joined(given: Sequence[str], text: bool) -> str:
         else:
             parts += [json.dumps(part.strip(), ensure_ascii=False) if text else part for part in value.split(",") if part.strip()]
     return ",".join(part for part in parts if part.strip())
-
-
-def _helps(settings: type, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names of all settings, and what their class's docstring says about them."""
-    for names, text in re.findall(r"^    (\w+(?:, \w+)*) : .*\n((?:        .*\n)+)", settings.__doc__ or "", re.MULTILINE):
-        yield from ((f"{prefix}{name}", " ".join(text.split())) for name in names.split(", "))
-    for field in fields(settings):
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if is_dataclass(default):
-            yield from _helps(type(default), f"{prefix}{field.name}.")
-
-
-def _lists(settings: type, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Dotted names of the settings that are lists of plain values, and whether these are text."""
-    for field in fields(settings):
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if is_dataclass(default):
-            yield from _lists(type(default), f"{prefix}{field.name}.")
-        elif str(field.type).startswith(("tuple[str,", "tuple[int,", "tuple[float,", "tuple[Path,")):
-            yield f"{prefix}{field.name}", str(field.type).startswith(("tuple[str,", "tuple[Path,"))
-
-
-def _lists_of_settings(settings: type) -> dict[str, list[dict[str, Any]]]:
-    """Defaults that are tuples of dataclasses, as dotted name → plain values: jsonargparse writes no instances."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for field in fields(settings):
-        value = field.default if field.default_factory is MISSING else field.default_factory()
-        if is_dataclass(value):
-            found |= {f"{field.name}.{name}": plain for name, plain in _lists_of_settings(type(value)).items()}
-        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
-            found[field.name] = [asdict(item) for item in value]
-    return found

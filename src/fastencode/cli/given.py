@@ -12,7 +12,7 @@ from fastencode.cli.mistakes import of_option
 from fastencode.errors import InputError, require
 from fastencode.files import read_text
 
-__all__ = ["check_settings"]
+__all__ = ["check_settings", "given_preset", "groups"]
 
 
 def check_settings(arguments: Sequence[str], settings: type, command: str) -> None:
@@ -33,12 +33,32 @@ def check_settings(arguments: Sequence[str], settings: type, command: str) -> No
         If a file cannot be read, is not YAML or no mapping; if it names no setting of the command, or leaves one without a value
         that must have one.
     """
-    groups = {f"--{name}": kind for name, kind in _groups(settings).items()}
-    for option, value in _options(arguments, ("--config", *groups)):
+    whole = {f"--{name}": kind for name, kind in groups(settings).items()}
+    for option, value in _options(arguments, ("--config", *whole)):
         with of_option(option):
-            found, kind = _mapping(value, option in groups), groups.get(option, settings)
+            found, kind = _mapping(value, option in whole), whole.get(option, settings)
             where = value if os.path.isfile(value) else "what is given"
             _check(found, kind, where, command, "" if kind is settings else f"{option[2:]}.")
+
+
+def given_preset(arguments: Sequence[str]) -> str | None:
+    """The preset that options or a file of settings name; None where none does.
+
+    Raises
+    ------
+    InputError
+        If both do, and name different ones: files that commands write hold every setting, and a preset would change nothing.
+    """
+    typed = next((value for _, value in reversed(list(_options(arguments, ("--preset",))))), None)
+    for _, file in reversed(list(_options(arguments, ("--config",)))):
+        found = _mapping(file, False)
+        if "preset" not in found:
+            continue
+        if typed not in (None, found["preset"]):
+            said = f"{file} says preset: {_shown(found['preset'])}"
+            raise InputError(f"--preset {typed}, but {said}, and holds that one's values: leave one out")
+        return None if found["preset"] is None else str(found["preset"])
+    return typed
 
 
 def _options(arguments: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -68,21 +88,21 @@ def _mapping(given: str, is_group: bool) -> Mapping[str, Any]:
 
 
 def _check(found: Mapping[str, Any], settings: type, where: str, command: str, before: str = "") -> None:
-    known, groups = {field.name: str(field.type) for field in fields(settings)}, _groups(settings)
+    known, inner = {field.name: str(field.type) for field in fields(settings)}, groups(settings)
     for whole, value in found.items():
         name, dot, rest = str(whole).partition(".")
         if name not in known:
-            inside = [f"{group}.{name}" for group, kind in groups.items() if name in {field.name for field in fields(kind)}]
+            inside = [f"{group}.{name}" for group, kind in inner.items() if name in {field.name for field in fields(kind)}]
             close = inside or get_close_matches(name, known, n=1)
             hint = f": there are {', '.join(known)}" if before else f": give config.yaml of an earlier {command}"
             hint = f"; did you mean {before}{close[0]}?" if close else hint
             raise InputError(f"{where} names {before}{whole}, which is no setting of {command}{hint}")
-        if name in groups and dot:
-            _check({rest: value}, groups[name], where, command, f"{before}{name}.")
-        elif name in groups and isinstance(value, dict):
-            _check(value, groups[name], where, command, f"{before}{name}.")
-        elif name in groups:
-            some = ", ".join(field.name for field in fields(groups[name])[:3])
+        if name in inner and dot:
+            _check({rest: value}, inner[name], where, command, f"{before}{name}.")
+        elif name in inner and isinstance(value, dict):
+            _check(value, inner[name], where, command, f"{before}{name}.")
+        elif name in inner:
+            some = ", ".join(field.name for field in fields(inner[name])[:3])
             raise InputError(f"{where} says {before}{name}: {_shown(value)}: give its settings ({some}, …), or leave it out")
         elif value is None and "None" not in known[name]:
             raise InputError(f"{where} says {before}{name}: null: give a value, or leave it out")
@@ -92,7 +112,7 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _groups(settings: type) -> dict[str, type]:
+def groups(settings: type) -> dict[str, type]:
     """The settings that have settings of their own."""
     found = {}
     for field in fields(settings):

@@ -57,12 +57,13 @@ def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequen
         typed = typed.replace("_", "-")
         return f"{name} has no option {typed}{_meant(typed, known)}\n{name} --help lists all options"
     if found := re.search(r"invalid choice: '([^']*)'", error):
-        return f"there is no command {found[1]!r}{_meant(found[1], list(options))}\nchoose from {', '.join(options)}"
+        return f"there is no command {found[1]!r}{_meant(found[1], list(options), cutoff=0.6)}\nchoose from {', '.join(options)}"
     if 'expected "subcommand"' in error:
         return f"say what to do: {', '.join(options)}; for example fastencode-tune demo"
     if found := re.match(r"the following arguments are required: (.+)", error):
         missing = [one.strip().removeprefix("--").removeprefix(f"{command}.") for one in found[1].split(",")]
-        return f"{name} needs {' and '.join(f'--{one}' for one in missing)}"
+        options_of = {option.replace("-", "_") for option in options.get(command or "", ())}
+        return f"{name} needs {' and '.join(f'--{one}' if f'__{one}' in options_of else one.upper() for one in missing)}"
     if found := re.match(r"argument (--[^/: ]+)\S*: ignored explicit argument (.+)", error):
         return f"{found[1].replace('_', '-')} takes no value, {found[2]} was given: give the option alone, or leave it out"
     if found := re.match(r"argument (--[^/: ]+)\S*: expected one argument", error):
@@ -72,11 +73,11 @@ def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequen
     return error
 
 
-def _meant(typed: str, known: Sequence[str]) -> str:
+def _meant(typed: str, known: Sequence[str], cutoff: float = 0.5) -> str:
     """A question after the option that was meant; ``--delays`` is close to ``--align.delays``, too."""
     ends = {f"--{option.rpartition('.')[2]}": option for option in known if "." in option}
     names = {option: option for option in known}
-    close = get_close_matches(typed, {**ends, **names}, n=1, cutoff=0.5)
+    close = get_close_matches(typed, {**ends, **names}, n=1, cutoff=cutoff)
     return f"; did you mean {(ends | names)[close[0]]}?" if close else ""
 
 

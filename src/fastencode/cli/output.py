@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fastencode.cli.written import write_settings
 from fastencode.errors import require
-from fastencode.files import whole_file
 from fastencode.plain import plain
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
@@ -60,16 +59,6 @@ def publish(
     say("\n" + verdict_table(list(verdicts)))
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
-
-
-def write_settings(folder: Path, config: Any, command: str) -> str:
-    """Write ``config.yaml``, with which the command repeats itself; returns what to type for that, from any folder."""
-    path = folder / "config.yaml"
-    repeat = f"cd {shlex.quote(os.getcwd())} && {command} --config {shlex.quote(str(path))}"
-    text = require("yaml", "tune").safe_dump(plain(config, shown=True), sort_keys=False, allow_unicode=True)
-    with whole_file(path) as partial:
-        partial.write_text(f"# Everything needed to repeat this: {repeat}\n{text}", encoding="utf-8")
-    return repeat
 
 
 def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fastencode.cli.train_settings import TrainConfig
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
 from fastencode.world.config import WorldConfig
 
-__all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "FeaturesConfig"]
+__all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "DiagnoseConfig", "DoctorConfig", "FeaturesConfig", "TrainConfig"]
 
 FAST_MINUTES, FAST_STORY_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 6.0, 3.0, 4.0, 2
 
@@ -166,6 +167,39 @@ class FeaturesConfig:
     stored: str = "float32"
     device: str | None = None
     dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class DiagnoseConfig:
+    """Walk through what is known to go wrong in brain-tuning, on a finished run, and say what was found and what to do.
+
+    Attributes
+    ----------
+    run : Path
+        Folder of the run, as ``fastencode-tune train`` left it.
+    stories : Path, optional
+        Folder of the data set that it was tuned on, for what the log alone cannot tell. Repetition time and test story are those
+        of the run.
+    control : Path, optional
+        Folder of a run on permuted responses (``--targets permuted``) to compare with.
+    """
+
+    run: Path = field(metadata={"positional": True})
+    stories: Path | None = None
+    control: Path | None = None
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Say what is installed here, what it can use, and what to mend; exit status 1 if something is wrong.
+
+    Attributes
+    ----------
+    out : Path
+        Where runs are to be written: its free disk is told.
+    """
+
+    out: Path = Path()
 
 
 def _check_ceiling(ceiling: float) -> None:

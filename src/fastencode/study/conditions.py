@@ -6,12 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fastencode.errors import InputError
+from fastencode.style import COLORS, MARKERS
 
 __all__ = ["BEFORE_AND_AFTER", "Condition", "conditions"]
-
-# Okabe and Ito's colors, which survive the common color deficiencies; markers tell curves apart in gray printing.
-COLORS = ("#5a5a5a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @dataclass(frozen=True)

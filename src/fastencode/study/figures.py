@@ -18,6 +18,7 @@ import numpy as np
 from fastencode.errors import require
 from fastencode.study.columns import MEAN
 from fastencode.study.conditions import Condition
+from fastencode.style import DPI, STYLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,6 @@ __all__ = [
     "training_figure",
 ]
 
-DPI = 160
 WIDE = 9.6  # inches: three panels side by side, or one legend line of four entries
 EDGE = 0.1  # layers between the first or last one and the edge of its panel, at least
 MARKED = 13  # markers on a curve at most
@@ -47,32 +47,6 @@ DASHED = (0, (5, 3))
 PANELS = 48  # of a figure that has several for each region
 BANDED = 4  # models: bands of more hide each other
 LONGEST, LINE = 40, 115  # letters of a legend's entry, and of all entries in a row, each with 8 for its line
-
-STYLE = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#808080",
-    "axes.linewidth": 0.8,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#404040",
-    "ytick.color": "#404040",
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.fontsize": 10,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "axes.unicode_minus": True,
-    "text.usetex": False,
-}
 
 
 def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:

@@ -144,8 +144,8 @@ def _learning(kept: Row) -> Iterator[str]:
     """Whether the tuned model predicts the validation stories better than their mean does."""
     loss, mean = kept.get("validation_loss"), kept.get("mean_loss")
     if loss is None or mean is None:
-        yield "Whether the model learned anything is not known: there is no validation loss."
-    elif loss >= mean:
+        yield "Whether the model learned anything about brains is not known: nothing was compared with predicting the mean."
+    elif not loss < mean:
         yield (
             f"**No learning: the model did not beat the mean.** Its validation loss is {loss:.4f}; predicting each voxel's mean, "
             f"whatever was said, gives {mean:.4f}. Do not use it; `fastencode-tune diagnose` says what may have failed."
@@ -162,16 +162,10 @@ def _behind(one: Mapping[str, Any]) -> bool:
 
 def _scores(kept: Row, before: Row, voxels: Mapping[str, int]) -> str:
     """A table with one row for each participant, and what its numbers are not."""
-    head = [
-        "participant",
-        "voxels",
-        "loss of the mean",
-        "loss before",
-        "loss after",
-        "r before",
-        "r after",
-        "r after, half of the voxels",
-    ]
+    if not any(one.get("validation_loss") is not None for one in (kept, before)):
+        return "## Scores\n\nThere are none: no story was kept for validation.\n\n![Curves of the run](curves.png)"
+    losses, scores = ("loss of the mean", "loss before", "loss after"), ("r before", "r after", "r after, middle half")
+    head = ["participant", "voxels", *losses, *scores]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     after, first = kept.get("participants") or {}, before.get("participants") or {}
     for who, one in after.items():
@@ -193,12 +187,13 @@ def _scores(kept: Row, before: Row, voxels: Mapping[str, int]) -> str:
 
 
 _CAVEATS = """\
-- r is the mean correlation over the voxels that were tuned on, not corrected for noise ceilings.
+- r is the mean correlation over the voxels that were tuned on, not corrected for noise ceilings; between the two numbers of the
+  last column lies the middle half of the voxels.
 - Before the first update the heads are random. So these scores say that model and heads learned together, not that the tuned
   model is better than the base model: `fastencode-tune align` compares both, each with ridge regressions of its own.
-- No story for testing was read. Where an early stop, the settings, or the choice of an epoch followed the validation stories, these
-  scores are too high for unheard stories; where voxels were chosen by their noise ceilings on a test story, scores on that story
-  are, too.
+- These are no test scores. Where an early stop, the settings, or the choice of an epoch followed the validation stories, they are
+  higher than those of unheard stories would be. Where voxels were chosen by their noise ceilings on a test story, so are scores
+  on that story.
 - Whether responses, and not any targets of this kind, changed the model is seen beside a control that was tuned on displaced
   responses (`targets: permuted`) with as many updates."""
 

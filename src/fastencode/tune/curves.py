@@ -31,7 +31,7 @@ _DEPTHS = "viridis"  # of this map, the part that shows on white
 _DARKEST, _LIGHTEST = 0.0, 0.88
 _POINTS = 60  # of a curve over updates: neighbors beyond are averaged
 _INSIDE = (2, 98)  # percent of the averaged losses of updates that the panel spans, at least
-_NAMED = 24  # participants whose names have room
+_NAMED = 40  # participants whose names have room
 _FAR_APART = 20  # ratio of two learning rates from which only a logarithmic axis shows both
 
 
@@ -100,11 +100,14 @@ def _figure(rows: list[Row]) -> Figure:
     norms.set_title("gradient norm", pad=_TITLE_PAD)
     _layers_panel(changes, [row["epoch"] for row in epochs], [row.get("weight_change") or {} for row in epochs], colors)
     changes.set_title("weight change ‖w − w₀‖ / ‖w₀‖", pad=_TITLE_PAD)
-    ended = any(row["kind"] == "end" for row in rows)
+    stopped = any(row["kind"] == "end" for row in rows) and kept["epoch"] != epochs[-1]["epoch"]
     for ax in (*top[:2], rates, norms, changes):
         _over_epochs(ax, int(epochs[-1]["epoch"]) if not places else max(int(epochs[-1]["epoch"]), math.ceil(max(places))))
-        if ended and kept["epoch"] != epochs[-1]["epoch"]:
-            ax.axvline(kept["epoch"], color="#808080", linewidth=1, linestyle=":", zorder=1.5, label="epoch kept")
+        if stopped:
+            ax.axvline(kept["epoch"], color="#808080", linewidth=1, linestyle=":", zorder=1.5, label="_epoch kept")
+    if stopped:
+        place, across = (kept["epoch"], 1), top[0].get_xaxis_transform()
+        top[0].annotate("kept", place, (3, -9), across, "offset points", color="#606060", fontsize=7.5)
     for ax in (top[0], top[1], rates):
         _legend(ax)
     _depth_legend(below, norms, changes, layers, colors)
@@ -115,7 +118,7 @@ def _loss_panel(ax: Axes, epochs: Sequence[Row], updates: Sequence[Row], places:
     at = [row["epoch"] for row in epochs]
     between, single = _thinned(places, [_number(row.get("loss")) for row in updates])
     ax.plot(between, single, color=_GRAY, linewidth=0.8, alpha=0.5)
-    marker = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
     ax.plot(at, [_number(row.get("train_loss")) for row in epochs], color=_GRAY, label="training", **marker)
     ax.plot(at, [_number(row.get("validation_loss")) for row in epochs], color=_BLUE, label="validation", **marker)
     mean = [_number(row.get("mean_loss")) for row in epochs]
@@ -130,18 +133,22 @@ def _correlation_panel(ax: Axes, epochs: Sequence[Row], people: Sequence[str]) -
     """Mean r over participants and voxels; bands hold 90 % and 50 % of the voxels, thin lines are participants."""
     at = [row["epoch"] for row in epochs]
     for low, high, alpha in (("5", "95", 0.12), ("25", "75", 0.2)):
-        ends = [[_mean_quantile(row, end) for row in epochs] for end in (low, high)]
+        lower, upper = ([_mean_quantile(row, end) for row in epochs] for end in (low, high))
         words = f"{int(high) - int(low)} % of voxels" if high == "75" else f"{int(high) - int(low)} %"
-        ax.fill_between(at, *ends, color=_BLUE, alpha=alpha, linewidth=0, label=words if np.isfinite(ends).any() else None)
+        ax.fill_between(
+            at, lower, upper, color=_BLUE, alpha=alpha, linewidth=0, label=words if np.isfinite(lower).any() else None
+        )
         if len(at) == 1:
-            ax.vlines(at, *ends, color=_BLUE, alpha=2 * alpha, linewidth=6)
+            ax.vlines(at, lower, upper, color=_BLUE, alpha=2 * alpha, linewidth=6)
     if len(people) > 1:
         for who in people:
             each = [_number(((row.get("participants") or {}).get(who) or {}).get("r")) for row in epochs]
             ax.plot(at, each, color=_BLUE, linewidth=0.7, alpha=0.5)
         ax.plot([], [], color=_BLUE, linewidth=0.7, alpha=0.5, label="participants")
-    marker = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
     ax.plot(at, [_number(row.get("validation_r")) for row in epochs], color=_BLUE, linewidth=2.2, label="mean", **marker)
+    if all(row.get("validation_r") is None for row in epochs):
+        _say(ax, "there is none")
     ax.axhline(0, color="#404040", linewidth=1, zorder=2)
     ax.set_title("validation correlation r over voxels", pad=_TITLE_PAD)
 
@@ -159,7 +166,7 @@ def _people_panel(ax: Axes, kept: Row, people: Sequence[str]) -> None:
         ax.plot(_number(one.get("r")), place, color=_BLUE, marker="o", markersize=5)
     ax.axvline(0, color="#404040", linewidth=1, zorder=1)
     names = [_shown(who) for who in people] if len(people) <= _NAMED else [""] * len(people)
-    ax.set_yticks(list(places), names, fontsize=9 if len(people) <= 12 else 7)
+    ax.set_yticks(list(places), names, fontsize=min(9.0, 160 / len(people)))
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(0.4, len(people) + 0.6)
     ax.grid(False, axis="y")
@@ -174,7 +181,7 @@ def _rates_panel(ax: Axes, updates: Sequence[Row], places: Sequence[float]) -> N
         values = [_number(one.get(name)) for one in rates]
         if np.isfinite(values).any():
             peaks.append(np.nanmax(values))
-            ax.plot(places, values, color=color, label=words, linestyle="-" if name == "backbone" else _DASHED)
+            ax.plot(places, values, color=color, label=words, linestyle="-" if name == "backbone" else (0, (3, 1.5)))
     if len(peaks) == 2 and min(peaks) > 0 and max(peaks) / min(peaks) > _FAR_APART:
         _logarithmic(ax)
     else:
@@ -192,12 +199,17 @@ def _layers_panel(ax: Axes, at: Sequence[float], values: Sequence[Mapping[str, A
         if not np.isfinite(numbers).any():
             continue
         drawn = True
-        alone = {"marker": "o", "markersize": 3.5} if np.isfinite(numbers).sum() < 3 else {}
+        alone: dict[str, Any] = {"marker": "o", "markersize": 3.5} if np.isfinite(numbers).sum() < 3 else {}
         ax.plot(places, numbers, color=color, linewidth=1.4, **alone)
     if drawn:
         _logarithmic(ax)
     else:
-        ax.text(0.5, 0.5, "nothing moved", transform=ax.transAxes, ha="center", va="center", color="#606060")
+        _say(ax, "nothing moved")
+
+
+def _say(ax: Axes, words: str) -> None:
+    """Words where nothing can be drawn."""
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color="#606060")
 
 
 def _gradients(epochs: Sequence[Row], updates: Sequence[Row], places: Sequence[float]) -> tuple[Sequence[float], list[Row]]:

@@ -1,8 +1,8 @@
 """AdamW for a head of many voxels, one tile after another while its gradient is at hand: the head's gradient is never stored.
 
 The update is that of ``torch.optim.AdamW``: decoupled weight decay, both moments corrected for their start at 0. It needs the
-gradient's final scale, so it knows no loss scaler, no clip by a norm that this gradient is part of, and no sum over micro-batches:
-every call of ``voxel_loss`` with a step is one update of the head.
+final gradient. So it goes together with a clip of the backbone's norm alone, not with a clip of the joint norm, a loss scaler, or
+gradients that are summed over micro-batches or processes: every call of ``voxel_loss`` with a step is one update of the head.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class HeadStep:
         self.moments = [[torch.zeros_like(one, requires_grad=False) for one in parameters] for _ in range(2)]
         self.updates = torch.zeros((), dtype=torch.float32, device=parameters[0].device)
 
-    def check(self, weight: Tensor, bias: Tensor | None, scale: float) -> None:
-        """Raise ``InputError`` unless a loss of these, multiplied by ``scale``, can be stepped."""
+    def check(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Raise ``InputError`` unless a loss of these can be stepped."""
         trained = [one for one in (weight, bias) if one is not None and one.requires_grad]
         if [id(one) for one in trained] != [id(one) for one in self.parameters]:
             shapes = [tuple(one.shape) for one in trained]
@@ -76,8 +76,6 @@ class HeadStep:
             raise InputError(
                 "a step where gradients are off (torch.no_grad) would train on what is only evaluated: give step=None"
             )
-        if not (math.isfinite(scale) and scale > 0.0):
-            raise InputError(f"scale={scale} with a step: give the finite number above 0 that multiplies the loss")
 
     def advance(self) -> None:
         """Count one more update. Once before the tiles."""

@@ -98,7 +98,7 @@ class Log:
             raise
         self.size += length
         if self._board is not None:
-            step = row.get("update", row.get("updates", 0))
+            step = _step(row)
             for name, value in _numbers(row, kind):
                 self._board.add_scalar(name, value, step)
 
@@ -220,10 +220,16 @@ def _board(folder: Path, log: Path) -> _Board | None:
         writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError:
         return None
-    steps = [row.get("update", row.get("updates", 0)) for row in read_log(log)]
+    steps = [_step(row) for row in read_log(log)]
     with writing(folder):
         board: _Board = writer(str(folder), purge_step=max(steps) + 1 if steps else 0)
     return board
+
+
+def _step(row: Row) -> int:
+    """Updates up to a line."""
+    done: int = row["update"] if "update" in row else row.get("updates", 0)
+    return done
 
 
 def _numbers(values: Any, name: str) -> Iterator[tuple[str, float]]:

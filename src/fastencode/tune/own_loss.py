@@ -177,7 +177,7 @@ class _Frozen(nn.Module):
             for name, value in list(part.named_parameters(recurse=False)):
                 delattr(part, name)
                 part.register_buffer(name, value.detach().clone())
-        self.module = module
+        self.module: Any = module
         self.train(False)
 
     def train(self, mode: bool = True) -> _Frozen:
@@ -187,6 +187,10 @@ class _Frozen(nn.Module):
 
 class _Clusters(nn.Module):
     """The cluster that a masked frame is in, by a linear classifier."""
+
+    mean_c: torch.Tensor
+    scale_c: torch.Tensor
+    centers_kc: torch.Tensor
 
     def __init__(self, encoder: SpeechEncoder, layer: int | None, clusters: int, seed: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -224,9 +228,10 @@ class _Clusters(nn.Module):
         if not self._fitted:
             raise InputError("the clusters of the model's own loss were not found yet: call fit with frames of training clips")
         mask_bf = mask_bf.to(frames_bfc.device)
-        with torch.no_grad(), torch.autocast(frames_bfc.device.type, enabled=False):
+        with torch.no_grad():
             points_mc = (self._points(frames_bfc)[mask_bf] - self.mean_c) * self.scale_c
-            labels_m = nearest_cluster(points_mc, self.centers_kc)
+            with torch.autocast(frames_bfc.device.type, enabled=False):
+                labels_m = nearest_cluster(points_mc, self.centers_kc)
         return nn.functional.cross_entropy(self.classify(hidden_bfd[mask_bf].float()).float(), labels_m)
 
     def _points(self, frames_bfc: torch.Tensor) -> torch.Tensor:
@@ -254,7 +259,9 @@ class _Contrast(nn.Module):
         if encoder.model.config.model_type != "wav2vec2":
             raise InputError(f"{encoder.name} is no wav2vec2 model: kind=contrastive is its loss; give kind=clusters")
         transformers = require("transformers", "tune")
-        whole, report = transformers.Wav2Vec2ForPreTraining.from_pretrained(encoder.name, output_loading_info=True)
+        whole, report = transformers.Wav2Vec2ForPreTraining.from_pretrained(
+            encoder.name, dtype=torch.float32, output_loading_info=True
+        )
         needed = ("quantizer.", "project_q.", "project_hid.")
         if any(key.startswith(needed) for key in report["missing_keys"]):
             raise InputError(f"{encoder.name} holds no quantizer, only the encoder: give kind=clusters")

@@ -88,9 +88,9 @@ def word_labels(intervals: Sequence[Interval], ends_s: ArrayLike, tr: float, voc
 class WordLoss(nn.Module):
     """A linear map from the state to the words of a vocabulary, with binary cross-entropy.
 
-    Each word counts as it occurs: no weights of rare words. With them (absent / present, up to 1000 for the rarest of 500 words)
-    the loss would be that of a few rows with a rare word, most of its gradient noise, and its probabilities would mean
-    nothing. Without them the loss is a proper score, and the bias soon holds how often each word occurs; ``rates`` gives it at once.
+    Rare words get no greater weight. Weights of absent / present scans reach 1000 for the rarest of 500 words: a few rows would
+    make most of the gradient, and outputs would no longer be probabilities. Without them the loss is a proper score, and the bias
+    soon holds how often each word occurs; ``rates`` gives it at once.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class WordLoss(nn.Module):
     def _begin_at(self, rates_w: NDArray[np.float64]) -> None:
         if rates_w.shape != (len(self.vocabulary),) or not ((rates_w >= 0) & (rates_w <= 1)).all():
             raise InputError(
-                f"rates of shape {rates_w.shape}: give a share between 0 and 1 for each of {len(self.vocabulary)} words"
+                f"rates have shape {rates_w.shape}: give a share between 0 and 1 for each of {len(self.vocabulary)} words"
             )
         rates_w = rates_w.clip(1e-4, 1 - 1e-4)  # a word that is never or always heard has no finite log odds
         self.linear.bias.copy_(torch.from_numpy(np.log(rates_w / (1 - rates_w))))

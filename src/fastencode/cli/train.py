@@ -1,0 +1,40 @@
+"""``fastencode-tune train``: a speech model tuned on the responses of one or many participants."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+from fastencode.cli.settings import TrainConfig
+from fastencode.cli.written import write_settings
+
+__all__ = ["run"]
+
+
+def run(config: TrainConfig) -> list[Path]:
+    """Train, or go on with what was begun, and return the folders of the runs; with ``dry_run`` say what that would take.
+
+    Each finished run's folder gets the ``config.yaml`` that repeats it alone.
+    """
+    from fastencode.runs.training import Teaching, say_cost, train
+
+    teaching = Teaching(**{field.name: getattr(config, field.name) for field in fields(Teaching)})
+    if config.dry_run:
+        say_cost(teaching, config.tuning(), config.model, config.out, each=config.each, device=config.device)
+        return []
+    folders = train(
+        teaching,
+        config.tuning(),
+        config.model,
+        config.out,
+        each=config.each,
+        device=config.device,
+        extend_epochs=config.extend_epochs,
+        fast_dev_run=config.fast_dev_run,
+    )
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one writes
+        for folder in folders:
+            alone = replace(config, participants=(folder.name,), each=False, out=folder) if config.each else config
+            write_settings(folder, alone, "fastencode-tune train")
+    return folders

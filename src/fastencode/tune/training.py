@@ -1,0 +1,367 @@
+"""A run in memory: one update, the end of an epoch, the end of the run. ``trainer.py`` has the loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastencode.errors import FastencodeError
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.tune.batches import Batch, Place, Sources, ahead, find_batches, order_of_epoch
+from fastencode.tune.card import write_card
+from fastencode.tune.checkpoint import RunFolder, State
+from fastencode.tune.config import TuneConfig
+from fastencode.tune.curves import draw_curves
+from fastencode.tune.lessons import Lessons
+from fastencode.tune.log import Log, read_log
+from fastencode.tune.model import BrainModel
+from fastencode.tune.objectives import Costs, gradient_norms
+from fastencode.tune.prepare import make_objective, make_sources
+from fastencode.tune.processes import Processes
+from fastencode.tune.schedule import shares_of_peak
+from fastencode.tune.validation import validate
+
+__all__ = ["Training"]
+
+
+@dataclass
+class _Clock:
+    """Seconds of an epoch, of which spent waiting for batches; they say nothing about the result."""
+
+    began: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    clips: int = 0
+
+    def times(self) -> dict[str, float]:
+        seconds = time.perf_counter() - self.began
+        return {
+            "seconds": round(seconds, 3),
+            "waiting": round(self.waited, 3),
+            "clips_per_second": round(self.clips / max(seconds, 1e-9), 3),
+        }
+
+
+class Training:
+    """What learns, what it learns from, and where it stands.
+
+    Parameters are those of :func:`fastencode.tune.trainer.tune_lessons`, with the folder and the processes of the run.
+    """
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        lessons: Lessons,
+        config: TuneConfig,
+        run: RunFolder,
+        processes: Processes,
+        frames: Path | None,
+        limit: int,
+        desc: str,
+        show_progress: bool,
+    ) -> None:
+        self.lessons, self.config, self.run, self.processes, self.limit, self.desc = lessons, config, run, processes, limit, desc
+        voxels = {who: len(chosen) for who, chosen in lessons.voxels.items()}
+        self.model = BrainModel(encoder, config, voxels, tr=lessons.data.tr)
+        self.frozen = self.model.frozen_hash()
+        self.train, self.validation = make_sources(
+            self.model, lessons, config, run.path / "cache", frames, processes, show_progress=show_progress
+        )
+        self.objective = make_objective(self.model, self.train, config, fit_own=not run.has_state)
+        groups = self.objective.groups()
+        peaks = (config.learning_rate, config.head_learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            [{**group, "lr": peak} for group, peak in zip(groups, peaks, strict=True)],
+            weight_decay=config.weight_decay,
+            fused=True,  # one pass instead of several for each of many small tensors
+        )
+        self.first = {name: value.detach().clone() for name, value in self.model.trained().items() if self._is_inside(name)}
+        self.size = config.batch * config.accumulate * processes.size
+        self.places: list[Place] = []
+        self.per_epoch = len(self._order(1))
+        self.state, self.clock, self.saved = State(), _Clock(), time.monotonic()
+        self.shown: dict[str, str] = {}
+
+    def _is_inside(self, name: str) -> bool:
+        return self.model.layer_of(name) != "head"
+
+    # -- beginning
+
+    def begin(self) -> None:
+        """Go on from the newest state, or log the state before any update."""
+        found = self.run.resume(self.objective.learned, self.optimizer)
+        self.state = found or State()
+        self.log = Log(self.run.path / "log.jsonl", size=self.state.log_size) if self.processes.is_first else None
+        if found is None:
+            self._validate(0, None)
+            self._keep(0)
+            self._save()
+
+    @property
+    def total(self) -> int:
+        """Updates in all."""
+        return self.per_epoch * self.config.epochs
+
+    @property
+    def clips(self) -> int:
+        """In all epochs."""
+        return self.config.epochs * sum(len(place) for place in self._order(1))
+
+    @property
+    def clips_done(self) -> int:
+        order = self._order(self.state.epoch)
+        return (self.state.epoch - 1) * sum(map(len, order)) + sum(map(len, order[: self.state.in_epoch]))
+
+    def _order(self, epoch: int) -> list[Place]:
+        order = order_of_epoch(self.train.n_rows, epoch, self.size, self.config)
+        return order[: self.limit] if self.limit else order
+
+    # -- an epoch
+
+    def batches(self) -> Iterator[Batch]:
+        """Those of this epoch that are still to come."""
+        self.places, self.clock = self._order(self.state.epoch), _Clock()
+        coming = self._ahead(self.train, self.places[self.state.in_epoch :])
+        while True:
+            before = time.perf_counter()
+            batch = next(coming, None)
+            self.clock.waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def _ahead(self, sources: Sources, places: Sequence[Place]) -> Iterator[Batch]:
+        pin = self.objective.device != "cpu"
+        return ahead(sources, places, self.config, self.processes.rank, self.processes.size, pin=pin)
+
+    def update(self, batch: Batch) -> None:
+        """One step of the optimizer."""
+        state, config = self.state, self.config
+        rates = self._set_rates()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.random.fork_rng(enabled=self.objective.draws):
+            if self.objective.draws:
+                torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
+            costs = self.objective.learn(batch, state.updates, self.processes)
+        self._check_finite(costs, batch)
+        if time.monotonic() - self.saved > 60 * config.save_minutes:  # weights whose loss is known to be finite
+            self._save()
+        self._join(batch)
+        norms: dict[str, float] = {}
+        logged = (state.updates + 1) % config.log_every == 0
+        if logged:
+            norms = gradient_norms(self.model.trained(), self.model.layer_of)
+        if config.clip_norm:
+            nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], config.clip_norm)
+        self.optimizer.step()
+        state.updates, state.in_epoch = state.updates + 1, state.in_epoch + 1
+        state.loss, state.clips = state.loss + costs.loss * batch.clips, state.clips + batch.clips
+        self.clock.clips += batch.clips
+        if logged:
+            self._log_update(batch, costs, rates, norms)
+
+    def _set_rates(self) -> dict[str, float]:
+        shares = shares_of_peak(
+            self.state.updates,
+            self.total,
+            self.config,
+            people=max(1, len(self.lessons.people)),
+            stories=len(self.train.runs),
+        )
+        peaks = (self.config.learning_rate, self.config.head_learning_rate)
+        for group, share, peak in zip(self.optimizer.param_groups, shares, peaks, strict=True):
+            group["lr"] = peak * share
+        for step in self.objective.steps.values():
+            step.lr = peaks[1] * shares[1]
+        return {"backbone": peaks[0] * shares[0], "heads": peaks[1] * shares[1]}
+
+    def _check_finite(self, costs: Costs, batch: Batch) -> None:
+        if math.isfinite(costs.loss):
+            return
+        state = self.state
+        place = f"epoch {state.epoch}, batch {state.in_epoch + 1} ({', '.join(batch.stories)})"
+        raise FastencodeError(
+            f"{self.desc}: the loss is not finite in {place}: lower learning_rate ({self.config.learning_rate:g}); the last state"
+            f" is kept in {self.run.path / 'checkpoints'}"
+        )
+
+    def _join(self, batch: Batch) -> None:
+        """Add the gradients of all processes; nobody's head that the whole batch did not ask gets any."""
+        if self.processes.size == 1:
+            return
+        quiet = set()
+        for who in set(self.objective.people) - set(batch.share):
+            quiet |= {id(p) for p in self.model.head(who).parameters()} if not self.config.shared_head else set()
+        learning = [p for group in self.optimizer.param_groups for p in group["params"] if id(p) not in quiet]
+        for p in learning:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        self.processes.add([p.grad for p in learning if p.grad is not None])
+
+    def _log_update(self, batch: Batch, costs: Costs, rates: Mapping[str, float], norms: Mapping[str, float]) -> None:
+        state = self.state
+        for layer, norm in norms.items():
+            state.norms[layer] = state.norms.get(layer, 0.0) + norm
+        state.n_norms += 1
+        if self.log is None:
+            return
+        more = {name: value for name in ("own_loss", "word_loss") if (value := getattr(costs, name)) is not None}
+        self.log.write(
+            "update",
+            update=state.updates,
+            epoch=state.epoch,
+            stories=list(batch.stories),
+            loss=costs.loss,
+            losses=costs.losses,
+            **more,
+            learning_rate=rates,
+            gradient_norm=norms,
+            time=self.clock.times(),
+        )
+
+    # -- the end of an epoch
+
+    def end_epoch(self) -> None:
+        """Validate, keep the model if asked to, and save a state."""
+        state = self.state
+        epoch, norms = state.epoch, {layer: value / state.n_norms for layer, value in state.norms.items()}
+        loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
+        if loss is not None and not math.isfinite(loss):
+            raise FastencodeError(
+                f"{self.desc}: the validation loss is not finite after epoch {epoch}: lower learning_rate"
+                f" ({self.config.learning_rate:g}); the last state is kept in {self.run.path / 'checkpoints'}"
+            )
+        if loss is not None and (state.best_loss is None or loss < state.best_loss):
+            state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch
+            if self.config.patience:
+                self._keep(epoch, always=True)
+                self._drop(before)
+        self._keep(epoch)
+        self._limit_kept()
+        state.next_epoch()
+        self._save()
+
+    def is_over(self) -> bool:
+        """Whether the validation loss has not fallen for ``patience`` epochs."""
+        patience, state = self.config.patience, self.state
+        return bool(patience) and state.best_epoch > 0 and state.epoch - 1 - state.best_epoch >= patience
+
+    def _validate(self, epoch: int, train_loss: float | None, norms: Mapping[str, float] | None = None) -> float | None:
+        places = find_batches(self.validation.n_rows, self.size)
+        places = places[: self.limit] if self.limit else places
+        found = validate(self.objective, self._ahead(self.validation, places), self.processes)
+        means = found.mean
+        own = self.objective.own_validation(self._ahead(self.validation, places), self.processes) if self.objective.own else None
+        if own is not None and means["validation_loss"] is None:
+            means["validation_loss"] = own
+        values = {
+            "epoch": epoch,
+            "updates": self.state.updates,
+            "train_loss": train_loss,
+            **means,
+            **({} if own is None else {"own_loss": own}),
+            "participants": found.rows(),
+            "weight_change": self._weight_change(),
+            "gradient_norm": dict(norms or {}),
+            "time": self.clock.times(),
+        }
+        if self.log is not None:
+            self.log.write("epoch", **values)
+        shown = {"loss": train_loss, "validation_loss": means["validation_loss"], "validation_r": means["validation_r"]}
+        self.shown = {name: f"{value:.3f}" for name, value in shown.items() if value is not None}
+        return means["validation_loss"]
+
+    @torch.no_grad()
+    def _weight_change(self) -> dict[str, float]:
+        """‖w − w₀‖ / ‖w₀‖ of each layer."""
+        sums: dict[str, list[float]] = {}
+        for name, value in self.model.trained().items():
+            if name in self.first:
+                before, layer = self.first[name], sums.setdefault(self.model.layer_of(name), [0.0, 0.0])
+                layer[0] += float(torch.linalg.vector_norm(value.detach() - before)) ** 2
+                layer[1] += float(torch.linalg.vector_norm(before)) ** 2
+        return {layer: math.sqrt(change / max(size, 1e-300)) for layer, (change, size) in sorted(sums.items())}
+
+    # -- what is kept
+
+    def _save(self) -> None:
+        self.saved = time.monotonic()
+        if self.log is None:
+            return
+        self.log.sync()
+        self.state.log_size = self.log.size
+        self.run.save(self.objective.learned, self.optimizer, self.state)
+
+    def _keep(self, epoch: int, *, always: bool = False) -> None:
+        if self.processes.is_first and (always or epoch in self.config.keep):
+            with self.run.folder(f"checkpoints/epoch-{epoch}") as folder:
+                self.save_model(folder)
+
+    def _drop(self, epoch: int) -> None:
+        if self.processes.is_first and epoch and epoch not in self.config.keep:
+            self.run.remove_epoch(epoch)
+
+    def _limit_kept(self) -> None:
+        limit = self.config.save_total_limit
+        if self.processes.is_first and limit:
+            for epoch in [one for one in self.run.kept() if one != self.state.best_epoch or not self.config.patience][:-limit]:
+                self.run.remove_epoch(epoch)
+
+    def save_model(self, folder: Path) -> None:
+        """A Hugging Face folder, and the heads in ``heads/``."""
+        self.model.save(folder)
+        (folder / "heads").mkdir()
+        self.model.save_heads(folder / "heads", self.lessons.voxels)
+
+    def finish(self) -> None:
+        """The model of the epoch that is kept, its heads, the card and the curves."""
+        unchanged = self.model.frozen_hash() == self.frozen
+        if not unchanged and not self.config.unfreeze:
+            raise FastencodeError(f"{self.desc}: the frozen CNN changed while tuning; {self.run.path} got no model")
+        if self.log is None:
+            return
+        early, last = self.is_over(), self.state.epoch - 1
+        kept = self.state.best_epoch if self.config.patience and self.state.best_epoch else last
+        self.log.write(
+            "end",
+            why="early stop" if early else "all epochs",
+            epoch_kept=kept,
+            cnn_unchanged=unchanged,
+            updates=self.state.updates,
+        )
+        self.log.sync()
+        self.log.close()
+        self.run.publish(self.save_model if kept == last else None, kept)
+        draw_curves(self.run.path / "log.jsonl", self.run.path / "curves.png")
+        self._write_card()
+        self.run.finish()
+
+    def _write_card(self) -> None:
+        identity, lessons = self.run.identity, self.lessons
+        rows = read_log(self.run.path / "log.jsonl")
+        about = {**identity["about"]}
+        facts = {
+            "participants": {who: len(voxels) for who, voxels in lessons.voxels.items()},
+            "stories": {"training": list(self.train.runs), "validation": list(self.validation.runs)},
+            "updates": self.state.updates,
+            "end": rows[-1],
+            "hashes": {name: identity[name] for name in ("model", "frozen", "data", "sounds", "voxels")},
+            **{name: about.pop(name) for name in ("versions", "commit") if name in about},
+            **about,
+        }
+        write_card(
+            self.run.path / "README.md",
+            base_model=identity["base_model"],
+            settings=identity["settings"],
+            facts=facts,
+            epochs=[row for row in rows if row["kind"] == "epoch"],
+        )
+
+
+def _seed_of(*parts: int) -> int:
+    return int(np.random.SeedSequence([int(part) for part in parts]).generate_state(1, np.uint64)[0] >> 1)
