@@ -133,8 +133,8 @@ class Objective:
                 state = self.state(part, frames)
                 for who in part.learned:
                     loss = self._brain_loss(who, part, state, batch.share[who] * ratios[number][who])
-                    sums[who] += float(loss.detach()) * ratios[number][who]
-                    total = total + batch.share[who] * ratios[number][who] * loss
+                    sums[who] += float(loss.detach()) / batch.share[who]
+                    total = total + loss
                 if self.words is not None:
                     loss = self.words(state, self._labels(part))
                     words += float(loss.detach()) * share
@@ -148,12 +148,12 @@ class Objective:
         return self._costs(batch, sums, own, words, processes)
 
     def _brain_loss(self, who: str, part: Part, state: torch.Tensor, scale: float) -> torch.Tensor:
+        """A participant's loss times ``scale``: a factor afterwards would be one more pass over the gradient of the head."""
         rows, responses = part.learned[who]
         head, weight = self.model.head(who), self.weights[who]
         mine = state if len(rows) == len(state) else state[rows]
-        more: dict[str, Any] = {"step": self.steps[who], "scale": scale} if who in self.steps else {}
-        reduced = head.reduce(mine)
-        return voxel_loss(reduced, head.weight, head.bias, responses, kind=self.config.loss, voxel_weight=weight, **more)
+        more: dict[str, Any] = {"voxel_weight": weight, "scale": scale, "step": self.steps.get(who)}
+        return voxel_loss(head.reduce(mine), head.weight, head.bias, responses, kind=self.config.loss, **more)
 
     def _own_loss(self, frames_bfc: torch.Tensor, make: torch.Generator) -> torch.Tensor:
         assert self.own is not None
