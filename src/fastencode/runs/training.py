@@ -122,7 +122,8 @@ def train(
         encoder = _encoder(model, device)
         more: dict[str, Any] = {"desc": folder.name if each else "tuning", "extend_epochs": extend_epochs, "about": about}
         tune_lessons(encoder, some, config, folder, **more)
-        say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
+        if os.environ.get("RANK", "0") == "0":
+            say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
     return list(runs)
 
 

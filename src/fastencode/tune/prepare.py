@@ -59,7 +59,7 @@ def identity_of(
         "files": files,
         "base_model": encoder.name,
         "frozen": encoder.cnn_hash(),
-        "about": plain(about, shown=True),
+        "about": plain({"tr": lessons.data.tr, **about}, shown=True),
     }
 
 
