@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from fastencode.data.textgrid import Interval
 from fastencode.tune.batches import Batch, Part
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.head_step import HeadStep
-from fastencode.tune.loss import voxel_count, voxel_loss
+from fastencode.tune.loss import LossKind, voxel_count, voxel_loss
 from fastencode.tune.model import BrainModel, Rows
 from fastencode.tune.own_loss import OwnLoss
 from fastencode.tune.processes import Processes
@@ -74,6 +74,7 @@ class Objective:
         self.model, self.config, self._n, self.own, self.words, self._heard, self._tr = (
             model, config, n_samples, own, words, heard, tr,
         )  # fmt: skip
+        self.kind = cast(LossKind, config.loss)
         self.device, self.people = str(model.encoder.device), tuple(people)
         self.weights = {
             who: torch.from_numpy(np.asarray(weights[who], np.float32)).to(self.device) if who in weights else None
@@ -153,7 +154,7 @@ class Objective:
         head, weight = self.model.head(who), self.weights[who]
         mine = state if len(rows) == len(state) else state[rows]
         more: dict[str, Any] = {"voxel_weight": weight, "scale": scale, "step": self.steps.get(who)}
-        return voxel_loss(head.reduce(mine), head.weight, head.bias, responses, kind=self.config.loss, **more)
+        return voxel_loss(head.reduce(mine), head.weight, head.bias, responses, kind=self.kind, **more)
 
     def _own_loss(self, frames_bfc: torch.Tensor, make: torch.Generator) -> torch.Tensor:
         assert self.own is not None
@@ -171,7 +172,7 @@ class Objective:
                 if who in part.learned:
                     weight = self.weights[who]
                     weight = None if weight is None else weight.cpu()
-                    counts[number, place] = voxel_count(part.learned[who][1], weight, self.config.loss)
+                    counts[number, place] = voxel_count(part.learned[who][1], weight, self.kind)
         total = counts.sum(dim=0).to(self.device)
         processes.add([total])
         ratios = (counts / total.cpu().clamp(min=1e-300)).tolist()

@@ -91,7 +91,7 @@ def make_sources(
     targets = _targets(model.encoder, lessons, config, cache, show_progress)
     if processes.is_first:
         processes.wait()
-    taken = {}
+    taken: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
     for who in lessons.people:
         rows = {run: lessons.data.n_rows(run) for run in lessons.train[who]}
         if config.targets in ("permuted", "shifted"):
