@@ -183,7 +183,7 @@ def summary(case: Case, found: dict[str, list[tuple[float, ...]]], options: argp
 
 
 def rates(threads: int) -> dict[str, float]:
-    """The best of several, again before each case: operations per second of a square float32 product, bytes per second of a sum of two arrays."""
+    """Operations per second of a square float32 product, bytes per second of ``a += b``: the best of several."""
     torch.set_num_threads(threads)
     a, x, y = torch.randn(2048, 2048), torch.randn(2**25), torch.randn(2**25)
     best = {"multiplication": 0.0, "memory": 0.0}
