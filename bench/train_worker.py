@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +90,12 @@ class Enough(Exception):
 def ours(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -> None:
     """The trainer, for ``updates`` updates."""
     from fastencode.speech.layers import SpeechEncoder
-    from fastencode.tune import trainer
     from fastencode.tune.lessons import choose_lessons
     from fastencode.tune.objectives import Objective
+    from fastencode.tune.trainer import tune_lessons
+    from fastencode.tune.training import Training
 
-    update, learn = trainer._Training.update, Objective.learn
+    update, learn = Training.update, Objective.learn
 
     def kept(self: Any, *arguments: Any) -> Any:
         costs = learn(self, *arguments)
@@ -110,12 +110,12 @@ def ours(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -
         if len(watched) == options["updates"]:
             raise Enough
 
-    Objective.learn, trainer._Training.update = kept, timed  # type: ignore[method-assign]
+    Objective.learn, Training.update = kept, timed  # type: ignore[method-assign]
     data = dataset(folder, options)
     lessons = choose_lessons(data, participants=options["people"])  # type: ignore[arg-type]
     out, frames = folder / "runs" / options["run"], folder / "frames"
     try:
-        trainer.tune_lessons(SpeechEncoder(folder / "model"), lessons, config(options), out, frames=frames, show_progress=False)
+        tune_lessons(SpeechEncoder(folder / "model"), lessons, config(options), out, frames=frames, show_progress=False)
     except Enough:
         return
     raise SystemExit("there were fewer updates than were wanted")
@@ -169,7 +169,7 @@ def naive(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) 
         loss.backward()
         optimizer.step()
         now = time.perf_counter()
-        watched.append({"losses": {who: float(loss)}, "update": now - before, "end": now, "waited": 0.0})
+        watched.append({"losses": {who: float(loss.detach())}, "update": now - before, "end": now, "waited": 0.0})
 
 
 def whole_run(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -> None:
@@ -211,5 +211,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

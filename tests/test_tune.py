@@ -198,6 +198,16 @@ def test_parts_of_a_batch_add_up_to_it(model: Path, data: Tones, tmp_path: Path)
     assert epochs(other / "log.jsonl")[-1]["updates"] == 2 * epochs(one / "log.jsonl")[-1]["updates"] - 2
 
 
+def test_heads_updated_tile_by_tile_are_those_of_the_optimizer(model: Path, data: Tones, tmp_path: Path) -> None:
+    whole, fused = (tuned(model, data, tmp_path / str(on), epochs=2, fused_head_step=on, log_every=1) for on in (False, True))
+    for rows in zip(updates(whole / "log.jsonl"), updates(fused / "log.jsonl"), strict=True):
+        assert rows[0]["losses"] == pytest.approx(rows[1]["losses"], rel=1e-4) and set(rows[0]["losses"]) == {"A", "B"}
+        assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)
+    for who in ("A", "B"):
+        one, other = (load_file(run / "heads" / f"{who}.safetensors")["weight"] for run in (whole, fused))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper"])
 def test_frames_from_the_cache_are_those_of_the_cnn(family: str, data: Tones, tmp_path: Path) -> None:
     strides = {"strides": (5, 8, 8)} if family == "wav2vec2" else {}
