@@ -291,6 +291,7 @@ FACTS: dict[str, Any] = {
     "versions": {"torch": "2.9"},
     "commit": "cc",
     "words": "said",
+    "data set": "/home/somebody/speech",
 }
 
 
@@ -310,7 +311,18 @@ def test_a_card_says_what_was_tuned_on_what_and_how_well(tmp_path: Path) -> None
     assert front == {"library_name": "transformers", "base_model": "facebook/base", "tags": ["brain-tuning", "speech", "fmri"]}
     settings = json.loads(text.partition("```json\n")[2].partition("```")[0])
     assert settings == {"targets": "brain", "seed": 3, "far": None}
-    facts = ["P1 (12,345 voxels)", "life, a\\|b", "souls", "120", "`aa`", "data, P1/life.hf5: `bb`", "torch 2.9", "`cc`", "said"]
+    facts = [
+        "P1 (12,345 voxels)",
+        "life, a\\|b",
+        "souls",
+        "120",
+        "`aa`",
+        "data, P1/life.hf5: `bb`",
+        "torch 2.9",
+        "`cc`",
+        "said",
+        "speech\n",
+    ]
     for words in facts:
         assert words in text
     of_epochs = [row for row in rows if row["kind"] == "epoch"]
@@ -319,7 +331,8 @@ def test_a_card_says_what_was_tuned_on_what_and_how_well(tmp_path: Path) -> None
     wanted = [12345, 1.0, first["loss"], last["loss"], 0.0, last["r"]]
     cells = [cell.strip() for cell in line.strip("|").split("|")][1:7]
     np.testing.assert_allclose([float(cell.replace(",", "")) for cell in cells], wanted, atol=5e-5)
-    assert "Warnings" not in text and "did not beat the mean" not in text
+    assert "# facebook/base, tuned on brain responses\n" in text
+    assert "somebody" not in text and "Warnings" not in text and "did not beat the mean" not in text
 
 
 def test_a_card_warns_of_no_learning(tmp_path: Path) -> None:
@@ -353,6 +366,7 @@ def test_a_card_warns_of_what_else_a_user_must_know(
 @pytest.mark.parametrize(("targets", "words"), [("permuted", "displaced"), ("model:other", "another model's features")])
 def test_controls_are_called_so(tmp_path: Path, targets: str, words: str) -> None:
     text = _card(tmp_path, log_rows(), {"targets": targets})
+    assert "# facebook/base, tuned on brain responses\n" not in text
     assert words in text.partition("## Scores")[0] and '"control"' in text.partition("## ")[0]
 
 

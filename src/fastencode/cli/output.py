@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,7 +17,7 @@ from fastencode.plain import plain
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.experiment import Outcome
-from fastencode.runs.provenance import libraries
+from fastencode.runs.provenance import commit, libraries
 from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
@@ -68,7 +67,7 @@ def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[
     peak = f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
     found: dict[str, Any] = {
         "date": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
         "peak memory": peak,
         "seconds of stages": _spent(seconds or {}),
@@ -76,20 +75,6 @@ def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[
         "settings": plain(config, shown=True),
     }
     return {name: value for name, value in found.items() if value}
-
-
-def _commit() -> str:
-    """The commit of the checkout that this package lies in, with "+" where tracked files differ; empty for an installed one."""
-
-    def git(*words: str) -> str:
-        asked = ["git", "-C", str(Path(__file__).resolve().parent), *words]
-        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _spent(seconds: Mapping[str, float]) -> str:

@@ -24,6 +24,7 @@ import hashlib
 import inspect
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -39,7 +40,7 @@ import numpy as np
 from fastencode.files import check_file, sha256, whole_file
 from fastencode.plain import plain
 
-__all__ = ["Code", "Contents", "digest", "libraries"]
+__all__ = ["Code", "Contents", "commit", "digest", "libraries"]
 
 _OURS = __name__.partition(".")[0]
 _KERNELS = f"{_OURS}.kernels"
@@ -337,3 +338,17 @@ def _homes(value: Any, tops: Set[str], seen: set[int]) -> Iterator[tuple[str, st
         inside = (*inside, *(vars(value).values() if hasattr(value, "__dict__") and kind is not value else ()))
     for item in inside:
         yield from _homes(item, tops, seen)
+
+
+def commit() -> str:
+    """The commit of the checkout that this package lies in, with "+" where tracked files differ; empty for an installed one."""
+
+    def git(*words: str) -> str:
+        asked = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

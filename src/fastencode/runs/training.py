@@ -18,7 +18,7 @@ from fastencode.data.stories import Stories
 from fastencode.errors import InputError, require
 from fastencode.progress import say
 from fastencode.runs.executors import settle
-from fastencode.runs.provenance import libraries
+from fastencode.runs.provenance import commit, libraries
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings
@@ -108,7 +108,12 @@ def train(
     torch = require("torch", "tune")
     torch.set_num_threads(available_threads() if "RANK" not in os.environ else max(1, available_threads() // _local_processes()))
     lessons = prepare_lessons(teaching)
-    about = {"stories": str(teaching.stories), "model": model, "versions": libraries(), "ceiling": teaching.ceiling}
+    about = {
+        "data set": str(teaching.stories),
+        "least noise ceiling": teaching.ceiling,
+        "versions": libraries(),
+        "commit": commit(),
+    }
     runs = {out / who: _only(lessons, who) for who in lessons.people} if each else {out: lessons}
     if fast_dev_run:
         _try_out(runs, config, model, device, fast_dev_run)
@@ -117,7 +122,8 @@ def train(
         encoder = _encoder(model, device)
         more: dict[str, Any] = {"desc": folder.name if each else "tuning", "extend_epochs": extend_epochs, "about": about}
         tune_lessons(encoder, some, config, folder, **more)
-        say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
+        if os.environ.get("RANK", "0") == "0":
+            say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
     return list(runs)
 
 
@@ -127,8 +133,8 @@ def _local_processes() -> int:
 
 def _encoder(model: str, device: str | None) -> SpeechEncoder:
     torch = require("torch", "tune")
-    if device is None and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return SpeechEncoder(SMALL_MODEL if model == "small" else model, device=device)
 
 

@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, require
 from fastencode.files import make_folder, whole_file, writing
 from fastencode.locks import Lock
 
@@ -159,6 +159,13 @@ class RunFolder:
             partial.write_text(
                 json.dumps({"version": VERSION, **self.identity, "finished": finished}, indent=1), encoding="utf-8"
             )
+
+    def write_settings(self) -> None:
+        """``config.yaml``, unless there is one: a command's own says more."""
+        if not (self.path / "config.yaml").exists():
+            with whole_file(self.path / "config.yaml") as partial:
+                text = require("yaml", "tune").safe_dump(self.identity["settings"], sort_keys=False, allow_unicode=True)
+                partial.write_text(text, encoding="utf-8")
 
     @property
     def _folders(self) -> Path:

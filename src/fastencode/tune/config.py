@@ -226,6 +226,10 @@ class TuneConfig:
             raise InputError("fused_head_step never has the head's gradient, so clip_norm cannot count it: leave one out")
         if self.fused_head_step and (self.accumulate > 1 or self.shared_head or self.bottleneck):
             raise InputError("fused_head_step updates a head at each batch: not with accumulate, shared_head or bottleneck")
+        if self.targets == "stimulus" and self.unfreeze:
+            raise InputError(
+                "unfreeze=cnn has nothing to learn from with targets=stimulus: the own loss predicts what the CNN makes"
+            )
         if self.cnn_cache == "on" and self.unfreeze:
             raise InputError("cnn_cache=on keeps what unfreeze=cnn changes: leave one out")
         if self.cnn_cache == "on" and self.normalize == "batch":

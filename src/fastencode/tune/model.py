@@ -116,8 +116,8 @@ class BrainModel(nn.Module):
             to scans, z-scored over the kept rows and the ``max(delays)`` rows before them, and delayed; r rows are kept.
         """
         times = self.encoder.frame_times(n_samples)
-        with torch.autocast(frames_bfc.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            hidden = self.encoder.layer(frames_bfc, self.config.head_layer, self._call)
+        with self.autocast():
+            hidden = self.encoder.layer(frames_bfc, self.config.head_layer, self.call)
         sounding_bfd = hidden[:, : len(times)].float()
         if self.config.head == "pooled":
             return sounding_bfd.mean(dim=1)
@@ -125,6 +125,11 @@ class BrainModel(nn.Module):
             raise InputError("head=delays resamples consecutive clips: say where they lie (rows)")
         rows_td = scan_rows(sounding_bfd, times, n_samples / self.encoder.sample_rate, rows.ends, self.tr)
         return delayed(rows_td, self.config.delays, rows.keep)
+
+    def autocast(self) -> torch.autocast:
+        """A context in which the transformer computes in ``config.precision``."""
+        device = torch.device(self.encoder.device).type
+        return torch.autocast(device, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     def head(self, who: str) -> LinearHead:
         """The head of a participant."""
@@ -233,7 +238,7 @@ class BrainModel(nn.Module):
         for module in (*learning, *(encoder.stem if self._cnn_learns else ())):
             module.requires_grad_(True)
 
-    def _call(self, block: nn.Module, *inputs: Any, **options: Any) -> Any:
+    def call(self, block: nn.Module, *inputs: Any, **options: Any) -> Any:
         """A transformer layer; while training with ``config.checkpointing``, one whose activations are not kept."""
         if self.training and self.config.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *inputs, use_reentrant=False, **options)

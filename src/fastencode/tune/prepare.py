@@ -29,7 +29,7 @@ from fastencode.tune.objectives import Objective
 from fastencode.tune.own_loss import OwnLoss
 from fastencode.tune.processes import Processes
 from fastencode.tune.targets import lag1, model_targets, source_rows
-from fastencode.tune.word_loss import WordLoss, vocabulary
+from fastencode.tune.word_loss import WordLoss, vocabulary, word_labels
 
 __all__ = ["cache_bytes", "identity_of", "make_objective", "make_sources"]
 
@@ -59,7 +59,7 @@ def identity_of(
         "files": files,
         "base_model": encoder.name,
         "frozen": encoder.cnn_hash(),
-        "about": plain(about, shown=True),
+        "about": plain({"tr": lessons.data.tr, **about}, shown=True),
     }
 
 
@@ -91,7 +91,7 @@ def make_sources(
     targets = _targets(model.encoder, lessons, config, cache, show_progress)
     if processes.is_first:
         processes.wait()
-    taken = {}
+    taken: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
     for who in lessons.people:
         rows = {run: lessons.data.n_rows(run) for run in lessons.train[who]}
         if config.targets in ("permuted", "shifted"):
@@ -172,7 +172,8 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
         heard = {run: lessons.data.words(run) for run in train.runs}
         known = vocabulary([[word.label for word in one] for one in heard.values()], config.words)
         width = model.encoder.width * (len(config.delays) if config.head == "delays" else 1)
-        words = WordLoss(width, known, seed=config.seed).to(model.encoder.device)
+        labels = [word_labels(heard[run], lessons.ends(run), lessons.data.tr, known) for run in train.runs]
+        words = WordLoss(width, known, seed=config.seed, rates=np.concatenate(labels).mean(axis=0)).to(model.encoder.device)
     if config.own_weight or config.targets == "stimulus":
         own = OwnLoss(model.encoder, seed=config.seed).to(model.encoder.device)
     objective = Objective(model, config, lessons.people, n, lessons.weights, own, words, heard, lessons.data.tr)

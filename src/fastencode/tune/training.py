@@ -97,7 +97,11 @@ class Training:
         """Go on from the newest state, or log the state before any update."""
         found = self.run.resume(self.objective.learned, self.optimizer)
         self.state = found or State()
-        self.log = Log(self.run.path / "log.jsonl", size=self.state.log_size) if self.processes.is_first else None
+        self.log = None
+        if self.processes.is_first:
+            board = self.run.path / "tensorboard"
+            self.log = Log(self.run.path / "log.jsonl", size=self.state.log_size, tensorboard=board)
+            self.run.write_settings()
         if found is None:
             self._validate(0, None)
             self._keep(0)
@@ -344,15 +348,13 @@ class Training:
     def _write_card(self) -> None:
         identity, lessons = self.run.identity, self.lessons
         rows = read_log(self.run.path / "log.jsonl")
-        about = {**identity["about"]}
         facts = {
+            **identity["about"],
             "participants": {who: len(voxels) for who, voxels in lessons.voxels.items()},
             "stories": {"training": list(self.train.runs), "validation": list(self.validation.runs)},
             "updates": self.state.updates,
             "end": rows[-1],
             "hashes": {name: identity[name] for name in ("model", "frozen", "data", "sounds", "voxels")},
-            **{name: about.pop(name) for name in ("versions", "commit") if name in about},
-            **about,
         }
         write_card(
             self.run.path / "README.md",

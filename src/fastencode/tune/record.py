@@ -1,0 +1,143 @@
+"""What a tuning run left in its folder: settings, log and heads, and what they say together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError, require
+from fastencode.files import read_json, read_text
+from fastencode.plain import plain
+from fastencode.tune.config import TuneConfig
+from fastencode.tune.log import Row, kept_epoch, read_log
+
+__all__ = ["RISE", "Record"]
+
+RISE = 0.02  # of a loss above its lowest: means over the same clips repeat to about 1 %
+JUMP, BEFORE, LASTS = 2.0, 20, 3  # times the median of so many lines before, for so many lines: a small batch alone may differ so
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run left in its folder.
+
+    Attributes
+    ----------
+    folder : Path
+    settings : mapping
+        Those of tuning, each with its default where the run has none, and beside them what ``config.yaml`` holds.
+    identity : mapping
+        ``run.json``; empty where there is none.
+    rows : list of dict
+        The lines of the log.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read the folder of a run, finished or not.
+
+        Raises
+        ------
+        InputError
+            If it holds the runs of several participants, no settings, or a damaged log.
+        """
+        log, identity, config = (folder / name for name in ("log.jsonl", "run.json", "config.yaml"))
+        if not log.is_file() and (inside := sorted(path.parent for path in folder.glob("*/log.jsonl"))):
+            raise InputError(f"{folder} holds a run for each participant: give one of them, such as {inside[0]}")
+        if not identity.is_file() and not config.is_file():
+            raise InputError(f"{folder} holds neither run.json nor config.yaml: give the folder of a tuning run")
+        known = read_json(identity) if identity.is_file() else {}
+        given = (require("yaml", "tune").safe_load(read_text(config)) or {}) if config.is_file() else {}
+        settings = {**plain(TuneConfig()), **given, **(given.get("tune") or {}), **known.get("settings", {})}
+        return cls(folder, settings, known, read_log(log))
+
+    @cached_property
+    def epochs(self) -> list[Row]:
+        return sorted((row for row in self.rows if row["kind"] == "epoch"), key=lambda row: row["epoch"])
+
+    @cached_property
+    def tuned(self) -> list[Row]:
+        """The epochs after the first update."""
+        return [row for row in self.epochs if row["epoch"] > 0]
+
+    @cached_property
+    def updates(self) -> list[Row]:
+        return [row for row in self.rows if row["kind"] == "update"]
+
+    @cached_property
+    def end(self) -> Row | None:
+        return next((row for row in reversed(self.rows) if row["kind"] == "end"), None)
+
+    @cached_property
+    def kept(self) -> Row:
+        """The epoch whose model was kept; empty before the first."""
+        return kept_epoch(self.rows) or {}
+
+    @cached_property
+    def to_beat(self) -> tuple[float | None, str]:
+        """The validation loss of a model that learned nothing, and which that is.
+
+        Of predicting the mean; where no responses were learned, the model's own loss before the first update.
+        """
+        if self.targets == "stimulus":
+            first = self.epochs[0] if self.epochs and self.epochs[0]["epoch"] == 0 else {}
+            return first.get("validation_loss"), "before the first update"
+        return self.kept.get("mean_loss"), "of predicting the mean"
+
+    @property
+    def targets(self) -> str:
+        return str(self.settings["targets"]).partition(":")[0]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        return tuple(self.settings.get("regions") or self.settings.get("prefer") or ())
+
+    @cached_property
+    def layers(self) -> dict[str, float]:
+        """The weight change of each transformer layer that the loss reaches, in order; empty before the first epoch has ended."""
+        top = self.settings["head_layer"]
+        changes = (self.kept if self.kept.get("epoch") else (self.tuned or [{}])[-1]).get("weight_change") or {}
+        inside = [name for name in sorted(changes) if name.startswith("layer-") and name != "layer-00"]
+        reached = [name for name in inside if top is None or int(name.removeprefix("layer-")) <= top]
+        return {name: math.nan if changes[name] is None else float(changes[name]) for name in reached}
+
+    def third(self, last: bool) -> float:
+        """Mean weight change of the first or last third of the layers."""
+        values = list(self.layers.values())
+        n = max(1, len(values) // 3)
+        return float(np.mean(values[-n:] if last else values[:n])) if values else math.nan
+
+    @cached_property
+    def voxels(self) -> dict[str, NDArray[np.int64]]:
+        """The voxels of each head that was saved."""
+        numpy = require("safetensors.numpy", "tune")
+        return {path.stem: numpy.load_file(path)["voxels"] for path in sorted((self.folder / "heads").glob("*.safetensors"))}
+
+    @cached_property
+    def unsteady(self) -> str:
+        """How the training loss rises or jumps; empty if it does not."""
+        losses = [(row["epoch"], row["train_loss"]) for row in self.tuned if row.get("train_loss") is not None]
+        if losses:
+            best, lowest = min(losses, key=lambda pair: pair[1])
+            epoch, last = losses[-1]
+            if last - lowest > RISE * abs(lowest):
+                return f"the training loss rises from {lowest:.4g} (epoch {best}) to {last:.4g} (epoch {epoch})"
+        single = [(row["update"], row["loss"]) for row in self.updates if row.get("loss") is not None]
+        for k in range(1, len(single) - LASTS + 1):
+            usual = float(np.median([loss for _, loss in single[max(0, k - BEFORE) : k]]))
+            after = min(loss for _, loss in single[k : k + LASTS])
+            if after > JUMP * abs(usual):
+                return f"the loss jumps from about {usual:.4g} to {after:.4g} and more at update {single[k][0]}"
+        return ""
