@@ -158,9 +158,9 @@ def by_turns(folder: Path, part: str, options: argparse.Namespace) -> dict[str, 
     return {"largest_relative_difference_of_losses": equal, "contestants": rows}
 
 
-def seconds(row: dict[str, Any]) -> list[float]:
-    """From the end of one update to that of the next: with what lies between them."""
-    ends = [update["end"] for update in row["updates"]]
+def seconds(row: dict[str, Any], clock: str = "end") -> list[float]:
+    """From the end of one update to that of the next, with what lies between them; by the ``cpu`` clock, of all threads together."""
+    ends = [update[clock] for update in row["updates"]]
     return [round(float(one), 3) for one in np.diff(ends)]
 
 
@@ -170,6 +170,7 @@ def summary(name: str, turns: list[dict[str, Any]], options: argparse.Namespace)
     people = options.people if EIGHT in name else 1
     return {
         "update_seconds": session.spread(each),
+        "update_cpu_seconds": session.spread([one for row in turns for one in seconds(row, "cpu")]),
         "medians_of_turns": [float(np.median(seconds(row))) for row in turns],
         "pairs_per_second": options.batch * people / float(np.median(each)),
         "share_waiting_for_data": waited / sum(each),
@@ -212,7 +213,8 @@ def main() -> None:
             session.write(results, options.out)
             for label, row in results[part].get("contestants", {}).items():
                 rate, waiting, memory = row["pairs_per_second"], row["share_waiting_for_data"], row["peak_bytes"] / 1e9
-                print(f"{label}: {row['update_seconds']['median']:.3g} s an update, {rate:.3g} pairs/s,", end=" ")
+                print(f"{label}: {row['update_seconds']['median']:.3g} s an update,", end=" ")
+                print(f"{row['update_cpu_seconds']['median']:.3g} s of processors, {rate:.3g} pairs/s,", end=" ")
                 print(f"{row['times_the_loop']:.2f} x, waiting {waiting:.2%}, {memory:.2f} GB", flush=True)
         if "small" in options.parts:
             print(results["small"])

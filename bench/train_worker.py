@@ -106,7 +106,7 @@ def ours(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -
         before = time.perf_counter()
         update(self, batch)
         now = time.perf_counter()
-        watched[-1] |= {"update": now - before, "end": now, "waited": self.clock.waited}
+        watched[-1] |= {"update": now - before, "end": now, "cpu": time.process_time(), "waited": self.clock.waited}
         if len(watched) == options["updates"]:
             raise Enough
 
@@ -169,7 +169,8 @@ def naive(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) 
         loss.backward()
         optimizer.step()
         now = time.perf_counter()
-        watched.append({"losses": {who: float(loss.detach())}, "update": now - before, "end": now, "waited": 0.0})
+        row = {"update": now - before, "end": now, "cpu": time.process_time(), "waited": 0.0}
+        watched.append({"losses": {who: float(loss.detach())}, **row})
 
 
 def whole_run(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -> None:
