@@ -159,7 +159,7 @@ def by_turns(folder: Path, part: str, options: argparse.Namespace) -> dict[str, 
 
 
 def seconds(row: dict[str, Any], clock: str = "end") -> list[float]:
-    """From the end of one update to that of the next, with what lies between them; by the ``cpu`` clock, of all threads together."""
+    """From the end of one update to that of the next, with what lies between; by the clock ``cpu``, of all threads together."""
     ends = [update[clock] for update in row["updates"]]
     return [round(float(one), 3) for one in np.diff(ends)]
 
