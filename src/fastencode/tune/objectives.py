@@ -132,9 +132,10 @@ class Objective:
             if part.learned or self.words is not None:
                 state = self.state(part, frames)
                 for who in part.learned:
-                    loss = self._brain_loss(who, part, state, batch.share[who] * ratios[number][who])
-                    sums[who] += float(loss.detach()) / batch.share[who]
-                    total = total + loss
+                    scale = batch.share[who] * ratios[number][who]
+                    loss = self._brain_loss(who, part, state, scale)
+                    sums[who] += float(loss.detach()) * ratios[number][who]
+                    total = total + scale * loss
                 if self.words is not None:
                     loss = self.words(state, self._labels(part))
                     words += float(loss.detach()) * share
@@ -148,7 +149,7 @@ class Objective:
         return self._costs(batch, sums, own, words, processes)
 
     def _brain_loss(self, who: str, part: Part, state: torch.Tensor, scale: float) -> torch.Tensor:
-        """A participant's loss times ``scale``: a factor afterwards would be one more pass over the gradient of the head."""
+        """A participant's loss, whose gradients are ready for the factor ``scale``: another would cost a pass over the head's."""
         rows, responses = part.learned[who]
         head, weight = self.model.head(who), self.weights[who]
         mine = state if len(rows) == len(state) else state[rows]
