@@ -149,12 +149,15 @@ class Training:
         state, config = self.state, self.config
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
+        due = time.monotonic() - self.saved > 60 * config.save_minutes
+        if due and self.objective.steps:  # learning a batch changes the heads: the state is that before
+            self._save_if_finite(batch)
         with torch.random.fork_rng(enabled=self.objective.draws):
             if self.objective.draws:
                 torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
             costs = self.objective.learn(batch, state.updates, self.processes)
         self._check_finite(costs, batch)
-        if time.monotonic() - self.saved > 60 * config.save_minutes:  # weights whose loss is known to be finite
+        if due and not self.objective.steps:  # weights whose loss is known to be finite
             self._save()
         self._join(batch)
         norms: dict[str, float] = {}
@@ -169,6 +172,12 @@ class Training:
         self.clock.clips += batch.clips
         if logged:
             self._log_update(batch, costs, rates, norms)
+
+    def _save_if_finite(self, batch: Batch) -> None:
+        loss = validate(self.objective, [batch], self.processes).mean["validation_loss"]
+        self.model.training_mode(True)
+        if loss is None or math.isfinite(loss):
+            self._save()
 
     def _set_rates(self) -> dict[str, float]:
         shares = shares_of_peak(
@@ -235,11 +244,7 @@ class Training:
         state = self.state
         epoch, norms = state.epoch, {layer: value / state.n_norms for layer, value in state.norms.items()}
         loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
-        if loss is not None and not math.isfinite(loss):
-            raise FastencodeError(
-                f"{self.desc}: the validation loss is not finite after epoch {epoch}: lower learning_rate"
-                f" ({self.config.learning_rate:g}); the last state is kept in {self.run.path / 'checkpoints'}"
-            )
+        self._check_epoch(loss)
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch
             if self.config.patience:
@@ -249,6 +254,18 @@ class Training:
         self._limit_kept()
         state.next_epoch()
         self._save()
+
+    def _check_epoch(self, loss: float | None) -> None:
+        """Before a good state is replaced; without validation, nothing has told yet what the last update did."""
+        if loss is None:
+            what, found = "weights are", sum(float(p.detach().sum()) for p in self.model.trained().values())
+        else:
+            what, found = "the validation loss is", loss
+        if not math.isfinite(found):
+            raise FastencodeError(
+                f"{self.desc}: {what} not finite after epoch {self.state.epoch}: lower learning_rate"
+                f" ({self.config.learning_rate:g}); the last state is kept in {self.run.path / 'checkpoints'}"
+            )
 
     def is_over(self) -> bool:
         """Whether the validation loss has not fallen for ``patience`` epochs."""
