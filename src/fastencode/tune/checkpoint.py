@@ -32,7 +32,10 @@ __all__ = ["RunFolder", "State"]
 
 VERSION = 1
 _WRITTEN = ("log.jsonl", "checkpoints", "model", "heads")
-_DECISIVE = ("settings", "model", "data", "sounds", "voxels", "heard", "weights")
+_DECISIVE = (
+    "settings", "model", "target_model", "data", "sounds", "words", "voxels", "weights", "people", "heard", "scans", "tr",
+    "processes",
+)  # fmt: skip
 _FREE = ("epochs", "save_minutes", "keep", "save_total_limit")  # settings that a run may go on with when they have changed
 
 
@@ -79,8 +82,8 @@ class RunFolder:
     path : Path
         Made if it is not there.
     identity : mapping
-        Plain values that decide the run: ``settings``, ``model``, ``data``, ``sounds``, ``voxels``, ``heard`` and ``weights``;
-        others are kept for readers.
+        Plain values that decide the run: those that :func:`fastencode.tune.prepare.identity_of` gives; some others are kept for
+        readers.
     extend : bool
         Whether ``settings.epochs`` may be larger than it was.
     writes : bool
@@ -124,6 +127,9 @@ class RunFolder:
         elif others := [name for name in _WRITTEN if (self.path / name).exists()]:
             raise InputError(f"{self.path} holds {others[0]} of something else, and no run.json: choose another folder")
         if not self.finished and self._writes:
+            for old in self._folders.glob(".state-*.old"):  # killed between the two renames that replace a state
+                if not (state := old.with_name(old.name[1:].removesuffix(".old"))).exists():
+                    os.replace(old, state)
             for left in (*self._folders.glob(".*.partial"), *self._folders.glob(".*.old"), *self.path.glob(".*.partial")):
                 shutil.rmtree(left, ignore_errors=True)
             self._write_identity(finished=False)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
+from fastencode.errors import InputError
 from fastencode.progress import progress
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.checkpoint import RunFolder
@@ -141,7 +142,8 @@ def tune_lessons(
     if config.targets == "stimulus":  # the same runs, and nobody's responses
         lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
-    identity = identity_of(encoder, lessons, config, out, about or {})
+    _check(lessons, config, processes)
+    identity = identity_of(encoder, lessons, config, out, about or {}, processes.size)
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
             return out
@@ -159,3 +161,13 @@ def tune_lessons(
                 bar.set_postfix(training.shown, refresh=False)
         training.finish()
     return out
+
+
+def _check(lessons: Lessons, config: TuneConfig, processes: Processes) -> None:
+    """Raise an :class:`InputError` for settings that do not fit who listens, or how many compute."""
+    if config.patience and not any(lessons.validation.values()):
+        raise InputError(f"patience={config.patience} waits for a lower validation loss: name stories for validation, or give 0")
+    if config.fused_head_step and processes.size > 1:
+        raise InputError(
+            f"fused_head_step updates a head by the gradient of one process, and there are {processes.size}: leave it out"
+        )
