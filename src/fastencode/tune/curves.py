@@ -120,9 +120,11 @@ def _loss_panel(ax: Axes, epochs: Sequence[Row], updates: Sequence[Row], places:
     ax.plot(between, single, color=_GRAY, linewidth=0.8, alpha=0.5)
     marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
     ax.plot(at, [_number(row.get("train_loss")) for row in epochs], color=_GRAY, label="training", **marker)
-    ax.plot(at, [_number(row.get("validation_loss")) for row in epochs], color=_BLUE, label="validation", **marker)
-    mean = [_number(row.get("mean_loss")) for row in epochs]
-    ax.plot(at, mean, color="black", linewidth=1.2, linestyle=_DASHED, label="of predicting the mean")
+    watched, mean = ([_number(row.get(name)) for row in epochs] for name in ("validation_loss", "mean_loss"))
+    if np.isfinite(watched).any():
+        ax.plot(at, watched, color=_BLUE, label="validation", **marker)
+    if np.isfinite(mean).any():
+        ax.plot(at, mean, color="black", linewidth=1.2, linestyle=_DASHED, label="of predicting the mean")
     drawn = [_number(row.get(name)) for row in epochs for name in ("train_loss", "validation_loss")] + mean
     inside = np.percentile(single[np.isfinite(single)], _INSIDE) if np.isfinite(single).any() else ()
     ax.set_ylim(*_limits([*drawn, *inside]))
@@ -148,8 +150,10 @@ def _correlation_panel(ax: Axes, epochs: Sequence[Row], people: Sequence[str]) -
     marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
     ax.plot(at, [_number(row.get("validation_r")) for row in epochs], color=_BLUE, linewidth=2.2, label="mean", **marker)
     if all(row.get("validation_r") is None for row in epochs):
-        _say(ax, "there is none")
-    ax.axhline(0, color="#404040", linewidth=1, zorder=2)
+        _say(ax, "no story for validation")
+        ax.set_yticks([])
+    else:
+        ax.axhline(0, color="#404040", linewidth=1, zorder=2)
     ax.set_title("validation correlation r over voxels", pad=_TITLE_PAD)
 
 

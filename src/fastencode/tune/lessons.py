@@ -96,6 +96,18 @@ class Lessons:
         if short:
             raise InputError("; ".join(short) + ": is this the recording that was heard, and the right TR?")
 
+    def check_responses(self) -> None:
+        """Raise an :class:`InputError` if responses have other rows than their scans, or none that is finite; all at once."""
+        wrong = []
+        for who in self.people:
+            for run in (*self.train[who], *self.validation.get(who, ())):
+                try:
+                    _read(self, who, run)
+                except InputError as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise InputError("\n".join(wrong))
+
 
 def choose_lessons(
     data: Dataset,

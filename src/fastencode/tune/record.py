@@ -58,6 +58,8 @@ class Record:
             raise InputError(f"{folder} holds a run for each participant: give one of them, such as {inside[0]}")
         if not identity.is_file() and not config.is_file():
             raise InputError(f"{folder} holds neither run.json nor config.yaml: give the folder of a tuning run")
+        if not log.is_file():
+            raise InputError(f"{folder} has no log.jsonl yet: its run has not begun to learn; the command that made it goes on")
         known = read_json(identity) if identity.is_file() else {}
         given = (require("yaml", "tune").safe_load(read_text(config)) or {}) if config.is_file() else {}
         settings = {**plain(TuneConfig()), **given, **(given.get("tune") or {}), **known.get("settings", {})}

@@ -190,9 +190,13 @@ class Training:
             return
         state = self.state
         place = f"epoch {state.epoch}, batch {state.in_epoch + 1} ({', '.join(batch.stories)})"
-        raise FastencodeError(
-            f"{self.desc}: the loss is not finite in {place}: lower learning_rate ({self.config.learning_rate:g}); the last state"
-            f" is kept in {self.run.path / 'checkpoints'}"
+        raise self._diverged(f"the loss is not finite in {place}")
+
+    def _diverged(self, what: str) -> FastencodeError:
+        rates = f"learning_rate ({self.config.learning_rate:g}) or head_learning_rate ({self.config.head_learning_rate:g})"
+        kept = self.run.path / "checkpoints"
+        return FastencodeError(
+            f"{self.desc}: {what}: lower {rates} and tune into another folder; the last state is kept in {kept}"
         )
 
     def _join(self, batch: Batch) -> None:
@@ -236,10 +240,9 @@ class Training:
         epoch, norms = state.epoch, {layer: value / state.n_norms for layer, value in state.norms.items()}
         loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
         if loss is not None and not math.isfinite(loss):
-            raise FastencodeError(
-                f"{self.desc}: the validation loss is not finite after epoch {epoch}: lower learning_rate"
-                f" ({self.config.learning_rate:g}); the last state is kept in {self.run.path / 'checkpoints'}"
-            )
+            raise self._diverged(f"the validation loss is not finite after epoch {epoch}")
+        if not all(bool(torch.isfinite(value).all()) for value in self.model.trained().values()):
+            raise self._diverged(f"weights are not finite after epoch {epoch}")
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch
             if self.config.patience:
