@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -346,3 +347,16 @@ def test_launchers_start_the_command_as_a_module() -> None:
     """torchrun -m fastencode.cli."""
     run = subprocess.run([sys.executable, "-m", "fastencode.cli", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("fastencode-tune ")
+
+
+def test_the_stand_in_takes_what_the_trainer_takes() -> None:
+    pytest.importorskip("torch", reason="the trainer needs the extra 'tune'")
+    from fastencode.runs import training
+
+    assert [(field.name, field.default) for field in fields(training.Teaching)] == [
+        (field.name, field.default) for field in fields(Teaching)
+    ]
+    assert {field.name for field in fields(Teaching)} <= {field.name for field in fields(TrainConfig)}
+    given = ["teaching", "config", "model", "out", "each", "device"]
+    assert list(signature(training.say_cost).parameters) == given
+    assert list(signature(training.train).parameters) == [*given, "extend_epochs", "fast_dev_run"]

@@ -198,6 +198,18 @@ def test_parts_of_a_batch_add_up_to_it(model: Path, data: Tones, tmp_path: Path)
     assert epochs(other / "log.jsonl")[-1]["updates"] == 2 * epochs(one / "log.jsonl")[-1]["updates"] - 2
 
 
+def test_heads_updated_in_the_walk_are_those_of_the_optimizer(model: Path, tmp_path: Path) -> None:
+    """Participants who heard different stories: one is missing in some batches."""
+    heard = {"A": ("one", "watched"), "B": ("one", "two", "watched")}
+    data = Tones(tmp_path / "data", heard=heard)
+    runs = [tuned(model, data, tmp_path / str(step), order="story", fused_head_step=step) for step in (False, True)]
+    for a, b in zip(*(epochs(run / "log.jsonl") for run in runs), strict=True):
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=1e-4)
+    heads = [load_file(run / "heads" / "A.safetensors")["weight"] for run in runs]
+    torch.testing.assert_close(*heads, rtol=1e-3, atol=1e-3)
+    assert updates(runs[1] / "log.jsonl")[0]["losses"].keys() <= {"A", "B"}
+
+
 @pytest.mark.parametrize("family", ["wav2vec2", "whisper"])
 def test_frames_from_the_cache_are_those_of_the_cnn(family: str, data: Tones, tmp_path: Path) -> None:
     strides = {"strides": (5, 8, 8)} if family == "wav2vec2" else {}

@@ -291,6 +291,7 @@ FACTS: dict[str, Any] = {
     "versions": {"torch": "2.9"},
     "commit": "cc",
     "words": "said",
+    "data set": "/home/somebody/speech",
 }
 
 
@@ -310,7 +311,18 @@ def test_a_card_says_what_was_tuned_on_what_and_how_well(tmp_path: Path) -> None
     assert front == {"library_name": "transformers", "base_model": "facebook/base", "tags": ["brain-tuning", "speech", "fmri"]}
     settings = json.loads(text.partition("```json\n")[2].partition("```")[0])
     assert settings == {"targets": "brain", "seed": 3, "far": None}
-    facts = ["P1 (12,345 voxels)", "life, a\\|b", "souls", "120", "`aa`", "data, P1/life.hf5: `bb`", "torch 2.9", "`cc`", "said"]
+    facts = [
+        "P1 (12,345 voxels)",
+        "life, a\\|b",
+        "souls",
+        "120",
+        "`aa`",
+        "data, P1/life.hf5: `bb`",
+        "torch 2.9",
+        "`cc`",
+        "said",
+        "speech\n",
+    ]
     for words in facts:
         assert words in text
     of_epochs = [row for row in rows if row["kind"] == "epoch"]
@@ -320,7 +332,7 @@ def test_a_card_says_what_was_tuned_on_what_and_how_well(tmp_path: Path) -> None
     cells = [cell.strip() for cell in line.strip("|").split("|")][1:7]
     np.testing.assert_allclose([float(cell.replace(",", "")) for cell in cells], wanted, atol=5e-5)
     assert "# facebook/base, tuned on brain responses\n" in text
-    assert "Warnings" not in text and "did not beat the mean" not in text
+    assert "somebody" not in text and "Warnings" not in text and "did not beat the mean" not in text
 
 
 def test_a_card_warns_of_no_learning(tmp_path: Path) -> None:

@@ -118,27 +118,34 @@ def files(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "place, count",
+    "kills",
     [
-        ("update", 3),
-        ("update", 8),
-        ("end of an epoch", 2),
-        ("file of a state", 6),
-        ("folder in its place", 9),
-        ("validation", 5),
-        ("last files", 1),
+        (("update", 3), ("validation", 3), ("update", 4), ("end of an epoch", 1)),
+        (("file of a state", 6), ("folder in its place", 9), ("last files", 1)),
     ],
+    ids=["while it learns", "while it writes"],
 )
-def test_a_killed_run_ends_with_the_same_bits(
-    world: tuple[Path, Path], whole: Path, tmp_path: Path, place: str, count: int
+def test_a_run_that_was_killed_ends_with_the_same_bits(
+    world: tuple[Path, Path], whole: Path, tmp_path: Path, kills: tuple[tuple[str, int], ...]
 ) -> None:
     out = tmp_path / "run"
-    assert run(world, out, place, count) == [-signal.SIGKILL]
-    assert not (out / "model").exists()
+    for place, count in kills:
+        assert run(world, out, place, count) == [-signal.SIGKILL], place
+        assert not (out / "model").exists()
     assert run(world, out) == [0]
     found, wanted = files(out), files(whole)
     assert set(found) == set(wanted) and {"model/model.safetensors", "curves.png", "heads/A.safetensors"} <= set(found)
     assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_a_killed_run_with_heads_updated_in_the_walk(world: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = {"fused_head_step": True, "trained": "full", "own_weight": 0.0, "epochs": 2, "order": "contiguous"}
+    assert run(world, tmp_path / "one", **settings) == [0]
+    assert run(world, tmp_path / "two", "validation", 7, **settings) == [-signal.SIGKILL]
+    assert run(world, tmp_path / "two", "update", 2, **settings) == [-signal.SIGKILL]
+    assert run(world, tmp_path / "two", **settings) == [0]
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert set(one) == set(two) and [name for name in one if one[name] != two[name]] == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="gloo on one machine")

@@ -135,7 +135,8 @@ def train(
             failed[who] = error
             say(f"{folder}: failed; the others go on")
             continue
-        say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
+        if os.environ.get("RANK", "0") == "0":
+            say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
     _check_failed(failed, len(runs))
     return list(runs)
 

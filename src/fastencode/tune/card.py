@@ -63,7 +63,7 @@ def write_card(
     facts : mapping
         What is known beside them; what is missing is left out. ``participants``: name → number of voxels tuned on. ``stories``:
         use (training, validation) → names. ``updates``. ``hashes``: of what → SHA-256, in any depth. ``versions``: library →
-        version. ``commit``. ``end``: the last line of the log. Anything else is listed by its name.
+        version. ``commit``. ``end``: the last line of the log. Anything else is listed by its name, paths by their last part.
     epochs : sequence of dict
         The log's lines of kind epoch, epoch 0 among them: :func:`fastencode.tune.log.epochs`.
     title : str, optional
@@ -126,7 +126,7 @@ def _summary(shown: str, tune: Mapping[str, Any], facts: Mapping[str, Any], end:
     if end.get("cnn_unchanged") and "cnn" not in (tune.get("unfreeze") or ()):
         lines.append("**Frozen**: the convolutions below the transformer; their weights are the base model's, to the bit")
     more = {name: value for name, value in facts.items() if name not in _KNOWN}
-    lines += [f"**{_cell(name)}**: {json.dumps(plain(value, shown=True), ensure_ascii=False)}" for name, value in more.items()]
+    lines += [f"**{_cell(name)}**: {_told(value)}" for name, value in more.items()]
     return "## What was done\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
@@ -225,6 +225,13 @@ def _flat(values: Mapping[str, Any], around: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{around}{name}, ")
         else:
             yield f"{around}{name}", value
+
+
+def _told(value: Any) -> str:
+    """A fact of any kind; of a path from the root only the last part, because cards are published."""
+    if isinstance(value, str | Path) and Path(value).is_absolute():
+        return _cell(Path(value).name)
+    return _cell(value) if isinstance(value, str) else _cell(json.dumps(plain(value, shown=True), ensure_ascii=False))
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.batches import Part
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Lessons
-from fastencode.tune.loss import voxel_loss
+from fastencode.tune.loss import LossKind, voxel_loss
 from fastencode.tune.model import BrainModel, Rows
 from fastencode.tune.prepare import cache_bytes
 
@@ -91,7 +92,7 @@ def _try_batch(model: BrainModel, lessons: Lessons, config: TuneConfig, size: in
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    ends = lessons.data.tr * np.arange(1, len(noise) + 1)
+    ends = lessons.data.tr * np.arange(1.0, len(noise) + 1)
     part = Part(noise, ends, slice(before, before + size), {}, ())
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         rows = Rows(part.ends, part.keep) if config.head == "delays" else None
@@ -100,7 +101,7 @@ def _try_batch(model: BrainModel, lessons: Lessons, config: TuneConfig, size: in
         for who, chosen in lessons.voxels.items():
             head = model.head(who)
             responses = torch.randn(size, len(chosen), device=encoder.device)
-            loss = loss + voxel_loss(head.reduce(state), head.weight, head.bias, responses, kind=config.loss)
+            loss = loss + voxel_loss(head.reduce(state), head.weight, head.bias, responses, kind=cast(LossKind, config.loss))
     if loss.requires_grad:
         loss.backward()
     model.zero_grad(set_to_none=True)

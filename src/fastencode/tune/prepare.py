@@ -59,7 +59,7 @@ def identity_of(
         "files": files,
         "base_model": encoder.name,
         "frozen": encoder.cnn_hash(),
-        "about": plain(about, shown=True),
+        "about": plain({"tr": lessons.data.tr, **about}, shown=True),
     }
 
 
@@ -91,7 +91,7 @@ def make_sources(
     clips = _clips(model, lessons, config, cache, frames, show_progress)
     if processes.is_first:
         processes.wait()
-    taken = {}
+    taken: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
     for who in lessons.people:
         rows = {run: lessons.data.n_rows(run) for run in lessons.train[who]}
         if config.targets in ("permuted", "shifted"):

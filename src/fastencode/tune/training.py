@@ -147,6 +147,8 @@ class Training:
     def update(self, batch: Batch) -> None:
         """One step of the optimizer."""
         state, config = self.state, self.config
+        if time.monotonic() - self.saved > 60 * config.save_minutes and self._is_finite():
+            self._save()
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.random.fork_rng(enabled=self.objective.draws):
@@ -154,8 +156,6 @@ class Training:
                 torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
             costs = self.objective.learn(batch, state.updates, self.processes)
         self._check_finite(costs, batch)
-        if time.monotonic() - self.saved > 60 * config.save_minutes:  # weights whose loss is known to be finite
-            self._save()
         self._join(batch)
         norms: dict[str, float] = {}
         logged = (state.updates + 1) % config.log_every == 0
@@ -184,6 +184,11 @@ class Training:
         for step in self.objective.steps.values():
             step.lr = peaks[1] * shares[1]
         return {"backbone": peaks[0] * shares[0], "heads": peaks[1] * shares[1]}
+
+    @torch.no_grad()
+    def _is_finite(self) -> bool:
+        """Whether all that learns is: a state with anything else would be no place to go on from."""
+        return all(bool(torch.isfinite(value).all()) for value in self.model.trained().values())
 
     def _check_finite(self, costs: Costs, batch: Batch) -> None:
         if math.isfinite(costs.loss):
@@ -241,7 +246,7 @@ class Training:
         loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
         if loss is not None and not math.isfinite(loss):
             raise self._diverged(f"the validation loss is not finite after epoch {epoch}")
-        if not all(bool(torch.isfinite(value).all()) for value in self.model.trained().values()):
+        if not self._is_finite():
             raise self._diverged(f"weights are not finite after epoch {epoch}")
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch

@@ -90,7 +90,7 @@ class Validation:
 @torch.no_grad()
 def validate(objective: Objective, batches: Iterable[Batch], processes: Processes) -> Validation:
     """Predict all rows of some runs, this process those of its part of the batches."""
-    model, kind, weights, device = objective.model, objective.config.loss, objective.weights, objective.device
+    model, kind, weights, device = objective.model, objective.kind, objective.weights, objective.device
     model.training_mode(False)
     people = list(objective.people)
     sums = {who: Sums(len(model.head(who).weight), device) for who in people}
