@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ pytest.importorskip("torch", reason="tuning needs the extra 'tune'")
 pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
 
 from fastencode.cli import main
-from fastencode.errors import FailedStages, FastencodeError, FastencodeWarning, InputError
+from fastencode.errors import DiskError, FailedStages, FastencodeError, FastencodeWarning, InputError
 from fastencode.runs import training
 from fastencode.runs.training import Teaching, say_cost
 from fastencode.speech.layers import SpeechEncoder
@@ -24,6 +26,7 @@ from fastencode.tune import prepare
 from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.record import Record
 from fastencode.tune.trainer import brain_tune
+from fastencode.tune.training import Training
 from speech_cases import saved_model
 from tune_cases import Tones
 
@@ -48,6 +51,18 @@ def tuned(model: Path, data: Tones, out: Path, config: TuneConfig = SHORT, **mor
     return brain_tune(SpeechEncoder(model), data, config, out, show_progress=False, **more)
 
 
+def stopped(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def stop(model: Path, data: Tones, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is stopped before its first update, after its first state."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "update", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(model, data, out)
+
+
 def test_a_run_that_learned_nothing_leaves_the_folder_free(model: Path, data: Tones, tmp_path: Path) -> None:
     out, wrong = tmp_path / "run", replace(SHORT, trained="lora", lora=LoraConfig(targets=("nothing",)))
     with pytest.raises(InputError, match=r"no linear map 'nothing': choose of k_proj"):
@@ -64,16 +79,8 @@ def test_a_run_that_learned_nothing_leaves_the_folder_free(model: Path, data: To
 
 def test_a_run_that_learned_something_is_kept(model: Path, data: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other settings are refused after one state, without any state but with updates in the log, and at the end."""
-    from fastencode.tune.training import Training
-
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
     out, other = tmp_path / "run", replace(SHORT, seed=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "update", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            tuned(model, data, out)
+    stop(model, data, out, monkeypatch)
     files = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
     with pytest.raises(InputError, match=r"settings\.seed was 0, now 1"):
         tuned(model, data, out, other)
@@ -160,11 +167,6 @@ def test_the_settings_are_there_from_the_beginning(
     model: Path, data: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So --config goes on with a run that was stopped, and diagnose knows its repetition time; a refused run changes nothing."""
-    from fastencode.tune.training import Training
-
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
     out = tmp_path / "run"
     typed = f"train --stories d --model {model} --ceiling -1 --epochs 1 --clip-seconds 2 --test-story watched --out {out}".split()
     with monkeypatch.context() as patch:
@@ -191,6 +193,25 @@ def test_weights_that_are_not_finite_are_not_published(model: Path, data: Tones,
     with pytest.raises(FastencodeError, match=said):
         tuned(model, data, out, config)
     assert not (out / "model").exists() and not json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_a_full_disk(model: Path, data: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file may grow beyond a size: at first that of run.json, then that of a state, whose files safetensors writes."""
+    out = tmp_path / "run"
+    for name, size in (("run.json", 1000), ("checkpoints/state-0", 10000)):
+        if name != "run.json":
+            stop(model, data, out, monkeypatch)  # all that is cached is there
+            shutil.rmtree(out / "checkpoints")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            with pytest.raises(DiskError, match=rf"{name}.* cannot be written \(File too large\): make room"):
+                tuned(model, data, out)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(out.rglob("*.partial"))
+    tuned(model, data, out)
+    assert Record.read(out).end
 
 
 def test_a_run_without_a_log_is_not_diagnosed(tmp_path: Path) -> None:

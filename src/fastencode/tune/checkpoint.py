@@ -236,7 +236,7 @@ class RunFolder:
         """A folder that takes its place, or that of an earlier one, when the block ends without an error."""
         target = self.path / name
         partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-        with writing(target):
+        with writing(target), _as_os_errors():
             for left in (partial, old):
                 shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -307,6 +307,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Errors of the disk as Python has them: safetensors says them in words of its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def _open_to_others(folder: Path) -> None:

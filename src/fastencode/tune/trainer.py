@@ -145,6 +145,7 @@ def tune_lessons(
     if config.targets == "stimulus":  # the same runs, and nobody's responses
         lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
+    show_progress = show_progress and processes.is_first
     identity = identity_of(encoder, lessons, config, out, about or {})
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
