@@ -359,4 +359,4 @@ def test_the_stand_in_takes_what_the_trainer_takes() -> None:
     assert {field.name for field in fields(Teaching)} <= {field.name for field in fields(TrainConfig)}
     given = ["teaching", "config", "model", "out", "each", "device"]
     assert list(signature(training.say_cost).parameters) == given
-    assert list(signature(training.train).parameters) == [*given, "extend_epochs", "fast_dev_run"]
+    assert list(signature(training.train).parameters) == [*given, "extend_epochs", "fast_dev_run", "begun"]

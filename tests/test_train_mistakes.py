@@ -214,10 +214,20 @@ def test_a_full_disk(model: Path, data: Tones, tmp_path: Path, monkeypatch: pyte
     assert Record.read(out).end
 
 
-def test_a_run_without_a_log_is_not_diagnosed(tmp_path: Path) -> None:
+def test_what_cannot_be_diagnosed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run before its first state, and damaged files, are named."""
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match="has not begun to learn"):
         Record.read(tmp_path)
+    (tmp_path / "log.jsonl").write_text("")
+    (tmp_path / "heads").mkdir()
+    (tmp_path / "heads" / "A.safetensors").write_text("x")
+    with pytest.raises(InputError, match=r"A\.safetensors is damaged .*: copy it again"):
+        _ = Record.read(tmp_path).voxels
+    for text, told in (('{"a": [1,', "is not YAML"), ("- a", "is no table of settings")):
+        (tmp_path / "config.yaml").write_text(text)
+        assert main(["diagnose", str(tmp_path), "--stories", str(tmp_path)]) == 2
+        assert f"config.yaml {told}: correct it, or remove it" in capsys.readouterr().err
 
 
 def test_epochs_to_keep_beyond_the_last() -> None:

@@ -145,7 +145,8 @@ def choose_lessons(
     named = {"validation": validation, "exclude": exclude}
     for option, stories in named.items():
         if lost := [story for story in stories if not any(story in one for one in heard.values())]:
-            raise InputError(f"{option} names {lost[0]!r}, which none of {', '.join(people)} heard")
+            said = f"{option} names {lost[0]!r}, which none of {', '.join(people)} heard"
+            raise InputError(f"{said}: name others, or [] for none")
     left_out = {*validation, *exclude, data.test_story}
     train = {who: tuple(run for run in heard[who] if run not in left_out) for who in people}
     if idle := [who for who in people if not train[who]]:
