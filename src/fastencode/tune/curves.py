@@ -185,7 +185,7 @@ def _rates_panel(ax: Axes, updates: Sequence[Row], places: Sequence[float]) -> N
         values = [_number(one.get(name)) for one in rates]
         if np.isfinite(values).any():
             peaks.append(np.nanmax(values))
-            alone = {"marker": "o", "markersize": 3.5} if np.isfinite(values).sum() < 2 else {}
+            alone: dict[str, Any] = {"marker": "o", "markersize": 3.5} if np.isfinite(values).sum() < 2 else {}
             ax.plot(places, values, color=color, label=words, linestyle="-" if name == "backbone" else (0, (3, 1.5)), **alone)
     if len(peaks) == 2 and min(peaks) > 0 and max(peaks) / min(peaks) > _FAR_APART:
         _logarithmic(ax)
