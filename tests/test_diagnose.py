@@ -392,7 +392,7 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a run for each participant: give one of them, such as .*P1"):
         diagnose(tmp_path)
     (tmp_path / "P1" / "log.jsonl").unlink()
-    with pytest.raises(InputError, match=r"log\.jsonl does not exist"):
+    with pytest.raises(InputError, match=r"has no log\.jsonl yet"):
         diagnose(tmp_path / "P1")
 
 

@@ -272,6 +272,10 @@ def test_runs_of_every_kind_are_drawn(tmp_path: Path, what: str, monkeypatch: py
     axes = _axes(write_log(tmp_path, rows), monkeypatch)
     labels = [line.get_label() for line in axes["loss"].get_lines()]
     assert ("_epoch kept" in labels) == (what == "early stop")
+    assert ("validation" in labels) == (what != "no validation")
+    legends = {title: ax.get_legend() for title, ax in axes.items()}
+    assert (legends["validation correlation r over voxels"] is None) == (what in ("no validation", "stimulus"))
+    assert (legends["weight change ‖w − w₀‖ / ‖w₀‖"] is None) == (what in ("epoch 0", "half an epoch", "nulls"))
     assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
 
 

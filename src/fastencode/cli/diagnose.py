@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastencode.cli.mistakes import of_option
 from fastencode.cli.settings import DiagnoseConfig
-from fastencode.errors import InputError, require
-from fastencode.files import check_file, read_text
+from fastencode.errors import InputError
+from fastencode.files import check_file
 
 __all__ = ["run"]
 
@@ -17,10 +17,11 @@ def run(config: DiagnoseConfig) -> None:
             raise InputError(f"{option}: {folder} is not a folder: give one that fastencode-tune train has filled")
     from fastencode.data.stories import Stories
     from fastencode.tune.diagnose import diagnose, report
+    from fastencode.tune.record import read_settings
 
     dataset = None
     if config.stories is not None:
-        settings = require("yaml", "tune").safe_load(read_text(check_file(config.run / "config.yaml", "settings of the run")))
+        settings = read_settings(check_file(config.run / "config.yaml", "settings of the run"))
         with of_option("--stories"):
             dataset = Stories(config.stories, **{name: settings[name] for name in ("tr", "test_story") if name in settings})
     print(report(diagnose(config.run, dataset=dataset, control=config.control)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ __all__ = ["run"]
 def run(config: TrainConfig) -> list[Path]:
     """Train, or go on with what was begun, and return the folders of the runs; with ``dry_run`` say what that would take.
 
-    Each finished run's folder gets the ``config.yaml`` that repeats it alone.
+    Each run's folder gets the ``config.yaml`` that repeats it alone as soon as it begins.
     """
     from fastencode.runs.training import Teaching, say_cost, train
 
@@ -23,7 +22,12 @@ def run(config: TrainConfig) -> list[Path]:
     if config.dry_run:
         say_cost(teaching, config.tuning(), config.model, config.out, each=config.each, device=config.device)
         return []
-    folders = train(
+
+    def begun(folder: Path) -> None:
+        alone = replace(config, participants=(folder.name,), each=False, out=folder) if config.each else config
+        write_settings(folder, alone, "fastencode-tune train")
+
+    return train(
         teaching,
         config.tuning(),
         config.model,
@@ -32,9 +36,5 @@ def run(config: TrainConfig) -> list[Path]:
         device=config.device,
         extend_epochs=config.extend_epochs,
         fast_dev_run=config.fast_dev_run,
+        begun=begun,
     )
-    if os.environ.get("RANK", "0") == "0":  # of several processes, one writes
-        for folder in folders:
-            alone = replace(config, participants=(folder.name,), each=False, out=folder) if config.each else config
-            write_settings(folder, alone, "fastencode-tune train")
-    return folders

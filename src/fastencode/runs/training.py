@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastencode.data.rois import find_rois
 from fastencode.data.stories import Stories
-from fastencode.errors import InputError, require
+from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError, require, warn
 from fastencode.progress import say
 from fastencode.runs.executors import settle
 from fastencode.runs.provenance import commit, libraries
@@ -79,6 +79,7 @@ def train(
     device: str | None = None,
     extend_epochs: bool = False,
     fast_dev_run: int = 0,
+    begun: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Tune a model; returns the folders of the runs.
 
@@ -96,6 +97,8 @@ def train(
     extend_epochs : bool
     fast_dev_run : int
         Only so many updates and batches of validation, of one epoch, in a folder that is removed again.
+    begun : callable, optional
+        Called with the folder of each run that begins or goes on: writes the settings there.
 
     Raises
     ------
@@ -103,6 +106,8 @@ def train(
         If the data set, a name, the model or a setting does not fit.
     FastencodeError
         If the loss stops being finite.
+    FailedStages
+        With ``each``, if some of several participants failed; the others were tuned.
     """
     settle()
     torch = require("torch", "tune")
@@ -118,13 +123,31 @@ def train(
     if fast_dev_run:
         _try_out(runs, config, model, device, fast_dev_run)
         return []
+    more: dict[str, Any] = {"extend_epochs": extend_epochs, "about": about, "begun": begun}
+    failed: dict[str, FastencodeError] = {}
     for folder, some in runs.items():
-        encoder = _encoder(model, device)
-        more: dict[str, Any] = {"desc": folder.name if each else "tuning", "extend_epochs": extend_epochs, "about": about}
-        tune_lessons(encoder, some, config, folder, **more)
+        who = folder.name if each else "tuning"
+        try:
+            tune_lessons(_encoder(model, device), some, config, folder, desc=who, **more)
+        except FastencodeError as error:
+            if len(runs) == 1 or isinstance(error, DiskError) or "RANK" in os.environ:  # processes stop together
+                raise
+            failed[who] = error
+            say(f"{folder}: failed; the others go on")
+            continue
         if os.environ.get("RANK", "0") == "0":
             say(f"{folder}: the model is in {folder / 'model'}, the card in {folder / 'README.md'}")
+    _check_failed(failed, len(runs))
     return list(runs)
+
+
+def _check_failed(failed: Mapping[str, FastencodeError], of: int) -> None:
+    """What went wrong with some; where it is one mistake of all, that mistake."""
+    if len(failed) == of and len(set(map(str, failed.values()))) == 1:
+        raise next(iter(failed.values()))
+    if failed:
+        said = "\n".join(f"- {who}: {error}" for who, error in failed.items())
+        raise FailedStages(f"{len(failed)} of {of} participants failed; the same command goes on with them:\n{said}")
 
 
 def _local_processes() -> int:
@@ -165,6 +188,11 @@ def prepare_lessons(teaching: Teaching) -> Lessons:
         "exclude": teaching.exclude,
     }
     lessons = choose_lessons(data, **named)
+    if not any(teaching.test_story in data.stories(who) for who in lessons.people):
+        warn(
+            f"nobody heard the test story {teaching.test_story!r}, so {', '.join(lessons.runs(lessons.train))} are learned from:"
+            " if one of them is for testing, name it with --test-story"
+        )
     voxels, weights = {}, {}
     for who in lessons.people:
         regions = _regions(data, who, teaching)
@@ -215,6 +243,7 @@ def say_cost(teaching: Teaching, config: TuneConfig, model: str, out: Path, *, e
     require("torch", "tune").set_num_threads(available_threads())
     lessons = prepare_lessons(teaching)
     lessons.check_sounds()
+    lessons.check_responses()
     costs = []
     for who, some in {who: _only(lessons, who) for who in lessons.people}.items() if each else [("", lessons)]:
         cost = cost_of(_encoder(model, device), some, config)

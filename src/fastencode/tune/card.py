@@ -117,7 +117,9 @@ def _summary(shown: str, tune: Mapping[str, Any], facts: Mapping[str, Any], end:
     lines = [f"**Base model**: {shown}", f"**Targets**: {_TARGETS.get(kind, kind)}"]
     if people := facts.get("participants"):
         lines.append(f"**Participants**: {', '.join(f'{_cell(who)} ({n:,} voxels)' for who, n in people.items())}")
-    lines += [f"**Stories, {use}**: {', '.join(map(_cell, names))}" for use, names in (facts.get("stories") or {}).items()]
+    lines += [
+        f"**Stories, {use}**: {', '.join(map(_cell, names)) or 'none'}" for use, names in (facts.get("stories") or {}).items()
+    ]
     updates = facts.get("updates", end.get("updates"))
     if updates is not None:
         lines.append(f"**Updates**: {updates:,}; the model is that of epoch {kept['epoch']}, after {kept['updates']:,}")

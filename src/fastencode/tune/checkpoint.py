@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -31,7 +32,8 @@ from fastencode.locks import Lock
 __all__ = ["RunFolder", "State"]
 
 VERSION = 1
-_WRITTEN = ("log.jsonl", "checkpoints", "model", "heads")
+_WRITTEN = ("log.jsonl", "checkpoints", "model", "heads", "cache", "tensorboard", "README.md", "config.yaml", "curves.png")
+_BEFORE_UPDATES = ("checkpoints", "cache", "tensorboard")  # folders that a run has before its first update
 _DECISIVE = (
     "settings", "model", "target_model", "data", "sounds", "words", "voxels", "weights", "people", "heard", "scans", "tr",
     "processes",
@@ -121,7 +123,9 @@ class RunFolder:
 
     def _begin(self) -> None:
         there = self.read_identity(self.path)
-        if there is not None:
+        if there is not None and self._learned_nothing(there):
+            self._clear(there)
+        elif there is not None:
             self._check(there)
             self.finished = bool(there.get("finished")) and there["settings"]["epochs"] == self.identity["settings"]["epochs"]
         elif others := [name for name in _WRITTEN if (self.path / name).exists()]:
@@ -138,11 +142,27 @@ class RunFolder:
     def read_identity(path: Path) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is none."""
         try:
-            return json.loads((path / "run.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            found = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise InputError(f"{path / 'run.json'} is damaged ({error}): choose another folder") from error
+        if not isinstance(found, dict) or "epochs" not in found.get("settings", {}):
+            raise InputError(f"{path / 'run.json'} is not that of a run: choose another folder")
+        return found
+
+    def _learned_nothing(self, there: Mapping[str, Any]) -> bool:
+        """Whether the run ended before its first state and its first update: a mistake that was noticed only then."""
+        log = self.path / "log.jsonl"
+        return not (there.get("finished") or self.has_state or (log.exists() and b'"kind": "update"' in log.read_bytes()))
+
+    def _clear(self, there: Mapping[str, Any]) -> None:
+        """Where nothing was learned, a run with other settings or data begins afresh; the same one keeps what was cached."""
+        same = there.get("version") == VERSION and not list(_differences(dict(there), self.identity))
+        if self._writes and not same:
+            for name in _BEFORE_UPDATES:
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            (self.path / "config.yaml").unlink(missing_ok=True)
 
     def _check(self, there: Mapping[str, Any]) -> None:
         if there.get("version") != VERSION:
@@ -222,12 +242,13 @@ class RunFolder:
         """A folder that takes its place, or that of an earlier one, when the block ends without an error."""
         target = self.path / name
         partial, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-        with writing(target):
+        with writing(target), _as_os_errors():
             for left in (partial, old):
                 shutil.rmtree(left, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
                 yield partial
+                _open_to_others(partial)
                 _sync_all(partial)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -292,6 +313,29 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Errors of the disk as Python has them: safetensors says them in words of its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
+def _open_to_others(folder: Path) -> None:
+    """Give all files the permissions of any new file: safetensors makes files that nobody but the owner may read."""
+    probe = folder / ".permissions"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _sync_all(folder: Path) -> None:

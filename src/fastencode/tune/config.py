@@ -60,12 +60,16 @@ class TuneConfig:
 
     Attributes
     ----------
-    epochs, batch : int
-        Passes over the training clips, and clips in a batch (of each process, where there are several).
+    epochs : int
+        Passes over the training clips.
+    batch : int
+        Clips in a batch; of each process, where there are several.
     accumulate : int
         Batches whose gradients are added before an update.
-    learning_rate, head_learning_rate : float
-        AdamW's peak for the speech model, and for the projection to voxels.
+    learning_rate : float
+        AdamW's peak for the speech model.
+    head_learning_rate : float
+        AdamW's peak for the projection to voxels.
     weight_decay : float
         AdamW's, on everything that is tuned. With 0, AdamW is Adam.
     schedule : str
@@ -117,8 +121,10 @@ class TuneConfig:
         another model's features.
     permutation : int
         Which permutation, for ``targets`` permuted.
-    block, min_move : int
-        Rows in a block that moves, and the least number of blocks that it moves by, for ``targets`` permuted.
+    block : int
+        Rows in a block that moves, for ``targets`` permuted.
+    min_move : int
+        The least number of blocks that each moves by, for ``targets`` permuted.
     shift_seconds : float
         For ``targets`` shifted.
     precision : str
@@ -241,7 +247,8 @@ class TuneConfig:
         if self.cnn_cache == "on" and self.normalize == "batch":
             raise InputError("cnn_cache=on keeps clips that normalize=batch changes from batch to batch: leave one out")
         if late := [epoch for epoch in self.keep if not 0 <= epoch <= self.epochs]:
-            raise InputError(f"keep names epoch {late[0]}, but there are epochs 0 (before any update) to {self.epochs}")
+            known = f"there are epochs 0 (before any update) to {self.epochs}"
+            raise InputError(f"keep names epoch {late[0]}, but {known}: name others, or [] to keep none")
 
 
 @dataclass(frozen=True)

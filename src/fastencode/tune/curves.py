@@ -120,9 +120,11 @@ def _loss_panel(ax: Axes, epochs: Sequence[Row], updates: Sequence[Row], places:
     ax.plot(between, single, color=_GRAY, linewidth=0.8, alpha=0.5)
     marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
     ax.plot(at, [_number(row.get("train_loss")) for row in epochs], color=_GRAY, label="training", **marker)
-    ax.plot(at, [_number(row.get("validation_loss")) for row in epochs], color=_BLUE, label="validation", **marker)
-    mean = [_number(row.get("mean_loss")) for row in epochs]
-    ax.plot(at, mean, color="black", linewidth=1.2, linestyle=_DASHED, label="of predicting the mean")
+    watched, mean = ([_number(row.get(name)) for row in epochs] for name in ("validation_loss", "mean_loss"))
+    if np.isfinite(watched).any():
+        ax.plot(at, watched, color=_BLUE, label="validation", **marker)
+    if np.isfinite(mean).any():
+        ax.plot(at, mean, color="black", linewidth=1.2, linestyle=_DASHED, label="of predicting the mean")
     drawn = [_number(row.get(name)) for row in epochs for name in ("train_loss", "validation_loss")] + mean
     inside = np.percentile(single[np.isfinite(single)], _INSIDE) if np.isfinite(single).any() else ()
     ax.set_ylim(*_limits([*drawn, *inside]))
@@ -146,10 +148,12 @@ def _correlation_panel(ax: Axes, epochs: Sequence[Row], people: Sequence[str]) -
             ax.plot(at, each, color=_BLUE, linewidth=0.7, alpha=0.5)
         ax.plot([], [], color=_BLUE, linewidth=0.7, alpha=0.5, label="participants")
     marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(at) <= 40 else {}
-    ax.plot(at, [_number(row.get("validation_r")) for row in epochs], color=_BLUE, linewidth=2.2, label="mean", **marker)
-    if all(row.get("validation_r") is None for row in epochs):
+    if any(row.get("validation_r") is not None for row in epochs):
+        ax.plot(at, [_number(row.get("validation_r")) for row in epochs], color=_BLUE, linewidth=2.2, label="mean", **marker)
+        ax.axhline(0, color="#404040", linewidth=1, zorder=2)
+    else:
         _say(ax, "there is none")
-    ax.axhline(0, color="#404040", linewidth=1, zorder=2)
+        ax.set_yticks([])
     ax.set_title("validation correlation r over voxels", pad=_TITLE_PAD)
 
 
@@ -181,7 +185,8 @@ def _rates_panel(ax: Axes, updates: Sequence[Row], places: Sequence[float]) -> N
         values = [_number(one.get(name)) for one in rates]
         if np.isfinite(values).any():
             peaks.append(np.nanmax(values))
-            ax.plot(places, values, color=color, label=words, linestyle="-" if name == "backbone" else (0, (3, 1.5)))
+            alone: dict[str, Any] = {"marker": "o", "markersize": 3.5} if np.isfinite(values).sum() < 2 else {}
+            ax.plot(places, values, color=color, label=words, linestyle="-" if name == "backbone" else (0, (3, 1.5)), **alone)
     if len(peaks) == 2 and min(peaks) > 0 and max(peaks) / min(peaks) > _FAR_APART:
         _logarithmic(ax)
     else:
@@ -276,9 +281,10 @@ def _depth_legend(figure: Any, norms: Axes, changes: Axes, layers: Sequence[str]
         bar.outline.set_visible(False)
     line = require("matplotlib.lines", "report").Line2D
     others = [name for name in layers if name not in deep]
-    handles = [line([], [], color=colors[name], linewidth=1.4, label=name) for name in others]
-    if handles:
-        for ax in (norms, changes):
+    for ax in (norms, changes):
+        drawn = [one.get_color() for one in ax.lines if isinstance(one.get_color(), str)]
+        handles = [line([], [], color=colors[name], linewidth=1.4, label=name) for name in others if colors[name] in drawn]
+        if handles:
             ax.legend(handles=handles, **_ABOVE)
 
 

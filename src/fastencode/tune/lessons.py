@@ -96,6 +96,18 @@ class Lessons:
         if short:
             raise InputError("; ".join(short) + ": is this the recording that was heard, and the right TR?")
 
+    def check_responses(self) -> None:
+        """Raise an :class:`InputError` if responses have other rows than their scans, or none that is finite; all at once."""
+        wrong = []
+        for who in self.people:
+            for run in (*self.train[who], *self.validation.get(who, ())):
+                try:
+                    _read(self, who, run)
+                except InputError as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise InputError("\n".join(wrong))
+
 
 def choose_lessons(
     data: Dataset,
@@ -133,7 +145,8 @@ def choose_lessons(
     named = {"validation": validation, "exclude": exclude}
     for option, stories in named.items():
         if lost := [story for story in stories if not any(story in one for one in heard.values())]:
-            raise InputError(f"{option} names {lost[0]!r}, which none of {', '.join(people)} heard")
+            said = f"{option} names {lost[0]!r}, which none of {', '.join(people)} heard"
+            raise InputError(f"{said}: name others, or [] for none")
     left_out = {*validation, *exclude, data.test_story}
     train = {who: tuple(run for run in heard[who] if run not in left_out) for who in people}
     if idle := [who for who in people if not train[who]]:

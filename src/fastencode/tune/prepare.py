@@ -41,7 +41,7 @@ def identity_of(
     encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, out: Path, about: Mapping[str, Any], processes: int = 1
 ) -> dict[str, Any]:
     """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
-    known = (RunFolder.read_identity(out) or {}) if out.exists() else {}
+    known = RunFolder.read_identity(out) or {}
     responses = {
         f"{who}/{run}/{path.name}": path
         for who in lessons.people
@@ -97,8 +97,8 @@ def make_sources(
     lessons.check_sounds()
     if not processes.is_first:
         processes.wait()
+    targets = _targets(model.encoder, lessons, config, cache, show_progress)  # first: mistakes show before the CNN's hours
     clips = _clips(model, lessons, config, cache, frames, show_progress)
-    targets = _targets(model.encoder, lessons, config, cache, show_progress)
     if processes.is_first:
         processes.wait()
     taken: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from fastencode.errors import InputError, require
 from fastencode.files import read_json, read_text
@@ -18,10 +19,22 @@ from fastencode.plain import plain
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.log import Row, kept_epoch, read_log
 
-__all__ = ["RISE", "Record"]
+__all__ = ["RISE", "Record", "read_settings"]
 
 RISE = 0.02  # of a loss above its lowest: means over the same clips repeat to about 1 %
 JUMP, BEFORE, LASTS = 2.0, 20, 3  # times the median of so many lines before, for so many lines: a small batch alone may differ so
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a run's ``config.yaml`` says; an :class:`InputError` if it is no table of settings."""
+    yaml = require("yaml", "tune")
+    try:
+        found = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: correct it, or remove it") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is no table of settings: correct it, or remove it")
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,10 @@ class Record:
             raise InputError(f"{folder} holds a run for each participant: give one of them, such as {inside[0]}")
         if not identity.is_file() and not config.is_file():
             raise InputError(f"{folder} holds neither run.json nor config.yaml: give the folder of a tuning run")
+        if not log.is_file():
+            raise InputError(f"{folder} has no log.jsonl yet: its run has not begun to learn; the command that made it goes on")
         known = read_json(identity) if identity.is_file() else {}
-        given = (require("yaml", "tune").safe_load(read_text(config)) or {}) if config.is_file() else {}
+        given = read_settings(config) if config.is_file() else {}
         settings = {**plain(TuneConfig()), **given, **(given.get("tune") or {}), **known.get("settings", {})}
         return cls(folder, settings, known, read_log(log))
 
@@ -122,8 +137,13 @@ class Record:
     @cached_property
     def voxels(self) -> dict[str, NDArray[np.int64]]:
         """The voxels of each head that was saved."""
-        numpy = require("safetensors.numpy", "tune")
-        return {path.stem: numpy.load_file(path)["voxels"] for path in sorted((self.folder / "heads").glob("*.safetensors"))}
+        numpy, found = require("safetensors.numpy", "tune"), {}
+        for path in sorted((self.folder / "heads").glob("*.safetensors")):
+            try:
+                found[path.stem] = numpy.load_file(path)["voxels"]
+            except (OSError, KeyError, SafetensorError) as error:
+                raise InputError(f"{path} is damaged ({error}): copy it again, or tune again into another folder") from error
+        return found
 
     @cached_property
     def unsteady(self) -> str:

@@ -11,7 +11,7 @@ of the update, and everything else is in the state on disk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def tune_lessons(
     extend_epochs: bool = False,
     limit: int = 0,
     about: Mapping[str, Any] | None = None,
+    begun: Callable[[Path], None] | None = None,
     desc: str = "tuning",
     show_progress: bool = True,
 ) -> Path:
@@ -123,6 +124,9 @@ def tune_lessons(
         Updates and batches of validation to run at most; 0 for all.
     about : mapping, optional
         Plain values that ``run.json`` and the model card repeat.
+    begun : callable, optional
+        Called with ``out`` by the process that writes, once the folder is known to be this run's: writes ``config.yaml``. By
+        default that holds ``config``.
     desc : str
         What the progress bar says.
     show_progress : bool
@@ -142,11 +146,14 @@ def tune_lessons(
     if config.targets == "stimulus":  # the same runs, and nobody's responses
         lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
+    show_progress = show_progress and processes.is_first
     _check(lessons, config, processes)
     identity = identity_of(encoder, lessons, config, out, about or {}, processes.size)
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
             return out
+        if processes.is_first and begun is not None:
+            begun(out)
         processes.wait()
         training = Training(encoder, lessons, config, run, processes, frames, limit, desc, show_progress)
         training.begin()

@@ -195,9 +195,13 @@ class Training:
             return
         state = self.state
         place = f"epoch {state.epoch}, batch {state.in_epoch + 1} ({', '.join(batch.stories)})"
-        raise FastencodeError(
-            f"{self.desc}: the loss is not finite in {place}: lower learning_rate ({self.config.learning_rate:g}); the last state"
-            f" is kept in {self.run.path / 'checkpoints'}"
+        raise self._diverged(f"the loss is not finite in {place}")
+
+    def _diverged(self, what: str) -> FastencodeError:
+        rates = f"learning_rate ({self.config.learning_rate:g}) or head_learning_rate ({self.config.head_learning_rate:g})"
+        kept = self.run.path / "checkpoints"
+        return FastencodeError(
+            f"{self.desc}: {what}: lower {rates} and tune into another folder; the last state is kept in {kept}"
         )
 
     def _join(self, batch: Batch) -> None:
@@ -240,7 +244,10 @@ class Training:
         state = self.state
         epoch, norms = state.epoch, {layer: value / state.n_norms for layer, value in state.norms.items()}
         loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
-        self._check_epoch(loss)
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged(f"the validation loss is not finite after epoch {epoch}")
+        if not self._is_finite():
+            raise self._diverged(f"weights are not finite after epoch {epoch}")
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch
             if self.config.patience:
@@ -250,18 +257,6 @@ class Training:
         self._limit_kept()
         state.next_epoch()
         self._save()
-
-    def _check_epoch(self, loss: float | None) -> None:
-        """Before a good state is replaced; without validation, nothing has told yet what the last update did."""
-        if loss is None:
-            what, found = "weights are", sum(float(p.detach().sum()) for p in self.model.trained().values())
-        else:
-            what, found = "the validation loss is", loss
-        if not math.isfinite(found):
-            raise FastencodeError(
-                f"{self.desc}: {what} not finite after epoch {self.state.epoch}: lower learning_rate"
-                f" ({self.config.learning_rate:g}); the last state is kept in {self.run.path / 'checkpoints'}"
-            )
 
     def is_over(self) -> bool:
         """Whether the validation loss has not fallen for ``patience`` epochs."""
