@@ -181,7 +181,7 @@ def test_half_precision_inputs_are_summed_in_float32(kind, dtype):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_autocast_multiplies_halves_and_sums_in_float32(kind, monkeypatch):
-    monkeypatch.setattr(voxel_tiles, "_multiplies", lambda half: True)
+    monkeypatch.setattr(voxel_tiles, "multiplies", lambda half: True)
     given, responses, _ = problem(40, 8, 3000, missing=0.0, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         loss = voxel_loss(*given, responses, kind=kind)
@@ -199,7 +199,7 @@ def test_autocast_multiplies_halves_and_sums_in_float32(kind, monkeypatch):
 def test_halves_are_multiplied_only_where_that_is_faster(monkeypatch):
     half = torch.zeros(100, 3, dtype=torch.bfloat16)
     for can, rows, wanted in ((True, 100, torch.bfloat16), (True, 4, torch.float32), (False, 100, torch.float32)):
-        monkeypatch.setattr(voxel_tiles, "_multiplies", lambda half, can=can: can)
+        monkeypatch.setattr(voxel_tiles, "multiplies", lambda half, can=can: can)
         assert voxel_tiles.product_dtype(half[:rows]) == wanted
         assert voxel_tiles.product_dtype(half[:rows].double()) == torch.float64
         with torch.autocast("cpu", torch.bfloat16):

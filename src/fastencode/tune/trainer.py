@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
-from fastencode.errors import InputError
+from fastencode.errors import InputError, warn
 from fastencode.progress import progress
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.checkpoint import RunFolder
@@ -29,6 +30,7 @@ from fastencode.tune.lessons import Lessons, choose_lessons
 from fastencode.tune.prepare import identity_of
 from fastencode.tune.processes import Processes
 from fastencode.tune.training import Training
+from fastencode.tune.voxel_tiles import multiplies
 
 __all__ = ["brain_tune", "tune_lessons"]
 
@@ -147,7 +149,7 @@ def tune_lessons(
         lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
     show_progress = show_progress and processes.is_first
-    _check(lessons, config, processes)
+    _check(lessons, config, encoder, processes)
     identity = identity_of(encoder, lessons, config, out, about or {}, processes.size)
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
@@ -170,8 +172,10 @@ def tune_lessons(
     return out
 
 
-def _check(lessons: Lessons, config: TuneConfig, processes: Processes) -> None:
-    """Raise an :class:`InputError` for settings that do not fit who listens, or how many compute."""
+def _check(lessons: Lessons, config: TuneConfig, encoder: SpeechEncoder, processes: Processes) -> None:
+    """Raise an :class:`InputError` for settings that do not fit who listens, or how many compute; warn of what is slow here."""
+    if config.precision == "bfloat16" and encoder.device == "cpu" and not multiplies(torch.bfloat16):
+        warn("this processor has no instructions for products of bfloat16: precision float32 is several times faster here")
     if config.patience and not any(lessons.validation.values()):
         raise InputError(f"patience={config.patience} waits for a lower validation loss: name stories for validation, or give 0")
     if config.fused_head_step and processes.size > 1:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Problem", "Tile", "Tiles", "complete", "product_dtype", "slices"]
+__all__ = ["Problem", "Tile", "Tiles", "complete", "multiplies", "product_dtype", "slices"]
 
 # Numbers of a tile's weights, or of its predictions if those are more: 8 MB in float32, which a third-level cache holds. Devices
 # take more at once, so that few kernels are launched.
@@ -56,12 +56,12 @@ def product_dtype(pooled: Tensor) -> torch.dtype:
     device, usual = pooled.device.type, pooled.dtype
     if torch.is_autocast_enabled(device) and usual != torch.float64:
         usual = torch.get_autocast_dtype(device)
-    if device != "cpu" or usual.itemsize > 2 or (len(pooled) >= _HALF_PAYS and _multiplies(usual)):
+    if device != "cpu" or usual.itemsize > 2 or (len(pooled) >= _HALF_PAYS and multiplies(usual)):
         return usual
     return torch.float32
 
 
-def _multiplies(half: torch.dtype) -> bool:
+def multiplies(half: torch.dtype) -> bool:
     """Whether this processor has instructions for products of halves."""
     if not torch.backends.mkldnn.is_available():
         return False
