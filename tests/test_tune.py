@@ -20,7 +20,6 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from fastencode.speech.audio import read_audio
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.batches import find_batches, order_of_epoch
 from fastencode.tune.lessons import Lessons, Sounds, cache_responses, choose_lessons, digests
@@ -29,7 +28,7 @@ from fastencode.tune.schedule import shares_of_peak
 from fastencode.tune.trainer import brain_tune
 from fastencode.tune.validation import Sums
 from speech_cases import saved_model
-from tune_cases import FIRST, RATE, TR, Tones
+from tune_cases import FIRST, RATE, TR, Tones, clip, normal, pooled
 
 torch.set_num_threads(1)  # as the command does; two threads on a busy machine wait for each other
 
@@ -98,27 +97,6 @@ def test_the_same_seed_gives_the_same_weights(model: Path, data: Tones, tmp_path
     heads = [(run / "heads" / "A.safetensors").read_bytes() for run in runs]
     assert heads[0] == heads[1] != heads[2]
     assert (runs[0] / "curves.png").read_bytes() == (runs[1] / "curves.png").read_bytes()
-
-
-def clip(data: Tones, run: str, end: float, seconds: float = 2.0) -> np.ndarray:
-    """The sound of the last seconds before a time, silence before it began."""
-    sound = read_audio(data.sound_file(run), sample_rate=RATE)
-    n = round(seconds * RATE)
-    return np.concatenate([np.zeros(n, np.float32), sound])[round(end * RATE) :][:n]
-
-
-def pooled(whole: Any, folder: Path, clips: list[np.ndarray]) -> Any:
-    """Of each clip alone through transformers: the mean over frames of the last hidden state."""
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
-    rows = []
-    for one in clips:
-        inputs = extractor(one, sampling_rate=RATE, return_tensors="pt").input_values
-        rows.append(whole(inputs).last_hidden_state[0].mean(dim=0))
-    return torch.stack(rows)
-
-
-def normal(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean(axis=0)) / values.std(axis=0)
 
 
 def test_the_saved_model_and_heads_predict_what_the_trainer_saw(model: Path, data: Tones, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from fastencode.tune.log import epochs
 from fastencode.tune.model import BrainModel, Rows
 from fastencode.tune.trainer import brain_tune
 from speech_cases import saved_model
-from test_tune import clip, normal, pooled
-from tune_cases import FIRST, RATE, TR, Tones
+from tune_cases import FIRST, RATE, TR, Tones, clip, normal, pooled
 
 torch.set_num_threads(1)
 

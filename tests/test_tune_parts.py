@@ -22,8 +22,8 @@ from fastencode.tune.log import epochs, read_log, updates
 from fastencode.tune.model import BrainModel
 from fastencode.tune.trainer import brain_tune
 from speech_cases import saved_model
-from test_tune_resume import run
 from tune_cases import FIRST, RATE, TR, Tones
+from tune_process_cases import run
 
 torch.set_num_threads(1)
 

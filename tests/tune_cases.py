@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastencode.data.textgrid import Interval
-from fastencode.speech.audio import write_audio
+from fastencode.speech.audio import read_audio, write_audio
 
 TR, RATE = 2.0, 16000
 FIRST = 5  # scans before the first row
@@ -120,3 +120,28 @@ class Tones:
 
     def response_files(self, who: str, run: str) -> list[Path]:
         return [self.folder / f"{who}-{run}.npy"]
+
+
+def clip(data: Tones, run: str, end: float, seconds: float = 2.0) -> np.ndarray:
+    """The sound of the last seconds before a time, silence before it began."""
+    sound = read_audio(data.sound_file(run), sample_rate=RATE)
+    n = round(seconds * RATE)
+    return np.concatenate([np.zeros(n, np.float32), sound])[round(end * RATE) :][:n]
+
+
+def pooled(whole: Any, folder: Path, clips: list[np.ndarray]) -> Any:
+    """Of each clip alone through transformers: the mean over frames of the last hidden state."""
+    import torch
+    import transformers
+
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    rows = []
+    for one in clips:
+        inputs = extractor(one, sampling_rate=RATE, return_tensors="pt").input_values
+        rows.append(whole(inputs).last_hidden_state[0].mean(dim=0))
+    return torch.stack(rows)
+
+
+def normal(values: np.ndarray) -> np.ndarray:
+    """Each column to mean 0 and standard deviation 1."""
+    return (values - values.mean(axis=0)) / values.std(axis=0)
