@@ -289,6 +289,10 @@ def test_bad_data_is_named(model: Path, tmp_path: Path) -> None:
         choose_lessons(data, validation=["watched"], exclude=["one", "two"])
     with pytest.raises(InputError, match="A has no voxel to learn"):
         choose_lessons(data, voxels={"A": np.arange(0), "B": np.arange(3)})
+    data.test_story = "two"
+    with pytest.raises(InputError, match="A would be validated on two, the test story"):
+        choose_lessons(data, validation=["two"])
+    data.test_story = "test"
     with pytest.raises(InputError, match="A has 2 weights for 5 voxels"):
         choose_lessons(data, weights={"A": np.ones(2, np.float32)})
     np.save(data.folder / "A-one.npy", data.responses("A", "one")[:-1])

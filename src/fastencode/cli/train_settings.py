@@ -56,7 +56,8 @@ class TrainConfig(TuneConfig):
     device : str, optional
         Such as "cuda"; by default a CUDA device if there is one, else the CPU.
     extend_epochs : bool
-        Go on with a run that had fewer epochs. Without it a changed number of epochs is refused.
+        Go on with a run that had fewer epochs. Rates go on as the longer run has them there: with the schedule linear, which had
+        fallen to 0, they rise again. Without it a changed number of epochs is refused.
     dry_run : bool
         Only check data, shapes and model, and estimate hours, memory and disk. Nothing is written.
     fast_dev_run : int

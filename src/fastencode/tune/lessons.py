@@ -64,8 +64,9 @@ class Lessons:
                 raise InputError(f"{who} has {counts}: give one for each")
             if both := set(self.train[who]) & set(self.validation.get(who, ())):
                 raise InputError(f"{who} learns from {sorted(both)[0]}, which is for validation: name it once")
-            if self.data.test_story in self.train[who]:
-                raise InputError(f"{who} would learn from {self.data.test_story}, the test story: leave it out")
+            for use, runs in (("learn from", self.train[who]), ("be validated on", self.validation.get(who, ()))):
+                if self.data.test_story in runs:
+                    raise InputError(f"{who} would {use} {self.data.test_story}, the test story: leave it out")
 
     @property
     def people(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def brain_tune(
     weights : participant → (v,) float32, optional
         Of these voxels in the loss.
     extend_epochs : bool
-        Go on with a finished run that had fewer epochs.
+        Go on with a finished run that had fewer epochs. Rates go on as the longer run has them there.
     show_progress : bool
 
     Returns
