@@ -9,11 +9,12 @@ process of its own on the same data; the order changes from turn to turn. Losses
 - ``wall``, ``cpu``: seconds of the timed turns. ``times_plain``: the median over turns of its seconds by those of *plain* in the
   same turn; ``cpu_times_plain`` is that of the processor's time, which counts less of what else runs on the machine.
 - ``extra_bytes``: the largest resident memory of a step, looked at every millisecond in a turn that is not timed, less that
-  before. ``beyond_gradients_bytes``: less the gradients of weights and bias, which both must return.
-- ``must_move_bytes``: what a step has to move if caches hold one tile and no more. Tiled: weights and responses read, gradients
-  written. Plain: weights read twice, gradients written, predictions written once and read twice by the loss and its gradient,
-  responses read twice, the gradient by predictions written once and read three times. AdamW: gradients read, weights and both
-  moments read and written; in the walk the weights are read once for both, and the gradient never moves.
+  before. ``beyond_gradients_bytes``: less the gradients of weights and bias, which both must return. Small blocks that a warm-up
+  step left with the allocator are in both numbers; in a fresh process the largest case has 3 MB beyond its gradients.
+- ``must_move_bytes``: what a step in float32 has to move if caches hold one tile and no more. Tiled: weights and responses
+  read, gradients written. Plain: weights read twice, gradients written, predictions written once and read twice by the loss and
+  its gradient, responses read twice, the gradient by predictions written once and read three times. AdamW: gradients read,
+  weights and both moments read and written; in the walk weights are read once for both, and the gradient never moves.
 - ``share_of_multiplication``, ``share_of_memory``: operations per second as a share of the best rate of a square product in this
   run; bytes that must move per second as a share of the best rate of ``a += b`` in this run.
 """
@@ -183,7 +184,7 @@ def summary(case: Case, found: dict[str, list[tuple[float, ...]]], options: argp
 
 
 def rates(threads: int) -> dict[str, float]:
-    """The best of several, again before each case: operations per second of a square float32 product, bytes per second of a sum of two arrays."""
+    """Operations per second of a square float32 product, bytes per second of ``a += b``: the best of several."""
     torch.set_num_threads(threads)
     a, x, y = torch.randn(2048, 2048), torch.randn(2**25), torch.randn(2**25)
     best = {"multiplication": 0.0, "memory": 0.0}

@@ -10,11 +10,11 @@ Axis letters: b clip of a batch, n sample, t row (scan), v voxel.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,12 @@ class Enough(Exception):
 def ours(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -> None:
     """The trainer, for ``updates`` updates."""
     from fastencode.speech.layers import SpeechEncoder
-    from fastencode.tune import trainer
     from fastencode.tune.lessons import choose_lessons
     from fastencode.tune.objectives import Objective
+    from fastencode.tune.trainer import tune_lessons
+    from fastencode.tune.training import Training
 
-    update, learn = trainer._Training.update, Objective.learn
+    update, learn = Training.update, Objective.learn
 
     def kept(self: Any, *arguments: Any) -> Any:
         costs = learn(self, *arguments)
@@ -106,16 +107,18 @@ def ours(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -
         before = time.perf_counter()
         update(self, batch)
         now = time.perf_counter()
-        watched[-1] |= {"update": now - before, "end": now, "waited": self.clock.waited}
+        watched[-1] |= {"update": now - before, "end": now, "cpu": time.process_time(), "waited": self.clock.waited}
         if len(watched) == options["updates"]:
             raise Enough
+        if len(watched) == 1:
+            forget_peak()
 
-    Objective.learn, trainer._Training.update = kept, timed  # type: ignore[method-assign]
+    Objective.learn, Training.update = kept, timed  # type: ignore[method-assign]
     data = dataset(folder, options)
     lessons = choose_lessons(data, participants=options["people"])  # type: ignore[arg-type]
     out, frames = folder / "runs" / options["run"], folder / "frames"
     try:
-        trainer.tune_lessons(SpeechEncoder(folder / "model"), lessons, config(options), out, frames=frames, show_progress=False)
+        tune_lessons(SpeechEncoder(folder / "model"), lessons, config(options), out, frames=frames, show_progress=False)
     except Enough:
         return
     raise SystemExit("there were fewer updates than were wanted")
@@ -169,7 +172,10 @@ def naive(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) 
         loss.backward()
         optimizer.step()
         now = time.perf_counter()
-        watched.append({"losses": {who: float(loss)}, "update": now - before, "end": now, "waited": 0.0})
+        row = {"update": now - before, "end": now, "cpu": time.process_time(), "waited": 0.0}
+        watched.append({"losses": {who: float(loss.detach())}, **row})
+        if len(watched) == 1:
+            forget_peak()
 
 
 def whole_run(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -> None:
@@ -189,8 +195,14 @@ def dataset(folder: Path, options: dict[str, Any]) -> Tones:
     return Tones(folder / options["data"], **json.loads((folder / f"{options['data']}.json").read_text(encoding="utf-8")))
 
 
+def forget_peak() -> None:
+    """After the first update, so that the peak is that of updates and not of what came before; Linux only."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
 def peak_memory() -> int:
-    """The most bytes that were ever resident in this process."""
+    """The most bytes that were resident in this process since."""
     with open("/proc/self/status", encoding="ascii") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
@@ -211,5 +223,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--out", type=Path, default=Path("alice-output"), help="output folder")
-    parser.add_argument("--model", help="folder or hub name of a wav2vec2 or HuBERT model; default: the small one of the package")
+    parser.add_argument("--model", help="folder or hub name of a speech model; default: the small one of the package")
     parser.add_argument("--epochs", type=int, default=8, help="passes over the training clips")
     parser.add_argument("--clip-seconds", type=float, default=10.0, help="sound of each clip")
     parser.add_argument("--controls", type=int, default=3, help="controls, each on another permutation of the responses")

@@ -143,6 +143,20 @@ def test_constant_series_and_nothing_at_all(kind):
     assert empty == 0 and all((one == 0).all() for one in torch.autograd.grad(empty, given))
 
 
+@pytest.mark.parametrize("kind", ["spatial_r", "temporal_r"])
+@pytest.mark.parametrize("side", ["responses", "predictions"])
+def test_what_rounding_leaves_of_a_constant_is_no_correlation(kind, side):
+    given, responses, _ = problem(7, 3, 650, missing=0.0, dtype=torch.float32)
+    if side == "responses":
+        responses[:] = torch.linspace(0.1, 0.7, 7)[:, None] if kind == "spatial_r" else torch.linspace(0.1, 0.7, 650)
+    else:
+        with torch.no_grad():
+            given[1].zero_()
+            given[2].fill_(0.1)
+    loss = voxel_loss(*given, responses, kind=kind, tile=50)
+    assert loss == 1.0 and all((one == 0).all() for one in torch.autograd.grad(loss, given))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_means_lose_no_digits(kind):
     given, responses, _ = problem(12, 4, 90, missing=0.1, dtype=torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class Tones:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._describe(folder, people, stories, heard)
+        (folder / "tones.json").write_text(json.dumps([self.people, self.rows, self.heard]))
         rng = np.random.default_rng(seed)
         for story, rows in self.rows.items():
             scans = rows + FIRST
@@ -65,9 +67,9 @@ class Tones:
 
     @classmethod
     def read(cls, folder: str) -> Tones:
-        """The default one, as it lies in a folder."""
+        """One that was made, as it lies in a folder."""
         found = cls.__new__(cls)
-        found._describe(Path(folder), None, None, None)
+        found._describe(Path(folder), *json.loads((Path(folder) / "tones.json").read_text()))
         return found
 
     @property

@@ -34,7 +34,7 @@ class DemoConfig:
     seed : int, optional
         Sets the seed of every part.
     model : str, optional
-        Folder or hub name of a wav2vec2 or HuBERT model to use instead of the one that ships with the package.
+        Folder or hub name of a speech model to use instead of the one that ships with the package.
     pretrain : bool
         Make the small model again from nothing first (about half an hour), and use it.
     jobs : int
@@ -104,7 +104,7 @@ class AliceConfig:
     out : Path
         Output folder. Finished stages in it are reused.
     model : str, optional
-        Folder or hub name of a wav2vec2 or HuBERT model to use instead of the one that ships with the package.
+        Folder or hub name of a speech model to use instead of the one that ships with the package.
     jobs : int
         Processes that tune and read models at the same time, each with one thread.
     test_rows, validation_rows : int

@@ -34,7 +34,10 @@ __all__ = ["RunFolder", "State"]
 VERSION = 1
 _WRITTEN = ("log.jsonl", "checkpoints", "model", "heads", "cache", "tensorboard", "README.md", "config.yaml", "curves.png")
 _BEFORE_UPDATES = ("checkpoints", "cache", "tensorboard")  # folders that a run has before its first update
-_DECISIVE = ("settings", "model", "data", "sounds", "voxels", "heard", "weights")
+_DECISIVE = (
+    "settings", "model", "target_model", "data", "sounds", "words", "voxels", "weights", "people", "heard", "scans", "tr",
+    "processes",
+)  # fmt: skip
 _FREE = ("epochs", "save_minutes", "keep", "save_total_limit")  # settings that a run may go on with when they have changed
 
 
@@ -81,8 +84,8 @@ class RunFolder:
     path : Path
         Made if it is not there.
     identity : mapping
-        Plain values that decide the run: ``settings``, ``model``, ``data``, ``sounds``, ``voxels``, ``heard`` and ``weights``;
-        others are kept for readers.
+        Plain values that decide the run: those that :func:`fastencode.tune.prepare.identity_of` gives; some others are kept for
+        readers.
     extend : bool
         Whether ``settings.epochs`` may be larger than it was.
     writes : bool
@@ -128,6 +131,9 @@ class RunFolder:
         elif others := [name for name in _WRITTEN if (self.path / name).exists()]:
             raise InputError(f"{self.path} holds {others[0]} of something else, and no run.json: choose another folder")
         if not self.finished and self._writes:
+            for old in self._folders.glob(".state-*.old"):  # killed between the two renames that replace a state
+                if not (state := old.with_name(old.name[1:].removesuffix(".old"))).exists():
+                    os.replace(old, state)
             for left in (*self._folders.glob(".*.partial"), *self._folders.glob(".*.old"), *self.path.glob(".*.partial")):
                 shutil.rmtree(left, ignore_errors=True)
             self._write_identity(finished=False)
@@ -147,8 +153,10 @@ class RunFolder:
 
     def _learned_nothing(self, there: Mapping[str, Any]) -> bool:
         """Whether the run ended before its first state and its first update: a mistake that was noticed only then."""
-        log = self.path / "log.jsonl"
-        return not (there.get("finished") or self.has_state or (log.exists() and b'"kind": "update"' in log.read_bytes()))
+        log, replaced = self.path / "log.jsonl", list(self._folders.glob(".state-*.old"))
+        return not (
+            there.get("finished") or self.has_state or replaced or (log.exists() and b'"kind": "update"' in log.read_bytes())
+        )
 
     def _clear(self, there: Mapping[str, Any]) -> None:
         """Where nothing was learned, a run with other settings or data begins afresh; the same one keeps what was cached."""

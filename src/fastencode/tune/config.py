@@ -107,7 +107,8 @@ class TuneConfig:
     shared_head : bool
         One head for all participants, whose responses then have equal columns (vertices of a common surface).
     loss : str
-        mse, spatial_r, temporal_r or cosine_mse; see :func:`fastencode.tune.loss.voxel_loss`.
+        mse, spatial_r, temporal_r or cosine_mse; see :func:`fastencode.tune.loss.voxel_loss`. temporal_r correlates over the
+        ``batch`` clips that go through the model at once: ``accumulate`` and more processes take the mean of such losses.
     own_weight : float
         Weight of the model's own self-supervised loss beside the brain's.
     word_weight : float
@@ -228,6 +229,11 @@ class TuneConfig:
             raise InputError(f"delays={self.delays}: give delays in TRs, 0 or more")
         if self.head == "delays" and self.order != "contiguous":
             raise InputError(f"head=delays reads consecutive scans, order={self.order!r} mixes them: give order=contiguous")
+        if self.head == "delays" and self.word_weight and 0 not in self.delays:
+            raise InputError(
+                f"word_weight asks for the words of each scan, which head=delays with delays={self.delays} does not hear: add"
+                " delay 0, or leave one out"
+            )
         if self.fused_head_step and self.clip_norm:
             raise InputError("fused_head_step never has the head's gradient, so clip_norm cannot count it: leave one out")
         if self.fused_head_step and (self.accumulate > 1 or self.shared_head or self.bottleneck):

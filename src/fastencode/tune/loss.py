@@ -99,8 +99,8 @@ def voxel_loss(
         step.check(weight, bias)
     elif scale == 0.0:
         scale = 1.0  # the gradients could not be multiplied afterwards
-    learned = (one is not None and one.requires_grad and torch.is_grad_enabled() for one in (pooled, weight, bias))
-    call = _Call(kind, scale, step, tile, (next(learned), next(learned), next(learned)), product_dtype(pooled))
+    wanted = tuple(one is not None and one.requires_grad and torch.is_grad_enabled() for one in (pooled, weight, bias))
+    call = _Call(kind, scale, step, tile, wanted, product_dtype(pooled))
     return _VoxelLoss.apply(pooled, weight, bias, responses, voxel_weight, call)
 
 
@@ -234,31 +234,28 @@ class _Spatial(_Kind):
     def __init__(self, tiles: Tiles, count: Tensor) -> None:
         super().__init__(tiles, count)
         b = len(tiles.pooled)
-        self.mass, self.mean_p, self.mean_y = (self.zeros(b) for _ in range(3))
-        self.pp, self.yy, self.py, self.raw_p, self.raw_y = (self.zeros(b) for _ in range(5))
+        self.mass, self.mean_p, self.mean_y, self.pp, self.yy, self.py = (self.zeros(b) for _ in range(6))
 
     def prepare(self, tiles: Tiles) -> None:
         for tile in tiles:
             self.add(tile, tile.predicted(), tile.target())
+        raw_p, raw_y = self.pp + self.mass * self.mean_p**2, self.yy + self.mass * self.mean_y**2
+        r, by_p, by_y = _correlation(self.pp, self.yy, self.py, raw_p, raw_y)
         counts = (self.mass > 0).to(self.dtype)
-        r, self.by_p, self.by_y = _correlation(self.pp, self.yy, self.py, self.raw_p, self.raw_y)
-        self.by_p, self.by_y = self.by_p * counts, self.by_y * counts
-        self.total = ((1.0 - r) * counts).sum()
+        self.by_p, self.by_y, self.total = by_p * counts, by_y * counts, ((1.0 - r) * counts).sum()
 
     def add(self, tile: Tile, p: Tensor, y: Tensor) -> None:
         """Sums about each tile's own means, joined pair by pair (Chan, Golub and LeVeque 1983): no digit is lost to a mean."""
-        m, tiny = tile.mass, torch.finfo(self.dtype).tiny
-        mass = m.expand_as(p).sum(dim=0)
-        self.raw_p += (m * p).mul_(p).sum(dim=0)
-        self.raw_y += (m * y).mul_(y).sum(dim=0)
-        safe, joint = mass.clamp(min=tiny), (self.mass + mass).clamp(min=tiny)
-        mean_p, mean_y = ((m * one).sum(dim=0) / safe if self.center else self.zeros(len(mass)) for one in (p, y))
-        p, y = p.sub_(mean_p), y.sub_(mean_y)
-        share, off_p, off_y = self.mass * mass / joint, mean_p - self.mean_p, mean_y - self.mean_y
-        mp = m * p
-        self.pp += (mp * p).sum(dim=0) + off_p * off_p * share
-        self.py += mp.mul_(y).sum(dim=0) + off_p * off_y * share
-        self.yy += (m * y).mul_(y).sum(dim=0) + off_y * off_y * share
+        tiny = torch.finfo(self.dtype).tiny
+        mass = torch.full_like(self.mass, tile.width) if tile.mass is None else tile.mass.expand_as(p).sum(dim=0)
+        joint, off_p, off_y = (self.mass + mass).clamp(min=tiny), self.zeros(), self.zeros()
+        if self.center:
+            mean_p, mean_y = (tile.weighed(one).sum(dim=0) / mass.clamp(min=tiny) for one in (p, y))
+            p, y, off_p, off_y = p.sub_(mean_p), y.sub_(mean_y), mean_p - self.mean_p, mean_y - self.mean_y
+        share, weighed = self.mass * mass / joint, tile.weighed(p)
+        self.pp += (weighed * p).sum(dim=0) + off_p * off_p * share
+        self.py += (weighed * y).sum(dim=0) + off_p * off_y * share
+        self.yy += (tile.weighed(y) * y).sum(dim=0) + off_y * off_y * share
         self.mean_p, self.mean_y = self.mean_p + off_p * mass / joint, self.mean_y + off_y * mass / joint
         self.mass = self.mass + mass
 
@@ -266,7 +263,7 @@ class _Spatial(_Kind):
         p, y = tile.predicted(), tile.target()
         if self.center:
             p, y = p.sub_(self.mean_p), y.sub_(self.mean_y)
-        return p.mul_(self.by_p).sub_(y.mul_(self.by_y)).mul_(tile.mass)
+        return tile.weighed(p.mul_(self.by_p).sub_(y.mul_(self.by_y)))
 
 
 class _CosineAndSquaredError(_Spatial):
@@ -280,7 +277,7 @@ class _CosineAndSquaredError(_Spatial):
 
     def add(self, tile: Tile, p: Tensor, y: Tensor) -> None:
         off = p - y
-        self.squares += (tile.mass * off).mul_(off).sum()
+        self.squares += (tile.weighed(off) * off).sum()
         super().add(tile, p, y)
 
     def prepare(self, tiles: Tiles) -> None:
@@ -313,7 +310,7 @@ class _Gradients:
     The factor multiplies the small pooled states, not the large gradient of the weights.
     """
 
-    def __init__(self, tiles: Tiles, wanted: tuple[bool, bool, bool], factor: Tensor, step: HeadStep | None) -> None:
+    def __init__(self, tiles: Tiles, wanted: tuple[bool, ...], factor: Tensor, step: HeadStep | None) -> None:
         problem, self.tiles, self.wanted, self.factor, self.step = tiles.problem, tiles, wanted, factor.to(tiles.dtype), step
         self.direct = problem.weight.dtype == tiles.product_dtype == tiles.dtype
         self.scaled = tiles.pooled * self.factor if self.direct else tiles.pooled
@@ -360,7 +357,7 @@ class _Call(NamedTuple):
     scale: float
     step: HeadStep | None
     tile: int | None
-    wanted: tuple[bool, bool, bool]
+    wanted: tuple[bool, ...]
     product_dtype: torch.dtype
 
     def walk(self, problem: Problem) -> tuple[Tensor, tuple[Tensor | None, ...]]:

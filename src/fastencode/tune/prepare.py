@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ _FITTED_ON = 64  # clips that clusters of the model's own loss are found on
 
 
 def identity_of(
-    encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, out: Path, about: Mapping[str, Any]
+    encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, out: Path, about: Mapping[str, Any], processes: int = 1
 ) -> dict[str, Any]:
     """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
     known = RunFolder.read_identity(out) or {}
@@ -47,6 +48,9 @@ def identity_of(
         for run in (*lessons.train[who], *lessons.validation.get(who, ()))
         for path in lessons.data.response_files(who, run)
     }
+    runs = (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))
+    words = {run: lessons.data.words(run) for run in lessons.runs(lessons.train)} if config.word_weight else {}
+    other = config.targets.partition(":")[2]
     files = digests([*responses.values(), *lessons.sounds().values()], known.get("files", {}))
     return {
         "settings": plain(config),
@@ -56,6 +60,12 @@ def identity_of(
         "voxels": {who: _digest(np.asarray(chosen, np.int64)) for who, chosen in lessons.voxels.items()},
         "weights": {who: _digest(np.asarray(values, np.float32)) for who, values in lessons.weights.items()},
         "heard": {"train": plain(lessons.train), "validation": plain(lessons.validation)},
+        "people": list(lessons.people),  # their order is that of the optimizer's state
+        "tr": float(lessons.data.tr),
+        "scans": {run: {"first ends": float(lessons.ends(run)[0]), "rows": lessons.data.n_rows(run)} for run in runs},
+        "words": {run: _digest(np.frombuffer(json.dumps(said).encode(), np.uint8)) for run, said in words.items()},
+        "target_model": SpeechEncoder(other).hash() if other else None,
+        "processes": processes,
         "files": files,
         "base_model": encoder.name,
         "frozen": encoder.cnn_hash(),
@@ -105,7 +115,8 @@ def _clips(
 ) -> Clips:
     encoder, sounds = model.encoder, lessons.sounds()
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
-    if frames is None and not _worth_caching(model, lessons, config, cache):
+    changing = bool(config.unfreeze) or config.normalize == "batch"  # frames that others made are of a frozen CNN, clip by clip
+    if changing or (frames is None and not _worth_caching(model, lessons, config, cache)):
         return Sounds(sounds, encoder, cache / "sounds", config)
     files = extract_frames(sounds, encoder, frames or cache / "frames", read, show_progress=show_progress)
     cached = CachedFrames(files, lessons.data.tr)
@@ -126,7 +137,7 @@ def cache_bytes(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) ->
 
 
 def _worth_caching(model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path) -> bool:
-    if config.cnn_cache == "off" or config.unfreeze or config.normalize == "batch":
+    if config.cnn_cache == "off":
         return False
     ends = [lessons.ends(run) for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))]
     at_multiples = all(np.allclose(one / lessons.data.tr, np.rint(one / lessons.data.tr), rtol=0, atol=1e-5) for one in ends)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
+from fastencode.errors import InputError
 from fastencode.progress import progress
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.checkpoint import RunFolder
@@ -146,7 +147,8 @@ def tune_lessons(
         lessons = replace(lessons, voxels={}, weights={})
     processes = Processes.here()
     show_progress = show_progress and processes.is_first
-    identity = identity_of(encoder, lessons, config, out, about or {})
+    _check(lessons, config, processes)
+    identity = identity_of(encoder, lessons, config, out, about or {}, processes.size)
     with RunFolder(out, identity, extend=extend_epochs, writes=processes.is_first) as run:
         if run.finished:
             return out
@@ -166,3 +168,13 @@ def tune_lessons(
                 bar.set_postfix(training.shown, refresh=False)
         training.finish()
     return out
+
+
+def _check(lessons: Lessons, config: TuneConfig, processes: Processes) -> None:
+    """Raise an :class:`InputError` for settings that do not fit who listens, or how many compute."""
+    if config.patience and not any(lessons.validation.values()):
+        raise InputError(f"patience={config.patience} waits for a lower validation loss: name stories for validation, or give 0")
+    if config.fused_head_step and processes.size > 1:
+        raise InputError(
+            f"fused_head_step updates a head by the gradient of one process, and there are {processes.size}: leave it out"
+        )

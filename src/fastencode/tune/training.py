@@ -244,10 +244,7 @@ class Training:
         state = self.state
         epoch, norms = state.epoch, {layer: value / state.n_norms for layer, value in state.norms.items()}
         loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
-        if loss is not None and not math.isfinite(loss):
-            raise self._diverged(f"the validation loss is not finite after epoch {epoch}")
-        if not self._is_finite():
-            raise self._diverged(f"weights are not finite after epoch {epoch}")
+        self._check_epoch(loss)
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch
             if self.config.patience:
@@ -257,6 +254,15 @@ class Training:
         self._limit_kept()
         state.next_epoch()
         self._save()
+
+    def _check_epoch(self, loss: float | None) -> None:
+        """Before a good state is replaced; without validation, nothing has told yet what the last update did."""
+        if loss is None:
+            what, found = "weights are", sum(float(p.detach().sum()) for p in self.model.trained().values())
+        else:
+            what, found = "the validation loss is", loss
+        if not math.isfinite(found):
+            raise self._diverged(f"{what} not finite after epoch {self.state.epoch}")
 
     def is_over(self) -> bool:
         """Whether the validation loss has not fallen for ``patience`` epochs."""

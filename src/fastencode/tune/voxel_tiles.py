@@ -113,13 +113,16 @@ class Tile:
         return None if one is None else one[self.here, None].to(self.tiles.dtype)
 
     @cached_property
-    def mass(self) -> Tensor:
-        """The weight of each response, 0 where it is missing: (w, b), or what broadcasts to it."""
-        voxel = self.voxel_weight
+    def mass(self) -> Tensor | None:
+        """The weight of each response, 0 where it is missing: (w, b), or (w, 1) if none is. None: 1 everywhere."""
         if self.missing is None:
-            return torch.ones(1, 1, dtype=self.tiles.dtype, device=self.tiles.pooled.device) if voxel is None else voxel
+            return self.voxel_weight
         present = self.missing.logical_not().to(self.tiles.dtype)
-        return present if voxel is None else present.mul_(voxel)
+        return present if self.voxel_weight is None else present.mul_(self.voxel_weight)
+
+    def weighed(self, values: Tensor) -> Tensor:
+        """``values`` (w, b) times the weight of each response. May be ``values`` itself."""
+        return values if self.mass is None else values * self.mass
 
     @cached_property
     def bias(self) -> Tensor:
