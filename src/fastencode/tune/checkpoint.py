@@ -153,8 +153,10 @@ class RunFolder:
 
     def _learned_nothing(self, there: Mapping[str, Any]) -> bool:
         """Whether the run ended before its first state and its first update: a mistake that was noticed only then."""
-        log = self.path / "log.jsonl"
-        return not (there.get("finished") or self.has_state or (log.exists() and b'"kind": "update"' in log.read_bytes()))
+        log, replaced = self.path / "log.jsonl", list(self._folders.glob(".state-*.old"))
+        return not (
+            there.get("finished") or self.has_state or replaced or (log.exists() and b'"kind": "update"' in log.read_bytes())
+        )
 
     def _clear(self, there: Mapping[str, Any]) -> None:
         """Where nothing was learned, a run with other settings or data begins afresh; the same one keeps what was cached."""
