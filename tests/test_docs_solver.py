@@ -441,7 +441,8 @@ def test_section_9_quotes_what_was_measured():
     peaks, width = {}, {}
     for path in sorted((ROOT / "bench" / "results").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        for point in found.get("points", []) if isinstance(found, dict) else []:
+        points = found.get("points") if isinstance(found, dict) else None
+        for point in points if isinstance(points, list) else []:
             if (peak := point.get("sgemm_peak")) is None or found["device"] != "cpu":
                 continue
             cpu, by = found["machine"]["cpu"].split()[0], peak["by_shape"]

@@ -147,15 +147,18 @@ class Training:
     def update(self, batch: Batch) -> None:
         """One step of the optimizer."""
         state, config = self.state, self.config
-        if time.monotonic() - self.saved > 60 * config.save_minutes and self._is_finite():
-            self._save()
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
+        due = time.monotonic() - self.saved > 60 * config.save_minutes
+        if due and self.objective.steps:  # learning a batch changes the heads: the state is that before
+            self._save_if_finite(batch)
         with torch.random.fork_rng(enabled=self.objective.draws):
             if self.objective.draws:
                 torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
             costs = self.objective.learn(batch, state.updates, self.processes)
         self._check_finite(costs, batch)
+        if due and not self.objective.steps:  # weights whose loss is known to be finite
+            self._save()
         self._join(batch)
         norms: dict[str, float] = {}
         logged = (state.updates + 1) % config.log_every == 0
@@ -184,6 +187,12 @@ class Training:
         for step in self.objective.steps.values():
             step.lr = peaks[1] * shares[1]
         return {"backbone": peaks[0] * shares[0], "heads": peaks[1] * shares[1]}
+
+    def _save_if_finite(self, batch: Batch) -> None:
+        loss = validate(self.objective, [batch], self.processes).mean["validation_loss"]
+        self.model.training_mode(True)
+        if loss is None or math.isfinite(loss):
+            self._save()
 
     @torch.no_grad()
     def _is_finite(self) -> bool:
