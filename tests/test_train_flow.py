@@ -27,7 +27,7 @@ from fastencode.tune.log import epochs, read_log
 from speech_cases import saved_model
 from tune_cases import Tones
 
-ROWS = {"one": 30, "two": 25, "watched": 20, "test": 40}
+ROWS = {"one": 16, "two": 14, "watched": 12, "test": 16}
 VOXELS = {"A": 6, "B": 4}
 
 
