@@ -8,7 +8,6 @@ v voxel.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.windows import kept_frames
 from fastencode.timing.lanczos import lanczos
+from fastencode.tune.seeds import seed_of_weights
 
-__all__ = ["LOBES", "LinearHead", "Rows", "delayed", "scan_rows", "seed_of", "standardized"]
+__all__ = ["LOBES", "LinearHead", "Rows", "delayed", "scan_rows", "standardized"]
 
 LOBES = 3
 """Of the Lanczos kernel, as in the alignment by default: a scan is made of sound up to so many TRs around its middle."""
@@ -66,7 +66,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, width: int, n_voxels: int, bottleneck: int, seed: int, name: str) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed_of(seed, name))
+        generator = torch.Generator().manual_seed(seed_of_weights(seed, name))
         self.bottleneck = nn.utils.skip_init(nn.Linear, width, bottleneck) if bottleneck else None
         if self.bottleneck is not None:
             _draw([self.bottleneck.weight, self.bottleneck.bias], width, generator)
@@ -82,11 +82,6 @@ class LinearHead(nn.Module):
     def forward(self, state_rd: torch.Tensor) -> torch.Tensor:
         """(r, d) → responses (r, v)."""
         return nn.functional.linear(self.reduce(state_rd), self.weight, self.bias)
-
-
-def seed_of(seed: int, name: str) -> int:
-    """Of the first weights of what has this name: they do not depend on what else there is."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big")
 
 
 def _draw(parameters: Sequence[nn.Parameter], inputs: int, generator: torch.Generator) -> None:

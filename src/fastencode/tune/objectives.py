@@ -24,6 +24,7 @@ from fastencode.tune.loss import LossKind, voxel_count, voxel_loss
 from fastencode.tune.model import BrainModel, Rows
 from fastencode.tune.own_loss import OwnLoss
 from fastencode.tune.processes import Processes
+from fastencode.tune.seeds import seed_of_draw
 from fastencode.tune.word_loss import WordLoss, word_labels
 
 __all__ = ["Costs", "Objective", "gradient_norms"]
@@ -142,7 +143,7 @@ class Objective:
                     words += float(loss.detach()) * share
                     total = total + self.config.word_weight * share * loss
             if self.own is not None:
-                make = torch.Generator().manual_seed(_seed(self.config.seed, update, processes.rank, number))
+                make = torch.Generator().manual_seed(seed_of_draw(self.config.seed, update, processes.rank, number))
                 loss = self._own_loss(frames, make)
                 own += float(loss.detach()) * share
                 total = total + self.own_weight * share * loss
@@ -207,17 +208,13 @@ class Objective:
         for number, batch in enumerate(batches):
             for place, part in enumerate(batch.parts):
                 part = part.to(self.device)
-                make = torch.Generator().manual_seed(_seed(self.config.seed, 2**40 + number, processes.rank, place))
+                make = torch.Generator().manual_seed(seed_of_draw(self.config.seed, 2**40 + number, processes.rank, place))
                 n = len(part.runs)
                 sums += torch.stack(
                     [self._own_loss(self.frames(part), make).double() * n, torch.tensor(float(n), device=self.device)]
                 )
         processes.add([sums])
         return float(sums[0] / sums[1].clamp(min=1))
-
-
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence([int(part) for part in parts]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def gradient_norms(named: Mapping[str, nn.Parameter], layer_of: Any) -> dict[str, float]:

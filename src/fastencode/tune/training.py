@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +25,7 @@ from fastencode.tune.objectives import Costs, gradient_norms
 from fastencode.tune.prepare import make_objective, make_sources
 from fastencode.tune.processes import Processes
 from fastencode.tune.schedule import shares_of_peak
+from fastencode.tune.seeds import seed_of_draw
 from fastencode.tune.validation import validate
 
 __all__ = ["Training"]
@@ -153,7 +153,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.random.fork_rng(enabled=self.objective.draws):
             if self.objective.draws:
-                torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
+                torch.manual_seed(seed_of_draw(config.seed, state.updates, self.processes.rank))
             costs = self.objective.learn(batch, state.updates, self.processes)
         self._check_finite(costs, batch)
         self._join(batch)
@@ -371,7 +371,3 @@ class Training:
             facts=facts,
             epochs=[row for row in rows if row["kind"] == "epoch"],
         )
-
-
-def _seed_of(*parts: int) -> int:
-    return int(np.random.SeedSequence([int(part) for part in parts]).generate_state(1, np.uint64)[0] >> 1)
