@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.files import make_folder
 from fastencode.plain import plain
-from fastencode.progress import progress
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
@@ -101,12 +100,12 @@ def make_sources(
     clips = _clips(model, lessons, config, cache, frames, show_progress)
     if processes.is_first:
         processes.wait()
-    taken: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
+    moved: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
     for who in lessons.people:
         rows = {run: lessons.data.n_rows(run) for run in lessons.train[who]}
         if config.targets in ("permuted", "shifted"):
-            taken |= {(who, run): pair for run, pair in source_rows(rows, config, who, lessons.data.tr).items()}
-    train = Sources(lessons, lessons.runs(lessons.train), lessons.train, clips, targets, taken, model.halo)
+            moved |= {(who, run): pair for run, pair in source_rows(rows, config, who, lessons.data.tr).items()}
+    train = Sources(lessons, lessons.runs(lessons.train), lessons.train, clips, targets, moved, model.halo)
     return train, Sources(lessons, lessons.runs(lessons.validation), lessons.validation, clips, targets, {}, model.halo)
 
 
@@ -201,7 +200,7 @@ def _some_frames(objective: Objective, train: Sources, config: TuneConfig) -> to
     runs = np.repeat(np.arange(len(rows)), rows)
     chosen = np.sort(rng.permutation(len(runs))[:_FITTED_ON])
     place = Place(runs[chosen], np.concatenate([np.arange(n) for n in rows])[chosen])
-    with torch.no_grad(), progress(total=len(chosen), desc="clusters", unit="clip", enabled=False):
+    with torch.no_grad():
         frames = [
             objective.frames(train.part(part).to(objective.device)) for part in place.split(-(-len(chosen) // config.batch))
         ]

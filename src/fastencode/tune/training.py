@@ -13,7 +13,7 @@ from torch import nn
 
 from fastencode.errors import FastencodeError
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.tune.batches import Batch, Place, Sources, ahead, find_batches, order_of_epoch
+from fastencode.tune.batches import Batch, Place, Sources, ahead, batches_in_order, order_of_epoch
 from fastencode.tune.card import write_card
 from fastencode.tune.checkpoint import RunFolder, State
 from fastencode.tune.config import TuneConfig
@@ -21,12 +21,12 @@ from fastencode.tune.curves import draw_curves
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.log import Log, read_log
 from fastencode.tune.model import BrainModel
-from fastencode.tune.objectives import Costs, gradient_norms
+from fastencode.tune.objectives import BatchLosses, gradient_norms
 from fastencode.tune.prepare import make_objective, make_sources
 from fastencode.tune.processes import Processes
 from fastencode.tune.schedule import shares_of_peak
 from fastencode.tune.seeds import seed_of_draw
-from fastencode.tune.validation import validate
+from fastencode.tune.validation import validate, validate_own
 
 __all__ = ["Training"]
 
@@ -95,7 +95,7 @@ class Training:
 
     def begin(self) -> None:
         """Go on from the newest state, or log the state before any update."""
-        found = self.run.resume(self.objective.learned, self.optimizer)
+        found = self.run.resume(self.objective.saved, self.optimizer)
         self.state = found or State()
         self.log = None
         if self.processes.is_first:
@@ -154,8 +154,8 @@ class Training:
         with torch.random.fork_rng(enabled=self.objective.draws):
             if self.objective.draws:
                 torch.manual_seed(seed_of_draw(config.seed, state.updates, self.processes.rank))
-            costs = self.objective.learn(batch, state.updates, self.processes)
-        self._check_finite(costs, batch)
+            losses = self.objective.learn(batch, state.updates, self.processes)
+        self._check_finite(losses, batch)
         self._join(batch)
         norms: dict[str, float] = {}
         logged = (state.updates + 1) % config.log_every == 0
@@ -165,10 +165,10 @@ class Training:
             nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], config.clip_norm)
         self.optimizer.step()
         state.updates, state.in_epoch = state.updates + 1, state.in_epoch + 1
-        state.loss, state.clips = state.loss + costs.loss * batch.clips, state.clips + batch.clips
+        state.loss, state.clips = state.loss + losses.loss * batch.clips, state.clips + batch.clips
         self.clock.clips += batch.clips
         if logged:
-            self._log_update(batch, costs, rates, norms)
+            self._log_update(batch, losses, rates, norms)
 
     def _set_rates(self) -> dict[str, float]:
         shares = shares_of_peak(
@@ -190,8 +190,8 @@ class Training:
         """Whether all that learns is: a state with anything else would be no place to go on from."""
         return all(bool(torch.isfinite(value).all()) for value in self.model.trained().values())
 
-    def _check_finite(self, costs: Costs, batch: Batch) -> None:
-        if math.isfinite(costs.loss):
+    def _check_finite(self, losses: BatchLosses, batch: Batch) -> None:
+        if math.isfinite(losses.loss):
             return
         state = self.state
         place = f"epoch {state.epoch}, batch {state.in_epoch + 1} ({', '.join(batch.stories)})"
@@ -216,21 +216,21 @@ class Training:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self.processes.add([p.grad for p in learning if p.grad is not None])
 
-    def _log_update(self, batch: Batch, costs: Costs, rates: Mapping[str, float], norms: Mapping[str, float]) -> None:
+    def _log_update(self, batch: Batch, losses: BatchLosses, rates: Mapping[str, float], norms: Mapping[str, float]) -> None:
         state = self.state
         for layer, norm in norms.items():
             state.norms[layer] = state.norms.get(layer, 0.0) + norm
         state.n_norms += 1
         if self.log is None:
             return
-        more = {name: value for name in ("own_loss", "word_loss") if (value := getattr(costs, name)) is not None}
+        more = {name: value for name in ("own_loss", "word_loss") if (value := getattr(losses, name)) is not None}
         self.log.write(
             "update",
             update=state.updates,
             epoch=state.epoch,
             stories=list(batch.stories),
-            loss=costs.loss,
-            losses=costs.losses,
+            loss=losses.loss,
+            losses=losses.losses,
             **more,
             learning_rate=rates,
             gradient_norm=norms,
@@ -264,11 +264,11 @@ class Training:
         return bool(patience) and state.best_epoch > 0 and state.epoch - 1 - state.best_epoch >= patience
 
     def _validate(self, epoch: int, train_loss: float | None, norms: Mapping[str, float] | None = None) -> float | None:
-        places = find_batches(self.validation.n_rows, self.size)
+        places = batches_in_order(self.validation.n_rows, self.size)
         places = places[: self.limit] if self.limit else places
         found = validate(self.objective, self._ahead(self.validation, places), self.processes)
         means = found.mean
-        own = self.objective.own_validation(self._ahead(self.validation, places), self.processes) if self.objective.own else None
+        own = validate_own(self.objective, self._ahead(self.validation, places), self.processes) if self.objective.own else None
         if own is not None and means["validation_loss"] is None:
             means["validation_loss"] = own
         values = {
@@ -307,7 +307,7 @@ class Training:
             return
         self.log.sync()
         self.state.log_size = self.log.size
-        self.run.save(self.objective.learned, self.optimizer, self.state)
+        self.run.save(self.objective.saved, self.optimizer, self.state)
 
     def _keep(self, epoch: int, *, always: bool = False) -> None:
         if self.processes.is_first and (always or epoch in self.config.keep):
