@@ -34,22 +34,22 @@ class TrainConfig(TuneConfig):
     each : bool
         One model for each participant instead, in OUT/<participant>.
     validation : tuple of str
-        Stories that are watched after each epoch and never tuned on. Needed for patience.
+        Stories that are predicted after each epoch and never tuned on. ``patience`` needs them: it goes by their loss.
     exclude : tuple of str
         Stories to leave out altogether.
     test_story : str
-        The story that is never tuned on. Its repeats give the noise ceilings.
+        The story that is never tuned on, by default that of ds003020. Its repeats give the noise ceilings.
     tr : float
-        Repetition time in s.
+        Repetition time in s; 2, as in ds003020, by default.
     ceiling : float
-        Least noise ceiling of a voxel that is tuned on; it must be significant too (false discovery rate 5 %). Below 0 all voxels
-        are tuned on.
+        Least noise ceiling, a correlation, of a voxel that is tuned on; 0.4, as published. It must be significant too (false
+        discovery rate 5 %). Below 0 all voxels are tuned on.
     regions : tuple of str
-        Tune only on voxels of these regions.
+        Tune only on voxels of these regions that pass ``ceiling``; all voxels where none is named.
     prefer : tuple of str
         Regions whose voxels count ``prefer_weight`` times in the loss.
     prefer_weight : float
-        See ``prefer``; other voxels count once.
+        How many times a voxel of ``prefer`` counts as much as another one; below 1, less.
     rois : Path, optional
         Regions of interest: a folder with a folder or file for each participant, called as the participant; NIfTI, GIFTI, NumPy,
         JSON or text. By default the data set's own ``rois``.
@@ -59,9 +59,10 @@ class TrainConfig(TuneConfig):
         Go on with a run that had fewer epochs. Rates go on as the longer run has them there: with the schedule linear, which had
         fallen to 0, they rise again. Without it a changed number of epochs is refused.
     dry_run : bool
-        Only check data, shapes and model, and estimate hours, memory and disk. Nothing is written.
+        Only check data, shapes and model, time two batches, and estimate hours, memory and disk. Nothing is written.
     fast_dev_run : int
-        Make so many updates of everything, validation and saving too, then stop; 0 for a whole run.
+        Make so many updates, and as many batches of validation, of one epoch, then save everything and remove it again; with
+        ``each``, of the first participant. 0 for a whole run.
     """
 
     stories: Path
