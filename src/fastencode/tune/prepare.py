@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.files import make_folder
 from fastencode.plain import plain
+from fastencode.speech.audio import audio_seconds
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
@@ -31,7 +32,7 @@ from fastencode.tune.processes import Processes
 from fastencode.tune.targets import lag1, model_targets, source_rows
 from fastencode.tune.word_loss import WordLoss, vocabulary, word_labels
 
-__all__ = ["cache_bytes", "identity_of", "make_objective", "make_sources"]
+__all__ = ["cache_bytes", "identity_of", "keeps_frames", "make_objective", "make_sources"]
 
 _FITTED_ON = 64  # clips that clusters of the model's own loss are found on
 
@@ -114,8 +115,8 @@ def _clips(
 ) -> Clips:
     encoder, sounds = model.encoder, lessons.sounds()
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
-    changing = bool(config.unfreeze) or config.normalize == "batch"  # frames that others made are of a frozen CNN, clip by clip
-    if changing or (frames is None and not _worth_caching(model, lessons, config, cache)):
+    free = shutil.disk_usage(make_folder(cache)).free
+    if _frames_change(config) or (frames is None and not keeps_frames(encoder, lessons, config, free)):
         return Sounds(sounds, encoder, cache / "sounds", config)
     files = extract_frames(sounds, encoder, frames or cache / "frames", read, show_progress=show_progress)
     cached = CachedFrames(files, lessons.data.tr)
@@ -125,9 +126,7 @@ def _clips(
 
 
 def cache_bytes(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) -> int:
-    """What the frames of the frozen CNN take on disk."""
-    from fastencode.speech.audio import audio_seconds
-
+    """Bytes that the frozen CNN's frames of all clips take on disk."""
     n = round(config.clip_seconds * encoder.sample_rate)
     with torch.no_grad():
         shape = encoder.cnn(torch.zeros((1, n), device=encoder.device)).shape
@@ -135,16 +134,21 @@ def cache_bytes(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) ->
     return 4 * shape[1] * shape[2] * clips
 
 
-def _worth_caching(model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path) -> bool:
-    if config.cnn_cache == "off":
+def keeps_frames(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, free: float) -> bool:
+    """Whether a run keeps the frozen CNN's frames on disk, of which ``free`` bytes are free: see ``TuneConfig.cnn_cache``."""
+    if _frames_change(config) or config.cnn_cache == "off":
         return False
-    ends = [lessons.ends(run) for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))]
-    at_multiples = all(np.allclose(one / lessons.data.tr, np.rint(one / lessons.data.tr), rtol=0, atol=1e-5) for one in ends)
     if config.cnn_cache == "on":
         return True
-    size = cache_bytes(model.encoder, lessons, config)
-    free = shutil.disk_usage(make_folder(cache)).free
+    ends = [lessons.ends(run) for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))]
+    at_multiples = all(np.allclose(one / lessons.data.tr, np.rint(one / lessons.data.tr), rtol=0, atol=1e-5) for one in ends)
+    size = cache_bytes(encoder, lessons, config)
     return at_multiples and config.epochs > 1 and size <= min(1e9 * config.cache_gb, free / 2)
+
+
+def _frames_change(config: TuneConfig) -> bool:
+    """Whether the CNN's frames of a clip are others in another epoch: the CNN learns, or what it gets depends on the batch."""
+    return bool(config.unfreeze) or config.normalize == "batch"
 
 
 def _targets(
