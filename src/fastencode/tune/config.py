@@ -85,8 +85,8 @@ class TuneConfig:
         Seconds of sound for each scan: its TR and what was heard before it, silence before the recording began. 10, as published:
         the scan's 2 s and four scans before it.
     normalize : str
-        clip: each clip to zero mean and unit variance, where the model's checkpoint asks for it. batch: all clips of a batch
-        together (a published code).
+        clip: each clip to zero mean and unit variance, where the model's checkpoint asks for it. batch: all clips of a
+        story that go through the model at once, together (a published code).
     order : str
         shuffled: clips of all stories in random order. story: random clips of one story in a batch. contiguous: consecutive clips
         of one story in a batch, batches in random order.

@@ -1,4 +1,7 @@
-"""Before the first update: what a run is known by, its files of targets and frames, and its losses."""
+"""Before the first update: what a run is known by, its files of targets and frames, and its losses.
+
+Axis letters: t row (scan), v voxel, b clip, f frame, c CNN channel.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,29 @@ _FITTED_ON = 64  # clips that clusters of the model's own loss are found on
 def identity_of(
     encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, out: Path, about: Mapping[str, Any], processes: int = 1
 ) -> dict[str, Any]:
-    """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
+    """What decides a run, as plain values; ``run.json`` holds it.
+
+    Parameters
+    ----------
+    encoder, lessons, config
+        As for :func:`fastencode.tune.trainer.tune_lessons`.
+    out : Path
+        The run's folder. Files of data that are as large and as old as its ``run.json`` says are not read again.
+    about : mapping
+        Plain values that decide nothing and are kept for readers, as ``files``, ``base_model`` and ``frozen`` are.
+    processes : int
+        How many there are: their number decides how batches are cut.
+
+    Returns
+    -------
+    dict
+        Settings, SHA-256 digests of weights, responses, sounds, voxels and words, and who heard what when.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or ``run.json`` is damaged.
+    """
     known = RunFolder.read_identity(out) or {}
     responses = {
         f"{who}/{run}/{path.name}": path
@@ -113,6 +138,7 @@ def make_sources(
 def _clips(
     model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path, frames: Path | None, show_progress: bool
 ) -> Clips:
+    """The clips of all runs: as the frozen CNN's frames where these are given or kept, else as sound."""
     encoder, sounds = model.encoder, lessons.sounds()
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
     free = shutil.disk_usage(make_folder(cache)).free
@@ -154,7 +180,7 @@ def _frames_change(config: TuneConfig) -> bool:
 def _targets(
     encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, cache: Path, show_progress: bool
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """z-scored responses, or what another model makes of the same sound in their place."""
+    """(participant, run) → (t, v) float32: z-scored responses, or in their place what another model makes of the same sound."""
     identity = RunFolder.read_identity(cache.parent) or {}
     files = {path: values["sha256"] for path, values in identity.get("files", {}).items()}
     responses = cache_responses(lessons, cache / "responses", files)
@@ -199,7 +225,7 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
 
 
 def _some_frames(objective: Objective, train: Sources, config: TuneConfig) -> torch.Tensor:
-    """CNN frames of clips drawn from all runs."""
+    """CNN frames of ``_FITTED_ON`` clips drawn from all runs, (b, f, c)."""
     rng, rows = np.random.default_rng([config.seed, 14]), train.n_rows
     runs = np.repeat(np.arange(len(rows)), rows)
     chosen = np.sort(rng.permutation(len(runs))[:_FITTED_ON])
