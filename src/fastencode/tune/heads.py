@@ -23,10 +23,10 @@ from fastencode.speech.windows import kept_frames
 from fastencode.timing.lanczos import lanczos
 from fastencode.tune.seeds import seed_of_weights
 
-__all__ = ["LOBES", "LinearHead", "Rows", "delayed", "scan_rows", "standardized"]
+__all__ = ["LOBES", "LinearHead", "Rows", "delayed", "scan_rows"]
 
 LOBES = 3
-"""Of the Lanczos kernel, as in the alignment by default: a scan is made of sound up to so many TRs around its middle."""
+"""Lobes of the Lanczos kernel, as many as the alignment has by default: a scan is made of sound up to 3 TRs from its middle."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LinearHead(nn.Module):
     Parameters
     ----------
     width : int
-        Of the state.
+        Dimensions of the state, d.
     n_voxels : int
     bottleneck : int
         Width of the layer between, 0 for none. There is no nonlinearity: it bounds the rank of the map.
@@ -85,6 +85,7 @@ class LinearHead(nn.Module):
 
 
 def _draw(parameters: Sequence[nn.Parameter], inputs: int, generator: torch.Generator) -> None:
+    """Uniform in ±1/√inputs, as ``nn.Linear`` has it."""
     bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
         for parameter in parameters:
@@ -132,7 +133,7 @@ def scan_rows(
     return torch.from_numpy(weights_to).to(binned_bmd) @ binned_bmd.flatten(0, 1)
 
 
-def standardized(rows_td: torch.Tensor) -> torch.Tensor:
+def _standardized(rows_td: torch.Tensor) -> torch.Tensor:
     """Each column to mean 0 and standard deviation 1 (ddof 0) over the rows; constant columns to 0."""
     centered = rows_td - rows_td.mean(dim=0)
     variance_d = centered.square().mean(dim=0)
@@ -149,6 +150,6 @@ def delayed(rows_td: torch.Tensor, delays: Sequence[int], keep: slice) -> torch.
     first, stop, _ = keep.indices(len(rows_td))
     longest = max(delays)
     read = rows_td[max(0, first - longest) : stop]
-    padded = nn.functional.pad(standardized(read), (0, 0, max(0, longest - first), 0))
+    padded = nn.functional.pad(_standardized(read), (0, 0, max(0, longest - first), 0))
     count = stop - first
     return torch.cat([padded[longest - delay : longest - delay + count] for delay in delays], dim=1)
