@@ -22,7 +22,7 @@ COMMANDS = {
     "demo": ("DemoConfig", "the whole system, small, on a world whose truth is known"),
     "alice": ("AliceConfig", "the same on real brains; the next release has it as examples/alice.py only"),
     "train": ("TrainConfig", "tune a speech model on the responses of one or many participants"),
-    "diagnose": ("DiagnoseConfig", "what may have gone wrong in a finished run: finding, evidence, advice"),
+    "diagnose": ("DiagnoseConfig", "what may have gone wrong in a run: finding, evidence, advice"),
     "align": ("AlignRunConfig", "layers × participants × regions: how well each layer predicts each brain"),
     "features": ("FeaturesConfig", "every layer of a speech model over recordings, into HDF5 files"),
     "doctor": ("DoctorConfig", "versions, devices, threads, caches and disk, and what to mend"),

@@ -179,6 +179,7 @@ class Sources:
 
         With ``pin``, tensors lie in memory from which a device copies while the processor goes on.
         """
+        # Several processes share a short batch evenly; parts without clips are left out below.
         parts = place.split(-(-len(place) // config.batch) if processes == 1 else processes * config.accumulate)
         listeners = {
             who: np.isin(place.runs, [self.runs.index(run) for run in runs if run in self.runs])

@@ -459,5 +459,5 @@ def _waiting(run: Record) -> Finding:
         return Finding(name, "unknown", f"{seconds:.1f} s are logged: too few to tell", "wait for more epochs")
     evidence = f"{waited / seconds:.1%} of {seconds:.0f} s"
     if waited > WAITING * seconds:
-        return Finding(name, "look", evidence, "put the data or the run's cache on a faster disk; cnn_cache=on reads less sound")
+        return Finding(name, "look", evidence, "put the run's folder, where its cache lies, on a faster disk")
     return Finding(name, "ok", evidence)

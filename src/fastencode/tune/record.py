@@ -22,7 +22,7 @@ from fastencode.tune.log import Row, kept_epoch, read_log
 __all__ = ["RISE", "Record", "read_settings"]
 
 RISE = 0.02  # a loss has risen if it is by this share above its lowest: means over the same clips repeat to about 1 %
-# An update's loss has jumped if LASTS in a row are above JUMP times the median of BEFORE others: one small batch may be.
+# The loss of updates jumps where LASTS lines in a row are above JUMP times the median of the BEFORE lines before: one may be.
 JUMP, BEFORE, LASTS = 2.0, 20, 3
 
 
