@@ -120,7 +120,7 @@ def make_sources(
         If a recording is shorter than its scans, responses do not fit, or frames are of other clips.
     """
     lessons.check_sounds()
-    if not processes.is_first:
+    if not processes.is_first:  # the files are made by the first one; the others come when they are there
         processes.wait()
     targets = _targets(model.encoder, lessons, config, cache, show_progress)  # first: mistakes show before the CNN's hours
     clips = _clips(model, lessons, config, cache, frames, show_progress)
@@ -141,7 +141,9 @@ def _clips(
     """The clips of all runs: as the frozen CNN's frames where these are given or kept, else as sound."""
     encoder, sounds = model.encoder, lessons.sounds()
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
-    free = shutil.disk_usage(make_folder(cache)).free
+    # Frames that are there already count as free: else a run that goes on, or its next process, would decide otherwise.
+    made = sum(path.stat().st_size for path in (cache / "frames").rglob("*") if path.is_file())
+    free = shutil.disk_usage(make_folder(cache)).free + made
     if _frames_change(config) or (frames is None and not keeps_frames(encoder, lessons, config, free)):
         return Sounds(sounds, encoder, cache / "sounds", config)
     files = extract_frames(sounds, encoder, frames or cache / "frames", read, show_progress=show_progress)
