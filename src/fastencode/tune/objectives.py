@@ -11,7 +11,7 @@ Axis letters: b clip of a part, f frame, c CNN channel, r row whose responses ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -214,6 +214,7 @@ class Objective:
         return BatchLosses(loss, sums, None if self.own is None else own, None if self.words is None else words)
 
     def _labels(self, part: Part) -> torch.Tensor:
+        """Which words of the vocabulary were heard in each of the part's scans, (r, words), 0 or 1."""
         assert self.words is not None
         ends = part.ends[part.keep]
         labels = np.empty((len(ends), len(self.words.vocabulary)), np.float32)
@@ -223,8 +224,8 @@ class Objective:
         return torch.from_numpy(labels).to(self.device)
 
 
-def gradient_norms(named: Mapping[str, nn.Parameter], layer_of: Any) -> dict[str, float]:
-    """The norm of the gradients of each layer, by the layer's name."""
+def gradient_norms(named: Mapping[str, nn.Parameter], layer_of: Callable[[str], str]) -> dict[str, float]:
+    """Layer → Euclidean norm of the gradients of its parameters. ``layer_of`` gives the layer of a parameter by its name."""
     layers: dict[str, list[torch.Tensor]] = {}
     for name, parameter in named.items():
         if parameter.grad is not None:
