@@ -99,9 +99,9 @@ def ours(folder: Path, options: dict[str, Any], watched: list[dict[str, Any]]) -
     update, learn = Training.update, Objective.learn
 
     def kept(self: Any, *arguments: Any) -> Any:
-        costs = learn(self, *arguments)
-        watched.append({"losses": dict(costs.losses)})
-        return costs
+        losses = learn(self, *arguments)
+        watched.append({"losses": dict(losses.losses)})
+        return losses
 
     def timed(self: Any, batch: Any) -> None:
         before = time.perf_counter()

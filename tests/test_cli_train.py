@@ -23,6 +23,7 @@ from fastencode.cli.environment import from_environment
 from fastencode.cli.parsers import COMMANDS, helps, option_names, options_of, settings_of
 from fastencode.cli.settings import TrainConfig
 from fastencode.errors import InputError
+from fastencode.runs.config import LessonsConfig
 from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.presets import PRESETS, preset
 
@@ -30,42 +31,25 @@ yaml = pytest.importorskip("yaml", reason="the command needs the extra 'tune'")
 pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
 
 
-@dataclass(frozen=True)
-class Teaching:
-    """The fields that the real one has."""
-
-    stories: Path
-    participants: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    test_story: str = "wheretheressmoke"
-    tr: float = 2.0
-    ceiling: float = 0.4
-    regions: tuple[str, ...] = ()
-    prefer: tuple[str, ...] = ()
-    prefer_weight: float = 4.0
-    rois: Path | None = None
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the trainer was asked for."""
     found: dict[str, Any] = {}
 
-    def train(teaching: Teaching, config: TuneConfig, model: str, out: Path, **more: Any) -> list[Path]:
+    def train(choice: LessonsConfig, config: TuneConfig, model: str, out: Path, **more: Any) -> list[Path]:
         begun = more.pop("begun")
-        found.update(teaching=teaching, config=config, model=model, out=out, **more)
-        folders = [out / who for who in teaching.participants] if more["each"] else [out]
+        found.update(choice=choice, config=config, model=model, out=out, **more)
+        folders = [out / who for who in choice.participants] if more["each"] else [out]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
             begun(folder)
         return folders
 
-    def say_cost(teaching: Teaching, config: TuneConfig, model: str, out: Path, **more: Any) -> None:
-        found.update(dry=teaching, config=config, model=model, out=out, **more)
+    def say_cost(choice: LessonsConfig, config: TuneConfig, model: str, out: Path, **more: Any) -> None:
+        found.update(dry=choice, config=config, model=model, out=out, **more)
 
     module = ModuleType("fastencode.runs.training")
-    module.__dict__.update(Teaching=Teaching, train=train, say_cost=say_cost)
+    module.__dict__.update(train=train, say_cost=say_cost)
     monkeypatch.setitem(sys.modules, "fastencode.runs.training", module)
     for variable in [name for name in os.environ if name.startswith("FASTENCODE_TUNE_")]:
         monkeypatch.delenv(variable)
@@ -86,7 +70,7 @@ def test_what_is_typed_reaches_the_trainer(asked: dict[str, Any], tmp_path: Path
     more = "--lora.rank 4 --lora.targets q_proj --trained lora --keep 1 2 --epochs 3 --head-layer 9 --device cpu --fast-dev-run 3"
     out = tmp_path / "run"
     assert main(["train", *typed.split(), *more.split(), "--prefer-weight", "2", "--rois", "r", "--out", str(out)]) == 0
-    teaching = Teaching(
+    choice = LessonsConfig(
         Path("d"),
         ("01", "02"),
         ("a", "b"),
@@ -97,7 +81,7 @@ def test_what_is_typed_reaches_the_trainer(asked: dict[str, Any], tmp_path: Path
         prefer_weight=2,
         rois=Path("r"),
     )
-    assert asked["teaching"] == teaching
+    assert asked["choice"] == choice
     lora = LoraConfig(rank=4, targets=("q_proj",))
     assert asked["config"] == TuneConfig(epochs=3, trained="lora", lora=lora, head_layer=9, keep=(1, 2))
     assert type(asked["config"]) is TuneConfig, "settings of data and folders do not decide what a run is"
@@ -120,7 +104,7 @@ def test_the_config_that_a_run_leaves_repeats_it(asked: dict[str, Any], tmp_path
 def test_a_dry_run_trains_nothing(asked: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert main(["train", "--stories", "d", "--model", "m", "--dry-run", "--each", "--out", str(out)]) == 0
-    assert asked["dry"].stories == Path("d") and asked["each"] and "teaching" not in asked and not out.exists()
+    assert asked["dry"].stories == Path("d") and asked["each"] and "choice" not in asked and not out.exists()
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -131,9 +115,9 @@ def test_every_value_of_a_preset_is_printed_and_read_again(name: str, asked: dic
     assert set(found) == {field.name for field in fields(TrainConfig)}
     assert main(["train", "--config", str(config), "--out", str(tmp_path / "run")]) == 0
     assert asked["config"] == preset(name).config() and asked["model"] == preset(name).model
-    teaching = asked["teaching"]
-    assert (teaching.validation, teaching.exclude) == (preset(name).validation, preset(name).exclude)
-    assert teaching.ceiling == preset(name).ceiling
+    choice = asked["choice"]
+    assert (choice.validation, choice.exclude) == (preset(name).validation, preset(name).exclude)
+    assert choice.ceiling == preset(name).ceiling
     assert printed("--config", str(config)) == found
 
 
@@ -353,10 +337,6 @@ def test_the_stand_in_takes_what_the_trainer_takes() -> None:
     pytest.importorskip("torch", reason="the trainer needs the extra 'tune'")
     from fastencode.runs import training
 
-    assert [(field.name, field.default) for field in fields(training.Teaching)] == [
-        (field.name, field.default) for field in fields(Teaching)
-    ]
-    assert {field.name for field in fields(Teaching)} <= {field.name for field in fields(TrainConfig)}
-    given = ["teaching", "config", "model", "out", "each", "device"]
+    given = ["choice", "config", "model", "out", "each", "device"]
     assert list(signature(training.say_cost).parameters) == given
     assert list(signature(training.train).parameters) == [*given, "extend_epochs", "fast_dev_run", "begun"]

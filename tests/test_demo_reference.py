@@ -23,7 +23,7 @@ from fastencode.cli import main
 from fastencode.runs import tuning
 from fastencode.study.blocks import interval
 from fastencode.tune import training
-from fastencode.tune.batches import find_batches
+from fastencode.tune.batches import batches_in_order
 from speech_cases import saved_model
 
 for library in ("jsonargparse", "espeakng_loader", "matplotlib"):
@@ -59,11 +59,11 @@ class Rows:
     """CNN frames (rows, f, c) and responses (rows, v) of all rows of a run's training or validation, in order."""
 
     def __init__(self, sources: Any) -> None:
-        parts = [sources.part(place) for place in find_batches(sources.n_rows, 1000)]
+        parts = [sources.part(place) for place in batches_in_order(sources.n_rows, 1000)]
         self.frames = np.concatenate([part.clips.numpy() for part in parts])
         (who,) = sources.lessons.people
-        assert all((part.learned[who][0].numpy() == np.arange(len(part.clips))).all() for part in parts)
-        self.responses = np.concatenate([part.learned[who][1].numpy() for part in parts])
+        assert all((part.targets[who][0].numpy() == np.arange(len(part.clips))).all() for part in parts)
+        self.responses = np.concatenate([part.targets[who][1].numpy() for part in parts])
 
 
 @dataclass

@@ -20,7 +20,8 @@ pytest.importorskip("transformers", reason="tuning needs the extra 'tune'")
 from fastencode.cli import main
 from fastencode.errors import DiskError, FailedStages, FastencodeError, FastencodeWarning, InputError
 from fastencode.runs import training
-from fastencode.runs.training import Teaching, say_cost
+from fastencode.runs.config import LessonsConfig
+from fastencode.runs.training import say_cost
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune import prepare
 from fastencode.tune.config import LoraConfig, TuneConfig
@@ -137,7 +138,7 @@ def test_a_dry_run_reads_all_responses(model: Path, data: Tones, tmp_path: Path)
     np.save(data.folder / "B-one.npy", data.responses("B", "one")[:-1])
     out = tmp_path / "run"
     with pytest.raises(InputError, match=r"(?s)A has no finite response to two.*B has 19 rows of responses to one"):
-        say_cost(Teaching(Path("d"), ceiling=-1, test_story="watched"), SHORT, str(model), out, each=False, device="cpu")
+        say_cost(LessonsConfig(Path("d"), ceiling=-1, test_story="watched"), SHORT, str(model), out, each=False, device="cpu")
     assert not out.exists()
 
 
@@ -160,7 +161,7 @@ def test_each_goes_on_with_the_others(
     assert "--head-layer=9" in capsys.readouterr().err
     monkeypatch.setattr(training, "tune_lessons", lambda *_, desc, **__: (_ for _ in ()).throw(FastencodeError(desc)))
     with pytest.raises(FailedStages, match="2 of 2 participants failed"):
-        training.train(Teaching(Path("d"), ceiling=-1, test_story="watched"), SHORT, str(model), out / "third", each=True)
+        training.train(LessonsConfig(Path("d"), ceiling=-1, test_story="watched"), SHORT, str(model), out / "third", each=True)
 
 
 def test_the_settings_are_there_from_the_beginning(
@@ -183,7 +184,7 @@ def test_the_settings_are_there_from_the_beginning(
 def test_a_test_story_that_nobody_heard(model: Path, data: Tones) -> None:
     data.test_story = "wacthed"
     with pytest.warns(FastencodeWarning, match="nobody heard the test story 'wacthed', so one, two, watched are learned from"):
-        training.prepare_lessons(Teaching(Path("d"), ceiling=-1, test_story="wacthed"))
+        training.prepare_lessons(LessonsConfig(Path("d"), ceiling=-1, test_story="wacthed"))
 
 
 def test_weights_that_are_not_finite_are_not_published(model: Path, data: Tones, tmp_path: Path) -> None:

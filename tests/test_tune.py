@@ -21,7 +21,7 @@ import transformers
 from safetensors.torch import load_file
 
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.tune.batches import find_batches, order_of_epoch
+from fastencode.tune.batches import batches_in_order, order_of_epoch
 from fastencode.tune.lessons import Lessons, Sounds, cache_responses, choose_lessons, digests
 from fastencode.tune.log import epochs, read_log, updates
 from fastencode.tune.schedule import shares_of_peak
@@ -364,7 +364,7 @@ def test_every_clip_is_heard_once_an_epoch(order: str) -> None:
     assert order_of_epoch(n_rows, 2, 6, config)[0].rows.tolist() == [
         row for _, row in orders[1][: len(order_of_epoch(n_rows, 2, 6, config)[0])]
     ]
-    assert [len(batch) for batch in find_batches(n_rows, 8)] == [8, 8, 4, 8, 5, 7]
+    assert [len(batch) for batch in batches_in_order(n_rows, 8)] == [8, 8, 4, 8, 5, 7]
 
 
 def test_clips_are_the_sound_before_each_scan_ended(model: Path, data: Tones, tmp_path: Path) -> None:

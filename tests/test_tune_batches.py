@@ -87,10 +87,10 @@ def test_everybodys_targets_are_moved_while_learning_and_nobodys_in_validation(m
     orders = {}
     for who in "AB":
         z = {run: normal(data.responses(who, run).astype(float)) for run in data.rows}
-        watched = validation.part(Place(np.zeros(20, int), np.arange(20))).learned[who][1].numpy()
+        watched = validation.part(Place(np.zeros(20, int), np.arange(20))).targets[who][1].numpy()
         np.testing.assert_allclose(watched, z["watched"], atol=1e-5)
         found = np.concatenate([
-            train.part(Place(np.full(n, train.runs.index(run)), np.arange(n))).learned[who][1].numpy()
+            train.part(Place(np.full(n, train.runs.index(run)), np.arange(n))).targets[who][1].numpy()
             for run, n in (("one", 60), ("two", 50))
         ])  # fmt: skip
         true = np.concatenate([z["one"], z["two"]])

@@ -43,7 +43,11 @@ PLACES: dict[str, tuple[Any, str]] = {
 def work(
     world: tuple[Path, Path], out: Path, settings: dict[str, Any], place: str, count: int, ranks: tuple[int, int, int]
 ) -> None:
-    """A run in a process of its own, which ends itself by SIGKILL when a function is called for the ``count``-th time."""
+    """A run in a process of its own, which ends itself by SIGKILL when a function is called for the ``count``-th time.
+
+    ``world`` are the folders of the data and of the model. ``place`` is one of ``PLACES``, or empty. ``ranks`` are the number of
+    this process, how many there are, and the port at which they meet.
+    """
     torch.set_num_threads(1)
     rank, size, port = ranks
     if size > 1:

@@ -1,4 +1,4 @@
-"""``fastencode-tune diagnose``: what may have gone wrong in a finished run."""
+"""``fastencode-tune diagnose``: what may have gone wrong in a run, finished or not."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def _switch(variable: str, option: str, environment: Mapping[str, str]) -> str:
 
 
 def blamed(error: str, variables: Mapping[str, str], typed: Sequence[str]) -> str:
-    """An error about an option that only the environment gave names the variable first."""
+    """An error about an option, with the variable named first if the environment set the option and nobody typed it."""
     begin = re.match(r"--[\w.-]+", error)
     if begin is None or any(word.partition("=")[0].replace("_", "-") == begin[0] for word in typed):
         return error

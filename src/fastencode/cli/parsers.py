@@ -22,7 +22,7 @@ COMMANDS = {
     "demo": ("DemoConfig", "the whole system, small, on a world whose truth is known"),
     "alice": ("AliceConfig", "the same on real brains; the next release has it as examples/alice.py only"),
     "train": ("TrainConfig", "tune a speech model on the responses of one or many participants"),
-    "diagnose": ("DiagnoseConfig", "what may have gone wrong in a finished run: finding, evidence, advice"),
+    "diagnose": ("DiagnoseConfig", "what may have gone wrong in a run: finding, evidence, advice"),
     "align": ("AlignRunConfig", "layers × participants × regions: how well each layer predicts each brain"),
     "features": ("FeaturesConfig", "every layer of a speech model over recordings, into HDF5 files"),
     "doctor": ("DoctorConfig", "versions, devices, threads, caches and disk, and what to mend"),
@@ -80,8 +80,8 @@ def options_of(command: str, settings: type, defaults: Mapping[str, Any]) -> Any
 
 
 def _own_first(options: Any, settings: type) -> None:
-    """Show what the settings have themselves before what they inherit: --stories before --warm_up."""
-    inherited = {field.name for base in settings.__bases__ if is_dataclass(base) for field in fields(base)}
+    """Show what the settings inherit from their first base after all else: --stories and --out before --warm_up."""
+    inherited = {field.name for base in settings.__bases__[:1] if is_dataclass(base) for field in fields(base)}
     for actions in (options._actions, *(group._group_actions for group in options._action_groups)):
         actions.sort(key=lambda action: action.dest.partition(".")[0] in inherited)
 

@@ -171,7 +171,7 @@ class FeaturesConfig:
 
 @dataclass(frozen=True)
 class DiagnoseConfig:
-    """Walk through what is known to go wrong in brain-tuning, on a finished run, and say what was found and what to do.
+    """Walk through what is known to go wrong in brain-tuning, and say what a run, finished or not, shows of it and what to do.
 
     Attributes
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fastencode.cli.settings import TrainConfig
@@ -16,11 +16,10 @@ def run(config: TrainConfig) -> list[Path]:
 
     Each run's folder gets the ``config.yaml`` that repeats it alone as soon as it begins.
     """
-    from fastencode.runs.training import Teaching, say_cost, train
+    from fastencode.runs.training import say_cost, train
 
-    teaching = Teaching(**{field.name: getattr(config, field.name) for field in fields(Teaching)})
     if config.dry_run:
-        say_cost(teaching, config.tuning(), config.model, config.out, each=config.each, device=config.device)
+        say_cost(config.lessons(), config.tuning(), config.model, config.out, each=config.each, device=config.device)
         return []
 
     def begun(folder: Path) -> None:
@@ -28,7 +27,7 @@ def run(config: TrainConfig) -> list[Path]:
         write_settings(folder, alone, "fastencode-tune train")
 
     return train(
-        teaching,
+        config.lessons(),
         config.tuning(),
         config.model,
         config.out,

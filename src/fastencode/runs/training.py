@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastencode.data.rois import find_rois
 from fastencode.data.stories import Stories
 from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError, require, warn
 from fastencode.progress import say
+from fastencode.runs.config import LessonsConfig
 from fastencode.runs.executors import settle
 from fastencode.runs.provenance import commit, libraries
 from fastencode.speech.audio import audio_seconds
@@ -26,51 +28,15 @@ from fastencode.threads import available_threads
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.cost import Cost, cost_of
 from fastencode.tune.lessons import Lessons, choose_lessons
+from fastencode.tune.processes import Processes
 from fastencode.tune.targets import region_weights
 from fastencode.tune.trainer import tune_lessons
 
-__all__ = ["Teaching", "prepare_lessons", "say_cost", "train"]
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """Who is learned from, and which of their voxels.
-
-    Attributes
-    ----------
-    stories : Path
-        Folder of the data set, in the layout of ds003020.
-    participants, validation, exclude : tuple of str
-        As for :func:`fastencode.tune.brain_tune`.
-    test_story : str
-        Never learned from; its repeats give the noise ceilings.
-    tr : float
-        Repetition time in s.
-    ceiling : float
-        Least noise ceiling of a voxel that is learned, which must be significant too; below 0 all voxels are.
-    regions : tuple of str
-        Only voxels of these are learned, where any are named.
-    prefer, prefer_weight : tuple of str, float
-        Regions whose voxels weigh so many times as much as others in the loss.
-    rois : Path, optional
-        Regions: a folder with a folder or file for each participant. By default the data set's own.
-    """
-
-    stories: Path
-    participants: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    test_story: str = "wheretheressmoke"
-    tr: float = 2.0
-    ceiling: float = 0.4
-    regions: tuple[str, ...] = ()
-    prefer: tuple[str, ...] = ()
-    prefer_weight: float = 4.0
-    rois: Path | None = None
+__all__ = ["prepare_lessons", "say_cost", "train"]
 
 
 def train(
-    teaching: Teaching,
+    choice: LessonsConfig,
     config: TuneConfig,
     model: str,
     out: Path,
@@ -85,7 +51,8 @@ def train(
 
     Parameters
     ----------
-    teaching : Teaching
+    choice : LessonsConfig
+        Whose responses, to which stories, of which voxels.
     config : TuneConfig
     model : str
         Folder or hub name, or small: the model that ships with fastencode.
@@ -94,7 +61,9 @@ def train(
     each : bool
         One model for each participant instead of one for all. Finished ones are kept.
     device : str, optional
+        By default a CUDA device if there is one, else the CPU.
     extend_epochs : bool
+        Whether runs that had fewer epochs go on.
     fast_dev_run : int
         Only so many updates and batches of validation, of one epoch, in a folder that is removed again.
     begun : callable, optional
@@ -112,10 +81,10 @@ def train(
     settle()
     torch = require("torch", "tune")
     torch.set_num_threads(available_threads() if "RANK" not in os.environ else max(1, available_threads() // _local_processes()))
-    lessons = prepare_lessons(teaching)
+    lessons = prepare_lessons(choice)
     about = {
-        "data set": str(teaching.stories),
-        "least noise ceiling": teaching.ceiling,
+        "data set": str(choice.stories),
+        "least noise ceiling": choice.ceiling,
         "versions": libraries(),
         "commit": commit(),
     }
@@ -151,10 +120,12 @@ def _check_failed(failed: Mapping[str, FastencodeError], of: int) -> None:
 
 
 def _local_processes() -> int:
+    """Processes on this computer: they share its processors."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
 
 
 def _encoder(model: str, device: str | None) -> SpeechEncoder:
+    """The model, on this process's own card where there are several."""
     torch = require("torch", "tune")
     if device is None and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -172,76 +143,100 @@ def _only(lessons: Lessons, who: str) -> Lessons:
 
 def _try_out(runs: Mapping[Path, Lessons], config: TuneConfig, model: str, device: str | None, limit: int) -> None:
     """A few updates of the first run, with everything that comes after them; nothing is left."""
-    with tempfile.TemporaryDirectory(prefix="fastencode-") as folder:
+    with _passing_folder() as (folder, is_first):
         some = next(iter(runs.values()))
         short = replace(config, epochs=1, keep=(), log_every=1, cnn_cache="off")
-        tune_lessons(_encoder(model, device), some, short, Path(folder) / "run", limit=limit, desc=f"{limit} updates")
-    say(f"{limit} updates, validation, checkpoint, model, heads, card and curves: all made, and removed again")
+        tune_lessons(_encoder(model, device), some, short, folder / "run", limit=limit, desc=f"{limit} updates")
+    if is_first:
+        say(f"{limit} updates, validation, checkpoint, model, heads, card and curves: all made, and removed again")
 
 
-def prepare_lessons(teaching: Teaching) -> Lessons:
+@contextmanager
+def _passing_folder() -> Iterator[tuple[Path, bool]]:
+    """A folder that is removed again, and whether this process does that; the processes of one launcher share it."""
+    if "RANK" not in os.environ:
+        with tempfile.TemporaryDirectory(prefix="fastencode-") as folder:
+            yield Path(folder), True
+        return
+    processes = Processes.here()
+    shared = Path(tempfile.gettempdir()) / f"fastencode-{os.getppid()}"
+    shared.mkdir(exist_ok=True)
+    yield shared, processes.is_first
+    processes.wait()
+    if processes.is_first:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def prepare_lessons(choice: LessonsConfig) -> Lessons:
     """The data set, who heard what, and the voxels that are learned."""
-    data = Stories(teaching.stories, tr=teaching.tr, test_story=teaching.test_story)
+    data = Stories(choice.stories, tr=choice.tr, test_story=choice.test_story)
     named: dict[str, Any] = {
-        "participants": teaching.participants,
-        "validation": teaching.validation,
-        "exclude": teaching.exclude,
+        "participants": choice.participants,
+        "validation": choice.validation,
+        "exclude": choice.exclude,
     }
     lessons = choose_lessons(data, **named)
-    if not any(teaching.test_story in data.stories(who) for who in lessons.people):
+    if not any(choice.test_story in data.stories(who) for who in lessons.people):
         warn(
-            f"nobody heard the test story {teaching.test_story!r}, so {', '.join(lessons.runs(lessons.train))} are learned from:"
+            f"nobody heard the test story {choice.test_story!r}, so {', '.join(lessons.runs(lessons.train))} are learned from:"
             " if one of them is for testing, name it with --test-story"
         )
     voxels, weights = {}, {}
     for who in lessons.people:
-        regions = _regions(data, who, teaching)
-        voxels[who] = _voxels(data, who, regions, teaching)
-        if teaching.prefer:
-            weights[who] = region_weights(data.n_voxels(who), voxels[who], regions, teaching.prefer, teaching.prefer_weight)
+        regions = _regions(data, who, choice)
+        voxels[who] = _voxels(data, who, regions, choice)
+        if choice.prefer:
+            weights[who] = region_weights(data.n_voxels(who), voxels[who], regions, choice.prefer, choice.prefer_weight)
     return choose_lessons(data, voxels=voxels, weights=weights, **named)
 
 
-def _regions(data: Stories, who: str, teaching: Teaching) -> Mapping[str, NDArray[np.intp]]:
-    if not (teaching.regions or teaching.prefer):
+def _regions(data: Stories, who: str, choice: LessonsConfig) -> Mapping[str, NDArray[np.intp]]:
+    """The regions of a participant, if any are needed; raises an :class:`InputError` if one that is named is not there."""
+    if not (choice.regions or choice.prefer):
         return {}
-    regions = data.rois(who) if teaching.rois is None else find_rois([teaching.rois], who, None, n_voxels=data.n_voxels(who))
-    for name in (*teaching.regions, *teaching.prefer):
+    regions = data.rois(who) if choice.rois is None else find_rois([choice.rois], who, None, n_voxels=data.n_voxels(who))
+    for name in (*choice.regions, *choice.prefer):
         if name not in regions:
             known = ", ".join(sorted(regions)) or "none"
             raise InputError(f"{who} has no region {name!r}; there are: {known}")
     return regions
 
 
-def _voxels(data: Stories, who: str, regions: Mapping[str, NDArray[np.intp]], teaching: Teaching) -> NDArray[np.intp]:
+def _voxels(data: Stories, who: str, regions: Mapping[str, NDArray[np.intp]], choice: LessonsConfig) -> NDArray[np.intp]:
+    """Indices of the voxels in ``choice.regions`` whose noise ceiling is above ``choice.ceiling`` and significant, ascending."""
     chosen = np.ones(data.n_voxels(who), bool)
-    if teaching.regions:
+    if choice.regions:
         chosen[:] = False
-        chosen[np.concatenate([regions[name] for name in teaching.regions])] = True
-    if teaching.ceiling >= 0:
-        if not data.is_repeated(who, teaching.test_story):
+        chosen[np.concatenate([regions[name] for name in choice.regions])] = True
+    if choice.ceiling >= 0:
+        if not data.is_repeated(who, choice.test_story):
             raise InputError(
-                f"{who} has no repeats of {teaching.test_story}, so no noise ceiling: give ceiling -1 to learn all voxels,"
+                f"{who} has no repeats of {choice.test_story}, so no noise ceiling: give ceiling -1 to learn all voxels,"
                 " or regions"
             )
         places = np.flatnonzero(chosen)
-        repeats = data.repeats(who, teaching.test_story, voxels=places)
+        repeats = data.repeats(who, choice.test_story, voxels=places)
         good = np.isfinite(repeats).all(axis=(0, 1))
         passed = np.zeros(len(places), bool)
         of_good = repeats[:, :, good]
-        passed[good] = (noise_ceiling(of_good) > teaching.ceiling) & significant_ceilings(of_good)
+        passed[good] = (noise_ceiling(of_good) > choice.ceiling) & significant_ceilings(of_good)
         chosen[:] = False
         chosen[places[passed]] = True
     if not chosen.any():
-        raise InputError(f"no voxel of {who} has a noise ceiling above {teaching.ceiling:g}: lower it, or leave {who} out")
+        raise InputError(f"no voxel of {who} has a noise ceiling above {choice.ceiling:g}: lower it, or leave {who} out")
     return np.flatnonzero(chosen)
 
 
-def say_cost(teaching: Teaching, config: TuneConfig, model: str, out: Path, *, each: bool, device: str | None) -> Sequence[Cost]:
-    """Check data, shapes and model, and say what a run would take in hours, memory and disk; nothing is written."""
+def say_cost(
+    choice: LessonsConfig, config: TuneConfig, model: str, out: Path, *, each: bool, device: str | None
+) -> Sequence[Cost]:
+    """Check data, shapes and model, and say what a run would take in hours, memory and disk; nothing is written.
+
+    Parameters are those of :func:`train`. Returns one cost for each run; raises as :func:`train` does.
+    """
     settle()
     require("torch", "tune").set_num_threads(available_threads())
-    lessons = prepare_lessons(teaching)
+    lessons = prepare_lessons(choice)
     lessons.check_sounds()
     lessons.check_responses()
     costs = []

@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from fastencode.errors import InputError, require
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune.config import LoraConfig
-from fastencode.tune.heads import seed_of
+from fastencode.tune.seeds import seed_of_weights
 
 __all__ = ["add_adapters", "dropouts", "merged_weights", "save_adapter"]
 
@@ -59,7 +59,7 @@ def add_adapters(encoder: SpeechEncoder, lora: LoraConfig, layer: int | None, se
     for name, adapter in _adapters(encoder.model):
         weight = adapter.lora_A[_NAME].weight
         first = torch.empty(weight.shape)
-        nn.init.kaiming_uniform_(first, a=math.sqrt(5), generator=torch.Generator().manual_seed(seed_of(seed, name)))
+        nn.init.kaiming_uniform_(first, a=math.sqrt(5), generator=torch.Generator().manual_seed(seed_of_weights(seed, name)))
         with torch.no_grad():
             weight.copy_(first)
     for dropout in dropouts(encoder.model):

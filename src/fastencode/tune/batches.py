@@ -21,14 +21,20 @@ from numpy.typing import NDArray
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Clips, Lessons
 
-__all__ = ["Batch", "Part", "Place", "Sources", "ahead", "find_batches", "order_of_epoch"]
+__all__ = ["Batch", "Part", "Place", "Sources", "ahead", "batches_in_order", "order_of_epoch"]
 
-_AHEAD = 2  # batches that are made while one is used
+_AHEAD = 2  # batches that are made while one is used: then the loop need not wait for one that is slow to read
 
 
 @dataclass(frozen=True)
 class Place:
-    """Some rows: of each the index of its run, and its number there, both (r,)."""
+    """Where some rows of responses stand.
+
+    Attributes
+    ----------
+    runs, rows : ndarray, shape (r,), intp
+        Of each row, the index of its run in :attr:`Sources.runs`, and its number in the run.
+    """
 
     runs: NDArray[np.intp]
     rows: NDArray[np.intp]
@@ -68,8 +74,8 @@ def order_of_epoch(n_rows: Sequence[int], epoch: int, size: int, config: TuneCon
     return [batches[place] for place in rng.permutation(len(batches))]
 
 
-def find_batches(n_rows: Sequence[int], size: int) -> list[Place]:
-    """All rows in order, for validation."""
+def batches_in_order(n_rows: Sequence[int], size: int) -> list[Place]:
+    """All rows in order, in batches of at most ``size`` rows of one run: for validation."""
     return [Place(np.full(len(part), run), part) for run, n in enumerate(n_rows) for part in _cut(np.arange(n), size)]
 
 
@@ -86,30 +92,30 @@ class Part:
     clips : (b, n) or (b, f, c) tensor
         Samples, or frames of the CNN.
     ends : (b,) float64
-        When each ends, in s from the onset of its sound.
+        When each clip ends, in s from the onset of its sound.
     keep : slice
-        Those whose responses are predicted; around them lie clips that the head needs besides.
-    learned : participant → ((r,) int64 tensor, (r, v) float32 tensor)
-        Which of the kept rows the participant has responses to, and these.
+        The r clips whose responses are predicted. Before and after them lie those of :attr:`Sources.halo`.
+    targets : participant → ((r',) int64 tensor, (r', v) float32 tensor)
+        Those of the r rows whose run the participant heard, as their numbers from 0 to r − 1; and the targets of these rows.
     runs : tuple of str
-        Of each kept row.
+        The run of each of the r rows.
     """
 
     clips: torch.Tensor
     ends: NDArray[np.float64]
     keep: slice
-    learned: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    targets: dict[str, tuple[torch.Tensor, torch.Tensor]]
     runs: tuple[str, ...]
 
     def to(self, device: str) -> Part:
-        """The same on a device."""
+        """The same on a device; pinned memory is copied while the processor goes on."""
         if device == "cpu":
             return self
-        learned = {
+        targets = {
             who: (rows.to(device, non_blocking=True), values.to(device, non_blocking=True))
-            for who, (rows, values) in self.learned.items()
+            for who, (rows, values) in self.targets.items()
         }
-        return Part(self.clips.to(device, non_blocking=True), self.ends, self.keep, learned, self.runs)
+        return Part(self.clips.to(device, non_blocking=True), self.ends, self.keep, targets, self.runs)
 
 
 @dataclass
@@ -119,12 +125,14 @@ class Batch:
     Attributes
     ----------
     parts : list of Part
-        Without those that have no clip.
+        Each has at least one clip.
     clips : int
-        Of all processes.
+        In the whole batch, of all processes.
     share : participant → float
-        The weight of each one's mean loss: the mean over clips of 1 / (participants who heard the clip). They add up to 1.
+        What each participant's mean loss is multiplied by: the mean over clips of 1 / (participants who heard the clip). These
+        add up to 1. Who heard none of the clips is not there.
     stories : tuple of str
+        The runs of the whole batch.
     """
 
     parts: list[Part]
@@ -141,14 +149,16 @@ class Sources:
     ----------
     lessons : Lessons
     runs : tuple of str
-        What places count.
+        All runs that somebody heard; :attr:`Place.runs` counts them from 0 on.
     heard : participant → runs
     clips : Clips
     targets : (participant, run) → (t, v) float32
-    taken : (participant, run) → ((t,) int, (t,) int), optional
-        Which run (an index into the participant's own) and which row there the targets of each row are; by default its own.
+        NaN where a response is missing.
+    source_rows : (participant, run) → ((t,) int, (t,) int)
+        Of each row, the run (an index into ``heard`` of the participant) and the row there that its targets are taken from, as
+        :func:`fastencode.tune.targets.source_rows` gives them. A row of a run that is not there has its own.
     halo : (int, int)
-        Clips that the head needs before and after the rows of a part.
+        How many clips before and after the rows of a part the head reads, too.
     """
 
     lessons: Lessons
@@ -156,15 +166,20 @@ class Sources:
     heard: Mapping[str, tuple[str, ...]]
     clips: Clips
     targets: Mapping[tuple[str, str], NDArray[np.float32]]
-    taken: Mapping[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]]
+    source_rows: Mapping[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]]
     halo: tuple[int, int]
 
     @property
     def n_rows(self) -> list[int]:
+        """Rows of each of ``runs``."""
         return [self.lessons.data.n_rows(run) for run in self.runs]
 
     def batch(self, place: Place, config: TuneConfig, rank: int, processes: int, *, pin: bool = False) -> Batch:
-        """This process's parts of a batch: of the parts in order, every one whose number leaves ``rank``."""
+        """This process's parts of a batch: parts ``rank``, ``rank + processes``, ``rank + 2 processes`` and so on.
+
+        With ``pin``, tensors lie in memory from which a device copies while the processor goes on.
+        """
+        # Several processes share a short batch evenly; parts without clips are left out below.
         parts = place.split(-(-len(place) // config.batch) if processes == 1 else processes * config.accumulate)
         listeners = {
             who: np.isin(place.runs, [self.runs.index(run) for run in runs if run in self.runs])
@@ -182,24 +197,24 @@ class Sources:
         )
 
     def part(self, place: Place, *, pin: bool = False) -> Part:
+        """The clips and targets of some rows; with a ``halo``, of consecutive rows of one run."""
         names = [self.runs[run] for run in place.runs]
         ends, keep = self._ends(place)
         if self.halo != (0, 0):
             clips = self.clips.read(self.lessons.data.recording(names[0]), ends)
         else:
             clips = self._clips(place, ends)
-        learned = {}
+        targets = {}
         for who in self.lessons.people:
             rows = np.flatnonzero([name in self.heard[who] for name in names])
             if len(rows):
                 values = np.stack([self._target(who, names[row], int(place.rows[row])) for row in rows])
-                learned[who] = _tensor(rows, pin), _tensor(values, pin)
-        return Part(_tensor(clips, pin), ends, keep, learned, tuple(names))
+                targets[who] = _tensor(rows, pin), _tensor(values, pin)
+        return Part(_tensor(clips, pin), ends, keep, targets, tuple(names))
 
     def _ends(self, place: Place) -> tuple[NDArray[np.float64], slice]:
-        """Of all clips of a part, with those around its rows as far as there is sound, and which are its rows."""
-        ends = [self.lessons.ends(self.runs[run]) for run in dict.fromkeys(place.runs.tolist())]
-        of_run = dict(zip(dict.fromkeys(place.runs.tolist()), ends, strict=True))
+        """When each clip of a part ends, in s, with those of the halo as far as there is sound; and which are its rows."""
+        of_run = {run: self.lessons.ends(self.runs[run]) for run in dict.fromkeys(place.runs.tolist())}
         own = np.array([of_run[run][row] for run, row in zip(place.runs.tolist(), place.rows.tolist(), strict=True)])
         if self.halo == (0, 0):
             return own, slice(0, len(own))
@@ -210,7 +225,7 @@ class Sources:
         return np.concatenate([earlier, own, later]), slice(len(earlier), len(earlier) + len(own))
 
     def _last(self, run: str) -> float:
-        """When the last clip of a run ends that has sound."""
+        """How long the sound of a run is, in s: no later clip is read."""
         return self.clips.seconds(self.lessons.data.recording(run))
 
     def _clips(self, place: Place, ends: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -227,8 +242,9 @@ class Sources:
         return out
 
     def _target(self, who: str, run: str, row: int) -> NDArray[np.float32]:
-        if (who, run) in self.taken:
-            runs, rows = self.taken[who, run]
+        """What one row of a participant is to become, (v,)."""
+        if (who, run) in self.source_rows:
+            runs, rows = self.source_rows[who, run]
             return self.targets[who, self.heard[who][runs[row]]][rows[row]]
         return self.targets[who, run][row]
 

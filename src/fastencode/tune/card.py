@@ -47,7 +47,6 @@ def write_card(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
     epochs: Sequence[Row],
-    title: str | None = None,
 ) -> Path:
     """Write a Hugging Face model card.
 
@@ -66,8 +65,6 @@ def write_card(
         version. ``commit``. ``end``: the last line of the log. Anything else is listed by its name, paths by their last part.
     epochs : sequence of dict
         The log's lines of kind epoch, epoch 0 among them: :func:`fastencode.tune.log.epochs`.
-    title : str, optional
-        The heading.
 
     Returns
     -------
@@ -88,7 +85,7 @@ def write_card(
     tune = settings["tune"] if isinstance(settings.get("tune"), Mapping) else settings
     shown = Path(base_model).name if Path(base_model).exists() or not _ON_HUB.fullmatch(base_model) else base_model
     kind = str(tune.get("targets", "brain")).partition(":")[0]
-    heading = title or f"{shown}, {_TITLES.get(kind, _TITLES['brain'])}"
+    heading = f"{shown}, {_TITLES.get(kind, _TITLES['brain'])}"
     parts = [
         _front(base_model if shown == base_model and _ON_HUB.fullmatch(base_model) else None, kind),
         f"# {heading}",

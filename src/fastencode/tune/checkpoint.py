@@ -1,11 +1,15 @@
 """What a run keeps on disk so that it survives a kill: who it is, where it stands, and its models. No pickles.
 
     run.json                              settings, digests of the model and of all data, versions; "finished" at the end
-    checkpoints/state-<update>/           to go on from: learned.safetensors, optimizer.safetensors, state.json
+    checkpoints/state-<updates>/          to go on from: learned.safetensors, optimizer.safetensors, state.json
     checkpoints/epoch-<epoch>/            a Hugging Face folder, and heads/
     model/  heads/                        the same, of the epoch that is kept
+    config.yaml  log.jsonl                settings; what happened
+    cache/                                targets, sound and frames, until the run is finished
 
-A folder is made under another name, synced and renamed: it is there whole or not at all.
+A folder is made under another name, synced and renamed: it is there whole or not at all. Where it replaces an older one, that one
+is renamed first and removed last. A kill between the two renames leaves ``.<name>.old``: the next start puts a state back, and
+makes a model again.
 """
 
 from __future__ import annotations
@@ -52,13 +56,13 @@ class State:
     updates, in_epoch : int
         Updates done in all, and in this epoch.
     log_size : int
-        Bytes of the log that belong to it.
+        Bytes of the log that were written before this state: the rest is cut off when a run goes on from it.
     loss, clips : float, int
         Sum over this epoch's batches of loss × clips, and their clips.
     norms, n_norms : layer → float, int
         Sums of this epoch's gradient norms, and how many were added.
     best_loss, best_epoch : float or None, int
-        The lowest validation loss, and when.
+        The lowest validation loss so far, and its epoch; None and 0 where nothing was validated yet.
     """
 
     epoch: int = 1
@@ -73,6 +77,7 @@ class State:
     best_epoch: int = 0
 
     def next_epoch(self) -> None:
+        """Begin the next epoch: its sums are 0."""
         self.epoch, self.in_epoch, self.loss, self.clips, self.norms, self.n_norms = self.epoch + 1, 0, 0.0, 0, {}, 0
 
 
@@ -84,8 +89,7 @@ class RunFolder:
     path : Path
         Made if it is not there.
     identity : mapping
-        Plain values that decide the run: those that :func:`fastencode.tune.prepare.identity_of` gives; some others are kept for
-        readers.
+        What :func:`fastencode.tune.prepare.identity_of` gives. The names in ``_DECISIVE`` decide the run, others are for readers.
     extend : bool
         Whether ``settings.epochs`` may be larger than it was.
     writes : bool
@@ -96,7 +100,7 @@ class RunFolder:
     finished : bool
         Whether there is nothing left to do.
     identity : dict
-        As JSON has it.
+        The same as JSON has it.
 
     Raises
     ------
@@ -122,6 +126,7 @@ class RunFolder:
             self._lock.release()
 
     def _begin(self) -> None:
+        """Refuse another run in the folder, clear one that learned nothing, and mend what a kill left half done."""
         there = self.read_identity(self.path)
         if there is not None and self._learned_nothing(there):
             self._clear(there)
@@ -152,14 +157,14 @@ class RunFolder:
         return found
 
     def _learned_nothing(self, there: Mapping[str, Any]) -> bool:
-        """Whether the run ended before its first state and its first update: a mistake that was noticed only then."""
+        """Whether the run there ended before its first state and its first update, for example by a mistake in the data."""
         log, replaced = self.path / "log.jsonl", list(self._folders.glob(".state-*.old"))
         return not (
             there.get("finished") or self.has_state or replaced or (log.exists() and b'"kind": "update"' in log.read_bytes())
         )
 
     def _clear(self, there: Mapping[str, Any]) -> None:
-        """Where nothing was learned, a run with other settings or data begins afresh; the same one keeps what was cached."""
+        """Remove what the run there has made, unless it is the same as this one: that one keeps what was cached."""
         same = there.get("version") == VERSION and not list(_differences(dict(there), self.identity))
         if self._writes and not same:
             for name in _BEFORE_UPDATES:
@@ -167,6 +172,7 @@ class RunFolder:
             (self.path / "config.yaml").unlink(missing_ok=True)
 
     def _check(self, there: Mapping[str, Any]) -> None:
+        """Raise an :class:`InputError` if the run there is another one; the message names what changed."""
         if there.get("version") != VERSION:
             raise InputError(
                 f"{self.path} was begun by another version of fastencode (format {there.get('version')}, now {VERSION}):"
@@ -189,7 +195,7 @@ class RunFolder:
             )
 
     def write_settings(self) -> None:
-        """``config.yaml``, unless there is one: a command's own says more."""
+        """``config.yaml`` with the settings of tuning, unless a command has written one, which holds those of the data, too."""
         if not (self.path / "config.yaml").exists():
             with whole_file(self.path / "config.yaml") as partial:
                 text = require("yaml", "tune").safe_dump(self.identity["settings"], sort_keys=False, allow_unicode=True)
@@ -222,7 +228,10 @@ class RunFolder:
             load_optimizer(optimizer, load_file(folder / "optimizer.safetensors"))
             return State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            raise InputError(f"{folder} is damaged ({error}): delete it, and the run goes on from the one before it") from error
+            raise InputError(
+                f"{folder} is damaged ({error}): delete it; the run then goes on from an older state, or from the"
+                " beginning if there is none"
+            ) from error
 
     def save(self, learned: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, state: State) -> None:
         """Keep a state to go on from; the one before it goes once this is on the disk."""
@@ -236,6 +245,7 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _states(self) -> dict[int, Path]:
+        """Updates → the state after them. There are two where a run was killed before the older one was removed."""
         found = (re.fullmatch(r"state-(\d+)", path.name) for path in self._folders.glob("state-*"))
         return {int(match[1]): self._folders / match[0] for match in found if match}
 
@@ -261,7 +271,7 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def kept(self) -> dict[int, Path]:
-        """Epochs whose models are kept."""
+        """Epoch → folder, of those whose models are kept; in order."""
         found = (re.fullmatch(r"epoch-(\d+)", path.name) for path in self._folders.glob("epoch-*"))
         return dict(sorted((int(match[1]), self._folders / match[0]) for match in found if match))
 
@@ -288,6 +298,7 @@ class RunFolder:
 
 
 def _put(into: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into tensors of the same names, in place."""
     if set(into) != set(values):
         other = sorted(set(into) ^ set(values))
         raise ValueError(f"it holds {len(values)} tensors for {len(into)} that learn, such as {other[0]}")
@@ -341,6 +352,7 @@ def _open_to_others(folder: Path) -> None:
 
 
 def _sync_all(folder: Path) -> None:
+    """Wait until the disk has all files of a folder, and the folder."""
     for path in (*folder.rglob("*"), folder):
         opened = os.open(path, os.O_RDONLY)
         try:

@@ -34,11 +34,11 @@ class LoraConfig:
     rank : int
         Rows of A.
     alpha : float
-        Scale of the product.
+        The product B A is multiplied by alpha / rank. 8, 32 and .1 are what Moussa and Toneva used (preset followup-lora).
     dropout : float
-        Share of the inputs of A that are dropped while training; none in evaluation.
+        Share of the inputs of A that are dropped while training, from 0 to below 1; none in evaluation.
     targets : tuple of str
-        Names of the linear maps in each layer that get an adapter, as the model calls them.
+        Names of the linear maps in each layer that get an adapter, as the model calls them: by default the four of the attention.
     """
 
     rank: int = 8
@@ -63,13 +63,14 @@ class TuneConfig:
     epochs : int
         Passes over the training clips.
     batch : int
-        Clips in a batch; of each process, where there are several.
+        Clips that go through the model at once, in each process.
     accumulate : int
-        Batches whose gradients are added before an update.
+        Batches of which one update is made: batch × accumulate × processes clips, with the loss of all of them together.
     learning_rate : float
-        AdamW's peak for the speech model.
+        AdamW's peak for the speech model. The default suits the model that ships with fastencode; published runs of base models
+        used 5e-5 (all layers) and 1e-4 (LoRA): see :mod:`fastencode.tune.presets`.
     head_learning_rate : float
-        AdamW's peak for the projection to voxels.
+        AdamW's peak for the heads, the linear maps to voxels, which begin at random; published runs used 1e-4.
     weight_decay : float
         AdamW's, on everything that is tuned. With 0, AdamW is Adam.
     schedule : str
@@ -77,14 +78,15 @@ class TuneConfig:
         speech model's rate is epoch / 5 of its peak before epoch 5 and then falls linearly to 0, the head's max(.8^epoch, .1).
         miscounted: linear, in stories heard, planned for three times as many as there are (a published code).
     warm_up : float
-        Share of the updates over which rates rise.
+        Share of the updates over which rates rise, for the schedules linear and constant.
     clip_norm : float
-        Largest norm of all gradients together; 0 does not limit it.
+        Largest norm of all gradients together, those of the heads too; larger ones are scaled down. 0 does not limit it.
     clip_seconds : float
-        Sound per response row: the row's TR and what was heard before it. Silence before the recording.
+        Seconds of sound for each scan: its TR and what was heard before it, silence before the recording began. 10, as published:
+        the scan's 2 s and four scans before it.
     normalize : str
-        clip: each clip to zero mean and unit variance, where the model's checkpoint asks for it. batch: all clips of a batch
-        together (a published code).
+        clip: each clip to zero mean and unit variance, where the model's checkpoint asks for it. batch: all clips of a
+        story that go through the model at once, together (a published code).
     order : str
         shuffled: clips of all stories in random order. story: random clips of one story in a batch. contiguous: consecutive clips
         of one story in a batch, batches in random order.
@@ -101,57 +103,62 @@ class TuneConfig:
         pooled: the mean over a clip's frames predicts the clip's last scan. delays: the frames of each clip's last TR, resampled
         to scans (Lanczos), z-scored and delayed, predict them, as the alignment does; batches are consecutive clips of a story.
     delays : tuple of int
-        In TRs, for the head delays.
+        In TRs, for the head delays; 1 to 4 as in the alignment.
     bottleneck : int
         Width of a linear layer between the state and the voxels; 0 for none.
     shared_head : bool
         One head for all participants, whose responses then have equal columns (vertices of a common surface).
     loss : str
-        mse, spatial_r, temporal_r or cosine_mse; see :func:`fastencode.tune.loss.voxel_loss`. temporal_r correlates over the
-        ``batch`` clips that go through the model at once: ``accumulate`` and more processes take the mean of such losses.
+        mse: mean squared error. spatial_r: 1 − Pearson r over the voxels, of each scan. temporal_r: 1 − Pearson r over the scans
+        that go through the model at once, of each voxel; ``accumulate`` and more processes take the mean of such losses.
+        cosine_mse: 1 − cosine over the voxels, of each scan, plus mse.
     own_weight : float
-        Weight of the model's own self-supervised loss beside the brain's.
+        Weight of the model's own self-supervised loss beside the brain's, whose weight is 1; 0 for none. Whisper has none.
     word_weight : float
-        Weight of a loss of words: which of ``words`` were heard in the last scan, from the pooled state.
+        Weight of a loss of words: which of ``words`` were heard in the last scan, from the state that the heads read; 0 for none.
+        Needs the transcripts of the stories.
     words : int
-        The most frequent words of the training stories that this loss knows.
+        How many words this loss knows: the most frequent ones of the training stories.
     targets : str
         brain; permuted: responses in blocks that moved far (a control); shifted: responses ``shift_seconds`` late, around the end
         of a story to its beginning; stimulus: no responses, the model's own self-supervised loss on the stories; model:FOLDER:
         another model's features.
     permutation : int
-        Which permutation, for ``targets`` permuted.
+        Number of the permutation, for ``targets`` permuted: each number is another order of the blocks.
     block : int
-        Rows in a block that moves, for ``targets`` permuted.
+        Scans in a block, for ``targets`` permuted; 15 as published.
     min_move : int
-        The least number of blocks that each moves by, for ``targets`` permuted.
+        The least number of blocks that each moves by, for ``targets`` permuted; 10 as published, at most a third of all blocks.
     shift_seconds : float
-        For ``targets`` shifted.
+        Seconds by which responses are late, for ``targets`` shifted; rounded to scans. A hemodynamic response lasts 20 to 30 s:
+        less than that leaves targets that the sound still predicts.
     precision : str
-        float32 or bfloat16: what the speech model computes in. Weights, sums and the optimizer are float32.
+        float32 or bfloat16: what the transformer computes in. The CNN, the heads, weights, sums and the optimizer are float32.
     train_mode : bool
-        Turn the model's own dropout on while training. Published runs left it off.
+        Turn the model's own dropout on while training. The runs of Moussa and Toneva left it off, that of BrainWavLM had it on.
     checkpointing : bool
         Compute activations again in the backward pass: less memory, a third more time.
     fused_head_step : bool
-        Update a tile of the head's weights while its gradient is at hand: the gradient of the whole head is never stored.
+        Update a tile of the head's weights while its gradient is at hand: the gradient of the whole head is never stored. Of one
+        process only, and not together with clip_norm, accumulate, shared_head or bottleneck.
     cnn_cache : str
-        Keep the output of the frozen CNN on disk. auto: where it does not change, more than one epoch reads it, and it takes at
-        most ``cache_gb``; on; off.
+        Keep the output of the frozen CNN on disk until the run ends: on, off or auto. auto: where it does not change, more than
+        one epoch reads it, scans end at multiples of the TR, and it takes at most ``cache_gb`` and half of the free disk.
     cache_gb : float
-        Most gigabytes that this cache may take.
+        Most gigabytes (10⁹ bytes) that this cache may take, for ``cnn_cache`` auto.
     patience : int
         Epochs without a lower validation loss after which tuning stops; the best epoch is then the one saved. 0: no early stop.
     keep : tuple of int
-        Epochs whose models are kept as checkpoints to read layers from.
+        Epochs whose models are kept in checkpoints/ to read layers from; 0 is the model before any update.
     save_total_limit : int
-        Kept epochs beyond this number are removed, oldest first; 0 keeps all of ``keep``.
+        Kept epochs beyond this number are removed, oldest first; 0 keeps all of ``keep``. With ``patience`` the best epoch stays
+        and does not count.
     save_minutes : float
-        Minutes between the states from which a killed run goes on; the end of every epoch is one, too.
+        Minutes between the states from which a killed run goes on: at most so much work is lost. The end of an epoch is one, too.
     log_every : int
         Updates between lines of the log.
     seed : int
-        Seeds the heads, the order of clips, dropout and permutations.
+        Seeds the first weights of heads and adapters, the order of clips, dropout, masks, clusters and permutations.
     """
 
     epochs: int = 5

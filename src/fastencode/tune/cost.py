@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import cast
@@ -15,22 +16,26 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.loss import LossKind, voxel_loss
 from fastencode.tune.model import BrainModel, Rows
-from fastencode.tune.prepare import cache_bytes
+from fastencode.tune.prepare import cache_bytes, keeps_frames
 
 __all__ = ["Cost", "cost_of"]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Attributes
+    """What a run would take.
+
+    Attributes
     ----------
     device : str
     clips, updates : int
-        Clips of an epoch; updates of all.
+        Clips of one epoch; updates of all epochs.
     seconds : float
-        Of all updates, without validation.
-    memory, disk : int
-        Bytes: weights, gradients, the optimizer's moments and a batch's activations; and files while a run is in progress.
+        Time of all updates, in s; validation, files and the CNN's frames are not in it.
+    memory : int
+        Bytes of weights, gradients, moments, first weights and what a batch keeps for its backward pass; without the libraries.
+    disk : int
+        Bytes of files while the run is in progress: frames, responses, states and models.
     """
 
     device: str
@@ -42,7 +47,7 @@ class Cost:
 
 
 def cost_of(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) -> Cost:
-    """The cost of a run of one process.
+    """What a run of one process would take, by two batches of noise that are timed now, and by shapes.
 
     Raises
     ------
@@ -65,19 +70,14 @@ def cost_of(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) -> Cos
     weights = sum(p.numel() for p in model.parameters())
     rows = {who: sum(lessons.data.n_rows(run) for run in (*lessons.train[who], *lessons.validation[who])) for who in voxels}
     responses = sum(rows[who] * count for who, count in voxels.items())
-    cached = config.cnn_cache != "off" and not config.unfreeze and config.epochs > 1
-    frames = cache_bytes(encoder, lessons, config) if cached else 0
-    if config.cnn_cache == "auto" and frames > 1e9 * config.cache_gb:
-        frames = 0
+    frames = cache_bytes(encoder, lessons, config) if keeps_frames(encoder, lessons, config, math.inf) else 0
+    # The model at the end, those of ``keep``, and the best one so far.
     models = (1 + len(config.keep) + bool(config.patience)) * weights
-    return Cost(
-        encoder.device,
-        clips,
-        updates,
-        seconds * updates * config.accumulate,
-        4 * (weights + 3 * learned + (learned - heads)) + kept,
-        frames + 4 * (responses + 2 * 3 * learned + models),
-    )
+    # Memory: weights, gradients and two moments of what learns, and first weights of what learns of the speech model.
+    memory = 4 * (weights + 3 * learned + (learned - heads)) + kept
+    # Disk: two states, while one replaces the other, each of what learns and its two moments.
+    disk = frames + 4 * (responses + 2 * 3 * learned + models)
+    return Cost(encoder.device, clips, updates, seconds * updates * config.accumulate, memory, disk)
 
 
 def _try_batch(model: BrainModel, lessons: Lessons, config: TuneConfig, size: int) -> int:

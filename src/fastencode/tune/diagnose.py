@@ -22,7 +22,7 @@ from fastencode.tune.record import RISE, Record
 
 __all__ = ["Finding", "diagnose", "report"]
 
-FAR = 0.5  # weight change from which half of what a layer knew, by its norm, was replaced
+FAR = 0.5  # weight change ‖w − w₀‖ / ‖w₀‖ of a layer from which much of what it knew is lost
 NEAR = 1e-3  # weight change of late layers below which tuning left them as they were. Adam moves a weight by up to its learning
 # rate in an update, and weights are about 0.04: 100 updates at 5e-5 can move them by 1e-1, at 5e-7 by 1e-3.
 STILL = 1e-7  # weight change that is float32's rounding
@@ -117,6 +117,11 @@ def report(findings: Sequence[Finding], width: int = 130) -> str:
     findings : sequence of Finding
     width : int
         Letters in a line; evidence and advice are wrapped.
+
+    Returns
+    -------
+    str
+        Lines without a line break at the end.
     """
     cells = [("finding", "verdict", "evidence", "advice"), *((f.name, f.verdict, f.evidence, f.advice) for f in findings)]
     first, second = (max(len(row[column]) for row in cells) for column in (0, 1))
@@ -162,7 +167,7 @@ def _numbers(run: Record) -> Finding:
 
 
 def _nulls(row: Row) -> Iterator[str]:
-    """What is null in a line and must not be; validation losses are where nobody was validated."""
+    """What is null in a line and must not be. (Validation losses may be: where nobody was validated.)"""
     for name in ("loss", "train_loss", "own_loss", "word_loss"):
         if name in row and row[name] is None:
             yield name
@@ -454,5 +459,5 @@ def _waiting(run: Record) -> Finding:
         return Finding(name, "unknown", f"{seconds:.1f} s are logged: too few to tell", "wait for more epochs")
     evidence = f"{waited / seconds:.1%} of {seconds:.0f} s"
     if waited > WAITING * seconds:
-        return Finding(name, "look", evidence, "put the data or the run's cache on a faster disk; cnn_cache=on reads less sound")
+        return Finding(name, "look", evidence, "put the run's folder, where its cache lies, on a faster disk")
     return Finding(name, "ok", evidence)

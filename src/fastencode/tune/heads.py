@@ -8,7 +8,6 @@ v voxel.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.windows import kept_frames
 from fastencode.timing.lanczos import lanczos
+from fastencode.tune.seeds import seed_of_weights
 
-__all__ = ["LOBES", "LinearHead", "Rows", "delayed", "scan_rows", "seed_of", "standardized"]
+__all__ = ["LOBES", "LinearHead", "Rows", "delayed", "scan_rows"]
 
 LOBES = 3
-"""Of the Lanczos kernel, as in the alignment by default: a scan is made of sound up to so many TRs around its middle."""
+"""Lobes of the Lanczos kernel, as many as the alignment has by default: a scan is made of sound up to 3 TRs from its middle."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LinearHead(nn.Module):
     Parameters
     ----------
     width : int
-        Of the state.
+        Dimensions of the state, d.
     n_voxels : int
     bottleneck : int
         Width of the layer between, 0 for none. There is no nonlinearity: it bounds the rank of the map.
@@ -66,7 +66,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, width: int, n_voxels: int, bottleneck: int, seed: int, name: str) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed_of(seed, name))
+        generator = torch.Generator().manual_seed(seed_of_weights(seed, name))
         self.bottleneck = nn.utils.skip_init(nn.Linear, width, bottleneck) if bottleneck else None
         if self.bottleneck is not None:
             _draw([self.bottleneck.weight, self.bottleneck.bias], width, generator)
@@ -84,12 +84,8 @@ class LinearHead(nn.Module):
         return nn.functional.linear(self.reduce(state_rd), self.weight, self.bias)
 
 
-def seed_of(seed: int, name: str) -> int:
-    """Of the first weights of what has this name: they do not depend on what else there is."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "big")
-
-
 def _draw(parameters: Sequence[nn.Parameter], inputs: int, generator: torch.Generator) -> None:
+    """Uniform in ±1/√inputs, as ``nn.Linear`` has it."""
     bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
         for parameter in parameters:
@@ -137,7 +133,7 @@ def scan_rows(
     return torch.from_numpy(weights_to).to(binned_bmd) @ binned_bmd.flatten(0, 1)
 
 
-def standardized(rows_td: torch.Tensor) -> torch.Tensor:
+def _standardized(rows_td: torch.Tensor) -> torch.Tensor:
     """Each column to mean 0 and standard deviation 1 (ddof 0) over the rows; constant columns to 0."""
     centered = rows_td - rows_td.mean(dim=0)
     variance_d = centered.square().mean(dim=0)
@@ -154,6 +150,6 @@ def delayed(rows_td: torch.Tensor, delays: Sequence[int], keep: slice) -> torch.
     first, stop, _ = keep.indices(len(rows_td))
     longest = max(delays)
     read = rows_td[max(0, first - longest) : stop]
-    padded = nn.functional.pad(standardized(read), (0, 0, max(0, longest - first), 0))
+    padded = nn.functional.pad(_standardized(read), (0, 0, max(0, longest - first), 0))
     count = stop - first
     return torch.cat([padded[longest - delay : longest - delay + count] for delay in delays], dim=1)

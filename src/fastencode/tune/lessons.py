@@ -34,7 +34,7 @@ __all__ = ["CachedFrames", "Clips", "Lessons", "Sounds", "cache_responses", "cho
 
 @dataclass(frozen=True)
 class Lessons:
-    """What is learned from whom.
+    """Who heard what, and which of their voxels are learned.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ def choose_lessons(
     voxels: Mapping[str, NDArray[np.intp]] | None = None,
     weights: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Lessons:
-    """All that participants heard, without the test story; all of their voxels that vary and have a value, unless told which.
+    """All that participants heard, without the test story; all of their voxels, unless told which.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def choose_lessons(
     participants : sequence of str
         All by default.
     validation : sequence of str
-        Stories that nothing is learned from; each participant's are those that were heard.
+        Stories that are only predicted; of each participant, those of them that the participant heard.
     exclude : sequence of str
         Stories that are left out.
     voxels : participant → (v,) indices, optional
@@ -163,13 +163,10 @@ class Clips(Protocol):
     """The clips that end at given times of a run."""
 
     def read(self, recording: str, ends: NDArray[np.float64], /) -> NDArray[np.float32]:
-        """(b, n) samples, or (b, f, c) frames where :attr:`are_frames`; in memory of its own."""
+        """(b, n) samples, or (b, f, c) frames of the CNN, float32; in memory of its own."""
 
     def seconds(self, recording: str, /) -> float:
         """How long a recording is, in s."""
-
-    @property
-    def are_frames(self) -> bool: ...
 
 
 class CachedFrames:
@@ -179,15 +176,15 @@ class CachedFrames:
     ----------
     files : recording → path
     tr : float
+        Repetition time in s: clip k of a file, from 0 on, ends at (k + 1) · tr.
     """
-
-    are_frames = True
 
     def __init__(self, files: Mapping[str, Path], tr: float) -> None:
         self._tr, self._files = tr, dict(files)
         self._frames = {name: map_features(path) for name, path in files.items()}
 
     def read(self, recording: str, ends: NDArray[np.float64]) -> NDArray[np.float32]:
+        """As :meth:`Clips.read`: (b, f, c) frames."""
         frames, rows = self._frames[recording], self._rows(recording, ends)
         out = np.empty((len(rows), *frames.shape[1:]), np.float32)
         for place, row in enumerate(rows):  # one after the other: NumPy's own selection of rows copies twice
@@ -195,6 +192,7 @@ class CachedFrames:
         return out
 
     def seconds(self, recording: str) -> float:
+        """As :meth:`Clips.seconds`."""
         return len(self._frames[recording]) * self._tr
 
     def check(self, recording: str, ends: NDArray[np.float64]) -> None:
@@ -227,8 +225,6 @@ class Sounds:
     config : TuneConfig
     """
 
-    are_frames = False
-
     def __init__(self, sounds: Mapping[str, Path], encoder: SpeechEncoder, folder: Path, config: TuneConfig) -> None:
         make_folder(folder)
         self._rate, self._n = encoder.sample_rate, round(config.clip_seconds * encoder.sample_rate)
@@ -243,6 +239,7 @@ class Sounds:
             self._sounds[name] = np.load(path, mmap_mode="r")
 
     def read(self, recording: str, ends: NDArray[np.float64]) -> NDArray[np.float32]:
+        """As :meth:`Clips.read`: (b, n) samples, 0 before the recording began."""
         sound, clips = self._sounds[recording], np.zeros((len(ends), self._n), np.float32)
         for clip, end in zip(clips, np.rint(np.asarray(ends) * self._rate).astype(np.intp), strict=True):
             stop = min(int(end), len(sound))
@@ -254,6 +251,7 @@ class Sounds:
         return unit_variance(torch.from_numpy(clips)).numpy() if self._normalize else clips
 
     def seconds(self, recording: str) -> float:
+        """As :meth:`Clips.seconds`."""
         return len(self._sounds[recording]) / self._rate
 
 
@@ -292,12 +290,13 @@ def cache_responses(lessons: Lessons, folder: Path, files: Mapping[str, str]) ->
 
 
 def write_rows(path: Path, times: NDArray[np.float64], rows_tv: NDArray[np.float32], key: Mapping[str, Any]) -> None:
-    """One row a scan in a file of :mod:`fastencode.speech.store`."""
+    """Write targets (t, v) as a file of :mod:`fastencode.speech.store`, one row a scan; rows that it holds already are kept."""
     with FeatureFile(path, times, (1, rows_tv.shape[1]), np.dtype(np.float32), key, "scan, 1, voxel") as file:
         file.write(file.missing, rows_tv[file.missing, None])
 
 
 def _read(lessons: Lessons, who: str, run: str) -> NDArray[np.float32]:
+    """Responses of one participant to one run as the data set has them, (t, v); NaN where one is missing."""
     with warnings.catch_warnings():  # said once, by what chose the voxels
         warnings.simplefilter("ignore", FastencodeWarning)
         values = lessons.data.responses(who, run, voxels=lessons.voxels[who])
@@ -324,7 +323,10 @@ def _zscored(values_tv: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def digests(paths: Sequence[Path], known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Size, time and SHA-256 of files; the digest of one that is as large and as old as it was when it was ``known`` is kept."""
+    """Path → size in bytes, time of change in ns and SHA-256 of files.
+
+    A file that is as large and as old as ``known`` says is not read again: its digest there is kept.
+    """
     found = {}
     for path in dict.fromkeys(paths):
         state = path.stat()

@@ -320,6 +320,7 @@ class _Gradients:
         self.ones = torch.ones(len(tiles.pooled), dtype=tiles.dtype, device=tiles.pooled.device)
 
     def add(self, tile: Tile, by_tile: Tensor) -> None:
+        """Add a tile, whose gradient by predictions is ``by_tile`` (w, b); applies the step to its voxels."""
         product, made = by_tile.to(self.tiles.product_dtype), []
         if self.pooled is not None:
             if self.pooled.dtype == product.dtype:
@@ -335,6 +336,7 @@ class _Gradients:
             self.step.apply(tile.here, made)
 
     def _by_weight(self, tile: Tile, product: Tensor) -> Tensor:
+        """by_tile @ pooled × factor, (w, d): in its place in the whole gradient, or in memory that the next tile overwrites."""
         like = self.tiles.problem.weight
         if self.weight is None:
             out = self.tiles.room("by weight", tile.width, like.shape[1], like.dtype)
@@ -345,6 +347,7 @@ class _Gradients:
         return out.copy_(torch.mm(product, self.scaled).to(self.tiles.dtype).mul_(self.factor))
 
     def all(self) -> tuple[Tensor | None, ...]:
+        """The gradients by pooled, weight and bias, once all tiles were added; None of what wants none, or was stepped."""
         if self.pooled is not None:
             self.pooled = self.pooled.mul_(self.factor).to(self.tiles.problem.pooled.dtype)
         return self.pooled, self.weight, self.bias

@@ -29,7 +29,7 @@ from fastencode.tune.heads import LOBES, LinearHead, Rows, delayed, scan_rows
 __all__ = ["BrainModel", "Rows"]
 
 SHARED = "shared"
-"""The name of the one head that all participants share."""
+"""Name of the head that all participants share."""
 
 
 class BrainModel(nn.Module):
@@ -156,7 +156,7 @@ class BrainModel(nn.Module):
         ``config.checkpointing``.
         """
         self.eval()
-        self.training = on
+        self.training = on  # of this module alone: :meth:`call` asks it
         if on and self.config.train_mode:
             self.backbone.train()  # no LayerDrop: the encoder calls every layer
         for dropout in dropouts(self.backbone) if self.config.trained == "lora" else ():
@@ -191,7 +191,7 @@ class BrainModel(nn.Module):
         return self.encoder.cnn_hash()
 
     def save(self, folder: Path) -> None:
-        """Write the speech model as a Hugging Face folder; what is trained stays as it is.
+        """Write the speech model as a Hugging Face folder. The model in memory stays as it is.
 
         Adapters are merged into the weights, and written to ``folder/adapter`` besides.
         """
@@ -225,7 +225,7 @@ class BrainModel(nn.Module):
             save_file({**weights, "voxels": torch.from_numpy(index)}, folder / f"{name}.safetensors")
 
     def _choose_what_learns(self) -> None:
-        """Sets ``requires_grad`` of the whole speech model, and which layer each parameter lies in."""
+        """Set ``requires_grad`` of the whole speech model, add adapters, and note which layer each parameter lies in."""
         config, encoder = self.config, self.encoder
         self.backbone.requires_grad_(False)
         names = {module: name for name, module in self.backbone.named_modules()}
@@ -246,7 +246,7 @@ class BrainModel(nn.Module):
 
 
 def _sizes(voxels: Mapping[str, int], shared: bool) -> dict[str, int]:
-    """Voxels of every head."""
+    """Head → its number of voxels."""
     if not shared:
         return dict(voxels)
     if len(set(voxels.values())) > 1:

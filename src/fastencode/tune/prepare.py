@@ -1,4 +1,7 @@
-"""Before the first update: what a run is known by, its files of targets and frames, and its losses."""
+"""Before the first update: what a run is known by, its files of targets and frames, and its losses.
+
+Axis letters: t row (scan), v voxel, b clip, f frame, c CNN channel.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.files import make_folder
 from fastencode.plain import plain
-from fastencode.progress import progress
+from fastencode.speech.audio import audio_seconds
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
@@ -32,7 +35,7 @@ from fastencode.tune.processes import Processes
 from fastencode.tune.targets import lag1, model_targets, source_rows
 from fastencode.tune.word_loss import WordLoss, vocabulary, word_labels
 
-__all__ = ["cache_bytes", "identity_of", "make_objective", "make_sources"]
+__all__ = ["cache_bytes", "identity_of", "keeps_frames", "make_objective", "make_sources"]
 
 _FITTED_ON = 64  # clips that clusters of the model's own loss are found on
 
@@ -40,7 +43,29 @@ _FITTED_ON = 64  # clips that clusters of the model's own loss are found on
 def identity_of(
     encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, out: Path, about: Mapping[str, Any], processes: int = 1
 ) -> dict[str, Any]:
-    """What decides a run, as plain values; ``run.json`` holds it. Files that have not changed since are not read again."""
+    """What decides a run, as plain values; ``run.json`` holds it.
+
+    Parameters
+    ----------
+    encoder, lessons, config
+        As for :func:`fastencode.tune.trainer.tune_lessons`.
+    out : Path
+        The run's folder. Files of data that are as large and as old as its ``run.json`` says are not read again.
+    about : mapping
+        Plain values that decide nothing and are kept for readers, as ``files``, ``base_model`` and ``frozen`` are.
+    processes : int
+        How many there are: their number decides how batches are cut.
+
+    Returns
+    -------
+    dict
+        Settings, SHA-256 digests of weights, responses, sounds, voxels and words, and who heard what when.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or ``run.json`` is damaged.
+    """
     known = RunFolder.read_identity(out) or {}
     responses = {
         f"{who}/{run}/{path.name}": path
@@ -95,28 +120,31 @@ def make_sources(
         If a recording is shorter than its scans, responses do not fit, or frames are of other clips.
     """
     lessons.check_sounds()
-    if not processes.is_first:
+    if not processes.is_first:  # the files are made by the first one; the others come when they are there
         processes.wait()
     targets = _targets(model.encoder, lessons, config, cache, show_progress)  # first: mistakes show before the CNN's hours
     clips = _clips(model, lessons, config, cache, frames, show_progress)
     if processes.is_first:
         processes.wait()
-    taken: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
+    moved: dict[tuple[str, str], tuple[NDArray[np.intp], NDArray[np.intp]]] = {}
     for who in lessons.people:
         rows = {run: lessons.data.n_rows(run) for run in lessons.train[who]}
         if config.targets in ("permuted", "shifted"):
-            taken |= {(who, run): pair for run, pair in source_rows(rows, config, who, lessons.data.tr).items()}
-    train = Sources(lessons, lessons.runs(lessons.train), lessons.train, clips, targets, taken, model.halo)
+            moved |= {(who, run): pair for run, pair in source_rows(rows, config, who, lessons.data.tr).items()}
+    train = Sources(lessons, lessons.runs(lessons.train), lessons.train, clips, targets, moved, model.halo)
     return train, Sources(lessons, lessons.runs(lessons.validation), lessons.validation, clips, targets, {}, model.halo)
 
 
 def _clips(
     model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path, frames: Path | None, show_progress: bool
 ) -> Clips:
+    """The clips of all runs: as the frozen CNN's frames where these are given or kept, else as sound."""
     encoder, sounds = model.encoder, lessons.sounds()
     read = ReadConfig("clip", tr=lessons.data.tr, seconds=config.clip_seconds, pool="mean")
-    changing = bool(config.unfreeze) or config.normalize == "batch"  # frames that others made are of a frozen CNN, clip by clip
-    if changing or (frames is None and not _worth_caching(model, lessons, config, cache)):
+    # Frames that are there already count as free: else a run that goes on, or its next process, would decide otherwise.
+    made = sum(path.stat().st_size for path in (cache / "frames").rglob("*") if path.is_file())
+    free = shutil.disk_usage(make_folder(cache)).free + made
+    if _frames_change(config) or (frames is None and not keeps_frames(encoder, lessons, config, free)):
         return Sounds(sounds, encoder, cache / "sounds", config)
     files = extract_frames(sounds, encoder, frames or cache / "frames", read, show_progress=show_progress)
     cached = CachedFrames(files, lessons.data.tr)
@@ -126,9 +154,7 @@ def _clips(
 
 
 def cache_bytes(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) -> int:
-    """What the frames of the frozen CNN take on disk."""
-    from fastencode.speech.audio import audio_seconds
-
+    """Bytes that the frozen CNN's frames of all clips take on disk."""
     n = round(config.clip_seconds * encoder.sample_rate)
     with torch.no_grad():
         shape = encoder.cnn(torch.zeros((1, n), device=encoder.device)).shape
@@ -136,22 +162,27 @@ def cache_bytes(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) ->
     return 4 * shape[1] * shape[2] * clips
 
 
-def _worth_caching(model: BrainModel, lessons: Lessons, config: TuneConfig, cache: Path) -> bool:
-    if config.cnn_cache == "off":
+def keeps_frames(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, free: float) -> bool:
+    """Whether a run keeps the frozen CNN's frames on disk, of which ``free`` bytes are free: see ``TuneConfig.cnn_cache``."""
+    if _frames_change(config) or config.cnn_cache == "off":
         return False
-    ends = [lessons.ends(run) for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))]
-    at_multiples = all(np.allclose(one / lessons.data.tr, np.rint(one / lessons.data.tr), rtol=0, atol=1e-5) for one in ends)
     if config.cnn_cache == "on":
         return True
-    size = cache_bytes(model.encoder, lessons, config)
-    free = shutil.disk_usage(make_folder(cache)).free
+    ends = [lessons.ends(run) for run in (*lessons.runs(lessons.train), *lessons.runs(lessons.validation))]
+    at_multiples = all(np.allclose(one / lessons.data.tr, np.rint(one / lessons.data.tr), rtol=0, atol=1e-5) for one in ends)
+    size = cache_bytes(encoder, lessons, config)
     return at_multiples and config.epochs > 1 and size <= min(1e9 * config.cache_gb, free / 2)
+
+
+def _frames_change(config: TuneConfig) -> bool:
+    """Whether the CNN's frames of a clip are others in another epoch: the CNN learns, or what it gets depends on the batch."""
+    return bool(config.unfreeze) or config.normalize == "batch"
 
 
 def _targets(
     encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig, cache: Path, show_progress: bool
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
-    """z-scored responses, or what another model makes of the same sound in their place."""
+    """(participant, run) → (t, v) float32: z-scored responses, or in their place what another model makes of the same sound."""
     identity = RunFolder.read_identity(cache.parent) or {}
     files = {path: values["sha256"] for path, values in identity.get("files", {}).items()}
     responses = cache_responses(lessons, cache / "responses", files)
@@ -196,12 +227,12 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
 
 
 def _some_frames(objective: Objective, train: Sources, config: TuneConfig) -> torch.Tensor:
-    """CNN frames of clips drawn from all runs."""
+    """CNN frames of ``_FITTED_ON`` clips drawn from all runs, (b, f, c)."""
     rng, rows = np.random.default_rng([config.seed, 14]), train.n_rows
     runs = np.repeat(np.arange(len(rows)), rows)
     chosen = np.sort(rng.permutation(len(runs))[:_FITTED_ON])
     place = Place(runs[chosen], np.concatenate([np.arange(n) for n in rows])[chosen])
-    with torch.no_grad(), progress(total=len(chosen), desc="clusters", unit="clip", enabled=False):
+    with torch.no_grad():
         frames = [
             objective.frames(train.part(part).to(objective.device)) for part in place.split(-(-len(chosen) // config.batch))
         ]

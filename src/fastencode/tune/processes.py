@@ -16,10 +16,12 @@ __all__ = ["Processes"]
 
 @dataclass(frozen=True)
 class Processes:
-    """Attributes
+    """Which process this is, and how many there are.
+
+    Attributes
     ----------
     rank, size : int
-        Which of them this is, and how many there are.
+        The number of this process, from 0 on; and how many there are.
     """
 
     rank: int = 0

@@ -21,8 +21,9 @@ from fastencode.tune.log import Row, kept_epoch, read_log
 
 __all__ = ["RISE", "Record", "read_settings"]
 
-RISE = 0.02  # of a loss above its lowest: means over the same clips repeat to about 1 %
-JUMP, BEFORE, LASTS = 2.0, 20, 3  # times the median of so many lines before, for so many lines: a small batch alone may differ so
+RISE = 0.02  # a loss has risen if it is by this share above its lowest: means over the same clips repeat to about 1 %
+# The loss of updates jumps where LASTS lines in a row are above JUMP times the median of the BEFORE lines before: one may be.
+JUMP, BEFORE, LASTS = 2.0, 20, 3
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -80,6 +81,7 @@ class Record:
 
     @cached_property
     def epochs(self) -> list[Row]:
+        """The lines of epochs, in order; epoch 0 is the model before any update."""
         return sorted((row for row in self.rows if row["kind"] == "epoch"), key=lambda row: row["epoch"])
 
     @cached_property
@@ -89,15 +91,17 @@ class Record:
 
     @cached_property
     def updates(self) -> list[Row]:
+        """The lines of updates."""
         return [row for row in self.rows if row["kind"] == "update"]
 
     @cached_property
     def end(self) -> Row | None:
+        """The last line of a finished run."""
         return next((row for row in reversed(self.rows) if row["kind"] == "end"), None)
 
     @cached_property
     def kept(self) -> Row:
-        """The epoch whose model was kept; empty before the first."""
+        """The line of the epoch whose model was kept; empty before the first epoch."""
         return kept_epoch(self.rows) or {}
 
     @cached_property
@@ -113,10 +117,12 @@ class Record:
 
     @property
     def targets(self) -> str:
+        """The kind of targets, without the folder of another model."""
         return str(self.settings["targets"]).partition(":")[0]
 
     @property
     def regions(self) -> tuple[str, ...]:
+        """The regions that the run was to learn or to prefer."""
         return tuple(self.settings.get("regions") or self.settings.get("prefer") or ())
 
     @cached_property
@@ -129,14 +135,14 @@ class Record:
         return {name: math.nan if changes[name] is None else float(changes[name]) for name in reached}
 
     def third(self, last: bool) -> float:
-        """Mean weight change of the first or last third of the layers."""
+        """Mean weight change of the first or last third of ``layers``; NaN where there are none."""
         values = list(self.layers.values())
         n = max(1, len(values) // 3)
         return float(np.mean(values[-n:] if last else values[:n])) if values else math.nan
 
     @cached_property
     def voxels(self) -> dict[str, NDArray[np.int64]]:
-        """The voxels of each head that was saved."""
+        """Head → the columns of the data set that it predicts, (v,) int64, of those that were saved."""
         numpy, found = require("safetensors.numpy", "tune"), {}
         for path in sorted((self.folder / "heads").glob("*.safetensors")):
             try:

@@ -240,7 +240,10 @@ def model_targets(states_td: ArrayLike, n_voxels: int, smoothness: float, rng: n
 
 
 def _filtered(x_td: NDArray, c: float) -> NDArray[np.float64]:
-    """With a beginning that is as large as the rest: what was before the first row is not known."""
+    """Series (t, d) through the filter that :func:`model_targets` describes.
+
+    What was before the first row is not known: the beginning is made as large as the rest.
+    """
     x_td = x_td.astype(np.float64)
     if c <= 0:
         taps = np.convolve([1.0, max(c, -1.0)], [1.0, min(c + 1, 0.0)])

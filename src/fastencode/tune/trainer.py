@@ -2,11 +2,27 @@
 
     clips ─► frozen CNN (cached) ─► transformer ─► state ─► heads of all who heard them ─► loss ─► gradients ─► update
 
-What is left out, and why: sharded weights (the largest speech encoders have 1.5 billion parameters: they fit one card); loss
-scaling (bfloat16 does not need it); a wrapper for several processes (gradients are added in one message after the backward pass).
+What the loop does. Before the first update, responses are z-scored into files, the frozen CNN's frames too where that pays, and
+the untuned model is validated. An epoch takes all training clips, in batches whose order follows from the seed and the epoch. A
+batch is one update: the losses of all participants, their gradients, added over the processes, and a step of AdamW. After each
+epoch the model is validated and logged, kept if asked for, and the state is saved. At the end stand model, heads, curves and
+card.
 
-On a CPU a run that was killed and goes on ends with the same bits: batches, masks and dropout follow from the seed and the number
-of the update, and everything else is in the state on disk.
+How a row of responses becomes a gradient:
+
+    Dataset.responses ─► lessons.cache_responses: z-scored within its run, in a file that is mapped into memory
+    ─► batches.Sources.part: with the other rows of its batch, in a thread that is ahead of the loop
+    ─► objectives.Objective.learn: one participant after the other ─► loss.voxel_loss: one tile of voxels after another
+
+From a kill to the next update. The same command compares ``run.json`` with what it is given now, and refuses what differs. It
+loads the newest whole state and cuts the log back to the size that the state knows. It makes the order of the epoch again and
+leaves out the batches that the state has seen; updates after that state are computed once more. On a CPU the run ends with the
+bits of a run that was not killed: batches, masks and dropout follow from the seed and the number of the update, all else is in
+the state.
+
+What is left out, and why. Sharded weights: the largest of these models, XLS-R, has 2.2 billion parameters; with gradients,
+moments and first values they take 43 GB, which one card holds. Loss scaling: bfloat16 does not need it. A wrapper for several
+processes: gradients are added in one message after the backward pass. Other optimizers: all published runs used Adam or AdamW.
 """
 
 from __future__ import annotations
@@ -159,8 +175,8 @@ def tune_lessons(
         processes.wait()
         training = Training(encoder, lessons, config, run, processes, frames, limit, desc, show_progress)
         training.begin()
-        with progress(total=training.clips, desc=desc, unit="clip", enabled=show_progress) as bar:
-            bar.update(training.clips_done)
+        with progress(total=training.n_clips, desc=desc, unit="clip", enabled=show_progress) as bar:
+            bar.update(training.n_clips_done)
             while training.state.epoch <= config.epochs and not training.is_over():
                 training.model.training_mode(True)
                 for batch in training.batches():

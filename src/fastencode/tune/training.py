@@ -1,4 +1,4 @@
-"""A run in memory: one update, the end of an epoch, the end of the run. ``trainer.py`` has the loop."""
+"""A run in memory: its beginning, one update, the end of an epoch, the end of the run. ``trainer.py`` has the loop over them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from fastencode.errors import FastencodeError
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.tune.batches import Batch, Place, Sources, ahead, find_batches, order_of_epoch
+from fastencode.tune.batches import Batch, Place, Sources, ahead, batches_in_order, order_of_epoch
 from fastencode.tune.card import write_card
 from fastencode.tune.checkpoint import RunFolder, State
 from fastencode.tune.config import TuneConfig
@@ -22,18 +21,19 @@ from fastencode.tune.curves import draw_curves
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.log import Log, read_log
 from fastencode.tune.model import BrainModel
-from fastencode.tune.objectives import Costs, gradient_norms
+from fastencode.tune.objectives import BatchLosses, gradient_norms
 from fastencode.tune.prepare import make_objective, make_sources
 from fastencode.tune.processes import Processes
 from fastencode.tune.schedule import shares_of_peak
-from fastencode.tune.validation import validate
+from fastencode.tune.seeds import seed_of_draw
+from fastencode.tune.validation import validate, validate_own
 
 __all__ = ["Training"]
 
 
 @dataclass
 class _Clock:
-    """Seconds of an epoch, of which spent waiting for batches; they say nothing about the result."""
+    """How long an epoch takes, and how much of it is waiting for batches, in s: for the log; no result depends on it."""
 
     began: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
@@ -51,7 +51,20 @@ class _Clock:
 class Training:
     """What learns, what it learns from, and where it stands.
 
-    Parameters are those of :func:`fastencode.tune.trainer.tune_lessons`, with the folder and the processes of the run.
+    Parameters
+    ----------
+    encoder, lessons, config, frames, limit, desc, show_progress
+        As for :func:`fastencode.tune.trainer.tune_lessons`.
+    run : RunFolder
+        Held by this run; it is not finished.
+    processes : Processes
+
+    Attributes
+    ----------
+    state : State
+        Where the run stands; with the weights and the moments of the optimizer it is all that :meth:`begin` needs to go on.
+    shown : dict of str to str
+        Losses and correlation of the last validation, for a progress bar.
     """
 
     def __init__(
@@ -69,7 +82,7 @@ class Training:
         self.lessons, self.config, self.run, self.processes, self.limit, self.desc = lessons, config, run, processes, limit, desc
         voxels = {who: len(chosen) for who, chosen in lessons.voxels.items()}
         self.model = BrainModel(encoder, config, voxels, tr=lessons.data.tr)
-        self.frozen = self.model.frozen_hash()
+        self.frozen_hash = self.model.frozen_hash()
         self.train, self.validation = make_sources(
             self.model, lessons, config, run.path / "cache", frames, processes, show_progress=show_progress
         )
@@ -81,23 +94,22 @@ class Training:
             weight_decay=config.weight_decay,
             fused=True,  # one pass instead of several for each of many small tensors
         )
-        self.first = {name: value.detach().clone() for name, value in self.model.trained().items() if self._is_inside(name)}
-        self.size = config.batch * config.accumulate * processes.size
-        self.places: list[Place] = []
+        # Without the heads: a copy of those of 8 × 30 000 voxels would take 0.7 GB.
+        self.first_weights = {
+            name: value.detach().clone() for name, value in self.model.trained().items() if self.model.layer_of(name) != "head"
+        }
+        self.batch_size = config.batch * config.accumulate * processes.size  # clips of an update
         self.per_epoch = len(self._order(1))
-        self.state, self.clock, self.saved = State(), _Clock(), time.monotonic()
+        self.state, self.clock, self.saved_at = State(), _Clock(), time.monotonic()
+        self.log: Log | None = None  # of the process that writes
         self.shown: dict[str, str] = {}
-
-    def _is_inside(self, name: str) -> bool:
-        return self.model.layer_of(name) != "head"
 
     # -- beginning
 
     def begin(self) -> None:
-        """Go on from the newest state, or log the state before any update."""
-        found = self.run.resume(self.objective.learned, self.optimizer)
+        """Go on from the newest state; without one, validate the model before any update, and save that state."""
+        found = self.run.resume(self.objective.saved, self.optimizer)
         self.state = found or State()
-        self.log = None
         if self.processes.is_first:
             board = self.run.path / "tensorboard"
             self.log = Log(self.run.path / "log.jsonl", size=self.state.log_size, tensorboard=board)
@@ -108,30 +120,32 @@ class Training:
             self._save()
 
     @property
-    def total(self) -> int:
-        """Updates in all."""
+    def n_updates(self) -> int:
+        """Updates of all epochs."""
         return self.per_epoch * self.config.epochs
 
     @property
-    def clips(self) -> int:
-        """In all epochs."""
+    def n_clips(self) -> int:
+        """Clips of all epochs."""
         return self.config.epochs * sum(len(place) for place in self._order(1))
 
     @property
-    def clips_done(self) -> int:
+    def n_clips_done(self) -> int:
+        """Clips learned from so far, those of other processes too."""
         order = self._order(self.state.epoch)
         return (self.state.epoch - 1) * sum(map(len, order)) + sum(map(len, order[: self.state.in_epoch]))
 
     def _order(self, epoch: int) -> list[Place]:
-        order = order_of_epoch(self.train.n_rows, epoch, self.size, self.config)
+        """The batches of an epoch, from 1 on; the first ``limit`` of them where there is one."""
+        order = order_of_epoch(self.train.n_rows, epoch, self.batch_size, self.config)
         return order[: self.limit] if self.limit else order
 
     # -- an epoch
 
     def batches(self) -> Iterator[Batch]:
         """Those of this epoch that are still to come."""
-        self.places, self.clock = self._order(self.state.epoch), _Clock()
-        coming = self._ahead(self.train, self.places[self.state.in_epoch :])
+        self.clock = _Clock()
+        coming = self._ahead(self.train, self._order(self.state.epoch)[self.state.in_epoch :])
         while True:
             before = time.perf_counter()
             batch = next(coming, None)
@@ -145,18 +159,18 @@ class Training:
         return ahead(sources, places, self.config, self.processes.rank, self.processes.size, pin=pin)
 
     def update(self, batch: Batch) -> None:
-        """One step of the optimizer."""
+        """One step of the optimizer; before it, a state is saved if the last one is older than ``save_minutes``."""
         state, config = self.state, self.config
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        due = time.monotonic() - self.saved > 60 * config.save_minutes
+        due = time.monotonic() - self.saved_at > 60 * config.save_minutes
         if due and self.objective.steps:  # learning a batch changes the heads: the state is that before
             self._save_if_finite(batch)
         with torch.random.fork_rng(enabled=self.objective.draws):
             if self.objective.draws:
-                torch.manual_seed(_seed_of(config.seed, state.updates, self.processes.rank))
-            costs = self.objective.learn(batch, state.updates, self.processes)
-        self._check_finite(costs, batch)
+                torch.manual_seed(seed_of_draw(config.seed, state.updates, self.processes.rank))
+            losses = self.objective.learn(batch, state.updates, self.processes)
+        self._check_finite(losses, batch)
         if due and not self.objective.steps:  # weights whose loss is known to be finite
             self._save()
         self._join(batch)
@@ -168,15 +182,16 @@ class Training:
             nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], config.clip_norm)
         self.optimizer.step()
         state.updates, state.in_epoch = state.updates + 1, state.in_epoch + 1
-        state.loss, state.clips = state.loss + costs.loss * batch.clips, state.clips + batch.clips
+        state.loss, state.clips = state.loss + losses.loss * batch.clips, state.clips + batch.clips
         self.clock.clips += batch.clips
         if logged:
-            self._log_update(batch, costs, rates, norms)
+            self._log_update(batch, losses, rates, norms)
 
     def _set_rates(self) -> dict[str, float]:
+        """Set the learning rates of this update; returns them for the log."""
         shares = shares_of_peak(
             self.state.updates,
-            self.total,
+            self.n_updates,
             self.config,
             people=max(1, len(self.lessons.people)),
             stories=len(self.train.runs),
@@ -199,8 +214,9 @@ class Training:
         """Whether all that learns is: a state with anything else would be no place to go on from."""
         return all(bool(torch.isfinite(value).all()) for value in self.model.trained().values())
 
-    def _check_finite(self, costs: Costs, batch: Batch) -> None:
-        if math.isfinite(costs.loss):
+    def _check_finite(self, losses: BatchLosses, batch: Batch) -> None:
+        """Raise a :class:`FastencodeError` if the loss is not finite, before the optimizer's step."""
+        if math.isfinite(losses.loss):
             return
         state = self.state
         place = f"epoch {state.epoch}, batch {state.in_epoch + 1} ({', '.join(batch.stories)})"
@@ -214,7 +230,11 @@ class Training:
         )
 
     def _join(self, batch: Batch) -> None:
-        """Add the gradients of all processes; nobody's head that the whole batch did not ask gets any."""
+        """Add up the gradients of all processes.
+
+        All processes must send the same tensors, so what has no gradient in this one gets zeros. Not so the heads of those who
+        heard no clip of the whole batch: AdamW leaves a parameter without a gradient alone, but decays one whose gradient is 0.
+        """
         if self.processes.size == 1:
             return
         quiet = set()
@@ -225,21 +245,21 @@ class Training:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         self.processes.add([p.grad for p in learning if p.grad is not None])
 
-    def _log_update(self, batch: Batch, costs: Costs, rates: Mapping[str, float], norms: Mapping[str, float]) -> None:
+    def _log_update(self, batch: Batch, losses: BatchLosses, rates: Mapping[str, float], norms: Mapping[str, float]) -> None:
         state = self.state
         for layer, norm in norms.items():
             state.norms[layer] = state.norms.get(layer, 0.0) + norm
         state.n_norms += 1
         if self.log is None:
             return
-        more = {name: value for name in ("own_loss", "word_loss") if (value := getattr(costs, name)) is not None}
+        more = {name: value for name in ("own_loss", "word_loss") if (value := getattr(losses, name)) is not None}
         self.log.write(
             "update",
             update=state.updates,
             epoch=state.epoch,
             stories=list(batch.stories),
-            loss=costs.loss,
-            losses=costs.losses,
+            loss=losses.loss,
+            losses=losses.losses,
             **more,
             learning_rate=rates,
             gradient_norm=norms,
@@ -249,7 +269,7 @@ class Training:
     # -- the end of an epoch
 
     def end_epoch(self) -> None:
-        """Validate, keep the model if asked to, and save a state."""
+        """Validate, keep the model of this epoch if it is in ``keep`` or the best so far, and save a state."""
         state = self.state
         epoch, norms = state.epoch, {layer: value / state.n_norms for layer, value in state.norms.items()}
         loss = self._validate(epoch, state.loss / max(1, state.clips), norms)
@@ -273,11 +293,12 @@ class Training:
         return bool(patience) and state.best_epoch > 0 and state.epoch - 1 - state.best_epoch >= patience
 
     def _validate(self, epoch: int, train_loss: float | None, norms: Mapping[str, float] | None = None) -> float | None:
-        places = find_batches(self.validation.n_rows, self.size)
+        """Write the line of an epoch into the log; returns its validation loss, None if nothing was validated."""
+        places = batches_in_order(self.validation.n_rows, self.batch_size)
         places = places[: self.limit] if self.limit else places
         found = validate(self.objective, self._ahead(self.validation, places), self.processes)
         means = found.mean
-        own = self.objective.own_validation(self._ahead(self.validation, places), self.processes) if self.objective.own else None
+        own = validate_own(self.objective, self._ahead(self.validation, places), self.processes) if self.objective.own else None
         if own is not None and means["validation_loss"] is None:
             means["validation_loss"] = own
         values = {
@@ -299,11 +320,11 @@ class Training:
 
     @torch.no_grad()
     def _weight_change(self) -> dict[str, float]:
-        """‖w − w₀‖ / ‖w₀‖ of each layer."""
+        """‖w − w₀‖ / ‖w₀‖ of each layer of the speech model, w₀ its weights before the first update."""
         sums: dict[str, list[float]] = {}
         for name, value in self.model.trained().items():
-            if name in self.first:
-                before, layer = self.first[name], sums.setdefault(self.model.layer_of(name), [0.0, 0.0])
+            if name in self.first_weights:
+                before, layer = self.first_weights[name], sums.setdefault(self.model.layer_of(name), [0.0, 0.0])
                 layer[0] += float(torch.linalg.vector_norm(value.detach() - before)) ** 2
                 layer[1] += float(torch.linalg.vector_norm(before)) ** 2
         return {layer: math.sqrt(change / max(size, 1e-300)) for layer, (change, size) in sorted(sums.items())}
@@ -311,23 +332,27 @@ class Training:
     # -- what is kept
 
     def _save(self) -> None:
-        self.saved = time.monotonic()
+        """A state to go on from. The log comes first: a state must never know lines that the disk lacks."""
+        self.saved_at = time.monotonic()
         if self.log is None:
             return
         self.log.sync()
         self.state.log_size = self.log.size
-        self.run.save(self.objective.learned, self.optimizer, self.state)
+        self.run.save(self.objective.saved, self.optimizer, self.state)
 
     def _keep(self, epoch: int, *, always: bool = False) -> None:
+        """The model of an epoch, if it is one of ``keep`` or ``always``."""
         if self.processes.is_first and (always or epoch in self.config.keep):
             with self.run.folder(f"checkpoints/epoch-{epoch}") as folder:
                 self.save_model(folder)
 
     def _drop(self, epoch: int) -> None:
+        """Remove the model that was the best so far, unless it is one of ``keep``."""
         if self.processes.is_first and epoch and epoch not in self.config.keep:
             self.run.remove_epoch(epoch)
 
     def _limit_kept(self) -> None:
+        """Remove the oldest models beyond ``save_total_limit``; with ``patience`` the best one stays and does not count."""
         limit = self.config.save_total_limit
         if self.processes.is_first and limit:
             for epoch in [one for one in self.run.kept() if one != self.state.best_epoch or not self.config.patience][:-limit]:
@@ -340,8 +365,8 @@ class Training:
         self.model.save_heads(folder / "heads", self.lessons.voxels)
 
     def finish(self) -> None:
-        """The model of the epoch that is kept, its heads, the card and the curves."""
-        unchanged = self.model.frozen_hash() == self.frozen
+        """Write the model of the epoch that is kept, its heads, the curves and the card; after a kill, all of them once more."""
+        unchanged = self.model.frozen_hash() == self.frozen_hash
         if not unchanged and not self.config.unfreeze:
             raise FastencodeError(f"{self.desc}: the frozen CNN changed while tuning; {self.run.path} got no model")
         if self.log is None:
@@ -380,7 +405,3 @@ class Training:
             facts=facts,
             epochs=[row for row in rows if row["kind"] == "epoch"],
         )
-
-
-def _seed_of(*parts: int) -> int:
-    return int(np.random.SeedSequence([int(part) for part in parts]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,8 +1,8 @@
-"""How well runs are predicted that nothing is learned from: loss and correlation of every voxel, batch by batch.
+"""How well the validation runs are predicted: the losses, and the Pearson correlation of every voxel, batch by batch.
 
-Predictions of a batch are added to five sums for each voxel and thrown away.
+A batch's predictions are added to six sums for each voxel and thrown away.
 
-Axis letters: r row, v voxel, q quantile.
+Axis letters: r row, v voxel.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from fastencode.tune.loss import voxel_count, voxel_loss
 from fastencode.tune.objectives import Objective
 from fastencode.tune.processes import Processes
 
-__all__ = ["Sums", "Validation", "validate"]
+__all__ = ["Sums", "Validation", "validate", "validate_own"]
 
-QUANTILES = (5, 25, 50, 75, 95)
+QUANTILES = (5, 25, 50, 75, 95)  # of the voxels' correlations, in percent: what the log has of them
+_FIRST_DRAW = 2**40  # masks of batch n are drawn as those of update 2⁴⁰ + n would be, which no training reaches
 
 
 class Sums:
@@ -35,6 +36,7 @@ class Sums:
         self.sums = torch.zeros((6, n_voxels), dtype=torch.float64, device=device)
 
     def add(self, predicted_rv: torch.Tensor, responses_rv: torch.Tensor) -> None:
+        """Add rows, both (r, v); NaN where a response is missing."""
         there = ~torch.isnan(responses_rv)
         p, y = (torch.where(there, one, 0.0).double() for one in (predicted_rv, responses_rv))
         self.sums += torch.stack([one.sum(dim=0) for one in (there.double(), p, y, p * p, y * y, p * y)])
@@ -50,13 +52,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class Validation:
-    """What came out, of every participant.
+    """The validation of every participant who heard a validation run.
 
     Attributes
     ----------
     loss, mean_loss : participant → float
-        Of the predictions, and of predicting each voxel's mean.
+        Of the predictions, and of predicting 0: z-scored responses have that mean in each voxel.
     r : participant → (v,) float64
+        Pearson correlation of predictions and responses over rows.
     """
 
     loss: dict[str, float]
@@ -89,15 +92,18 @@ class Validation:
 
 @torch.no_grad()
 def validate(objective: Objective, batches: Iterable[Batch], processes: Processes) -> Validation:
-    """Predict all rows of some runs, this process those of its part of the batches."""
+    """Predict all rows of the validation runs; each process those of its parts of the batches.
+
+    ``batches`` are this process's. The result is that of all processes, and the same in each.
+    """
     model, kind, weights, device = objective.model, objective.kind, objective.weights, objective.device
     model.training_mode(False)
     people = list(objective.people)
     sums = {who: Sums(len(model.head(who).weight), device) for who in people}
     losses = torch.zeros((len(people), 3), dtype=torch.float64, device=device)  # loss, that of the mean, and their count
-    for part in (part.to(device) for batch in batches for part in batch.parts if part.learned):
+    for part in (part.to(device) for batch in batches for part in batch.parts if part.targets):
         state = objective.state(part, objective.frames(part))
-        for who, (rows, responses) in part.learned.items():
+        for who, (rows, responses) in part.targets.items():
             head, weight = model.head(who), weights[who]
             reduced = head.reduce(state[rows])
             count = voxel_count(responses, weight, kind).double()
@@ -113,3 +119,18 @@ def validate(objective: Objective, batches: Iterable[Batch], processes: Processe
         {who: row[1] / row[2] for who, row in heard},
         {who: sums[who].correlation() for who, _ in heard},
     )
+
+
+@torch.no_grad()
+def validate_own(objective: Objective, batches: Iterable[Batch], processes: Processes) -> float:
+    """The mean over clips of the model's own loss on the validation runs, under masks that are the same after every epoch."""
+    objective.model.training_mode(False)
+    sums = torch.zeros(2, dtype=torch.float64, device=objective.device)  # loss × clips, and clips
+    for number, batch in enumerate(batches):
+        for place, part in enumerate(batch.parts):
+            part = part.to(objective.device)
+            n = len(part.runs)
+            loss = objective.own_loss(objective.frames(part), _FIRST_DRAW + number, processes.rank, place)
+            sums += torch.stack([loss.double() * n, torch.tensor(float(n), device=objective.device)])
+    processes.add([sums])
+    return float(sums[0] / sums[1].clamp(min=1))
