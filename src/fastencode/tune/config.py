@@ -20,6 +20,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "trained": ("full", "lora", "head"),
     "head": ("pooled", "delays"),
     "loss": ("mse", "spatial_r", "temporal_r", "cosine_mse"),
+    "own_loss": ("clusters", "contrastive"),
     "precision": ("float32", "bfloat16"),
     "cnn_cache": ("auto", "on", "off"),
 }
@@ -114,6 +115,9 @@ class TuneConfig:
         cosine_mse: 1 − cosine over the voxels, of each scan, plus mse.
     own_weight : float
         Weight of the model's own self-supervised loss beside the brain's, whose weight is 1; 0 for none. Whisper has none.
+    own_loss : str
+        clusters: tell which cluster of frames is hidden under a mask, as HuBERT learned. contrastive: wav2vec 2.0's, for checkpoints
+        that hold a quantizer. See :class:`fastencode.tune.own_loss.OwnLoss`.
     word_weight : float
         Weight of a loss of words: which of ``words`` were heard in the last scan, from the state that the heads read; 0 for none.
         Needs the transcripts of the stories.
@@ -183,6 +187,7 @@ class TuneConfig:
     shared_head: bool = False
     loss: str = "mse"
     own_weight: float = 0.0
+    own_loss: str = "clusters"
     word_weight: float = 0.0
     words: int = 500
     targets: str = "brain"

@@ -217,7 +217,7 @@ def make_objective(model: BrainModel, train: Sources, config: TuneConfig, *, fit
         labels = [word_labels(heard[run], lessons.ends(run), lessons.data.tr, known) for run in train.runs]
         words = WordLoss(width, known, seed=config.seed, rates=np.concatenate(labels).mean(axis=0)).to(model.encoder.device)
     if config.own_weight or config.targets == "stimulus":
-        own = OwnLoss(model.encoder, seed=config.seed).to(model.encoder.device)
+        own = OwnLoss(model.encoder, kind=config.own_loss, seed=config.seed).to(model.encoder.device)
     objective = Objective(model, config, lessons.people, n, lessons.weights, own, words, heard, lessons.data.tr)
     if own is not None and fit_own:
         own.fit(_some_frames(objective, train, config))

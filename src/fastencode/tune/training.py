@@ -277,15 +277,17 @@ class Training:
             raise self._diverged(f"the validation loss is not finite after epoch {epoch}")
         if not self._is_finite():
             raise self._diverged(f"weights are not finite after epoch {epoch}")
+        best = state.best_epoch
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
-            state.best_loss, before, state.best_epoch = loss, state.best_epoch, epoch
+            state.best_loss, state.best_epoch = loss, epoch
             if self.config.patience:
                 self._keep(epoch, always=True)
-                self._drop(before)
         self._keep(epoch)
-        self._limit_kept()
         state.next_epoch()
         self._save()
+        if best != state.best_epoch:  # only now: a run that is killed before goes on from a state that needs it
+            self._drop(best)
+        self._limit_kept()
 
     def is_over(self) -> bool:
         """Whether the validation loss has not fallen for ``patience`` epochs."""
