@@ -116,8 +116,8 @@ class TuneConfig:
     own_weight : float
         Weight of the model's own self-supervised loss beside the brain's, whose weight is 1; 0 for none. Whisper has none.
     own_loss : str
-        clusters: tell which cluster of frames is hidden under a mask, as HuBERT learned. contrastive: wav2vec 2.0's, for checkpoints
-        that hold a quantizer. See :class:`fastencode.tune.own_loss.OwnLoss`.
+        clusters: tell which cluster of frames is hidden under a mask, as HuBERT learned. contrastive: wav2vec 2.0's, for
+        checkpoints that hold a quantizer. See :class:`fastencode.tune.own_loss.OwnLoss`.
     word_weight : float
         Weight of a loss of words: which of ``words`` were heard in the last scan, from the state that the heads read; 0 for none.
         Needs the transcripts of the stories.
