@@ -84,6 +84,7 @@ def test_tuning_learns_and_leaves_the_cnn_alone(model: Path, data: Tones, tmp_pa
     assert not any(name.startswith("feature_extractor.") for name in moved)
     changes = rows[-1]["weight_change"]
     assert changes["layer-01"] > 0 and changes["layer-02"] > 0 and rows[0]["weight_change"]["layer-01"] == 0
+    assert changes["head"] > 0.01 and rows[0]["weight_change"]["head"] == 0, "heads begin at what is drawn again for them"
     assert not (out / "cache").exists() and (out / "curves.png").stat().st_size > 1000
     assert json.loads((out / "run.json").read_text())["finished"] is True
 

@@ -66,6 +66,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, width: int, n_voxels: int, bottleneck: int, seed: int, name: str) -> None:
         super().__init__()
+        self._made_of = width, n_voxels, bottleneck, seed, name
         generator = torch.Generator().manual_seed(seed_of_weights(seed, name))
         self.bottleneck = nn.utils.skip_init(nn.Linear, width, bottleneck) if bottleneck else None
         if self.bottleneck is not None:
@@ -74,6 +75,10 @@ class LinearHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_voxels, inputs))
         self.bias = nn.Parameter(torch.empty(n_voxels))
         _draw([self.weight, self.bias], inputs, generator)
+
+    def as_begun(self) -> LinearHead:
+        """Another head with the weights that this one began with: they follow from the seed and the name."""
+        return LinearHead(*self._made_of).to(self.weight.device)
 
     def reduce(self, state_rd: torch.Tensor) -> torch.Tensor:
         """What ``weight`` is multiplied with: (r, d) → (r, k)."""

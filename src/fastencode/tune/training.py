@@ -322,13 +322,21 @@ class Training:
 
     @torch.no_grad()
     def _weight_change(self) -> dict[str, float]:
-        """‖w − w₀‖ / ‖w₀‖ of each layer of the speech model, w₀ its weights before the first update."""
+        """‖w − w₀‖ / ‖w₀‖ of each layer of the speech model and of all heads, w₀ the weights before the first update."""
         sums: dict[str, list[float]] = {}
-        for name, value in self.model.trained().items():
-            if name in self.first_weights:
-                before, layer = self.first_weights[name], sums.setdefault(self.model.layer_of(name), [0.0, 0.0])
-                layer[0] += float(torch.linalg.vector_norm(value.detach() - before)) ** 2
-                layer[1] += float(torch.linalg.vector_norm(before)) ** 2
+
+        def add(where: str, value: torch.Tensor, before: torch.Tensor) -> None:
+            layer = sums.setdefault(where, [0.0, 0.0])
+            layer[0] += float(torch.linalg.vector_norm(value.detach() - before)) ** 2
+            layer[1] += float(torch.linalg.vector_norm(before)) ** 2
+
+        learning = self.model.trained()
+        for name, before in self.first_weights.items():
+            add(self.model.layer_of(name), learning[name], before)
+        for who in self.objective.people[:1] if self.config.shared_head else self.objective.people:
+            head = self.model.head(who)  # large: its first weights are drawn again rather than kept
+            for value, before in zip(head.parameters(), head.as_begun().parameters(), strict=True):
+                add("head", value, before)
         return {layer: math.sqrt(change / max(size, 1e-300)) for layer, (change, size) in sorted(sums.items())}
 
     # -- what is kept
