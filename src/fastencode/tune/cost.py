@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.tune.batches import Part
+from fastencode.tune.batches import Part, order_of_epoch
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.loss import LossKind, voxel_loss
@@ -57,9 +57,10 @@ def cost_of(encoder: SpeechEncoder, lessons: Lessons, config: TuneConfig) -> Cos
     voxels = {who: len(chosen) for who, chosen in lessons.voxels.items()}
     model = BrainModel(encoder, config, voxels, tr=lessons.data.tr)
     model.training_mode(True)
-    clips = sum(lessons.data.n_rows(run) for run in lessons.runs(lessons.train))
+    n_rows = [lessons.data.n_rows(run) for run in lessons.runs(lessons.train)]
+    clips = sum(n_rows)
     size = min(config.batch, clips)
-    updates = config.epochs * -(-clips // (config.batch * config.accumulate))
+    updates = config.epochs * len(order_of_epoch(n_rows, 1, config.batch * config.accumulate, config))
     seconds, kept = 0.0, 0
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()
