@@ -6,21 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from fastencode.data.brennan import Alice, MeanListener
 from fastencode.data.textgrid import Interval
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.experiment import Experiment, Outcome, before_and_after, contrast
+from fastencode.runs.studies.config import Arm, DataSettings, StudyConfig
+from fastencode.runs.studies.results import Results
+from fastencode.runs.studies.study import run_study
 from fastencode.speech.audio import write_audio
-from fastencode.speech.layers import SMALL_MODEL
-from fastencode.study.config import WHOLE, AlignConfig
-from fastencode.study.leads import alice_lead
-from fastencode.study.verdicts import Verdict, layer_thirds
+from fastencode.study.config import AlignConfig, Contrast
+from fastencode.study.leads import ALICE_TITLE, alice_lead
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
 from fastencode.tune.config import TuneConfig
 from fastencode.world.espeak import SAMPLE_RATE
@@ -32,7 +31,6 @@ MARGIN = 0.03  # stated before any run: a change of r by less than this counts a
 
 PICTURE_REGIONS = ("LATL", "LPTL")
 
-(_GROUP,) = MeanListener.participants
 _SOUND = "chapter"
 
 
@@ -44,16 +42,14 @@ class AliceStudy:
     ----------
     encoding : str
         The table of the encoding half, one line a measure and one column a region.
-    outcome : Outcome
+    results : Results
         Of the tuning half.
-    verdicts : list of Verdict
     lead : str
         What was done, for the first words of a page.
     """
 
     encoding: str
-    outcome: Outcome
-    verdicts: list[Verdict]
+    results: Results
     lead: str
 
 
@@ -78,8 +74,13 @@ def alice_study(
     stages : Stages
     data : Path
         Folder of the data set, as :class:`fastencode.data.brennan.Alice` reads it.
-    tune, alignment, jobs, controls
-        As for :func:`fastencode.runs.experiment.before_and_after`.
+    tune : TuneConfig
+        Of the tuned model and of its controls.
+    alignment : AlignConfig
+    jobs : int
+        How many stages at a time.
+    controls : int
+        Controls, each on another permutation of the responses.
     model : str, optional
         Folder or hub name of the pretrained encoder; by default the one that ships with the package.
     test_rows, validation_rows : int
@@ -100,16 +101,22 @@ def alice_study(
     seconds = float(alice.scan_times[-1]) + alice.tr
     speech = stages.run(Stage("speech", {}, (), _speak_chapter, (alice.words, seconds), inputs=files))
     chapter = MeanListener(alice, speech / f"{_SOUND}.wav", validation_rows, test_rows)
-    outcome = before_and_after(
-        stages,
-        Experiment(chapter, ("train",), "validation", {_GROUP: np.arange(len(alice.regions))}),
-        source="speech",
-        model=model or SMALL_MODEL,
-        tune=tune,
-        alignment=alignment,
-        jobs=jobs,
-        controls=controls,
+    study = StudyConfig(
+        title=ALICE_TITLE,
+        data=DataSettings(str(data), validation=("validation",), test_story="test", tr=alice.tr, ceiling=-1.0, scored=-1.0),
+        models={"model": model or "small"},
+        tune=asdict(tune),
+        arms=(
+            Arm("pretrained"),
+            Arm("tuned", "brain-tuned", tune={}),
+            Arm("control", tune={"targets": "permuted"}, seeds=tuple(range(1, controls + 1))),
+        ),
+        align=alignment,
+        contrasts=_contrasts(alice.regions),
+        seed=alignment.seed,
     )
+    results = run_study(stages, study, data=chapter, made_by=("speech",), jobs=jobs)
+    stages.check()
     lead = alice_lead(
         listeners=len(alice.listeners),
         left_out=alice.left_out,
@@ -119,7 +126,7 @@ def alice_study(
         controls=controls,
         scans=test_rows,
     )
-    return AliceStudy(table, outcome, _verdicts(outcome), lead)
+    return AliceStudy(table, results, lead)
 
 
 def _speak_chapter(folder: Path, words: Sequence[Interval], seconds: float) -> None:
@@ -127,18 +134,18 @@ def _speak_chapter(folder: Path, words: Sequence[Interval], seconds: float) -> N
     write_audio(folder / f"{_SOUND}.wav", speak_at(words, seconds), SAMPLE_RATE)
 
 
-def _verdicts(outcome: Outcome) -> list[Verdict]:
-    late = layer_thirds(range(outcome.n_layers))["late"]
-    regions = tuple(region for region in outcome.found.columns[_GROUP] if region != WHOLE)
-    name = f"layers {late[0]} to {late[-1]}"
-    rise = contrast(outcome, regions, late, {"tuned": 1, "pretrained": -1})
-    control = contrast(outcome, regions, late, {"control": 1, "pretrained": -1})
-    above = contrast(outcome, regions, late, {"tuned": 1, "control": -1})
-    return [
-        Verdict.above(f"Late layers ({name}) rise, mean of all regions", rise, quantity="Δr, tuned − pretrained"),
-        Verdict.below("The control's late layers do not rise", control, MARGIN, quantity="Δr, control − pretrained"),
-        Verdict.above("Late layers rise above the control's", above, quantity="Δr, tuned − control"),
-    ]
+def _contrasts(regions: Sequence[str]) -> tuple[Contrast, ...]:
+    """What was expected, before any run."""
+
+    def contrast(name: str, statement: str, of: str, less: str, expect: str, **more: Any) -> Contrast:
+        models = {of: 1.0, less: -1.0}
+        return Contrast(name, "r", models, "late", list(regions), statement=statement, expect=expect, **more)
+
+    return (
+        contrast("late-rise", "Late layers rise, mean of all regions", "tuned", "pretrained", "above", control="control"),
+        contrast("control-flat", "The control's late layers do not rise", "control", "pretrained", "below", limit=MARGIN),
+        contrast("above-control", "Late layers rise above the control's", "tuned", "control", "above"),
+    )
 
 
 def _encoding_table(study: WordRateStudy) -> str:

@@ -25,7 +25,7 @@ from fastencode.study.tables import delays_text
 from fastencode.threads import available_threads
 from fastencode.timing.delays import delay
 
-__all__ = ["Estimate", "check_shapes", "estimate", "foresee"]
+__all__ = ["Estimate", "check_shapes", "estimate", "fit_cost", "foresee"]
 
 _RECORD = 4 * 8  # bytes of a voxel in the record of a fit: r, p, penalty, edge
 
@@ -138,6 +138,15 @@ def estimate(
     disk += sum(_bytes_of(question, stage, voxels[stage.settings["who"]]) for stage in fits)
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     return Estimate(plans, seconds, memory, disk, shutil.disk_usage(above).free)
+
+
+def fit_cost(question: Question, who: str, width: int) -> tuple[float, int, int]:
+    """One layer of so many columns in one brain, all of whose voxels count: (seconds, bytes of memory, bytes on disk)."""
+    stories, voxels = question.heard[who], question.data.n_voxels(who)
+    delays, rows = tuple(question.align.delays), sum(question.data.n_rows(run) for run in stories)
+    plan = _plan(question, stories, width, delays, voxels, copied=False)
+    draws = 2 * 8 * question.align.bootstraps * (1 + len(question.regions[who]))
+    return plan.seconds, plan.bytes + 4 * rows * (width * len(delays) + voxels), _RECORD * voxels + draws
 
 
 def _kind(stage: Stage) -> str:

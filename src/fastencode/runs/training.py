@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.data.dataset import Dataset
 from fastencode.data.rois import find_rois
 from fastencode.data.stories import Stories
 from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError, require, warn
@@ -88,7 +89,7 @@ def train(
         "versions": libraries(),
         "commit": commit(),
     }
-    runs = {out / who: _only(lessons, who) for who in lessons.people} if each else {out: lessons}
+    runs = {out / who: only(lessons, who) for who in lessons.people} if each else {out: lessons}
     if fast_dev_run:
         _try_out(runs, config, model, device, fast_dev_run)
         return []
@@ -132,15 +133,6 @@ def _encoder(model: str, device: str | None) -> SpeechEncoder:
     return SpeechEncoder(SMALL_MODEL if model == "small" else model, device=device)
 
 
-def _only(lessons: Lessons, who: str) -> Lessons:
-    """What one participant is learned from."""
-
-    def pick(of: Mapping[str, Any]) -> dict[str, Any]:
-        return {who: of[who]} if who in of else {}
-
-    return Lessons(lessons.data, pick(lessons.train), pick(lessons.validation), pick(lessons.voxels), pick(lessons.weights))
-
-
 def _try_out(runs: Mapping[Path, Lessons], config: TuneConfig, model: str, device: str | None, limit: int) -> None:
     """A few updates of the first run, with everything that comes after them; nothing is left."""
     with _passing_folder() as (folder, is_first):
@@ -167,9 +159,9 @@ def _passing_folder() -> Iterator[tuple[Path, bool]]:
         shutil.rmtree(shared, ignore_errors=True)
 
 
-def prepare_lessons(choice: LessonsConfig) -> Lessons:
-    """The data set, who heard what, and the voxels that are learned."""
-    data = Stories(choice.stories, tr=choice.tr, test_story=choice.test_story)
+def prepare_lessons(choice: LessonsConfig, data: Dataset | None = None) -> Lessons:
+    """The data set (by default that in ``choice.stories``), who heard what, and the voxels that are learned."""
+    data = Stories(choice.stories, tr=choice.tr, test_story=choice.test_story) if data is None else data
     named: dict[str, Any] = {
         "participants": choice.participants,
         "validation": choice.validation,
@@ -190,7 +182,7 @@ def prepare_lessons(choice: LessonsConfig) -> Lessons:
     return choose_lessons(data, voxels=voxels, weights=weights, **named)
 
 
-def _regions(data: Stories, who: str, choice: LessonsConfig) -> Mapping[str, NDArray[np.intp]]:
+def _regions(data: Dataset, who: str, choice: LessonsConfig) -> Mapping[str, NDArray[np.intp]]:
     """The regions of a participant, if any are needed; raises an :class:`InputError` if one that is named is not there."""
     if not (choice.regions or choice.prefer):
         return {}
@@ -202,7 +194,7 @@ def _regions(data: Stories, who: str, choice: LessonsConfig) -> Mapping[str, NDA
     return regions
 
 
-def _voxels(data: Stories, who: str, regions: Mapping[str, NDArray[np.intp]], choice: LessonsConfig) -> NDArray[np.intp]:
+def _voxels(data: Dataset, who: str, regions: Mapping[str, NDArray[np.intp]], choice: LessonsConfig) -> NDArray[np.intp]:
     """Indices of the voxels in ``choice.regions`` whose noise ceiling is above ``choice.ceiling`` and significant, ascending."""
     chosen = np.ones(data.n_voxels(who), bool)
     if choice.regions:
@@ -240,7 +232,7 @@ def say_cost(
     lessons.check_sounds()
     lessons.check_responses()
     costs = []
-    for who, some in {who: _only(lessons, who) for who in lessons.people}.items() if each else [("", lessons)]:
+    for who, some in {who: only(lessons, who) for who in lessons.people}.items() if each else [("", lessons)]:
         cost = cost_of(_encoder(model, device), some, config)
         costs.append(cost)
         people = ", ".join(f"{one} {len(voxels)} voxels" for one, voxels in some.voxels.items())

@@ -1,4 +1,4 @@
-"""The stages of an experiment before anything is scored: frames of the frozen CNN, tuned models and controls, their layers.
+"""Stages before anything is scored: frames of the frozen CNN, tuned models, their layers of stories and of corpora.
 
 A finished stage is keyed by the code that it uses here and by all modules imported here. So this one imports no tables and no
 figures.
@@ -7,12 +7,9 @@ figures.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from fastencode.data.dataset import Dataset
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
@@ -20,40 +17,7 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.trainer import tune_lessons
 
-__all__ = ["CONTROL", "Experiment", "arm_name", "make_frames", "read_layers", "tune_on"]
-
-TUNED, CONTROL = "tuned", "control"
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Who is tuned on what.
-
-    Attributes
-    ----------
-    data : Dataset
-        Scans end at multiples of its TR. Its test run is what models are scored on.
-    train : run names
-        The model is tuned on these, and ridge is fitted on them.
-    validation : run name
-        What is watched while tuning.
-    tuned_on : participant → voxel indices
-        Whose responses a model of the participant learns.
-    """
-
-    data: Dataset
-    train: tuple[str, ...]
-    validation: str
-    tuned_on: Mapping[str, np.ndarray]
-
-    @property
-    def runs(self) -> tuple[str, ...]:
-        return (*self.train, self.validation, self.data.test_story)
-
-
-def arm_name(permutation: int | None) -> str:
-    """What folders call a model: tuned on responses as they are (None), or a control, on a permutation of them."""
-    return TUNED if permutation is None else f"{CONTROL}-{permutation}"
+__all__ = ["make_frames", "only", "read_layers", "save_random", "shortened", "tune_on"]
 
 
 def make_frames(folder: Path, model: Path | str, sounds: Mapping[str, Path], read: ReadConfig) -> None:
@@ -61,25 +25,48 @@ def make_frames(folder: Path, model: Path | str, sounds: Mapping[str, Path], rea
     extract_frames(sounds, SpeechEncoder(model), folder, read)
 
 
-def read_layers(folder: Path, checkpoint: Path | str, frames: Path, sounds: Mapping[str, Path], read: ReadConfig) -> None:
-    """The stage of one checkpoint's layers, from the frames of the CNN that all checkpoints share."""
-    extract_features(sounds, SpeechEncoder(checkpoint), folder, read, frames={name: frames / f"{name}.h5" for name in sounds})
-
-
-def tune_on(
-    folder: Path, experiment: Experiment, model: Path | str, frames: Path, who: str, permutation: int | None, config: TuneConfig
+def read_layers(
+    folder: Path, checkpoint: Path | str, frames: Path | None, sounds: Mapping[str, Path], read: ReadConfig
 ) -> None:
-    """The stage of one tuned model: a run of the trainer. One that was killed goes on.
+    """The stage of one checkpoint's layers: from the frames of the CNN that checkpoints share, where they share one."""
+    files = None if frames is None else {name: frames / f"{name}.h5" for name in sounds}
+    extract_features(sounds, SpeechEncoder(checkpoint), folder, read, frames=files)
 
-    With a ``permutation`` it is a control: the same clips in the same batches, the same first weights of the head, and
-    block-permuted responses. The order of the blocks follows from the number, the participant and ``config.seed``.
-    """
-    lessons = Lessons(
-        experiment.data,
-        {who: experiment.train},
-        {who: (experiment.validation,)},
-        {who: experiment.tuned_on[who]},
+
+def save_random(folder: Path, model: Path | str, seed: int) -> None:
+    """The stage of a model in the shape of another, with random weights."""
+    SpeechEncoder(model, random_weights=seed).save(folder)
+
+
+def tune_on(folder: Path, model: Path | str, lessons: Lessons, frames: Path | None, config: TuneConfig, desc: str) -> None:
+    """The stage of one tuned model: a run of the trainer. One that was killed goes on."""
+    tune_lessons(SpeechEncoder(model), lessons, config, folder, frames=frames, desc=desc)
+
+
+def only(lessons: Lessons, who: str) -> Lessons:
+    """What one participant is learned from."""
+    return replace(
+        lessons,
+        **{
+            name: {who: getattr(lessons, name)[who]} if who in getattr(lessons, name) else {}
+            for name in ("train", "validation", "voxels", "weights")
+        },
     )
-    if permutation is not None:
-        config = replace(config, targets="permuted", permutation=permutation)
-    tune_lessons(SpeechEncoder(model), lessons, config, folder, frames=frames, desc=f"{who} {arm_name(permutation)}")
+
+
+def shortened(lessons: Lessons, hours: float | None) -> Lessons:
+    """The first runs of each participant, as many as come closest to so many hours of scans, but at least one; None: all."""
+    if hours is None:
+        return lessons
+    tr, wanted = lessons.data.tr, 3600 * hours
+    train = {}
+    for who, runs in lessons.train.items():
+        kept, seconds = [runs[0]], lessons.data.n_rows(runs[0]) * tr
+        for run in runs[1:]:
+            more = lessons.data.n_rows(run) * tr
+            if abs(seconds + more - wanted) > abs(seconds - wanted):
+                break
+            kept.append(run)
+            seconds += more
+        train[who] = tuple(kept)
+    return replace(lessons, train=train)

@@ -1,0 +1,209 @@
+"""What a study would make, and what that takes, before anything is made: time, memory and disk of each kind of stage.
+
+Times of models are those of one batch of noise, timed now; the rest follows from shapes. Where the demo's world is not made yet,
+its shapes follow from its settings.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fastencode.data.dataset import Dataset
+from fastencode.errors import require
+from fastencode.progress import say
+from fastencode.runs.estimates import fit_cost
+from fastencode.runs.executors import settle
+from fastencode.runs.fits import Question
+from fastencode.runs.making import read_signature
+from fastencode.runs.studies.config import StudyConfig
+from fastencode.runs.studies.names import Names
+from fastencode.runs.studies.readings import Tuning
+from fastencode.runs.studies.regions import with_groups
+from fastencode.runs.studies.stages import given_model, ground_of, read_config
+from fastencode.runs.tally import duration
+from fastencode.runs.tuning import only, shortened
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.tune.cost import cost_of
+from fastencode.tune.lessons import Lessons, choose_lessons
+from fastencode.world.outline import Outline
+
+__all__ = ["Foreseen", "foresee_study", "say_foreseen"]
+
+
+class Cost(NamedTuple):
+    """Of one stage: seconds (NaN where unknown), bytes in memory beside the libraries, bytes on disk."""
+
+    seconds: float
+    memory: float
+    disk: float
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """One kind of stage.
+
+    Attributes
+    ----------
+    kind : str
+    reads : tuple of str
+        Kinds of stages that it reads.
+    count, finished : int
+        Stages, and those of them that are there. Whether these are still valid is known only when the study runs.
+    cost : Cost
+        Of those to make: seconds and disk of all together, memory of the largest.
+    """
+
+    kind: str
+    reads: tuple[str, ...]
+    count: int
+    finished: int
+    cost: Cost
+
+
+def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list[Foreseen]:
+    """Every kind of stage of a resolved study, in the order in which they are made.
+
+    Parameters
+    ----------
+    root : Path
+        The output folder; need not exist.
+    config : StudyConfig
+    data : Dataset, optional
+        None: the demo's world, not made yet.
+
+    Raises
+    ------
+    InputError
+        If data, models and settings do not fit.
+    """
+    settle()
+    sight = _Sight(config, data)
+    names, people = sight.names, sight.lessons.train
+    count = config.layers or range(max(sight.encoder(reading.model).n_layers for reading in names.readings))
+    delays = "-".join(map(str, config.align.delays))
+    fits = {
+        f"fits/{reading.name}-at-{delays}/{who}/layer-{layer:02d}": (reading.model, who)
+        for reading, owner in names.features.values()
+        for who in reading.folders(tuple(people))[owner]
+        for layer in count
+    }
+    world = ["world"] if config.data.is_demo else []
+    kinds = [
+        _foreseen(root, "world", (), world, lambda _: Cost(math.nan, 0, 0)),
+        _foreseen(root, "corpora", (), [f"corpora/{one}" for one in names.corpora], lambda _: Cost(math.nan, 0, 0)),
+        _foreseen(root, "frames", ("world",), names.frames, lambda name: sight.frames(names.frames[name])),
+        _foreseen(root, "models", ("frames",), names.models, lambda name: sight.tuning(*names.models[name])),
+        _foreseen(root, "features", ("frames", "models"), names.features, lambda name: sight.layers(names.features[name][0].model)),
+        _foreseen(root, "fits", ("features",), fits, lambda name: sight.fit(*fits[name])),
+        _foreseen(root, "pooled", ("corpora", "models"), names.pooled, lambda _: Cost(math.nan, 0, 0)),
+        _foreseen(root, "probes", ("pooled",), names.probes, lambda _: Cost(math.nan, 0, 0)),
+        _foreseen(root, "change", ("features", "models"), names.changes, lambda _: Cost(math.nan, 0, 0)),
+    ]
+    return [one for one in kinds if one.count]
+
+
+def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
+    """The stages as a table, on the terminal."""
+    kinds = list(kinds)
+    say(f"{'stages':<10}{'to make':>8}{'finished':>10}{'time':>10}{'memory':>10}{'disk':>10}  read")
+    for one in kinds:
+        spent = "" if math.isnan(one.cost.seconds) else duration(one.cost.seconds)
+        sizes = "".join(f"{f'{size / 1e9:.2g} GB' if size else '':>10}" for size in one.cost[1:])
+        there = [name for name in one.reads if name in {other.kind for other in kinds}]
+        say(f"{one.kind:<10}{one.count - one.finished:>8}{one.finished:>10}{spent:>10}{sizes}  {', '.join(there)}")
+    known = sum(one.cost.seconds for one in kinds if not math.isnan(one.cost.seconds))
+    disk = sum(one.cost.disk for one in kinds)
+    above = next(path for path in (root, *root.absolute().parents) if path.exists())
+    say(
+        f"about {duration(known / jobs)} of models and ridges with {jobs} job{'s' if jobs > 1 else ''}, by batches timed now and"
+        f" nominal rates; the world, corpora and probes come on top\nmemory is that of the largest stage, beside the libraries;"
+        f" {disk / 1e9:.2g} GB on disk, {shutil.disk_usage(above).free / 1e9:.3g} GB free\ndry run: nothing was made"
+    )
+
+
+def _foreseen(
+    root: Path, kind: str, reads: tuple[str, ...], names: Iterable[str], cost: Callable[[str], Cost]
+) -> Foreseen:
+    names = list(names)
+    left = [name for name in names if (before := read_signature(root / name)) is None or before.seconds is None]
+    costs = [cost(name) for name in left]
+    total = Cost(sum(one.seconds for one in costs), max((one.memory for one in costs), default=0), sum(one.disk for one in costs))
+    return Foreseen(kind, reads, len(names), len(names) - len(left), total)
+
+
+class _Sight:
+    """What is known of a study's costs before it is begun."""
+
+    def __init__(self, config: StudyConfig, data: Dataset | None) -> None:
+        self.config = config
+        self.data: Dataset = Outline(config.world) if data is None else data
+        self.lessons = _outlined(config, self.data) if data is None else ground_of(config, data).lessons
+        self.names = Names(config, tuple(self.lessons.train))
+        self._seconds = sum(self.data.n_rows(run) * self.data.tr for run in self._runs())
+        regions = {who: with_groups(self.data.rois(who)) for who in self.lessons.train}
+        self._question = Question(self.data, self.lessons.train, regions, config.align)
+
+    def _runs(self) -> Iterator[str]:
+        yield from (*self.lessons.runs(self.lessons.train), *self.lessons.runs(self.lessons.validation), self.data.test_story)
+
+    @cache  # noqa: B019 - as long as a dry run
+    def encoder(self, key: str) -> SpeechEncoder:
+        return SpeechEncoder(given_model(self.config.models[key]))
+
+    def frames(self, key: str) -> Cost:
+        """The frozen CNN over all clips."""
+        frames, front, _ = self._timed(key)
+        clips = self._seconds / self.data.tr
+        return Cost(clips * front, 4 * frames, clips * 4 * frames)
+
+    def layers(self, key: str) -> Cost:
+        """All layers of all clips, from frames."""
+        frames, _, above = self._timed(key)
+        clips, encoder = self._seconds / self.data.tr, self.encoder(key)
+        rows = clips * read_config(self.config, self.data.tr).kept
+        return Cost(clips * above, 4 * frames * encoder.n_layers, rows * 4 * encoder.n_layers * encoder.width)
+
+    def tuning(self, run: Tuning, owner: str) -> Cost:
+        """A run of the trainer."""
+        some = shortened(self.lessons if run.together else only(self.lessons, owner), run.hours)
+        found = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, run.config)
+        return Cost(found.seconds, found.memory, found.disk)
+
+    def fit(self, key: str, who: str) -> Cost:
+        """The ridge of one layer in one brain."""
+        return Cost(*fit_cost(self._question, who, self.encoder(key).width))
+
+    @cache  # noqa: B019 - as long as a dry run
+    def _timed(self, key: str) -> tuple[int, float, float]:
+        """Values in the frames of a clip, seconds of the CNN and of the layers of a clip."""
+        torch, encoder = require("torch", "tune"), self.encoder(key)
+        n = round(read_config(self.config, self.data.tr).seconds * encoder.sample_rate)
+        noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, n)).astype(np.float32)).to(encoder.device)
+        front = above = math.inf
+        with torch.inference_mode():
+            for _ in range(2):  # the first one warms up
+                began = time.perf_counter()
+                frames = encoder.cnn(noise)
+                middle = time.perf_counter()
+                encoder.layers(frames)
+                front, above = middle - began, time.perf_counter() - middle
+        return frames.numel(), front, above
+
+
+def _outlined(config: StudyConfig, data: Dataset) -> Lessons:
+    """Lessons in a world that is not made: every voxel that is driven."""
+    regions = {who: data.rois(who) for who in data.participants}
+    voxels = {who: np.concatenate([one[name] for name in one if name != "silent"]) for who, one in regions.items()}
+    asked = config.data
+    return choose_lessons(
+        data, participants=asked.participants, validation=asked.validation or (), exclude=asked.exclude, voxels=voxels
+    )

@@ -1,0 +1,205 @@
+"""What is finished of a study, as tables: scores, training, probes, change. Seeds of one condition are averaged, and stand apart.
+
+What is said of a condition is the mean over its seeds; its interval is that of the mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastencode.runs.changes import change_rows
+from fastencode.runs.engine import Stages
+from fastencode.runs.fits import Records, records_of
+from fastencode.runs.probing import probe_rows
+from fastencode.runs.studies.readings import EVERYBODY, Reading
+from fastencode.runs.studies.stages import Graph
+from fastencode.study.config import WHOLE
+from fastencode.study.layer_scores import LayerScores
+from fastencode.study.means import mean_rows
+from fastencode.study.probes import ProbeResult, load_probe
+from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
+from fastencode.tune.log import epochs
+
+__all__ = ["Results", "collect_study"]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came out.
+
+    Attributes
+    ----------
+    graph : Graph
+    found : Records
+        Scores of every reading.
+    probes : (task, reading, owner) → ProbeResult
+    changes : (reading, owner) → the folder of its measures of change
+    training : list of dict
+        One row for each run and epoch, with its ``seed``.
+    missing : tuple of str
+        Readings of which something is not finished, as "tuned of P1".
+    """
+
+    graph: Graph
+    found: Records
+    probes: Mapping[tuple[str, Reading, str], ProbeResult]
+    changes: Mapping[tuple[Reading, str], Path]
+    training: list[dict[str, Any]]
+    missing: tuple[str, ...] = ()
+    _readings: Mapping[str, Reading] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        known = (*self.graph.names.readings, *self.graph.names.low_level)
+        object.__setattr__(self, "_readings", {reading.name: reading for reading in known})
+
+    @cached_property
+    def scored(self) -> dict[Key, LayerScores]:
+        """Scores of every condition, the mean over its seeds."""
+        several: dict[Key, list[LayerScores]] = {}
+        for (label, who, layer), one in self.found.scores.items():
+            condition = self._readings[label.source].condition
+            several.setdefault((replace(label, source=condition), who, layer), []).append(one)
+        return {key: _mean_scores(seeds) for key, seeds in several.items()}
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the deepest model that was scored or probed."""
+        scored = [layer + 1 for _, _, layer in self.found.scores]
+        return max([*scored, *(len(one.score) for one in self.probes.values())], default=0)
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows of every table of scores, of training, probes and change, by the names that the page knows."""
+        scores = self.score_rows()
+        regions = {row["region"] for row in scores}
+        columns = self.found.columns
+        rows = {
+            "scores": scores,
+            "means": mean_rows(self.scored, columns) if self.scored else [],
+            "contrasts": contrast_rows(self.scored, columns),
+            "tests": signed_rank_rows(self.scored, columns) if len(columns) > 1 else [],
+            "training": _over_seeds(self.training, ("model", "participant", "epoch")),
+            "seeds": self.seed_rows(),
+            "probes": self.probe_rows(),
+            "change": self.change_rows(),
+        }
+        return {name: [row for row in table if row.get("region") in {None, *regions}] for name, table in rows.items()}
+
+    def score_rows(self) -> list[dict[str, Any]]:
+        """One row for each participant, condition, layer and region; intervals are those of the mean over seeds."""
+        rows = list(self._rows_of_seeds())
+        ends = {
+            _place(row): {name: row[name] for name in row if name.endswith(("_low", "_high"))}
+            for row in score_rows(self.scored, self.found.columns, self.found.fit_rows)
+        }
+        merged = [{**row, **ends[_place(row)]} for row in _over_seeds(rows, ("model", "participant", "layer", "region"))]
+        people = list(self.found.columns)
+        order = list(dict.fromkeys(reading.condition for reading in self.graph.names.readings))
+        return sorted(merged, key=lambda row: (people.index(row["participant"]), order.index(row["model"])))
+
+    def seed_rows(self) -> list[dict[str, Any]]:
+        """The rows of scores of every seed, of conditions that have several."""
+        seeds: dict[str, set[int]] = {}
+        for reading in self.graph.names.readings:
+            seeds.setdefault(reading.condition, set()).add(reading.seed)
+        return [row for row in self._rows_of_seeds() if len(seeds[row["model"]]) > 1]
+
+    def probe_rows(self) -> list[dict[str, Any]]:
+        """One row for each task, condition, owner and layer; several seeds are averaged."""
+        rows = probe_rows(
+            {
+                (task, reading.condition, _owner(owner), reading.seed): found
+                for (task, reading, owner), found in self.probes.items()
+            }
+        )
+        return _over_seeds(rows, ("task", "model", "participant", "layer"))
+
+    def change_rows(self) -> list[dict[str, Any]]:
+        """One row for each condition, owner, layer and measure; several seeds are averaged."""
+        rows = [
+            {"seed": reading.seed, **row}
+            for (reading, owner), folder in self.changes.items()
+            for row in change_rows(folder, participant=_owner(owner), model=reading.condition)
+        ]
+        return _over_seeds(rows, ("model", "participant", "layer", "measure"))
+
+    def _rows_of_seeds(self) -> Iterator[dict[str, Any]]:
+        shown = {*self.graph.config.data.regions}
+        for row in score_rows(self.found.scores, self.found.columns, self.found.fit_rows):
+            reading = self._readings[row["model"]]
+            if row["region"] in shown if shown else row["region"] != WHOLE:
+                yield {**row, "model": reading.condition, "seed": reading.seed}
+
+
+def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) -> Results:
+    """What is finished of a study: the records of these stages.
+
+    Parameters
+    ----------
+    stages : Stages
+    graph : Graph
+    finished : stage → its folder
+    """
+    names, missing = graph.names, list[str]()
+    for kind, of in (("scores", names.features), ("probes", names.probes)):
+        missing += [f"{kind} of {name.partition('/')[2]}" for name in of if name not in finished]
+    ends = {reading.tuning.name: reading for reading in names.readings if reading.tuning is not None and reading.epoch is None}
+    training = [
+        {"participant": _owner(owner), "model": ends[run.name].condition, "seed": ends[run.name].seed, **row}
+        for name, (run, owner) in names.models.items()
+        if name in finished
+        for row in _curves(finished[name] / "log.jsonl")
+    ]
+    return Results(
+        graph,
+        records_of(stages, [name for name in finished if name.startswith("fits/")]),
+        {what: load_probe(finished[name] / "probe.h5") for name, what in names.probes.items() if name in finished},
+        {(after, owner): finished[name] for name, (_, after, owner) in names.changes.items() if name in finished},
+        training,
+        tuple(missing),
+    )
+
+
+def _owner(owner: str) -> str:
+    """Whose model it is, as tables write it."""
+    return "" if owner == EVERYBODY else owner
+
+
+def _curves(log: Path) -> list[dict[str, Any]]:
+    """The rows of the table of training: one for each epoch, NaN for the training loss before any update."""
+    names = ("epoch", "updates", "train_loss", "validation_loss", "validation_r")
+    return [
+        {**{name: math.nan if row[name] is None else row[name] for name in names}, "seconds": row["time"]["seconds"]}
+        for row in epochs(log)
+    ]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["model"], row["participant"], row["layer"], row["region"]
+
+
+def _mean_scores(several: Sequence[LayerScores]) -> LayerScores:
+    """What intervals of a mean over seeds are made of: draws of the same blocks, averaged one by one."""
+    names = ("region", "region_normalized", "draws", "draws_normalized")
+    return replace(several[0], **{name: np.mean([getattr(one, name) for one in several], axis=0) for name in names})
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows that differ in the seed only become one: the mean of each number that is not a count."""
+    alike: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault(tuple(row[name] for name in key), []).append(row)
+    return [
+        {
+            name: float(np.mean([row[name] for row in group])) if isinstance(value, float) else value
+            for name, value in group[0].items()
+            if name != "seed"
+        }
+        for group in alike.values()
+    ]

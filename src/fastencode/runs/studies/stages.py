@@ -1,0 +1,316 @@
+"""The stages of a study: what is made, of what, in which order.
+
+    world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► fits/<reading>/<participant>/layer-NN
+    corpora/<name> ──────────► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
+
+What a stage fits can be said only when the features are there, so a study makes three lists of stages, one after the other:
+:func:`given_stages`, :meth:`Graph.making`, :meth:`Graph.asking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.data.corpora import Corpus, open_corpus
+from fastencode.data.dataset import Dataset
+from fastencode.runs.changes import change_stage
+from fastencode.runs.config import LessonsConfig
+from fastencode.runs.corpora import PACKED, mfcc_stage, pooled_stage
+from fastencode.runs.engine import Stage
+from fastencode.runs.fits import Question, layer_stages, responses_stage
+from fastencode.runs.probing import ProbeConfig, probe_stage
+from fastencode.runs.studies.config import DEMO, StudyConfig
+from fastencode.runs.studies.names import Names, corpus_of, kind_of
+from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
+from fastencode.runs.studies.regions import with_groups
+from fastencode.runs.training import prepare_lessons
+from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
+from fastencode.study.design import Variant
+from fastencode.study.sources import LayerFolder
+from fastencode.tune.lessons import Lessons
+from fastencode.world.config import WorldConfig
+from fastencode.world.corpora import make_commands, make_timit
+from fastencode.world.simulate import make_world
+
+__all__ = ["Graph", "Ground", "choose_lessons_of", "given_stages", "ground_of", "read_config"]
+
+_MAKERS = {"timit": make_timit, "commands": make_commands}
+_LOW_LEVEL = "random/low-level"
+
+
+def given_stages(config: StudyConfig) -> Iterator[Stage]:
+    """What is not given but made: the demo's world and corpora, and models with random weights."""
+    if config.data.is_demo:
+        yield Stage("world", {"world": config.world}, (), make_world_stage, (config.world,))
+    for name in Names(config, ()).corpora:
+        if config.probes.corpora[name] == DEMO:
+            speech = config.probes.speech
+            yield Stage(f"corpora/{name}", {"speech": speech}, (), _MAKERS[name], (speech,))
+    for key, name in config.models.items():
+        if is_random(name):
+            yield _random_stage(f"random/{key}", name)
+    if config.probes.tasks and config.probes.low_level:
+        yield _random_stage(_LOW_LEVEL, next(iter(config.models.values())))
+
+
+def make_world_stage(folder: Path, config: WorldConfig) -> None:
+    """The stage that writes the world."""
+    make_world(config, folder)
+
+
+def is_random(name: str) -> bool:
+    """Whether a model is the shape of another, with random weights."""
+    return name.startswith("random:")
+
+
+def given_model(name: str) -> Path | str:
+    """Folder or hub name of a model, or of that whose shape it has."""
+    shape = name.removeprefix("random:")
+    return SMALL_MODEL if shape == "small" else shape
+
+
+def _random_stage(stage: str, name: str) -> Stage:
+    model = given_model(name)
+    return Stage(stage, {"model": _hash(model), "seed": 0}, (), save_random, (model, 0))
+
+
+@cache
+def _hash(model: Path | str) -> str:
+    """The digest of a model that is given, not made."""
+    return SpeechEncoder(model).hash()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The data of a study: who heard what, what is tuned on, what is fitted and scored.
+
+    Attributes
+    ----------
+    data : Dataset
+    lessons : Lessons
+        Of everybody.
+    regions : participant → region → voxels
+    made_by : tuple of str
+        Stages that made the data.
+    """
+
+    data: Dataset
+    lessons: Lessons
+    regions: Mapping[str, Mapping[str, NDArray[np.intp]]]
+    made_by: tuple[str, ...]
+
+    @property
+    def participants(self) -> tuple[str, ...]:
+        return tuple(self.lessons.train)
+
+    @cached_property
+    def runs(self) -> tuple[str, ...]:
+        """Every run that is heard, tuned on, fitted or scored."""
+        lessons = self.lessons
+        return (*lessons.runs(lessons.train), *lessons.runs(lessons.validation), self.data.test_story)
+
+
+def ground_of(config: StudyConfig, data: Dataset, made_by: tuple[str, ...] = ()) -> Ground:
+    """What a data set holds for a study; raises an :class:`InputError` where it does not hold what the study names."""
+    asked = config.data
+    assert asked.validation is not None and asked.test_story is not None
+    choice = LessonsConfig(
+        stories=Path(asked.stories),
+        participants=asked.participants,
+        validation=asked.validation,
+        exclude=asked.exclude,
+        test_story=asked.test_story,
+        tr=data.tr,
+        ceiling=asked.ceiling,
+        regions=asked.tuned_regions,
+        rois=None if asked.rois is None else Path(asked.rois),
+    )
+    lessons = prepare_lessons(choice, data)
+    return Ground(data, lessons, {who: with_groups(data.rois(who)) for who in lessons.train}, made_by)
+
+
+def read_config(config: StudyConfig, tr: float) -> ReadConfig:
+    """How stories are read: in the clips that the study's settings of tuning name."""
+    return ReadConfig("clip", tr=tr, seconds=config.tuning(replace(config.arms[0], tune={}), 0).clip_seconds)
+
+
+class Graph:
+    """The stages of one study.
+
+    Parameters
+    ----------
+    root : Path
+        The output folder.
+    config : StudyConfig
+        Resolved.
+    ground : Ground
+    """
+
+    def __init__(self, root: Path, config: StudyConfig, ground: Ground) -> None:
+        self.root, self.config, self.ground = root, config, ground
+        self.names = Names(config, ground.participants)
+        self.read = read_config(config, ground.data.tr)
+        self.sounds = {ground.data.recording(run): ground.data.sound_file(run) for run in ground.runs}
+        scored = config.data.scored
+        assert scored is not None
+        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored)
+
+    def making(self) -> list[Stage]:
+        """Frames, tuned models, and every layer of every checkpoint, of stories and of corpora."""
+        names = self.names
+        return [
+            *(self._frames(name, key) for name, key in names.frames.items()),
+            *(self._tuning(name, *what) for name, what in names.models.items()),
+            *(self._features(name, *what) for name, what in names.features.items()),
+            *(self._pooled(name, *what) for name, what in names.pooled.items()),
+        ]
+
+    def asking(self, there: Mapping[str, Path]) -> list[Stage]:
+        """Responses, fits, probes and measures of change, of what is ``there``."""
+        stages = [responses_stage(self.question, who) for who in self.ground.participants]
+        for name, (reading, owner) in self.names.features.items():
+            if name in there:
+                stages += self._fits(there[name], reading.folders(self.ground.participants)[owner])
+        for name, what in self.names.probes.items():
+            if (pooled := self._pooled_of(*what)) in there:
+                stages.append(self._probe(name, pooled, what[0]))
+        for name, (before, after, owner) in self.names.changes.items():
+            if {f"features/{EVERYBODY}/{before.name}", f"features/{owner}/{after.name}"} <= there.keys():
+                stages.append(self._change(name, before, after, owner))
+        return stages
+
+    def lessons_of(self, run: Tuning, owner: str) -> Lessons:
+        """What a run learns from."""
+        some = self.ground.lessons if run.together else only(self.ground.lessons, owner)
+        return shortened(some, run.hours)
+
+    def model(self, key: str) -> Path | str:
+        """Folder or hub name of a model of the study, before tuning."""
+        name = self.config.models[key]
+        return self.root / "random" / key if is_random(name) else given_model(name)
+
+    def checkpoint(self, reading: Reading, owner: str) -> Path | str:
+        """Folder or hub name of what a reading reads."""
+        if reading in self.names.low_level:
+            return self.root / _LOW_LEVEL
+        if reading.tuning is None:
+            return self.model(reading.model)
+        run = self.root / f"models/{owner}/{reading.tuning.name}"
+        return run / "model" if reading.epoch is None else run / "checkpoints" / f"epoch-{reading.epoch}"
+
+    @cached_property
+    def corpora(self) -> dict[str, Corpus]:
+        """The corpora that some task needs, by name."""
+        found = {}
+        for name in self.names.corpora:
+            where = self.config.probes.corpora[name]
+            made = self.root / "corpora" / name
+            found[name] = open_corpus(made, name) if where == DEMO else open_corpus(Path(where))
+        return found
+
+    def _model_settings(self, key: str) -> dict[str, Any]:
+        name = self.config.models[key]
+        return {"model": _hash(given_model(name)), "random": is_random(name)}
+
+    def _made_by(self, reading: Reading, owner: str) -> tuple[str, ...]:
+        """The stages that made a checkpoint."""
+        if reading in self.names.low_level:
+            return (_LOW_LEVEL,)
+        random = (f"random/{reading.model}",) if is_random(self.config.models[reading.model]) else ()
+        return random if reading.tuning is None else (*random, f"models/{owner}/{reading.tuning.name}")
+
+    def _heard(self) -> dict[str, Path]:
+        """The sounds of the stories, where no stage made them."""
+        return {} if self.ground.made_by else {f"{name}{path.suffix}": path for name, path in self.sounds.items()}
+
+    def _frames(self, name: str, key: str) -> Stage:
+        random = (f"random/{key}",) if is_random(self.config.models[key]) else ()
+        settings = {**self._model_settings(key), "read": self.read}
+        arguments = (self.model(key), self.sounds, self.read)
+        return Stage(name, settings, (*self.ground.made_by, *random), make_frames, arguments, inputs=self._heard())
+
+    def _tuning(self, name: str, run: Tuning, owner: str) -> Stage:
+        """A run of the trainer."""
+        data, lessons, config = self.ground.data, self.lessons_of(run, owner), run.config
+        heard = {who: (*lessons.train[who], *lessons.validation[who]) for who in lessons.train}
+        shared = run.shares_frames and config.clip_seconds == self.read.seconds
+        reads = (*self.ground.made_by, f"frames/{run.model}")
+        settings = {
+            **self._model_settings(run.model),
+            "tune": config,
+            "imitates": None if run.imitates is None else self._model_settings(run.imitates),
+            "voxels": lessons.voxels,
+            "runs": [lessons.train, lessons.validation],
+            "scans": {one: [float(data.row_times(one)[0]), data.n_rows(one)] for runs in heard.values() for one in runs},
+        }
+        if run.imitates is not None:
+            config = replace(config, targets=f"model:{self.model(run.imitates)}")
+            reads += (f"random/{run.imitates}",) if is_random(self.config.models[run.imitates]) else ()
+        files = {
+            f"{who}/{one}/{path.name}": path for who, runs in heard.items() for one in runs for path in data.response_files(who, one)
+        }
+        frames = self.root / f"frames/{run.model}" if shared else None
+        arguments = (self.model(run.model), lessons, frames, config, f"{owner} {run.name}")
+        return Stage(name, settings, reads, tune_on, arguments, inputs=files, resumable=True)
+
+    def _features(self, name: str, reading: Reading, owner: str) -> Stage:
+        """Layers of the stories."""
+        frozen = reading.tuning is None or not reading.tuning.config.unfreeze
+        frames = self.root / f"frames/{reading.model}" if frozen else None
+        reads = (*self.ground.made_by, f"frames/{reading.model}", *self._made_by(reading, owner))
+        settings = {**self._model_settings(reading.model), "read": self.read}
+        arguments = (self.checkpoint(reading, owner), frames, self.sounds, self.read)
+        return Stage(name, settings, reads, read_layers, arguments, inputs=self._heard())
+
+    def _pooled_of(self, task: str, reading: Reading, owner: str) -> str:
+        return f"pooled/{corpus_of(task)}/{owner}/{reading.name}"
+
+    def _made_corpus(self, name: str) -> tuple[str, ...]:
+        return (f"corpora/{name}",) if self.config.probes.corpora[name] == DEMO else ()
+
+    def _pooled(self, name: str, corpus: str, reading: Reading, owner: str) -> Stage:
+        """Layers of a corpus."""
+        reads = self._made_corpus(corpus)
+        if reading.name == "mfcc" and reading in self.names.low_level:
+            return mfcc_stage(name, self.corpora[corpus], reads)
+        reads = (*reads, *self._made_by(reading, owner))
+        settings = self._model_settings(reading.model)
+        return pooled_stage(name, self.corpora[corpus], self.checkpoint(reading, owner), settings, reads)
+
+    def _fits(self, folder: Path, people: tuple[str, ...]) -> Iterator[Stage]:
+        train, data = self.ground.lessons.train, self.ground.data
+        used = (*self.ground.lessons.runs({who: train[who] for who in people}), data.test_story)
+        layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
+        for stage in layer_stages(self.root, self.question, Variant(layers, tuple(self.config.align.delays)), people):
+            if not self.config.layers or stage.settings["layer"] in self.config.layers:
+                yield stage
+
+    def _probe(self, name: str, pooled: str, task: str) -> Stage:
+        corpus = corpus_of(task)
+        config = ProbeConfig(control=self.config.probes.control, seed=self.config.seed)
+        reads = (pooled, *self._made_corpus(corpus))
+        return probe_stage(name, kind_of(task), self.corpora[corpus], self.root / pooled / PACKED, reads, config)
+
+    def _change(self, name: str, before: Reading, after: Reading, owner: str) -> Stage:
+        """What changed in a tuned model, against the one that it was tuned from."""
+        assert after.tuning is not None
+        reads = (f"features/{EVERYBODY}/{before.name}", f"features/{owner}/{after.name}", f"models/{owner}/{after.tuning.name}")
+        file = f"{self.ground.data.recording(self.ground.data.test_story)}.h5"
+        return change_stage(
+            name,
+            self.root / reads[0] / file,
+            self.root / reads[1] / file,
+            self.checkpoint(before, EVERYBODY),
+            self.checkpoint(after, owner),
+            self.root / reads[2],
+            reads,
+        )

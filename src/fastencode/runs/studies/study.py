@@ -1,0 +1,79 @@
+"""A study from its settings to its tables: what ``fastencode-tune run`` does, callable from a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fastencode.data.dataset import Dataset
+from fastencode.data.stories import Stories
+from fastencode.errors import InputError
+from fastencode.runs.engine import Stages
+from fastencode.runs.studies.checks import check_data, check_study
+from fastencode.runs.studies.config import StudyConfig
+from fastencode.runs.studies.results import Results, collect_study
+from fastencode.runs.studies.stages import Graph, given_stages, ground_of
+
+__all__ = ["run_study"]
+
+
+def run_study(
+    stages: Stages, config: StudyConfig, *, data: Dataset | None = None, made_by: tuple[str, ...] = (), jobs: int = 1
+) -> Results:
+    """Make everything of a study that is not finished, and collect what is.
+
+    Parameters
+    ----------
+    stages : Stages
+        Where. What fails is in its ``failed``; ``check`` raises then.
+    config : StudyConfig
+    data : Dataset, optional
+        By default what ``config.data`` names.
+    made_by : tuple of str
+        Stages that made ``data``.
+    jobs : int
+        How many stages at a time.
+
+    Returns
+    -------
+    Results
+        Of all that is finished: a stage that failed takes only with it what depends on it.
+
+    Raises
+    ------
+    InputError
+        If the study does not fit its data, models or corpora: all problems, before anything is made; or if nothing could be
+        scored or probed.
+    """
+    config = config.resolved()
+    raise_all(check_study(config))
+    if data is None and not config.data.is_demo:
+        data = open_stories(config, Path(config.data.stories))
+    if data is not None:
+        raise_all(check_data(config, data))
+    made = stages.run_all(list(given_stages(config)), jobs=jobs)
+    if data is None:
+        if "world" not in made:
+            stages.check()
+        data, made_by = open_stories(config, made["world"]), ("world",)
+        raise_all(check_data(config, data))
+    graph = Graph(stages.root, config, ground_of(config, data, made_by))
+    there = stages.run_all(graph.making(), jobs=jobs)
+    finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there), jobs=jobs)}
+    if not any(name.startswith(("fits/", "probes/")) for name in finished):
+        stages.check()
+    return collect_study(stages, graph, finished)
+
+
+def open_stories(config: StudyConfig, root: Path) -> Stories:
+    """The data set of a resolved study."""
+    asked = config.data
+    assert asked.test_story is not None and asked.test_skip is not None
+    tr = config.world.tr if asked.is_demo else asked.tr
+    return Stories(root, tr=tr, test_story=asked.test_story, test_skip=asked.test_skip)
+
+
+def raise_all(problems: list[str]) -> None:
+    """One error for all problems."""
+    if problems:
+        raise InputError("\n".join(problems) if len(problems) == 1 else "\n".join(["there is more than one problem:", *problems]))
