@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pydantic", reason="files of studies need the extra 'tune'")
@@ -16,6 +17,7 @@ from fastencode.runs.studies.config import Arm, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of
 from fastencode.runs.studies.reading import read_study, study_text, template_names
 from fastencode.runs.studies.readings import models_of, readings_of
+from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.studies.typed import problems_of
 from fastencode.tune.presets import preset
 
@@ -155,3 +157,12 @@ def test_a_file_that_is_not_there_and_one_that_is_not_yaml(tmp_path: Path) -> No
     path.write_text("- 1\n")
     with pytest.raises(InputError, match="holds no settings"):
         read_study(path)
+
+
+def test_regions_of_a_function_are_made_of_areas_unless_they_are_there() -> None:
+    areas = {"L_A1_ROI": np.array([0, 1]), "R_A1_ROI": np.array([9]), "55b": np.array([4]), "V1": np.array([5])}
+    found = with_functions(areas)
+    assert found["auditory"].tolist() == [0, 1, 9] and found["late_language"].tolist() == [4]
+    assert {name: found[name] for name in areas} == areas
+    assert with_functions({"auditory": np.array([7]), "A1": np.array([1])})["auditory"].tolist() == [7]
+    assert set(with_functions({"V1": np.array([5])})) == {"V1"}

@@ -17,9 +17,7 @@ __all__ = ["PACKED", "mfcc_stage", "pooled_stage"]
 PACKED = "corpus.h5"
 
 
-def pooled_stage(
-    name: str, corpus: Corpus, checkpoint: Path | str, model: Mapping[str, Any], reads: tuple[str, ...]
-) -> Stage:
+def pooled_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mapping[str, Any], reads: tuple[str, ...]) -> Stage:
     """The layers of a checkpoint over a corpus, averaged over each recording.
 
     Parameters

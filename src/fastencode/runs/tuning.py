@@ -25,9 +25,7 @@ def make_frames(folder: Path, model: Path | str, sounds: Mapping[str, Path], rea
     extract_frames(sounds, SpeechEncoder(model), folder, read)
 
 
-def read_layers(
-    folder: Path, checkpoint: Path | str, frames: Path | None, sounds: Mapping[str, Path], read: ReadConfig
-) -> None:
+def read_layers(folder: Path, checkpoint: Path | str, frames: Path | None, sounds: Mapping[str, Path], read: ReadConfig) -> None:
     """The stage of one checkpoint's layers: from the frames of the CNN that checkpoints share, where they share one."""
     files = None if frames is None else {name: frames / f"{name}.h5" for name in sounds}
     extract_features(sounds, SpeechEncoder(checkpoint), folder, read, frames=files)

@@ -28,7 +28,9 @@ class Outline:
     def __init__(self, config: WorldConfig) -> None:
         self.tr, self._config = config.tr, config
         minutes = dict.fromkeys([*config.train_stories, VALIDATION_STORY], config.story_minutes)
-        lengths = {story: round(60 * length / config.tr) for story, length in {**minutes, TEST_STORY: config.test_minutes}.items()}
+        lengths = {
+            story: round(60 * length / config.tr) for story, length in {**minutes, TEST_STORY: config.test_minutes}.items()
+        }
         self._rows = {story: length + 2 * FIRST_ROW - TRIMMED_ROWS for story, length in lengths.items()}
 
     @property

@@ -12,7 +12,7 @@ from fastencode.errors import FastencodeError, InputError
 from fastencode.runs.studies.config import DEMO, StudyConfig
 from fastencode.runs.studies.names import corpus_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
-from fastencode.runs.studies.regions import with_groups
+from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.studies.typed import nearest
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
@@ -36,26 +36,32 @@ def check_study(config: StudyConfig) -> list[str]:
 def check_data(config: StudyConfig, data: Dataset) -> list[str]:
     """Problems of a study with its data: people, runs and regions that it names and that are not there."""
     asked, everybody, problems = config.data, list(data.participants), list[str]()
-    problems += [f"data.participants: there is no {who!r}; {nearest(who, everybody)}" for who in asked.participants if who not in everybody]
+    problems += [
+        f"data.participants: there is no {who!r}; {nearest(who, everybody)}" for who in asked.participants if who not in everybody
+    ]
     for who in asked.participants or everybody:
         if who not in everybody:
             continue
         heard = list(data.stories(who))
         if asked.test_story not in heard:
             some = ", ".join(heard[:5]) or "no run"
-            problems.append(f"{who} did not hear the test run {asked.test_story!r}, only {some}: leave {who} out (data.participants)")
+            problems.append(
+                f"{who} did not hear the test run {asked.test_story!r}, only {some}: leave {who} out (data.participants)"
+            )
         problems += _regions(config, who, data)
     runs = {run for who in everybody for run in data.stories(who)}
     for option in ("validation", "exclude"):
         problems += [
-            f"data.{option}: nobody heard {run!r}; {nearest(run, sorted(runs))}" for run in getattr(asked, option) if run not in runs
+            f"data.{option}: nobody heard {run!r}; {nearest(run, sorted(runs))}"
+            for run in getattr(asked, option)
+            if run not in runs
         ]
     return problems
 
 
 def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
     try:
-        regions = with_groups(data.rois(who))
+        regions = with_functions(data.rois(who))
     except InputError as error:
         yield str(error)
         return
@@ -115,7 +121,9 @@ def _probes(config: StudyConfig) -> Iterator[str]:
             yield f"probes.tasks: {task} needs the corpus {corpus_of(task)!r}, which probes.corpora does not have; {known}"
         elif where in corpora:
             corpus = corpora[where]
-            yield from _of(f"probes.tasks, {task}", lambda task=task, corpus=corpus: task_of(task, corpus, tuple(corpus.recordings)))
+            yield from _of(
+                f"probes.tasks, {task}", lambda task=task, corpus=corpus: task_of(task, corpus, tuple(corpus.recordings))
+            )
 
 
 def _conditions(readings: Sequence[Reading]) -> Iterator[str]:

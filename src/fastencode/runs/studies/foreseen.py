@@ -27,7 +27,7 @@ from fastencode.runs.making import read_signature
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.names import Names
 from fastencode.runs.studies.readings import Tuning
-from fastencode.runs.studies.regions import with_groups
+from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.studies.stages import given_model, ground_of, read_config
 from fastencode.runs.tally import duration
 from fastencode.runs.tuning import only, shortened
@@ -102,7 +102,9 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
         _foreseen(root, "corpora", (), [f"corpora/{one}" for one in names.corpora], lambda _: Cost(math.nan, 0, 0)),
         _foreseen(root, "frames", ("world",), names.frames, lambda name: sight.frames(names.frames[name])),
         _foreseen(root, "models", ("frames",), names.models, lambda name: sight.tuning(*names.models[name])),
-        _foreseen(root, "features", ("frames", "models"), names.features, lambda name: sight.layers(names.features[name][0].model)),
+        _foreseen(
+            root, "features", ("frames", "models"), names.features, lambda name: sight.layers(names.features[name][0].model)
+        ),
         _foreseen(root, "fits", ("features",), fits, lambda name: sight.fit(*fits[name])),
         _foreseen(root, "pooled", ("corpora", "models"), names.pooled, lambda _: Cost(math.nan, 0, 0)),
         _foreseen(root, "probes", ("pooled",), names.probes, lambda _: Cost(math.nan, 0, 0)),
@@ -130,9 +132,7 @@ def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
     )
 
 
-def _foreseen(
-    root: Path, kind: str, reads: tuple[str, ...], names: Iterable[str], cost: Callable[[str], Cost]
-) -> Foreseen:
+def _foreseen(root: Path, kind: str, reads: tuple[str, ...], names: Iterable[str], cost: Callable[[str], Cost]) -> Foreseen:
     names = list(names)
     left = [name for name in names if (before := read_signature(root / name)) is None or before.seconds is None]
     costs = [cost(name) for name in left]
@@ -149,7 +149,7 @@ class _Sight:
         self.lessons = _outlined(config, self.data) if data is None else ground_of(config, data).lessons
         self.names = Names(config, tuple(self.lessons.train))
         self._seconds = sum(self.data.n_rows(run) * self.data.tr for run in self._runs())
-        regions = {who: with_groups(self.data.rois(who)) for who in self.lessons.train}
+        regions = {who: with_functions(self.data.rois(who)) for who in self.lessons.train}
         self._question = Question(self.data, self.lessons.train, regions, config.align)
 
     def _runs(self) -> Iterator[str]:

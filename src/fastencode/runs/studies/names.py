@@ -71,7 +71,9 @@ class Names:
         """The corpus, the reading and its owner."""
         probed = [*self._each((*self.readings, *self.low_level))]
         return {
-            f"pooled/{corpus}/{owner}/{reading.name}": (corpus, reading, owner) for corpus in self.corpora for reading, owner in probed
+            f"pooled/{corpus}/{owner}/{reading.name}": (corpus, reading, owner)
+            for corpus in self.corpora
+            for reading, owner in probed
         }
 
     @cached_property

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GROUPS", "with_groups"]
+from fastencode.data.rois import BRAIN_TUNING_SETS, join_rois
+from fastencode.errors import FastencodeWarning, InputError
 
-_ANGULAR = ("PFm", "PGs", "PGi", "TPOJ2", "TPOJ3")
-_TEMPORAL = ("STSda", "STSva", "STGa", "TE1a", "TE2a", "TGv", "TGd", "A5", "STSdp", "STSvp", "PSL", "STV", "TPOJ1")
-_FRONTAL = ("44", "45", "IFJa", "IFSp", "55b")
+__all__ = ["FUNCTIONS", "with_functions"]
 
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "auditory": ("A1", "PBelt", "MBelt", "LBelt", "RI", "A4", "AC", "Heschl"),
-    "late_language": (*_ANGULAR, *_TEMPORAL, *_FRONTAL, "AG", "LTC", "ATL", "PTL", "IFG", "MFG"),
+_LANGUAGE = ("AG", "LTC", "IFG", "MFG")
+
+FUNCTIONS: Mapping[str, tuple[str, ...]] = {
+    "auditory": ("early auditory", "AC", *BRAIN_TUNING_SETS["early auditory"]),
+    "late_language": (*_LANGUAGE, *(area for name in _LANGUAGE for area in BRAIN_TUNING_SETS[name])),
 }
-"""Labels of the atlas of Glasser et al. (2016), as arXiv 2510.21520, table 1, groups them, and the abbreviations used there."""
+"""Function → regions that it is made of: sets of areas by their names, or the areas of the atlas of Glasser et al. (2016)."""
 
 
-def with_groups(
-    regions: Mapping[str, NDArray[np.intp]], groups: Mapping[str, Any] = GROUPS
+def with_functions(
+    regions: Mapping[str, NDArray[np.intp]], functions: Mapping[str, Sequence[str]] = FUNCTIONS
 ) -> dict[str, NDArray[np.intp]]:
-    """Regions, and those of a group that are not there under its name: the voxels of all its parts that are.
-
-    A part is found with L_, R_, lh., rh., left_ or right_ before it and _L, _R, _lh, _rh or _ROI after it, too.
-    """
+    """Regions, and those of a function that are not there under its name: the voxels of all its parts that are."""
     found = dict(regions)
-    for name, parts in groups.items():
-        if name in regions:
-            continue
-        chosen = [voxels for label, voxels in regions.items() if _plain(label) in {_plain(part) for part in parts}]
-        if chosen:
-            found[name] = np.unique(np.concatenate(chosen))
+    for name, parts in functions.items():
+        with warnings.catch_warnings(), suppress(InputError):  # none of the parts is there
+            warnings.simplefilter("ignore", FastencodeWarning)  # some are not
+            if name not in regions:
+                found |= join_rois(regions, {name: parts})
     return found
-
-
-def _plain(label: str) -> str:
-    """A label without its hemisphere."""
-    for before in ("L_", "R_", "lh.", "rh.", "left_", "right_"):
-        label = label.removeprefix(before)
-    for after in ("_ROI", "_L", "_R", "_lh", "_rh"):
-        label = label.removesuffix(after)
-    return label.casefold()

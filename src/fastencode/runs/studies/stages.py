@@ -29,7 +29,7 @@ from fastencode.runs.probing import ProbeConfig, probe_stage
 from fastencode.runs.studies.config import DEMO, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of, kind_of
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
-from fastencode.runs.studies.regions import with_groups
+from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.training import prepare_lessons
 from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
 from fastencode.speech.config import ReadConfig
@@ -135,7 +135,7 @@ def ground_of(config: StudyConfig, data: Dataset, made_by: tuple[str, ...] = ())
         rois=None if asked.rois is None else Path(asked.rois),
     )
     lessons = prepare_lessons(choice, data)
-    return Ground(data, lessons, {who: with_groups(data.rois(who)) for who in lessons.train}, made_by)
+    return Ground(data, lessons, {who: with_functions(data.rois(who)) for who in lessons.train}, made_by)
 
 
 def read_config(config: StudyConfig, tr: float) -> ReadConfig:
@@ -256,7 +256,10 @@ class Graph:
             config = replace(config, targets=f"model:{self.model(run.imitates)}")
             reads += (f"random/{run.imitates}",) if is_random(self.config.models[run.imitates]) else ()
         files = {
-            f"{who}/{one}/{path.name}": path for who, runs in heard.items() for one in runs for path in data.response_files(who, one)
+            f"{who}/{one}/{path.name}": path
+            for who, runs in heard.items()
+            for one in runs
+            for path in data.response_files(who, one)
         }
         frames = self.root / f"frames/{run.model}" if shared else None
         arguments = (self.model(run.model), lessons, frames, config, f"{owner} {run.name}")
