@@ -22,6 +22,7 @@ from fastencode.progress import say
 from fastencode.runs.config import LessonsConfig
 from fastencode.runs.executors import settle
 from fastencode.runs.provenance import commit, libraries
+from fastencode.runs.tuning import only
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.ceilings import noise_ceiling, significant_ceilings

@@ -41,7 +41,7 @@ from fastencode.world.config import WorldConfig
 from fastencode.world.corpora import make_commands, make_timit
 from fastencode.world.simulate import make_world
 
-__all__ = ["Graph", "Ground", "choose_lessons_of", "given_stages", "ground_of", "read_config"]
+__all__ = ["Graph", "Ground", "given_stages", "ground_of", "read_config"]
 
 _MAKERS = {"timit": make_timit, "commands": make_commands}
 _LOW_LEVEL = "random/low-level"
