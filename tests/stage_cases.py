@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from fastencode.runs.engine import Stages
-from fastencode.solve.ridge import ridge_cv
 from fastencode.threads import available_threads
 
 
@@ -64,6 +63,8 @@ def killed_once(folder: Path, sign: Path) -> None:
 
 def scores(folder: Path, seed: int) -> None:
     """A table of ridge scores, and weights."""
+    from fastencode.solve.ridge import ridge_cv  # not wanted by most processes that import this file
+
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((80, 6))
     fit = ridge_cv(X, X @ rng.standard_normal((6, 4)) + rng.standard_normal((80, 4)), alphas=[1e-3, 1.0, 1e3])

@@ -101,7 +101,7 @@ def plan_of() -> list[int]:
     return [0]
 
 
-def test_files_of_local_jobs_are_those_of_local_processes_byte_for_byte(tmp_path: Path) -> None:
+def test_files_of_jobs_are_those_made_here_byte_for_byte(tmp_path: Path) -> None:
     local = tables(tmp_path / "local" / "out", Where(), 3)
     assert len(local) == 2 + 3 * 2
     assert tables(tmp_path / "jobs" / "out", LOCAL, 3) == local
@@ -112,9 +112,9 @@ def test_killed_jobs_and_failures_take_only_what_reads_them(tmp_path: Path, caps
     root = tmp_path / "out"
     jobs = [stage(f"plan/{text}", cases.use_plan, text, share=plan_of) for text in ("a", "killed", "c")]
     jobs += [stage("fails", cases.fail, "by zero"), stage("p", cases.can_not, lambda: None)]
-    jobs += [stage(f"read/{n}", cases.read, root / n, reads=(n,)) for n in ("fails", "plan/c", "plan/killed")]
+    jobs += [stage(f"read/{n}", cases.read, root / n, reads=(n,)) for n in ("fails", "plan/killed")]
     stages = Stages(root, where=LOCAL)
-    assert set(stages.run_all(jobs)) == {"plan/a", "plan/c", "read/plan/c"}
+    assert set(stages.run_all(jobs)) == {"plan/a", "plan/c"}
     lost = stages.failed.pop("plan/killed")
     assert re.match(r"its job \d+ ended before it was finished \(state \w+; it may not see the output folder.*; logs: /", lost)
     assert Path(lost.rpartition("logs: ")[2]).is_dir()
@@ -164,10 +164,10 @@ def test_jobs_are_handed_to_slurm_with_its_own_options(fake: Path, tmp_path: Pat
     where = Where(slurm=OPTIONS, submit=True)
     check_where(where)
     stages = Stages(root, where=where)
-    stages.run_all([stage("x"), stage("y", cases.read, root / "x", reads=("x",)), stage("killed", cases.killed)])
+    stages.run_all([stage("x"), stage("killed", cases.killed)])
     assert list(stages.failed) == ["killed"] and "(out of memory: give more, --slurm mem=…)" in stages.failed["killed"]
-    assert (root / "y/result.txt").read_text() == "whole, read"
-    scripts = [(fake / f"{n}.sh").read_text() for n in (101, 102, 103)]
+    assert (root / "x/result.txt").read_text() == "whole"
+    scripts = [(fake / f"{n}.sh").read_text() for n in (101, 102)]
     for text in scripts:
         assert "#SBATCH --partition=gpu\n" in text and "#SBATCH --gpus=1\n" in text and "--time" not in text
     (fake / "full").touch()
@@ -182,10 +182,10 @@ def test_scripts_are_written_and_submit_the_whole_chain(fake: Path, tmp_path: Pa
     """Nothing is run, all missing stages have a job, and the same command takes what the jobs made."""
     root, where = tmp_path / "out", Where(slurm={**OPTIONS, "time": "8:00:00"})
     Stages(root).run_all([stage("there")])
-    jobs = [stage("c", cases.read, root / "b", reads=("b", "there")), stage("b", cases.read, root / "a/1", reads=("a/1",))]
+    jobs = [stage("b", cases.read, root / "a/1", reads=("a/1", "there"))]
     jobs += [*(stage(f"a/{n}", cases.write_plan, share=plan_of) for n in range(2)), stage("there")]
     jobs += [stage("bad", cases.fail, "x"), stage("after bad", cases.read, root / "bad", reads=("bad",))]
-    with pytest.raises(JobsWritten, match=r"^nothing was run; 5 job scripts for 6 of them written to .*/\.slurm/") as written:
+    with pytest.raises(JobsWritten, match=r"^nothing was run; 4 job scripts for 5 of them written to .*/\.slurm/") as written:
         Stages(root, where=where).run_all(jobs)
     assert not list(fake.glob("*.sh")) and not (root / "a").exists()
     submit = Path(re.findall(r"run `sh (\S+)`, and then the same command again", str(written.value))[0])
@@ -193,18 +193,18 @@ def test_scripts_are_written_and_submit_the_whole_chain(fake: Path, tmp_path: Pa
     calls = (fake / "calls").read_text().splitlines()
     after = {Path(line.split()[-1]).name[5:-3]: re.findall(r"afterok:(\S+)", line) for line in calls}
     numbers = {name: str(101 + place) for place, name in enumerate(after)}
-    assert after == {"a-1": [], "bad": [], "b": [numbers["a-1"]], "after-bad": [numbers["bad"]], "c": [numbers["b"]]}
+    assert after == {"a-1": [], "bad": [], "b": [numbers["a-1"]], "after-bad": [numbers["bad"]]}
     until(lambda: all((fake / f"{n}.end").exists() and (fake / f"{n}.end").read_text() for n in numbers.values()))
     text = next(submit.parent.glob("*a-1.sh")).read_text()
     for line in ("#SBATCH --partition=gpu", "#SBATCH --gpus=1", "#SBATCH --time=8:00:00", "# a/1, a/0"):
         assert f"{line}\n" in text
     ends = {name: (fake / f"{number}.end").read_text().strip() for name, number in numbers.items()}
-    assert ends == {"a-1": "0", "b": "0", "c": "0", "bad": "1", "after-bad": "1"}
+    assert ends == {"a-1": "0", "b": "0", "bad": "1", "after-bad": "1"}
     assert "bad: ZeroDivisionError: x" in (fake / f"{numbers['bad']}.out").read_text()
     stages = Stages(root)
     stages.run_all([job for job in jobs if "bad" not in job.name])
-    assert (root / "c/result.txt").read_text() == "whole, read, read"
-    assert set(stages.seconds) == {"a/0", "a/1", "b", "c", "there"} and not stages.failed and not (root / "bad").exists()
+    assert (root / "b/result.txt").read_text() == "whole, read"
+    assert set(stages.seconds) == {"a/0", "a/1", "b", "there"} and not stages.failed and not (root / "bad").exists()
 
 
 def test_what_cannot_be_meant_is_said() -> None:
