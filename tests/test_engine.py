@@ -20,6 +20,7 @@ from fastencode.cli import main
 from fastencode.errors import DiskError, FailedStages, InputError
 from fastencode.runs import engine, provenance
 from fastencode.runs.engine import Stage, Stages
+from fastencode.runs.executors import End, Here, Lost
 
 TOO_LARGE = "Unable to allocate 1.00 GiB for an array with shape (134217728,) and data type float64"
 TESTS = Path(__file__).resolve().parent
@@ -220,6 +221,24 @@ def test_in_one_process_too_what_is_shared_is_made_once_and_let_go(tmp_path: Pat
         f"{text}/{n}": f"{text}: use {place}" for place, text in enumerate("abc", 1) for n in range(2)
     }
     assert PlanOf.alive == 0
+
+
+def test_what_was_finished_without_a_word_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may end, and news of what it made with it: the folders say what is finished."""
+
+    class Mute(Here):
+        """Calls are made here, and none of what they say arrives."""
+
+        def next(self) -> tuple[str, Any]:
+            while not isinstance((told := super().next())[1], End):
+                pass
+            return told[0], Lost("its computer failed")
+
+    monkeypatch.setattr(engine, "open_executor", lambda *_: Mute())
+    plan = PlanOf(0)
+    stages = Stages(tmp_path / "out")
+    made = stages.run_all([stage(text, cases.use_plan, text, share=plan) for text in "ab"] + [stage("bad", cases.fail, "x")])
+    assert list(made) == ["a", "b"] and stages.failed == {"bad": "its computer failed"} and stages.seconds.keys() == {"a", "b"}
 
 
 class PlanOf:

@@ -14,6 +14,7 @@ __all__ = [
     "FastencodeError",
     "FastencodeWarning",
     "InputError",
+    "JobsWritten",
     "MissingLibraryError",
     "require",
     "warn",
@@ -34,6 +35,10 @@ class DiskError(InputError):
 
 class FailedStages(FastencodeError):
     """Some stages of a run failed and the others are finished; the message lists what failed, and why."""
+
+
+class JobsWritten(FastencodeError):
+    """Job scripts were written and nothing was run, as asked for; the message says where they are and what comes next."""
 
 
 class DeviceError(FastencodeError, RuntimeError):

@@ -17,7 +17,7 @@ from fastencode.cli.environment import blamed, from_environment
 from fastencode.cli.given import check_settings, given_preset
 from fastencode.cli.mistakes import explained, of_option, with_option
 from fastencode.cli.parsers import COMMANDS, config_of, list_settings, option_names, options_of, settings_of
-from fastencode.errors import DeviceError, FailedStages, FastencodeError, FastencodeWarning, InputError, require
+from fastencode.errors import DeviceError, FailedStages, FastencodeError, FastencodeWarning, InputError, JobsWritten, require
 
 __all__ = ["main"]
 
@@ -25,7 +25,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``fastencode-tune``; returns the exit status.
 
-    0: done. 1: some stages failed, or ``doctor`` found something wrong. 2: wrong use or bad input. 130: stopped.
+    0: done, or job scripts are written. 1: some stages failed, or ``doctor`` found something wrong.
+    2: wrong use or bad input. 130: stopped.
     """
     try:
         with warnings.catch_warnings():
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else plain(message, category, *rest, **more)
             )
             return _run(arguments)
+    except JobsWritten as written:
+        print(f"fastencode-tune: {written}")
+        return 0
     except FastencodeError as error:
         print(f"fastencode-tune: {error}", file=sys.stderr)
         return 1 if isinstance(error, FailedStages) else 2

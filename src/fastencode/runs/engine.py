@@ -19,20 +19,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError
+from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError, JobsWritten
 from fastencode.files import make_folder, writing
 from fastencode.locks import Lock
 from fastencode.plain import plain
 from fastencode.progress import Line, say
-from fastencode.runs.executors import End, Executor, Here, Lost, Processes
+from fastencode.runs.executors import End, Executor, Lost
+from fastencode.runs.executors.where import Where, open_executor
+from fastencode.runs.job_scripts import write_scripts
 from fastencode.runs.making import PARTIAL, SIGNATURE, Busy, Failed, Made, Signature, Task, discard, make_all, read_signature
 from fastencode.runs.provenance import Code, Contents, digest, libraries
 from fastencode.runs.tally import Tally
@@ -93,6 +95,8 @@ class Stages:
         Take finished stages although their code has changed since.
     prepare : callable, optional
         Called in every process that makes stages, before it does; a function of a module.
+    where : Where
+        In this process, in others of this computer, on a Dask cluster or as SLURM jobs.
 
     Attributes
     ----------
@@ -107,7 +111,9 @@ class Stages:
 
     _MARK, _HASHES = ".fastencode", ".hashes.json"
 
-    def __init__(self, root: Path, *, reuse: bool = False, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, root: Path, *, reuse: bool = False, prepare: Callable[[], None] | None = None, where: Where | None = None
+    ) -> None:
         self.root = Path(root)
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"{self.root} is a file: choose another output folder")
@@ -118,7 +124,7 @@ class Stages:
             raise InputError(f"{self.root} cannot be written, because {above} cannot: choose another output folder")
         self.failed: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        self._reuse, self._prepare = reuse, prepare
+        self._reuse, self._prepare, self._where = reuse, prepare, where or Where()
         self._code, self._contents = Code(), Contents(self.root / self._HASHES)
         self._digests: dict[str, str] = {}
         self._made: list[Path] = []  # folders that were not there before, innermost first
@@ -128,20 +134,21 @@ class Stages:
         return self.root / name
 
     def run(self, stage: Stage) -> Path:
-        """Make one stage in this process, unless it is finished; an :class:`InputError` says why it failed."""
-        self.run_all([stage])
+        """Make one stage in this process, or on the cluster, unless it is finished; an :class:`InputError` says why it failed."""
+        self.run_all([stage], jobs=1)
         if stage.name in self.failed:
             raise InputError(self.failed[stage.name])
         return self.path(stage.name)
 
-    def run_all(self, stages: Sequence[Stage], *, jobs: int = 1) -> dict[str, Path]:
+    def run_all(self, stages: Sequence[Stage], *, jobs: int | None = None) -> dict[str, Path]:
         """Make those of several stages that are not finished, each as soon as those that it reads are.
 
         Parameters
         ----------
         stages : sequence of Stage
-        jobs : int
-            How many at a time, each in a process of its own; 1: one after another in this process.
+        jobs : int, optional
+            How many at a time, each in a process of its own; 1: one after another in this process. By default what ``where``
+            says. On a cluster that decides.
 
         Returns
         -------
@@ -150,20 +157,26 @@ class Stages:
         Raises
         ------
         InputError
-            If the disk is full or may not be written to: all stages would fail.
+            If the disk is full or may not be written to: all stages would fail. If the cluster does not answer, or does not
+            share the output folder.
+        JobsWritten
+            If job scripts are to be written instead, and there is anything to make.
         """
         tasks, names = self._missing(stages), [stage.name for stage in stages]
         reused = {name: self.seconds[name] for name in names if name not in tasks and name not in self.failed}
-        tally = Tally(names, reused, jobs)
         if tasks:
             try:
                 self._begin()
                 self._contents.save()  # a killed command's successor need not read the files again
-                self._run(tasks, Here() if jobs == 1 else Processes(min(jobs, len(tasks)), self._prepare), tally)
+                where = self._where if jobs is None else replace(self._where, jobs=jobs)
+                if where.only_writes:
+                    self._write_scripts(tasks, where.slurm or {})
+                executor = open_executor(where, len(tasks), self.root, self._prepare)
+                self._run(tasks, executor, Tally(names, reused, executor.slots))
             finally:
                 self._tidy(names)
         elif names:
-            say(tally.text(self.failed))
+            say(Tally(names, reused, None).text(self.failed))
             if self.root.is_dir():
                 self._contents.save()
         return {name: self.path(name) for name in names if name not in self.failed}
@@ -272,8 +285,6 @@ class Stages:
     def _run(self, tasks: dict[str, Task], executor: Executor, tally: Tally) -> None:
         busy: dict[str, list[Task]] = {}
         later: dict[str, float] = {}  # when to look again at what another process makes
-        if isinstance(executor, Here) and self._prepare is not None:
-            self._prepare()
         try:
             with Line() as line:
                 while tasks or busy:
@@ -287,9 +298,10 @@ class Stages:
                         time.sleep(_PAUSE)
                         continue
                     key, told = executor.next()
-                    self._hear(key, told, tasks, busy, later)
-                    if isinstance(told, Made):
-                        tally.made(told.name, told.seconds)
+                    for one in self._found(busy[key], told) if isinstance(told, Lost) else [told]:
+                        self._hear(key, one, tasks, busy, later)
+                        if isinstance(one, Made):
+                            tally.made(one.name, one.seconds)
                 line.show(tally.text(self.failed))
         except BaseException:
             executor.close()
@@ -307,6 +319,30 @@ class Stages:
         unfinished = {*tasks, *(task.name for batch in busy.values() for task in batch)}
         now = time.monotonic()
         return [t for t in tasks.values() if not unfinished & set(t.signature.reads) and later.get(t.name, 0) <= now]
+
+    def _found(self, batch: Sequence[Task], told: Lost) -> list[Made | Lost]:
+        """What became of a batch that was lost: the first of it may be finished, without any word of it."""
+        made: list[Made | Lost] = []
+        for task in batch:
+            there = read_signature(self.path(task.name))
+            if there is None or there.seconds is None or there.digest != task.signature.digest:
+                break
+            made.append(Made(task.name, there.seconds))
+        return [*made, told]
+
+    def _write_scripts(self, tasks: dict[str, Task], options: Mapping[str, str]) -> NoReturn:
+        """Write jobs for all that is missing, instead of making it."""
+        batches: list[list[Task]] = []
+        left = dict(tasks)
+        while ready := _batches(self._ready(left, {}, {})):
+            batches += ready
+            for task in (task for batch in ready for task in batch):
+                del left[task.name]
+        path = write_scripts(batches, self.root, options, self._prepare)
+        what = f"{len(batches)} job {'script' if len(batches) == 1 else 'scripts'} for {sum(map(len, batches))} of them"
+        then = "and then the same command again, which takes what they made and goes on"
+        left_out = f"; {len(self.failed)} stages failed and have none" if self.failed else ""
+        raise JobsWritten(f"nothing was run; {what} written to {path.parent}{left_out}: run `sh {path}`, {then}")
 
     def _hear(self, key: str, told: Any, tasks: dict[str, Task], busy: dict[str, list[Task]], later: dict[str, float]) -> None:
         """Enter what became of a batch, or of the first stage of those that are left of it."""

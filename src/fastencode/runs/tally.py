@@ -18,11 +18,11 @@ class Tally:
         All stages.
     reused : name → seconds
         Those that were finished before, and what they took then.
-    jobs : int
-        How many are made at a time.
+    jobs : int, optional
+        How many are made at a time; None where nobody knows: then nothing is said of the time that is left.
     """
 
-    def __init__(self, names: Sequence[str], reused: Mapping[str, float], jobs: int) -> None:
+    def __init__(self, names: Sequence[str], reused: Mapping[str, float], jobs: int | None) -> None:
         self._names, self._reused, self._jobs = names, reused, jobs
         self._made: dict[str, float] = {}
         self._began = time.monotonic()
@@ -44,19 +44,19 @@ class Tally:
         left = Counter(_kind(name) for name in self._names if name not in done and name not in failed)
         if not left and self._made:
             parts.append(f"took {duration(time.monotonic() - self._began)}")
-        elif left and self._made:
-            parts.append(f"about {duration(self._expected(left))} left")
+        elif left and self._made and self._jobs is not None:
+            parts.append(f"about {duration(self._expected(left) / self._jobs)} left")
         return ", ".join(parts)
 
     def _expected(self, left: Mapping[str, int]) -> float:
-        """Seconds: each takes as long as the others of its kind did on average, or as any where none of its kind is made."""
+        """Seconds, one after another: each takes as long as the others of its kind did on average, or any where none is made."""
         known = self._made | {name: seconds for name, seconds in self._reused.items() if name not in self._made}
 
         def mean(kind: str) -> float:
             own = [seconds for name, seconds in known.items() if _kind(name) == kind] or list(known.values())
             return sum(own) / len(own)
 
-        return sum(count * mean(kind) for kind, count in left.items()) / self._jobs
+        return sum(count * mean(kind) for kind, count in left.items())
 
 
 def _kind(name: str) -> str:

@@ -1,17 +1,10 @@
-"""Where stages are made: in this process, or in several others of this computer that may be killed without harm to the rest.
-
-An executor is given calls of functions that yield results, and hands on what they yield, in the order in which it comes. It knows
-nothing of stages: whoever calls keeps the books. One for Dask or SLURM needs the same three methods: ``start`` submits, ``next``
-waits for what comes back, or for the news that it never will, and ``close`` cancels. Arguments are pickled on their way to other
-processes; what is made goes into files, never back through here.
-"""
+"""Calls in other processes of this computer, which may be killed without harm to the rest."""
 
 from __future__ import annotations
 
 import fcntl
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import traceback
@@ -22,74 +15,17 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from fastencode import progress
-from fastencode.errors import require
 from fastencode.limits import available_processors
-from fastencode.threads import limit_threads
+from fastencode.runs.executors import Call, End, Lost, carried_out, packed
 
-__all__ = ["End", "Executor", "Here", "Lost", "Processes", "settle"]
+__all__ = ["Processes"]
 
-Call = Callable[..., Iterator[Any]]
 _SOON = 5.0  # s that an idle process has to end by itself
-
-
-def settle() -> None:
-    """How a process computes that tunes or reads models: torch with one thread, transformers without bars and reports of its own.
-
-    Two processes of one thread do more on two cores than one process of two, and numbers do not depend on how many there are.
-    """
-    require("torch", "tune").set_num_threads(1)
-    logging = require("transformers", "tune").utils.logging
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
-class End(NamedTuple):
-    """A call has yielded all of its results."""
-
-
-class Lost(NamedTuple):
-    """A call came to no end, and why: its process was killed, say. Where an exception is to blame, with its traceback."""
-
-    why: str
-    trace: str = ""
-
-
-class Executor(Protocol):
-    """Where calls are made."""
-
-    def start(self, key: str, function: Call, *arguments: Any) -> None:
-        """Make a call now or later; returns soon."""
-
-    def next(self) -> tuple[str, Any]:
-        """The next result of any call, with the call's key: what it yielded, :class:`End` or :class:`Lost`. Waits for it."""
-
-    def close(self) -> None:
-        """Stop what is running, and end all processes."""
-
-
-class Here:
-    """Calls made in this process, one after another; what kills it kills them all."""
-
-    def __init__(self) -> None:
-        self._calls: deque[tuple[str, Iterator[Any]]] = deque()
-
-    def start(self, key: str, function: Call, *arguments: Any) -> None:
-        self._calls.append((key, function(*arguments)))
-
-    def next(self) -> tuple[str, Any]:
-        key, results = self._calls[0]
-        for result in results:
-            return key, result
-        self._calls.popleft()
-        return key, End()
-
-    def close(self) -> None:
-        self._calls.clear()
 
 
 @dataclass
@@ -114,7 +50,8 @@ class Processes:
     """
 
     def __init__(self, count: int, prepare: Callable[[], None] | None = None) -> None:
-        self._count, self._prepare = count, prepare
+        self.slots = self._count = count
+        self._prepare = prepare
         self._calls: deque[tuple[str, bytes]] = deque()
         self._told: deque[tuple[str, Any]] = deque()
         self._workers: list[_Worker] = []
@@ -123,10 +60,11 @@ class Processes:
         tqdm.set_lock(_ScreenLock(self._screen.name))
 
     def start(self, key: str, function: Call, *arguments: Any) -> None:
-        try:
-            self._calls.append((key, pickle.dumps((function, arguments))))
-        except Exception as error:
-            self._told.append((key, Lost(f"cannot be sent to another process: {error}", traceback.format_exc())))
+        call = packed(function, arguments)
+        if isinstance(call, Lost):
+            self._told.append((key, call))
+        else:
+            self._calls.append((key, call))
 
     def next(self) -> tuple[str, Any]:
         while not self._told:
@@ -224,18 +162,14 @@ def _work(connection: Connection, row: int, screen: str, threads: int, prepare: 
         except (EOFError, OSError):
             return
         try:
-            function, arguments = pickle.loads(call)
-            with limit_threads(threads):
-                if prepare is not None:
-                    prepare()
-                for result in function(*arguments):
-                    connection.send(result)
+            for result in carried_out(call, prepare, threads):
+                connection.send(result)
             connection.send(End())
         except BrokenPipeError:
             return
         except Exception as error:
             connection.send(Lost(f"{type(error).__name__}: {error}", traceback.format_exc()))
-        call, function, arguments = b"", None, ()
+        call = b""
 
 
 def _end_with_parent() -> None:
