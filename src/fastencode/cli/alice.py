@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from fastencode.cli.output import publish
+from fastencode.cli.output import publish_study
 from fastencode.cli.settings import AliceConfig
 from fastencode.errors import FastencodeWarning
 from fastencode.runs.alice import PICTURE_REGIONS, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
-from fastencode.study.leads import ALICE_NOTES, ALICE_TITLE
+from fastencode.runs.executors.where import Where
+from fastencode.study.leads import ALICE_NOTES
 
 __all__ = ["run"]
 
@@ -23,26 +24,23 @@ def run(config: AliceConfig) -> Path:
         FastencodeWarning,
         stacklevel=2,
     )
-    stages = Stages(config.out, prepare=settle)
+    stages = Stages(config.out, prepare=settle, where=Where(config.jobs))
     study = alice_study(
         stages,
         config.data,
         tune=config.tune,
         alignment=config.align,
         model=config.model,
-        jobs=config.jobs,
         controls=config.controls,
         test_rows=config.test_rows,
         validation_rows=config.validation_rows,
     )
-    return publish(
+    return publish_study(
         stages,
-        study.outcome,
-        title=ALICE_TITLE,
+        study.results,
         lead=study.lead,
         notes=ALICE_NOTES,
         picture_regions=PICTURE_REGIONS,
-        verdicts=study.verdicts,
         config=config,
         command="fastencode-tune alice",
         facts={"encoding half": study.encoding},

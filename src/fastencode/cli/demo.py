@@ -13,6 +13,7 @@ from fastencode.cli.settings import DemoConfig
 from fastencode.data.stories import Stories
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
+from fastencode.runs.executors.where import Where
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.reading import read_study
 from fastencode.runs.studies.results import Results
@@ -36,12 +37,12 @@ def run(config: DemoConfig) -> Path:
     if config.model:  # before minutes of making the world
         settle()
         SpeechEncoder(config.model)
-    stages = Stages(config.out, prepare=settle)
+    stages = Stages(config.out, prepare=settle, where=Where(config.jobs))
     model = config.model or "small"
     if config.pretrain:
         stage = Stage("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
         model = str(stages.run(stage))
-    results = run_study(stages, demo_study(config, model), jobs=config.jobs)
+    results = run_study(stages, demo_study(config, model))
     stages.check()
     return publish_study(
         stages,

@@ -16,46 +16,74 @@ from fastencode.errors import require
 from fastencode.plain import plain
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
-from fastencode.runs.experiment import Outcome
 from fastencode.runs.provenance import commit, libraries
-from fastencode.study.conditions import BEFORE_AND_AFTER
+from fastencode.runs.studies.diagnostics import diagnostic_rows
+from fastencode.runs.studies.readings import models_of
+from fastencode.runs.studies.results import Results
+from fastencode.study.contrasts import finding_rows, part_rows, verdicts_of
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, verdict_table
 
-__all__ = ["provenance", "publish", "write_settings"]
+__all__ = ["provenance", "publish_study", "write_settings"]
 
 
-def publish(
+def publish_study(
     stages: Stages,
-    outcome: Outcome,
+    results: Results,
     *,
-    title: str,
     lead: str,
     notes: str,
-    verdicts: Sequence[Verdict],
     config: Any,
     command: str,
+    verdicts: Sequence[Verdict] = (),
     facts: Mapping[str, str] | None = None,
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
-    """Write everything of an experiment into its folder, print the summary, and return the path of the page."""
-    pandas = require("pandas", "tune")
-    tables = {name: pandas.DataFrame(rows) for name, rows in outcome.tables().items()}
+    """Write everything of a study into its folder, print the summary, and return the path of the page.
+
+    Parameters
+    ----------
+    stages : Stages
+    results : Results
+    lead, notes : str
+        The page's first words, and the limits of what was shown.
+    config : dataclass
+        The command's settings.
+    command : str
+    verdicts : sequence of Verdict
+        What was expected besides the study's contrasts.
+    facts : mapping, optional
+        Goes into the provenance.
+    picture_regions : sequence of str, optional
+        As for ``write_report``.
+    """
+    pandas, study = require("pandas", "tune"), results.graph.config
+    findings = results.findings()
+    rows = {**results.tables(), "findings": finding_rows(findings), "parts": part_rows(findings)}
+    rows["diagnostics"] = diagnostic_rows(results)
+    rows["warnings"] = [{"warning": text} for text in results.warnings()]
+    tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
+    models = models_of((*results.graph.names.readings, *results.graph.names.low_level))
+    every = [*verdicts_of(findings), *verdicts]
     typed = write_settings(stages.root, config, command)
     page = write_report(
         stages.root,
-        title=title,
+        title=study.title,
         lead=lead,
         notes=notes,
-        models=BEFORE_AND_AFTER,
+        models=models,
         tables=tables,
-        verdicts=list(verdicts),
-        provenance={**provenance(config, stages.seconds), **(facts or {})},
+        verdicts=every,
+        provenance={**provenance(config, stages.seconds), **(facts or {}), **results.origin(stages)},
         command=typed,
         picture_regions=picture_regions,
     )
-    say("\n" + scores_table(tables["scores"], BEFORE_AND_AFTER))
-    say("\n" + verdict_table(list(verdicts)))
+    if len(tables["scores"]):
+        say("\n" + scores_table(tables["scores"], models))
+    if every:
+        say("\n" + verdict_table(every))
+    for text in results.missing:
+        say(f"missing: {text}")
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
 

@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "config_of", "helps", "list_settings", "option_names", "o
 COMMANDS = {
     "demo": ("DemoConfig", "the whole system, small, on a world whose truth is known"),
     "alice": ("AliceConfig", "the same on real brains; the next release has it as examples/alice.py only"),
+    "run": ("RunConfig", "a study in one file: models before and after tuning, in brains and on probes, with what was expected"),
     "train": ("TrainConfig", "tune a speech model on the responses of one or many participants"),
     "diagnose": ("DiagnoseConfig", "what may have gone wrong in a run: finding, evidence, advice"),
     "align": ("AlignRunConfig", "layers × participants × regions: how well each layer predicts each brain"),

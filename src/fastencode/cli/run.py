@@ -10,6 +10,7 @@ from fastencode.cli.run_settings import RunConfig
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
+from fastencode.runs.executors.where import check_where, where_of
 from fastencode.runs.studies.checks import check_data, check_study
 from fastencode.runs.studies.foreseen import foresee_study, say_foreseen
 from fastencode.runs.studies.reading import read_study, study_text
@@ -28,7 +29,8 @@ def run(config: RunConfig) -> Path | None:
     problems, study = read_study(config.study, changes)
     raise_all(problems)
     assert study is not None
-    stages = Stages(config.out, reuse=config.reuse, prepare=settle)
+    where = where_of(jobs=config.jobs, scheduler=config.scheduler, slurm=config.slurm, submit=config.submit)
+    stages = Stages(config.out, reuse=config.reuse, prepare=settle, where=where)
     if config.dry_run:
         study = study.resolved()
         raise_all(check_study(study))
@@ -39,7 +41,8 @@ def run(config: RunConfig) -> Path | None:
             raise_all(check_data(study, data))
         say_foreseen(stages.root, foresee_study(stages.root, study, data), config.jobs)
         return None
-    results = run_study(stages, study, jobs=config.jobs)
+    check_where(where)
+    results = run_study(stages, study)
     page = publish_study(stages, results, lead=study.question, notes=STUDY_NOTES, config=study, command="fastencode-tune run")
     stages.check()
     return page

@@ -31,7 +31,13 @@ class RunConfig:
     dry_run : bool
         Check everything, print the stages and about how much time, memory and disk they take, and make nothing.
     jobs : int
-        Processes that work at the same time.
+        Processes of this computer that work at the same time.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as tcp://node12:8786: stages are made on its workers, which share the output folder.
+    slurm : str, optional
+        Options of sbatch, such as partition=gpu,gpus=1: stages are SLURM jobs. Their scripts are written, unless submit is given.
+    submit : bool
+        Hand the SLURM jobs over, and wait for them.
     reuse : bool
         Take finished stages although the code of fastencode has changed since.
     """
@@ -42,6 +48,9 @@ class RunConfig:
     data: str | None = None
     dry_run: bool = False
     jobs: int = 2
+    scheduler: str | None = None
+    slurm: str | None = None
+    submit: bool = False
     reuse: bool = False
 
     def __post_init__(self) -> None:

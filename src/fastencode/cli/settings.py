@@ -7,21 +7,31 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fastencode.cli.run_settings import RunConfig
 from fastencode.cli.train_settings import TrainConfig
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
-from fastencode.world.config import WorldConfig
+from fastencode.world.config import CorpusConfig, WorldConfig
 
-__all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "DiagnoseConfig", "DoctorConfig", "FeaturesConfig", "TrainConfig"]
+__all__ = [
+    "AliceConfig",
+    "AlignRunConfig",
+    "DemoConfig",
+    "DiagnoseConfig",
+    "DoctorConfig",
+    "FeaturesConfig",
+    "RunConfig",
+    "TrainConfig",
+]
 
 FAST_MINUTES, FAST_STORY_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 6.0, 3.0, 4.0, 2
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Make a world, tune a small speech model on its simulated brains, and see which layers then predict which region.
+    """Make a world, tune a small speech model on its simulated brains, and see what its layers then predict and carry.
 
     Attributes
     ----------
@@ -29,6 +39,15 @@ class DemoConfig:
         Output folder. Finished stages in it are reused.
     fast : bool
         Run a small version in two minutes: less speech, fewer epochs. The effects are then small.
+    full : bool
+        Run a long version in some hours: 4 participants, 3 seeds, 3 controls, and small models in the shape of HuBERT and Whisper
+        beside the one of the package, which are made first.
+    null : bool
+        Make a world in which the late-language region follows nothing that is heard: nothing may be found in it.
+    spectrum : bool
+        Make a world in which the late-language region follows the sound, not the meaning: late layers must not become semantic.
+    probes : bool
+        Probe every layer for cepstra, words, phonemes and types of sentences, on corpora that are spoken first.
     minutes : float, optional
         Minutes of training stories; sets ``world.minutes``.
     seed : int, optional
@@ -50,6 +69,10 @@ class DemoConfig:
 
     out: Path = Path("demo-output")
     fast: bool = False
+    full: bool = False
+    null: bool = False
+    spectrum: bool = False
+    probes: bool = True
     minutes: float | None = None
     seed: int | None = None
     model: str | None = None
@@ -58,6 +81,7 @@ class DemoConfig:
     ceiling: float = 0.4
     controls: int = 1
     world: WorldConfig = field(default_factory=WorldConfig)
+    speech: CorpusConfig = field(default_factory=CorpusConfig)
     tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=4))
     align: AlignConfig = field(default_factory=AlignConfig)
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
@@ -70,13 +94,22 @@ class DemoConfig:
         if self.tune.clip_seconds < self.world.tr:
             given = f"tune.clip_seconds={self.tune.clip_seconds:g}"
             raise InputError(f"{given}: a clip must hold its TR, {self.world.tr:g} s: give as much or more")
+        for one, other in (("fast", "full"), ("null", "spectrum")):
+            if getattr(self, one) and getattr(self, other):
+                raise InputError(f"{one} and {other} exclude each other: choose one")
+        if self.full and (self.model or self.pretrain):
+            raise InputError(f"full brings models of its own: leave {'model' if self.model else 'pretrain'} out")
         if self.pretrain and self.model:
             raise InputError("pretrain makes the small model, model names another: choose one")
 
     def resolved(self) -> DemoConfig:
         """The same settings with the shorthands (fast, minutes, seed) written into the parts: what a config file repeats."""
         world, tune, alignment, pretraining = self.world, self.tune, self.align, self.pretraining
+        speech = self.speech
+        if self.null or self.spectrum:
+            world = replace(world, late_follows="nothing" if self.null else "spectrum")
         if self.fast:
+            speech = replace(speech, train_speakers=16, validation_speakers=4, test_speakers=8, words=20, words_each=20)
             world = replace(world, minutes=FAST_MINUTES, story_minutes=FAST_STORY_MINUTES, test_minutes=FAST_TEST_MINUTES)
             tune = replace(tune, epochs=FAST_EPOCHS)
         if self.minutes is not None:
@@ -85,7 +118,17 @@ class DemoConfig:
             world, tune = replace(world, seed=self.seed), replace(tune, seed=self.seed)
             alignment, pretraining = replace(alignment, seed=self.seed), replace(pretraining, seed=self.seed)
         return replace(
-            self, fast=False, minutes=None, seed=None, world=world, tune=tune, align=alignment, pretraining=pretraining
+            self,
+            fast=False,
+            null=False,
+            spectrum=False,
+            minutes=None,
+            seed=None,
+            world=world,
+            speech=speech,
+            tune=tune,
+            align=alignment,
+            pretraining=pretraining,
         )
 
 

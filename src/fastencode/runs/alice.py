@@ -60,7 +60,6 @@ def alice_study(
     tune: TuneConfig,
     alignment: AlignConfig,
     model: str | None = None,
-    jobs: int = 2,
     controls: int = 3,
     test_rows: int = 100,
     validation_rows: int = 40,
@@ -77,8 +76,6 @@ def alice_study(
     tune : TuneConfig
         Of the tuned model and of its controls.
     alignment : AlignConfig
-    jobs : int
-        How many stages at a time.
     controls : int
         Controls, each on another permutation of the responses.
     model : str, optional
@@ -115,7 +112,7 @@ def alice_study(
         contrasts=_contrasts(alice.regions),
         seed=alignment.seed,
     )
-    results = run_study(stages, study, data=chapter, made_by=("speech",), jobs=jobs)
+    results = run_study(stages, study, data=chapter, made_by=("speech",))
     stages.check()
     lead = alice_lead(
         listeners=len(alice.listeners),

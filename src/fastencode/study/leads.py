@@ -12,7 +12,7 @@ __all__ = [
     "ALIGN_NOTES",
     "ALIGN_TITLE",
     "DEMO_NOTES",
-    "DEMO_TITLE",
+    "STUDY_NOTES",
     "alice_lead",
     "align_lead",
     "demo_lead",
@@ -23,7 +23,6 @@ ALIGN_NOTES = (
     "Intervals resample blocks of the stories scored and average over the participants at hand: they do not speak for other "
     "stories or other participants. Tests over participants do, where there are enough of them."
 )
-DEMO_TITLE = "Brain-tuning on a world whose truth is known"
 DEMO_NOTES = (
     "Simulated brains show that the tools work; they say nothing about real ones. The intervals resample blocks of the one test "
     "story and average over the participants at hand: they do not speak for other stories or other participants. Ridge is fitted "
@@ -38,6 +37,24 @@ ALICE_NOTES = (
     "One chapter is little data, the averaged listener is one participant, and synthetic speech is not what the listeners heard: "
     "read the intervals, not the points. They resample blocks of the last scans only."
 )
+
+STUDY_NOTES = (
+    "The unit of each interval is named beside it: blocks of scans and speakers speak for other stories and speakers of this kind, "
+    "not for other participants; participants, where there are five or more, speak for other people who hear these stories."
+)
+
+_LATE = {
+    "meaning": "the semantic classes of the words",
+    "nothing": "the classes of words of other stories, which nobody hears",
+    "spectrum": "the spectrum of the sound as well",
+}
+_OTHER_WORLDS = {
+    "meaning": "",
+    "nothing": "\n\nThis is the world without the effect: nothing that is heard predicts the late-language region, and the expectations "
+    "of a rise in it must not hold.",
+    "spectrum": "\n\nThis is the world with the opposite: the late-language region asks for the sound, and the expectations that late "
+    "layers become semantic must not hold.",
+}
 
 _SHIPPED = "The small self-supervised wav2vec2 of the package"
 
@@ -120,6 +137,7 @@ def demo_lead(
     epochs: int,
     controls: int,
     ceiling: float,
+    late_follows: str = "meaning",
 ) -> str:
     """What ``demo`` did.
 
@@ -135,17 +153,20 @@ def demo_lead(
         Of tuning.
     ceiling : float
         Least noise ceiling of a voxel that was tuned on.
+    late_follows : {"meaning", "nothing", "spectrum"}
+        What drives the late-language region, as :class:`fastencode.world.config.WorldConfig` has it.
     """
     brains = ", ".join(f"{who} with {count} voxels" for who, count in voxels.items())
     tuned = "A small wav2vec2, made from nothing on other synthetic stories," if made else _named(model)
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
-        f"sound, late-language voxels the semantic classes of the words, silent voxels nothing. {tuned} "
+        f"sound, late-language voxels {_LATE[late_follows]}, silent voxels nothing. {tuned} "
         f"is tuned on each brain for {epochs} epochs; {_control(controls)} "
         "What a control gains does not come from the pairing of sound and response. Ridge regression then says how well each "
         "layer of each model predicts each region on a test story. "
         "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
         f"those with a significant noise ceiling above {ceiling:g}."
+        f"{_OTHER_WORLDS[late_follows]}"
     )
 
 

@@ -15,16 +15,22 @@ from typing import Any
 import numpy as np
 
 from fastencode.runs.changes import change_rows
+from fastencode.runs.collected import origin_of
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Records, records_of
 from fastencode.runs.probing import probe_rows
 from fastencode.runs.studies.readings import EVERYBODY, Reading
 from fastencode.runs.studies.stages import Graph
+from fastencode.study.blocks import interval
 from fastencode.study.config import WHOLE
+from fastencode.study.contrasts import Finding, evaluate
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
+from fastencode.study.measurements import Cell, Sample, measurements_of_probes, measurements_of_scores
 from fastencode.study.probes import ProbeResult, load_probe
 from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
+from fastencode.study.verdicts import layer_thirds
+from fastencode.study.weighted import Planned
 from fastencode.tune.log import epochs
 
 __all__ = ["Results", "collect_study"]
@@ -74,6 +80,44 @@ class Results:
         scored = [layer + 1 for _, _, layer in self.found.scores]
         return max([*scored, *(len(one.score) for one in self.probes.values())], default=0)
 
+    @cached_property
+    def conditions(self) -> dict[str, tuple[str, int]]:
+        """What fits and probes call a reading → its condition and seed."""
+        return {name: (reading.condition, reading.seed) for name, reading in self._readings.items()}
+
+    @cached_property
+    def measurements(self) -> dict[Cell, Sample]:
+        """Everything that was measured, of every seed."""
+        probed = {(task, one.condition, _owner(owner), one.seed): found for (task, one, owner), found in self.probes.items()}
+        scored = measurements_of_scores(self.found.scores, self.found.columns, self.conditions)
+        return {**scored, **measurements_of_probes(probed)}
+
+    def findings(self) -> list[Finding]:
+        """The study's contrasts, answered."""
+        layers: dict[str, set[int]] = {}
+        for cell in self.measurements:
+            layers.setdefault(cell.model, set()).add(cell.layer)
+        for reading in self._readings.values():  # of which nothing is finished
+            layers.setdefault(reading.condition, set(range(self.n_layers)))
+        return evaluate(self.measurements, self.graph.config.contrasts, layers, self._planned())
+
+    def _planned(self) -> dict[str, Planned]:
+        """What a study measures, whether or not it is finished."""
+        names, config = self.graph.names, self.graph.config
+        regions = list(dict.fromkeys(region for own in self.graph.ground.regions.values() for region in own)) + [WHOLE]
+        scored = list(dict.fromkeys(reading.condition for reading in names.readings))
+        probed = [*scored, *(reading.condition for reading in names.low_level)]
+        brains = dict.fromkeys(("r", "r_normalized"), Planned(scored, regions))
+        return {**brains, **dict.fromkeys(config.probes.tasks, Planned(probed, [""]))}
+
+    def warnings(self) -> list[str]:
+        """What a reader should know: what is not finished."""
+        return [f"not finished, and missing here: {text}" for text in self.missing]
+
+    def origin(self, stages: Stages) -> dict[str, Any]:
+        """What the tables were made of."""
+        return origin_of(stages, self.found) if self.found.scores else {}
+
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         """Rows of every table of scores, of training, probes and change, by the names that the page knows."""
         scores = self.score_rows()
@@ -86,6 +130,7 @@ class Results:
             "tests": signed_rank_rows(self.scored, columns) if len(columns) > 1 else [],
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
             "seeds": self.seed_rows(),
+            "scaling": self.scaling_rows(),
             "probes": self.probe_rows(),
             "change": self.change_rows(),
         }
@@ -104,11 +149,56 @@ class Results:
         return sorted(merged, key=lambda row: (people.index(row["participant"]), order.index(row["model"])))
 
     def seed_rows(self) -> list[dict[str, Any]]:
-        """The rows of scores of every seed, of conditions that have several."""
+        """Each seed's own numbers, of conditions that have several."""
         seeds: dict[str, set[int]] = {}
+        for cell in self.measurements:
+            seeds.setdefault(cell.model, set()).add(cell.seed)
+        return [
+            {
+                "measure": cell.measure,
+                "participant": cell.participant,
+                "model": cell.model,
+                "seed": cell.seed,
+                "layer": cell.layer,
+                "region": cell.region,
+                "value": sample.value,
+                **_ends(sample.value, sample.draws, sample.n_units, sample.correlation),
+            }
+            for cell, sample in self.measurements.items()
+            if len(seeds[cell.model]) > 1 and cell.measure != "r_normalized" and cell.region != WHOLE
+        ]
+
+    def scaling_rows(self) -> list[dict[str, Any]]:
+        """Mean r of late layers by hours of stories: a row for each arm, participant, region and number of hours."""
+        rows = []
         for reading in self.graph.names.readings:
-            seeds.setdefault(reading.condition, set()).add(reading.seed)
-        return [row for row in self._rows_of_seeds() if len(seeds[row["model"]]) > 1]
+            if reading.tuning is None or reading.tuning.hours is None or reading.epoch is not None:
+                continue
+            for (label, who, _), one in self._late(reading.condition).items():
+                for place, region in enumerate(self.found.columns[who]):
+                    r, draws = float(one.region[place]), one.draws[:, place]
+                    rows.append(
+                        {
+                            "model": label.source,
+                            "participant": who,
+                            "region": region,
+                            "hours": reading.tuning.hours,
+                            "r": r,
+                            **_ends(r, draws, float(one.n_blocks), True),
+                        }
+                    )
+        return _over_seeds(rows, ("model", "participant", "region", "hours"))
+
+    def _late(self, condition: str) -> dict[Key, LayerScores]:
+        """The mean over the late layers of a condition in each participant."""
+        own = {key: one for key, one in self.scored.items() if key[0].source == condition}
+        late = layer_thirds(layer for _, _, layer in own)
+        chosen = set(late.get("late", late.get("only", [])))
+        people: dict[Key, list[LayerScores]] = {}
+        for (label, who, layer), one in own.items():
+            if layer in chosen:
+                people.setdefault((label, who, max(chosen)), []).append(one)
+        return {key: _mean_scores(several) for key, several in people.items()}
 
     def probe_rows(self) -> list[dict[str, Any]]:
         """One row for each task, condition, owner and layer; several seeds are averaged."""
@@ -188,6 +278,12 @@ def _mean_scores(several: Sequence[LayerScores]) -> LayerScores:
     """What intervals of a mean over seeds are made of: draws of the same blocks, averaged one by one."""
     names = ("region", "region_normalized", "draws", "draws_normalized")
     return replace(several[0], **{name: np.mean([getattr(one, name) for one in several], axis=0) for name in names})
+
+
+def _ends(value: float, draws: np.ndarray, n_units: float, correlation: bool) -> dict[str, float]:
+    """The 95 % interval of a number, from its draws."""
+    low, high = interval(value, draws, n_units, correlation=correlation)
+    return {"low": float(low), "high": float(high)}
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[dict[str, Any]]:

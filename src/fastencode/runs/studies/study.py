@@ -17,9 +17,7 @@ from fastencode.runs.studies.stages import Graph, given_stages, ground_of
 __all__ = ["run_study"]
 
 
-def run_study(
-    stages: Stages, config: StudyConfig, *, data: Dataset | None = None, made_by: tuple[str, ...] = (), jobs: int = 1
-) -> Results:
+def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = None, made_by: tuple[str, ...] = ()) -> Results:
     """Make everything of a study that is not finished, and collect what is.
 
     Parameters
@@ -31,8 +29,6 @@ def run_study(
         By default what ``config.data`` names.
     made_by : tuple of str
         Stages that made ``data``.
-    jobs : int
-        How many stages at a time.
 
     Returns
     -------
@@ -51,15 +47,15 @@ def run_study(
         data = open_stories(config, Path(config.data.stories))
     if data is not None:
         raise_all(check_data(config, data))
-    made = stages.run_all(list(given_stages(config)), jobs=jobs)
+    made = stages.run_all(list(given_stages(config)))
     if data is None:
         if "world" not in made:
             stages.check()
         data, made_by = open_stories(config, made["world"]), ("world",)
         raise_all(check_data(config, data))
     graph = Graph(stages.root, config, ground_of(config, data, made_by))
-    there = stages.run_all(graph.making(), jobs=jobs)
-    finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there), jobs=jobs)}
+    there = stages.run_all(graph.making())
+    finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there))}
     if not any(name.startswith(("fits/", "probes/")) for name in finished):
         stages.check()
     return collect_study(stages, graph, finished)
