@@ -8,8 +8,8 @@ common; models are each person's own, or the same for all. Nothing is timed. Wri
 for each point:
 
     intervals    share of .95 intervals of tuned − pretrained that hold the true value: of the blocks of scans of one or four;
-                 of eight people, whose true value is that of people in general. "people alone" is mean ± t · S / √8;
-                 "signed-rank" is the share of p below .05 where the true value is 0
+                 of eight people, whose true value is that of people in general. "no interval": too few blocks. "people alone"
+                 is mean ± t · S / √8; "signed-rank" is the share of p below .05 where the true value is 0
     few people   the same of single numbers of 5 to 10 people, symmetric and skewed (exponential): by both tails
     answers      answers to "tuned is above pretrained" with a control: "no control" is the share of "yes" without one, and
                  "control undecided" that of the lax rule, "yes unless the control's own interval lies above 0 and that of tuned −
@@ -60,8 +60,10 @@ def repeated(scale: float, times: int) -> Iterator[np.random.Generator]:
 
 
 def covered(ends: Any, truth: float) -> float:
+    """Of those intervals that there are."""
     low, high = np.array(ends).T
-    return float(np.mean((low <= truth) & (truth <= high)))
+    held = (low <= truth) & (truth <= high)
+    return float(np.mean(held[np.isfinite(low)]))
 
 
 def alone(values: np.ndarray) -> tuple[float, float]:
@@ -100,6 +102,7 @@ def intervals(scale: float) -> Rows:
             "models": models,
             "unit": found.unit,
             "covered": covered(errors, 0.0),
+            "no interval": float(np.mean(np.isnan(np.array(errors)[:, 0]))),
         }
         row["people alone"] = covered(by_people, 0.0) if by_people else float("nan")
         row["signed-rank"] = float(np.mean(np.array(p) < 0.05)) if p else float("nan")

@@ -198,6 +198,8 @@ def test_answers_follow_from_intervals_and_families_from_holm() -> None:
     assert [ask(f"m{i}", expect="below").answer for i in range(3)] == ["no", "undecided", "yes"]
     assert [ask("m0", expect="within", limit=limit).answer for limit in (0.202, 0.2)] == ["yes", "undecided"]
     assert ask("m2", expect="within", limit=0.09).answer == "no"
+    nearer = ask("m0", expect="within", limit=0.202)
+    assert nearer.p == pytest.approx(2 * scipy.stats.t.sf(0.101 / error, 20)) and nearer.p < 0.05, "against the nearer limit"
     assert ask("m0", limit=-0.01).answer == "yes" and ask("m0", limit=0.01).answer == "undecided"
     unasked = ask("m0", expect=None, statement="")
     assert unasked.answer == "" and unasked.verdict() is None and verdicts_of([unasked]) == []

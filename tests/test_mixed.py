@@ -108,6 +108,23 @@ def simulated(rng: np.random.Generator, p: int, s: int, sd: dict[str, float]) ->
     }
 
 
+def test_seeds_that_all_share_widen_the_interval_of_the_mean() -> None:
+    """Each seed moves all eight alike: their mean is as unsure as three seeds make it. By hand, and for other seeds' sake."""
+    asked, held = [Contrast("word", "word", {"tuned": 1}, "all")], []
+    for seed in range(200):
+        found = simulated(np.random.default_rng(seed), 8, 3, SD | {"seeds": 0.08})
+        (row,) = summary_rows(found, asked, 1)
+        held.append(row["low"] <= 0.1 <= row["high"])
+    assert 0.92 <= np.mean(held) <= 0.995
+    values = np.array([[found[Cell("word", "tuned", k, f"P{who}", 0)].value for k in range(3)] for who in range(8)])
+    draws = np.array([[found[Cell("word", "tuned", k, f"P{who}", 0)].draws for k in range(3)] for who in range(8)])
+    people = over_participants(values.mean(axis=1), draws.mean(axis=1), np.full(8, 30.0))
+    parts = (people.error**2, row["seeds_sd"] ** 2 / 3)
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / people.freedom + parts[1] ** 2 / 2)
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    assert (row["low"], row["high"]) == pytest.approx((values.mean() - half, values.mean() + half))
+
+
 @pytest.mark.parametrize(("p", "s"), [(8, 3), (4, 3), (8, 1), (1, 3)])
 def test_summaries_find_the_components_and_cover_the_mean(p: int, s: int) -> None:
     """Next to the truth: mean variances within a fifth, and .95 intervals of the mean, and of another participant, that cover."""
