@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fastencode.data.layout import TRIMMED_ROWS
 from fastencode.errors import InputError
 
-__all__ = ["REGIONS", "Participant", "WorldConfig"]
+__all__ = ["LATE_FOLLOWS", "REGIONS", "Participant", "WorldConfig"]
 
 REGIONS = ("auditory", "late_language", "silent")
+LATE_FOLLOWS = ("meaning", "nothing", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class WorldConfig:
         AR(1) coefficient of the noise.
     seed : int
         Seeds stories, weights and noise.
+    late_follows : {"meaning", "nothing", "spectrum"}
+        What drives the late-language region: the semantic classes of the words that are heard; nothing that is heard, but the
+        classes of the words of other stories, which nobody hears; or the spectrum of the sound, as it drives the auditory
+        region. Signal, noise, repeats and so the noise ceilings are alike in all three: only what can predict the region
+        differs. The sound is the same.
     participants : tuple of Participant
         Who listens: name, voxels of each region, strength of the signal, and when the response peaks, in s.
     """
@@ -65,6 +71,7 @@ class WorldConfig:
     tr: float = 2.0
     autocorrelation: float = 0.4
     seed: int = 0
+    late_follows: str = "meaning"
     participants: tuple[Participant, ...] = (
         Participant("P1", auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
         Participant("P2", auditory=90, late_language=130, silent=50, gain=0.85, peak_delay=5.0),
@@ -76,6 +83,8 @@ class WorldConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
+        if self.late_follows not in LATE_FOLLOWS:
+            raise InputError(f"late_follows is {self.late_follows!r}: choose one of {', '.join(LATE_FOLLOWS)}")
         shortest = (TRIMMED_ROWS + 20) * self.tr / 60
         for name in ("story_minutes", "test_minutes"):
             if not getattr(self, name) >= shortest:
