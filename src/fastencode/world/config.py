@@ -1,4 +1,4 @@
-"""Settings of a simulated world. Imports nothing but the standard library."""
+"""Settings of a simulated world and of corpora that its synthesizer speaks. Imports nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastencode.data.layout import TRIMMED_ROWS
 from fastencode.errors import InputError
 
-__all__ = ["LATE_FOLLOWS", "REGIONS", "Participant", "WorldConfig"]
+__all__ = ["LATE_FOLLOWS", "REGIONS", "CorpusConfig", "Participant", "WorldConfig"]
 
 REGIONS = ("auditory", "late_language", "silent")
 LATE_FOLLOWS = ("meaning", "nothing", "spectrum")
@@ -101,3 +101,47 @@ class WorldConfig:
     @property
     def train_stories(self) -> list[str]:
         return [f"story{i + 1:02d}" for i in range(round(self.minutes / self.story_minutes))]
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Sizes of the two spoken corpora (``world/corpora.py``). Every speaker has a voice of its own and stands in one split.
+
+    Attributes
+    ----------
+    train_speakers, validation_speakers, test_speakers : int
+        Speakers of each split. The TIMIT-shaped corpus has no validation split, like TIMIT.
+    compact, diverse : int
+        SX and SI sentences of each speaker, beside the two SA sentences that all read.
+    readers : int
+        Speakers of a split that read each SX text, on average.
+    words, words_each : int
+        Words of the Speech-Commands-shaped corpus, taken from the semantic classes in turn, and how many of them each speaker
+        says.
+    repetitions : int
+        How often a speaker says a word.
+    seed : int
+        Seeds voices, texts and choices of words.
+    """
+
+    train_speakers: int = 40
+    validation_speakers: int = 8
+    test_speakers: int = 16
+    compact: int = 5
+    diverse: int = 3
+    readers: int = 4
+    words: int = 60
+    words_each: int = 40
+    repetitions: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_speakers", "validation_speakers", "test_speakers", "compact", "diverse", "readers", "repetitions"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        if not 18 <= self.words <= 60:
+            raise InputError(f"words must lie between 18 (two of each semantic class) and 60 (all there are), got {self.words}")
+        if not 1 <= self.words_each <= self.words:
+            raise InputError(f"words_each must lie between 1 and words={self.words}, got {self.words_each}")
