@@ -1,4 +1,4 @@
-"""Settings of a simulated world. Imports nothing but the standard library."""
+"""Settings of a simulated world and of corpora that its synthesizer speaks. Imports nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fastencode.data.layout import TRIMMED_ROWS
 from fastencode.errors import InputError
 
-__all__ = ["REGIONS", "Participant", "WorldConfig"]
+__all__ = ["LATE_FOLLOWS", "REGIONS", "CorpusConfig", "Participant", "WorldConfig"]
 
 REGIONS = ("auditory", "late_language", "silent")
+LATE_FOLLOWS = ("meaning", "nothing", "spectrum")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class WorldConfig:
         AR(1) coefficient of the noise.
     seed : int
         Seeds stories, weights and noise.
+    late_follows : {"meaning", "nothing", "spectrum"}
+        What drives the late-language region: the semantic classes of the words that are heard; nothing that is heard, but the
+        classes of the words of other stories, which nobody hears; or the spectrum of the sound, as it drives the auditory
+        region. Signal, noise, repeats and so the noise ceilings are alike in all three: only what can predict the region
+        differs. The sound is the same.
     participants : tuple of Participant
         Who listens: name, voxels of each region, strength of the signal, and when the response peaks, in s.
     """
@@ -65,6 +71,7 @@ class WorldConfig:
     tr: float = 2.0
     autocorrelation: float = 0.4
     seed: int = 0
+    late_follows: str = "meaning"
     participants: tuple[Participant, ...] = (
         Participant("P1", auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
         Participant("P2", auditory=90, late_language=130, silent=50, gain=0.85, peak_delay=5.0),
@@ -76,6 +83,8 @@ class WorldConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
+        if self.late_follows not in LATE_FOLLOWS:
+            raise InputError(f"late_follows is {self.late_follows!r}: choose one of {', '.join(LATE_FOLLOWS)}")
         shortest = (TRIMMED_ROWS + 20) * self.tr / 60
         for name in ("story_minutes", "test_minutes"):
             if not getattr(self, name) >= shortest:
@@ -92,3 +101,47 @@ class WorldConfig:
     @property
     def train_stories(self) -> list[str]:
         return [f"story{i + 1:02d}" for i in range(round(self.minutes / self.story_minutes))]
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Sizes of the two spoken corpora (``world/corpora.py``). Every speaker has a voice of its own and stands in one split.
+
+    Attributes
+    ----------
+    train_speakers, validation_speakers, test_speakers : int
+        Speakers of each split. The TIMIT-shaped corpus has no validation split, like TIMIT.
+    compact, diverse : int
+        SX and SI sentences of each speaker, beside the two SA sentences that all read.
+    readers : int
+        Speakers of a split that read each SX text, on average.
+    words, words_each : int
+        Words of the Speech-Commands-shaped corpus, taken from the semantic classes in turn, and how many of them each speaker
+        says.
+    repetitions : int
+        How often a speaker says a word.
+    seed : int
+        Seeds voices, texts and choices of words.
+    """
+
+    train_speakers: int = 40
+    validation_speakers: int = 8
+    test_speakers: int = 16
+    compact: int = 5
+    diverse: int = 3
+    readers: int = 4
+    words: int = 60
+    words_each: int = 40
+    repetitions: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("train_speakers", "validation_speakers", "test_speakers", "compact", "diverse", "readers", "repetitions"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        if not 18 <= self.words <= 60:
+            raise InputError(f"words must lie between 18 (two of each semantic class) and 60 (all there are), got {self.words}")
+        if not 1 <= self.words_each <= self.words:
+            raise InputError(f"words_each must lie between 1 and words={self.words}, got {self.words_each}")

@@ -23,7 +23,9 @@ __all__ = ["SAMPLE_RATE", "Speech", "Synthesizer", "Voice"]
 
 SAMPLE_RATE = 22050  # Hz, what espeak-ng gives for its own voices
 
-_RETRIEVAL, _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 1, 0x1, 0x2, 0x8000
+# Synchronous: the call that speaks does the work itself. In the other mode without a loudspeaker (1) a thread of the library's
+# does, which polls: equal samples, about 20 ms later each time.
+_SYNCHRONOUS, _PHONEME_EVENTS, _PHONEME_IPA, _DONT_EXIT = 2, 0x1, 0x2, 0x8000
 _CHARS_UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
@@ -106,7 +108,7 @@ class Synthesizer:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._lib = ctypes.CDLL(str(shutil.copy(source, folder)))
         options = _PHONEME_EVENTS | _PHONEME_IPA | _DONT_EXIT
-        rate = self._lib.espeak_Initialize(_RETRIEVAL, 0, str(loader.get_data_path()).encode(), options)
+        rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, str(loader.get_data_path()).encode(), options)
         if rate != SAMPLE_RATE:
             raise FastencodeError(f"espeak-ng could not start (code {rate}, expected a sample rate of {SAMPLE_RATE} Hz)")
         self._lib.espeak_ng_SetRandSeed(ctypes.c_long(1))  # some voices' breath is drawn; the clock seeds it otherwise
@@ -150,7 +152,6 @@ class Synthesizer:
         code = self._lib.espeak_Synth(data, ctypes.c_size_t(len(data) + 1), 0, 1, 0, _CHARS_UTF8, None, None)
         if code != 0:
             raise FastencodeError(f"espeak-ng failed with code {code} on {text[:40]!r}")
-        self._lib.espeak_Synchronize()
         return self._sink
 
 

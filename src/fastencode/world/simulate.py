@@ -6,6 +6,10 @@ classes of the words, ``silent`` voxels nothing; the first two through a hemodyn
 participant's own, under autocorrelated noise. What no reader sees while fitting is in ``truth/<participant>.h5``: weights, gain,
 and the noise ceiling of every voxel.
 
+Two other worlds show whether a method can say no (``WorldConfig.late_follows``). In one, ``late_language`` voxels follow the
+words of stories that nobody hears: their responses repeat and have the same strength and smoothness, but nothing that is heard
+predicts them. In the other they follow the spectrum, as ``auditory`` voxels do, with weights of their own.
+
 Axis letters: t TR row, v voxel, f stimulus feature, r repeat.
 """
 
@@ -49,12 +53,14 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
     for folder in ("stimuli", "TextGrids", "preprocessed_data", "rois", "truth"):
         (root / folder).mkdir()
     minutes = dict.fromkeys([*config.train_stories, VALIDATION_STORY], config.story_minutes) | {TEST_STORY: config.test_minutes}
-    rng = np.random.default_rng([config.seed, 1])
+    rng, unheard_rng = np.random.default_rng([config.seed, 1]), np.random.default_rng([config.seed, 3])
     drives: dict[str, dict[str, _Drive]] = {}
     for index, (story, length) in enumerate(progress(minutes.items(), desc="speaking", unit="story", enabled=show_progress)):
-        said = tell(60 * length, rng, voice=VOICES[index % len(VOICES)])
+        voice = VOICES[index % len(VOICES)]
+        said = tell(60 * length, rng, voice=voice)
         _write_story(root, story, said)
-        drives[story] = {who.name: _drive(said, config.tr, who.peak_delay) for who in config.participants}
+        unheard = tell(60 * length, unheard_rng, voice=voice) if config.late_follows == "nothing" else None
+        drives[story] = {who.name: _drive(said, unheard, config, who.peak_delay) for who in config.participants}
     n_trs = {story: drive[config.participants[0].name].n_rows + TRIMMED_ROWS for story, drive in drives.items()}
     (root / "respdict.json").write_text(json.dumps(n_trs, indent=2) + "\n", encoding="utf-8")
     for index, who in enumerate(progress(config.participants, desc="simulating", unit="brain", enabled=show_progress)):
@@ -64,14 +70,14 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
 
 @dataclass(frozen=True)
 class _Drive:
-    """What moves a participant's voxels during one story, after the response: spectrum (t, mels), word classes (t, classes)."""
+    """What moves a participant's voxels during one story, after the response: features of each driven region, (t, f)."""
 
-    spectrum: np.ndarray
-    meaning: np.ndarray
+    auditory: np.ndarray
+    late_language: np.ndarray
 
     @property
     def n_rows(self) -> int:
-        return len(self.spectrum)
+        return len(self.auditory)
 
 
 def _write_story(root: Path, story: str, said: Speech) -> None:
@@ -80,18 +86,28 @@ def _write_story(root: Path, story: str, said: Speech) -> None:
     write_textgrid(root / "TextGrids" / f"{story}.TextGrid", tiers, len(said.audio) / SAMPLE_RATE)
 
 
-def _drive(said: Speech, tr: float, peak_delay: float) -> _Drive:
-    n_rows = round(len(said.audio) / SAMPLE_RATE / tr) - FIRST_ROW - _TRAILING
-    middles = tr * (np.arange(n_rows) + FIRST_ROW + 0.5)
+def _drive(said: Speech, unheard: Speech | None, config: WorldConfig, peak_delay: float) -> _Drive:
+    n_rows = round(len(said.audio) / SAMPLE_RATE / config.tr) - FIRST_ROW - _TRAILING
+    middles = config.tr * (np.arange(n_rows) + FIRST_ROW + 0.5)
+    spectrum = _spectrum(said, middles, peak_delay)
+    if config.late_follows == "spectrum":
+        return _Drive(spectrum, spectrum)
+    return _Drive(spectrum, _meaning(unheard or said, middles, peak_delay))
+
+
+def _spectrum(said: Speech, middles: np.ndarray, peak_delay: float) -> np.ndarray:
+    """Log-mel power of the sound through the response, (t, mels)."""
     spectrum = log_mel(said.audio, SAMPLE_RATE, n_mels=_MELS, window=_HOP, hop=_HOP)
     times = frame_times(len(spectrum), SAMPLE_RATE, window=_HOP, hop=_HOP)
+    return hrf_convolve(spectrum.astype(np.float64), times, middles, dt=_HOP, peak_delay=peak_delay)
+
+
+def _meaning(said: Speech, middles: np.ndarray, peak_delay: float) -> np.ndarray:
+    """Words of each semantic class through the response, (t, classes)."""
     known = [(word.start, CLASSES.index(WORD_CLASS[word.label])) for word in said.words if word.label in WORD_CLASS]
     onsets = np.array([start for start, _ in known])
     classes = np.eye(len(CLASSES))[[index for _, index in known]]
-    return _Drive(
-        spectrum=hrf_convolve(spectrum.astype(np.float64), times, middles, dt=_HOP, peak_delay=peak_delay),
-        meaning=hrf_convolve(classes, onsets, middles, peak_delay=peak_delay),
-    )
+    return hrf_convolve(classes, onsets, middles, peak_delay=peak_delay)
 
 
 def _write_participant(
@@ -99,8 +115,8 @@ def _write_participant(
 ) -> None:
     training = [drives[story] for story in config.train_stories]
     weights = {
-        "auditory": _unit_weights(np.concatenate([d.spectrum for d in training]), who.auditory, rng),
-        "late_language": _unit_weights(np.concatenate([d.meaning for d in training]), who.late_language, rng),
+        "auditory": _unit_weights(np.concatenate([d.auditory for d in training]), who.auditory, rng),
+        "late_language": _unit_weights(np.concatenate([d.late_language for d in training]), who.late_language, rng),
     }
     gain_v = who.gain * rng.lognormal(0.0, 0.15, who.n_voxels)
     gain_v[who.n_voxels - who.silent :] = 0.0
@@ -130,7 +146,7 @@ def _unit_weights(features_tf: np.ndarray, n_voxels: int, rng: np.random.Generat
 
 def _signal(drive: _Drive, weights: dict[str, tuple[np.ndarray, np.ndarray]], who: Participant) -> np.ndarray:
     parts = []
-    for region, features in (("auditory", drive.spectrum), ("late_language", drive.meaning)):
+    for region, features in (("auditory", drive.auditory), ("late_language", drive.late_language)):
         center, weights_fv = weights[region]
         parts.append((features - center) @ weights_fv)
     return np.concatenate([*parts, np.zeros((drive.n_rows, who.silent))], axis=1)

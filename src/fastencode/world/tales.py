@@ -16,7 +16,7 @@ from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 from fastencode.world.espeak import SAMPLE_RATE, Speech, Synthesizer, Voice
 
-__all__ = ["CLASSES", "VOICES", "WORD_CLASS", "speak_at", "tell"]
+__all__ = ["CLASSES", "NOUNS", "VERBS", "VOICES", "WORD_CLASS", "noun_of", "speak_at", "tell"]
 
 NOUNS = {
     "animal": "dog cat horse rabbit tiger monkey sheep eagle",
@@ -135,13 +135,14 @@ def _sentences(rng: np.random.Generator) -> Iterator[_Sentence]:
     while True:
         topic = topics[int(rng.integers(len(topics)))]
         for _ in range(int(rng.integers(*_TOPIC_SENTENCES))):
-            subject, thing, other = (_noun(topic, rng) for _ in range(3))
+            subject, thing, other = (noun_of(topic, rng) for _ in range(3))
             kind = list(VERBS)[int(rng.integers(len(VERBS)))]
             verb = rng.choice(VERBS[kind].split())
             yield _Sentence(f"the {subject} {verb} the {thing} and the {other}.", float(rng.uniform(*_PAUSE)))
 
 
-def _noun(topic: str, rng: np.random.Generator) -> str:
+def noun_of(topic: str, rng: np.random.Generator) -> str:
+    """Draw a noun that keeps to a topic (a key of ``NOUNS``) as often as those of stories do."""
     name = topic if rng.random() < _TOPIC_SHARE else list(NOUNS)[int(rng.integers(len(NOUNS)))]
     return str(rng.choice(NOUNS[name].split()))
 
