@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 
 from fastencode.cli import main
 from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.weights import weight_change
 from fastencode.tune.log import epochs, read_log
+from fastencode.tune.record import Record
 from speech_cases import saved_model
 from tune_cases import Tones
 
@@ -86,6 +88,12 @@ def test_a_model_is_tuned_read_and_scored(world: Path, tmp_path: Path, family: s
     layer = "encoder.layers.1.attention.q_proj.weight" if family == "wavlm" else "encoder.layers.1.self_attn.q_proj.weight"
     assert not torch.equal(before.state_dict()[layer], after.state_dict()[layer])
     assert SpeechEncoder(run / "checkpoints" / "epoch-1").cnn_hash() == SpeechEncoder(model).cnn_hash()
+    changes = weight_change(model, run / "model")
+    assert changes["cnn"] == 0 and changes["layer-02"] > 0
+    if family == "whisper":  # all of a layer learns: the log counted the same weights while they were in memory
+        logged = rows[-1]["weight_change"]
+        assert [changes[f"layer-0{k}"] for k in (1, 2)] == pytest.approx([logged[f"layer-0{k}"] for k in (1, 2)], rel=1e-5)
+    assert set(Record.read(run).gradient_norms) == set(rows[-1]["gradient_norm"]) >= {"layer-01", "layer-02", "head"}
     for name, checkpoint in (("pretrained", model), ("tuned", run / "model")):
         asked = ["--audio", str(world / "stimuli"), "--model", str(checkpoint), "--out", str(tmp_path / name)]
         assert main(["features", *asked, "--read.seconds", "4"]) == 0

@@ -185,7 +185,7 @@ def foresee(
     missing = set(stages.missing([*responses, *layers]))
     stages.check()
     data, people = question.data, sorted(question.heard)
-    fits = [stage for stage in layers if stage.name in missing and _kind(stage) != "partitions"]
+    fits = [stage for stage in layers if stage.name in missing and _kind(stage) not in ("partitions", "mlp")]
     new = [who for who in people if f"responses/{who}" in missing]
     test = data.test_story
     widths = {one.source.name: one.source.rows(test, 0).shape[1] for one in variants} if fits else {}
@@ -204,7 +204,7 @@ def foresee(
         say(f"{count} plan{'s' if count > 1 else ''} of {n} rows x {columns} columns, solved by the {strategy}")
     say(
         f"about {duration(cost.seconds)} of ridge on this processor at nominal rates if all voxels are chosen; permutations, "
-        f"draws, reading and partitions come on top\n{cost.memory / 1e9:.2g} GB of memory for each job at most, "
+        f"draws, reading, partitions and networks come on top\n{cost.memory / 1e9:.2g} GB of memory for each job at most, "
         f"{cost.disk / 1e9:.2g} GB on disk at most, {cost.free / 1e9:.3g} GB free"
     )
 

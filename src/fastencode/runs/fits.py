@@ -1,7 +1,7 @@
 """The stages of ``align`` and of experiments, and what is finished of them, whichever command made it.
 
     stories ─► responses/<participant> ─┐
-    features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out,predictions}/<model>/<participant>/layer-NN
+    features/<story>.h5 ─► design, plan ┴► {fits,partitions,leave-one-out,predictions,mlp}/<model>/<participant>/layer-NN
 
 The settings of each hold under ``shared`` what must be alike for two records to stand in one table. A fit counts its files of
 features and of stimuli by their contents: a file that another tool changed counts as new, even if the key inside is the same.
@@ -27,7 +27,7 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.responses import load_listener, regions_of, voxels_of, write_responses
-from fastencode.study.config import AlignConfig, Resources
+from fastencode.study.config import AlignConfig, MlpConfig, Resources
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import (
     LayerScores,
@@ -40,6 +40,7 @@ from fastencode.study.layer_scores import (
     scores_of,
     share_layer,
 )
+from fastencode.study.mlp import MlpScores, mlp_against_ridge
 from fastencode.study.predictions import write_predictions
 from fastencode.study.sources import LowLevel
 from fastencode.study.tables import Key, Label
@@ -51,6 +52,7 @@ __all__ = [
     "collect",
     "fit_layer",
     "layer_stages",
+    "mlp_layer",
     "partition_layer",
     "records_of",
     "responses_stage",
@@ -88,6 +90,8 @@ class Question:
         Whether every run that is fitted on is predicted by ridges fitted on all others, too.
     save_predictions : bool
         Whether predictions of the test runs are kept.
+    mlp : MlpConfig, optional
+        Whether every layer that is plain and has the delays of ``align`` is fitted by a network beside ridge, and how.
     """
 
     data: Dataset
@@ -103,6 +107,7 @@ class Question:
     tests: tuple[str, ...] = ()
     leave_one_out: bool = False
     save_predictions: bool = False
+    mlp: MlpConfig | None = None
 
     @property
     def scored(self) -> tuple[tuple[str, slice], ...]:
@@ -206,6 +211,8 @@ def _stages_of_a_layer(
             times = {run: data.row_times(run)[rows] for run, rows in scored}
             attributes = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
             yield stage("predictions", who, predict_layer, (times, attributes), low, shared=["ridge"])
+        if question.mlp is not None and variant.plain and variant.delays == tuple(question.align.delays):
+            yield stage("mlp", who, mlp_layer, (question.align, question.mlp), low, shared=["align", "mlp"])
         if bands and variant.plain and variant.delays == tuple(question.align.delays):
             arguments = (bands, question.align, question.candidates, question.resources)
             names = [source.name for source in bands]
@@ -226,6 +233,11 @@ def fit_layer(folder: Path, design: Design, responses: Path, config: AlignConfig
 def leave_out_layer(folder: Path, design: Design, responses: Path) -> None:
     """The stage of one layer in one participant whose runs are left out one by one."""
     save(leave_stories_out(design, load_listener(responses).fit), folder / RECORD)
+
+
+def mlp_layer(folder: Path, design: Design, responses: Path, config: AlignConfig, mlp: MlpConfig) -> None:
+    """The stage of one layer in one participant, fitted by a network beside ridge: see :mod:`fastencode.study.mlp`."""
+    save(mlp_against_ridge(design, load_listener(responses), config, mlp), folder / RECORD)
 
 
 def predict_layer(
@@ -267,6 +279,7 @@ class Records:
         On each test run by itself; empty where there is one.
     left_out : (label, participant, layer) → LeftOut
     held_out : (label, participant, layer) → name of each run in ``left_out`` → its rows
+    mlp : (label, participant, layer) → MlpScores
     """
 
     scores: Mapping[Key, LayerScores]
@@ -277,6 +290,7 @@ class Records:
     by_test: Mapping[str, Mapping[Key, LayerScores]] = field(default_factory=dict)
     left_out: Mapping[Key, LeftOut] = field(default_factory=dict)
     held_out: Mapping[Key, Mapping[str, int]] = field(default_factory=dict)
+    mlp: Mapping[Key, MlpScores] = field(default_factory=dict)
 
 
 def records_of(stages: Stages, names: Sequence[str]) -> Records:
@@ -329,7 +343,7 @@ def collect(stages: Stages, shared: Mapping[str, Any], own: Collection[str], ran
     people = {name.split("/")[1]: one for name, one in stages.finished("responses/*").items() if _alike(one, wanted)}
     kept: dict[str, dict[Key, str]] = {}
     signatures: dict[str, Signature] = {}
-    for kind in ("fits", "partitions", "leave-one-out"):
+    for kind in ("fits", "partitions", "leave-one-out", "mlp"):
         found = stages.finished(f"{kind}/*/*/*")
         fine = {name: one for name, one in found.items() if one.settings["who"] in people and _alike(one, wanted)}
         fine = _of_one_model(stages, fine, own)
@@ -354,6 +368,7 @@ def collect(stages: Stages, shared: Mapping[str, Any], own: Collection[str], ran
         {run: {key: load(LayerScores, folder / TESTS / f"{run}.h5") for key, folder in folders["fits"].items()} for run in tests},
         {key: load(LeftOut, folder / RECORD) for key, folder in folders["leave-one-out"].items()},
         {key: _held_out(signatures[name]) for key, name in kept["leave-one-out"].items()},
+        {key: load(MlpScores, folder / RECORD) for key, folder in folders["mlp"].items()},
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["CPU", "DEPTHS", "WHOLE", "AlignConfig", "Contrast", "Resources"]
+__all__ = ["CPU", "DEPTHS", "WHOLE", "AlignConfig", "Contrast", "MlpConfig", "Resources"]
 
 DEPTHS = ("early", "middle", "late", "all")
 """Names of sets of layers: thirds, as :func:`fastencode.study.verdicts.layer_thirds` cuts them, and all."""
@@ -216,3 +216,61 @@ class Contrast:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """A network with one hidden layer that learns what a ridge leaves over: see :mod:`fastencode.study.mlp`.
+
+    Attributes
+    ----------
+    hidden, weight_decays : tuple
+        Sizes of the hidden layer, and AdamW's decay: every pair is tried, and one chosen on rows of the fit runs.
+    held_out : float
+        Share of the fit rows that settings and the number of epochs are chosen on: whole runs, the last of them; of one run its
+        end.
+    learning_rate : float
+        Of AdamW, constant.
+    batch : int
+        Rows of an update.
+    epochs : int
+        The most passes over the rows.
+    patience : int
+        Training ends after so many epochs without a better score. A network often gets worse before it is better than ridge.
+    seeds : tuple of int
+        Each is a network of its own; scores are averaged.
+    linear : bool
+        Train the same network without its nonlinearity, too. What this one gains over ridge is no nonlinearity: voxels share the
+        hidden layer, and a ridge shrinks.
+    """
+
+    hidden: tuple[int, ...] = (32, 128)
+    weight_decays: tuple[float, ...] = (0.01, 0.1)
+    held_out: float = 0.2
+    learning_rate: float = 1e-3
+    batch: int = 128
+    epochs: int = 100
+    patience: int = 10
+    seeds: tuple[int, ...] = (0,)
+    linear: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "weight_decays", "seeds"):
+            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)}: give at least one, and none twice")
+        for name, least in (("batch", 1), ("epochs", 1), ("patience", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if wrong := [size for size in self.hidden if size < 1]:
+            raise InputError(f"hidden holds {wrong[0]}: a layer has at least one unit")
+        if bad := [decay for decay in self.weight_decays if not 0 <= decay < float("inf")]:
+            raise InputError(f"weight_decays holds {bad[0]}: give 0 or more")
+        if not 0 < self.learning_rate < float("inf"):
+            raise InputError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out must lie between 0 and 1, got {self.held_out}")
+
+    @property
+    def n_settings(self) -> int:
+        """How many settings are tried."""
+        return len(self.hidden) * len(self.weight_decays)

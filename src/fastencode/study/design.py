@@ -68,7 +68,7 @@ class Design:
         The stories to score on, and their rows.
     config : AlignConfig
     resources : Resources
-        What the plan is made, and responses are fitted with.
+        What the plan is made, and responses are fitted with. Kept as an attribute.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Design:
         resources: Resources = CPU,
     ) -> None:
         self._variant, self._layer, self._fit, self._tests = variant, layer, fit, tests
-        self._config, self._resources = config, resources
+        self._config, self.resources = config, resources
 
     @cached_property
     def _rows(self) -> tuple[Matrix, NDArray[np.intp]]:
@@ -90,7 +90,7 @@ class Design:
         if not self._variant.nuisance:
             return X, labels
         known = [self._delayed(source, 0, self._config.delays)[0] for source in self._variant.nuisance]
-        return without(X, Delayed.side_by_side(known), labels, self._config, self._resources), labels
+        return without(X, Delayed.side_by_side(known), labels, self._config, self.resources), labels
 
     @property
     def matrices(self) -> tuple[Matrix, Matrix, NDArray[np.intp]]:
@@ -102,14 +102,14 @@ class Design:
     def plan(self) -> RidgePlan:
         """One for every participant who heard these stories."""
         X, _, labels = self.matrices
-        return plan_runs(X, labels, self._config, self._resources)
+        return plan_runs(X, labels, self._config, self.resources)
 
     def left_out(self) -> Iterator[tuple[NDArray[np.intp], Design]]:
         """For each story that is fitted on: its rows among the fit rows, and the design of all others that is scored on it."""
         labels = self.matrices[2]
         for place, story in enumerate(self._fit):
             others = [other for other in self._fit if other != story]
-            part = Design(self._variant, self._layer, others, [(story, slice(None))], self._config, self._resources)
+            part = Design(self._variant, self._layer, others, [(story, slice(None))], self._config, self.resources)
             yield np.flatnonzero(labels == place), part
 
     def bands(self, others: Sequence[Source]) -> dict[str, Matrix]:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
@@ -47,7 +47,10 @@ __all__ = [
     "share_layer",
 ]
 
-Record = TypeVar("Record", "LayerScores", "LayerShares", "LeftOut")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 # Bytes of weights that score_layer holds at once; of responses and weights that share_layer does, which decomposes its bands once
 # more for each tile.
@@ -179,8 +182,8 @@ class LeftOut:
     alpha: NDArray[np.float64]
 
 
-def save(record: LayerScores | LayerShares | LeftOut, path: Path) -> None:
-    """Write a record as HDF5, one data set for each attribute."""
+def save(record: DataclassInstance, path: Path) -> None:
+    """Write a record, such as :class:`LayerScores`, as HDF5: one data set for each attribute, an array."""
     whole = io.BytesIO()  # HDF5 itself does not say what a full disk is
     with h5py.File(whole, "w") as file:
         for field in fields(record):

@@ -134,6 +134,20 @@ class Record:
         reached = [name for name in inside if top is None or int(name.removeprefix("layer-")) <= top]
         return {name: math.nan if changes[name] is None else float(changes[name]) for name in reached}
 
+    @cached_property
+    def gradient_norms(self) -> dict[str, float]:
+        """Part → Euclidean norm of its gradients, mean over the updates in the log (every ``log_every``-th), before any clip.
+
+        Named as in the log: ``layer-00``, ``layer-01``, …, ``head``, ``other``. An update in which a part had no gradient
+        does not count for it. Empty before the first update was logged.
+        """
+        found: dict[str, list[float]] = {}
+        for row in self.updates:
+            for where, norm in (row.get("gradient_norm") or {}).items():
+                if norm is not None:
+                    found.setdefault(where, []).append(float(norm))
+        return {where: float(np.mean(norms)) for where, norms in sorted(found.items())}
+
     def third(self, last: bool) -> float:
         """Mean weight change of the first or last third of ``layers``; NaN where there are none."""
         values = list(self.layers.values())
