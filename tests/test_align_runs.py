@@ -159,7 +159,7 @@ def test_the_page_shows_all_models_and_repeats_itself(
         "95 % intervals",
     ):
         assert words in page, words
-    assert {path.stem for path in (out / "figures").iterdir()} == {"picture", "layers", "change"}
+    assert {path.stem for path in (out / "figures").iterdir()} == {"picture", "layers", "differences", "participants"}
     response = world / "preprocessed_data" / "B" / "two.hf5"
     assert made_from["responses"]["B"]["two/two.hf5"] == hashlib.sha256(response.read_bytes()).hexdigest()
     assert made_from["features"]["second"] == {"input": "window", "model": "second", "stories": {story: story for story in ROWS}}
@@ -322,7 +322,7 @@ def test_only_code_that_is_used_makes_fits_again(
     comment, code = "\n# a comment\n", "\nNEW = 1\n"
     add(
         {
-            "fastencode.study.figures": comment + code,
+            "fastencode.study.figures.layers": comment + code,
             "fastencode.delayed": comment,
             "fastencode.study.tables": code,
             "fastencode.runs.engine": code,

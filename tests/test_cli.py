@@ -74,7 +74,12 @@ def test_the_demo_leaves_everything_it_promises(finished: Path) -> None:
     assert updates["tuned"] == updates["control"] == 64 // 8
     results = json.loads((finished / "results.json").read_text())
     assert len(results["verdicts"]) == 8
-    assert {path.name for path in (finished / "figures").iterdir()} >= {"layers.png", "change.png", "training.png", "picture.png"}
+    assert {path.name for path in (finished / "figures").iterdir()} >= {
+        "layers.png",
+        "differences.png",
+        "training.png",
+        "picture.png",
+    }
     page = (finished / "index.html").read_text(encoding="utf-8")
     assert "<html" in page and "Its repeats chose the voxels that the models were tuned on" in page
 

@@ -73,9 +73,9 @@ def test_code_that_is_used_counts_and_words_about_it_do_not(copy: Path, digests:
     """In a real copy of the package, source by source: first what ought to change nothing, then what ought to."""
     before, package = digests(), copy / "fastencode"
     assert len(set(before)) == 2
-    for path in ("study/figures.py", "delayed.py", "solve/ridge.py", "kernels/fallback.py"):
+    for path in ("study/figures/layers.py", "delayed.py", "solve/ridge.py", "kernels/fallback.py"):
         changed(package / path, '"""', '# A comment.\n"""Another docstring. ')
-    changed(package / "study" / "figures.py", "", "NEW = 1\n")  # no ridge is fitted with figures
+    changed(package / "study" / "figures" / "layers.py", "", "NEW = 1\n")  # no ridge is fitted with figures
     changed(package / "__init__.py", '"pearson":', '"new_name": "nowhere",\n    "pearson":')
     assert digests() == before
     for path in ("delayed.py", "solve/plan/basis.py", "kernels/product.pyx"):

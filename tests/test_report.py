@@ -7,7 +7,6 @@ import json
 import math
 import re
 import stat
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from fastencode.study.conditions import BEFORE_AND_AFTER, conditions
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, layer_thirds, overfitting, verdict_table
 from fastencode.style import COLORS
-from report_cases import overlapping_texts
+from report_cases import Page, legend_labels, overlapping_texts, png_size
 
 VERDICTS = [
     Verdict.above("Late layers rise", (0.084, 0.061, 0.107), quantity="Δr, tuned − pretrained"),
@@ -91,38 +90,11 @@ def write(folder: Path, scores: pd.DataFrame | None = None, training: pd.DataFra
     return write_report(folder, **(given | changed))
 
 
-class Page(HTMLParser):
-    """What a browser would load, show, and close."""
-
-    VOID = frozenset({"meta", "link", "img", "br"})
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.text += data
-
-
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is not about pixels: figures are made but not rendered, which takes most of the time."""
     monkeypatch.setattr(figures, "png", lambda figure: bytes(24))
+    monkeypatch.setattr(figures, "svg", lambda figure: b"")
 
 
 @pytest.fixture(scope="module")
@@ -132,23 +104,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def png_size(path: Path) -> tuple[int, int]:
-    head = path.read_bytes()[:24]
-    assert head.startswith(b"\x89PNG\r\n\x1a\n")
-    return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-
-
 def test_all_files_are_there_and_nothing_else(folder: Path) -> None:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    drawn = {f"figures/{name}.png" for name in ("layers", "change", "training", "picture")}
-    tables = {f"{name}.csv" for name in ("scores", "means", "contrasts", "training")}
+    kinds = ("layers", "differences", "participants", "training", "picture")
+    drawn = {f"figures/{name}.{kind}" for name in kinds for kind in ("png", "svg")}
+    tables = {f"{name}.csv" for name in ("scores", "means", "contrasts", "training", "warnings")}
     assert names == {"index.html", "results.json", "provenance.json", *tables, *drawn}
     assert all(stat.S_IMODE((folder / name).stat().st_mode) & stat.S_IRUSR for name in names)
 
 
 def test_figures_are_wide_enough_to_read(folder: Path) -> None:
     assert png_size(folder / "figures" / "picture.png") == (1600, 600)
-    for name in ("layers", "change", "training"):
+    for name in ("layers", "differences", "training"):
         width, height = png_size(folder / "figures" / f"{name}.png")
         assert width == 1536 and 400 < height < 2000
 
@@ -156,7 +123,7 @@ def test_figures_are_wide_enough_to_read(folder: Path) -> None:
 def test_page_is_self_contained_and_well_formed(folder: Path) -> None:
     page = Page(folder / "index.html")
     assert page.open == []
-    assert len(page.loaded) == 5 and all(value.startswith("data:") for value in page.loaded)
+    assert len(page.loaded) == 6 and all(value.startswith("data:") for value in page.loaded)
     source = (folder / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(", re.sub(r"base64,[^\"]*", "", source))
     assert "script" not in page.tags
@@ -393,7 +360,7 @@ def test_legend_names_only_what_is_drawn() -> None:
 def change(scores: pd.DataFrame):
     contrasts = make_contrasts(scores)
     means = make_means(scores, contrasts)
-    return figures.change_figure(means[means["versus"] != "0"], contrasts, BEFORE_AND_AFTER)
+    return figures.differences_figure(means[means["versus"] != "0"], contrasts, BEFORE_AND_AFTER)
 
 
 def layers(scores: pd.DataFrame):
@@ -405,7 +372,7 @@ def pictured(scores: pd.DataFrame):
     return figures.picture(means[means["versus"] == "0"], scores, list(scores["region"].unique()), BEFORE_AND_AFTER)
 
 
-def test_change_figure_draws_the_mean_of_the_differences() -> None:
+def test_differences_figure_draws_the_mean_of_the_differences() -> None:
     from matplotlib.colors import to_hex
 
     scores = make_scores()
@@ -446,9 +413,7 @@ def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
     drawn = [line for line in figure.axes[0].get_lines() if line.get_marker() in {one.marker for one in models}]
     assert [(line.get_color(), line.get_marker()) for line in drawn] == [(one.color, one.marker) for one in models]
     assert {line.get_linestyle() for line in drawn} == {"-"} and list(drawn[-1].get_xdata()) == [0, 1, 2]
-    assert [text.get_text().replace("\\", "") for text in figure.legends[0].get_texts()] == [
-        *names, "noise ceiling"
-    ]  # fmt: skip
+    assert [label.replace("\\", "") for label in legend_labels(figure)] == [*names, "noise ceiling"]
     assert overlapping_texts(figure) == [] and not figure.axes[0].collections, "bands of nine models would hide each other"
     text = Page(write(tmp_path, scores=scores, models=models, tables={"scores": scores}, verdicts=())).text
     assert "Bands of so many models would hide each other" in text and "A level line is a model of one layer" in text

@@ -25,6 +25,10 @@ class Drawn(NamedTuple):
         Whether a model of one layer is drawn as a level line.
     depths : tuple of str
         The thirds of the layers that have panels of their own.
+    seeds : int
+        Seeds in the table.
+    unit : str
+        What intervals of probes resample, where the table says it.
     """
 
     n: int
@@ -32,6 +36,8 @@ class Drawn(NamedTuple):
     first: str
     level: bool
     depths: tuple[str, ...] = ()
+    seeds: int = 1
+    unit: str = ""
 
     @property
     def people(self) -> str:
@@ -49,6 +55,22 @@ class Drawn(NamedTuple):
         of = self.intervals("the mean over these participants" if self.n > 1 else "r")
         lines = f"Thick lines: mean over {self.people}. Thin lines: each of them. " if self.n > 1 else f"{self.people}. "
         return lines + of + self.level_line
+
+    @property
+    def thick(self) -> str:
+        lines = f"Thick lines: mean over {self.people}, where a model belongs to one. Thin lines: each of them. "
+        return lines if self.n > 1 else ""
+
+    @property
+    def probe_bands(self) -> str:
+        """Of probes and of hours: intervals of the mean, or, wider, the mean of participants' intervals."""
+        if self.bands != "drawn":
+            return self.intervals("") if self.bands else ""
+        of = f", from resampling {self.unit} of the test split" if self.unit else ""
+        several = (
+            "; of a mean, the average of participants' intervals, which is at least as wide as its own" if self.n > 1 else ""
+        )
+        return f"Bands: 95 % intervals{of}{several}. "
 
     @property
     def level_line(self) -> str:
@@ -86,8 +108,17 @@ CEILINGS = (
 )
 SCORE = "correlation between predicted and measured responses on held-out data, mean over the region's voxels"
 LEVELS = "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
-# Heading and caption of each figure.
+# Heading and caption of each figure, in the order of the page.
 CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
+    "findings": (
+        "All expectations in one figure",
+        lambda drawn: (
+            "One row for each expectation: what was measured and its 95 % interval. The shape of the marker is the answer, which "
+            "stands at the right in words: a filled circle is yes, a filled cross no, an open diamond undecided. Small open "
+            "squares and dotted lines are the same number of the control. Where an expectation names a side or a margin, the "
+            "interval must lie in the shaded part. Scores of responses and scores of probes have axes of their own."
+        ),
+    ),
     "picture": (
         "The result at a glance",
         lambda drawn: (
@@ -105,7 +136,16 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
             f"above the curves, its value is written at the upper edge. {drawn.level_line}{LEVELS}"
         ),
     ),
-    "change": (
+    "participants": (
+        "Differences in each participant",
+        lambda drawn: (
+            f"As above, one panel for each region and participant; {drawn.people}. Vertical: each model's r minus the r of "
+            f"“{drawn.first}” at the same layer. All panels share one axis. {drawn.level_line}"
+            f"{drawn.intervals('one participant’s difference')}An interval does not speak for other participants; how alike the "
+            "panels are does."
+        ),
+    ),
+    "differences": (
         "Differences between models",
         lambda drawn: (
             f"Each model's r minus the r of “{drawn.first}” at the same layer: above zero, the model predicts better than that "
@@ -122,12 +162,55 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
             f"axis. {LEVELS}"
         ),
     ),
+    "probes": (
+        "What each layer knows: probes",
+        lambda drawn: (
+            "One linear map for each task, model and layer, fitted on the training split and scored on the test split. Vertical: "
+            f"its score, named at the axis of each task. Horizontal: layer. {drawn.thick}{drawn.probe_bands}Dashed: the "
+            "baseline, which knows the frequencies of the labels or their mean, and no sound. Dotted, where it was asked for: "
+            "the same probe with shuffled labels, whose score is what the probe itself can learn by heart. "
+            f"{drawn.level_line}Panels have axes of their own."
+        ),
+    ),
+    "change": (
+        "How much each layer changed",
+        lambda drawn: (
+            f"One panel for each measure. {drawn.thick}{drawn.level_line}CKA and CCA compare a layer's features with the same "
+            "layer of the pretrained model on the same sounds. CKA is 1 where they are alike up to a rotation and a scale, "
+            "CCA where they are alike up to any linear map. Weight change is of the layer's own weights. Dimensions say along "
+            "how many directions features vary. There are no intervals. An axis is logarithmic where values are "
+            "of very different size."
+        ),
+    ),
+    "mlp": (
+        "A network beside the ridge",
+        lambda drawn: (
+            f"{drawn.people}. Vertical: r of a network with a hidden layer minus r of ridge, on the same features, folds and "
+            f"held-out scans. {drawn.intervals('the difference, paired')}Above zero, the features hold something that a linear "
+            "map misses. How many settings of the network were tried is in the table."
+        ),
+    ),
+    "scaling": (
+        "More hours of data",
+        lambda drawn: (
+            "Vertical: correlation with held-out responses, mean over layers and voxels of the region. Horizontal: hours of data "
+            f"that a model was tuned on. {drawn.thick}{drawn.probe_bands}A level line is a model without such hours, or with one "
+            f"number of them. {LEVELS}"
+        ),
+    ),
+    "seeds": (
+        "How much chance in training matters",
+        lambda drawn: (
+            f"Each line is one seed of one model, mean over {drawn.people}; {drawn.seeds} seeds. Where lines of one model lie "
+            "further apart than the gap between two models, the gap may be chance. The figures above show the mean over seeds."
+        ),
+    ),
     "training": (
         "How tuning went",
         lambda drawn: (
-            f"{drawn.people}. Left: squared error per voxel on the clips tuned on (dotted) and on validation clips (solid). "
-            "Right: correlation of the tuned model's own predictions on validation clips, mean over voxels. Validation clips are "
-            "never tuned on."
+            f"{drawn.people}. Loss: squared error per voxel on the clips tuned on (dotted) and on validation clips "
+            "(solid). Right of it: correlation of the tuned model's own predictions on validation clips, mean over voxels. "
+            "Validation clips are never tuned on."
         ),
     ),
 }
@@ -183,5 +266,28 @@ DETAILS = {
         "standard deviation of r over stories. There is no 95 % interval: what one ridge is scored on, the others are fitted on, "
         "so the standard deviation divided by the root of the number of stories is not a standard error. There is no "
         "noise ceiling, because the repeats of these stories are not read.",
+    ),
+    "findings": (
+        "Every expectation",
+        "Value, with its 95 % interval, is the contrast of the models over layers and region that the columns name. Unit is what "
+        "intervals resample and tests count. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
+        "expectations of the family.",
+    ),
+    "probes": (
+        "Every probe",
+        "Score of a linear map on held-out rows, its 95 % interval from resampling units of the test split, beside the baseline "
+        "and the control with shuffled labels, where it was asked for. Selectivity is score less control. The penalty is chosen "
+        "on held-out units of the training split.",
+    ),
+    "change": ("Every measure of change", "Measures as in the figure. The participant is empty where a model belongs to none."),
+    "mlp": (
+        "Every network",
+        "r of ridge and of a network with a hidden layer on the same held-out scans, and their difference with its paired 95 % "
+        "interval.",
+    ),
+    "scaling": ("Every number of hours", "r by hours of data, with 95 % intervals."),
+    "seeds": (
+        "Every seed",
+        "What other tables show as the mean over seeds, of one seed at a time. The region is empty for probes.",
     ),
 }

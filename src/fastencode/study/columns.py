@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BESIDE", "MEAN", "TABLES", "WORDS"]
+__all__ = ["BESIDE", "MEAN", "NAMES", "TABLES", "TEXTS", "WORDS"]
 
 MEAN = "mean"  # stands for all participants, or for all stories, in tables that have rows of these and of their mean
 
@@ -96,10 +96,94 @@ LAGS = {
     "r_low": "95 % low",
     "r_high": "95 % high",
 }
+PROBES = {
+    "task": "task",
+    "metric": "metric",
+    "model": "model",
+    "participant": "participant",
+    "layer": "layer",
+    "score": "score",
+    "low": "95 % low",
+    "high": "95 % high",
+    "baseline": "baseline",
+    "control": "shuffled labels",
+    "selectivity": "selectivity",
+    "n_train": "training rows",
+    "n_test": "test rows",
+    "n_units": "units",
+    "unit": "unit",
+    "penalty": "penalty",
+    "at_edge": "penalty at grid edge",
+}
+CHANGE = {"participant": "participant", "model": "model", "layer": "layer", "measure": "measure", "value": "value"}
+FINDINGS = {
+    "name": "name",
+    "statement": "expectation",
+    "answer": "held",
+    "measure": "measure",
+    "region": "region",
+    "layers": "layers",
+    "models": "models",
+    "value": "value",
+    "low": "95 % low",
+    "high": "95 % high",
+    "unit": "unit",
+    "n_units": "units",
+    "p": "p",
+    "p_smallest": "smallest p",
+    "p_holm": "p, Holm",
+    "family": "family",
+    "control_value": "control",
+    "control_low": "95 % low",
+    "control_high": "95 % high",
+    "reason": "reason",
+}
+SEEDS = {
+    "measure": "measure",
+    "participant": "participant",
+    "model": "model",
+    "seed": "seed",
+    "layer": "layer",
+    "region": "region",
+    "value": "value",
+    "low": "95 % low",
+    "high": "95 % high",
+}
+SCALING = {
+    "model": "model",
+    "participant": "participant",
+    "region": "region",
+    "hours": "hours",
+    "r": "r",
+    "low": "95 % low",
+    "high": "95 % high",
+}
+MLP = {
+    "participant": "participant",
+    "model": "model",
+    "layer": "layer",
+    "region": "region",
+    "r_ridge": "r of ridge",
+    "r_mlp": "r of the network",
+    "difference": "difference",
+    "low": "95 % low",
+    "high": "95 % high",
+    "settings": "settings tried",
+}
+DIAGNOSTICS = {
+    "participant": "participant",
+    "model": "model",
+    "finding": "finding",
+    "evidence": "evidence",
+    "advice": "advice",
+}
+WARNINGS = {"warning": "warning"}
 # Where they are there, these stand behind the column named.
 BESIDE = {
     "model": {"delays": "delays (TRs)"},
     "r_normalized": {"r_normalized_low": "95 % low", "r_normalized_high": "95 % high", "significant": "significant voxels"},
+    "answer": {"expect": "expected", "limit": "limit"},
+    "finding": {"verdict": "verdict"},
 }
 # Of each table: its columns, and those that tell its rows apart.
 TABLES = {
@@ -112,6 +196,19 @@ TABLES = {
     "test_stories": (TEST_STORIES, ("test_story", "participant", "model", "delays", "layer", "region")),
     "leave_one_out": (LEAVE_ONE_OUT, ("participant", "model", "delays", "layer", "region", "story")),
     "training": (TRAINING, ("participant", "model", "epoch")),
+    "findings": (FINDINGS, ("name",)),
+    "probes": (PROBES, ("task", "metric", "model", "participant", "layer")),
+    "change": (CHANGE, ("participant", "model", "layer", "measure")),
+    "mlp": (MLP, ("participant", "model", "layer", "region")),
+    "scaling": (SCALING, ("model", "participant", "region", "hours")),
+    "seeds": (SEEDS, ("measure", "participant", "model", "seed", "layer", "region")),
+    "diagnostics": (DIAGNOSTICS, ("participant", "model", "finding")),
+    "warnings": (WARNINGS, ("warning",)),
 }
-# Columns of text.
-WORDS = ("participant", "model", "delays", "region", "versus", "part", "band", "test_story", "story", "depth", "layers")
+# Columns of names, and of text: sentences, shown as they are and wrapped.
+NAMES = (
+    "participant", "model", "delays", "region", "versus", "part", "band", "test_story", "story", "depth", "layers", "task",
+    "metric", "measure", "name", "models", "unit", "family", "answer", "expect", "verdict", "finding",
+)  # fmt: skip
+TEXTS = ("statement", "reason", "settings", "evidence", "advice", "warning")
+WORDS = (*NAMES, *TEXTS)

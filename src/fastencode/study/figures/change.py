@@ -1,0 +1,84 @@
+"""How tuning changed each layer, by several measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastencode.study.columns import MEAN
+from fastencode.study.conditions import Condition
+from fastencode.study.figures.base import (
+    LAYER,
+    WIDE,
+    columns_of,
+    distinct,
+    escaped,
+    finish,
+    grid,
+    layer_ticks,
+    legend,
+    looks,
+    present,
+    row_height,
+    span_of,
+    styled,
+)
+from fastencode.study.figures.curves import draw_curve
+from fastencode.study.figures.probes import of_participants
+from fastencode.study.names import MEASURES, measure_name, shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["change_figure"]
+
+TIMES = 30  # the largest value over the smallest from which a panel's vertical axis is logarithmic
+
+
+@styled
+def change_figure(change: pd.DataFrame, models: Sequence[Condition]) -> Figure:
+    """Each measure by layer: mean over participants and, where there are several, thin lines for each.
+
+    Parameters
+    ----------
+    change : pandas.DataFrame
+        One row per participant, model, layer and measure: columns participant, model, layer, measure, value.
+    models : sequence of Condition
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel per measure, each with a vertical axis of its own, logarithmic where values are of very different size.
+    """
+    there = distinct(change, "measure")
+    measures = [one for one in MEASURES if one in there] + [one for one in there if one not in MEASURES]
+    columns = columns_of(len(measures)) if len(measures) != 4 else 2
+    rows = math.ceil(len(measures) / columns)
+    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9))
+    span = span_of(change)
+    for ax, measure in zip(axes, measures, strict=False):
+        _panel(ax, change[change["measure"] == measure], models, span)
+        ax.set_title(escaped(shortened(measure_name(measure), 110 // max(columns, 2))), fontsize=9.5)
+    finish(figure, axes, set(range(len(measures))), LAYER, "")
+    legend(figure, present(change, models))
+    return figure
+
+
+def _panel(ax: Axes, here: pd.DataFrame, models: Sequence[Condition], span: tuple[int, int]) -> None:
+    for model, look in looks(here, models):
+        part = here[here["model"] == model]
+        people = [who for who in distinct(part, "participant") if who != MEAN]
+        draw_curve(ax, of_participants(part, ["value"])["value"], look, span, linewidth=2.2)
+        thin = {**look, "marker": "", "zorder": look["zorder"] - 0.5}
+        for who in people if len(people) > 1 else ():
+            draw_curve(ax, part[part["participant"] == who].set_index("layer")["value"], thin, span, alpha=0.4, linewidth=0.9)
+    layer_ticks(ax, *span)
+    values = here["value"].to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > TIMES * values.min():
+        ax.set_yscale("log")
