@@ -14,7 +14,7 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import sha256
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.tasks import task_of
-from probe_cases import Listed, listed, timit_like
+from task_cases import Listed, listed, timit_like
 
 pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")
 

@@ -17,7 +17,7 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.acoustics import mfcc
 from fastencode.study.task_labels import COEFFICIENTS, trajectories
 from fastencode.study.tasks import TASKS, Task, task_of
-from probe_cases import RATE, Listed, commands_like, listed, timit_like
+from task_cases import RATE, Listed, commands_like, listed, timit_like
 
 soundfile = pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")
 

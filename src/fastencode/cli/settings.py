@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fastencode.cli.probe_settings import ProbeRunConfig
 from fastencode.cli.train_settings import TrainConfig
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
@@ -14,7 +15,16 @@ from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
 from fastencode.world.config import WorldConfig
 
-__all__ = ["AliceConfig", "AlignRunConfig", "DemoConfig", "DiagnoseConfig", "DoctorConfig", "FeaturesConfig", "TrainConfig"]
+__all__ = [
+    "AliceConfig",
+    "AlignRunConfig",
+    "DemoConfig",
+    "DiagnoseConfig",
+    "DoctorConfig",
+    "FeaturesConfig",
+    "ProbeRunConfig",
+    "TrainConfig",
+]
 
 FAST_MINUTES, FAST_STORY_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 6.0, 3.0, 4.0, 2
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastencode.data.recordings import SPLITS, Recording
 from fastencode.data.textgrid import Interval
@@ -132,19 +132,27 @@ class Task:
         """Whether each row of frames has a label of its own, not each recording."""
         return self.phones is not None
 
+    @property
+    def alone(self) -> bool:
+        """Whether all test recordings are of one speaker: no interval then says what holds for others."""
+        return (
+            self.groups is not None
+            and len({who for who, part in zip(self.groups, self.split, strict=True) if part == "test"}) == 1
+        )
+
     def truth(self) -> dict[str, Any]:
         """All that decides what is asked, as plain values, but for the contents of the sounds."""
         names = ("name", "kind", "keys", "split", "groups", "classes", "labels", "phones", "points")
         return {name: getattr(self, name) for name in names}
 
-    def rows(self, names: Sequence[str], counts: Sequence[int], times: NDArray[Any], labels: NDArray[Any] | None = None) -> Rows:
+    def rows(self, names: Sequence[str], counts: ArrayLike, times: NDArray[Any], labels: NDArray[Any] | None = None) -> Rows:
         """The task's rows among those of a model's features, in the order of ``keys``.
 
         Parameters
         ----------
         names : sequence of str
             The recordings of the features.
-        counts : sequence of int
+        counts : array_like of int
             How many rows each has; they follow each other.
         times : ndarray, shape (rows,)
             The middle of each row, in s.
@@ -156,8 +164,9 @@ class Task:
         InputError
             If a recording of the task has no features, or they are not of the kind that the task asks for.
         """
-        ends = np.cumsum(np.asarray(counts, np.intp))
-        place = {name: (int(end - count), int(end)) for name, count, end in zip(names, counts, ends, strict=True)}
+        each = np.asarray(counts, np.intp)
+        ends = np.cumsum(each).tolist()
+        place = {name: (end - count, end) for name, count, end in zip(names, each.tolist(), ends, strict=True)}
         if absent := [key for key in self.keys if key not in place]:
             some = f"{len(absent)} of {len(self.keys)} recordings of the task {self.name}, the first {absent[0]!r}"
             raise InputError(f"there are no features of {some}: make the features of the corpus again")
@@ -190,7 +199,6 @@ class Task:
         known = (split != "test") | np.isin(found, found[split != "test"])  # a phone may be too short for any row of train
         groups = None if self.groups is None else np.array(self.groups)[owners][known]
         return Rows(np.concatenate(rows)[known], found[known], groups, split[known])
-
 
 
 def task_of(
@@ -291,6 +299,8 @@ def task_of(
     values = [value for value in truth.values if value is not None]
     if base != "mfcc":
         task = _with_phones(task, values) if base == "phones" else _with_labels(task, truth, values)
+    if task.alone:
+        task = replace(task, notes=(*task.notes, "all test recordings are of one speaker, so there are no intervals"))
     for note in task.notes:
         warn(f"{name}: {note}")
     return task
