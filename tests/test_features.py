@@ -156,12 +156,13 @@ def test_sounds_are_found_by_name(tmp_path: Path) -> None:
     listed.write_text("audio,speaker\nsounds/two.wav,x\n")
     assert find_sounds(listed) == {"two": two}
     (folder / "one.FLAC").write_bytes(b"")
-    with pytest.raises(InputError, match="have one name: keep one of them"):
+    with pytest.raises(InputError, match="have one name, 'one': keep one of them"):
         find_sounds(folder)
     with pytest.raises(InputError, match=r"none\.wav does not exist"):
         find_sounds(tmp_path / "none.wav")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no audio files"):
-        find_sounds(tmp_path)
+        find_sounds(tmp_path / "empty")
 
 
 def test_recordings_of_one_name_in_two_folders(model: Path, tmp_path: Path) -> None:
@@ -177,5 +178,9 @@ def test_recordings_of_one_name_in_two_folders(model: Path, tmp_path: Path) -> N
     assert paths == {name: tmp_path / "out" / f"{name}.h5" for name in sounds}
     first, second = (read_features(paths[name]).values for name in ("yes/01", "no/01"))
     assert np.abs(first - second).max() > 1e-3
-    listed.write_text("audio\nyes/01.wav\nno/02.wav\n")
+    (tmp_path / "all").mkdir()
+    for word in ("yes", "no"):
+        (tmp_path / word).rename(tmp_path / "all" / word)
+    assert list(find_sounds(tmp_path / "all")) == ["no/01", "no/02", "yes/01"], "folders are searched through"
+    listed.write_text("audio\nall/yes/01.wav\nall/no/02.wav\n")
     assert list(find_sounds(listed)) == ["01", "02"]

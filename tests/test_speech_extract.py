@@ -18,7 +18,7 @@ import pytest
 from fastencode.cli import main
 from fastencode.errors import InputError
 from fastencode.runs.features import find_sounds
-from fastencode.speech import extract, store
+from fastencode.speech import reading, store
 from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import estimate, extract_features, extract_frames
@@ -287,7 +287,7 @@ def test_what_does_not_fit_the_file_is_said(tmp_path: Path, sounds: dict[str, Pa
         patch.setattr(SpeechEncoder, "layers", lambda self, frames: [layer * 1e6 for layer in layers(self, frames)])
         with pytest.raises(InputError, match=r"layer 0 at 0\.08.* s holds values beyond float16"):
             extract_features(sounds, encoder, tmp_path / "large", CLIP, stored="float16", show_progress=False)
-    monkeypatch.setattr(extract.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    monkeypatch.setattr(reading.shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(InputError, match="GB left: store float16"):
         extract_features(sounds, encoder, tmp_path / "none", CLIP, show_progress=False)
 
@@ -379,7 +379,7 @@ def test_the_store_needs_no_reader_of_ours(tmp_path: Path, sounds: dict[str, Pat
     with h5py.File(path) as file:
         assert set(file) == {"features", "times", "checks"} and file["features"].chunks is None
         np.testing.assert_array_equal(file["features"][:, 1], read_features(path, layers=(1,)).values[:, 0])
-        assert store._missing(file).size == 0
+        assert store._there(file).all()
 
 
 def test_the_same_features_are_the_same_bytes(tmp_path: Path, sounds: dict[str, Path]) -> None:

@@ -146,18 +146,25 @@ class FeaturesConfig:
     Attributes
     ----------
     audio : Path
-        An audio file, a folder of them, or a manifest (CSV, TSV, JSON lines) with a column ``audio``; WAV, FLAC, OGG, MP3 or NIST
-        SPHERE, at any rate. What cannot be read is listed at the end, with exit status 1; the others are read. Where a manifest
-        names two files of one name in two folders, the files of features lie in such folders too.
+        An audio file, a folder of them and of folders, a tree of TIMIT or Speech Commands, or a manifest (CSV, TSV, JSON lines)
+        with a column ``audio``; WAV, FLAC, OGG, MP3 or NIST SPHERE, at any rate. What cannot be read is listed at the end, with
+        exit status 1; the others are read. Where two files of one name lie in two folders, the files of features lie in such
+        folders too.
     model : str
-        Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size, or small: the model that
-        ships with fastencode.
+        Folder or hub name of a wav2vec2, HuBERT, WavLM or Whisper model, of any size; small: the model that
+        ships with fastencode; mfcc: no model but cepstra, for utterances only.
     out : Path
-        Folder of the files. Finished ones are kept, and an interrupted one is resumed.
+        Folder of the files. Finished ones are kept, and an interrupted one is resumed. Utterances all go to corpus.h5 in it.
     read : ReadConfig
-        A clip for every TR, which is cheap, or a sliding window.
+        A clip for every TR, which is cheap, a sliding window, or for corpora utterance: each recording as a whole.
+    kind : str
+        Of utterances, what --audio is: timit, commands, manifest or folder; auto finds out.
+    words : tuple of str
+        Of Speech Commands only these words, for utterances; all by default.
+    random_weights : int, optional
+        A seed: a model of this shape with weights drawn anew instead of its own, as a control.
     batch : int, optional
-        Windows at a time; chosen by the device and their length by default.
+        Windows, or utterances of equal length, at a time; chosen by the device and their length by default.
     dtype : str
         What the model computes in: float32, bfloat16 or float16.
     stored : str
@@ -172,11 +179,23 @@ class FeaturesConfig:
     model: str
     out: Path = Path("features")
     read: ReadConfig = field(default_factory=ReadConfig)
+    kind: str = "auto"
+    words: tuple[str, ...] = ()
+    random_weights: int | None = None
     batch: int | None = None
     dtype: str = "float32"
     stored: str = "float32"
     device: str | None = None
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.read.input != "utterance":
+            for given, name in ((self.kind != "auto", "kind"), (self.words, "words"), (self.model == "mfcc", "model")):
+                if given:
+                    value = getattr(self, name)
+                    raise InputError(f"{name}={value!r} is for whole recordings: add --read.input utterance, or leave it out")
+        elif self.model == "mfcc" and self.random_weights is not None:
+            raise InputError(f"random_weights={self.random_weights}: cepstra have no weights; leave it out, or give a model")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.files import check_file, whole_file
 from fastencode.speech.mp3 import with_length
 
-__all__ = ["audio_seconds", "read_audio", "resample", "write_audio"]
+__all__ = ["audio_seconds", "decode", "read_audio", "resample", "write_audio"]
 
 # The size a writer leaves in the header when it streams into a pipe and cannot go back: unknown, not truncated.
 _STREAMED = 0xFFFF_FF00
@@ -73,6 +73,14 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
         channel have one value, at 0.98 of full scale or beyond; the warning gives their share. What was clipped first and then
         made quieter, resampled or compressed (MP3, OGG) has no such runs and is not found.
     """
+    sound, doubt = decode(path, sample_rate)
+    if doubt:
+        warnings.warn(doubt, FastencodeWarning, stacklevel=2)
+    return sound
+
+
+def decode(path: str | os.PathLike[str], sample_rate: int) -> tuple[NDArray[np.float32], str]:
+    """What :func:`read_audio` returns, and what it warns of, "" if nothing: for those who read many files and warn once."""
     _check_rate(sample_rate)
     path = _check_audio(path)
     with _opened(path) as file:
@@ -89,19 +97,23 @@ def read_audio(path: str | os.PathLike[str], *, sample_rate: int = 16000) -> NDA
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise InputError(f"{path} holds samples that are not numbers (NaN or infinity): export it again as 16-bit integers")
-    if np.ptp(mono) == 0:
-        warnings.warn(f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}", FastencodeWarning, stacklevel=2)
-    elif clipped := sum(_clipped(channel) for channel in samples.T):
-        warnings.warn(
-            f"{path} is clipped: {clipped} of {samples.size} samples, a share of {clipped / samples.size:.2g}, stand at full"
-            f" scale in runs of {_FLAT} or more; record or export it at a lower level",
-            FastencodeWarning,
-            stacklevel=2,
-        )
     sound = resample(mono, rate, sample_rate)
     if not len(sound):
         raise InputError(f"{path} holds {len(mono)} samples at {rate} Hz, less than one at {sample_rate} Hz: check its header")
-    return sound
+    return sound, _doubt(path, samples, mono)
+
+
+def _doubt(path: Path, samples: NDArray[np.float32], mono: NDArray[np.float32]) -> str:
+    """What is suspicious about samples (n, channels) whose mean is ``mono``: silence, or flat tops at full scale."""
+    if np.ptp(mono) == 0:
+        return f"{path} is silent: all {len(mono)} samples equal {mono[0]:g}"
+    clipped = sum(_clipped(channel) for channel in samples.T)
+    if not clipped:
+        return ""
+    return (
+        f"{path} is clipped: {clipped} of {samples.size} samples, a share of {clipped / samples.size:.2g}, stand at full"
+        f" scale in runs of {_FLAT} or more; record or export it at a lower level"
+    )
 
 
 def audio_seconds(path: str | os.PathLike[str]) -> float:

@@ -10,6 +10,9 @@ from fastencode.errors import InputError
 
 __all__ = ["ReadConfig"]
 
+# Ways to read → ways to pool, the default first.
+_POOLS = {"clip": ("newest", "mean", "last"), "window": ("last", "newest", "mean"), "utterance": ("mean", "bins")}
+
 
 @dataclass(frozen=True)
 class ReadConfig:
@@ -17,8 +20,8 @@ class ReadConfig:
 
     Attributes
     ----------
-    input : {"clip", "window"}
-        A clip for every TR, or a sliding window.
+    input : {"clip", "window", "utterance"}
+        A clip for every TR, a sliding window, or each recording as a whole, of any length (Whisper: at most 30 s).
     tr : float
         For clips: the TR in s; a clip ends with each.
     seconds : float
@@ -27,12 +30,15 @@ class ReadConfig:
         For windows: by how much they slide, in s.
     context : float
         For windows: how much of the past they hold besides the stride, in s. Early windows are shorter.
-    pool : {"newest", "mean", "last"}, optional
+    pool : {"newest", "mean", "last", "bins"}, optional
         What is kept of each layer's frames. newest: those of a clip's last TR (a window's last stride), averaged in bins, which
-        are resampled to scans as windows are. mean: the mean of all. last: the last one. By default newest for clips, last for
-        windows.
+        are resampled to scans as windows are. mean: the mean of all that carry sound. last: the last one. bins: of utterances,
+        the mean of each bin. By default newest for clips, last for windows, mean for utterances; utterances are pooled by mean
+        or bins only.
     bin : float
-        For newest: longest duration of a bin, in s.
+        For newest: longest duration of a bin, in s. For bins: their duration, counted from the start of the recording; that
+        of a model's frames, such as 0.02, keeps every frame. A bin is kept if it begins at least 25 ms before the sound ends,
+        so that all models whose frames hear 25 ms keep the same bins.
 
     Notes
     -----
@@ -50,10 +56,13 @@ class ReadConfig:
     bin: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.input not in ("clip", "window"):
-            raise InputError(f"input={self.input!r}: choose 'clip' or 'window'")
-        if self.pool not in (None, "newest", "mean", "last"):
-            raise InputError(f"pool={self.pool!r}: choose 'newest', 'mean' or 'last'")
+        if self.input not in _POOLS:
+            raise InputError(f"input={self.input!r}: choose 'clip', 'window' or 'utterance'")
+        if self.pool not in (None, "newest", "mean", "last", "bins"):
+            raise InputError(f"pool={self.pool!r}: choose 'newest', 'mean', 'last' or 'bins'")
+        if self.pool is not None and self.pool not in _POOLS[self.input]:
+            others = " or ".join(map(repr, _POOLS[self.input]))
+            raise InputError(f"pool={self.pool!r} is not for input={self.input!r}: choose {others}")
         for name in ("tr", "seconds", "stride", "context", "bin"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise InputError(f"{name}={getattr(self, name)}: give a positive number of seconds")
@@ -63,29 +72,29 @@ class ReadConfig:
     @property
     def pooled(self) -> str:
         """How frames are pooled."""
-        return self.pool or {"clip": "newest", "window": "last"}[self.input]
+        return self.pool or _POOLS[self.input][0]
 
     @property
     def step(self) -> float:
-        """Seconds from the end of one stretch to that of the next."""
+        """Of clips and windows: seconds from the end of one stretch to that of the next."""
         return self.tr if self.input == "clip" else self.stride
 
     @property
     def longest(self) -> float:
-        """Seconds of the longest stretch."""
+        """Of clips and windows: seconds of the longest stretch."""
         return self.seconds if self.input == "clip" else self.context + self.stride
 
     @property
     def kept(self) -> int:
-        """Rows kept of each stretch: the bins of its last step, or one."""
+        """Of clips and windows: rows kept of each stretch, the bins of its last step or one."""
         return math.ceil(self.step / self.bin - 1e-9) if self.pooled == "newest" else 1
 
     def stretches(self) -> dict[str, Any]:
         """The settings that decide which stretches are read."""
-        used = ("tr", "seconds") if self.input == "clip" else ("stride", "context")
+        used = {"clip": ("tr", "seconds"), "window": ("stride", "context"), "utterance": ()}[self.input]
         return {"input": self.input, **{name: float(getattr(self, name)) for name in used}}
 
     def decisive(self) -> dict[str, Any]:
         """The settings that decide the features."""
-        bins = {"bin": float(self.bin)} if self.pooled == "newest" else {}
+        bins = {"bin": float(self.bin)} if self.pooled in ("newest", "bins") else {}
         return {**self.stretches(), "pool": self.pooled, **bins}

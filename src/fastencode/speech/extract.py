@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +26,27 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.errors import DiskError, InputError, require
+from fastencode.errors import InputError, require
 from fastencode.files import make_folder, sha256
 from fastencode.progress import progress
 from fastencode.speech.audio import audio_seconds, read_audio
 from fastencode.speech.config import ReadConfig
-from fastencode.speech.layers import SpeechEncoder, unit_variance
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.reading import (
+    Estimate,
+    Kept,
+    Skip,
+    batch_size,
+    check_room,
+    check_stored,
+    clip_frames,
+    frame_settings,
+    keep_frames,
+    keep_layers,
+    one_ahead,
+    told,
+    writing_rows,
+)
 from fastencode.speech.store import FeatureFile, check_key, is_finished, open_features
 from fastencode.speech.windows import Windows, find_windows, kept_frames
 
@@ -41,27 +55,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Estimate", "estimate", "extract_features", "extract_frames"]
 
-STORED = ("float32", "float16")
-_UNWRITTEN = 2  # batches that may wait for the disk
-# Sound in a batch. On two cores 4 windows of 16 s at a time took 5 % longer than one after the other (bench/speech.py).
-_CPU_SECONDS, _CARD_SECONDS = 16.0, 256.0
-
-Skip = Callable[[str, InputError], None]
-"""What is told of a recording that cannot be read: its name and why."""
-
 Clips = Callable[[NDArray[np.intp]], "torch.Tensor"]
 """Rows of windows → their CNN frames (b, f, c), where the encoder computes."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What reading would cost: windows of each recording not finished, seconds in all, bytes on disk and free, batch size."""
-
-    windows: dict[str, int]
-    seconds: float
-    bytes: int
-    free: int
-    batch: int
 
 
 def extract_features(
@@ -117,7 +112,7 @@ def extract_features(
     fastencode.speech.store.read_features : reads the files.
     """
     batch = _check_batch(batch, stored, encoder, config)
-    kept = _kept_layers(encoder, config, stored)
+    kept = keep_layers(encoder, config, stored)
     return _extract(sounds, encoder, folder, config, kept, batch, frames, skip, show_progress)
 
 
@@ -150,7 +145,7 @@ def extract_frames(
         As there, and if windows are asked for.
     """
     batch = _check_batch(batch, "float32", encoder, config)
-    kept = _kept_frames(encoder, config)
+    kept = keep_frames(encoder, config)
     return _extract(sounds, encoder, folder, config, kept, batch, None, None, show_progress)
 
 
@@ -173,10 +168,10 @@ def estimate(
         As there, but for the folder, which need not be there and is not made.
     """
     batch = _check_batch(batch, stored, encoder, config)
-    kept, counts = _kept_layers(encoder, config, stored), _count(sounds, encoder, config, skip)
+    kept, counts = keep_layers(encoder, config, stored), _count(sounds, encoder, config, skip)
     for name in list(counts):
         path = folder / f"{name}.h5"
-        with _told(name, skip):
+        with told(name, skip):
             if not path.exists() or not is_finished(path, _key(sounds[name], kept.settings)):
                 continue
         del counts[name]
@@ -195,100 +190,6 @@ def estimate(
     return Estimate(counts, total * spent / len(rows), total * kept.window_bytes, shutil.disk_usage(there).free, batch)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What is kept of every window.
-
-    Attributes
-    ----------
-    of : callable
-        CNN frames (b, f, c) of windows, and how many samples long these are → (b m, *shape), float32.
-    when : callable
-        Samples of a window → (m,), times of its rows in s from its end.
-    shape : (int, int)
-        Of a row.
-    rows : int
-        m.
-    stored : dtype
-    settings : dict
-        All that decides the values, whatever the recording.
-    axes, what : str
-        Of the file; what the progress bar says.
-    """
-
-    of: Callable[[torch.Tensor, int], torch.Tensor]
-    when: Callable[[int], NDArray[np.float64]]
-    shape: tuple[int, int]
-    rows: int
-    stored: np.dtype[Any]
-    settings: dict[str, Any]
-    axes: str
-    what: str
-
-    @property
-    def window_bytes(self) -> int:
-        return self.rows * self.shape[0] * self.shape[1] * self.stored.itemsize
-
-    def times(self, windows: Windows) -> NDArray[np.float64]:
-        """Of all rows of a recording, (t,)."""
-        lengths = windows.stops - windows.starts
-        since = {int(length): self.when(int(length)) for length in np.unique(lengths)}
-        return np.concatenate([end + since[int(length)] for end, length in zip(windows.times, lengths, strict=True)])
-
-    def rows_of(self, windows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The rows of some windows."""
-        return (windows[:, None] * self.rows + np.arange(self.rows)).ravel()
-
-
-def _kept_layers(encoder: SpeechEncoder, config: ReadConfig, stored: str) -> _Kept:
-    stack = require("torch", "tune").stack
-
-    def bins(length: int) -> tuple[list[slice], NDArray[np.float64]]:
-        return kept_frames(encoder.frame_times(length), length / encoder.sample_rate, config)
-
-    def of(frames_bfc: torch.Tensor, length: int) -> torch.Tensor:
-        kept, _ = bins(length)
-        layers = encoder.layers(frames_bfc)
-        return stack([stack([layer[:, part].float().mean(dim=1) for part in kept], dim=1) for layer in layers], dim=2).flatten(
-            0, 1
-        )
-
-    return _Kept(
-        of,
-        lambda length: bins(length)[1],
-        (encoder.n_layers, encoder.width),
-        config.kept,
-        np.dtype(stored),
-        {"model": encoder.hash(), "dtype": encoder.dtype, "stored": stored, **config.decisive()},
-        "time, layer, width",
-        "layers",
-    )
-
-
-def _kept_frames(encoder: SpeechEncoder, config: ReadConfig) -> _Kept:
-    if config.input != "clip":
-        raise InputError(f"input={config.input!r}: frames of the CNN are kept of clips only")
-    torch = require("torch", "tune")
-    length = round(config.seconds * encoder.sample_rate)
-    encoder.frame_times(length)
-    with torch.inference_mode():
-        shape = encoder.cnn(torch.zeros((1, length), dtype=getattr(torch, encoder.dtype), device=encoder.device)).shape[1:]
-    return _Kept(
-        lambda frames_bfc, _: frames_bfc.float(),
-        lambda _: np.zeros(1),
-        (int(shape[0]), int(shape[1])),
-        1,
-        np.dtype(np.float32),
-        _frame_settings(encoder, config),
-        "clip, frame, channel",
-        "CNN, once",
-    )
-
-
-def _frame_settings(encoder: SpeechEncoder, config: ReadConfig) -> dict[str, Any]:
-    return {"cnn": encoder.cnn_hash(), "normalize": encoder.normalize, "dtype": encoder.dtype, **config.stretches()}
-
-
 def _key(source: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What decides what is kept of a recording."""
     return {**settings, "audio": sha256(source)}
@@ -299,7 +200,7 @@ def _extract(
     encoder: SpeechEncoder,
     folder: Path,
     config: ReadConfig,
-    kept: _Kept,
+    kept: Kept,
     batch: int,
     frames: Mapping[str, Path] | None,
     skip: Skip | None,
@@ -309,9 +210,9 @@ def _extract(
     paths = {name: folder / f"{name}.h5" for name in counts}
     for parent in dict.fromkeys([folder, *(path.parent for path in paths.values())]):
         make_folder(parent)
-    _check_room(folder, kept.window_bytes * sum(n for name, n in counts.items() if not paths[name].exists()))
+    check_room(folder, kept.window_bytes * sum(n for name, n in counts.items() if not paths[name].exists()))
     if frames is not None:
-        _check_frames(frames, sounds, _frame_settings(encoder, config))
+        _check_frames(frames, sounds, frame_settings(encoder, config))
     with (
         progress(total=sum(counts.values()), desc=kept.what, unit="window", enabled=show_progress) as bar,
         ThreadPoolExecutor(1) as reading,
@@ -320,8 +221,8 @@ def _extract(
             partial(_look, sounds[name], path, kept.settings, counts[name], encoder.sample_rate, frames is None)
             for name, path in paths.items()
         ]
-        for (name, path), looked in zip(paths.items(), _one_ahead(reading, jobs), strict=True):
-            with _told(name, skip):
+        for (name, path), looked in zip(paths.items(), one_ahead(reading, jobs), strict=True):
+            with told(name, skip):
                 sound = looked.result()
                 if sound.finished:
                     bar.update(sound.windows)
@@ -331,19 +232,6 @@ def _extract(
                         _extract_one(clips, windows, path, sound.key, kept, batch, bar)
                 read[name] = path
     return read
-
-
-@contextmanager
-def _told(name: str, skip: Skip | None) -> Iterator[None]:
-    """A context for work on one recording: what is wrong with it is told where somebody listens, otherwise raised."""
-    try:
-        yield
-    except DiskError:  # the next one would fail as well
-        raise
-    except InputError as error:
-        if skip is None:
-            raise
-        skip(name, error)
 
 
 def _check_frames(frames: Mapping[str, Path], sounds: Mapping[str, Path], settings: Mapping[str, Any]) -> None:
@@ -374,15 +262,6 @@ def _look(source: Path, path: Path, settings: Mapping[str, Any], windows: int, s
     return _Sound(key, False, windows, round(audio_seconds(source) * sample_rate) if audio is None else len(audio), audio)
 
 
-def _one_ahead(pool: ThreadPoolExecutor, jobs: Sequence[Callable[[], _Sound]]) -> Iterator[Future[_Sound]]:
-    """The jobs in order, begun; while the result of one is used the next is made."""
-    begun = deque(pool.submit(job) for job in jobs[:1])
-    for job in jobs[1:]:
-        begun.append(pool.submit(job))
-        yield begun.popleft()
-    yield from begun
-
-
 @contextmanager
 def _clips(encoder: SpeechEncoder, audio: NDArray[np.float32] | None, windows: Windows, frames: Path | None) -> Iterator[Clips]:
     """What makes CNN frames of windows: the CNN, or a file of them."""
@@ -404,69 +283,37 @@ def _heard(encoder: SpeechEncoder, audio: NDArray[np.float32], windows: Windows)
     stack = require("torch", "tune").stack
 
     def clips(rows: NDArray[np.intp]) -> torch.Tensor:
-        clips_bn = stack([audio_n[windows.starts[row] + silence : windows.stops[row] + silence] for row in rows])
-        # In one piece, as frames from a file are: another layout may change the last bits.
-        return encoder.cnn(unit_variance(clips_bn) if encoder.normalize else clips_bn).contiguous()
+        return clip_frames(
+            encoder, stack([audio_n[windows.starts[row] + silence : windows.stops[row] + silence] for row in rows])
+        )
 
     return clips
 
 
-def _extract_one(clips: Clips, windows: Windows, path: Path, key: Mapping[str, Any], kept: _Kept, batch: int, bar: Any) -> None:
+def _extract_one(clips: Clips, windows: Windows, path: Path, key: Mapping[str, Any], kept: Kept, batch: int, bar: Any) -> None:
     """Read what is missing of one recording, in the batches of an undisturbed run, so that every bit comes out as there."""
     torch = require("torch", "tune")
     times = kept.times(windows)
-    # The thread that writes ends before the file is closed, whatever happens here.
-    with FeatureFile(path, times, kept.shape, kept.stored, key, kept.axes) as file, ThreadPoolExecutor(1) as disk:
+    with (
+        FeatureFile(path, times, kept.shape, kept.stored, key, kept.axes) as file,
+        writing_rows(file, lambda row: f"at {times[row]:.4g} s") as put,
+    ):
         missing = np.unique(file.missing // kept.rows)
         bar.update(len(windows.times) - len(missing))
-        waiting: deque[Future[None]] = deque()
         for part in windows.batches(batch):
             if not np.isin(part, missing).any():
                 continue
             with torch.inference_mode():
-                values = kept.of(clips(part), int(windows.stops[part[0]] - windows.starts[part[0]]))
-            waiting.append(disk.submit(_write, file, kept.rows_of(part), *_fetch(values), times))
-            if len(waiting) > _UNWRITTEN:
-                waiting.popleft().result()
+                put(kept.rows_of(part), kept.of(clips(part), int(windows.stops[part[0]] - windows.starts[part[0]])))
             bar.update(int(np.isin(part, missing).sum()))
-        for write in waiting:
-            write.result()
-
-
-def _fetch(values: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    """Values on their way to the host, and the event after which they are there: nobody waits before they are written."""
-    torch = require("torch", "tune")
-    if values.device.type == "cpu":
-        return values, None
-    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    ready = torch.cuda.Event()
-    ready.record(torch.cuda.current_stream(values.device))
-    return host, ready
-
-
-def _write(file: FeatureFile, rows: NDArray[np.intp], values: torch.Tensor, ready: Any, times: NDArray[np.float64]) -> None:
-    if ready is not None:
-        ready.synchronize()
-    with np.errstate(over="ignore"):
-        stored = values.numpy().astype(file.dtype, copy=False)
-    if not np.isfinite(stored).all():
-        row, layer = (int(place[0]) for place in np.nonzero(~np.isfinite(stored))[:2])
-        raise InputError(
-            f"layer {layer} at {times[rows[row]]:.4g} s holds values beyond {file.dtype} or beyond what the model computes in:"
-            " use dtype float32 or bfloat16, and store float32"
-        )
-    file.write(rows, stored)
 
 
 def _check_batch(batch: int | None, stored: str, encoder: SpeechEncoder, config: ReadConfig) -> int:
     """The size of batches."""
-    if batch is not None and batch < 1:
-        raise InputError(f"batch={batch}: read at least one window at a time")
-    if stored not in STORED:
-        raise InputError(f"stored={stored!r}: choose one of {', '.join(map(repr, STORED))}")
-    seconds = _CPU_SECONDS if encoder.device == "cpu" else _CARD_SECONDS
-    return max(1, int(seconds / config.longest)) if batch is None else batch
+    if config.input == "utterance":
+        raise InputError("input='utterance': whole recordings go to one file, by speech.packed.extract_packed")
+    check_stored(stored)
+    return batch_size(batch, config.longest, encoder.device)
 
 
 def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfig, skip: Skip | None = None) -> dict[str, int]:
@@ -478,19 +325,10 @@ def _count(sounds: Mapping[str, Path], encoder: SpeechEncoder, config: ReadConfi
         kept_frames(encoder.frame_times(n), n / encoder.sample_rate, config)
     counts = {}
     for name, path in sounds.items():
-        with _told(name, skip):
+        with told(name, skip):
             n = round(audio_seconds(path) * encoder.sample_rate)
             try:
                 counts[name] = len(find_windows(n, encoder.sample_rate, config).times)
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
     return counts
-
-
-def _check_room(folder: Path, wanted: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise InputError(
-            f"the features take {wanted / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left: store float16, read clips, or"
-            " choose another disk"
-        )

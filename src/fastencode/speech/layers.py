@@ -53,6 +53,9 @@ class SpeechEncoder:
         Where it computes, such as ``"cuda"``; the CPU by default.
     dtype : {"float32", "bfloat16", "float16"}
         What it computes in.
+    random_weights : int, optional
+        A seed: the checkpoint's shape and settings with weights drawn anew, as its training would begin; its own are not read.
+        What such a model tells is told by the architecture alone.
 
     Attributes
     ----------
@@ -71,14 +74,21 @@ class SpeechEncoder:
     Raises
     ------
     InputError
-        If the checkpoint is missing, incomplete, damaged or of another architecture, or there is no such dtype.
+        If the checkpoint is missing, incomplete, damaged or of another architecture, or there is no such dtype or seed.
     DeviceError
         If the device does not exist.
     MissingLibraryError
         If torch or transformers is not installed (extra ``tune``).
     """
 
-    def __init__(self, name: str | os.PathLike[str], *, device: str | None = None, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        random_weights: int | None = None,
+    ) -> None:
         torch = require("torch", "tune")
         transformers = require("transformers", "tune")
         self.name = str(name)
@@ -91,7 +101,11 @@ class SpeechEncoder:
         config.layerdrop = config.encoder_layerdrop = 0.0
         config.apply_spec_augment = False
         # A decoder, where there is one, stays: what was read can be saved as it came.
-        self.model = _read_weights(transformers, self.name, config, getattr(torch, dtype)).eval().to(self.device)
+        if random_weights is None:
+            model = _read_weights(transformers, self.name, config, getattr(torch, dtype))
+        else:
+            model = _draw_weights(transformers, config, random_weights).to(getattr(torch, dtype))
+        self.model = model.eval().to(self.device)
         self._family = _FAMILIES[config.model_type](self.model, extractor)
         self._extractor = extractor
         self.n_layers, self.width, self.longest = self._family.n_layers, self._family.width, self._family.longest
@@ -228,6 +242,16 @@ def _read_weights(transformers: Any, name: str, config: Any, dtype: Any) -> Any:
         raise InputError(
             f"the weights of model {name!r} cannot be loaded ({_line(error)}): save or download them again"
         ) from error
+
+
+def _draw_weights(transformers: Any, config: Any, seed: int) -> Any:
+    """A model of this shape as its training would begin; the random numbers of the process are left as they were."""
+    torch = require("torch", "tune")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InputError(f"random_weights={seed!r}: give a seed, a whole number of 0 or more")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        return transformers.AutoModel.from_config(config, dtype=torch.float32)
 
 
 def _line(error: Exception) -> str:

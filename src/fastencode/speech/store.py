@@ -31,11 +31,22 @@ from fastencode.errors import InputError
 from fastencode.files import check_file, put_in_place, writing
 from fastencode.locks import Lock
 
-__all__ = ["FeatureFile", "Features", "check_key", "is_finished", "map_features", "open_features", "read_features", "read_times"]
+__all__ = [
+    "FeatureFile",
+    "Features",
+    "check_key",
+    "is_finished",
+    "map_features",
+    "open_features",
+    "partial_path",
+    "read_features",
+    "read_times",
+]
 
 _SUFFIX = ".partial"
 _HEADERS = 1 << 14  # bytes that HDF5's own bookkeeping takes at most
 _THERE = 1 << 32  # a check sum of 32 bits may be 0; with this it is not
+_BLOCK = 1 << 24  # bytes of rows that are compared with their check sums at a time
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ def map_features(path: str | os.PathLike[str]) -> NDArray[Any]:
 @contextmanager
 def open_features(path: Path) -> Iterator[h5py.File]:
     """A finished file, read as HDF5: a context. What is wrong with it is an :class:`InputError` that says so in one way."""
-    if not path.exists() and _partial(path).exists():
+    if not path.exists() and partial_path(path).exists():
         raise InputError(f"{path} is not finished: give the command that began it once more")
     try:
         with h5py.File(check_file(path)) as file:
@@ -175,12 +186,14 @@ class FeatureFile:
         JSON values. What was begun with another key is not gone on with.
     axes : str
         What the axes are, for those who read the file without this package.
+    beside : mapping of str to ndarray, optional
+        Further data sets of the file, which must follow from the key.
 
     Attributes
     ----------
     dtype : dtype
-    missing : ndarray of int
-        The rows that are not there yet.
+    there : ndarray of bool, shape (t,)
+        Which rows are there already.
 
     Raises
     ------
@@ -196,15 +209,16 @@ class FeatureFile:
         dtype: np.dtype[Any],
         key: Mapping[str, Any],
         axes: str = "time, layer, width",
+        beside: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         self._path, self.dtype, self._shape = path, np.dtype(dtype), shape
-        partial = _partial(path)
+        partial = partial_path(path)
         if not path.parent.is_dir():
             raise InputError(f"{path} cannot be written: {path.parent} is not a folder; make it first")
         self._lock = Lock(path.with_name(f".{path.name}.lock"), f"{partial}")
         try:
             if not partial.exists():
-                _begin(partial, times, shape, self.dtype, key, axes)
+                _begin(partial, times, shape, self.dtype, key, axes, beside or {})
             self._file = os.open(check_file(partial), os.O_RDWR)
         except BaseException:
             self._lock.release()
@@ -213,7 +227,7 @@ class FeatureFile:
             with h5py.File(partial, locking=False) as file:
                 check_key(partial, file, key)
                 self._rows, self._checks = (int(file[name].id.get_offset()) for name in ("features", "checks"))
-                self.missing = _missing(file)
+                self.there = _there(file)
         except BaseException as error:
             os.close(self._file)
             self._lock.release()
@@ -237,48 +251,68 @@ class FeatureFile:
             raise InputError(
                 f"{self._path} cannot be written ({error.strerror}): make room, and the same command goes on from here"
             ) from error
-        self.missing = np.setdiff1d(self.missing, rows)
+        self.there[rows] = True
+
+    @property
+    def missing(self) -> NDArray[np.intp]:
+        """The rows that are not there yet."""
+        return np.flatnonzero(~self.there)
 
     def __enter__(self) -> FeatureFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None and not len(self.missing):
-                put_in_place(_partial(self._path), self._path)
+            if kind is None and self.there.all():
+                put_in_place(partial_path(self._path), self._path)
         finally:
             os.close(self._file)
             self._lock.release()
 
 
-def _partial(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
+    """Where a file lies while rows of it are missing."""
     return path.with_name(path.name + _SUFFIX)
 
 
 def _begin(
-    path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any], axes: str
+    path: Path,
+    times: NDArray[np.float64],
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    key: Mapping[str, Any],
+    axes: str,
+    beside: Mapping[str, NDArray[Any]],
 ) -> None:
     """Lay a file out under another name first: what has the name of a partial file is whole, as far as it goes."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with writing(path):
-            _lay_out(fresh, times, shape, dtype, key, axes)
+            _lay_out(fresh, times, shape, dtype, key, axes, beside)
             os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
 
 
 def _lay_out(
-    path: Path, times: NDArray[np.float64], shape: tuple[int, int], dtype: np.dtype[Any], key: Mapping[str, Any], axes: str
+    path: Path,
+    times: NDArray[np.float64],
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    key: Mapping[str, Any],
+    axes: str,
+    beside: Mapping[str, NDArray[Any]],
 ) -> None:
     if hasattr(os, "posix_fallocate"):  # HDF5 may end the process where the disk is full: ask for the room before it does
-        size = _HEADERS + len(times) * (16 + math.prod(shape) * dtype.itemsize)
+        size = _HEADERS + len(times) * (16 + math.prod(shape) * dtype.itemsize) + sum(each.nbytes for each in beside.values())
         with path.open("wb") as room:
             os.posix_fallocate(room.fileno(), 0, size)
     with h5py.File(path, "w") as file:
         file.attrs["key"] = json.dumps(key, sort_keys=True)
         file["times"] = np.asarray(times, np.float64)
         file["checks"] = np.zeros(len(times), np.uint64)
+        for name, values in beside.items():
+            file[name] = values
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -288,11 +322,15 @@ def _lay_out(
         file["features"].attrs["axes"] = axes
 
 
-def _missing(file: h5py.File) -> NDArray[np.intp]:
-    """Rows without a check sum, and rows that do not fit theirs: a loss of power may have kept one without the other."""
+def _there(file: h5py.File) -> NDArray[np.bool_]:
+    """Rows that fit their check sums: a loss of power may have kept one without the other."""
     checks, values = file["checks"][:], file["features"]
-    there = [row for row in np.flatnonzero(checks) if _check(values[row]) == int(checks[row])]
-    return np.setdiff1d(np.arange(len(checks)), there)
+    there, step = checks != 0, max(1, _BLOCK // max(1, values.dtype.itemsize * math.prod(values.shape[1:])))
+    for start in range(0, len(checks), step):
+        if there[start : start + step].any():
+            found = [_check(row) for row in values[start : start + step]]
+            there[start : start + step] &= checks[start : start + step] == np.array(found, np.uint64)
+    return np.asarray(there)
 
 
 def _check(row_ld: NDArray[Any]) -> int:

@@ -39,15 +39,22 @@ def find_windows(n_samples: int, sample_rate: int, config: ReadConfig) -> Window
     Raises
     ------
     InputError
-        If the recording is shorter than one TR or stride.
+        If the recording is shorter than one TR or stride: utterances are read as a whole.
     """
     count = int(n_samples / sample_rate / config.step + 1e-6)
     if not count:
-        raise InputError(f"{n_samples / sample_rate:.3g} s of sound are less than one step of {config.step:g} s")
+        step = "TR" if config.input == "clip" else "stride"
+        raise InputError(
+            f"{n_samples / sample_rate:.3g} s of sound are less than one step of {config.step:g} s (the {step}): read such"
+            " recordings as a whole, with input='utterance'"
+        )
     times = np.arange(1, count + 1) * np.float64(config.step)
     stops = np.minimum(np.rint(times * sample_rate).astype(np.intp), n_samples)
     starts = stops - round(config.longest * sample_rate)
     return Windows(starts if config.input == "clip" else np.maximum(starts, 0), stops, times)
+
+
+_HEARD = 0.025  # s: what a frame of wav2vec2 and its kin hears, and one of cepstra
 
 
 def kept_frames(frame_times: NDArray[np.float64], seconds: float, config: ReadConfig) -> tuple[list[slice], NDArray[np.float64]]:
@@ -73,14 +80,25 @@ def kept_frames(frame_times: NDArray[np.float64], seconds: float, config: ReadCo
         If a bin holds no frame.
     """
     count = len(frame_times)
-    if config.pooled != "newest":
+    if config.pooled in ("mean", "last"):
         return [slice(0 if config.pooled == "mean" else count - 1, count)], np.zeros(1)
-    edges_s = seconds - config.step + config.step / config.kept * np.arange(config.kept + 1)
+    edges_s = _edges(seconds, config)
     edges = np.searchsorted(frame_times, edges_s - 1e-9)
+    if config.input == "utterance":  # frames that hear more than 25 ms end earlier
+        edges = edges[: 1 + max(1, int(np.searchsorted(edges, count)))]
     if not np.diff(edges).all():
+        others = "'mean'" if config.input == "utterance" else "'mean' or 'last'"
         raise InputError(
-            f"bins of {config.step / config.kept:g} s do not hold a frame each: give longer ones (bin), or pool frames by"
-            " 'mean' or 'last'"
+            f"bins of {edges_s[1] - edges_s[0]:g} s do not hold a frame each, since frames come every"
+            f" {np.diff(frame_times[:2]).sum():.3g} s: give longer ones (bin), or pool frames by {others}"
         )
     bins = [slice(int(start), int(stop)) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
     return bins, np.array([frame_times[one].mean() for one in bins]) - seconds
+
+
+def _edges(seconds: float, config: ReadConfig) -> NDArray[np.float64]:
+    """Where bins begin and end, in s from the start of the stretch: of its last step, or of all of an utterance."""
+    if config.input == "utterance":
+        bins = max(1, int((seconds - _HEARD) / config.bin + 1e-6) + 1)
+        return np.float64(config.bin) * np.arange(bins + 1)
+    return seconds - config.step + np.float64(config.step / config.kept) * np.arange(config.kept + 1)

@@ -1,0 +1,230 @@
+"""Features of a whole corpus in one HDF5 file: a row for each recording, or one for each bin of its sound.
+
+A corpus of 105 000 words of one second would be 105 000 files of one row each. Here they are the rows of one file of
+:mod:`fastencode.speech.store`, which a kill neither spoils nor sends back, with a few more data sets::
+
+    features  (t, l, d)  rows, recording after recording       times  (t,)  s from the start of the row's recording
+    names     (k,)       UTF-8, ascending                      counts (k,)  rows of each recording
+    seconds   (k,)       of sound                              audio  (k,)  SHA-256 of each file
+
+Every sound is decoded once before the first hour is spent: what cannot be read is known then, and how many rows there are. Only
+recordings of equal length share a batch, because padding changes what models with group norm compute.
+
+Axis letters: k recording, t row, l layer, d width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.packing import mfcc_source, model_source, pack, price
+from fastencode.speech.reading import Estimate, Skip
+from fastencode.speech.store import map_features, open_features
+
+__all__ = ["Packed", "estimate_packed", "extract_packed", "extract_packed_mfcc", "open_packed"]
+
+
+class Packed:
+    """A finished file of a corpus, mapped into memory: a context; any thread may read.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The recordings, ascending: keys of the corpus, without those that could not be read.
+    counts : ndarray of int, shape (k,)
+        Rows of each recording.
+    seconds : ndarray, shape (k,), float64
+        How long each sound is.
+    audio : tuple of str
+        SHA-256 of each sound's file: two that are equal are one sound.
+    times : ndarray, shape (t,), float64
+        When each row is, in s from the start of its recording: for a bin the mean of its frames' middles, for the mean of all
+        frames the end of the recording.
+    n_layers, width : int
+    key : dict
+        What decided the values: hashes of all sounds and of the model, and the settings.
+    """
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        path = Path(file)
+        with open_features(path) as found:
+            if "names" not in found:
+                raise InputError(f"{path} holds features of one recording, not of a corpus: read it with read_features")
+            self.names = tuple(name.decode("utf-8", "surrogateescape") for name in found["names"][:])
+            self.audio = tuple(digest.decode() for digest in found["audio"][:])
+            self.counts: NDArray[np.intp] = found["counts"][:]
+            self.seconds: NDArray[np.float64] = found["seconds"][:]
+            self.times: NDArray[np.float64] = found["times"][:]
+            self.key: dict[str, Any] = json.loads(found.attrs["key"])
+        self._path = path
+        self._values = map_features(path)
+        self.n_layers, self.width = self._values.shape[1:]
+        self._ends = np.cumsum(self.counts)
+        self._places = {name: place for place, name in enumerate(self.names)}
+
+    def rows(self, layer: int) -> NDArray[np.float32]:
+        """One layer of all recordings, (t, d) float32, read from the disk; negative ones count from the last."""
+        if not -self.n_layers <= layer < self.n_layers:
+            raise InputError(f"layer={layer}: {self._path} has layers 0 to {self.n_layers - 1}")
+        return np.array(self._values[:, layer], np.float32)
+
+    def rows_of(self, name: str) -> slice:
+        """Which rows are those of a recording: ``packed.rows(3)[packed.rows_of("yes/01")]``."""
+        place = self._places.get(name)
+        if place is None:
+            raise InputError(f"{self._path} has no recording {name!r}, but {len(self.names)} others such as {self.names[0]!r}")
+        return slice(int(self._ends[place] - self.counts[place]), int(self._ends[place]))
+
+    def __enter__(self) -> Packed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        del self._values
+
+
+def open_packed(file: str | os.PathLike[str]) -> Packed:
+    """Open a finished file of a corpus.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not finished, or not one of these.
+    """
+    return Packed(file)
+
+
+def extract_packed(
+    sounds: Mapping[str, Path],
+    encoder: SpeechEncoder,
+    file: Path,
+    config: ReadConfig,
+    *,
+    batch: int | None = None,
+    stored: str = "float32",
+    skip: Skip | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Read every layer of every recording of a corpus into one file.
+
+    A finished file is kept, and one that was begun is gone on with: a kill costs the batches it fell into, and the file comes out
+    bit by bit as without it. Files are decoded and rows written while the model computes.
+
+    Parameters
+    ----------
+    sounds : name → path of an audio file
+        The names stand in the file: of a corpus, its keys.
+    encoder : SpeechEncoder
+    file : Path
+        Its folder is made if it is not there.
+    config : ReadConfig
+        With ``input="utterance"``.
+    batch : int, optional
+        Recordings of equal length at a time; by default as many as make 16 s of sound on a CPU and 256 s on a card. Another
+        number may change the last bits.
+    stored : {"float32", "float16"}
+        What is kept on disk.
+    skip : callable, optional
+        Called with the name and the :class:`InputError` of each recording that cannot be read, before the first batch; the file
+        holds all others. By default the first such error is raised.
+    show_progress : bool
+        Whether bars are drawn, on standard error.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        If there are no recordings, or none can be read; if the file is of other sounds, another model or other settings; if the
+        disk has too little room, or a setting is out of range.
+
+    Warns
+    -----
+    FastencodeWarning
+        Once, if recordings are silent or clipped.
+
+    See Also
+    --------
+    open_packed : reads the file.
+    """
+    return pack(sounds, model_source(encoder, config, batch, stored), Path(file), skip, show_progress)
+
+
+def extract_packed_mfcc(
+    sounds: Mapping[str, Path],
+    file: Path,
+    config: ReadConfig | None = None,
+    *,
+    stored: str = "float32",
+    skip: Skip | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Cepstra of every recording of a corpus, in a file as :func:`extract_packed` makes it: what the spectrum alone tells.
+
+    Cepstra 1 to 12 and 0 of HTK's definition at 16 kHz, every 10 ms of 25 ms, with their Δ and ΔΔ: 39 values. A row holds their
+    means over the sound and then their standard deviations, (1 layer, 78); with ``pool="bins"`` the means of each bin, (1, 39).
+
+    Parameters
+    ----------
+    sounds, file, stored, skip, show_progress
+        As there.
+    config : ReadConfig, optional
+        With ``input="utterance"``; by default over the whole sound.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        As there.
+
+    See Also
+    --------
+    fastencode.speech.acoustics.mfcc
+    """
+    config = ReadConfig("utterance") if config is None else config
+    return pack(sounds, mfcc_source(config, None, stored), Path(file), skip, show_progress)
+
+
+def estimate_packed(
+    sounds: Mapping[str, Path],
+    encoder: SpeechEncoder | None,
+    file: Path,
+    config: ReadConfig,
+    *,
+    batch: int | None = None,
+    stored: str = "float32",
+    skip: Skip | None = None,
+) -> Estimate:
+    """What :func:`extract_packed` would cost, or, without an encoder, :func:`extract_packed_mfcc`.
+
+    Every sound is decoded, as it would be before the first batch; two batches of noise of the middle length are read. A file that
+    was begun counts as not begun.
+
+    Returns
+    -------
+    Estimate
+        ``windows`` has 1 for each recording that would be read, and nothing where the file is finished.
+
+    Raises
+    ------
+    InputError
+        As there, but for the folder, which need not be there and is not made.
+    """
+    source = mfcc_source(config, batch, stored) if encoder is None else model_source(encoder, config, batch, stored)
+    return price(sounds, source, Path(file), skip)

@@ -1,0 +1,349 @@
+"""How a corpus becomes one file: what makes rows of sounds, which sounds there are, and the loop over batches of equal length.
+
+The file and its doors are in ``packed.py``.
+
+Axis letters: k recording, b recording of a batch, n audio sample, f frame, c cepstrum, m row of a recording, t row, l layer,
+d width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fastencode.errors import InputError, require, warn
+from fastencode.files import make_folder, sha256
+from fastencode.limits import available_processors
+from fastencode.progress import progress
+from fastencode.speech.acoustics import frame_times, mfcc
+from fastencode.speech.audio import decode
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.reading import (
+    Estimate,
+    Skip,
+    batch_size,
+    check_room,
+    check_stored,
+    clip_frames,
+    keep_layers,
+    one_ahead,
+    told,
+    writing_rows,
+)
+from fastencode.speech.store import FeatureFile, check_key, open_features, partial_path
+from fastencode.speech.windows import kept_frames
+
+__all__ = ["Source", "mfcc_source", "model_source", "pack", "price"]
+
+Floats = NDArray[np.floating[Any]]
+
+_LOOKED_AT = 256  # sounds in the hands of the threads that look at them
+_MFCC_RATE, _CEPSTRA, _DELTAS = 16000, 12, 2
+_MFCC_BATCH = 64  # recordings
+_USUAL = 5  # s of a sound that every model hears: bins without a frame are found out with it
+
+
+@dataclass(frozen=True)
+class Source:
+    """What makes rows of sounds.
+
+    Attributes
+    ----------
+    read : callable
+        Some sounds of equal length, each (n,) → (b m, *shape), a tensor or an array.
+    when : callable
+        Samples of a sound → (m,), times of its rows in s from its end; an :class:`InputError` if it is too short or too long.
+    batch : callable
+        Samples of a sound → how many are read at a time.
+    work : callable
+        Samples of a sound → samples that are computed for it: Whisper hears 30 s whatever there is.
+    sample_rate : int
+    shape : (int, int)
+        Of a row.
+    stored : dtype
+    settings : dict
+        All that decides the rows, whatever the recording.
+    axes, what : str
+        Of the file; what the progress bar says.
+    """
+
+    read: Callable[[Sequence[NDArray[np.float32]]], Any]
+    when: Callable[[int], NDArray[np.float64]]
+    batch: Callable[[int], int]
+    work: Callable[[int], int]
+    sample_rate: int
+    shape: tuple[int, int]
+    stored: np.dtype[Any]
+    settings: dict[str, Any]
+    axes: str
+    what: str
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A recording that can be read: the SHA-256 of its file, its samples at the source's rate, and what is suspicious of it."""
+
+    audio: str
+    samples: int
+    doubt: str = ""
+
+
+def model_source(encoder: SpeechEncoder, config: ReadConfig, batch: int | None, stored: str) -> Source:
+    """All layers of a speech model."""
+    _check(config, stored)
+    batch_size(batch, 1.0, encoder.device)
+    torch, kept = require("torch", "tune"), keep_layers(encoder, config, stored)
+    kept.when(_USUAL * encoder.sample_rate)
+
+    def read(sounds: Sequence[NDArray[np.float32]]) -> Any:
+        with torch.inference_mode():
+            clips_bn = torch.from_numpy(np.stack(sounds)).to(encoder.device)
+            return kept.of(clip_frames(encoder, clips_bn), clips_bn.shape[1])
+
+    def work(samples: int) -> int:
+        return encoder.longest or samples
+
+    return Source(
+        read,
+        lru_cache(1 << 16)(kept.when),
+        lambda samples: batch_size(batch, work(samples) / encoder.sample_rate, encoder.device),
+        work,
+        encoder.sample_rate,
+        kept.shape,
+        kept.stored,
+        kept.settings,
+        kept.axes,
+        kept.what,
+    )
+
+
+def mfcc_source(config: ReadConfig, batch: int | None, stored: str) -> Source:
+    """Cepstra 1 to 12 and 0, their Δ and ΔΔ at 16 kHz, as if they were a model of one layer.
+
+    Their means over the sound and then their standard deviations, 78 columns; of bins only the means, 39 columns.
+    """
+    _check(config, stored)
+    mean, columns = config.pooled == "mean", (_CEPSTRA + 1) * (1 + _DELTAS)
+
+    def bins(samples: int) -> tuple[list[slice], NDArray[np.float64]]:
+        window, hop = (round(seconds * _MFCC_RATE) for seconds in (0.025, 0.010))
+        if samples < window:
+            raise InputError(f"{samples} samples are less than one frame of cepstra ({window} samples at {_MFCC_RATE} Hz)")
+        return kept_frames(frame_times((samples - window) // hop + 1, _MFCC_RATE), samples / _MFCC_RATE, config)
+
+    def rows(sound: NDArray[np.float32]) -> Floats:
+        frames_fc = mfcc(sound.astype(np.float64), _MFCC_RATE, n_mfcc=_CEPSTRA, energy="c0", deltas=_DELTAS)
+        if mean:
+            return np.concatenate([frames_fc.mean(axis=0), frames_fc.std(axis=0)])[None]
+        return np.stack([frames_fc[part].mean(axis=0) for part in bins(len(sound))[0]])
+
+    bins(_USUAL * _MFCC_RATE)
+    return Source(
+        lambda sounds: np.concatenate([rows(sound) for sound in sounds])[:, None],
+        lru_cache(1 << 16)(lambda samples: bins(samples)[1]),
+        lambda _: batch_size(_MFCC_BATCH if batch is None else batch, 1.0, "cpu"),
+        lambda samples: samples,
+        _MFCC_RATE,
+        (1, columns * (1 + mean)),
+        np.dtype(stored),
+        {"model": "mfcc", "sample_rate": _MFCC_RATE, "stored": stored, **config.decisive()},
+        "time, layer, cepstrum",
+        "cepstra",
+    )
+
+
+def _check(config: ReadConfig, stored: str) -> None:
+    if config.input != "utterance":
+        raise InputError(f"input={config.input!r}: one file for a corpus holds whole recordings, input='utterance'")
+    check_stored(stored)
+
+
+def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None) -> Estimate:
+    """What :func:`pack` would cost: every sound is looked at, and two batches of noise of the middle length are read."""
+    found, _ = _look_at_all(sounds, source, file, skip, show_progress=False)
+    if not found or (file.exists() and _is_finished(file, source, found)):
+        return Estimate({}, 0.0, 0, _free(file), 1)
+    lengths = sorted(sound.samples for sound in found.values())
+    middle = lengths[len(lengths) // 2]
+    batch = min(source.batch(middle), len(lengths))
+    noise = [0.1 * each for each in np.random.default_rng(0).standard_normal((batch, middle), np.float32)]
+    spent = 0.0
+    for _ in range(2):  # the first one warms up
+        began = time.perf_counter()
+        np.asarray(getattr(source.read(noise), "cpu", lambda: 0)())  # what is on its way from a card must have come
+        spent = time.perf_counter() - began
+    seconds = spent / batch * sum(map(source.work, lengths)) / source.work(middle)
+    rows = sum(len(source.when(length)) for length in lengths)
+    return Estimate(dict.fromkeys(found, 1), seconds, rows * _row_bytes(source), _free(file), batch)
+
+
+def pack(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None, show_progress: bool) -> Path:
+    """Read all sounds that can be read into one file: see :func:`fastencode.speech.packed.extract_packed`."""
+    make_folder(file.parent)
+    found, doubts = _look_at_all(sounds, source, file, skip, show_progress)
+    if not found:
+        raise InputError(f"none of {len(sounds)} recordings can be read: give others")
+    if doubts:
+        warn(f"{len(doubts)} of {len(found)} recordings are silent or clipped, the first: {doubts[0]}")
+    if file.exists() and _is_finished(file, source, found):
+        return file
+    names, lengths = sorted(found), np.array([found[name].samples for name in sorted(found)])
+    since = [source.when(int(length)) for length in lengths]
+    counts = np.array([len(each) for each in since])
+    times = np.concatenate([length / source.sample_rate + each for length, each in zip(lengths, since, strict=True)])
+    if not partial_path(file).exists():
+        check_room(file.parent, len(times) * _row_bytes(source))
+    beside = {
+        "names": np.array([name.encode("utf-8", "surrogateescape") for name in names]),
+        "counts": counts,
+        "seconds": lengths / source.sample_rate,
+        "audio": np.array([found[name].audio.encode() for name in names]),
+    }
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    with (
+        FeatureFile(file, times, source.shape, source.stored, _key(source, found), source.axes, beside) as out,
+        writing_rows(out, lambda row: f"of {names[int(np.searchsorted(starts, row, 'right')) - 1]!r}") as put,
+        progress(total=len(names), desc=source.what, unit="recording", enabled=show_progress) as bar,
+        ThreadPoolExecutor(1) as reading,
+    ):
+        parts = []
+        for part in _batches(lengths, source):  # those of an undisturbed run, so that every bit comes out as there
+            if all(out.there[starts[k] : starts[k + 1]].all() for k in part):
+                bar.update(len(part))
+            else:
+                parts.append(part)
+        jobs = (partial(_decode, [sounds[names[k]] for k in part], int(lengths[part[0]]), source.sample_rate) for part in parts)
+        for part, job in zip(parts, one_ahead(reading, jobs), strict=True):
+            put(np.concatenate([np.arange(starts[k], starts[k + 1]) for k in part]), source.read(job.result()))
+            bar.update(len(part))
+    return file
+
+
+def _batches(lengths: NDArray[np.intp], source: Source) -> Iterator[NDArray[np.intp]]:
+    """Recordings of equal length, at most a batch of them at a time, the shortest first."""
+    order = np.argsort(lengths, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
+        size = source.batch(int(lengths[group[0]]))
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def _decode(paths: Sequence[Path], samples: int, sample_rate: int) -> list[NDArray[np.float32]]:
+    """Sounds that were looked at before."""
+    sounds = [decode(path, sample_rate)[0] for path in paths]
+    for path, sound in zip(paths, sounds, strict=True):
+        if len(sound) != samples:
+            raise InputError(f"{path} has changed since this command began: give it again when nothing writes there any more")
+    return sounds
+
+
+def _look_at_all(
+    sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None, show_progress: bool
+) -> tuple[dict[str, _Sound], list[str]]:
+    """What can be read, by name, and what is suspicious about some; what cannot is told to ``skip``."""
+    if not sounds:
+        raise InputError("there are no recordings: give at least one")
+    known = _known(file, source)
+    found: dict[str, _Sound] = {}
+    with (
+        progress(total=len(sounds), desc="sounds, checked", unit="recording", enabled=show_progress) as bar,
+        ThreadPoolExecutor(min(4, available_processors())) as pool,
+    ):
+        names = list(sounds)
+        for start in range(0, len(names), _LOOKED_AT):
+            some = names[start : start + _LOOKED_AT]
+            jobs = [pool.submit(_look, sounds[name], source, known.get(name)) for name in some]
+            for name, job in zip(some, jobs, strict=True):
+                with told(name, skip):
+                    found[name] = job.result()
+            bar.update(len(some))
+    if known and found:
+        _check_same(file, known, found)
+    return found, [sound.doubt for sound in found.values() if sound.doubt]
+
+
+def _look(path: Path, source: Source, known: _Sound | None) -> _Sound:
+    """One sound, decoded unless a file of features says already how long it is."""
+    audio = sha256(path)
+    if known is not None and known.audio == audio:
+        return known
+    sound, doubt = decode(path, source.sample_rate)
+    try:
+        source.when(len(sound))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return _Sound(audio, len(sound), doubt)
+
+
+def _known(file: Path, source: Source) -> dict[str, _Sound]:
+    """The recordings that a file holds, finished or not; an :class:`InputError` if it was made with other settings."""
+    if file.exists():
+        with open_features(file) as features:
+            return _recordings(file, features, source)
+    partly = partial_path(file)
+    if not partly.exists():
+        return {}
+    try:
+        with h5py.File(partly, locking=False) as features:
+            return _recordings(partly, features, source)
+    except (OSError, KeyError):  # what is wrong with it is said where it is gone on with
+        return {}
+
+
+def _recordings(path: Path, features: h5py.File, source: Source) -> dict[str, _Sound]:
+    if "names" not in features:
+        raise InputError(f"{path} holds features of one recording, not of a corpus: choose another folder, or delete the file")
+    key = json.loads(features.attrs["key"])
+    check_key(path, features, {**key, "model": source.settings["model"]})  # first: another one has other settings, too
+    check_key(path, features, {**source.settings, **{name: key.get(name) for name in ("audio", "recordings")}})
+    samples = np.rint(features["seconds"][:] * source.sample_rate).astype(int)
+    return {
+        name.decode("utf-8", "surrogateescape"): _Sound(audio.decode(), int(length))
+        for name, audio, length in zip(features["names"][:], features["audio"][:], samples, strict=True)
+    }
+
+
+def _check_same(file: Path, known: Mapping[str, _Sound], found: Mapping[str, _Sound]) -> None:
+    new, gone = sorted(found.keys() - known.keys()), sorted(known.keys() - found.keys())
+    changed = sorted(name for name in found.keys() & known.keys() if found[name].audio != known[name].audio)
+    if new or gone or changed:
+        first = (changed or gone or new)[0]
+        raise InputError(
+            f"{file} was made of other sounds: {len(changed)} have changed since, {len(gone)} are gone or cannot be read any"
+            f" more, {len(new)} are new, the first is {first!r}: choose another folder, or delete the file"
+        )
+
+
+def _is_finished(file: Path, source: Source, found: Mapping[str, _Sound]) -> bool:
+    with open_features(file) as features:
+        check_key(file, features, _key(source, found))
+    return True
+
+
+def _key(source: Source, found: Mapping[str, _Sound]) -> dict[str, Any]:
+    """What decides a file: the source's settings, and which sounds under which names."""
+    listed = "".join(f"{found[name].audio} {name}\n" for name in sorted(found))
+    audio = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
+    return {**source.settings, "recordings": len(found), "audio": audio}
+
+
+def _row_bytes(source: Source) -> int:
+    return source.shape[0] * source.shape[1] * source.stored.itemsize
+
+
+def _free(file: Path) -> int:
+    there = next(parent for parent in file.absolute().parents if parent.exists())
+    return shutil.disk_usage(there).free
