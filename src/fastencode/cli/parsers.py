@@ -25,6 +25,7 @@ COMMANDS = {
     "train": ("TrainConfig", "tune a speech model on the responses of one or many participants"),
     "diagnose": ("DiagnoseConfig", "what may have gone wrong in a run: finding, evidence, advice"),
     "align": ("AlignRunConfig", "layers × participants × regions: how well each layer predicts each brain"),
+    "probe": ("ProbeRunConfig", "linear probes: which layer knows words, phones, sentence types or any other label"),
     "features": ("FeaturesConfig", "every layer of a speech model over recordings, into HDF5 files"),
     "doctor": ("DoctorConfig", "versions, devices, threads, caches and disk, and what to mend"),
 }

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fastencode.cli.probe_settings import ProbeRunConfig
 from fastencode.cli.run_settings import RunConfig
 from fastencode.cli.train_settings import TrainConfig
 from fastencode.errors import InputError
@@ -22,6 +23,7 @@ __all__ = [
     "DiagnoseConfig",
     "DoctorConfig",
     "FeaturesConfig",
+    "ProbeRunConfig",
     "RunConfig",
     "TrainConfig",
 ]

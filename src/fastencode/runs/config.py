@@ -1,4 +1,4 @@
-"""Settings of what a model is tuned on. Imports nothing slow: they are options of ``fastencode-tune train``."""
+"""Settings of what a model is tuned on, and of probes. Imports nothing slow: they are options of commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 from fastencode.errors import InputError
 
-__all__ = ["LessonsConfig"]
+__all__ = ["LessonsConfig", "ProbeConfig"]
+
+_LEAKS = ("speakers", "texts", "copies")
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,51 @@ class LessonsConfig:
             raise InputError(f"exclude names {both[0]}, which is for validation: leave it out of one of them")
         if outside := sorted(set(self.prefer) - set(self.regions)) if self.regions else []:
             raise InputError(f"prefer names {outside[0]}, which is none of the regions that are tuned on: name it there, too")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """How linear probes are fitted and scored, and in which split.
+
+    Attributes
+    ----------
+    split : {"official", "core", "published"}
+        core: of TIMIT's test split only the 24 speakers of the core test set, without SA. published: for phonemes and phones
+        only, a fifth of each speaker's sentences is the test split. It leaks: every test speaker is in train.
+    allow : tuple of str
+        Leaks of the test split into what probes learn from that are asked for: speakers, texts, copies. All others are refused.
+    text : str, optional
+        The label, or manifest column, that holds the text of a recording; by default text, sentence or transcript. A text of the
+        test split may not be in train.
+    mfcc_points : int
+        For the task mfcc: in how many equal parts of its duration the cepstra of an utterance are described. 1: their mean.
+    control : bool
+        Fit every probe once more, at the same penalty, on shuffled labels: a score above chance there is no knowledge of layers.
+    penalties : tuple of float
+        Penalties to choose from on held-out speakers (or the validation split); a grid for each task by default.
+    bootstraps : int
+        Draws of test speakers (utterances, where speakers are not known) for intervals. 0: none.
+    seed : int
+        Of draws, shuffled labels, folds and the published split.
+    """
+
+    split: str = "official"
+    allow: tuple[str, ...] = ()
+    text: str | None = None
+    mfcc_points: int = 8
+    control: bool = False
+    penalties: tuple[float, ...] = ()
+    bootstraps: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.split not in ("official", "core", "published"):
+            raise InputError(f"split={self.split!r}: choose 'official', 'core' or 'published'")
+        for leak in self.allow:
+            if leak not in _LEAKS:
+                raise InputError(f"allow names {leak!r}, which is no leak: choose among {', '.join(_LEAKS)}")
+        for name, least in (("mfcc_points", 1), ("bootstraps", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}={getattr(self, name)}: give at least {least}")
+        if wrong := [penalty for penalty in self.penalties if not 0 < penalty < math.inf]:
+            raise InputError(f"penalties holds {wrong[0]:g}; every penalty must be positive and finite")

@@ -133,6 +133,10 @@ class Stages:
         """The folder of a finished stage."""
         return self.root / name
 
+    def sha256(self, path: Path) -> str:
+        """The digest of a file's contents, read once for as long as its size and times stay; :meth:`run_all` writes it down."""
+        return self._contents.sha256(path)
+
     def run(self, stage: Stage) -> Path:
         """Make one stage in this process, or on the cluster, unless it is finished; an :class:`InputError` says why it failed."""
         self.run_all([stage], jobs=1)

@@ -14,7 +14,7 @@ from functools import cached_property
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.readings import Reading, Tuning, low_level_readings, readings_of
 
-__all__ = ["Names", "corpus_of", "kind_of"]
+__all__ = ["Names", "corpus_of", "kind_of", "task_folder"]
 
 
 def corpus_of(task: str) -> str:
@@ -25,6 +25,11 @@ def corpus_of(task: str) -> str:
 def kind_of(task: str) -> str:
     """A task without its corpus."""
     return task.partition("@")[0]
+
+
+def task_folder(task: str) -> str:
+    """A task as a folder has it."""
+    return task.replace(":", "-").replace("@", "-of-")
 
 
 class Names:
@@ -80,7 +85,7 @@ class Names:
     def probes(self) -> dict[str, tuple[str, Reading, str]]:
         """The task, the reading and its owner."""
         return {
-            f"probes/{task.replace(':', '-').replace('@', '-of-')}/{owner}/{reading.name}": (task, reading, owner)
+            f"probes/{task_folder(task)}/{owner}/{reading.name}": (task, reading, owner)
             for task in self._config.probes.tasks
             for reading, owner in self._each((*self.readings, *self.low_level))
         }

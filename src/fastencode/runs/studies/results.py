@@ -18,7 +18,6 @@ from fastencode.runs.changes import change_rows
 from fastencode.runs.collected import origin_of
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Records, records_of
-from fastencode.runs.probing import probe_rows
 from fastencode.runs.studies.readings import EVERYBODY, Reading
 from fastencode.runs.studies.stages import Graph
 from fastencode.study.blocks import interval
@@ -27,6 +26,7 @@ from fastencode.study.contrasts import Finding, evaluate
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
 from fastencode.study.measurements import Cell, Sample, measurements_of_probes, measurements_of_scores
+from fastencode.study.probe_tables import probe_rows
 from fastencode.study.probes import ProbeResult, load_probe
 from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
 from fastencode.study.verdicts import layer_thirds
@@ -202,20 +202,18 @@ class Results:
 
     def probe_rows(self) -> list[dict[str, Any]]:
         """One row for each task, condition, owner and layer; several seeds are averaged."""
-        rows = probe_rows(
-            {
-                (task, reading.condition, _owner(owner), reading.seed): found
-                for (task, reading, owner), found in self.probes.items()
-            }
-        )
-        return _over_seeds(rows, ("task", "model", "participant", "layer"))
+        rows = []
+        for (task, reading, owner), found in self.probes.items():
+            one = probe_rows({(task, reading.condition, _owner(owner), ""): found})
+            rows += [{"seed": reading.seed, **row} for row in one]
+        return _over_seeds(rows, ("task", "metric", "model", "participant", "layer"))
 
     def change_rows(self) -> list[dict[str, Any]]:
         """One row for each condition, owner, layer and measure; several seeds are averaged."""
         rows = [
             {"seed": reading.seed, **row}
             for (reading, owner), folder in self.changes.items()
-            for row in change_rows(folder, participant=_owner(owner), model=reading.condition)
+            for row in change_rows({(_owner(owner), reading.condition): folder})
         ]
         return _over_seeds(rows, ("model", "participant", "layer", "measure"))
 

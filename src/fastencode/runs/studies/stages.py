@@ -9,7 +9,7 @@ What a stage fits can be said only when the features are there, so a study makes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.runs.changes import change_stage
-from fastencode.runs.config import LessonsConfig
+from fastencode.runs.config import LessonsConfig, ProbeConfig
 from fastencode.runs.corpora import PACKED, mfcc_stage, pooled_stage
 from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
-from fastencode.runs.probing import ProbeConfig, probe_stage
+from fastencode.runs.probing import probe_stage, targets_stage
 from fastencode.runs.studies.config import DEMO, StudyConfig
-from fastencode.runs.studies.names import Names, corpus_of, kind_of
+from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.training import prepare_lessons
@@ -36,6 +36,7 @@ from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.design import Variant
 from fastencode.study.sources import LayerFolder
+from fastencode.study.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
 from fastencode.world.config import WorldConfig
 from fastencode.world.corpora import make_commands, make_timit
@@ -174,15 +175,16 @@ class Graph:
             *(self._pooled(name, *what) for name, what in names.pooled.items()),
         ]
 
-    def asking(self, there: Mapping[str, Path]) -> list[Stage]:
-        """Responses, fits, probes and measures of change, of what is ``there``."""
+    def asking(self, there: Mapping[str, Path], sha256: Callable[[Path], str]) -> list[Stage]:
+        """Responses, fits, probes and measures of change, of what is ``there``; the digest of a file is asked for."""
         stages = [responses_stage(self.question, who) for who in self.ground.participants]
+        stages += [targets_stage(self._targets(name), task, sha256) for name, task in self.tasks.items() if task.points]
         for name, (reading, owner) in self.names.features.items():
             if name in there:
                 stages += self._fits(there[name], reading.folders(self.ground.participants)[owner])
         for name, what in self.names.probes.items():
             if (pooled := self._pooled_of(*what)) in there:
-                stages.append(self._probe(name, pooled, what[0]))
+                stages.append(self._probe(name, pooled, *what))
         for name, (before, after, owner) in self.names.changes.items():
             if {f"features/{EVERYBODY}/{before.name}", f"features/{owner}/{after.name}"} <= there.keys():
                 stages.append(self._change(name, before, after, owner))
@@ -216,6 +218,20 @@ class Graph:
             made = self.root / "corpora" / name
             found[name] = open_corpus(made, name) if where == DEMO else open_corpus(Path(where))
         return found
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """What is asked of the corpora, by the study's names of tasks."""
+        points = self.probing.mfcc_points
+        return {
+            name: task_of(kind_of(name), self.corpora[corpus_of(name)], points=points, seed=self.config.seed)
+            for name in self.config.probes.tasks
+        }
+
+    @cached_property
+    def probing(self) -> ProbeConfig:
+        """How probes are fitted and scored."""
+        return ProbeConfig(control=self.config.probes.control, seed=self.config.seed)
 
     def _model_settings(self, key: str) -> dict[str, Any]:
         name = self.config.models[key]
@@ -297,21 +313,33 @@ class Graph:
             if not self.config.layers or stage.settings["layer"] in self.config.layers:
                 yield stage
 
-    def _probe(self, name: str, pooled: str, task: str) -> Stage:
-        corpus = corpus_of(task)
-        config = ProbeConfig(control=self.config.probes.control, seed=self.config.seed)
-        reads = (pooled, *self._made_corpus(corpus))
-        return probe_stage(name, kind_of(task), self.corpora[corpus], self.root / pooled / PACKED, reads, config)
+    def _targets(self, task: str) -> str:
+        return f"targets/{task_folder(task)}"
+
+    def _probe(self, name: str, pooled: str, task: str, reading: Reading, owner: str) -> Stage:
+        asked = self.tasks[task]
+        stage = probe_stage(
+            asked,
+            reading.name,
+            self.root / pooled / PACKED,
+            self.probing,
+            root=self.root,
+            reads=(pooled,),
+            targets=self._targets(task) if asked.points else None,
+            participant=owner,
+        )
+        return replace(stage, name=name)
 
     def _change(self, name: str, before: Reading, after: Reading, owner: str) -> Stage:
         """What changed in a tuned model, against the one that it was tuned from."""
         assert after.tuning is not None
         reads = (f"features/{EVERYBODY}/{before.name}", f"features/{owner}/{after.name}", f"models/{owner}/{after.tuning.name}")
-        file = f"{self.ground.data.recording(self.ground.data.test_story)}.h5"
+        run = self.ground.data.test_story
+        file = f"{self.ground.data.recording(run)}.h5"
         return change_stage(
             name,
-            self.root / reads[0] / file,
-            self.root / reads[1] / file,
+            {run: self.root / reads[0] / file},
+            {run: self.root / reads[1] / file},
             self.checkpoint(before, EVERYBODY),
             self.checkpoint(after, owner),
             self.root / reads[2],

@@ -55,7 +55,7 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
         raise_all(check_data(config, data))
     graph = Graph(stages.root, config, ground_of(config, data, made_by))
     there = stages.run_all(graph.making())
-    finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there))}
+    finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there, stages.sha256))}
     if not any(name.startswith(("fits/", "probes/")) for name in finished):
         stages.check()
     return collect_study(stages, graph, finished)
