@@ -14,10 +14,11 @@ from fastencode.data.stories import Stories
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.executors.where import Where
+from fastencode.runs.studies.checks import raise_all
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.reading import read_study
 from fastencode.runs.studies.results import Results
-from fastencode.runs.studies.study import raise_all, run_study
+from fastencode.runs.studies.study import run_study
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.study.ceilings import noise_ceiling

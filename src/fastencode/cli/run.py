@@ -11,10 +11,10 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.executors.where import check_where, where_of
-from fastencode.runs.studies.checks import check_data, check_study
+from fastencode.runs.studies.checks import check_data, check_study, raise_all
 from fastencode.runs.studies.foreseen import foresee_study, say_foreseen
 from fastencode.runs.studies.reading import read_study, study_text
-from fastencode.runs.studies.study import open_stories, raise_all, run_study
+from fastencode.runs.studies.study import open_stories, run_study
 from fastencode.study.leads import STUDY_NOTES
 
 __all__ = ["run"]

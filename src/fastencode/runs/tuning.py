@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features, extract_frames
@@ -43,13 +44,11 @@ def tune_on(folder: Path, model: Path | str, lessons: Lessons, frames: Path | No
 
 def only(lessons: Lessons, who: str) -> Lessons:
     """What one participant is learned from."""
-    return replace(
-        lessons,
-        **{
-            name: {who: getattr(lessons, name)[who]} if who in getattr(lessons, name) else {}
-            for name in ("train", "validation", "voxels", "weights")
-        },
-    )
+
+    def pick(of: Mapping[str, Any]) -> dict[str, Any]:
+        return {who: of[who]} if who in of else {}
+
+    return Lessons(lessons.data, pick(lessons.train), pick(lessons.validation), pick(lessons.voxels), pick(lessons.weights))
 
 
 def shortened(lessons: Lessons, hours: float | None) -> Lessons:

@@ -39,8 +39,8 @@ ALICE_NOTES = (
 )
 
 STUDY_NOTES = (
-    "The unit of each interval is named beside it: blocks of scans and speakers speak for other stories and speakers of this kind, "
-    "not for other participants; participants, where there are five or more, speak for other people who hear these stories."
+    "The unit of each interval is named beside it: blocks of scans and speakers speak for other stories and speakers of this "
+    "kind, not for other participants; participants, where there are five or more, speak for other people who hear these stories."
 )
 
 _LATE = {
@@ -50,10 +50,10 @@ _LATE = {
 }
 _OTHER_WORLDS = {
     "meaning": "",
-    "nothing": "\n\nThis is the world without the effect: nothing that is heard predicts the late-language region, and the expectations "
-    "of a rise in it must not hold.",
-    "spectrum": "\n\nThis is the world with the opposite: the late-language region asks for the sound, and the expectations that late "
-    "layers become semantic must not hold.",
+    "nothing": "\n\nThis is the world without the effect: nothing that is heard predicts the late-language region, and the "
+    "expectations of a rise in it must not hold.",
+    "spectrum": "\n\nThis is the world with the opposite: the late-language region asks for the sound, and the expectations that "
+    "late layers become semantic must not hold.",
 }
 
 _SHIPPED = "The small self-supervised wav2vec2 of the package"

@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from fastencode.data.corpora import open_corpus
+from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError, InputError
 from fastencode.runs.studies.config import DEMO, StudyConfig
-from fastencode.runs.studies.names import corpus_of
+from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
 from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.studies.typed import nearest
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
-from fastencode.study.tasks import TASKS, task_of
+from fastencode.study.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.tasks import Task, check_name, task_of
 from fastencode.world.config import REGIONS
 
-__all__ = ["check_data", "check_study"]
+__all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
 
 _MEASURES = ("r", "r_normalized")
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """One :class:`InputError` for all problems."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        lines = "\n".join(f"- {one}" for one in problems)
+        raise InputError(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
+
+
+class _Problems:
+    """Problems that are gathered."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def of(self, place: str) -> Iterator[None]:
+        """A context whose error becomes a line that begins with the place."""
+        try:
+            yield
+        except FastencodeError as error:
+            self.found += [f"{place}: {line}" for line in str(error).splitlines()]
 
 
 def check_study(config: StudyConfig) -> list[str]:
@@ -36,94 +62,104 @@ def check_study(config: StudyConfig) -> list[str]:
 def check_data(config: StudyConfig, data: Dataset) -> list[str]:
     """Problems of a study with its data: people, runs and regions that it names and that are not there."""
     asked, everybody, problems = config.data, list(data.participants), list[str]()
-    problems += [
-        f"data.participants: there is no {who!r}; {nearest(who, everybody)}" for who in asked.participants if who not in everybody
-    ]
-    for who in asked.participants or everybody:
+    for who in asked.participants:
         if who not in everybody:
-            continue
-        heard = list(data.stories(who))
-        if asked.test_story not in heard:
-            some = ", ".join(heard[:5]) or "no run"
-            problems.append(
-                f"{who} did not hear the test run {asked.test_story!r}, only {some}: leave {who} out (data.participants)"
-            )
+            problems.append(f"data.participants: there is no {who!r}; {nearest(who, everybody)}")
+    heard = {who: list(data.stories(who)) for who in asked.participants or everybody if who in everybody}
+    for who, runs in heard.items():
+        if asked.test_story not in runs:
+            some = ", ".join(runs[:5]) or "no run"
+            remedy = f"leave {who} out (data.participants)"
+            problems.append(f"{who} did not hear the test run {asked.test_story!r}, only {some}: {remedy}")
         problems += _regions(config, who, data)
-    runs = {run for who in everybody for run in data.stories(who)}
+    known = sorted({run for runs in heard.values() for run in runs})
     for option in ("validation", "exclude"):
-        problems += [
-            f"data.{option}: nobody heard {run!r}; {nearest(run, sorted(runs))}"
-            for run in getattr(asked, option)
-            if run not in runs
-        ]
+        for run in getattr(asked, option):
+            if run not in known:
+                problems.append(f"data.{option}: nobody heard {run!r}; {nearest(run, known)}")
     return problems
 
 
+def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256: Callable[[Path], str]) -> list[str]:
+    """What leaks from the test splits of the corpora into what probes learn from; a digest of a file is asked for."""
+    problems = _Problems()
+    for name, task in tasks.items():
+        with problems.of(f"probes.tasks, {name}"):
+            leaks = find_leaks(task, texts_of(corpora[corpus_of(name)]), sha256)
+            check_leaks({name: [leak for leak in leaks if leak.kind not in task.allowed]})
+    return problems.found
+
+
 def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
-    try:
-        regions = with_functions(data.rois(who))
-    except InputError as error:
-        yield str(error)
+    problems = _Problems()
+    regions: Mapping[str, Sequence[int]] = {}
+    with problems.of(who):
+        regions = {name: list(voxels) for name, voxels in with_functions(data.rois(who)).items()}
+    yield from problems.found
+    if problems.found:
         return
+    known = [*regions, WHOLE]
     for option in ("regions", "tuned_regions"):
         for name in getattr(config.data, option):
-            if name not in regions and name != WHOLE:
-                yield f"data.{option}: {who} has no region {name!r}; {nearest(name, [*regions, WHOLE])}"
+            if name not in known:
+                yield f"data.{option}: {who} has no region {name!r}; {nearest(name, known)}"
     for name, voxels in regions.items():
-        if not len(voxels):
+        if not voxels:
             yield f"the region {name} of {who} is empty: name others in data.regions, or mend the file of regions"
-    for place, one in enumerate(config.contrasts):
+    for place, one in enumerate(config.contrasts, 1):
         for name in one.regions if one.measure in _MEASURES else ():
-            if name not in regions and name != WHOLE:
-                yield f"contrasts[{place + 1}].region: {who} has no region {name!r}; {nearest(name, [*regions, WHOLE])}"
+            if name not in known:
+                yield f"contrasts[{place}].region: {who} has no region {name!r}; {nearest(name, known)}"
 
 
-def _models(config: StudyConfig) -> Iterator[str]:
+def _models(config: StudyConfig) -> list[str]:
+    problems = _Problems()
     for key, name in config.models.items():
         shape = name.removeprefix("random:")
-        yield from _of(f"models.{key}", lambda shape=shape: SpeechEncoder(SMALL_MODEL if shape == "small" else shape))
+        with problems.of(f"models.{key}"):
+            SpeechEncoder(SMALL_MODEL if shape == "small" else shape)
+    return problems.found
 
 
-def _of(place: str, check: Callable[[], object]) -> Iterator[str]:
-    """The problem that a check finds, with its place."""
-    try:
-        check()
-    except FastencodeError as error:
-        yield from (f"{place}: {line}" for line in str(error).splitlines())
-
-
-def _arms(config: StudyConfig) -> Iterator[str]:
+def _arms(config: StudyConfig) -> list[str]:
+    problems = _Problems()
     for place, arm in enumerate(config.arms, 1):
         for what in ("model", "imitates"):
             key = getattr(arm, what)
             if key and key not in config.models:
-                yield f"arms[{place}].{what}: there is no model {key!r}; {nearest(key, list(config.models))}"
+                problems.found.append(f"arms[{place}].{what}: there is no model {key!r}; {nearest(key, list(config.models))}")
         if arm.is_tuned:
-            yield from _of(f"arms[{place}].tune", lambda arm=arm: [config.tuning(arm, seed) for seed in arm.seeds])
+            with problems.of(f"arms[{place}].tune"):
+                for seed in arm.seeds:
+                    config.tuning(arm, seed)
+    return problems.found
 
 
-def _probes(config: StudyConfig) -> Iterator[str]:
-    corpora = {}
-    for name, where in config.probes.corpora.items():
-        if where == DEMO and name not in ("timit", "commands"):
-            yield f"probes.corpora.{name}: only timit and commands are made (demo); give a folder or a manifest"
-        elif where != DEMO:
-            found = list(_of(f"probes.corpora.{name}", lambda where=where: corpora.setdefault(where, open_corpus(Path(where)))))
-            yield from found
+def _probes(config: StudyConfig) -> list[str]:
+    problems, opened = _Problems(), dict[str, Corpus]()
+    corpora = config.probes.corpora
+    for name, where in corpora.items():
+        if where == DEMO:
+            if name not in ("timit", "commands"):
+                problems.found.append(
+                    f"probes.corpora.{name}: only timit and commands are made (demo); give a folder or a manifest"
+                )
+        else:
+            with problems.of(f"probes.corpora.{name}"):
+                opened[name] = open_corpus(Path(where))
     for task in config.probes.tasks:
-        kind, at, name = task.partition("@")
-        if not at and kind not in TASKS:
-            yield f"probes.tasks: there is no task {task!r}; {nearest(task, list(TASKS))}, or kind@corpus for labels of a corpus"
-            continue
-        where = config.probes.corpora.get(corpus_of(task))
-        if where is None:
-            known = nearest(corpus_of(task), list(config.probes.corpora)) if config.probes.corpora else "name it there"
-            yield f"probes.tasks: {task} needs the corpus {corpus_of(task)!r}, which probes.corpora does not have; {known}"
-        elif where in corpora:
-            corpus = corpora[where]
-            yield from _of(
-                f"probes.tasks, {task}", lambda task=task, corpus=corpus: task_of(task, corpus, tuple(corpus.recordings))
-            )
+        name = corpus_of(task)
+        with problems.of("probes.tasks"):
+            check_name(kind_of(task))
+            if kind_of(task) == "phones":
+                raise InputError("phones are asked of single frames: fastencode-tune probe does that, with --read.pool bins")
+            if name not in corpora:
+                known = nearest(name, list(corpora)) if corpora else "name it there"
+                raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
+        if name in opened:
+            with problems.of(f"probes.tasks, {task}"):
+                task_of(kind_of(task), opened[name])
+    return problems.found
 
 
 def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
@@ -146,8 +182,7 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
                 yield f"{where}: there is no condition {condition!r}; {nearest(condition, known)}"
         if one.measure not in measures:
             yield f"{where}.measure: {one.measure!r} is not measured; {nearest(one.measure, measures)}"
-        if config.data.is_demo and one.measure in _MEASURES:
-            there = [*REGIONS, WHOLE]
-            for region in one.regions:
-                if region not in there:
-                    yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"
+        there = [*REGIONS, WHOLE]
+        for region in one.regions if config.data.is_demo and one.measure in _MEASURES else ():
+            if region not in there:
+                yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"

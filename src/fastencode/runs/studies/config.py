@@ -271,5 +271,7 @@ class StudyConfig:
         demo = self.data.is_demo and self.preset is None
         base = TuneConfig(epochs=4) if demo else preset(self.preset or "interspeech2025").config()
         config = typed(TuneConfig, merged(typed(TuneConfig, merged(base, self.tune)), arm.tune or {}))
-        number = {"permutation": seed or 1} if config.targets == "permuted" else {"seed": config.seed + seed}
-        return replace(config, **number, keep=tuple(sorted({*config.keep, *arm.epochs})))
+        config = replace(config, keep=tuple(sorted({*config.keep, *arm.epochs})))
+        return (
+            replace(config, permutation=seed or 1) if config.targets == "permuted" else replace(config, seed=config.seed + seed)
+        )

@@ -13,7 +13,7 @@ __all__ = ["diagnostic_rows"]
 
 
 def diagnostic_rows(results: Results) -> list[dict[str, Any]]:
-    """One row for each finding that is not "ok" of each run that is finished: participant, model, finding, verdict, evidence, advice."""
+    """One row for each finding that is not "ok", of each run that is finished."""
     graph = results.graph
     ends = {one.tuning.name: one.condition for one in graph.names.readings if one.tuning is not None and one.epoch is None}
     rows = []

@@ -104,7 +104,7 @@ class Results:
     def _planned(self) -> dict[str, Planned]:
         """What a study measures, whether or not it is finished."""
         names, config = self.graph.names, self.graph.config
-        regions = list(dict.fromkeys(region for own in self.graph.ground.regions.values() for region in own)) + [WHOLE]
+        regions = [*dict.fromkeys(region for own in self.graph.ground.regions.values() for region in own), WHOLE]
         scored = list(dict.fromkeys(reading.condition for reading in names.readings))
         probed = [*scored, *(reading.condition for reading in names.low_level)]
         brains = dict.fromkeys(("r", "r_normalized"), Planned(scored, regions))

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
-from fastencode.errors import InputError
 from fastencode.runs.engine import Stages
-from fastencode.runs.studies.checks import check_data, check_study
+from fastencode.runs.studies.checks import check_data, check_study, check_tasks, raise_all
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.results import Results, collect_study
 from fastencode.runs.studies.stages import Graph, given_stages, ground_of
 
-__all__ = ["run_study"]
+__all__ = ["open_stories", "run_study"]
 
 
 def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = None, made_by: tuple[str, ...] = ()) -> Results:
@@ -54,6 +53,7 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
         data, made_by = open_stories(config, made["world"]), ("world",)
         raise_all(check_data(config, data))
     graph = Graph(stages.root, config, ground_of(config, data, made_by))
+    raise_all(check_tasks(graph.tasks, graph.corpora, stages.sha256))
     there = stages.run_all(graph.making())
     finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there, stages.sha256))}
     if not any(name.startswith(("fits/", "probes/")) for name in finished):
@@ -67,9 +67,3 @@ def open_stories(config: StudyConfig, root: Path) -> Stories:
     assert asked.test_story is not None and asked.test_skip is not None
     tr = config.world.tr if asked.is_demo else asked.tr
     return Stories(root, tr=tr, test_story=asked.test_story, test_skip=asked.test_skip)
-
-
-def raise_all(problems: list[str]) -> None:
-    """One error for all problems."""
-    if problems:
-        raise InputError("\n".join(problems) if len(problems) == 1 else "\n".join(["there is more than one problem:", *problems]))
