@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +110,11 @@ def test_what_cannot_be_pickled_is_said(cluster: Any, tmp_path: Path) -> None:
 def test_after_an_interrupt_nothing_that_waited_is_made(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the batch that runs, the stage at hand is finished, whole; its others and all other batches are not begun."""
     root, sign = tmp_path / "out", tmp_path / "sign"
+    Stages(root).run(stage("before"))
+    with subprocess.Popen([sys.executable, "-c", ""]) as killed:
+        pass
+    for name, pid in (("killed", killed.pid), ("runs", os.getpid())):
+        (root / f".fastencode-{name}").write_text(json.dumps({"host": platform.node(), "pid": pid}))
     first = [stage("batch/0", cases.wait_for_plan, sign, share=plan_of), stage("batch/1", cases.write_plan, share=plan_of)]
     more = [stage(f"slow/{n}", cases.wait_for, sign) for n in range(3)] + [stage(f"more/{n}") for n in range(4)]
     real = dask.Dask.next
@@ -124,6 +132,7 @@ def test_after_an_interrupt_nothing_that_waited_is_made(cluster: Any, tmp_path: 
     with distributed.Client(cluster, set_as_default=False) as client:
         until(lambda: not any(client.processing().values()))
     made = {path.parent.relative_to(root).as_posix() for path in root.rglob("stage.json")}
+    assert [path.name for path in root.glob(".fastencode-*")] == [".fastencode-runs"]
     assert "batch/0" in made and "batch/1" not in made and not {f"more/{n}" for n in range(4)} & made
 
 

@@ -185,7 +185,7 @@ def test_scripts_are_written_and_submit_the_whole_chain(fake: Path, tmp_path: Pa
     jobs = [stage("b", cases.read, root / "a/1", reads=("a/1", "there"))]
     jobs += [*(stage(f"a/{n}", cases.write_plan, share=plan_of) for n in range(2)), stage("there")]
     jobs += [stage("bad", cases.fail, "x"), stage("after bad", cases.read, root / "bad", reads=("bad",))]
-    with pytest.raises(JobsWritten, match=r"^nothing was run; 4 job scripts for 5 of them written to .*/\.slurm/") as written:
+    with pytest.raises(JobsWritten, match=r"^nothing was run; job scripts .*/\.slurm/.*: 4, stages .*: 5; run") as written:
         Stages(root, where=where).run_all(jobs)
     assert not list(fake.glob("*.sh")) and not (root / "a").exists()
     submit = Path(re.findall(r"run `sh (\S+)`, and then the same command again", str(written.value))[0])

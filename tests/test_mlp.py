@@ -21,6 +21,7 @@ from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
+from fastencode.study import mlp
 from fastencode.study.config import AlignConfig, MlpConfig
 from fastencode.study.design import Design, Variant
 from fastencode.study.layer_scores import Listener, load, save, score_layer
@@ -173,6 +174,25 @@ def test_ridge_on_the_inner_rows_has_not_seen_those_it_is_compared_on() -> None:
     assert (found.inner[0, :, 1] > found.inner[0, :, 0]).all()
 
 
+def test_networks_learn_what_ridge_leaves_over_on_rows_that_it_has_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the network, of its rows: held-out predictions of ridge, on all fit rows and on the inner ones."""
+    design, listener = problem(3)
+    parts = []
+    epochs = mlp._epochs
+    monkeypatch.setattr(mlp, "_epochs", lambda part, *others: (parts.append(part), epochs(part, *others))[1])
+    found = mlp_against_ridge(design, listener, CONFIG, replace(QUICK, hidden=(16,), epochs=1, learning_rate=1e-5))
+    assert found.epochs.all(), "so small a step is taken"
+    X, _, labels = design.matrices
+    rows, options = np.asarray(X), {"alphas": CONFIG.alphas, "scoring": "pearson", "cv_predictions": True}
+    inner = np.flatnonzero(labels < 3)
+    for part, kept, folds in ((parts[0], inner, 3), (parts[1], np.arange(len(rows)), 4)):
+        fit = fastencode.ridge_cv(rows[kept], listener.fit[kept], cv=folds, runs=labels[kept], **options)
+        np.testing.assert_allclose(part.base.numpy(), fit.cv_predictions, atol=1e-5)
+        np.testing.assert_array_equal(part.Y.numpy(), listener.fit[kept])
+        np.testing.assert_allclose(part.X.numpy().std(axis=0), 1, rtol=1e-4)
+    assert len(parts) == 4, "chosen and trained, with and without activation"
+
+
 def test_seeds_are_networks_of_their_own_and_chance_is_theirs() -> None:
     design, listener = problem(4, product=1.0)
     quick = replace(QUICK, hidden=(16,), linear=False)
@@ -189,9 +209,9 @@ def test_seeds_are_networks_of_their_own_and_chance_is_theirs() -> None:
 
 
 def test_settings_are_counted(tmp_path: Path) -> None:
-    mlp = replace(QUICK, hidden=(4, 8, 16), weight_decays=(0.0, 0.1), epochs=1)
-    found = mlp_against_ridge(*problem(0), CONFIG, mlp)
-    assert found.n_settings == mlp.n_settings == row(found)["settings"] == 6
+    many = replace(QUICK, hidden=(4, 8, 16), weight_decays=(0.0, 0.1), epochs=1)
+    found = mlp_against_ridge(*problem(0), CONFIG, many)
+    assert found.n_settings == many.n_settings == row(found)["settings"] == 6
     save(found, tmp_path / "layer.h5")
     again = load(MlpScores, tmp_path / "layer.h5")
     np.testing.assert_array_equal(again.draws, found.draws)
@@ -200,7 +220,7 @@ def test_settings_are_counted(tmp_path: Path) -> None:
     half = row(found, 1)
     assert (half["region"], half["participant"], half["model"], half["layer"]) == ("half", "A", "made", 0)
     assert half["r_ridge"] == found.ridge[1]
-    assert mlp_operations(100, 10, 5, replace(mlp, linear=True)) == 2 * mlp_operations(100, 10, 5, replace(mlp, linear=False))
+    assert mlp_operations(100, 10, 5, replace(many, linear=True)) == 2 * mlp_operations(100, 10, 5, replace(many, linear=False))
 
 
 def test_the_stage_stands_beside_the_fits(tmp_path: Path) -> None:

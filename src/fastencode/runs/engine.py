@@ -343,10 +343,10 @@ class Stages:
             for task in (task for batch in ready for task in batch):
                 del left[task.name]
         path = write_scripts(batches, self.root, options, self._prepare)
-        what = f"{len(batches)} job {'script' if len(batches) == 1 else 'scripts'} for {sum(map(len, batches))} of them"
+        what = f"job scripts written to {path.parent}: {len(batches)}, stages that they make: {sum(map(len, batches))}"
         then = "and then the same command again, which takes what they made and goes on"
-        left_out = f"; {len(self.failed)} stages failed and have none" if self.failed else ""
-        raise JobsWritten(f"nothing was run; {what} written to {path.parent}{left_out}: run `sh {path}`, {then}")
+        left_out = f", stages that failed before: {len(self.failed)}" if self.failed else ""
+        raise JobsWritten(f"nothing was run; {what}{left_out}; run `sh {path}`, {then}")
 
     def _hear(self, key: str, told: Any, tasks: dict[str, Task], busy: dict[str, list[Task]], later: dict[str, float]) -> None:
         """Enter what became of a batch, or of the first stage of those that are left of it."""

@@ -12,6 +12,7 @@ are at, which stays finished: a file in the output folder says that somebody wai
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import platform
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from fastencode.errors import InputError, require
-from fastencode.files import sha256, writing
+from fastencode.files import is_running, sha256, writing
 from fastencode.limits import available_processors
 from fastencode.progress import say
 from fastencode.runs.executors import Call, End, Lost, carried_out, packed
@@ -110,7 +111,8 @@ class Dask:
         self._place = _Place(str(sign), os.getcwd(), _code())
         try:
             with writing(sign):
-                sign.write_text("a command waits for what Dask workers make here\n", encoding="utf-8")
+                _forget_ended(sign.parent)
+                sign.write_text(json.dumps({"host": platform.node(), "pid": os.getpid()}), encoding="utf-8")
             self._threads = self._meet()
             self._client.subscribe_topic(self._name, self._hear)
         except BaseException:
@@ -236,6 +238,15 @@ class Dask:
     def _gone(self) -> InputError:
         ended = f"the Dask scheduler at {self._address} does not answer any more"
         return InputError(f"{ended}: start it again; finished stages are kept, and the same command makes the rest")
+
+
+def _forget_ended(root: Path) -> None:
+    """Remove the signs of commands of this computer that were killed: what workers still make for them ends after its stage."""
+    for sign in root.glob(".fastencode-*"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            command = json.loads(sign.read_text(encoding="utf-8"))
+            if command["host"] == platform.node() and not is_running(command["pid"]):
+                sign.unlink()
 
 
 def _carry_out(
