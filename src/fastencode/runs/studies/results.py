@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastencode.errors import require
 from fastencode.runs.changes import change_rows
 from fastencode.runs.collected import origin_of
 from fastencode.runs.engine import Stages
@@ -22,7 +23,7 @@ from fastencode.runs.studies.readings import EVERYBODY, Reading
 from fastencode.runs.studies.stages import Graph
 from fastencode.study.blocks import interval
 from fastencode.study.config import WHOLE
-from fastencode.study.contrasts import Finding, evaluate
+from fastencode.study.contrasts import ENOUGH, Finding, evaluate
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
 from fastencode.study.measurements import Cell, Sample, measurements_of_probes, measurements_of_scores
@@ -122,12 +123,13 @@ class Results:
         """Rows of every table of scores, of training, probes and change, by the names that the page knows."""
         scores = self.score_rows()
         regions = {row["region"] for row in scores}
-        columns = self.found.columns
+        columns, frame = self.found.columns, require("pandas", "tune").DataFrame
+        contrasts = contrast_rows(self.scored, columns)
         rows = {
             "scores": scores,
             "means": mean_rows(self.scored, columns) if self.scored else [],
-            "contrasts": contrast_rows(self.scored, columns),
-            "tests": signed_rank_rows(self.scored, columns) if len(columns) > 1 else [],
+            "contrasts": contrasts,
+            "tests": signed_rank_rows(frame(scores), frame(contrasts)) if len(columns) >= ENOUGH else [],
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
             "seeds": self.seed_rows(),
             "scaling": self.scaling_rows(),
