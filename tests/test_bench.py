@@ -172,6 +172,23 @@ def test_the_gradient_beside_random_search_in_the_same_time(tmp_path):
     assert set(result["summary"]) == {"three, gradient", "three, auto"}
 
 
+@pytest.mark.filterwarnings("ignore::fastencode.errors.FastencodeWarning")
+def test_the_tables_of_contrasts(monkeypatch):
+    """Rows of the right worlds; the numbers of so few mean nothing, but those of single draws of people by the thousand do."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import contrasts
+
+    try:
+        rows = {name: point(0.02 if name == "few people" else 0.001) for name, point in contrasts.POINTS.items()}
+    finally:
+        for name in ("contrasts", "inference", "session"):
+            sys.modules.pop(name, None)
+    assert {row["unit"] for row in rows["intervals"]} == {"blocks", "participants"}
+    assert all(row["yes"] + row["no"] + row["undecided"] == pytest.approx(1) for row in rows["answers"])
+    assert all(row["any yes, holm"] <= row["any yes, each"] for row in rows["families"])
+    assert all(row["covered"] > 0.8 for row in rows["few people"])
+
+
 def test_the_tables_of_inference(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCH))
     import inference

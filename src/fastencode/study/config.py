@@ -1,13 +1,19 @@
-"""Settings of ridge over layers and of its statistics. Imports nothing but the standard library."""
+"""Settings of ridge over layers, of its statistics and of what is asked of them. Imports nothing but the standard library."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["CPU", "WHOLE", "AlignConfig", "Resources"]
+__all__ = ["CPU", "DEPTHS", "WHOLE", "AlignConfig", "Contrast", "Resources"]
+
+DEPTHS = ("early", "middle", "late", "all")
+"""Names of sets of layers: thirds, as :func:`fastencode.study.verdicts.layer_thirds` cuts them, and all."""
 
 WHOLE = "all"
 """The region of every voxel that is mapped."""
@@ -87,3 +93,126 @@ class AlignConfig:
     def folds_of(self, n_runs: int) -> int:
         """Folds of a ridge on so many runs: of whole runs where there are several, at most one for each."""
         return min(self.folds, n_runs) if n_runs >= 2 else self.folds
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One number that is asked for: a weighted sum over models and layers of one measure; and what it is expected to be.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it; each of a study has another.
+    measure : str
+        "r", "r_normalized" (divided by noise ceilings), or the name of a probe's task.
+    models : mapping of str to float
+        Weight of each condition: ``{tuned: 1, pretrained: -1}``. The first one is in question; a ``control`` takes its place.
+    layers : str, list of int, or mapping of str to float
+        "early", "middle", "late", "all"; layer numbers; or weights of such names: ``{late: 1, middle: -1}``. The mean over the
+        layers of a name is weighted, so that names of few and of many layers count alike.
+    region : str or list of str
+        The mean over several; "" for probes.
+    statement : str
+        What is expected, as a sentence; needed where ``expect`` is given.
+    expect : {"above", "below", "within"}, optional
+        Above or below ``limit``, or between −``limit`` and ``limit``. None: nothing; the number stands in the table.
+    limit : float
+        In the unit of the measure.
+    family : str, optional
+        Contrasts of one family are decided together: that any of their answers is wrong has a chance of 5 % at most (Holm).
+    control : str, optional
+        A condition that must not show the same: "yes" needs the first of ``models`` to differ from it, too.
+    unit : {"auto", "participants", "blocks"}
+        What varies from sample to sample: "participants", where there are enough; "blocks" of scans, or speakers of a probe.
+        "auto": participants where there are five or more.
+
+    Raises
+    ------
+    InputError
+        Naming the contrast and the setting that is wrong.
+    """
+
+    name: str
+    measure: str
+    models: Mapping[str, float]
+    layers: str | list[int] | Mapping[str, float] = "late"
+    region: str | list[str] = ""
+    statement: str = ""
+    expect: str | None = None
+    limit: float = 0.0
+    family: str | None = None
+    control: str | None = None
+    unit: str = "auto"
+
+    def __post_init__(self) -> None:
+        for setting in ("name", "measure"):
+            if not isinstance(getattr(self, setting), str) or not getattr(self, setting).strip():
+                raise InputError(f"a contrast needs its {setting} in words, got {getattr(self, setting)!r}")
+        self._check_weights("models", self.models)
+        self._check_layers()
+        regions = self.regions
+        if not regions or not all(isinstance(one, str) for one in regions) or len(set(regions)) < len(regions):
+            raise self._wrong("region", self.region, "give the name of a region, or a list of different names")
+        self._choose("expect", self.expect, ("above", "below", "within"), optional=True)
+        self._choose("unit", self.unit, ("auto", "participants", "blocks"))
+        if not _number(self.limit):
+            raise self._wrong("limit", self.limit, "give a finite number")
+        if self.expect == "within" and self.limit <= 0:
+            raise self._wrong(
+                "limit", self.limit, 'expect: within needs a positive one, for example 0.02 for "between −.02 and .02"'
+            )
+        if self.expect is not None and not self.statement.strip():
+            raise self._wrong("statement", self.statement, "say in a sentence what is expected, before it is measured")
+        if self.control is not None and (not self.control or self.control in self.models):
+            raise self._wrong("control", self.control, "name a condition that is none of its models")
+        if self.family is not None and not self.family.strip():
+            raise self._wrong("family", self.family, "name the family, or leave it out for a contrast that stands alone")
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions whose mean is taken."""
+        return (self.region,) if isinstance(self.region, str) else tuple(self.region)
+
+    @property
+    def depths(self) -> Mapping[str, float]:
+        """Weights of names of layers; empty where layers are given by number."""
+        if isinstance(self.layers, str):
+            return {self.layers: 1.0}
+        return self.layers if isinstance(self.layers, Mapping) else {}
+
+    @property
+    def single(self) -> bool:
+        """Whether it is a mean of scores, not a difference: one model and one set of layers, both of weight 1."""
+        return [*self.models.values()] == [1] and [*self.depths.values()] in ([], [1])
+
+    def _wrong(self, setting: str, value: Any, step: str) -> InputError:
+        return InputError(f"contrast {self.name!r}: {setting} is {value!r}; {step}")
+
+    def _choose(self, setting: str, value: Any, known: tuple[str, ...], *, optional: bool = False) -> None:
+        if not (value is None and optional) and value not in known:
+            close = get_close_matches(str(value), known, n=1, cutoff=0.4)
+            meant = f"did you mean {close[0]!r}? " if close else ""
+            raise self._wrong(setting, value, f"{meant}choose from {', '.join(known)}")
+
+    def _check_weights(self, setting: str, weights: Any) -> None:
+        if not isinstance(weights, Mapping) or not weights:
+            raise self._wrong(setting, weights, "give a weight for each name, for example {tuned: 1, pretrained: -1}")
+        for name, weight in weights.items():
+            if not isinstance(name, str) or not name or not _number(weight) or weight == 0:
+                raise self._wrong(setting, dict(weights), f"the weight of {name!r} must be a number other than 0")
+
+    def _check_layers(self) -> None:
+        if isinstance(self.layers, str | Mapping):
+            if isinstance(self.layers, Mapping):
+                self._check_weights("layers", self.layers)
+            for depth in self.depths:
+                self._choose("layers", depth, DEPTHS)
+            return
+        given = self.layers if isinstance(self.layers, list | tuple) else []
+        whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in given)
+        if not given or not whole or len(set(given)) < len(given):
+            raise self._wrong("layers", self.layers, f"give different layer numbers from 0 on, or names: {', '.join(DEPTHS)}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
