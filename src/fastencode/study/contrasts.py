@@ -121,7 +121,7 @@ class Finding:
         """The same as pages and terminals show it; None where nothing was expected."""
         if self.answer not in ("yes", "no", "undecided"):
             return None
-        return Verdict(self.statement, self.value, self.low, self.high, self.rule, self.answer, self.quantity)  # type: ignore[arg-type]
+        return Verdict(self.statement, self.value, self.low, self.high, self.rule, self.answer, self.quantity)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def over_units(values: ArrayLike, draws: ArrayLike, n_units: ArrayLike, *, corre
     correlation : bool
         Whether these are means of correlations, not differences.
     """
-    value, fewest = float(np.mean(values)), float(np.min(n_units))
+    value, fewest = float(np.mean(np.asarray(values, np.float64))), float(np.min(np.asarray(n_units)))
     draws_pb = np.asarray(draws, dtype=np.float64)
     if fewest < FEWEST_BLOCKS or draws_pb.shape[1] < 2:
         return Estimate(value, math.nan, math.nan, correlation)
