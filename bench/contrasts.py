@@ -11,9 +11,8 @@ for each point:
                  of eight people, whose true value is that of people in general. "no interval": too few blocks. "people alone"
                  is mean ± t · S / √8; "signed-rank" is the share of p below .05 where the true value is 0
     few people   the same of single numbers of 5 to 10 people, symmetric and skewed (exponential): by both tails
-    answers      answers to "tuned is above pretrained" with a control: "no control" is the share of "yes" without one, and
-                 "control undecided" that of the lax rule, "yes unless the control's own interval lies above 0 and that of tuned −
-                 control does not"
+    answers      answers to "tuned is above pretrained" with a control: "yes, no control" is the share without one, and
+                 "yes, lax" that of "yes unless the control's own interval lies above 0 and that of tuned − control does not"
     families     share of families of which any answer is "yes" where nothing is true: at .95 each, and by Holm's steps; and the
                  share of true effects that are found beside them
     mixed        standard deviations by components, beside the true ones, and coverage of the mean's interval
@@ -94,7 +93,7 @@ def intervals(scale: float) -> Rows:
             errors.append((found.low - true, found.high - true))
             if found.unit == "participants":
                 by_people.append(alone(np.array([*found.by_participant.values()])))
-                p.append(found.p)
+                p.append(found.p_signed_rank)
         row: dict[str, Any] = {
             "people": people,
             "rho": rho,

@@ -288,7 +288,7 @@ def _tested(
             of_place = each[place]
             n_units[row] = next(iter(of_place.values())).n_units
             for column, seed in enumerate((None, *seeds)):
-                chosen = [of_place[seed]] if seed in of_place and len(of_place) > 1 else [*of_place.values()]
+                chosen = [of_place[seed]] if seed is not None and seed in of_place and len(of_place) > 1 else [*of_place.values()]
                 values[row, column] += weight * np.mean([one.value for one in chosen])
                 draws[row, column] += weight * np.mean([one.draws for one in chosen], axis=0)
     correlation = all(one.correlation for each in seeded.values() for place in weights for one in each[place].values())
