@@ -95,7 +95,7 @@ def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     if "training" in tables:
         seeds = set(tables["seeds"]["seed"]) if "seeds" in tables else {0}
         if len(seeds) == 1:
-            yield "One seed: models were tuned once each, so how much chance in training moves the numbers is not known."
+            yield "One seed: how far chance in training moves these numbers is not known."
 
 
 def _controls(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:

@@ -47,7 +47,8 @@ def surface_figure(
     Returns
     -------
     matplotlib.figure.Figure
-        The color map is blue – gray – orange: dark at both ends, so that color-blind readers see both signs.
+        The color map goes from dark blue over gray to light orange and grows lighter all the way, so that color-blind readers
+        and black-and-white prints tell the signs apart: darker is below zero, lighter above.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def surface_figure(
             figure=figure,
         )
         ax.set_title(f"{side}, {view}", fontsize=9.5, y=0.98)
-        ax.set_box_aspect(None, zoom=1.6)
+        ax.set_box_aspect(None, zoom=1.45)
         for drawn in ax.collections:
             drawn.set_rasterized(True)  # so many triangles would make a vector file of megabytes
     bar = require("matplotlib.cm", "report").ScalarMappable(
@@ -125,5 +126,5 @@ def _checked(side: str, given: NDArray[Any], meshes: Mapping[str, Any], loaded: 
 
 def _colors() -> Any:
     return require("matplotlib.colors", "report").LinearSegmentedColormap.from_list(
-        "change", ["#00304d", "#0072b2", "#dcdcdc", "#d55e00", "#5c2900"]
+        "change", ["#00233b", "#0072b2", "#a8a8a8", "#f0a04b", "#fff3d6"]
     )
