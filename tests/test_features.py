@@ -153,8 +153,8 @@ def test_sounds_are_found_by_name(tmp_path: Path) -> None:
     (folder / "._one.wav").write_bytes(b"Mac OS X")
     assert find_sounds(folder) == {"one": one, "two": two} and find_sounds(one) == {"one": one}
     listed = tmp_path / "list.csv"
-    listed.write_text("audio,speaker\nsounds/two.wav,x\n")
-    assert find_sounds(listed) == {"two": two}
+    listed.write_text("audio,speaker,split\nsounds/two.wav,x,dev\nsounds/one.wav,,\n")
+    assert find_sounds(listed) == {"two": two, "one": one}, "speakers and splits do not matter here"
     (folder / "one.FLAC").write_bytes(b"")
     with pytest.raises(InputError, match="have one name, 'one': keep one of them"):
         find_sounds(folder)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from fastencode.data.corpora import open_corpus
+from fastencode.data.corpora import MANIFESTS, open_corpus
+from fastencode.data.manifest import read_manifest
 from fastencode.errors import FailedStages, InputError
 from fastencode.progress import say
 from fastencode.speech.config import ReadConfig
@@ -38,7 +39,10 @@ def find_sounds(path: Path) -> dict[str, Path]:
     InputError
         If there is none, or two differ in their suffix only.
     """
-    files = list(open_corpus(path).sounds.values())
+    if path.suffix.lower() in MANIFESTS and not path.is_dir():  # whatever else its columns say
+        files = [recording.path for recording in read_manifest(path, labels=(), speaker=None, split=None)]
+    else:
+        files = list(open_corpus(path).sounds.values())
     names = [file.stem for file in files]
     if len(set(names)) == len(names):
         return dict(zip(names, files, strict=True))
