@@ -226,26 +226,28 @@ def by_gram(X: np.ndarray, n: int, words: np.ndarray) -> dict[str, Any]:
 
 
 def whole(world: World, options: argparse.Namespace) -> dict[str, Any]:
-    made, seconds = [0.0], []
+    made, made_cpu, seconds = [0.0], [0.0], []
 
     def layer(number: int) -> np.ndarray:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         if number:
             seconds.append(began - marks[-1])
         X = world.layer(number)
         made[0] += time.perf_counter() - began
+        made_cpu[0] += time.process_time() - cpu
         marks.append(time.perf_counter())
         return X
 
     marks: list[float] = []
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     found = probe(layer, world.words, world.speakers, split=world.split, n_layers=options.layers)
-    total = time.perf_counter() - began - made[0]
+    total, total_cpu = time.perf_counter() - began - made[0], time.process_time() - cpu - made_cpu[0]
     seconds.append(time.perf_counter() - marks[-1])
     return {
         "rows": {name: int((world.split == name).sum()) for name in ("train", "validation", "test")},
         "layers": options.layers,
         "seconds": total,
+        "cpu_seconds": total_cpu,
         "seconds_of_layers": session.spread(seconds),
         "seconds_for_13_layers": total * 13 / options.layers,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
