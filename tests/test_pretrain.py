@@ -87,6 +87,7 @@ def scored(family: str, under_the_mask: float) -> tuple[torch.Tensor, SmallModel
     mask = torch.zeros(1, model.n_frames(2 * RATE), dtype=torch.bool)
     mask[0, 20:30] = True
     audio = torch.randn(1, 2 * RATE, generator=torch.Generator().manual_seed(1)) * 0.05
+    audio[0, : 4 * STRIDE] *= 3  # the loudest of the clip, by which Whisper's spectrum is scaled, is not under the mask
     audio[0, 24 * STRIDE : 26 * STRIDE] *= under_the_mask
     return model(audio, mask), model
 
