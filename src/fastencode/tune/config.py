@@ -8,9 +8,10 @@ from typing import Any
 
 from fastencode.errors import InputError
 
-__all__ = ["TARGETS", "LoraConfig", "PretrainConfig", "TuneConfig"]
+__all__ = ["SMALL_FAMILIES", "TARGETS", "LoraConfig", "PretrainConfig", "TuneConfig"]
 
 
+SMALL_FAMILIES = ("wav2vec2", "hubert", "whisper")
 TARGETS = ("brain", "permuted", "shifted", "stimulus", "model")
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -269,12 +270,16 @@ class PretrainConfig:
 
     Attributes
     ----------
+    family : {"wav2vec2", "hubert", "whisper"}
+        The shape (``tune/small_models.py``) and what is learned: Wav2Vec2 and Whisper predict clusters of MFCC + Δ at masked
+        frames, HuBERT's first iteration; HuBERT predicts clusters of a hidden state of the small Wav2Vec2 that ships with the
+        package, HuBERT's second iteration.
     minutes : float
         Minutes of synthetic speech to learn from; a twelfth more is held out for the reported accuracy.
     steps, batch, clip_seconds : int, int, float
         Optimizer steps, clips in a batch and seconds in a clip.
     clusters : int
-        Number of k-means classes of MFCC + Δ.
+        Number of k-means classes of what is predicted.
     learning_rate : float
         AdamW's peak, after 8 % of the steps; it then falls linearly to 0.
     mask_share, mask_frames : float, int
@@ -283,6 +288,7 @@ class PretrainConfig:
         Seeds the stories, the clusters, the weights, the clips and the masks.
     """
 
+    family: str = "wav2vec2"
     minutes: float = 60.0
     steps: int = 2000
     batch: int = 8
@@ -296,6 +302,10 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "minutes", "steps", "batch", "clip_seconds", "clusters", "learning_rate", "mask_frames")
         _check_whole(self, "steps", "batch", "clusters", "mask_frames", "seed")
+        if self.family not in SMALL_FAMILIES:
+            raise InputError(f"family is {self.family!r}: choose one of {', '.join(SMALL_FAMILIES)}")
+        if self.family == "whisper" and self.clip_seconds > 10:
+            raise InputError(f"the small Whisper hears 10 s at once: clip_seconds must be 10 or less, got {self.clip_seconds}")
         if self.clip_seconds > 60 * min(self.minutes, 5):
             raise InputError(f"clip_seconds must fit into a story of {60 * min(self.minutes, 5):g} s, got {self.clip_seconds}")
         if not 0 < self.mask_share < 1:
