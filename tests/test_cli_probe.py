@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastencode.cli import main
+from fastencode.data.commands import read_commands
 from speech_cases import saved_model
 from task_cases import commands_like, timit_like
 
@@ -159,6 +160,27 @@ def test_the_published_split_warns_and_a_leak_is_allowed_by_name(
     assert main([*arguments, "--allow", "texts"]) == 0  # the SA sentences
     assert "allowed: phonemes: 2 of" in capsys.readouterr().err
     assert set(pd.read_csv(tmp_path / "out" / "probes.csv")["n_test"]) == {28}
+
+
+def test_a_probe_that_fails_takes_no_other_along(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two speakers of train, each with a hand of their own: no penalty can be chosen where one of them is left out."""
+    tree, words = made / "commands", {"yes": "kyllä", "no": "nej", "tree": "木"}
+    recordings = read_commands(tree)
+    learned = sorted({one.speaker for one in recordings if one.split == "train"})[:2]
+    tested = sorted({one.speaker for one in recordings if one.split == "test"})
+    lines = ["audio,sana,käsi,speaker,split"]
+    for one in recordings:
+        if one.speaker in (*learned, *tested):
+            hand = "ab"[learned.index(one.speaker) if one.split == "train" else tested.index(one.speaker) % 2]
+            lines.append(f"{one.path.relative_to(tree)},{words[one.labels['word']]},{hand},{one.speaker},{one.split}")
+    (tree / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out, folder = tmp_path / "out", made / "features" / "commands" / "cepstra"
+    arguments = ["--features", str(folder), "--tasks", "label:käsi", "label:sana", "--out", str(out)]
+    assert main(["probe", "--corpus", str(tree / "list.csv"), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "1 stage failed\n  probes/label-käsi/cepstra: " in said.err and "label:sana" in said.out
+    assert set(pd.read_csv(out / "probes.csv")["task"]) == {"label:sana"}
+    assert set(pd.read_csv(out / "probe_targets.csv")["target"]) == {"kyllä", "nej", "木"}
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], out: Path) -> str:
