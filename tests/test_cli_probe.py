@@ -125,7 +125,7 @@ def test_other_tasks_of_the_same_settings_stay_in_the_tables(words: Path, made: 
 
 def test_all_tasks_of_timit(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = ["mfcc", "phonemes", "phones", "sentence_type", "sx_si", "label:sex"]
-    assert main(command(made, "timit", ["tiny", "cepstra", "frames"], tasks, tmp_path / "out")) == 0
+    assert main(command(made, "timit", ["tiny", "cepstra", "frames"], tasks, tmp_path / "out", "--control")) == 0
     said = capsys.readouterr()
     table = pd.read_csv(tmp_path / "out" / "probes.csv")
     assert [name for name, _ in table.groupby("task", sort=False)] == tasks
@@ -134,6 +134,7 @@ def test_all_tasks_of_timit(made: Path, tmp_path: Path, capsys: pytest.CaptureFi
     best = table.set_index(["task", "model"])
     assert best.loc[("phones", "frames"), "score"].max() > 0.6  # tones in noise: cepstra know them
     assert best.loc[("phonemes", "cepstra"), "score"].max() > best.loc[("phonemes", "cepstra"), "baseline"].max() + 0.1
+    assert best.loc[("phones", "frames"), "control"].max() < 0.5 and not table["control"].isna().any()
     assert set(table[table["task"] == "sentence_type"]["n_test"]) == {28} and set(table[table["task"] == "sx_si"]["n_test"]) == {
         20
     }
