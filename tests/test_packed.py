@@ -121,6 +121,20 @@ def test_bins_are_the_same_for_models_and_cepstra() -> None:
             assert counts == {int((seconds - 0.025) / step + 1e-6) + 1}, (samples, step)
 
 
+def test_bins_by_hand() -> None:
+    """Frames that hear 100 ms are too few for the last bins, which are left out; a bin without a frame before others is not."""
+    config, at = ReadConfig("utterance", pool="bins", bin=0.1), 0.05 + 0.05 * np.arange(8)
+    kept, since = kept_frames(at, 0.5, config)
+    assert kept == [slice(0, 1), slice(1, 3), slice(3, 5), slice(5, 7), slice(7, 8)]
+    np.testing.assert_allclose(since + 0.5, [0.05, 0.125, 0.225, 0.325, 0.4])
+    kept, since = kept_frames(at[:6], 0.5, config)
+    assert kept == [slice(0, 1), slice(1, 3), slice(3, 5), slice(5, 6)]
+    with pytest.raises(InputError, match=r"bins of 0\.1 s do not hold a frame each, since frames come every 0\.25 s"):
+        kept_frames(0.05 + 0.25 * np.arange(3), 0.6, config)
+    kept, since = kept_frames(at, 0.5, ReadConfig("utterance"))
+    assert kept == [slice(0, 8)] and since.tolist() == [0.0]
+
+
 def test_cepstra_are_means_and_deviations(tmp_path: Path, sounds: dict[str, Path]) -> None:
     file = extract_packed_mfcc(sounds, tmp_path / "mfcc.h5", **QUIET)
     bins = ReadConfig("utterance", pool="bins", bin=0.1)
@@ -360,7 +374,8 @@ def test_the_cost_of_a_corpus(tmp_path: Path, sounds: dict[str, Path], encoder: 
     failed: list[str] = []
     cost = estimate_packed(sounds, encoder, file, MEAN, skip=lambda name, _: failed.append(name))
     assert failed == ["none"] and set(cost.windows) == set(LENGTHS) and not file.parent.exists()
-    assert cost.bytes == 5 * 3 * 16 * 4 and cost.seconds > 0 and cost.batch == 5
+    assert cost.bytes == 5 * 3 * 16 * 4 and cost.seconds > 0
+    assert cost.batch == 2, "five recordings in batches of 1, 1 and 3"
     bins = ReadConfig("utterance", pool="bins", bin=0.1)
     del sounds["none"]
     assert estimate_packed(sounds, None, file, bins, stored="float16").bytes == (3 * 5 + 3 + 2) * 39 * 2

@@ -213,8 +213,8 @@ def estimate_packed(
 ) -> Estimate:
     """What :func:`extract_packed` would cost, or, without an encoder, :func:`extract_packed_mfcc`.
 
-    Every sound is decoded, as it would be before the first batch; two batches of noise of the middle length are read. A file that
-    was begun counts as not begun.
+    Every sound is decoded, as it would be before the first batch; two batches of noise of middle length and size are read. A file
+    that was begun counts as not begun.
 
     Returns
     -------

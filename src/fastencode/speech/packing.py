@@ -172,21 +172,21 @@ def _check(config: ReadConfig, stored: str) -> None:
 
 
 def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None) -> Estimate:
-    """What :func:`pack` would cost: every sound is looked at, and two batches of noise of the middle length are read."""
+    """What :func:`pack` would cost: every sound is looked at, and two batches of noise, of middle length and size, are read."""
     found, _ = _look_at_all(sounds, source, file, skip, show_progress=False)
     if not found or (file.exists() and _is_finished(file, source, found)):
         return Estimate({}, 0.0, 0, _free(file), 1)
-    lengths = sorted(sound.samples for sound in found.values())
-    middle = lengths[len(lengths) // 2]
-    batch = min(source.batch(middle), len(lengths))
+    lengths = np.sort([sound.samples for sound in found.values()])
+    middle = int(lengths[len(lengths) // 2])
+    batch = round(len(lengths) / sum(1 for _ in _batches(lengths, source)))
     noise = [0.1 * each for each in np.random.default_rng(0).standard_normal((batch, middle), np.float32)]
     spent = 0.0
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()
         np.asarray(getattr(source.read(noise), "cpu", lambda: 0)())  # what is on its way from a card must have come
         spent = time.perf_counter() - began
-    seconds = spent / batch * sum(map(source.work, lengths)) / source.work(middle)
-    rows = sum(len(source.when(length)) for length in lengths)
+    seconds = spent / batch * sum(source.work(int(length)) for length in lengths) / source.work(middle)
+    rows = sum(len(source.when(int(length))) for length in lengths)
     return Estimate(dict.fromkeys(found, 1), seconds, rows * _row_bytes(source), _free(file), batch)
 
 

@@ -35,8 +35,8 @@ from fastencode.study.probe_metrics import constant_prediction, draw_units, draw
 __all__ = ["PENALTIES", "ProbeResult", "load_probe", "probe", "save_probe"]
 
 PENALTIES: Mapping[str, tuple[float, ...]] = {
-    "classification": tuple(np.logspace(-2, 6, 17)),
-    "multilabel": tuple(np.logspace(-2, 6, 17)),
+    "classification": tuple(np.logspace(-4, 6, 21)),
+    "multilabel": tuple(np.logspace(-4, 6, 21)),
     "regression": tuple(np.logspace(0, 6, 20)),
 }
 """Penalties of each task unless others are given: of classifiers, 1 / C of scikit-learn; of regression, ``ridge_cv``'s."""
@@ -278,7 +278,7 @@ def probe(
 def _penalties(task: str, penalties: ArrayLike | None) -> NDArray[np.float64]:
     grid = np.unique(np.asarray(PENALTIES[task] if penalties is None else penalties, np.float64))
     if not grid.size or not np.isfinite(grid).all() or grid[0] <= 0:
-        raise InputError(f"penalties={penalties!r}: give positive numbers, for example numpy.logspace(-2, 6, 17)")
+        raise InputError(f"penalties={penalties!r}: give positive numbers, for example numpy.logspace(-4, 6, 21)")
     return grid
 
 
