@@ -31,7 +31,15 @@ def shared_data() -> Path:
 # Modules that run whole commands once, in a fixture, for many tests. pytest-xdist gives each process an equal part of the list of
 # tests, and one that has run out takes over the last ones of another: it would have to run such a command a second time for them.
 # Therefore each part begins with some of these modules, the slowest first.
-WHOLE_RUNS = ("test_cli", "test_align_runs", "test_align", "test_demo_reference", "test_build", "test_align_stories")
+WHOLE_RUNS = (
+    "test_cli",
+    "test_align_runs",
+    "test_align",
+    "test_demo_reference",
+    "test_build",
+    "test_align_stories",
+    "test_cli_probe",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -58,6 +58,7 @@ def timit_like(root: Path, *, speakers: Mapping[str, int] | None = None, seed: i
                 labels = ["h#", *phones, "h#"]
                 lines = [f"{n * step} {(n + 1) * step} {label}\n" for n, label in enumerate(labels)]
                 (folder / f"{sentence}.PHN").write_text("".join(lines))
+                (folder / f"{sentence}.WRD").write_text(f"{step} {2 * step} {phones[0]}a\n{2 * step} {4 * step} {phones[1]}b\n")
                 (folder / f"{sentence}.TXT").write_text(f"0 {len(labels) * step} {sentence} says {' '.join(phones)}.\n")
     return root
 

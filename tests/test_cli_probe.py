@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fastencode.cli import main
+from fastencode.data.commands import read_commands
 from speech_cases import saved_model
 from task_cases import commands_like, timit_like
 
@@ -124,7 +125,7 @@ def test_other_tasks_of_the_same_settings_stay_in_the_tables(words: Path, made: 
 
 def test_all_tasks_of_timit(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tasks = ["mfcc", "phonemes", "phones", "sentence_type", "sx_si", "label:sex"]
-    assert main(command(made, "timit", ["tiny", "cepstra", "frames"], tasks, tmp_path / "out")) == 0
+    assert main(command(made, "timit", ["tiny", "cepstra", "frames"], tasks, tmp_path / "out", "--control")) == 0
     said = capsys.readouterr()
     table = pd.read_csv(tmp_path / "out" / "probes.csv")
     assert [name for name, _ in table.groupby("task", sort=False)] == tasks
@@ -133,6 +134,7 @@ def test_all_tasks_of_timit(made: Path, tmp_path: Path, capsys: pytest.CaptureFi
     best = table.set_index(["task", "model"])
     assert best.loc[("phones", "frames"), "score"].max() > 0.6  # tones in noise: cepstra know them
     assert best.loc[("phonemes", "cepstra"), "score"].max() > best.loc[("phonemes", "cepstra"), "baseline"].max() + 0.1
+    assert best.loc[("phones", "frames"), "control"].max() < 0.5 and not table["control"].isna().any()
     assert set(table[table["task"] == "sentence_type"]["n_test"]) == {28} and set(table[table["task"] == "sx_si"]["n_test"]) == {
         20
     }
@@ -159,6 +161,27 @@ def test_the_published_split_warns_and_a_leak_is_allowed_by_name(
     assert main([*arguments, "--allow", "texts"]) == 0  # the SA sentences
     assert "allowed: phonemes: 2 of" in capsys.readouterr().err
     assert set(pd.read_csv(tmp_path / "out" / "probes.csv")["n_test"]) == {28}
+
+
+def test_a_probe_that_fails_takes_no_other_along(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two speakers of train, each with a hand of their own: no penalty can be chosen where one of them is left out."""
+    tree, words = made / "commands", {"yes": "kyllä", "no": "nej", "tree": "木"}
+    recordings = read_commands(tree)
+    learned = sorted({one.speaker for one in recordings if one.split == "train"})[:2]
+    tested = sorted({one.speaker for one in recordings if one.split == "test"})
+    lines = ["audio,sana,käsi,speaker,split"]
+    for one in recordings:
+        if one.speaker in (*learned, *tested):
+            hand = "ab"[learned.index(one.speaker) if one.split == "train" else tested.index(one.speaker) % 2]
+            lines.append(f"{one.path.relative_to(tree)},{words[one.labels['word']]},{hand},{one.speaker},{one.split}")
+    (tree / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out, folder = tmp_path / "out", made / "features" / "commands" / "cepstra"
+    arguments = ["--features", str(folder), "--tasks", "label:käsi", "label:sana", "--out", str(out)]
+    assert main(["probe", "--corpus", str(tree / "list.csv"), *arguments]) == 1
+    said = capsys.readouterr()
+    assert "1 stage failed\n  probes/label-käsi/cepstra: " in said.err and "label:sana" in said.out
+    assert set(pd.read_csv(out / "probes.csv")["task"]) == {"label:sana"}
+    assert set(pd.read_csv(out / "probe_targets.csv")["target"]) == {"kyllä", "nej", "木"}
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], out: Path) -> str:

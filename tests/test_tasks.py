@@ -15,6 +15,7 @@ from fastencode.data.recordings import Recording
 from fastencode.data.timit import FOLD, read_timit
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.acoustics import mfcc
+from fastencode.study.leakage import texts_of
 from fastencode.study.task_labels import COEFFICIENTS, trajectories
 from fastencode.study.tasks import TASKS, Task, task_of
 from task_cases import RATE, Listed, commands_like, listed, timit_like
@@ -120,6 +121,28 @@ def test_phones_at_the_middle_of_rows(timit: Listed) -> None:
         place += count
     assert list(zip(rows.rows, rows.labels, rows.groups, rows.split, strict=True)) == expected
     assert 0 < len(expected) < len(times) - len(counts) + 1
+
+
+def test_what_a_control_shuffles_as_one(timit: Listed) -> None:
+    """The sentence of an utterance, the word of a frame; "" outside words."""
+    texts = texts_of(timit)
+    assert task_of("sx_si", timit).types is None
+    task = task_of("sx_si", timit, texts=texts)
+    assert task.types == tuple(texts[key] for key in task.keys) and list(in_order(task).types) == list(task.types)
+    assert task_of("sx_si", timit, texts={task.keys[0]: "one of many"}).types is None
+    with pytest.warns(FastencodeWarning):
+        phones = task_of("phones", timit, texts=texts)
+    times = np.tile(np.arange(8) * 0.1 + 0.05, len(phones.keys))
+    rows = phones.rows(phones.keys, [8] * len(phones.keys), times)
+    for row, word in zip(rows.rows, rows.types, strict=True):
+        key, place = phones.keys[row // 8], row % 8
+        lines = timit.recordings[key].path.with_suffix(".WRD").read_text().splitlines()
+        inside = [line.split()[2] for line in lines if int(line.split()[0]) <= place * 1600 + 800 < int(line.split()[1])]
+        assert [word] == (inside or [""])
+    next(path for path in phones.paths).with_suffix(".WRD").rename(phones.paths[0].with_suffix(".old"))
+    with pytest.warns(FastencodeWarning):
+        assert task_of("phones", timit, texts=texts).words is None
+    phones.paths[0].with_suffix(".old").rename(phones.paths[0].with_suffix(".WRD"))
 
 
 def test_a_phone_that_no_row_of_train_meets_is_not_scored(timit: Listed) -> None:

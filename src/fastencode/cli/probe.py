@@ -129,6 +129,7 @@ def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Cor
                 split=_split_of(name, config),
                 points=config.mfcc_points,
                 allow=config.allow,
+                texts=texts if config.control else None,
                 seed=config.seed,
             )
     with mistakes.gathered():

@@ -37,7 +37,7 @@ class ProbeRunConfig(ProbeConfig):
     jobs : int
         Probes that are fitted at the same time, each with its share of the processors.
     device : str, optional
-        Where probes are fitted, such as "cuda"; the CPU by default.
+        Where ridges are fitted, for mfcc and number:KIND, such as "cuda"; the CPU by default. All others are fitted there.
     dry_run : bool
         Only check everything and print what would be fitted. Nothing is made or written.
     reuse : bool

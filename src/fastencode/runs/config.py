@@ -101,7 +101,8 @@ class ProbeConfig:
     mfcc_points : int
         For the task mfcc: in how many equal parts of its duration the cepstra of an utterance are described. 1: their mean.
     control : bool
-        Fit every probe once more, at the same penalty, on shuffled labels: a score above chance there is no knowledge of layers.
+        Fit every probe once more, at the same penalty, on shuffled labels (Hewitt & Liang 2019): all rows of one sentence, or
+        for phones of one word, get the same random label. What it scores is what a probe learns by heart.
     penalties : tuple of float
         Penalties to choose from on held-out speakers (or the validation split); a grid for each task by default.
     bootstraps : int

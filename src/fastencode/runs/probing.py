@@ -154,6 +154,7 @@ def probe_layers(folder: Path, task: Task, packed: Path, targets: Path | None, c
             task=task.kind,
             penalties=config.penalties or None,
             control=config.seed if config.control else None,
+            types=found.types if config.control else None,
             bootstraps=0 if task.alone else config.bootstraps,
             seed=config.seed,
             names=None if task.kind == "classification" else task.classes,

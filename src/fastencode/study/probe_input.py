@@ -171,13 +171,13 @@ def _encoded(task: str, labels: ArrayLike, names: Sequence[str] | None, n: int) 
 
 
 def _check_classes(task: str, fitted: NDArray[Any], tested: NDArray[Any], classes: Sequence[str]) -> None:
-    """Every class, label or target has something to be fitted and scored on."""
+    """Every class has something to be fitted on, every label or target something to be scored on, too."""
     if task == "classification":
         if len(classes) < 2:
             raise InputError(f"all rows have the label {classes[0]!r}: a probe tells at least two classes apart")
         if len(seen := np.unique(tested)) < 2:
             raise InputError(f"all test rows have the label {classes[seen[0]]!r}: choose a split with several classes in it")
-        there = [np.bincount(part, minlength=len(classes)) > 0 for part in (fitted, tested)]
+        there = [np.bincount(fitted, minlength=len(classes)) > 0]  # one that is fitted only costs nothing but mistakes
         what = "has no row"
     elif task == "multilabel":
         there = [np.asarray(part.any(axis=0)) for part in (fitted, tested)]
@@ -185,7 +185,7 @@ def _check_classes(task: str, fitted: NDArray[Any], tested: NDArray[Any], classe
     else:
         there = [np.ptp(part, axis=0) > 0 for part in (fitted, tested)]
         what = "is the same on all rows"
-    for name, part in zip(("train", "test"), there, strict=True):
+    for name, part in zip(("train", "test"), there, strict=False):
         if not part.all():
             few = ", ".join(repr(classes[place]) for place in np.flatnonzero(~part)[:5])
             raise InputError(f"{few} {what} of the {name} split: leave out what is not in both splits, or choose another split")

@@ -74,7 +74,7 @@ def scores(task: str, sums_m: Float64, names: Sequence[str] = ()) -> dict[str, F
     task : str
     sums_m : ndarray, shape (..., 1 + 3 k)
     names : sequence of str
-        Of targets; "r2: name" is that of each.
+        Of classes, labels or targets; "f1: name" or "r2: name" is that of each.
 
     Returns
     -------
@@ -95,6 +95,7 @@ def scores(task: str, sums_m: Float64, names: Sequence[str] = ()) -> dict[str, F
         "accuracy": right / n if task == "classification" else (every - called - actual + 2 * right) / every,
         "f1_macro": np.where(there, f1, 0).sum(axis=-1) / np.maximum(there.sum(axis=-1), 1),
         "f1_micro": 2 * right / np.maximum(called + actual, 1),
+        **{f"f1: {name}": f1[..., place] for place, name in enumerate(names)},
     }
 
 

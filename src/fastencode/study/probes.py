@@ -71,7 +71,7 @@ class ProbeResult:
         the fitted rows.
     baseline_draws : ndarray, shape (b,)
     metrics : name → ndarray, shape (l,)
-        Every metric of the task; of a regression "r2: name" for each target too.
+        Every metric of the task; "f1: name" for each class or label, or "r2: name" for each target too.
     baselines : name → float
         Every metric of the prediction without features.
     control : ndarray, shape (l,), or None
@@ -197,9 +197,9 @@ def probe(
     Raises
     ------
     InputError
-        If rows do not match; labels or groups are missing or of mixed type; a class, a label or the variance of a target is
-        missing in the train or in the test rows; the train rows, or the test rows of a bootstrap, are of one speaker; features
-        hold NaN or infinite values; or an option is none of the above.
+        If rows do not match; labels or groups are missing or of mixed type; a class of the test rows is missing in the train
+        rows, or a label or the variance of a target in either; the train rows, or the test rows of a bootstrap, are of one
+        speaker; features hold NaN or infinite values; or an option is none of the above.
 
     Warns
     -----

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.data.recordings import Recording
-from fastencode.data.timit import PHONES_39, read_phones
+from fastencode.data.textgrid import Interval
+from fastencode.data.timit import PHONES_39, read_phones, read_words
 from fastencode.errors import InputError
 from fastencode.speech.acoustics import mfcc
 
-__all__ = ["COEFFICIENTS", "Truth", "numbers_of", "phone_sets_of", "phones_of", "text_labels_of", "trajectories"]
+__all__ = ["COEFFICIENTS", "Truth", "numbers_of", "phone_sets_of", "phones_of", "text_labels_of", "trajectories", "words_of"]
 
 COEFFICIENTS = (*(f"c{n}" for n in range(1, 13)), "c0")
 """The cepstral coefficients of the task ``mfcc``, in the order of :func:`fastencode.speech.acoustics.mfcc`."""
@@ -104,6 +105,14 @@ def phone_sets_of(recordings: Recordings) -> Truth:
     """Which of the 39 folded phones stand in each TIMIT recording. Raises as :func:`phones_of` does."""
     values = phones_of(recordings).values
     return Truth("multilabel", PHONES_39, [frozenset(phone.label for phone in phones) for phones in values])
+
+
+def words_of(recordings: Recordings) -> tuple[tuple[Interval, ...], ...] | None:
+    """The words of each TIMIT recording with their times; None unless all have such labels."""
+    try:
+        return tuple(tuple(read_words(one.path)) for one in recordings.values())
+    except InputError:
+        return None
 
 
 def trajectories(

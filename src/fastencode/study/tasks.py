@@ -26,6 +26,7 @@ from fastencode.study.task_labels import (
     phone_sets_of,
     phones_of,
     text_labels_of,
+    words_of,
 )
 
 __all__ = ["TASKS", "Corpus", "Rows", "Task", "check_name", "check_parts", "task_of"]
@@ -72,12 +73,15 @@ class Rows(NamedTuple):
         Who speaks; None where that is not known, or is what is asked.
     split : ndarray of text, shape (r,)
         "train", "validation" or "test".
+    types : ndarray of text, shape (r,), or None
+        What a control shuffles as one: the sentence, or for frames the word, "" outside words.
     """
 
     rows: NDArray[np.intp]
     labels: NDArray[Any]
     groups: NDArray[np.str_] | None
     split: NDArray[np.str_]
+    types: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ class Task:
         :func:`fastencode.study.task_labels.trajectories` makes of the sounds, and where ``phones`` are given.
     phones : tuple of tuple of Interval, or None
         For tasks on frames: what is spoken when in each recording, in s.
+    types : tuple of str or None
+        The text of each, which a control shuffles as one; (n,).
+    words : tuple of tuple of Interval, or None
+        The same for tasks on frames: which word is spoken when in each recording.
     points : int
         For ``mfcc``: in how many points a trajectory is described; 0 for all others.
     spared : frozenset of str
@@ -122,6 +130,8 @@ class Task:
     classes: tuple[str, ...]
     labels: NDArray[Any] | None = None
     phones: tuple[tuple[Interval, ...], ...] | None = None
+    types: tuple[str, ...] | None = None
+    words: tuple[tuple[Interval, ...], ...] | None = None
     points: int = 0
     spared: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
@@ -142,7 +152,7 @@ class Task:
 
     def truth(self) -> dict[str, Any]:
         """All that decides what is asked, as plain values, but for the contents of the sounds."""
-        names = ("name", "kind", "keys", "split", "groups", "classes", "labels", "phones", "points")
+        names = ("name", "kind", "keys", "split", "groups", "classes", "labels", "phones", "types", "words", "points")
         return {name: getattr(self, name) for name in names}
 
     def rows(self, names: Sequence[str], counts: ArrayLike, times: NDArray[Any], labels: NDArray[Any] | None = None) -> Rows:
@@ -180,25 +190,37 @@ class Task:
         if found is None or len(found) != len(self.keys):
             raise InputError(f"the task {self.name} has {len(self.keys)} recordings: give the labels of each")
         groups = None if self.groups is None else np.array(self.groups)
-        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split))
+        types = None if self.types is None else np.array(self.types)
+        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types)
 
     def _rows_of_frames(self, spans: Sequence[tuple[int, int]], times: NDArray[Any]) -> Rows:
-        rows, labels, owners = [], [], []
+        rows, labels, types, owners = [], [], [], []
         for n, ((start, stop), phones) in enumerate(zip(spans, self.phones or (), strict=True)):
-            if not phones:
-                continue
-            begins, ends = np.array([phone.start for phone in phones]), np.array([phone.end for phone in phones])
-            at = np.searchsorted(begins, times[start:stop], "right") - 1
-            inside = np.flatnonzero((at >= 0) & (times[start:stop] < ends[np.maximum(at, 0)]))
-            rows.append(start + inside)
-            labels += [phones[k].label for k in at[inside]]
+            spoken = _at(phones, times[start:stop])
+            inside = [k for k, phone in enumerate(spoken) if phone is not None]
+            rows += [start + k for k in inside]
+            labels += [str(spoken[k]) for k in inside]
             owners += [n] * len(inside)
+            if self.words is not None:
+                said = _at(self.words[n], times[start:stop])
+                types += [said[k] or "" for k in inside]
         if not labels:
             raise InputError(f"no row of features lies in a phone of the task {self.name}: check the labels")
         found, split = np.array(labels), np.array(self.split)[owners]
         known = (split != "test") | np.isin(found, found[split != "test"])  # a phone may be too short for any row of train
         groups = None if self.groups is None else np.array(self.groups)[owners][known]
-        return Rows(np.concatenate(rows)[known], found[known], groups, split[known])
+        shuffled = None if self.words is None else np.array(types)[known]
+        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled)
+
+
+def _at(intervals: Sequence[Interval], times: NDArray[Any]) -> list[str | None]:
+    """What is spoken at each time; None in gaps. Of two that overlap, the one that begins later."""
+    if not intervals:
+        return [None] * len(times)
+    begins, ends = np.array([one.start for one in intervals]), np.array([one.end for one in intervals])
+    at = np.searchsorted(begins, times, "right") - 1
+    inside = (at >= 0) & (times < ends[np.maximum(at, 0)])
+    return [intervals[k].label if there else None for k, there in zip(at.tolist(), inside.tolist(), strict=True)]
 
 
 def task_of(
@@ -209,6 +231,7 @@ def task_of(
     split: str = "official",
     points: int = 8,
     allow: Collection[str] = (),
+    texts: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Task:
     """A task on a corpus.
@@ -238,6 +261,9 @@ def task_of(
         For ``mfcc``.
     allow : collection of str
         Leaks that are asked for. With "texts" the SA sentences of TIMIT stay.
+    texts : key → text, optional
+        For a control, the sentence of each recording: :func:`fastencode.study.leakage.texts_of`. A control gives all rows of one
+        sentence, or for ``phones`` of one word, the same shuffled label. Where there are no texts, each row has its own.
     seed : int
         Of the published split.
 
@@ -299,6 +325,10 @@ def task_of(
     values = [value for value in truth.values if value is not None]
     if base != "mfcc":
         task = _with_phones(task, values) if base == "phones" else _with_labels(task, truth, values)
+    if texts is not None:
+        words = words_of(kept) if base == "phones" else None
+        sentences = tuple(texts[key] for key in task.keys if key in texts) if base != "phones" else ()
+        task = replace(task, words=words, types=sentences if len(sentences) == len(kept) else None)
     if task.alone:
         task = replace(task, notes=(*task.notes, "all test recordings are of one speaker, so there are no intervals"))
     for note in task.notes:
