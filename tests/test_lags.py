@@ -13,7 +13,7 @@ import scipy.stats
 import reference
 import reference_timing
 from align_cases import ALPHAS, FIT, REGIONS, ROWS, SKIP, TR, align, make_world
-from fastencode.study import figures, report
+from fastencode.study import cells, figures
 from fastencode.study.blocks import mean_draws
 from fastencode.study.captions import CAPTIONS, Drawn
 from fastencode.study.conditions import conditions
@@ -135,12 +135,12 @@ def test_of_many_stories_the_page_shows_the_means(monkeypatch: pytest.MonkeyPatc
     table = pd.DataFrame([{**row, "region": region, "story": story} for region in ("all", "here") for story in stories])
 
     def shown() -> tuple[str, list[str]]:
-        found = report._shown("leave_one_out", table, conditions(["model"]))
+        found = cells.shown("leave_one_out", table, conditions(["model"]))
         assert "n = 1 participant, 3 stories. " in found["words"]
-        return found["count"], [cells[5] for cells in found["rows"]]
+        return found["count"], [row[5] for row in found["rows"]]
 
     for most, count, left in ((8, "8", [*stories] * 2), (7, "2 of 8", ["mean"] * 2), (1, "8", [])):
-        monkeypatch.setattr(report, "SHOWN", most)
+        monkeypatch.setattr(cells, "SHOWN", most)
         assert shown() == (count, left)
 
 

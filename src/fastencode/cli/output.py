@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fastencode.cli.written import write_settings
 from fastencode.errors import require
 from fastencode.plain import plain
 from fastencode.progress import say
+from fastencode.runs.collected import write_voxel_files
 from fastencode.runs.engine import Stages
 from fastencode.runs.provenance import commit, libraries
 from fastencode.runs.studies.diagnostics import diagnostic_rows
@@ -65,6 +67,8 @@ def publish_study(
     tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
     models = models_of((*results.graph.names.readings, *results.graph.names.low_level))
     every = [*verdicts_of(findings), *verdicts]
+    if results.scored:
+        write_voxel_files(stages, replace(results.found, scores=results.scored))
     typed = write_settings(stages.root, config, command)
     page = write_report(
         stages.root,

@@ -1,6 +1,6 @@
 """One layer's probe: the penalty that predicts held-out rows best, the fit on all fitted rows, predictions of the test rows.
 
-Classifiers go from the largest penalty down, each begun where a straight line through the two before leads (a third fewer steps
+Classifiers go from the largest penalty down, each begun where a straight line through the two before leads (about half the steps
 than from the one before, ``bench/probes.py``), and stop where two penalties in a row lose against the best: with smaller
 penalties, the held-out loss only rises further. Regression goes through ``ridge_cv``.
 

@@ -27,6 +27,7 @@ from fastencode.study.contrasts import ENOUGH, Finding, evaluate
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
 from fastencode.study.measurements import Cell, Sample, measurements_of_probes, measurements_of_scores
+from fastencode.study.mixed import summary_rows
 from fastencode.study.probe_tables import probe_rows
 from fastencode.study.probes import ProbeResult, load_probe
 from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
@@ -93,14 +94,19 @@ class Results:
         scored = measurements_of_scores(self.found.scores, self.found.columns, self.conditions)
         return {**scored, **measurements_of_probes(probed)}
 
+    @cached_property
+    def layers(self) -> dict[str, set[int]]:
+        """Condition → its layers that were measured; where nothing is finished, those of the deepest model."""
+        found: dict[str, set[int]] = {}
+        for cell in self.measurements:
+            found.setdefault(cell.model, set()).add(cell.layer)
+        for reading in self._readings.values():
+            found.setdefault(reading.condition, set(range(self.n_layers)))
+        return found
+
     def findings(self) -> list[Finding]:
         """The study's contrasts, answered."""
-        layers: dict[str, set[int]] = {}
-        for cell in self.measurements:
-            layers.setdefault(cell.model, set()).add(cell.layer)
-        for reading in self._readings.values():  # of which nothing is finished
-            layers.setdefault(reading.condition, set(range(self.n_layers)))
-        return evaluate(self.measurements, self.graph.config.contrasts, layers, self._planned())
+        return evaluate(self.measurements, self.graph.config.contrasts, self.layers, self._planned())
 
     def _planned(self) -> dict[str, Planned]:
         """What a study measures, whether or not it is finished."""
@@ -133,6 +139,7 @@ class Results:
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
             "seeds": self.seed_rows(),
             "scaling": self.scaling_rows(),
+            "summary": summary_rows(self.measurements, self.graph.config.contrasts, self.layers),
             "probes": self.probe_rows(),
             "change": self.change_rows(),
         }
