@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ def publish_study(
     """
     pandas, study = require("pandas", "tune"), results.graph.config
     findings = results.findings()
-    rows = {**results.tables(), "findings": finding_rows(findings), "parts": part_rows(findings)}
+    asked = {one.name: {"expect": one.expect or "", "limit": one.limit if one.expect else nan} for one in study.contrasts}
+    answered = [{**row, **asked[row["name"]]} for row in finding_rows(findings)]
+    rows = {**results.tables(), "findings": answered, "parts": part_rows(findings)}
     rows["diagnostics"] = diagnostic_rows(results)
     rows["warnings"] = [{"warning": text} for text in results.warnings()]
     tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
