@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,10 @@ def write_study(
     InputError
         As ``write_report``, and where contrasts name what was not measured.
     """
-    findings = results.findings()
-    rows = {**results.tables(), "findings": finding_rows(findings), "parts": part_rows(findings)}
+    findings, config = results.findings(), results.graph.config
+    asked = {one.name: {"expect": one.expect or "", "limit": one.limit if one.expect else nan} for one in config.contrasts}
+    answered = [{**row, **asked[row["name"]]} for row in finding_rows(findings)]
+    rows = {**results.tables(), "findings": answered, "parts": part_rows(findings)}
     rows["diagnostics"] = diagnostic_rows(results)
     rows["warnings"] = [{"warning": text} for text in results.warnings()]
     frame = require("pandas", "tune").DataFrame
@@ -66,7 +69,7 @@ def write_study(
         write_voxel_files(stages, replace(results.found, scores=results.scored))
     page = write_report(
         stages.root,
-        title=results.graph.config.title,
+        title=config.title,
         lead=lead,
         notes=notes,
         models=models,
