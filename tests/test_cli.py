@@ -372,17 +372,22 @@ def test_tuning_on_real_responses(shared_data: Path, model: Path, tmp_path: Path
     given = ["--data", str(shared_data / "alice"), "--out", str(out), "--jobs", "1", "--controls", "1", "--model", str(model)]
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
     import_module("alice").main([*given, "--epochs", "1", "--clip-seconds", "3"])
-    made = {path: path.stat().st_mtime_ns for path in out.glob("[fm]*/**/*") if path.is_file()}
+    kinds = ("speech", "frames", "models", "features", "responses", "fits", "change")
+    made = {path: path.stat().st_mtime_ns for kind in kinds for path in (out / kind).rglob("*") if path.is_file()}
+    answered = json.loads((out / "results.json").read_text())
     assert main(["alice", *given, "--tune.epochs", "1", "--tune.clip_seconds", "3"]) == 0
-    again = {path: path.stat().st_mtime_ns for path in out.glob("[fm]*/**/*") if path.is_file()}
-    stages = {path for path in made if path.relative_to(out).parts[0] in ("fits", "frames", "features", "models")}
-    assert len(stages) > 3 * 3 + 3 + 2 and all(made[path] == again[path] for path in stages)
+    assert {path.relative_to(out).parts[0] for path in made} == set(kinds) and len(list(out.glob("fits/*/*/*"))) == 3 * 3
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
     assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()
     results = json.loads((out / "results.json").read_text())
-    above, below = "yes if the interval lies above 0, no if below", "yes if the interval lies below 0.03, no if above"
-    assert [verdict["rule"] for verdict in results["verdicts"]] == [above, below, above]
+    assert results == answered
+    assert [verdict["rule"] for verdict in results["verdicts"]] == [
+        "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below",
+        "yes if the interval lies below 0.03, no if above",
+        "yes if the interval lies above 0, no if below",
+    ]
     r = scores[scores["layer"] >= 2].groupby("model")["r"].mean()
     differences = [r["tuned"] - r["pretrained"], r["control"] - r["pretrained"], r["tuned"] - r["control"]]
     np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
