@@ -21,6 +21,7 @@ from fastencode.runs.collected import write_voxel_files
 from fastencode.runs.engine import Stages
 from fastencode.runs.provenance import commit, libraries
 from fastencode.runs.studies.diagnostics import diagnostic_rows
+from fastencode.runs.studies.maps import change_maps
 from fastencode.runs.studies.readings import models_of
 from fastencode.runs.studies.results import Results
 from fastencode.study.contrasts import finding_rows, part_rows, verdicts_of
@@ -68,7 +69,7 @@ def publish_study(
     rows["diagnostics"] = diagnostic_rows(results)
     rows["warnings"] = [{"warning": text} for text in results.warnings()]
     tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
-    models = models_of((*results.graph.names.readings, *results.graph.names.low_level))
+    models = models_of((*results.graph.names.readings, *results.graph.names.low_level), study.baselines)
     every = [*verdicts_of(findings), *verdicts]
     if results.scored:
         write_voxel_files(stages, replace(results.found, scores=results.scored))
@@ -84,6 +85,7 @@ def publish_study(
         provenance={**provenance(config, stages.seconds), **(facts or {}), **results.origin(stages)},
         command=typed,
         picture_regions=picture_regions,
+        maps=change_maps(stages, results),
     )
     if len(tables["scores"]):
         say("\n" + scores_table(tables["scores"], models))

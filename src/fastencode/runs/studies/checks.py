@@ -18,12 +18,13 @@ from fastencode.runs.studies.typed import nearest
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.tasks import Task, check_name, task_of
 from fastencode.world.config import REGIONS
 
 __all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
 
-_MEASURES = ("r", "r_normalized")
+_MEASURES = ("r", "r_normalized", "r_residual")
 
 
 def raise_all(problems: Sequence[str]) -> None:
@@ -52,7 +53,7 @@ class _Problems:
 
 def check_study(config: StudyConfig) -> list[str]:
     """Problems of a study that show without its brains: names that are used but not given, models, corpora, settings of arms."""
-    problems = [*_models(config), *_arms(config), *_probes(config)]
+    problems = [*_models(config), *_arms(config), *_low_level(config), *_probes(config)]
     if problems:  # contrasts are of conditions, which arms make
         return problems
     readings = readings_of(config)
@@ -135,6 +136,13 @@ def _arms(config: StudyConfig) -> list[str]:
     return problems.found
 
 
+def _low_level(config: StudyConfig) -> Iterator[str]:
+    for option in ("baselines", "residualize"):
+        for name in getattr(config, option):
+            if name not in LOW_LEVEL:
+                yield f"{option}: {name!r} is no low-level feature; {nearest(name, list(LOW_LEVEL))}"
+
+
 def _probes(config: StudyConfig) -> list[str]:
     problems, opened = _Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
@@ -170,8 +178,8 @@ def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
 
 
 def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str]:
-    known = list(dict.fromkeys(reading.condition for reading in readings))
-    measures = [*_MEASURES, *config.probes.tasks]
+    known = [*dict.fromkeys(reading.condition for reading in readings), *config.baselines]
+    measures = [*_MEASURES[: 3 if config.residualize else 2], *config.probes.tasks]
     names = Counter(one.name for one in config.contrasts)
     for place, one in enumerate(config.contrasts, 1):
         where = f"contrasts[{place}]"

@@ -229,6 +229,10 @@ class StudyConfig:
     align : AlignConfig
     layers : tuple of int
         Layers that are scored; all by default.
+    baselines : tuple of str
+        Low-level features that are scored beside the layers, as conditions: spectrum, word_rate and others of ``align``.
+    residualize : tuple of str
+        Low-level features that are taken out of the layers, which are then scored once more: the measure ``r_residual``.
     probes : ProbeSettings
     change : bool
         Whether layers are compared with those of the first arm: CKA, CCA, weights, dimensions.
@@ -248,6 +252,8 @@ class StudyConfig:
     arms: tuple[Arm, ...] = (Arm("pretrained"), Arm("tuned", "brain-tuned", tune={}))
     align: AlignConfig = field(default_factory=AlignConfig)
     layers: tuple[int, ...] = ()
+    baselines: tuple[str, ...] = ()
+    residualize: tuple[str, ...] = ()
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     change: bool = True
     mlp: MlpSettings | None = None

@@ -98,9 +98,9 @@ def low_level_readings(config: StudyConfig) -> tuple[Reading, ...]:
     return tuple(Reading(name, name, label, 0, next(iter(config.models))) for name, label in LOW_LEVEL.items())
 
 
-def models_of(readings: Sequence[Reading]) -> tuple[Condition, ...]:
-    """The conditions as tables and figures show them, in order."""
-    labels = {one.condition: one.label for one in readings}
+def models_of(readings: Sequence[Reading], baselines: Sequence[str] = ()) -> tuple[Condition, ...]:
+    """The conditions as tables and figures show them, in order; low-level features of the stories come last."""
+    labels = {one.condition: one.label for one in readings} | {name: name for name in baselines}
     return conditions(labels, labels.values())
 
 

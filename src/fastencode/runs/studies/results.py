@@ -70,9 +70,23 @@ class Results:
     @cached_property
     def scored(self) -> dict[Key, LayerScores]:
         """Scores of every condition, the mean over its seeds."""
+        return self._merged(self._plain)
+
+    @cached_property
+    def _plain(self) -> dict[Key, LayerScores]:
+        """Scores of every reading and baseline, with nothing taken out."""
+        return {key: one for key, one in self.found.scores.items() if not key[0].less}
+
+    @cached_property
+    def _residual(self) -> dict[Key, LayerScores]:
+        """Scores of what low-level features do not explain of every reading, under the reading's own name."""
+        return {(replace(key[0], less=()), *key[1:]): one for key, one in self.found.scores.items() if key[0].less}
+
+    def _merged(self, scores: Mapping[Key, LayerScores]) -> dict[Key, LayerScores]:
+        """The same of every condition, the mean over its seeds."""
         several: dict[Key, list[LayerScores]] = {}
-        for (label, who, layer), one in self.found.scores.items():
-            condition = self._readings[label.source].condition
+        for (label, who, layer), one in scores.items():
+            condition, _ = self.conditions[label.source]
             several.setdefault((replace(label, source=condition), who, layer), []).append(one)
         return {key: _mean_scores(seeds) for key, seeds in several.items()}
 
@@ -85,14 +99,17 @@ class Results:
     @cached_property
     def conditions(self) -> dict[str, tuple[str, int]]:
         """What fits and probes call a reading → its condition and seed."""
-        return {name: (reading.condition, reading.seed) for name, reading in self._readings.items()}
+        readings = {name: (reading.condition, reading.seed) for name, reading in self._readings.items()}
+        return readings | {name: (name, 0) for name in self.graph.config.baselines}
 
     @cached_property
     def measurements(self) -> dict[Cell, Sample]:
         """Everything that was measured, of every seed."""
         probed = {(task, one.condition, _owner(owner), one.seed): found for (task, one, owner), found in self.probes.items()}
-        scored = measurements_of_scores(self.found.scores, self.found.columns, self.conditions)
-        return {**scored, **measurements_of_probes(probed)}
+        scored = measurements_of_scores(self._plain, self.found.columns, self.conditions)
+        residual = measurements_of_scores(self._residual, self.found.columns, self.conditions)
+        less = {cell._replace(measure="r_residual"): sample for cell, sample in residual.items() if cell.measure == "r"}
+        return {**scored, **less, **measurements_of_probes(probed)}
 
     @cached_property
     def layers(self) -> dict[str, set[int]]:
@@ -114,7 +131,9 @@ class Results:
         regions = [*dict.fromkeys(region for own in self.graph.ground.regions.values() for region in own), WHOLE]
         scored = list(dict.fromkeys(reading.condition for reading in names.readings))
         probed = [*scored, *(reading.condition for reading in names.low_level)]
-        brains = dict.fromkeys(("r", "r_normalized"), Planned(scored, regions))
+        brains = dict.fromkeys(("r", "r_normalized"), Planned([*scored, *config.baselines], regions))
+        if config.residualize:
+            brains["r_residual"] = Planned(scored, regions)
         return {**brains, **dict.fromkeys(config.probes.tasks, Planned(probed, [""]))}
 
     def warnings(self) -> list[str]:
@@ -139,6 +158,7 @@ class Results:
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
             "seeds": self.seed_rows(),
             "scaling": self.scaling_rows(),
+            "residuals": score_rows(self._merged(self._residual), columns, self.found.fit_rows),
             "summary": summary_rows(self.measurements, self.graph.config.contrasts, self.layers),
             "probes": self.probe_rows(),
             "change": self.change_rows(),
@@ -154,7 +174,7 @@ class Results:
         }
         merged = [{**row, **ends[_place(row)]} for row in _over_seeds(rows, ("model", "participant", "layer", "region"))]
         people = list(self.found.columns)
-        order = list(dict.fromkeys(reading.condition for reading in self.graph.names.readings))
+        order = list(dict.fromkeys(condition for condition, _ in self.conditions.values()))
         return sorted(merged, key=lambda row: (people.index(row["participant"]), order.index(row["model"])))
 
     def seed_rows(self) -> list[dict[str, Any]]:
@@ -228,10 +248,10 @@ class Results:
 
     def _rows_of_seeds(self) -> Iterator[dict[str, Any]]:
         shown = {*self.graph.config.data.regions}
-        for row in score_rows(self.found.scores, self.found.columns, self.found.fit_rows):
-            reading = self._readings[row["model"]]
+        for row in score_rows(self._plain, self.found.columns, self.found.fit_rows):
+            condition, seed = self.conditions[row["model"]]
             if row["region"] in shown if shown else row["region"] != WHOLE:
-                yield {**row, "model": reading.condition, "seed": reading.seed}
+                yield {**row, "model": condition, "seed": seed}
 
 
 def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) -> Results:
