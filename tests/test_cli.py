@@ -26,6 +26,7 @@ for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "mat
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
 
 TINY = {
+    "probes": False,
     "world": {
         "minutes": 2.8,
         "story_minutes": 1.4,
@@ -88,7 +89,7 @@ def test_checkpoints_are_tuned_above_a_frozen_cnn(finished: Path, model: Path) -
     from fastencode.speech.layers import SpeechEncoder
 
     before = SpeechEncoder(model)
-    for arm in ("tuned", "control-1"):
+    for arm in ("tuned", "control"):
         after = SpeechEncoder(finished / "models" / "A" / arm / "model")
         assert after.cnn_hash() == before.cnn_hash()
         pairs = zip(after.model.encoder.layers[1].parameters(), before.model.encoder.layers[1].parameters(), strict=True)
@@ -127,7 +128,7 @@ def test_stopped_and_resumed_in_two_processes_gives_the_same_numbers(finished: P
     assert process.returncode == 130
     assert "finished stages are kept" in complaints and "Traceback" not in complaints
     left = {path.relative_to(out).parts[0] for path in out.rglob("*.partial")}
-    assert left <= {"models"} and (out / "frames" / "stage.json").exists(), "only what goes on is left unfinished"
+    assert left <= {"models"} and (out / "frames" / "small" / "stage.json").exists(), "only what goes on is left unfinished"
     resumed = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0, resumed.stderr
     assert "frames, reused\n" in resumed.stdout
@@ -141,15 +142,15 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
 
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    kept = (out / "models" / "A" / "control-1" / "stage.json").read_text()
+    kept = (out / "models" / "A" / "control" / "stage.json").read_text()
     assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]"]) == 0
-    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() == kept
-    frames = (out / "frames" / "stage.json").read_text()
+    assert (out / "models" / "A" / "control" / "stage.json").read_text() == kept
+    frames = (out / "frames" / "small" / "stage.json").read_text()
     assert (
         main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]", "--ceiling", "0.9"]) == 0
     )
-    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() != kept, "other voxels are other data"
-    assert (out / "frames" / "stage.json").read_text() == frames
+    assert (out / "models" / "A" / "control" / "stage.json").read_text() != kept, "other voxels are other data"
+    assert (out / "frames" / "small" / "stage.json").read_text() == frames
     changed, before = (pd.read_csv(folder / "scores.csv")["r"] for folder in (out, finished))
     assert not np.allclose(changed, before)
 
@@ -214,11 +215,11 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
         ("align --stories x --featurs y", "fastencode-tune align has no option --featurs; did you mean --features?"),
         ("align --split-hal --stories x", "did you mean --split-half?"),
         ("demo here", "fastencode-tune demo takes no 'here' here: options begin with --"),
-        ("nonsense", "there is no command 'nonsense'\nchoose from demo, alice, train, diagnose, align, features, doctor"),
+        ("nonsense", "there is no command 'nonsense'\nchoose from demo, alice, run, train, diagnose, align, probe, features, doctor"),
         ("algn", "there is no command 'algn'; did you mean align?\nchoose from demo"),
         ("align --stories x --delays 1 2", "no option --delays; did you mean --align.delays?"),
         ("align --stories x --test-story a --test-story b", "--test-story is given twice: give all at once, --test-story A B"),
-        ("", "say what to do: demo, alice, train, diagnose, align, features, doctor; for example fastencode-tune demo"),
+        ("", "say what to do: demo, alice, run, train, diagnose, align, probe, features, doctor; for example fastencode-tune demo"),
         ("align", "fastencode-tune align needs --stories"),
         ("demo --tune.epochs many", "--tune.epochs: 'many' is not a whole number"),
         ("align --stories x --align.block many", "--align.block: 'many' is not a whole number or null"),

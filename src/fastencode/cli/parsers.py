@@ -54,7 +54,7 @@ def options_of(command: str, settings: type, defaults: Mapping[str, Any]) -> Any
         Defaults other than the dataclass's own, by dotted names, as a preset has them.
     """
     jsonargparse = require("jsonargparse", "tune")
-    said, switches = helps(settings), sorted(field.name for field in fields(settings) if field.type == "bool")
+    said, switches = helps(settings), {field.name: field.default for field in fields(settings) if field.type == "bool"}
     places = [field.name for field in fields(settings) if field.metadata.get("positional")]
     options = jsonargparse.ArgumentParser(
         description=(settings.__doc__ or "").strip().splitlines()[0],
@@ -68,8 +68,8 @@ def options_of(command: str, settings: type, defaults: Mapping[str, Any]) -> Any
     options.add_class_arguments(settings, skip={*switches, *places})
     for action in options._actions:  # jsonargparse does not see entries of two names, "tr, seconds : float"
         action.help = action.help or said.get(action.dest)
-    for switch in switches:
-        options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=said[switch])
+    for switch, default in sorted(switches.items()):
+        options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=default, help=said[switch])
     options.set_defaults(_plain_defaults(settings) | dict(defaults))
     for action in options._actions:
         action.required = action.required and action.dest not in defaults

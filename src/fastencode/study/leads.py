@@ -209,6 +209,6 @@ def _control(controls: int) -> str:
         return "a control is tuned as long on the same responses, block-permuted."
     return (
         f"{controls} controls are tuned as long on the same responses, each block-permuted in another order. What is said and "
-        "drawn of the control is the mean over them; control_scores.csv and control_training.csv have each. Intervals of this "
+        "drawn of the control is the mean over them; seeds.csv has each. Intervals of this "
         "mean resample scans and do not speak for other permutations."
     )
