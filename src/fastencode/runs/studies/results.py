@@ -26,8 +26,17 @@ from fastencode.study.config import WHOLE
 from fastencode.study.contrasts import ENOUGH, Finding, evaluate
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
-from fastencode.study.measurements import Cell, Sample, measurements_of_probes, measurements_of_scores
+from fastencode.study.measurements import (
+    BEYOND_LINEAR,
+    MLP,
+    Cell,
+    Sample,
+    measurements_of_mlp,
+    measurements_of_probes,
+    measurements_of_scores,
+)
 from fastencode.study.mixed import summary_rows
+from fastencode.study.mlp import MlpScores, mlp_rows
 from fastencode.study.probe_tables import probe_rows
 from fastencode.study.probes import ProbeResult, load_probe
 from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
@@ -109,14 +118,16 @@ class Results:
         scored = measurements_of_scores(self._plain, self.found.columns, self.conditions)
         residual = measurements_of_scores(self._residual, self.found.columns, self.conditions)
         less = {cell._replace(measure="r_residual"): sample for cell, sample in residual.items() if cell.measure == "r"}
-        return {**scored, **less, **measurements_of_probes(probed)}
+        networks = measurements_of_mlp(self.found.mlp, self.found.columns, self.conditions)
+        return {**scored, **less, **networks, **measurements_of_probes(probed)}
 
     @cached_property
     def layers(self) -> dict[str, set[int]]:
         """Condition → its layers that were measured; where nothing is finished, those of the deepest model."""
         found: dict[str, set[int]] = {}
         for cell in self.measurements:
-            found.setdefault(cell.model, set()).add(cell.layer)
+            if cell.measure not in (MLP, BEYOND_LINEAR):  # which have layers of their own
+                found.setdefault(cell.model, set()).add(cell.layer)
         for reading in self._readings.values():
             found.setdefault(reading.condition, set(range(self.n_layers)))
         return found
@@ -134,7 +145,15 @@ class Results:
         brains = dict.fromkeys(("r", "r_normalized"), Planned([*scored, *config.baselines], regions))
         if config.residualize:
             brains["r_residual"] = Planned(scored, regions)
+        if config.mlp is not None:
+            layers = {model: self._network_layers(model, config.mlp.layers) for model in scored}
+            brains |= dict.fromkeys((MLP, BEYOND_LINEAR)[: 1 + config.mlp.linear], Planned(scored, regions, layers))
         return {**brains, **dict.fromkeys(config.probes.tasks, Planned(probed, [""]))}
+
+    def _network_layers(self, model: str, asked: tuple[int, ...]) -> list[int]:
+        """The layers of a condition that a network reads."""
+        found = {cell.layer for cell in self.measurements if cell.measure == MLP and cell.model == model}
+        return sorted(found or asked or {self.n_layers - 1})
 
     def warnings(self) -> list[str]:
         """What a reader should know: what is not finished."""
@@ -145,7 +164,7 @@ class Results:
         return origin_of(stages, self.found) if self.found.scores else {}
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of every table of scores, of training, probes and change, by the names that the page knows."""
+        """Rows of every table of scores, training, probes, change and networks, by the names that the page knows."""
         scores = self.score_rows()
         regions = {row["region"] for row in scores}
         columns, frame = self.found.columns, require("pandas", "tune").DataFrame
@@ -162,6 +181,7 @@ class Results:
             "summary": summary_rows(self.measurements, self.graph.config.contrasts, self.layers),
             "probes": self.probe_rows(),
             "change": self.change_rows(),
+            "mlp": self.mlp_rows(),
         }
         return {name: [row for row in table if row.get("region") in {None, *regions}] for name, table in rows.items()}
 
@@ -198,24 +218,23 @@ class Results:
         ]
 
     def scaling_rows(self) -> list[dict[str, Any]]:
-        """Mean r of late layers by hours of stories: a row for each arm, participant, region and number of hours."""
-        rows = []
-        for reading in self.graph.names.readings:
-            if reading.tuning is None or reading.tuning.hours is None or reading.epoch is not None:
-                continue
-            for (label, who, _), one in self._late(reading.condition).items():
-                for place, region in enumerate(self.found.columns[who]):
-                    r, draws = float(one.region[place]), one.draws[:, place]
-                    rows.append(
-                        {
-                            "model": label.source,
-                            "participant": who,
-                            "region": region,
-                            "hours": reading.tuning.hours,
-                            "r": r,
-                            **_ends(r, draws, float(one.n_blocks), True),
-                        }
-                    )
+        """Mean r of late layers by hours of stories: a row for each arm, participant, region and number of hours.
+
+        The models that these arms are tuned from have 0 hours.
+        """
+        readings = self.graph.names.readings
+        tuned = [reading for reading in readings if reading.line and reading.tuning is not None]
+        before = [one for one in readings if one.tuning is None and one.model in {reading.model for reading in tuned}]
+        rows = [
+            {"model": line, "participant": who, "region": region, "hours": hours, "r": r, **_ends(r, draws, n_blocks, True)}
+            for line, condition, hours in (
+                *((reading.condition, reading.condition, 0.0) for reading in before),
+                *((reading.line, reading.condition, _hours(reading)) for reading in tuned),
+            )
+            for (_, who, _), one in self._late(condition).items()
+            for place, region in enumerate(self.found.columns[who])
+            for r, draws, n_blocks in [(float(one.region[place]), one.draws[:, place], float(one.n_blocks))]
+        ]
         return _over_seeds(rows, ("model", "participant", "region", "hours"))
 
     def _late(self, condition: str) -> dict[Key, LayerScores]:
@@ -246,6 +265,17 @@ class Results:
         ]
         return _over_seeds(rows, ("model", "participant", "layer", "measure"))
 
+    def mlp_rows(self) -> list[dict[str, Any]]:
+        """One row for each participant, condition, layer and region; of several seeds the mean, and its interval."""
+        several: dict[tuple[str, str, int], list[MlpScores]] = {}
+        for (label, who, layer), one in self.found.mlp.items():
+            several.setdefault((who, self._readings[label.source].condition, layer), []).append(one)
+        means = {
+            key: replace(one[0], **{name: _mean_of(one, name) for name in ("ridge", "mlp", "linear", "draws", "epochs")})
+            for key, one in several.items()
+        }
+        return mlp_rows(means, self.found.columns)
+
     def _rows_of_seeds(self) -> Iterator[dict[str, Any]]:
         shown = {*self.graph.config.data.regions}
         for row in score_rows(self._plain, self.found.columns, self.found.fit_rows):
@@ -275,12 +305,16 @@ def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) ->
     ]
     return Results(
         graph,
-        records_of(stages, [name for name in finished if name.startswith("fits/")]),
+        records_of(stages, [name for name in finished if name.startswith(("fits/", "mlp/"))]),
         {what: load_probe(finished[name] / "probe.h5") for name, what in names.probes.items() if name in finished},
         {(after, owner): finished[name] for name, (_, after, owner) in names.changes.items() if name in finished},
         training,
         tuple(missing),
     )
+
+
+def _hours(reading: Reading) -> float:
+    return 0.0 if reading.tuning is None or reading.tuning.hours is None else reading.tuning.hours
 
 
 def _owner(owner: str) -> str:
@@ -304,7 +338,11 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _mean_scores(several: Sequence[LayerScores]) -> LayerScores:
     """What intervals of a mean over seeds are made of: draws of the same blocks, averaged one by one."""
     names = ("region", "region_normalized", "draws", "draws_normalized")
-    return replace(several[0], **{name: np.mean([getattr(one, name) for one in several], axis=0) for name in names})
+    return replace(several[0], **{name: _mean_of(several, name) for name in names})
+
+
+def _mean_of(several: Sequence[Any], name: str) -> Any:
+    return np.mean([getattr(one, name) for one in several], axis=0)
 
 
 def _ends(value: float, draws: np.ndarray, n_units: float, correlation: bool) -> dict[str, float]:

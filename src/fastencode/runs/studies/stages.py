@@ -1,6 +1,6 @@
 """The stages of a study: what is made, of what, in which order.
 
-    world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► fits/<reading>/<participant>/layer-NN
+    world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► {fits,mlp}/<reading>/<participant>/layer-NN
     corpora/<name> ──────────► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
 
 What a stage fits can be said only when the features are there, so a study makes three lists of stages, one after the other:
@@ -28,7 +28,7 @@ from fastencode.runs.corpora import PACKED, mfcc_stage, pooled_stage
 from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
 from fastencode.runs.probing import probe_stage, targets_stage
-from fastencode.runs.studies.config import DEMO, StudyConfig
+from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import with_functions
@@ -53,10 +53,9 @@ def given_stages(config: StudyConfig) -> Iterator[Stage]:
     """What is not given but made: the demo's world and corpora, and models with random weights."""
     if config.data.is_demo:
         yield Stage("world", {"world": config.world}, (), write_world, (config.world,))
-    for name in Names(config, ()).corpora:
-        if config.probes.corpora[name] == DEMO:
-            speech = config.probes.speech
-            yield Stage(f"corpora/{name}", {"speech": speech}, (), _MAKERS[name], (speech,))
+    speech, corpora = config.probes.speech, config.probes.corpora
+    for name in dict.fromkeys(SPOKEN[name][0] for name in Names(config, ()).corpora if corpora[name] == DEMO):
+        yield Stage(f"corpora/{name}", {"speech": speech}, (), _MAKERS[name], (speech,))
     for key, name in config.models.items():
         if is_random(name):
             yield _random_stage(f"random/{key}", name)
@@ -159,7 +158,8 @@ class Graph:
         self.sounds = {ground.data.recording(run): ground.data.sound_file(run) for run in ground.runs}
         scored = config.data.scored
         assert scored is not None
-        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored)
+        mlp = None if config.mlp is None else config.mlp.network
+        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored, mlp=mlp)
 
     def making(self) -> list[Stage]:
         """Frames, tuned models, and every layer of every checkpoint, of stories and of corpora."""
@@ -213,9 +213,11 @@ class Graph:
         """The corpora that some task needs, by name."""
         found = {}
         for name in self.names.corpora:
-            where = self.config.probes.corpora[name]
-            made = self.root / "corpora" / name
-            found[name] = open_corpus(made, name) if where == DEMO else open_corpus(Path(where))
+            where = Path(self.config.probes.corpora[name])
+            if where == Path(DEMO):
+                stage, manifest = SPOKEN[name]
+                where = self.root / "corpora" / stage / manifest
+            found[name] = open_corpus(where)
         return found
 
     @cached_property
@@ -293,7 +295,7 @@ class Graph:
         return f"pooled/{corpus_of(task)}/{owner}/{reading.name}"
 
     def _made_corpus(self, name: str) -> tuple[str, ...]:
-        return (f"corpora/{name}",) if self.config.probes.corpora[name] == DEMO else ()
+        return (f"corpora/{SPOKEN[name][0]}",) if self.config.probes.corpora[name] == DEMO else ()
 
     def _pooled(self, name: str, corpus: str, reading: Reading, owner: str) -> Stage:
         """Layers of a corpus."""
@@ -308,10 +310,12 @@ class Graph:
         train, data = self.ground.lessons.train, self.ground.data
         used = (*self.ground.lessons.runs({who: train[who] for who in people}), data.test_story)
         layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
+        networks = () if self.config.mlp is None else self.config.mlp.layers or (layers.n_layers - 1,)
+        chosen = {"fits": self.config.layers or range(layers.n_layers), "mlp": networks}
         for nuisance in ((), self._low_level(self.config.residualize)) if self.config.residualize else ((),):
             variant = Variant(layers, tuple(self.config.align.delays), nuisance)
             for stage in layer_stages(self.root, self.question, variant, people):
-                if not self.config.layers or stage.settings["layer"] in self.config.layers:
+                if stage.settings["layer"] in chosen[stage.name.partition("/")[0]]:
                     yield stage
 
     def _low_level(self, names: Sequence[str]) -> tuple[LowLevel, ...]:
