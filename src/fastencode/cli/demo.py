@@ -84,7 +84,7 @@ def demo_study(config: DemoConfig, made: Mapping[str, Path]) -> StudyConfig:
     problems, study = read_study("demo")
     raise_all(problems)
     assert study is not None
-    contrasts = tuple(one for one in study.contrasts if config.probes or one.measure == "r")
+    contrasts = tuple(one for one in study.contrasts if config.probes or one.measure.startswith("r"))
     seeds = {"tuned": tuple(range(config.seeds)), "control": tuple(range(1, config.controls + 1))}
     return replace(
         study,
