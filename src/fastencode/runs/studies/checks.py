@@ -10,7 +10,7 @@ from pathlib import Path
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError, InputError
-from fastencode.runs.studies.config import DEMO, StudyConfig
+from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
 from fastencode.runs.studies.regions import with_functions
@@ -18,12 +18,15 @@ from fastencode.runs.studies.typed import nearest
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.low_level import LOW_LEVEL
+from fastencode.study.measurements import BEYOND_LINEAR, MLP
 from fastencode.study.tasks import Task, check_name, task_of
 from fastencode.world.config import REGIONS
 
 __all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
 
-_MEASURES = ("r", "r_normalized")
+_MEASURES = ("r", "r_normalized", "r_residual")
+_OF_BRAINS = (*_MEASURES, MLP, BEYOND_LINEAR)
 
 
 def raise_all(problems: Sequence[str]) -> None:
@@ -52,7 +55,7 @@ class _Problems:
 
 def check_study(config: StudyConfig) -> list[str]:
     """Problems of a study that show without its brains: names that are used but not given, models, corpora, settings of arms."""
-    problems = [*_models(config), *_arms(config), *_probes(config)]
+    problems = [*_models(config), *_arms(config), *_low_level(config), *_probes(config)]
     if problems:  # contrasts are of conditions, which arms make
         return problems
     readings = readings_of(config)
@@ -107,7 +110,7 @@ def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
         if not voxels:
             yield f"the region {name} of {who} is empty: name others in data.regions, or mend the file of regions"
     for place, one in enumerate(config.contrasts, 1):
-        for name in one.regions if one.measure in _MEASURES else ():
+        for name in one.regions if one.measure in _OF_BRAINS else ():
             if name not in known:
                 yield f"contrasts[{place}].region: {who} has no region {name!r}; {nearest(name, known)}"
 
@@ -135,15 +138,21 @@ def _arms(config: StudyConfig) -> list[str]:
     return problems.found
 
 
+def _low_level(config: StudyConfig) -> Iterator[str]:
+    for option in ("baselines", "residualize"):
+        for name in getattr(config, option):
+            if name not in LOW_LEVEL:
+                yield f"{option}: {name!r} is no low-level feature; {nearest(name, list(LOW_LEVEL))}"
+
+
 def _probes(config: StudyConfig) -> list[str]:
     problems, opened = _Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
     for name, where in corpora.items():
         if where == DEMO:
-            if name not in ("timit", "commands"):
-                problems.found.append(
-                    f"probes.corpora.{name}: only timit and commands are made (demo); give a folder or a manifest"
-                )
+            if name not in SPOKEN:
+                made = ", ".join(SPOKEN)
+                problems.found.append(f"probes.corpora.{name}: only {made} are made (demo); give a folder or a manifest")
         else:
             with problems.of(f"probes.corpora.{name}"):
                 opened[name] = open_corpus(Path(where))
@@ -153,6 +162,8 @@ def _probes(config: StudyConfig) -> list[str]:
             check_name(kind_of(task))
             if kind_of(task) == "phones":
                 raise InputError("phones are asked of single frames: fastencode-tune probe does that, with --read.pool bins")
+            if corpora.get(name) == DEMO and name == "timit" and config.probes.speech.language != "en":
+                raise InputError(f"{task}: TIMIT is spoken in English only; ask {kind_of(task)}@commands, or leave it out")
             if name not in corpora:
                 known = nearest(name, list(corpora)) if corpora else "name it there"
                 raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
@@ -170,8 +181,9 @@ def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
 
 
 def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str]:
-    known = list(dict.fromkeys(reading.condition for reading in readings))
-    measures = [*_MEASURES, *config.probes.tasks]
+    known = [*dict.fromkeys(reading.condition for reading in readings), *config.baselines]
+    networks = () if config.mlp is None else (MLP, BEYOND_LINEAR)[: 1 + config.mlp.linear]
+    measures = [*_MEASURES[: 3 if config.residualize else 2], *networks, *config.probes.tasks]
     names = Counter(one.name for one in config.contrasts)
     for place, one in enumerate(config.contrasts, 1):
         where = f"contrasts[{place}]"
@@ -180,9 +192,12 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
         for condition in (*one.models, *([one.control] if one.control else [])):
             if condition not in known:
                 yield f"{where}: there is no condition {condition!r}; {nearest(condition, known)}"
-        if one.measure not in measures:
+        if one.measure in (MLP, BEYOND_LINEAR) and one.measure not in networks:
+            missing = "mlp" if config.mlp is None else "mlp.linear"
+            yield f"{where}.measure: {one.measure!r} is not measured without {missing}: add it to the study"
+        elif one.measure not in measures:
             yield f"{where}.measure: {one.measure!r} is not measured; {nearest(one.measure, measures)}"
         there = [*REGIONS, WHOLE]
-        for region in one.regions if config.data.is_demo and one.measure in _MEASURES else ():
+        for region in one.regions if config.data.is_demo and one.measure in _OF_BRAINS else ():
             if region not in there:
                 yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"

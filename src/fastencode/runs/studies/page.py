@@ -13,6 +13,7 @@ from fastencode.progress import say
 from fastencode.runs.collected import write_voxel_files
 from fastencode.runs.engine import Stages
 from fastencode.runs.studies.diagnostics import diagnostic_rows
+from fastencode.runs.studies.maps import change_maps
 from fastencode.runs.studies.readings import models_of
 from fastencode.runs.studies.results import Results
 from fastencode.study.contrasts import finding_rows, part_rows, verdicts_of
@@ -63,7 +64,7 @@ def write_study(
     rows["warnings"] = [{"warning": text} for text in results.warnings()]
     frame = require("pandas", "tune").DataFrame
     tables = {name: frame(table) for name, table in rows.items()}
-    models = models_of((*results.graph.names.readings, *results.graph.names.low_level))
+    models = models_of((*results.graph.names.readings, *results.graph.names.low_level), config.baselines)
     every = [*verdicts_of(findings), *verdicts]
     if results.scored:
         write_voxel_files(stages, replace(results.found, scores=results.scored))
@@ -78,6 +79,7 @@ def write_study(
         provenance={**provenance, **results.origin(stages)},
         command=command,
         picture_regions=picture_regions,
+        maps=change_maps(stages, results),
     )
     if len(tables["scores"]):
         say("\n" + scores_table(tables["scores"], models))
