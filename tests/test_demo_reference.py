@@ -291,6 +291,10 @@ def test_the_control_is_the_mean_of_its_seeds(seen: Seen) -> None:
     pd.testing.assert_series_equal(less, residuals, rtol=0, atol=1e-12, check_names=False)
     means = sum(each["value"].xs(arm, level="model") for arm in CONTROLS) / 3
     pd.testing.assert_series_equal(one["r"], means, rtol=0, atol=1e-12, check_names=False)
+    for (who, name, layer, region), r in each["value"].items():  # what each voxel scored stands by each seed
+        voxels = json.loads((seen.out / "world" / "rois" / f"{who}.json").read_text())[region]
+        with h5py.File(seen.out / "voxels" / f"{who}.h5") as file:
+            assert file[f"{name}-at-1-2-3/r"][layer, voxels].mean() == pytest.approx(r, abs=1e-6)
     assert (each.groupby(["participant", "layer", "region"])["value"].std() > 1e-4).mean() > 0.5, "the controls are three models"
     for (who, layer, region), row in one.iterrows():
         draws, blocks = zip(*(drawn(seen.out, arm, who, layer, region) for arm in CONTROLS), strict=True)
