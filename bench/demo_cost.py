@@ -2,7 +2,7 @@
 
     python bench/demo_cost.py [--keep DIR] [-- OPTIONS OF fastencode-tune demo]
 
-Writes bench/results/demo.json, or demo-<options>.json; --keep copies the scores, the verdicts and the picture beside it.
+Writes bench/results/demo.json, or demo-<options>.json; --keep copies its tables, verdicts and figures beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from pathlib import Path
 import psutil
 from session import RESULTS, surroundings, write
 
-KEPT = ("scores.csv", "training.csv", "results.json", "config.yaml", "figures/picture.png")
+KEPT = (
+    "scores.csv", "residuals.csv", "probes.csv", "change.csv", "findings.csv", "training.csv", "results.json", "config.yaml",
+    "figures/picture.png", "figures/probes.png", "figures/findings.png",
+)  # fmt: skip
 
 
 def memory_of_tree(process: psutil.Process) -> int:
@@ -58,7 +61,8 @@ def main() -> None:
             keep = RESULTS / arguments.keep
             keep.mkdir(parents=True, exist_ok=True)
             for name in KEPT:
-                shutil.copy(out / name, keep)
+                if (out / name).exists() or "probes" not in name:  # --no-probes leaves none
+                    shutil.copy(out / name, keep)
             settings = (out / "config.yaml").read_text(encoding="utf-8")
             (keep / "config.yaml").write_text(settings.replace(f"cd {folder} && ", ""), encoding="utf-8")  # the folder is gone
     cost = {
