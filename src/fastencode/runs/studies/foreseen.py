@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -188,7 +188,10 @@ class _Sight:
     def tuning(self, run: Tuning, owner: str) -> Cost:
         """A run of the trainer."""
         some = shortened(self.lessons if run.together else only(self.lessons, owner), run.hours)
-        found = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, run.config)
+        shared = run.shares_frames and run.config.clip_seconds == read_config(self.config, self.data.tr).seconds
+        # Shared frames are those of the stage ``frames``. Others need sounds, which a world that is not made does not have.
+        config = replace(run.config, cnn_cache="off") if shared or isinstance(self.data, Outline) else run.config
+        found = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, config)
         return Cost(found.seconds, found.memory, found.disk)
 
     def fit(self, key: str, who: str) -> Cost:
