@@ -63,6 +63,13 @@ def test_which_model_was_tuned(given: dict, said: str) -> None:
     assert "made" in given or said in alice_lead(**ALICE | given)
 
 
+def test_several_models_and_seeds_are_said() -> None:
+    words = demo_lead(**DEMO | {"seeds": 3, "others": ("HuBERT", "Whisper")})
+    assert "of the package and small models in the shapes of HuBERT and Whisper, made from nothing" in words
+    assert "such stories, are each tuned on each brain for 4 epochs with 3 seeds, whose mean is shown; a control" in words
+    assert "is tuned on each brain for 4 epochs; a control" in demo_lead(**DEMO)
+
+
 def test_controls_and_files_that_are_no_data() -> None:
     assert "a control is tuned as long" in demo_lead(**DEMO) and "3 controls are tuned as long" in alice_lead(**ALICE)
     assert "6 minutes of synthetic stories" in demo_lead(**DEMO) and "(A with 9 voxels)" in demo_lead(**DEMO)
