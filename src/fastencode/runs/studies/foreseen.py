@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -118,8 +118,8 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
 
 def _networks(sight: _Sight) -> Iterator[str]:
     """The stages of networks beside ridge."""
-    config, people = sight.config, tuple(sight.lessons.train)
-    delays, mlp = "-".join(map(str, config.align.delays)), config.mlp
+    people, mlp = tuple(sight.lessons.train), sight.config.mlp
+    delays = "-".join(map(str, sight.config.align.delays))
     for reading, owner in sight.names.features.values():
         for layer in () if mlp is None else mlp.layers or (sight.encoder(reading.model).n_layers - 1,):
             for who in reading.folders(people)[owner]:
@@ -188,7 +188,10 @@ class _Sight:
     def tuning(self, run: Tuning, owner: str) -> Cost:
         """A run of the trainer."""
         some = shortened(self.lessons if run.together else only(self.lessons, owner), run.hours)
-        found = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, run.config)
+        shared = run.shares_frames and run.config.clip_seconds == read_config(self.config, self.data.tr).seconds
+        # Shared frames are those of the stage ``frames``. Others need sounds, which a world that is not made does not have.
+        config = replace(run.config, cnn_cache="off") if shared or isinstance(self.data, Outline) else run.config
+        found = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, config)
         return Cost(found.seconds, found.memory, found.disk)
 
     def fit(self, key: str, who: str) -> Cost:
