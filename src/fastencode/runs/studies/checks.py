@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError, InputError
+from fastencode.files import sha256
 from fastencode.runs.studies.config import DEMO, StudyConfig
 from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
-from fastencode.runs.studies.regions import with_functions
+from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.studies.typed import nearest
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.tasks import Task, check_name, task_of
+from fastencode.study.weighted import weights_of
 from fastencode.world.config import REGIONS
+from fastencode.world.outline import Outline
 
 __all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
 
@@ -50,13 +54,20 @@ class _Problems:
             self.found += [f"{place}: {line}" for line in str(error).splitlines()]
 
 
-def check_study(config: StudyConfig) -> list[str]:
-    """Problems of a study that show without its brains: names that are used but not given, models, corpora, settings of arms."""
-    problems = [*_models(config), *_arms(config), *_probes(config)]
-    if problems:  # contrasts are of conditions, which arms make
-        return problems
+def check_study(config: StudyConfig, digest: Callable[[Path], str] = sha256) -> list[str]:
+    """Problems of a resolved study that show without its brains: names that are not given, models, corpora, settings of arms.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    digest : callable
+        Of a file's contents: corpora that are given are searched for the same sound in train and test.
+    """
+    problems, of_arms = [*_models(config), *_probes(config, digest)], _arms(config)
+    if of_arms:  # contrasts are of conditions, which arms make
+        return [*problems, *of_arms]
     readings = readings_of(config)
-    return [*_conditions(readings), *_contrasts(config, (*readings, *low_level_readings(config)))]
+    return [*problems, *_conditions(readings), *_contrasts(config, (*readings, *low_level_readings(config)))]
 
 
 def check_data(config: StudyConfig, data: Dataset) -> list[str]:
@@ -71,13 +82,13 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
             some = ", ".join(runs[:5]) or "no run"
             remedy = f"leave {who} out (data.participants)"
             problems.append(f"{who} did not hear the test run {asked.test_story!r}, only {some}: {remedy}")
-        problems += _regions(config, who, data)
+        problems += [*_regions(config, who, data), *_hours(config, who, runs, data)]
     known = sorted({run for runs in heard.values() for run in runs})
     for option in ("validation", "exclude"):
         for run in getattr(asked, option):
             if run not in known:
                 problems.append(f"data.{option}: nobody heard {run!r}; {nearest(run, known)}")
-    return problems
+    return [*problems, *_sounds([run for run in known if run not in asked.exclude], data)]
 
 
 def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256: Callable[[Path], str]) -> list[str]:
@@ -90,11 +101,36 @@ def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256
     return problems.found
 
 
+def _sounds(runs: Sequence[str], data: Dataset) -> list[str]:
+    problems = _Problems()
+    if not isinstance(data, Outline):
+        for run in runs:
+            with problems.of(run):
+                data.sound_file(run)
+    return problems.found
+
+
+def _hours(config: StudyConfig, who: str, runs: Sequence[str], data: Dataset) -> Iterator[str]:
+    """Hours that nobody can learn from would be those that there are, under another name."""
+    problems = _Problems()
+    heldout = {config.data.test_story, *(config.data.validation or ()), *config.data.exclude}
+    seconds: list[float] = []
+    for run in [run for run in runs if run not in heldout]:
+        with problems.of(run):
+            seconds.append(data.n_rows(run) * data.tr)
+    yield from problems.found
+    for place, arm in enumerate(config.arms, 1):
+        for hours in arm.hours:
+            if seconds and 3600 * hours - sum(seconds) > max(seconds):
+                there = f"{who} heard {sum(seconds) / 3600:.3g} h to learn from"
+                yield f"arms[{place}].hours: {hours:g}, but {there}: name fewer, or leave {who} out (data.participants)"
+
+
 def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
     problems = _Problems()
     regions: Mapping[str, Sequence[int]] = {}
     with problems.of(who):
-        regions = {name: list(voxels) for name, voxels in with_functions(data.rois(who)).items()}
+        regions = {name: list(voxels) for name, voxels in regions_of(data, who, config.data.rois).items()}
     yield from problems.found
     if problems.found:
         return
@@ -117,8 +153,17 @@ def _models(config: StudyConfig) -> list[str]:
     for key, name in config.models.items():
         shape = name.removeprefix("random:")
         with problems.of(f"models.{key}"):
-            SpeechEncoder(SMALL_MODEL if shape == "small" else shape)
+            n_layers = _n_layers(shape)
+            for option, layers in (("layers", config.layers), *([("mlp.layers", config.mlp.layers)] if config.mlp else [])):
+                if beyond := [layer for layer in layers if not 0 <= layer < n_layers]:
+                    raise InputError(f"{option} names {beyond[0]}, but its layers are 0 to {n_layers - 1}: name others")
     return problems.found
+
+
+@cache
+def _n_layers(model: str) -> int:
+    """How many layers a model has that is given by its folder or hub name, or small; an error says why it cannot be read."""
+    return SpeechEncoder(SMALL_MODEL if model == "small" else model).n_layers
 
 
 def _arms(config: StudyConfig) -> list[str]:
@@ -135,7 +180,7 @@ def _arms(config: StudyConfig) -> list[str]:
     return problems.found
 
 
-def _probes(config: StudyConfig) -> list[str]:
+def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
     problems, opened = _Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
     for name, where in corpora.items():
@@ -148,7 +193,7 @@ def _probes(config: StudyConfig) -> list[str]:
             with problems.of(f"probes.corpora.{name}"):
                 opened[name] = open_corpus(Path(where))
     for task in config.probes.tasks:
-        name = corpus_of(task)
+        name, before = corpus_of(task), len(problems.found)
         with problems.of("probes.tasks"):
             check_name(kind_of(task))
             if kind_of(task) == "phones":
@@ -156,10 +201,17 @@ def _probes(config: StudyConfig) -> list[str]:
             if name not in corpora:
                 known = nearest(name, list(corpora)) if corpora else "name it there"
                 raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
-        if name in opened:
+        if name in opened and len(problems.found) == before:
             with problems.of(f"probes.tasks, {task}"):
-                task_of(kind_of(task), opened[name])
+                asked = task_of(kind_of(task), opened[name], seed=config.seed)
+                _check_sounds(asked)
+                problems.found += check_tasks({task: asked}, opened, digest)
     return problems.found
+
+
+def _check_sounds(task: Task) -> None:
+    if missing := [path for path in task.paths if not path.is_file()]:
+        raise InputError(f"{len(missing)} of {len(task.paths)} sounds are missing, the first {missing[0]}: put them there")
 
 
 def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
@@ -173,6 +225,7 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
     known = list(dict.fromkeys(reading.condition for reading in readings))
     measures = [*_MEASURES, *config.probes.tasks]
     names = Counter(one.name for one in config.contrasts)
+    problems, depths = _Problems(), _depths(config, readings)
     for place, one in enumerate(config.contrasts, 1):
         where = f"contrasts[{place}]"
         if names[one.name] > 1:
@@ -186,3 +239,17 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
         for region in one.regions if config.data.is_demo and one.measure in _MEASURES else ():
             if region not in there:
                 yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"
+        with problems.of(where):
+            if not {*one.models, *([one.control] if one.control else [])} - depths.keys():
+                weights_of(one, depths)
+    yield from problems.found
+
+
+def _depths(config: StudyConfig, readings: Sequence[Reading]) -> dict[str, list[int]]:
+    """Condition → its layers that are scored or probed; without those whose model cannot be read."""
+    found = {}
+    for reading in readings:
+        with suppress(FastencodeError):
+            name = config.models[reading.model].removeprefix("random:")
+            found[reading.condition] = [0] if reading.name == "mfcc" else list(range(_n_layers(name)))
+    return found

@@ -29,7 +29,7 @@ from fastencode.runs.probing import probe_stage, targets_stage
 from fastencode.runs.studies.config import DEMO, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
-from fastencode.runs.studies.regions import with_functions
+from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
 from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
 from fastencode.speech.config import ReadConfig
@@ -136,7 +136,7 @@ def ground_of(config: StudyConfig, data: Dataset, made_by: tuple[str, ...] = ())
         rois=None if asked.rois is None else Path(asked.rois),
     )
     lessons = prepare_lessons(choice, data)
-    return Ground(data, lessons, {who: with_functions(data.rois(who)) for who in lessons.train}, made_by)
+    return Ground(data, lessons, {who: regions_of(data, who, asked.rois) for who in lessons.train}, made_by)
 
 
 def read_config(config: StudyConfig, tr: float) -> ReadConfig:
