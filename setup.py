@@ -106,6 +106,7 @@ setup(
     package_data={
         "fastencode": ["py.typed"],
         "fastencode.kernels": ["*.cu", "*.cuh"],
+        "fastencode.runs.studies": ["templates/*.yaml"],
         "fastencode.speech": ["small/*"],
         "fastencode.study": ["*.html*"],
     },

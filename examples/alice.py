@@ -15,17 +15,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas
-
 from fastencode.runs.alice import PICTURE_REGIONS, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
+from fastencode.runs.executors.where import Where
 from fastencode.runs.provenance import libraries
-from fastencode.study.conditions import BEFORE_AND_AFTER
+from fastencode.runs.studies.page import write_study
 from fastencode.study.config import AlignConfig
-from fastencode.study.leads import ALICE_NOTES, ALICE_TITLE
-from fastencode.study.report import scores_table, write_report
-from fastencode.study.verdicts import verdict_table
+from fastencode.study.leads import ALICE_NOTES
 from fastencode.tune.config import TuneConfig
 
 
@@ -40,24 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes that tune and read models at the same time")
     given = parser.parse_args(arguments)
     tune, alignment = TuneConfig(epochs=given.epochs, clip_seconds=given.clip_seconds), AlignConfig()
-    study = alice_study(
-        Stages(given.out, prepare=settle),
-        given.data,
-        model=given.model,
-        tune=tune,
-        alignment=alignment,
-        controls=given.controls,
-        jobs=given.jobs,
-    )
-    tables = {name: pandas.DataFrame(rows) for name, rows in study.outcome.tables().items()}
-    page = write_report(
-        given.out,
-        title=ALICE_TITLE,
+    stages = Stages(given.out, prepare=settle, where=Where(given.jobs))
+    study = alice_study(stages, given.data, model=given.model, tune=tune, alignment=alignment, controls=given.controls)
+    page = write_study(
+        stages,
+        study.results,
         lead=study.lead,
         notes=ALICE_NOTES,
-        models=BEFORE_AND_AFTER,
-        tables=tables,
-        verdicts=study.verdicts,
         provenance={
             "encoding half": study.encoding,
             "versions": libraries(),
@@ -67,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f" --controls {given.controls}" + (f" --model {given.model}" if given.model else ""),
         picture_regions=PICTURE_REGIONS,
     )
-    print(f"\n{scores_table(tables['scores'], BEFORE_AND_AFTER)}\n\n{verdict_table(study.verdicts)}\n\nThe page: {page}")
+    print(f"\nThe page: {page}")
 
 
 if __name__ == "__main__":  # processes that tune import this file

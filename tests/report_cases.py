@@ -5,6 +5,10 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
+from fastencode.study.conditions import conditions
+
+BEFORE_AND_AFTER = conditions(("pretrained", "tuned", "control"), ("pretrained", "brain-tuned", "control"))
+
 
 class Page(HTMLParser):
     """What a browser would load, show, and close."""

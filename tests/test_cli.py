@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 import fastencode
 from fastencode.cli import main
-from fastencode.cli.parsers import COMMANDS
+from fastencode.cli.parsers import COMMANDS, options_of, settings_of
 from fastencode.errors import InputError
 from speech_cases import saved_model
 
@@ -26,6 +27,7 @@ for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "mat
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
 
 TINY = {
+    "probes": False,
     "world": {
         "minutes": 2.8,
         "story_minutes": 1.4,
@@ -88,7 +90,7 @@ def test_checkpoints_are_tuned_above_a_frozen_cnn(finished: Path, model: Path) -
     from fastencode.speech.layers import SpeechEncoder
 
     before = SpeechEncoder(model)
-    for arm in ("tuned", "control-1"):
+    for arm in ("tuned", "control"):
         after = SpeechEncoder(finished / "models" / "A" / arm / "model")
         assert after.cnn_hash() == before.cnn_hash()
         pairs = zip(after.model.encoder.layers[1].parameters(), before.model.encoder.layers[1].parameters(), strict=True)
@@ -100,8 +102,9 @@ def test_a_second_run_reuses_every_stage(finished: Path, settings: str, capsys: 
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     assert main(["demo", "--config", settings, "--out", str(finished), "--jobs", "1"]) == 0
     said = capsys.readouterr().out
-    for kinds in ("world", "frames", "2 of 2 models, 3 of 3 features, 5", f"responses, {3 * 3} of {3 * 3} fits, {1 + 3 * 3}"):
-        assert f"{kinds} reused\n" in said or f"{kinds}, reused\n" in said, kinds
+    fits = f"responses, {3 * 3} of {3 * 3} fits, 2 of 2 change, {1 + 3 * 3 + 2} reused\n"
+    for line in ("world, reused\n", "frames, 2 of 2 models, 3 of 3 features, 6 reused\n", fits):
+        assert line in said
     assert (finished / "scores.csv").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")} == times
 
@@ -127,10 +130,12 @@ def test_stopped_and_resumed_in_two_processes_gives_the_same_numbers(finished: P
     assert process.returncode == 130
     assert "finished stages are kept" in complaints and "Traceback" not in complaints
     left = {path.relative_to(out).parts[0] for path in out.rglob("*.partial")}
-    assert left <= {"models"} and (out / "frames" / "stage.json").exists(), "only what goes on is left unfinished"
+    assert left <= {"models"} and (out / "frames" / "small" / "stage.json").exists(), "only what goes on is left unfinished"
+    before = (out / "frames" / "small" / "stage.json").read_bytes()
     resumed = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0, resumed.stderr
-    assert "frames, reused\n" in resumed.stdout
+    assert "world, reused\nframes, 2 of 2 models, 3 of 3 features, 1 reused, took" in resumed.stdout
+    assert (out / "frames" / "small" / "stage.json").read_bytes() == before
     pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), pd.read_csv(finished / "scores.csv"))
     assert main(["demo", "--config", str(out / "config.yaml")]) == 0
     pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), pd.read_csv(finished / "scores.csv"))
@@ -141,17 +146,47 @@ def test_other_settings_make_the_stages_that_depend_on_them_again(finished: Path
 
     out = tmp_path / "run"
     shutil.copytree(finished, out)
-    kept = (out / "models" / "A" / "control-1" / "stage.json").read_text()
+    kept = (out / "models" / "A" / "control" / "stage.json").read_text()
     assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]"]) == 0
-    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() == kept
-    frames = (out / "frames" / "stage.json").read_text()
+    assert (out / "models" / "A" / "control" / "stage.json").read_text() == kept
+    frames = (out / "frames" / "small" / "stage.json").read_text()
     assert (
         main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--align.delays", "[1,2]", "--ceiling", "0.9"]) == 0
     )
-    assert (out / "models" / "A" / "control-1" / "stage.json").read_text() != kept, "other voxels are other data"
-    assert (out / "frames" / "stage.json").read_text() == frames
+    assert (out / "models" / "A" / "control" / "stage.json").read_text() != kept, "other voxels are other data"
+    assert (out / "frames" / "small" / "stage.json").read_text() == frames
     changed, before = (pd.read_csv(folder / "scores.csv")["r"] for folder in (out, finished))
     assert not np.allclose(changed, before)
+
+
+def test_the_demo_probes_what_layers_carry(finished: Path, settings: str, tmp_path: Path) -> None:
+    """The same brains, and on the same checkpoints five tasks beside cepstra and a model that has learned nothing."""
+    import shutil
+
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    sizes = {"train_speakers": 6, "validation_speakers": 2, "test_speakers": 3, "words": 18, "words_each": 18}
+    speech = [word for name, value in sizes.items() for word in (f"--speech.{name}", str(value))]
+    assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1", "--probes", *speech]) == 0
+    assert (out / "scores.csv").read_bytes() == (finished / "scores.csv").read_bytes(), "probes change nothing about brains"
+    probes = pd.read_csv(out / "probes.csv", keep_default_na=False)
+    layers = probes.groupby(["task", "model", "participant"])["layer"].unique().map(list).to_dict()
+    known = {("mfcc", ""): [0], ("random", ""): [0, 1, 2], ("pretrained", ""): [0, 1, 2]}
+    known |= {("tuned", "A"): [0, 1, 2], ("control", "A"): [0, 1, 2]}
+    tasks = ("mfcc", "word", "phonemes", "sentence_type", "sx_si")
+    assert layers == {(task, *whose): found for task in tasks for whose, found in known.items()}
+    assert (probes["low"] <= probes["high"]).all() and np.isfinite(probes[["score", "baseline"]].to_numpy()).all()
+    assert set(zip(probes["n_units"], probes["unit"], strict=True)) == {(3, "speakers")}
+    findings = pd.read_csv(out / "findings.csv").set_index("name")
+    of_brains = pd.read_csv(finished / "findings.csv").set_index("name")
+    assert list(findings.index) == [*of_brains.index, "words-rise", "phonemes-kept", "cepstra-kept"]
+    pd.testing.assert_frame_equal(findings.loc[of_brains.index], of_brains)
+    score = probes.set_index(["task", "model", "layer"])["score"]
+    for name, task, layer in (("words-rise", "word", 2), ("phonemes-kept", "phonemes", 0), ("cepstra-kept", "mfcc", 0)):
+        rise = score[task, "tuned", layer] - score[task, "pretrained", layer]
+        assert findings.loc[name, "value"] == pytest.approx(rise, abs=1e-9) and findings.loc[name, "unit"] == "speakers"
+    assert len(json.loads((out / "results.json").read_text())["verdicts"]) == 11
+    assert (out / "figures" / "probes.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -214,11 +249,17 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
         ("align --stories x --featurs y", "fastencode-tune align has no option --featurs; did you mean --features?"),
         ("align --split-hal --stories x", "did you mean --split-half?"),
         ("demo here", "fastencode-tune demo takes no 'here' here: options begin with --"),
-        ("nonsense", "there is no command 'nonsense'\nchoose from demo, alice, train, diagnose, align, features, doctor"),
+        (
+            "nonsense",
+            "there is no command 'nonsense'\nchoose from demo, alice, run, train, diagnose, align, probe, features, doctor",
+        ),
         ("algn", "there is no command 'algn'; did you mean align?\nchoose from demo"),
         ("align --stories x --delays 1 2", "no option --delays; did you mean --align.delays?"),
         ("align --stories x --test-story a --test-story b", "--test-story is given twice: give all at once, --test-story A B"),
-        ("", "say what to do: demo, alice, train, diagnose, align, features, doctor; for example fastencode-tune demo"),
+        (
+            "",
+            "say what to do: demo, alice, run, train, diagnose, align, probe, features, doctor; for example fastencode-tune demo",
+        ),
         ("align", "fastencode-tune align needs --stories"),
         ("demo --tune.epochs many", "--tune.epochs: 'many' is not a whole number"),
         ("align --stories x --align.block many", "--align.block: 'many' is not a whole number or null"),
@@ -291,6 +332,18 @@ def test_names_are_text_whatever_they_look_like(tmp_path: Path, capsys: pytest.C
     assert list(given.exclude) == ["a,b", "01"] and list(given.lags) == [0, 1]
 
 
+def test_switches_begin_as_the_settings_say() -> None:
+    """And what is on by default is turned off by --no-SWITCH."""
+    for command in COMMANDS:
+        settings = settings_of(command)
+        parser = options_of(command, settings, {})
+        switches = {field.name: field.default for field in fields(settings) if field.type == "bool"}
+        assert {name: parser.get_default(name) for name in switches} == switches
+    parser = options_of("demo", settings_of("demo"), {})
+    for name in ("probes", "fast"):
+        assert parser.parse_args([f"--{name}"])[name] is True and parser.parse_args([f"--no_{name}"])[name] is False
+
+
 @pytest.mark.parametrize("command", ["demo", "alice", "train", "align", "features"])
 def test_every_option_is_explained(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -319,20 +372,25 @@ def test_tuning_on_real_responses(shared_data: Path, model: Path, tmp_path: Path
     given = ["--data", str(shared_data / "alice"), "--out", str(out), "--jobs", "1", "--controls", "1", "--model", str(model)]
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "examples")
     import_module("alice").main([*given, "--epochs", "1", "--clip-seconds", "3"])
-    made = {path: path.stat().st_mtime_ns for path in out.glob("[fm]*/**/*") if path.is_file()}
+    kinds = ("speech", "frames", "models", "features", "responses", "fits", "change")
+    made = {path: path.stat().st_mtime_ns for kind in kinds for path in (out / kind).rglob("*") if path.is_file()}
+    answered = json.loads((out / "results.json").read_text())
     assert main(["alice", *given, "--tune.epochs", "1", "--tune.clip_seconds", "3"]) == 0
-    again = {path: path.stat().st_mtime_ns for path in out.glob("[fm]*/**/*") if path.is_file()}
-    stages = {path for path in made if path.relative_to(out).parts[0] in ("fits", "frames", "features", "models")}
-    assert len(stages) > 3 * 3 + 3 + 2 and all(made[path] == again[path] for path in stages)
+    assert {path.relative_to(out).parts[0] for path in made} == set(kinds) and len(list(out.glob("fits/*/*/*"))) == 3 * 3
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
     scores = pd.read_csv(out / "scores.csv")
     assert set(scores["region"]) == {"LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG"}
     assert set(scores["model"]) == {"pretrained", "tuned", "control"} and np.isfinite(scores["r"]).all()
     results = json.loads((out / "results.json").read_text())
-    above, below = "yes if the interval lies above 0, no if below", "yes if the interval lies below 0.03, no if above"
-    assert [verdict["rule"] for verdict in results["verdicts"]] == [above, below, above]
+    assert results == answered
+    assert [verdict["rule"] for verdict in results["verdicts"]] == [
+        "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below",
+        "yes if the interval lies below 0.03, no if above",
+        "yes if the interval lies above 0, no if below",
+    ]
     r = scores[scores["layer"] >= 2].groupby("model")["r"].mean()
     differences = [r["tuned"] - r["pretrained"], r["control"] - r["pretrained"], r["tuned"] - r["control"]]
     np.testing.assert_allclose([verdict["measured"] for verdict in results["verdicts"]], differences, atol=1e-6)
-    assert pd.read_csv(out / "control_scores.csv").groupby("seed").size().to_dict() == {1: 3 * 6}
+    assert not (out / "seeds.csv").exists(), "one control, which scores.csv has"
     encoding = json.loads((out / "provenance.json").read_text())["encoding half"]
     assert "2127 words, 27 listeners" in encoding and "0.9943" in encoding

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.stats
 import yaml
 
 import reference
@@ -37,9 +38,11 @@ torch.set_num_threads(1)
 STORIES, RATE, TR, SECONDS, BINS, HOP, MIDDLE = ("story01", "story02"), 16000, 2.0, 4.0, 4, 320, 29.5
 DELAYS, ALPHAS, REGIONS = (1, 2, 3), (1.0, 30.0, 1000.0), ("auditory", "late_language", "silent")
 EPOCHS, BATCH, PEAK, HEAD_PEAK, DECAY = 3, 8, 2e-4, 3e-3, 0.03
-CONTROLS = ("control-1", "control-2", "control-3")
+SEEDS = (1, 2, 3)
+CONTROLS = tuple(f"control-seed-{seed}" for seed in SEEDS)
 SETTINGS = {
     "controls": 3,
+    "probes": False,
     "world": {
         "minutes": 2.8,
         "story_minutes": 1.4,
@@ -146,7 +149,7 @@ def checkpoints(out: Path, model: Path) -> dict[tuple[str, str], tuple[Path, Pat
     """(participant, model) → its checkpoint, and the folder of its features."""
     found = {}
     for who in "AB":
-        found[who, "pretrained"] = model, out / "features" / "pretrained"
+        found[who, "pretrained"] = model, out / "features" / "everybody" / "pretrained"
         for arm in ("tuned", *CONTROLS):
             found[who, arm] = out / "models" / who / arm / "model", out / "features" / who / arm
     return found
@@ -199,13 +202,13 @@ def test_every_update_has_its_learning_rate_and_weight_decay(seen: Seen) -> None
     n = EPOCHS * 64 // BATCH
     assert n == 24
     shape = [0.5, 1.0] + [(24 - s) / 22 for s in range(2, 24)]
-    assert list(seen.updates) == [f"{who} {arm}" for who in "AB" for arm in ("tuned", *CONTROLS)]
+    assert list(seen.updates) == [f"{who} {arm}" for arm in ("tuned", *CONTROLS) for who in "AB"]
     for updates in seen.updates.values():
         wanted = [(PEAK * part, HEAD_PEAK * part, DECAY, DECAY) for part in shape]
         np.testing.assert_allclose(updates, wanted, rtol=1e-12)
 
 
-@pytest.mark.parametrize("arm", ["pretrained", "tuned", "control-2"])
+@pytest.mark.parametrize("arm", ["pretrained", "tuned", "control-seed-2"])
 def test_features_are_those_of_one_clip_at_a_time(seen: Seen, model: Path, arm: str) -> None:
     """Each clip alone through transformers: all layers' frames of its last TR in four bins, at the time of the frames."""
     checkpoint, folder = checkpoints(seen.out, model)["A", arm]
@@ -263,87 +266,198 @@ def by_hand(out: Path, folder: Path, who: str, layer: int) -> dict[str, dict[str
     return rows
 
 
-def every_score(out: Path) -> pd.DataFrame:
-    """The rows of all models, each control for itself, by (participant, model, layer, region)."""
-    one, each = pd.read_csv(out / "scores.csv"), pd.read_csv(out / "control_scores.csv")
-    assert len(one) == 2 * 3 * 3 * 3 and len(each) == 2 * 3 * 3 * 3 and set(each["seed"]) == {1, 2, 3}
-    assert set(each.columns) == {*one.columns, "seed"}
-    each["model"] += "-" + each.pop("seed").astype(str)
-    table = pd.concat([one[one["model"] != "control"], each])
+def of_seeds(out: Path) -> pd.DataFrame:
+    """What seeds.csv says of each control's r: value, low and high by (participant, model, layer, region)."""
+    each = pd.read_csv(out / "seeds.csv")
+    assert len(each) == 2 * 3 * 3 * 3 and set(each["seed"]) == set(SEEDS)
+    assert set(each["measure"]) == {"r"} and set(each["model"]) == {"control"}
+    each["model"] += "-seed-" + each["seed"].astype(str)
+    return each.set_index(["participant", "model", "layer", "region"]).sort_index()
+
+
+def of_models(out: Path) -> pd.DataFrame:
+    """scores.csv by (participant, model, layer, region); the control's rows are means over its seeds."""
+    table = pd.read_csv(out / "scores.csv")
+    assert len(table) == 2 * 3 * 3 * 3
     return table.set_index(["participant", "model", "layer", "region"]).sort_index()
 
 
 def test_every_score_is_that_of_naive_code(seen: Seen, model: Path) -> None:
-    table = every_score(seen.out)
+    """Each control's r, and of the control the mean over its seeds of every number."""
+    table, each, controls = of_models(seen.out), of_seeds(seen.out), {}
     for (who, name), (_, folder) in checkpoints(seen.out, model).items():
         for layer in range(3):
             for region, row in by_hand(seen.out, folder, who, layer).items():
+                if name in CONTROLS:
+                    np.testing.assert_allclose(each["value"].loc[who, name, layer, region], row["r"], atol=5e-5, err_msg=region)
+                    controls.setdefault((who, "control", layer, region), []).append(row)
+                    continue
                 found = table.loc[who, name, layer, region]
                 np.testing.assert_allclose(found[list(row)].astype(float), list(row.values()), atol=5e-5, err_msg=region)
+    for place, rows in controls.items():
+        mean = pd.DataFrame(rows).mean(skipna=False)
+        np.testing.assert_allclose(table.loc[place][list(mean.index)].astype(float), mean, atol=5e-5, err_msg=str(place))
+    assert len(controls) == 2 * 3 * 3 and all(len(rows) == 3 for rows in controls.values())
     assert table["r"].max() > 0.1, "there is something to predict"
+
+
+def drawn(out: Path, name: str, who: str, layer: int, region: str) -> tuple[np.ndarray, float]:
+    """A region's r on drawn blocks, and how many blocks there are, as a fit leaves them."""
+    with h5py.File(out / "fits" / f"{name}-at-1-2-3" / who / f"layer-{layer:02d}" / "layer.h5") as file:
+        # regions of a record: all voxels, then those of the table
+        return file["draws"][:, 1 + REGIONS.index(region)], float(file["n_blocks"][()])
 
 
 def test_the_control_is_the_mean_of_its_seeds(seen: Seen) -> None:
     """Scores and curves; the interval is that of the mean of the seeds' draws, which lie beside their scores."""
-    one, each = pd.read_csv(seen.out / "scores.csv"), pd.read_csv(seen.out / "control_scores.csv")
-    place = ["participant", "layer", "region"]
-    one = one[one["model"] == "control"].set_index(place).sort_index()
-    numbers = [name for name in one if one[name].dtype == float and not name.endswith(("_low", "_high"))]
-    assert {"r", "r_normalized", "r_over_ceiling", "alpha_median", "significant"} <= set(numbers)
-    means = sum(each[each["seed"] == seed].set_index(place).sort_index()[numbers] for seed in (1, 2, 3)) / 3
-    pd.testing.assert_frame_equal(one[numbers], means, rtol=0, atol=1e-12)
-    assert (each.groupby(place)["r"].std() > 1e-4).mean() > 0.5, "the controls are three models"
+    each, one = of_seeds(seen.out), of_models(seen.out)[["r", "r_low", "r_high"]].xs("control", level="model")
+    means = sum(each["value"].xs(arm, level="model") for arm in CONTROLS) / 3
+    pd.testing.assert_series_equal(one["r"], means, rtol=0, atol=1e-12, check_names=False)
+    assert (each.groupby(["participant", "layer", "region"])["value"].std() > 1e-4).mean() > 0.5, "the controls are three models"
     for (who, layer, region), row in one.iterrows():
-        draws, blocks = [], set()
-        for arm in CONTROLS:
-            with h5py.File(seen.out / "fits" / f"{arm}-at-1-2-3" / who / f"layer-{layer:02d}" / "layer.h5") as file:
-                # regions of a record: all voxels, then those of the table
-                draws.append(file["draws"][:, 1 + REGIONS.index(region)])
-                blocks.add(float(file["n_blocks"][()]))
-        low, high = interval(row["r"], np.mean(draws, axis=0), blocks.pop(), correlation=True)
+        draws, blocks = zip(*(drawn(seen.out, arm, who, layer, region) for arm in CONTROLS), strict=True)
+        assert len(set(blocks)) == 1
+        low, high = interval(row["r"], np.mean(draws, axis=0), blocks[0], correlation=True)
         np.testing.assert_allclose(row[["r_low", "r_high"]].astype(float), [low, high], atol=1e-9)
-    curves, every = pd.read_csv(seen.out / "training.csv"), pd.read_csv(seen.out / "control_training.csv")
-    curves = curves[curves["model"] == "control"].set_index(["participant", "epoch"]).sort_index()
-    assert len(curves) == 2 * (1 + EPOCHS) and set(curves["updates"]) == {0, 8, 16, 24}
-    wanted = sum(
-        every[every["seed"] == seed].set_index(["participant", "epoch"]).sort_index()["validation_r"] for seed in (1, 2, 3)
-    )
-    np.testing.assert_allclose(curves["validation_r"], wanted / 3, rtol=0, atol=1e-12)
+    curves = pd.read_csv(seen.out / "training.csv").set_index(["model", "participant", "epoch"]).sort_index()
+    assert len(curves) == 2 * 2 * (1 + EPOCHS) and set(curves["updates"]) == {0, 8, 16, 24}
+    for model, arms in (("tuned", ("tuned",)), ("control", CONTROLS)):
+        for who in "AB":
+            logs = [(seen.out / "models" / who / arm / "log.jsonl").read_text().splitlines() for arm in arms]
+            logs = [[row for row in map(json.loads, log) if row["kind"] == "epoch"] for log in logs]
+            for name in ("train_loss", "validation_loss", "validation_r"):
+                wanted = np.mean([[row[name] for row in log] for log in np.array(logs)[:, 1:]], axis=0)
+                found = curves.loc[model, who][name]
+                np.testing.assert_allclose(found.loc[1:], wanted, rtol=0, atol=1e-12)
+                assert np.isnan(found.loc[0]) == (name == "train_loss"), "no clip was learned from before the first update"
+
+
+Sum = dict[tuple[str, str, int], float]
+LATE, MIDDLE, EARLY = ("late_language", 2), ("late_language", 1), ("auditory", 0)
+
+
+def less(one: str, other: str, where: tuple[str, int]) -> Sum:
+    return {(one, *where): 1, (other, *where): -1}
+
+
+# Name → weights of (model, region, layer), those of the same less the control, the limits, and the family.
+EXPECTED: dict[str, tuple[Sum, Sum, float | None, float | None, str]] = {
+    "late-rise": (less("tuned", "pretrained", LATE), less("tuned", "control", LATE), 0, None, "brains"),
+    "early-kept": (less("tuned", "pretrained", EARLY), {}, -0.03, None, "brains"),
+    "late-more-than-middle": (
+        less("tuned", "pretrained", LATE) | less("pretrained", "tuned", MIDDLE),
+        less("tuned", "control", LATE) | less("control", "tuned", MIDDLE),
+        0,
+        None,
+        "",
+    ),
+    "control-flat": (less("control", "pretrained", LATE), {}, None, 0.03, ""),
+    "above-control": (less("tuned", "control", LATE), {}, 0, None, ""),
+    "silent-pretrained": ({("pretrained", "silent", layer): 1 / 3 for layer in range(3)}, {}, -0.02, 0.02, ""),
+    "silent-tuned": ({("tuned", "silent", layer): 1 / 3 for layer in range(3)}, {}, -0.02, 0.02, ""),
+}
+
+
+def summed(out: Path, weights: Sum, correlation: bool) -> tuple[float, float, float]:
+    """A weighted sum, the mean over participants: the number, its standard error, and degrees of freedom, from the fits' draws.
+
+    Of a mean of correlations, number and error are those of its arctanh.
+    """
+    r, arms = of_models(out)["r"], {"pretrained": ("pretrained",), "tuned": ("tuned",), "control": CONTROLS}
+    values, draws, blocks = [], [], []
+    for who in "AB":
+        values.append(sum(weight * r[who, name, layer, region] for (name, region, layer), weight in weights.items()))
+        own, counts = 0.0, set()
+        for (name, region, layer), weight in weights.items():
+            several = [drawn(out, arm, who, layer, region) for arm in arms[name]]
+            own = own + weight * np.mean([each for each, _ in several], axis=0)
+            counts |= {count for _, count in several}
+        (count,) = counts
+        draws.append(own)
+        blocks.append(count)
+    covariance = np.cov(draws)
+    stretch = 1 + 2 * covariance[0, 1] * (max(blocks) / min(blocks) - 1) / covariance.sum()  # blocks of two lengths
+    drawn_b, value = np.mean(draws, axis=0), np.mean(values)
+    drawn_b = drawn_b.mean() + np.sqrt(max(1, stretch)) * (drawn_b - drawn_b.mean())
+    if correlation:
+        value, drawn_b = np.arctanh(value), np.arctanh(drawn_b)
+    return float(value), float(drawn_b.std(ddof=1)), min(blocks) - 1
+
+
+def decided(out: Path, name: str) -> tuple[float, list[float], float, str]:
+    """One expectation: the number, the ends of its .95 interval, the p of the answer that it leans to, and this answer."""
+    weights, over, above, below, _ = EXPECTED[name]
+    single = len({model for model, _, _ in weights}) == 1
+    value, error, freedom = summed(out, weights, single)
+
+    def p(of: tuple[float, float, float], limit: float) -> float:
+        distance = abs(of[0] - (np.arctanh(limit) if single else limit))
+        return float(2 * scipy.stats.t.sf(distance / of[1], of[2]))
+
+    half = scipy.stats.t.ppf(0.975, freedom) * error
+    shown = [value, value - half, value + half]
+    number, *ends = np.tanh(shown) if single else shown
+    main = (value, error, freedom)
+    if above is not None and below is not None:  # within: both limits
+        return number, ends, max(p(main, above), p(main, below)), "yes" if above < number < below else "no"
+    tests = [(number - above if above is not None else below - number, p(main, above if above is not None else below))]
+    if over:
+        over_control = summed(out, over, False)
+        tests.append((over_control[0], p(over_control, 0)))
+    against = [p for beyond, p in tests if beyond < 0]
+    return number, ends, min(against, default=max(p for _, p in tests)), "no" if against else "yes"
 
 
 def test_what_was_expected_is_answered_by_stated_margins(seen: Seen) -> None:
-    """Three layers: the first is early, the last late. Means over participants; rules with their numbers, and the answers."""
-    r = pd.read_csv(seen.out / "scores.csv").groupby(["model", "region", "layer"])["r"].mean()
-    late, early = ("late_language", 2), ("auditory", 0)
+    """Three layers: the first is early, the last late. Numbers, intervals and answers from the fits' draws, by hand.
+
+    Two expectations are a family: the one of smaller p is compared with .05 / 2, the other with .05 if that one was decided.
+    """
+    findings = pd.read_csv(seen.out / "findings.csv").set_index("name")
+    assert dict(findings["family"].fillna("")) == {name: family for name, (*_, family) in EXPECTED.items()}
+    by_name = {name: decided(seen.out, name) for name in EXPECTED}
+    first, second = sorted((name for name in EXPECTED if EXPECTED[name][-1]), key=lambda name: by_name[name][2])
+    rates = {first: 0.025, second: 0.05 if by_name[first][2] < 0.025 else 0.025}
+    verdicts = json.loads((seen.out / "results.json").read_text())["verdicts"]
+    assert len(verdicts) == len(EXPECTED) + 1
+    for verdict, (name, (number, ends, p, leans)) in zip(verdicts, by_name.items(), strict=False):
+        found = findings.loc[name]
+        assert verdict["answer"] == found["answer"] == (leans if p < rates.get(name, 0.05) else "undecided"), name
+        for said in ((verdict["measured"], verdict["low"], verdict["high"]), found[["value", "low", "high"]].astype(float)):
+            np.testing.assert_allclose(said, [number, *ends], rtol=0, atol=1e-9, err_msg=name)
+    assert [verdict["rule"] for verdict in verdicts] == [
+        "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below; "
+        "at the levels of Holm's steps in the family 'brains'",
+        "yes if the interval lies above −0.03, no if below; at the levels of Holm's steps in the family 'brains'",
+        "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below",
+        "yes if the interval lies below 0.03, no if above",
+        "yes if the interval lies above 0, no if below",
+        *["yes if the interval lies within ±0.02, no if outside"] * 2,
+        "yes if the interval lies within ±0.05, no if outside",
+    ]
+
+
+def test_ceilings_are_compared_with_the_truth(seen: Seen) -> None:
+    """The last expectation: estimated less true noise ceiling, its mean over voxels, each of which has noise of its own."""
     errors = []
     for who in "AB":
         with h5py.File(seen.out / "world" / "truth" / f"{who}.h5") as file:
             truth = file["ceiling"][:]
         estimate = reference_timing.noise_ceiling(responses(seen.out, who, "test", "individual_repeats"))
         errors += list((estimate - truth)[truth > 0])
-    silent = [r[name, "silent"].mean() for name in ("pretrained", "tuned", "control")]
-    wanted = [
-        (r["tuned"][late] - r["pretrained"][late], 0.0, None, "yes if the interval lies above 0, no if below"),
-        (r["tuned"][early] - r["pretrained"][early], -0.03, None, "yes if the interval lies above −0.03, no if below"),
-        (r["control"][late] - r["pretrained"][late], None, 0.03, "yes if the interval lies below 0.03, no if above"),
-        (r["tuned"][late] - r["control"][late], 0.0, None, "yes if the interval lies above 0, no if below"),
-        *((mean, -0.02, 0.02, "yes if the interval lies within ±0.02, no if outside") for mean in silent),
-        (np.mean(errors), -0.05, 0.05, "yes if the interval lies within ±0.05, no if outside"),
-    ]
-    verdicts = json.loads((seen.out / "results.json").read_text())["verdicts"]
-    for verdict, (measured, above, below, rule) in zip(verdicts, wanted, strict=True):
-        assert verdict["rule"] == rule and verdict["low"] <= verdict["measured"] <= verdict["high"]
-        assert verdict["measured"] == pytest.approx(measured, abs=1e-6)
-        low, high = verdict["low"], verdict["high"]
-        yes = (above is None or low > above) and (below is None or high < below)
-        no = (above is not None and high < above) or (below is not None and low > below)
-        assert verdict["answer"] == ("yes" if yes else "no" if no else "undecided")
+    verdict, mean = json.loads((seen.out / "results.json").read_text())["verdicts"][-1], np.mean(errors)
+    half = 1.96 * np.std(errors, ddof=1) / np.sqrt(len(errors))
+    np.testing.assert_allclose(
+        [verdict["measured"], verdict["low"], verdict["high"]], [mean, mean - half, mean + half], atol=1e-6
+    )
+    yes, no = mean - half > -0.05 and mean + half < 0.05, mean - half > 0.05 or mean + half < -0.05
+    assert verdict["answer"] == ("yes" if yes else "no" if no else "undecided")
 
 
 def test_the_numbers_are_those_of_features_and_align(seen: Seen, model: Path, tmp_path: Path) -> None:
     """What a user gives: two commands, on the same world, checkpoints, clips, delays, penalties and stories."""
-    world, table, folders = seen.out / "world", every_score(seen.out), []
-    for name in ("pretrained", "tuned", "control-2"):
+    world, folders = seen.out / "world", []
+    for name in ("pretrained", "tuned", *CONTROLS):
         folders.append(tmp_path / name)
         given = ["--audio", str(world / "stimuli"), "--model", str(checkpoints(seen.out, model)["B", name][0])]
         assert main(["features", *given, "--out", str(folders[-1]), "--read.seconds", str(SECONDS)]) == 0
@@ -352,10 +466,18 @@ def test_the_numbers_are_those_of_features_and_align(seen: Seen, model: Path, tm
     given += ["--align.bootstraps", "50", "--align.folds", "2"]
     given += ["--align.delays", json.dumps(DELAYS), "--align.alphas", json.dumps(ALPHAS)]
     assert main(["align", *given]) == 0
-    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'")
     place = ["participant", "model", "layer", "region"]
-    found = found.set_index(place).sort_index()
-    wanted = table.loc[list(found.index)]
-    assert len(found) == 3 * 3 * 3
+    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'").set_index(place).sort_index()
+    assert len(found) == 5 * 3 * 3
     # Products of float32 by more than one thread differ in their last bits.
-    pd.testing.assert_frame_equal(found, wanted[found.columns], rtol=0, atol=2e-6)
+    close = {"rtol": 0, "atol": 2e-6}
+    table, each = of_models(seen.out), of_seeds(seen.out)
+    own = found.drop(index=list(CONTROLS), level="model")
+    pd.testing.assert_frame_equal(own, table.loc[list(own.index)][own.columns], **close)
+    controls = found.loc[["B"], list(CONTROLS), :, :]
+    ends = controls[["r", "r_low", "r_high"]].set_axis(["value", "low", "high"], axis=1)
+    pd.testing.assert_frame_equal(ends, each.loc[list(ends.index)][ends.columns], **close)
+    numbers = [name for name in found if found[name].dtype == float and not name.endswith(("_low", "_high"))]
+    assert {"r", "r_normalized", "r_over_ceiling", "alpha_median", "significant"} <= set(numbers)
+    mean = controls[numbers].groupby(["participant", "layer", "region"]).agg(lambda column: column.mean(skipna=False))
+    pd.testing.assert_frame_equal(mean, table.xs("control", level="model").loc[["B"]][numbers], **close)

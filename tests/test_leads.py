@@ -63,8 +63,28 @@ def test_which_model_was_tuned(given: dict, said: str) -> None:
     assert "made" in given or said in alice_lead(**ALICE | given)
 
 
+@pytest.mark.parametrize(
+    ("follows", "driven", "world"),
+    [
+        ("meaning", "late-language voxels the semantic classes of the words, silent", ""),
+        (
+            "nothing",
+            "late-language voxels the classes of words of other stories, which nobody hears",
+            "the world without the effect",
+        ),
+        ("spectrum", "late-language voxels the spectrum of the sound as well", "the world with the opposite"),
+    ],
+)
+def test_which_world_it_is(follows: str, driven: str, world: str) -> None:
+    words = demo_lead(**DEMO | {"late_follows": follows})
+    assert driven in words and world in words and words.count("This is the world") == bool(world)
+
+
 def test_controls_and_files_that_are_no_data() -> None:
     assert "a control is tuned as long" in demo_lead(**DEMO) and "3 controls are tuned as long" in alice_lead(**ALICE)
+    assert "seeds.csv has each" in alice_lead(**ALICE) and "seeds.csv" not in demo_lead(**DEMO), (
+        "one control stands in scores.csv"
+    )
     assert "6 minutes of synthetic stories" in demo_lead(**DEMO) and "(A with 9 voxels)" in demo_lead(**DEMO)
     assert "is not data: nobody." in alice_lead(**ALICE) and "is not data: S1, S2." in alice_lead(
         **ALICE | {"left_out": ["S1", "S2"]}

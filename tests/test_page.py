@@ -15,10 +15,9 @@ from fastencode.errors import InputError
 from fastencode.study import figures
 from fastencode.study.alts import alt_text
 from fastencode.study.cautions import cautions
-from fastencode.study.conditions import BEFORE_AND_AFTER
 from fastencode.study.report import Map, write_report
 from fastencode.study.summary import decider, number, quantity, summary
-from report_cases import LAYERS, Page, legend_labels, overlapping_texts, png_size, study_tables
+from report_cases import BEFORE_AND_AFTER, LAYERS, Page, legend_labels, overlapping_texts, png_size, study_tables
 
 LABELS = {one.model: one.label for one in BEFORE_AND_AFTER}
 DRAWN = (

@@ -17,11 +17,11 @@ from fastencode.cli.output import _spent
 from fastencode.errors import InputError
 from fastencode.study import figures, report
 from fastencode.study.captions import CEILINGS
-from fastencode.study.conditions import BEFORE_AND_AFTER, conditions
+from fastencode.study.conditions import conditions
 from fastencode.study.report import scores_table, write_report
 from fastencode.study.verdicts import Verdict, layer_thirds, overfitting, verdict_table
 from fastencode.style import COLORS
-from report_cases import Page, legend_labels, overlapping_texts, png_size
+from report_cases import BEFORE_AND_AFTER, Page, legend_labels, overlapping_texts, png_size
 
 VERDICTS = [
     Verdict.above("Late layers rise", (0.084, 0.061, 0.107), quantity="Δr, tuned − pretrained"),

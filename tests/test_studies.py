@@ -419,6 +419,7 @@ def test_a_run_that_diverges_takes_only_its_own_along(
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "not finished, and missing here: scores of A/wild" in page
     assert "It learns" in page and "r rises" in page
+    monkeypatch.undo()
     assert cases.run(tmp_path / "study.yaml", out) == 1, "given again, it is tried again"
 
 
@@ -448,3 +449,5 @@ def test_a_sound_that_is_removed_after_the_checks_takes_its_corpus_along(
     assert "probes of word" in (out / "index.html").read_text(encoding="utf-8")
     monkeypatch.undo()
     shutil.copytree(ground / "commands", moved, dirs_exist_ok=True)
+    assert cases.run(tmp_path / "study.yaml", out) == 0
+    assert cases.tables(out) == cases.tables(whole)

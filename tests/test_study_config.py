@@ -13,12 +13,14 @@ pytest.importorskip("pydantic", reason="files of studies need the extra 'tune'")
 pytest.importorskip("yaml", reason="files of studies need the extra 'tune'")
 
 from fastencode.errors import InputError
+from fastencode.runs.studies.checks import check_study
 from fastencode.runs.studies.config import Arm, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of
 from fastencode.runs.studies.reading import read_study, study_text, template_names
 from fastencode.runs.studies.readings import models_of, readings_of
 from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.studies.typed import problems_of
+from fastencode.study.measurements import BEYOND_LINEAR, MLP
 from fastencode.tune.presets import preset
 
 
@@ -110,7 +112,7 @@ def test_conditions_are_arms_by_models_hours_and_epochs_and_seeds_are_inside_the
     ]
     assert len(found) == 10
     assert [one.model for one in models_of(readings_of(one))] == [
-        "a-pretrained", "b-pretrained", "tuned-0.5h-epoch-1", "tuned-0.5h", "tuned-2h-epoch-1", "tuned-2h",
+        "a-pretrained", "b-pretrained", "tuned-0.5h-epoch-1", "tuned-0.5h", "tuned-2h-epoch-1", "tuned-2h", "tuned",
     ]  # fmt: skip
 
 
@@ -138,7 +140,9 @@ def test_every_template_is_a_study_of_the_demo_and_of_a_folder(name: str) -> Non
         conditions = {reading.condition for reading in (*names.readings, *names.low_level)}
         for contrast in made.contrasts:
             assert {*contrast.models, *([contrast.control] if contrast.control else [])} <= conditions
-            assert contrast.measure in ("r", "r_normalized", *made.probes.tasks)
+            networks = () if made.mlp is None else (MLP, BEYOND_LINEAR)
+            assert contrast.measure in ("r", "r_normalized", "r_residual", *networks, *made.probes.tasks)
+        assert check_study(made) == [] or stories == "folder"
 
 
 def test_the_commented_template_shows_every_setting() -> None:

@@ -35,6 +35,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     return listed(read_commands(root), root, "commands")
 
 
+SHARES = (("train", 8), ("test", 2))  # of ten recordings, where a fifth is the test split
+
+
 def spoken_by(n: int, labels: dict[str, list[str]], split: str = "train test") -> Listed:
     """A corpus of n recordings by two speakers of each split, labeled in turn."""
     recordings = {
@@ -211,6 +214,23 @@ def test_who_speaks_has_no_groups() -> None:
     shared = {key: replace(one, speaker=f"s{k % 3}") for k, (key, one) in enumerate(clips.recordings.items())}
     task = task_of("label:speaker", replace(clips, recordings=shared))
     assert task.groups is None and task.classes == ("s0", "s1", "s2") and task.kind == "classification"
+
+
+def test_speakers_are_split_within_each_where_no_test_speaker_is_in_train() -> None:
+    clips = spoken_by(40, {"word": ["a", "b"], "text": ["one two", "three"]})
+    with pytest.warns(FastencodeWarning, match="a fifth of each speaker's recordings is the test split instead"):
+        task = task_of("label:speaker", clips, seed=1)
+    counts = Counter(zip(task.labels.tolist(), task.split, strict=True))
+    assert counts == {(f"{part}-{k}", split): n for part in ("train", "test") for k in (0, 1) for split, n in SHARES}
+    assert task.keys == tuple(clips.recordings) and task.groups is None and task.allowed == {"texts"}
+    with pytest.warns(FastencodeWarning):
+        assert task_of("label:speaker", clips, seed=2).split != task.split
+    assert task_of("label:word", clips).split == tuple(one.split for one in clips.recordings.values())
+    one_heard = {
+        key: replace(one, speaker="train-0" if key == "clip39" else one.speaker) for key, one in clips.recordings.items()
+    }
+    with pytest.raises(InputError, match=r"2 classes of the test split are not in train \(test-0, test-1\)"):
+        task_of("label:speaker", replace(clips, recordings=one_heard))
 
 
 def test_recordings_without_a_label_are_left_out_and_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from fastencode.runs.studies.study import run_study
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.study.ceilings import noise_ceiling
+from fastencode.study.config import Contrast
 from fastencode.study.leads import DEMO_NOTES, demo_lead
 from fastencode.study.verdicts import Verdict
-from fastencode.tune.config import PretrainConfig
+from fastencode.tune.config import SMALL_FAMILIES, PretrainConfig
 from fastencode.tune.pretrain import pretrain
 
 __all__ = ["run"]
@@ -39,11 +41,9 @@ def run(config: DemoConfig) -> Path:
         settle()
         SpeechEncoder(config.model)
     stages = Stages(config.out, prepare=settle, where=Where(config.jobs))
-    model = config.model or "small"
-    if config.pretrain:
-        stage = Stage("small-model", {"pretraining": config.pretraining}, (), make_small_model, (config.pretraining,))
-        model = str(stages.run(stage))
-    results = run_study(stages, demo_study(config, model))
+    made = stages.run_all(small_models(config))
+    stages.check()
+    results = run_study(stages, demo_study(config, made))
     stages.check()
     return publish_study(
         stages,
@@ -56,28 +56,58 @@ def run(config: DemoConfig) -> Path:
     )
 
 
+def small_models(config: DemoConfig) -> list[Stage]:
+    """The stages that make models: the package's own again, or with ``full`` those in the shapes of HuBERT and Whisper."""
+    wanted = {"small-model": config.pretraining} if config.pretrain else {}
+    if config.full:
+        wanted = {f"small-models/{family}": replace(config.pretraining, family=family) for family in SMALL_FAMILIES[1:]}
+    return [Stage(name, {"pretraining": of_one}, (), make_small_model, (of_one,)) for name, of_one in wanted.items()]
+
+
 def make_small_model(folder: Path, config: PretrainConfig) -> None:
     """The stage that makes the small model from nothing."""
     pretrain(config, folder)
 
 
-def demo_study(config: DemoConfig, model: str) -> StudyConfig:
-    """The study ``demo`` that comes with the package, with the command's settings in it."""
+def demo_study(config: DemoConfig, made: Mapping[str, Path]) -> StudyConfig:
+    """The study ``demo`` that comes with the package, with the command's settings in it.
+
+    Parameters
+    ----------
+    config : DemoConfig
+        Resolved.
+    made : stage → folder
+        Of :func:`small_models`.
+    """
+    models = {"small": str(made.get("small-model", config.model or "small"))}
+    models |= {name.partition("/")[2]: str(folder) for name, folder in made.items() if "/" in name}
     problems, study = read_study("demo")
     raise_all(problems)
     assert study is not None
-    seeds = tuple(range(1, config.controls + 1))
+    contrasts = tuple(one for one in study.contrasts if config.probes or one.measure.startswith("r"))
+    seeds = {"tuned": tuple(range(config.seeds)), "control": tuple(range(1, config.controls + 1))}
     return replace(
         study,
         data=replace(study.data, ceiling=config.ceiling),
         world=config.world,
-        models={"small": model},
+        models=models,
         tune=asdict(config.tune),
         align=config.align,
-        arms=tuple(replace(arm, seeds=seeds) if arm.name == "control" else arm for arm in study.arms),
+        arms=tuple(replace(arm, seeds=seeds.get(arm.name, arm.seeds)) for arm in study.arms),
         probes=replace(study.probes, speech=config.speech, tasks=study.probes.tasks if config.probes else ()),
-        contrasts=tuple(one for one in study.contrasts if config.probes or one.measure == "r"),
+        contrasts=contrasts if len(models) == 1 else tuple(_asked_of(key, one) for key in models for one in contrasts),
         seed=config.align.seed,
+    )
+
+
+def _asked_of(model: str, contrast: Contrast) -> Contrast:
+    """A contrast of the demo, asked of one of several models. What is decided together stays so, over all models."""
+    return replace(
+        contrast,
+        name=f"{model}-{contrast.name}",
+        statement=f"{model}: {contrast.statement}",
+        models={f"{model}-{arm}": weight for arm, weight in contrast.models.items()},
+        control=None if contrast.control is None else f"{model}-{contrast.control}",
     )
 
 
@@ -90,6 +120,8 @@ def _lead(results: Results, config: DemoConfig) -> str:
         made=config.pretrain,
         epochs=config.tune.epochs,
         controls=config.controls,
+        seeds=config.seeds,
+        others=SMALL_FAMILIES[1:] if config.full else (),
         ceiling=config.ceiling,
         late_follows=config.world.late_follows,
     )

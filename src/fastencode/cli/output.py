@@ -7,24 +7,18 @@ import platform
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fastencode.cli.written import write_settings
-from fastencode.errors import require
 from fastencode.plain import plain
 from fastencode.progress import say
-from fastencode.runs.collected import write_voxel_files
 from fastencode.runs.engine import Stages
 from fastencode.runs.provenance import commit, libraries
-from fastencode.runs.studies.diagnostics import diagnostic_rows
-from fastencode.runs.studies.readings import models_of
+from fastencode.runs.studies.page import write_study
 from fastencode.runs.studies.results import Results
-from fastencode.study.contrasts import finding_rows, part_rows, verdicts_of
-from fastencode.study.report import scores_table, write_report
-from fastencode.study.verdicts import Verdict, verdict_table
+from fastencode.study.verdicts import Verdict
 
 __all__ = ["provenance", "publish_study", "write_settings"]
 
@@ -41,53 +35,28 @@ def publish_study(
     facts: Mapping[str, str] | None = None,
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
-    """Write everything of a study into its folder, print the summary, and return the path of the page.
+    """Write everything of a study into its folder, with the settings that repeat it; returns the path of the page.
 
     Parameters
     ----------
-    stages : Stages
-    results : Results
-    lead, notes : str
-        The page's first words, and the limits of what was shown.
+    stages, results, lead, notes, verdicts, picture_regions
+        As for :func:`fastencode.runs.studies.page.write_study`.
     config : dataclass
         The command's settings.
     command : str
-    verdicts : sequence of Verdict
-        What was expected besides the study's contrasts.
     facts : mapping, optional
         Goes into the provenance.
-    picture_regions : sequence of str, optional
-        As for ``write_report``.
     """
-    pandas, study = require("pandas", "tune"), results.graph.config
-    findings = results.findings()
-    rows = {**results.tables(), "findings": finding_rows(findings), "parts": part_rows(findings)}
-    rows["diagnostics"] = diagnostic_rows(results)
-    rows["warnings"] = [{"warning": text} for text in results.warnings()]
-    tables = {name: pandas.DataFrame(table) for name, table in rows.items()}
-    models = models_of((*results.graph.names.readings, *results.graph.names.low_level))
-    every = [*verdicts_of(findings), *verdicts]
-    if results.scored:
-        write_voxel_files(stages, replace(results.found, scores=results.scored))
-    typed = write_settings(stages.root, config, command)
-    page = write_report(
-        stages.root,
-        title=study.title,
+    page = write_study(
+        stages,
+        results,
         lead=lead,
         notes=notes,
-        models=models,
-        tables=tables,
-        verdicts=every,
-        provenance={**provenance(config, stages.seconds), **(facts or {}), **results.origin(stages)},
-        command=typed,
+        provenance={**provenance(config, stages.seconds), **(facts or {})},
+        command=write_settings(stages.root, config, command),
+        verdicts=verdicts,
         picture_regions=picture_regions,
     )
-    if len(tables["scores"]):
-        say("\n" + scores_table(tables["scores"], models))
-    if every:
-        say("\n" + verdict_table(every))
-    for text in results.missing:
-        say(f"missing: {text}")
     say(f"\nTables, figures and config.yaml are in {stages.root}. The page: {page}")
     return page
 

@@ -54,22 +54,23 @@ def options_of(command: str, settings: type, defaults: Mapping[str, Any]) -> Any
         Defaults other than the dataclass's own, by dotted names, as a preset has them.
     """
     jsonargparse = require("jsonargparse", "tune")
-    said, switches = helps(settings), sorted(field.name for field in fields(settings) if field.type == "bool")
-    places = [field.name for field in fields(settings) if field.metadata.get("positional")]
+    said, switches = helps(settings), {field.name: field.default for field in fields(settings) if field.type == "bool"}
+    places = {field.name: field.default for field in fields(settings) if field.metadata.get("positional")}
     options = jsonargparse.ArgumentParser(
         description=(settings.__doc__ or "").strip().splitlines()[0],
         epilog=_HINT.format(example=_example(command, settings), last=", then --preset" if "preset" in said else ""),
         exit_on_error=False,
         allow_abbrev=False,
     )
-    for name in places:
-        options.add_argument(name, type=Path, metavar=name.upper(), help=said[name])
+    for name, default in places.items():
+        given = {} if default is MISSING else {"nargs": "?", "default": default}
+        options.add_argument(name, type=Path, metavar=name.upper(), help=said[name], **given)
     options.add_argument("--config", action="config", help="settings from a YAML file, such as an earlier run's config.yaml")
     options.add_class_arguments(settings, skip={*switches, *places})
     for action in options._actions:  # jsonargparse does not see entries of two names, "tr, seconds : float"
         action.help = action.help or said.get(action.dest)
-    for switch in switches:
-        options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=False, help=said[switch])
+    for switch, default in sorted(switches.items()):
+        options.add_argument(f"--{switch}", action=jsonargparse.ActionYesNo, default=default, help=said[switch])
     options.set_defaults(_plain_defaults(settings) | dict(defaults))
     for action in options._actions:
         action.required = action.required and action.dest not in defaults
@@ -77,7 +78,8 @@ def options_of(command: str, settings: type, defaults: Mapping[str, Any]) -> Any
     needed = [
         f"--{action.dest} {action.dest.upper()}" for action in options._actions if action.required and action.option_strings
     ]
-    options.usage = " ".join([f"fastencode-tune {command}", *(name.upper() for name in places), *needed, "[options]"])
+    shown = [name.upper() if default is MISSING else f"[{name.upper()}]" for name, default in places.items()]
+    options.usage = " ".join([f"fastencode-tune {command}", *shown, *needed, "[options]"])
     return options
 
 

@@ -14,7 +14,7 @@ from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.study.config import AlignConfig
 from fastencode.tune.config import PretrainConfig, TuneConfig
-from fastencode.world.config import CorpusConfig, WorldConfig
+from fastencode.world.config import CorpusConfig, Participant, WorldConfig
 
 __all__ = [
     "AliceConfig",
@@ -28,6 +28,11 @@ __all__ = [
     "TrainConfig",
 ]
 
+FULL_RUNS = 3  # seeds, and controls
+MORE_PARTICIPANTS = (
+    Participant("P3", auditory=110, late_language=150, silent=55, gain=1.0, peak_delay=5.5),
+    Participant("P4", auditory=100, late_language=140, silent=50, gain=0.9, peak_delay=6.5),
+)
 FAST_MINUTES, FAST_STORY_MINUTES, FAST_TEST_MINUTES, FAST_EPOCHS = 6.0, 3.0, 4.0, 2
 
 
@@ -43,7 +48,7 @@ class DemoConfig:
         Run a small version in two minutes: less speech, fewer epochs. The effects are then small.
     full : bool
         Run a long version in some hours: 4 participants, 3 seeds, 3 controls, and small models in the shape of HuBERT and Whisper
-        beside the one of the package, which are made first.
+        beside the one of the package, which are made first. Participants, seeds and controls that are given count more.
     null : bool
         Make a world in which the late-language region follows nothing that is heard: nothing may be found in it.
     spectrum : bool
@@ -67,6 +72,9 @@ class DemoConfig:
         Controls of each participant, each tuned on another permutation of the responses; the tables and the page show their
         mean. Each takes as long to tune as the model itself. The demo tunes one, to stay within ten minutes on two processors;
         give 3 or more to conclude anything from the control.
+    seeds : int
+        Models tuned on each participant, which differ in their first weights and in the order of clips; the tables and the page
+        show their mean.
     """
 
     out: Path = Path("demo-output")
@@ -82,6 +90,7 @@ class DemoConfig:
     jobs: int = 2
     ceiling: float = 0.4
     controls: int = 1
+    seeds: int = 1
     world: WorldConfig = field(default_factory=WorldConfig)
     speech: CorpusConfig = field(default_factory=CorpusConfig)
     tune: TuneConfig = field(default_factory=lambda: TuneConfig(epochs=4))
@@ -89,7 +98,7 @@ class DemoConfig:
     pretraining: PretrainConfig = field(default_factory=PretrainConfig)
 
     def __post_init__(self) -> None:
-        for name in ("jobs", "controls"):
+        for name in ("jobs", "controls", "seeds"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         _check_ceiling(self.ceiling)
@@ -107,7 +116,11 @@ class DemoConfig:
     def resolved(self) -> DemoConfig:
         """The same settings with the shorthands (fast, minutes, seed) written into the parts: what a config file repeats."""
         world, tune, alignment, pretraining = self.world, self.tune, self.align, self.pretraining
-        speech = self.speech
+        speech, controls, seeds = self.speech, self.controls, self.seeds
+        if self.full:
+            controls, seeds = (FULL_RUNS if count == 1 else count for count in (controls, seeds))
+            if world.participants == WorldConfig().participants:
+                world = replace(world, participants=(*world.participants, *MORE_PARTICIPANTS))
         if self.null or self.spectrum:
             world = replace(world, late_follows="nothing" if self.null else "spectrum")
         if self.fast:
@@ -126,6 +139,8 @@ class DemoConfig:
             spectrum=False,
             minutes=None,
             seed=None,
+            controls=controls,
+            seeds=seeds,
             world=world,
             speech=speech,
             tune=tune,

@@ -300,12 +300,16 @@ def records_of(stages: Stages, names: Sequence[str]) -> Records:
     ----------
     stages : Stages
     names : sequence of str
-        ``fits/<variant>/<participant>/layer-NN``.
+        ``fits/<variant>/<participant>/layer-NN``, and ``mlp/…`` of networks.
     """
-    signatures = stages.finished("fits/*/*/*")
+    signatures = {**stages.finished("fits/*/*/*"), **stages.finished("mlp/*/*/*")}
     people = sorted({signatures[name].settings["who"] for name in names})
-    scores = {_key(signatures[name]): load(LayerScores, stages.path(name) / RECORD) for name in names}
-    return Records(scores, {}, {}, *_people(stages, people))
+    folders: dict[str, dict[Key, Path]] = {"fits": {}, "mlp": {}}
+    for name in names:
+        folders[name.partition("/")[0]][_key(signatures[name])] = stages.path(name)
+    scores = {key: load(LayerScores, folder / RECORD) for key, folder in folders["fits"].items()}
+    networks = {key: load(MlpScores, folder / RECORD) for key, folder in folders["mlp"].items()}
+    return Records(scores, {}, {}, *_people(stages, people), mlp=networks)
 
 
 def _people(stages: Stages, people: Sequence[str]) -> tuple[dict[str, dict[str, NDArray[np.intp]]], dict[str, int]]:

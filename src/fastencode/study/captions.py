@@ -193,9 +193,9 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
     "scaling": (
         "More hours of data",
         lambda drawn: (
-            "Vertical: correlation with held-out responses, mean over layers and voxels of the region. Horizontal: hours of data "
-            f"that a model was tuned on. {drawn.thick}{drawn.probe_bands}A level line is a model without such hours, or with one "
-            f"number of them. {LEVELS}"
+            "Vertical: correlation with held-out responses, mean over late layers and voxels of the region. Horizontal: "
+            f"hours of data that a model was tuned on. {drawn.thick}{drawn.probe_bands}"
+            f"A level line is a model without such hours, or with one number of them. {LEVELS}"
         ),
     ),
     "seeds": (

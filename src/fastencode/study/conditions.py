@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastencode.errors import InputError
 from fastencode.style import COLORS, MARKERS
 
-__all__ = ["BEFORE_AND_AFTER", "Condition", "conditions"]
+__all__ = ["Condition", "conditions"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,3 @@ def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tu
         Condition(model, label, COLORS[place % n], MARKERS[(place + place // n) % n])
         for place, (model, label) in enumerate(zip(models, labels, strict=True))
     )
-
-
-BEFORE_AND_AFTER = conditions(("pretrained", "tuned", "control"), ("pretrained", "brain-tuned", "control"))

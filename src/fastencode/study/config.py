@@ -104,7 +104,8 @@ class Contrast:
     name : str
         What tables call it; each of a study has another.
     measure : str
-        "r", "r_normalized" (divided by noise ceilings), or the name of a probe's task.
+        "r", "r_normalized" (divided by noise ceilings), or the name of a probe's task; "mlp", r of a network with a hidden layer
+        less r of ridge, and "mlp_beyond_linear", less r of the same network without its nonlinearity.
     models : mapping of str to float
         Weight of each condition: ``{tuned: 1, pretrained: -1}``. The first one is in question; a ``control`` takes its place.
     layers : str, list of int, or mapping of str to float

@@ -31,6 +31,7 @@ from fastencode.study.weighted import (
     Tested,
     contrast_problems,
     in_place_of,
+    layers_of_measure,
     planned_of,
     tested,
     weights_of,
@@ -175,9 +176,10 @@ def evaluate(
     planned = planned_of(measurements) if planned is None else planned
     if problems := contrast_problems(contrasts, planned, n_layers):
         raise InputError("\n".join(problems))
-    cases = [_case(measurements, contrast, n_layers) for contrast in contrasts]
+    layers = [layers_of_measure(planned, contrast.measure, n_layers) for contrast in contrasts]
+    cases = [_case(measurements, contrast, own) for contrast, own in zip(contrasts, layers, strict=True)]
     levels, adjusted = _in_families(cases)
-    return [_finding(case, level, p_holm, n_layers) for case, level, p_holm in zip(cases, levels, adjusted, strict=True)]
+    return [_finding(*of_one) for of_one in zip(cases, levels, adjusted, layers, strict=True)]
 
 
 def _in_families(cases: Sequence[_Case]) -> tuple[list[float], list[float]]:

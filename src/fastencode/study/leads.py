@@ -138,6 +138,8 @@ def demo_lead(
     controls: int,
     ceiling: float,
     late_follows: str = "meaning",
+    seeds: int = 1,
+    others: Sequence[str] = (),
 ) -> str:
     """What ``demo`` did.
 
@@ -155,13 +157,20 @@ def demo_lead(
         Least noise ceiling of a voxel that was tuned on.
     late_follows : {"meaning", "nothing", "spectrum"}
         What drives the late-language region, as :class:`fastencode.world.config.WorldConfig` has it.
+    seeds : int
+        Models that were tuned on each brain.
+    others : sequence of str
+        Families of small models that were made and tuned as well.
     """
     brains = ", ".join(f"{who} with {count} voxels" for who, count in voxels.items())
     tuned = "A small wav2vec2, made from nothing on other synthetic stories," if made else _named(model)
+    if others:
+        tuned += f", and by themselves small models in the shapes of {' and '.join(others)}, made from nothing on such stories,"
+    each = f"is tuned on each brain for {epochs} epochs" + (f" with {seeds} seeds, whose mean is shown" if seeds > 1 else "")
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels {_LATE[late_follows]}, silent voxels nothing. {tuned} "
-        f"is tuned on each brain for {epochs} epochs; {_control(controls)} "
+        f"{each}; {_control(controls)} "
         "What a control gains does not come from the pairing of sound and response. Ridge regression then says how well each "
         "layer of each model predicts each region on a test story. "
         "Neither the models nor the ridges are fitted on that story. Its repeats chose the voxels that the models were tuned on: "
@@ -209,6 +218,6 @@ def _control(controls: int) -> str:
         return "a control is tuned as long on the same responses, block-permuted."
     return (
         f"{controls} controls are tuned as long on the same responses, each block-permuted in another order. What is said and "
-        "drawn of the control is the mean over them; control_scores.csv and control_training.csv have each. Intervals of this "
+        "drawn of the control is the mean over them; seeds.csv has each. Intervals of this "
         "mean resample scans and do not speak for other permutations."
     )

@@ -14,12 +14,26 @@ from numpy.typing import NDArray
 
 from fastencode.errors import InputError
 from fastencode.study.layer_scores import LayerScores
+from fastencode.study.mlp import MlpScores
 from fastencode.study.tables import Key
 
-__all__ = ["NOBODY", "Cell", "Measurements", "Probed", "Sample", "measurements_of_probes", "measurements_of_scores"]
+__all__ = [
+    "BEYOND_LINEAR",
+    "MLP",
+    "NOBODY",
+    "Cell",
+    "Measurements",
+    "Probed",
+    "Sample",
+    "measurements_of_mlp",
+    "measurements_of_probes",
+    "measurements_of_scores",
+]
 
 Float64 = NDArray[np.float64]
 
+MLP, BEYOND_LINEAR = "mlp", "mlp_beyond_linear"
+"""Measures of a network beside ridge: its r less that of ridge, and less that of the same network without its nonlinearity."""
 NOBODY = ""
 """The participant of a model that belongs to none: its measurement stands for every participant."""
 
@@ -30,7 +44,7 @@ class Cell(NamedTuple):
     Attributes
     ----------
     measure : str
-        "r", "r_normalized" or the name of a probe's task.
+        "r", "r_normalized", ``MLP``, ``BEYOND_LINEAR`` or the name of a probe's task.
     model : str
         The condition: one model in one arm.
     seed : int
@@ -135,6 +149,38 @@ def measurements_of_scores(
                 draws_b = scores.draws_normalized[:, place]
                 found[cell._replace(measure="r_normalized")] = Sample(normalized, draws_b, n_blocks, "blocks")
     return found
+
+
+def measurements_of_mlp(
+    found: Mapping[Key, MlpScores],
+    columns: Mapping[str, Iterable[str]],
+    conditions: Mapping[str, tuple[str, int]] | None = None,
+) -> dict[Cell, Sample]:
+    """What a network gains over ridge and, where it was asked for, over itself without its nonlinearity.
+
+    Parameters
+    ----------
+    found : (label, participant, layer) → MlpScores
+    columns, conditions
+        As for :func:`measurements_of_scores`.
+
+    Returns
+    -------
+    Cell → Sample
+        ``MLP`` and ``BEYOND_LINEAR``. Each draw took the same blocks of scans for both.
+    """
+    cells: dict[Cell, Sample] = {}
+    for (label, who, layer), scores in found.items():
+        model, seed = (conditions or {}).get(label.name, (label.name, 0))
+        for place, region in enumerate(columns[who]):
+            for measure, other, against in ((MLP, scores.ridge, 0), (BEYOND_LINEAR, scores.linear, 2)):
+                value = float(scores.mlp[place] - other[place])
+                if np.isfinite(value):
+                    draws_b = scores.draws[:, 1, place] - scores.draws[:, against, place]
+                    cells[Cell(measure, model, seed, who, layer, region)] = Sample(
+                        value, draws_b, float(scores.n_blocks), "blocks"
+                    )
+    return cells
 
 
 def measurements_of_probes(results: Mapping[tuple[str, str, str, int], Probed]) -> dict[Cell, Sample]:

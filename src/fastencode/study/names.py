@@ -20,6 +20,8 @@ METRICS = {
     "r2": "R²",
     "r": "correlation r",
     "r_normalized": "r / ceiling",
+    "mlp": "r of a network less r of ridge",
+    "mlp_beyond_linear": "r of a network less r without its nonlinearity",
 }
 # Measures of change, in the order of their panels.
 MEASURES = {

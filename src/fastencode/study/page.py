@@ -100,6 +100,8 @@ def render(
     by_name = {one["name"]: one for one in found}
     findings = tables.get("findings")
     first, parts = ("", []) if findings is None else summary(findings, labels)
+    said = set() if findings is None else set(findings["statement"])
+    beside = [one for one in verdicts if one.expectation not in said]
     training = tables.get("training")
     scores = drawn.get("scores")
     return _filled(
@@ -109,8 +111,8 @@ def render(
         first=first,
         parts=parts,
         warnings=list(warnings),
-        verdicts=list(verdicts),
-        counted=counted(verdicts),
+        verdicts=list(beside),
+        counted=counted(beside),
         findings=[] if findings is None else [_finding(row, labels) for _, row in findings.iterrows()],
         matrix=by_name.pop("findings", None),
         course=by_name.pop("training", None),
@@ -166,6 +168,7 @@ def _drawn(name: str, tables: Mapping[str, pd.DataFrame], models: Sequence[Condi
 def _finding(row: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, str]:
     """A finding as a row of the table of expectations."""
     smallest = row["p_smallest"]
+    rule = str(row.get("rule", ""))
     return {
         "answer": row["answer"] or "none",
         "held": ANSWERS[row["answer"]],
@@ -176,6 +179,7 @@ def _finding(row: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, str
         "smallest": f"smallest p possible {smallest:.2g}" if smallest == smallest else "",
         "control": number(row, "control_") if row["control_value"] == row["control_value"] else "",
         "reason": row["reason"],
+        "rule": rule if row["answer"] else "",
     }
 
 

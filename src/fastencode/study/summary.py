@@ -102,10 +102,10 @@ def quantity(row: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 def tested(row: Mapping[str, Any]) -> str:
     """The unit of a finding's interval and test, and its p: "n = 8 participants, p = 0.012, Holm 0.047"."""
     n = row["n_units"]
-    words = [f"n\xa0=\xa0{n:g} {row['unit']}" if math.isfinite(n) else str(row["unit"])]
+    words = [f"n\xa0=\xa0{n:.3g} {row['unit']}" if math.isfinite(n) else str(row["unit"])]
     if math.isfinite(row["p"]):
         words.append(f"p\xa0=\xa0{_p(row['p'])}")
-    if math.isfinite(row["p_holm"]):
+    if math.isfinite(row["p_holm"]) and row["family"]:
         words.append(f"Holm\xa0{_p(row['p_holm'])}")
     return ", ".join(words)
 

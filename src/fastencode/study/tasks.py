@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.data.recordings import SPLITS, Recording
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError, warn
+from fastencode.study.splits import WITHIN, of_each_speaker, within_speakers
 from fastencode.study.task_labels import (
     COEFFICIENTS,
     Truth,
@@ -45,7 +46,6 @@ TASKS = {
 
 _OF_TIMIT = ("phonemes", "phones", "sentence_type", "sx_si")
 _OF_PHONES = ("phonemes", "phones")
-_PUBLISHED_SHARE = 5  # one in so many sentences of each speaker is for the test
 _SHOWN = 5
 
 
@@ -249,7 +249,11 @@ def task_of(
         ``sentence_type``: SA, SI or SX. ``sx_si``: SX or SI.
 
         ``label:KIND``: any label of the recordings, such as a manifest's column, in any language; several labels for each
-        recording where cells hold semicolons. ``label:speaker``: who speaks. ``number:KIND``: the same as a number.
+        recording where cells hold semicolons. ``number:KIND``: the same as a number.
+
+        ``label:speaker``: who speaks. Only speakers who are in train can be told. Where no speaker of the test split is, as is
+        right for all other tasks, a fifth of each speaker's recordings, drawn by ``seed``, is the test split instead, and all
+        others are train; the notes say so.
     corpus : Corpus
         As :func:`fastencode.data.corpora.open_corpus` returns it.
     keys : collection of str, optional
@@ -265,7 +269,7 @@ def task_of(
         For a control, the sentence of each recording: :func:`fastencode.study.leakage.texts_of`. A control gives all rows of one
         sentence, or for ``phones`` of one word, the same shuffled label. Where there are no texts, each row has its own.
     seed : int
-        Of the published split.
+        Of the published split, and of the one within speakers.
 
     Returns
     -------
@@ -292,7 +296,7 @@ def task_of(
     if points < 1:
         raise InputError(f"points={points}: give at least 1")
     base, _, label = name.partition(":")
-    recordings = _recordings(name, corpus, keys, split, allow, seed)
+    recordings, within = within_speakers(name, _recordings(name, corpus, keys, split, allow, seed), seed)
     makers: dict[str, Callable[[], Truth]] = {
         "mfcc": lambda: _targets(recordings, points),
         "word": lambda: text_labels_of(recordings, "word"),
@@ -302,7 +306,7 @@ def task_of(
         "number": lambda: numbers_of(recordings, label),
     }
     truth = makers.get(base, lambda: text_labels_of(recordings, "type"))()
-    notes = list(_notes(name, split))
+    notes = [*_notes(name, split), *([WITHIN] if within else [])]
     has = [value is not None for value in truth.values]
     if without := [key for key, there in zip(recordings, has, strict=True) if not there]:
         notes.append(f"{len(without)} of {len(has)} recordings have no such label and are left out, the first {without[0]!r}")
@@ -318,7 +322,7 @@ def task_of(
         truth.classes,
         points=points if base == "mfcc" else 0,
         spared=frozenset(key for key, one in kept.items() if name == "sentence_type" and one.labels.get("type") == "SA"),
-        allowed=frozenset({"speakers", "texts"} if split == "published" else ()),
+        allowed=frozenset({"speakers", "texts"} if split == "published" else {"texts"} if within else ()),
         notes=tuple(notes),
     )
     check_parts(task)
@@ -370,25 +374,13 @@ def _recordings(
     if corpus.kind == "timit" and not shared_texts:
         found = {key: one for key, one in found.items() if one.labels.get("type") != "SA"}
     if split == "published":
-        found = _published(found, seed)
+        found = of_each_speaker(found, seed)
     if nowhere := [key for key, one in found.items() if one.split not in SPLITS]:
         raise InputError(
             f"{len(nowhere)} of {len(found)} recordings of {corpus.name} stand in no split, the first {nowhere[0]!r}: a probe"
             " learns from train and is scored on test; say which is which in the column 'split' of a manifest"
         )
     return found
-
-
-def _published(recordings: Mapping[str, Recording], seed: int) -> dict[str, Recording]:
-    """A fifth of each speaker's recordings, at least one of several, becomes the test split, the rest train."""
-    of_speaker: dict[str | None, list[str]] = {}
-    for key, one in recordings.items():
-        of_speaker.setdefault(one.speaker, []).append(key)
-    rng, test = np.random.default_rng(seed), set[str]()
-    for own in of_speaker.values():
-        count = max(1, round(len(own) / _PUBLISHED_SHARE)) if len(own) > 1 else 0
-        test |= {own[k] for k in rng.permutation(len(own))[:count]}
-    return {key: replace(one, split="test" if key in test else "train") for key, one in recordings.items()}
 
 
 def _targets(recordings: Mapping[str, Recording], points: int) -> Truth:

@@ -19,7 +19,18 @@ from fastencode.study.config import Contrast
 from fastencode.study.measurements import NOBODY, Measurements, Sample
 from fastencode.study.verdicts import layer_thirds
 
-__all__ = ["Layers", "Planned", "Tested", "contrast_problems", "in_place_of", "layers_of", "planned_of", "tested", "weights_of"]
+__all__ = [
+    "Layers",
+    "Planned",
+    "Tested",
+    "contrast_problems",
+    "in_place_of",
+    "layers_of",
+    "layers_of_measure",
+    "planned_of",
+    "tested",
+    "weights_of",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -28,10 +39,21 @@ Layers = int | Mapping[str, int | Iterable[int]]
 
 
 class Planned(NamedTuple):
-    """The names that one measure has: its conditions, and its regions ("" for a probe)."""
+    """The names that one measure has.
+
+    Attributes
+    ----------
+    models : collection of str
+        Its conditions.
+    regions : collection of str
+        "" for a probe.
+    layers : condition → layers, optional
+        Where this measure is taken of some layers only: thirds are then cut of these.
+    """
 
     models: Collection[str]
     regions: Collection[str]
+    layers: Mapping[str, Collection[int]] | None = None
 
 
 class Place(NamedTuple):
@@ -103,6 +125,11 @@ def layers_of(n_layers: Layers, model: str) -> list[int]:
     return layers
 
 
+def layers_of_measure(planned: Mapping[str, Planned], measure: str, n_layers: Layers) -> Layers:
+    """The layers that a measure has: its own, or those of every measure."""
+    return (planned[measure].layers if measure in planned else None) or n_layers
+
+
 def _layers_at(contrast: Contrast, layers: Sequence[int], model: str) -> dict[int, float]:
     """Weight of each layer of one model. Of a model with one layer, as cepstra have, it stands for every depth."""
     if not contrast.depths:
@@ -168,6 +195,7 @@ def _problems(contrast: Contrast, planned: Mapping[str, Planned], n_layers: Laye
     if contrast.measure not in planned:
         return [f"{contrast.measure!r} is not measured{_meant(contrast.measure, planned)}"]
     known, found = planned[contrast.measure], []
+    n_layers = layers_of_measure(planned, contrast.measure, n_layers)
     models = [*contrast.models, *([] if contrast.control is None else [contrast.control])]
     for kind, wanted, names in (("condition", models, known.models), ("region", contrast.regions, known.regions)):
         for one in wanted:

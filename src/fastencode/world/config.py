@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fastencode.data.layout import TRIMMED_ROWS
 from fastencode.errors import InputError
 
-__all__ = ["LATE_FOLLOWS", "REGIONS", "CorpusConfig", "Participant", "WorldConfig"]
+__all__ = ["LANGUAGES", "LATE_FOLLOWS", "REGIONS", "CorpusConfig", "Participant", "WorldConfig"]
 
 REGIONS = ("auditory", "late_language", "silent")
+LANGUAGES = ("en", "fr")
 LATE_FOLLOWS = ("meaning", "nothing", "spectrum")
 
 
@@ -55,6 +56,8 @@ class WorldConfig:
         AR(1) coefficient of the noise.
     seed : int
         Seeds stories, weights and noise.
+    language : {"en", "fr"}
+        What the stories are told in (``languages.py``).
     late_follows : {"meaning", "nothing", "spectrum"}
         What drives the late-language region: the semantic classes of the words that are heard; nothing that is heard, but the
         classes of the words of other stories, which nobody hears; or the spectrum of the sound, as it drives the auditory
@@ -71,6 +74,7 @@ class WorldConfig:
     tr: float = 2.0
     autocorrelation: float = 0.4
     seed: int = 0
+    language: str = "en"
     late_follows: str = "meaning"
     participants: tuple[Participant, ...] = (
         Participant("P1", auditory=120, late_language=160, silent=60, gain=1.1, peak_delay=6.0),
@@ -83,6 +87,7 @@ class WorldConfig:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
+        _check_language(self.language)
         if self.late_follows not in LATE_FOLLOWS:
             raise InputError(f"late_follows is {self.late_follows!r}: choose one of {', '.join(LATE_FOLLOWS)}")
         shortest = (TRIMMED_ROWS + 20) * self.tr / 60
@@ -101,6 +106,11 @@ class WorldConfig:
     @property
     def train_stories(self) -> list[str]:
         return [f"story{i + 1:02d}" for i in range(round(self.minutes / self.story_minutes))]
+
+
+def _check_language(language: str) -> None:
+    if language not in LANGUAGES:
+        raise InputError(f"language is {language!r}: choose one of {', '.join(LANGUAGES)}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,9 @@ class CorpusConfig:
         How often a speaker says a word.
     seed : int
         Seeds voices, texts and choices of words.
+    language : {"en", "fr"}
+        Of single words. Sentences with TIMIT's labels are English. The synthesizer has eight accents of English and three of
+        French: 288 and 108 speakers at most.
     """
 
     train_speakers: int = 40
@@ -134,6 +147,7 @@ class CorpusConfig:
     words_each: int = 40
     repetitions: int = 1
     seed: int = 0
+    language: str = "en"
 
     def __post_init__(self) -> None:
         for name in ("train_speakers", "validation_speakers", "test_speakers", "compact", "diverse", "readers", "repetitions"):
@@ -141,6 +155,7 @@ class CorpusConfig:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
+        _check_language(self.language)
         if not 18 <= self.words <= 60:
             raise InputError(f"words must lie between 18 (two of each semantic class) and 60 (all there are), got {self.words}")
         if not 1 <= self.words_each <= self.words:

@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 
 from fastencode.data.textgrid import Interval
-from fastencode.errors import require
+from fastencode.errors import InputError, require
 from fastencode.progress import progress
 from fastencode.speech.audio import resample
 from fastencode.world.config import CorpusConfig
 from fastencode.world.espeak import SAMPLE_RATE, Speech, Synthesizer
+from fastencode.world.languages import LANGUAGE_OF, Language
 from fastencode.world.sentences import SA, compact_sentences, diverse_sentences
 from fastencode.world.speakers import Speaker, draw_speakers
-from fastencode.world.tales import CLASSES, WORD_CLASS
 from fastencode.world.timit_phones import in_timit_phones
 
 __all__ = ["make_commands", "make_timit"]
@@ -56,10 +56,12 @@ def make_timit(folder: Path, config: CorpusConfig, *, show_progress: bool = True
     Raises
     ------
     InputError
-        If there are more speakers than the synthesizer can tell apart.
+        If there are more speakers than the synthesizer can tell apart, or the language is not English: labels are TIMIT's phones.
     MissingLibraryError
         If the synthesizer (extra ``demo``) or soundfile (extra ``tune``) is not installed.
     """
+    if config.language != "en":
+        raise InputError(f"language={config.language!r}: TIMIT's phones are English; make single words (commands) instead")
     rng = np.random.default_rng([config.seed, 11])
     counts = {"TRAIN": config.train_speakers, "TEST": config.test_speakers}
     speakers = draw_speakers(sum(counts.values()), rng)
@@ -126,9 +128,11 @@ def make_commands(folder: Path, config: CorpusConfig, *, show_progress: bool = T
     """
     rng = np.random.default_rng([config.seed, 12])
     counts = {"train": config.train_speakers, "validation": config.validation_speakers, "test": config.test_speakers}
-    speakers = draw_speakers(sum(counts.values()), rng)
+    language = LANGUAGE_OF[config.language]
+    word_class = language.word_class
+    speakers = draw_speakers(sum(counts.values()), rng, language.accents)
     split_of = [split for split, count in counts.items() for _ in range(count)]
-    words = _words(config.words)
+    words = _words(config.words, language)
     for word in words:
         (folder / word).mkdir()
     synthesizer = Synthesizer()
@@ -139,18 +143,18 @@ def make_commands(folder: Path, config: CorpusConfig, *, show_progress: bool = T
             for k in range(config.repetitions):
                 file = f"{word}/{name}_nohash_{k}.wav"
                 _write_word(folder / file, synthesizer.speak(word, speakers[index].voice), speakers[index], rng)
-                rows.append({"audio": file, "word": word, "class": WORD_CLASS[word], "speaker": name, "split": split_of[index]})
+                rows.append({"audio": file, "word": word, "class": word_class[word], "speaker": name, "split": split_of[index]})
     rows.sort(key=lambda row: row["audio"])
     for split, name in _LISTS.items():
         lines = [f"{row['audio']}\n" for row in rows if row["split"] == split]
-        (folder / name).write_text("".join(lines), encoding="ascii", newline="\n")
+        (folder / name).write_text("".join(lines), encoding="utf-8", newline="\n")
     _write_table(folder / "labels.tsv", rows)
-    _write_table(folder / "unheard_words.tsv", _unheard(rows, words))
+    _write_table(folder / "unheard_words.tsv", _unheard(rows, words, language))
 
 
-def _words(n_words: int) -> list[str]:
+def _words(n_words: int, language: Language) -> list[str]:
     """The first words of the classes in turn, sorted."""
-    lists = [[word for word, name in WORD_CLASS.items() if name == wanted] for wanted in CLASSES]
+    lists = [[word for word, name in language.word_class.items() if name == wanted] for wanted in language.classes]
     in_turn = [words[i] for i in range(max(map(len, lists))) for words in lists if i < len(words)]
     return sorted(in_turn[:n_words])
 
@@ -161,11 +165,12 @@ def _write_word(path: Path, said: Speech, speaker: Speaker, rng: np.random.Gener
     _write_sound(path, audio, "WAV")
 
 
-def _unheard(rows: Sequence[dict[str, str]], words: Sequence[str]) -> list[dict[str, str]]:
+def _unheard(rows: Sequence[dict[str, str]], words: Sequence[str], language: Language) -> list[dict[str, str]]:
     """Recordings whose word and speaker are of the same split: of each class 3 of 8 words for testing, 1 for validation."""
+    word_class = language.word_class
     split_of: dict[str, str] = {}
-    for name in CLASSES:
-        own = [word for word in words if WORD_CLASS[word] == name]
+    for name in language.classes:
+        own = [word for word in words if word_class[word] == name]
         n_test, n_validation = max(1, round(0.375 * len(own))), int(len(own) >= 3)
         kinds = ["test"] * n_test + ["validation"] * n_validation + ["train"] * len(own)
         split_of |= dict(zip(own, kinds, strict=False))
@@ -173,7 +178,7 @@ def _unheard(rows: Sequence[dict[str, str]], words: Sequence[str]) -> list[dict[
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    with path.open("w", encoding="ascii", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), delimiter="\t", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

@@ -122,8 +122,8 @@ class Synthesizer:
         Parameters
         ----------
         text : str
-            ASCII words; espeak-ng reads punctuation as pauses. Word labels are the text's own tokens, lower case, without
-            punctuation.
+            Words of the voice's language, in any script that it reads; punctuation is read as pauses. Word labels are the text's
+            own tokens, lower case, without punctuation.
         voice : Voice
             Who speaks.
 
@@ -132,8 +132,8 @@ class Synthesizer:
         InputError
             If the text holds no word or the voice does not exist.
         """
-        if not text.isascii() or not any(character.isalpha() for character in text):
-            raise InputError(f"text must be ASCII with at least one word, got {text[:40]!r}")
+        if not any(character.isalpha() for character in text):
+            raise InputError(f"text must hold at least one word, got {text[:40]!r}")
         heard = self._collect(text, voice)
         if not heard.chunks:
             raise FastencodeError(f"espeak-ng gave no sound for {text[:40]!r}")

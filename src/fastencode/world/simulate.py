@@ -31,7 +31,8 @@ from fastencode.speech.audio import write_audio
 from fastencode.timing.hrf import hrf_convolve
 from fastencode.world.config import REGIONS, Participant, WorldConfig
 from fastencode.world.espeak import SAMPLE_RATE, Speech
-from fastencode.world.tales import CLASSES, VOICES, WORD_CLASS, tell
+from fastencode.world.languages import LANGUAGE_OF, Language
+from fastencode.world.tales import tell
 
 __all__ = ["TEST_STORY", "VALIDATION_STORY", "make_world"]
 
@@ -55,11 +56,12 @@ def make_world(config: WorldConfig, root: Path, *, show_progress: bool = True) -
     minutes = dict.fromkeys([*config.train_stories, VALIDATION_STORY], config.story_minutes) | {TEST_STORY: config.test_minutes}
     rng, unheard_rng = np.random.default_rng([config.seed, 1]), np.random.default_rng([config.seed, 3])
     drives: dict[str, dict[str, _Drive]] = {}
+    language = LANGUAGE_OF[config.language]
     for index, (story, length) in enumerate(progress(minutes.items(), desc="speaking", unit="story", enabled=show_progress)):
-        voice = VOICES[index % len(VOICES)]
-        said = tell(60 * length, rng, voice=voice)
+        voice = language.voices[index % len(language.voices)]
+        said = tell(60 * length, rng, voice=voice, language=language)
         _write_story(root, story, said)
-        unheard = tell(60 * length, unheard_rng, voice=voice) if config.late_follows == "nothing" else None
+        unheard = tell(60 * length, unheard_rng, voice=voice, language=language) if config.late_follows == "nothing" else None
         drives[story] = {who.name: _drive(said, unheard, config, who.peak_delay) for who in config.participants}
     n_trs = {story: drive[config.participants[0].name].n_rows + TRIMMED_ROWS for story, drive in drives.items()}
     (root / "respdict.json").write_text(json.dumps(n_trs, indent=2) + "\n", encoding="utf-8")
@@ -92,7 +94,7 @@ def _drive(said: Speech, unheard: Speech | None, config: WorldConfig, peak_delay
     spectrum = _spectrum(said, middles, peak_delay)
     if config.late_follows == "spectrum":
         return _Drive(spectrum, spectrum)
-    return _Drive(spectrum, _meaning(unheard or said, middles, peak_delay))
+    return _Drive(spectrum, _meaning(unheard or said, middles, peak_delay, LANGUAGE_OF[config.language]))
 
 
 def _spectrum(said: Speech, middles: np.ndarray, peak_delay: float) -> np.ndarray:
@@ -102,11 +104,12 @@ def _spectrum(said: Speech, middles: np.ndarray, peak_delay: float) -> np.ndarra
     return hrf_convolve(spectrum.astype(np.float64), times, middles, dt=_HOP, peak_delay=peak_delay)
 
 
-def _meaning(said: Speech, middles: np.ndarray, peak_delay: float) -> np.ndarray:
+def _meaning(said: Speech, middles: np.ndarray, peak_delay: float, language: Language) -> np.ndarray:
     """Words of each semantic class through the response, (t, classes)."""
-    known = [(word.start, CLASSES.index(WORD_CLASS[word.label])) for word in said.words if word.label in WORD_CLASS]
+    classes_of, word_class = language.classes, language.word_class
+    known = [(word.start, classes_of.index(word_class[word.label])) for word in said.words if word.label in word_class]
     onsets = np.array([start for start, _ in known])
-    classes = np.eye(len(CLASSES))[[index for _, index in known]]
+    classes = np.eye(len(classes_of))[[index for _, index in known]]
     return hrf_convolve(classes, onsets, middles, peak_delay=peak_delay)
 
 

@@ -1,20 +1,22 @@
-"""Many speakers from one synthesizer: eight accents, 36 timbres, and a pitch, rate and level of each speaker's own.
+"""Many speakers from one synthesizer: the accents of a language, 36 timbres, and a pitch, rate and level of each speaker's own.
 
 None of them is one of the voices that tell stories (``tales.VOICES``), on which speech models are pretrained and tuned.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastencode.errors import InputError
 from fastencode.world.espeak import Voice
+from fastencode.world.languages import ENGLISH
 
 __all__ = ["ACCENTS", "Speaker", "draw_speakers"]
 
-ACCENTS = ("en-us", "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029")
+ACCENTS = ENGLISH.accents
 """espeak-ng's voices of American, New York, British, Received, Scottish, Lancaster, West Midlands and Caribbean English."""
 
 # Variants that neither whisper nor echo like a robot, and that the synthesizer does not overdrive: at most three samples of a
@@ -26,7 +28,7 @@ _RATE, _PITCH, _RANGE, _LEVEL = (140, 191), (30, 71), (35, 66), (0.3, 0.9)
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who speaks: the voice, the position of its accent in ``ACCENTS``, the sex, and the peak of what is recorded."""
+    """Who speaks: the voice, the position of its accent among those drawn from, the sex, and the peak of what is recorded."""
 
     voice: Voice
     accent: int
@@ -34,7 +36,7 @@ class Speaker:
     level: float
 
 
-def draw_speakers(n_speakers: int, rng: np.random.Generator) -> list[Speaker]:
+def draw_speakers(n_speakers: int, rng: np.random.Generator, accents: Sequence[str] = ACCENTS) -> list[Speaker]:
     """Draw speakers, no two of the same accent and timbre; accents come in turn.
 
     Raises
@@ -43,15 +45,15 @@ def draw_speakers(n_speakers: int, rng: np.random.Generator) -> list[Speaker]:
         If there are fewer pairs of accent and timbre than speakers.
     """
     timbres = [(name, "F") for name in _WOMEN.split()] + [(name, "M") for name in _MEN.split()]
-    most = len(ACCENTS) * len(timbres)
+    most = len(accents) * len(timbres)
     if n_speakers > most:
         raise InputError(f"{n_speakers} speakers are more than the {most} that the synthesizer can tell apart: ask for fewer")
-    decks = [rng.permutation(len(timbres)) for _ in ACCENTS]
+    decks = [rng.permutation(len(timbres)) for _ in accents]
     speakers = []
     for index in range(n_speakers):
-        accent, turn = index % len(ACCENTS), index // len(ACCENTS)
+        accent, turn = index % len(accents), index // len(accents)
         name, sex = timbres[int(decks[accent][turn])]
         rate, pitch, pitch_range = (int(rng.integers(*limits)) for limits in (_RATE, _PITCH, _RANGE))
-        voice = Voice(f"{ACCENTS[accent]}+{name}", rate, pitch, pitch_range)
+        voice = Voice(f"{accents[accent]}+{name}", rate, pitch, pitch_range)
         speakers.append(Speaker(voice, accent, sex, float(rng.uniform(*_LEVEL))))
     return speakers

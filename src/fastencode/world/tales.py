@@ -15,27 +15,12 @@ import numpy as np
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 from fastencode.world.espeak import SAMPLE_RATE, Speech, Synthesizer, Voice
+from fastencode.world.languages import ENGLISH, Language
 
 __all__ = ["CLASSES", "NOUNS", "VERBS", "VOICES", "WORD_CLASS", "noun_of", "speak_at", "tell"]
 
-NOUNS = {
-    "animal": "dog cat horse rabbit tiger monkey sheep eagle",
-    "food": "bread cheese apple soup butter cake salad pepper",
-    "tool": "hammer spanner drill ladder shovel wrench chisel bucket",
-    "person": "teacher doctor farmer sailor painter soldier nurse judge",
-    "place": "garden kitchen river mountain station market castle village",
-    "cloth": "jacket scarf glove button pocket blanket ribbon sweater",
-}
-VERBS = {"perceive": "saw heard noticed watched", "move": "carried pushed dropped followed", "feel": "loved feared missed wanted"}
-
-CLASSES = (*NOUNS, *VERBS)
-WORD_CLASS = {word: name for name, words in {**VERBS, **NOUNS}.items() for word in words.split()}
-VOICES = (
-    Voice("en-us", 160, 45),
-    Voice("en-us+f3", 175, 65),
-    Voice("en+m3", 150, 35),
-    Voice("en+f4", 185, 55),
-)
+NOUNS, VERBS, VOICES = ENGLISH.nouns, ENGLISH.verbs, ENGLISH.voices
+CLASSES, WORD_CLASS = ENGLISH.classes, ENGLISH.word_class
 
 _TOPIC_SHARE = 0.85  # of a sentence's nouns, the rest come from any class
 _TOPIC_SENTENCES = (2, 5)  # a topic lasts 2 to 4 sentences
@@ -49,7 +34,7 @@ class _Sentence:
     pause: float
 
 
-def tell(seconds: float, rng: np.random.Generator, *, voice: Voice | None = None) -> Speech:
+def tell(seconds: float, rng: np.random.Generator, *, voice: Voice | None = None, language: Language = ENGLISH) -> Speech:
     """Tell a story of a given length.
 
     Parameters
@@ -59,24 +44,25 @@ def tell(seconds: float, rng: np.random.Generator, *, voice: Voice | None = None
     rng : numpy.random.Generator
         Draws topics, words and pauses; the same state tells the same story.
     voice : Voice, optional
-        Who speaks, by default one of ``VOICES`` drawn from ``rng``.
+        Who speaks, by default one of the language's voices drawn from ``rng``.
+    language : Language
 
     Returns
     -------
     Speech
-        Audio of exactly ``round(seconds * SAMPLE_RATE)`` samples with word and phone intervals in seconds. ``WORD_CLASS`` maps a
-        word to its semantic class; function words have none.
+        Audio of exactly ``round(seconds * SAMPLE_RATE)`` samples with word and phone intervals in seconds. The language's
+        ``word_class`` maps a word to its semantic class; function words have none.
     """
     if not seconds >= 10:
         raise InputError(f"a story lasts at least 10 seconds, got {seconds}")
-    voice = voice or VOICES[int(rng.integers(len(VOICES)))]
+    voice = voice or language.voices[int(rng.integers(len(language.voices)))]
     n_samples = round(seconds * SAMPLE_RATE)
     audio = np.zeros(n_samples, dtype=np.float32)
     words: list[Interval] = []
     phones: list[Interval] = []
     at = 0
     synthesizer = Synthesizer()
-    for sentence in _sentences(rng):
+    for sentence in _sentences(rng, language):
         said = synthesizer.speak(sentence.text, voice)
         if at + len(said.audio) > n_samples:
             break
@@ -130,21 +116,23 @@ def _without_pause(said: Speech) -> np.ndarray:
     return said.audio[: round(end * SAMPLE_RATE)]
 
 
-def _sentences(rng: np.random.Generator) -> Iterator[_Sentence]:
-    topics = list(NOUNS)
+def _sentences(rng: np.random.Generator, language: Language) -> Iterator[_Sentence]:
+    topics, verbs, the = list(language.nouns), language.verbs, language.with_article
     while True:
         topic = topics[int(rng.integers(len(topics)))]
         for _ in range(int(rng.integers(*_TOPIC_SENTENCES))):
-            subject, thing, other = (noun_of(topic, rng) for _ in range(3))
-            kind = list(VERBS)[int(rng.integers(len(VERBS)))]
-            verb = rng.choice(VERBS[kind].split())
-            yield _Sentence(f"the {subject} {verb} the {thing} and the {other}.", float(rng.uniform(*_PAUSE)))
+            subject, thing, other = (noun_of(topic, rng, language) for _ in range(3))
+            kind = list(verbs)[int(rng.integers(len(verbs)))]
+            verb = rng.choice(verbs[kind].split())
+            text = f"{the(subject)} {verb} {the(thing)} {language.conjunction} {the(other)}."
+            yield _Sentence(text, float(rng.uniform(*_PAUSE)))
 
 
-def noun_of(topic: str, rng: np.random.Generator) -> str:
-    """Draw a noun that keeps to a topic (a key of ``NOUNS``) as often as those of stories do."""
-    name = topic if rng.random() < _TOPIC_SHARE else list(NOUNS)[int(rng.integers(len(NOUNS)))]
-    return str(rng.choice(NOUNS[name].split()))
+def noun_of(topic: str, rng: np.random.Generator, language: Language = ENGLISH) -> str:
+    """Draw a noun that keeps to a topic (a class of nouns) as often as those of stories do."""
+    nouns = language.nouns
+    name = topic if rng.random() < _TOPIC_SHARE else list(nouns)[int(rng.integers(len(nouns)))]
+    return str(rng.choice(nouns[name].split()))
 
 
 def _shift(intervals: list[Interval], seconds: float) -> list[Interval]:

@@ -12,14 +12,17 @@ from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError, InputError
 from fastencode.files import sha256
-from fastencode.runs.studies.config import DEMO, StudyConfig
+from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
 from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.studies.typed import nearest
+from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.low_level import LOW_LEVEL
+from fastencode.study.measurements import BEYOND_LINEAR, MLP
 from fastencode.study.tasks import Task, check_name, task_of
 from fastencode.study.weighted import weights_of
 from fastencode.world.config import REGIONS
@@ -27,7 +30,8 @@ from fastencode.world.outline import Outline
 
 __all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
 
-_MEASURES = ("r", "r_normalized")
+_MEASURES = ("r", "r_normalized", "r_residual")
+_OF_BRAINS = (*_MEASURES, MLP, BEYOND_LINEAR)
 
 
 def raise_all(problems: Sequence[str]) -> None:
@@ -63,7 +67,7 @@ def check_study(config: StudyConfig, digest: Callable[[Path], str] = sha256) -> 
     digest : callable
         Of a file's contents: corpora that are given are searched for the same sound in train and test.
     """
-    problems, of_arms = [*_models(config), *_probes(config, digest)], _arms(config)
+    problems, of_arms = [*_models(config), *_low_level(config), *_probes(config, digest)], _arms(config)
     if of_arms:  # contrasts are of conditions, which arms make
         return [*problems, *of_arms]
     readings = readings_of(config)
@@ -88,7 +92,7 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
         for run in getattr(asked, option):
             if run not in known:
                 problems.append(f"data.{option}: nobody heard {run!r}; {nearest(run, known)}")
-    return [*problems, *_sounds([run for run in known if run not in asked.exclude], data)]
+    return [*problems, *_sounds(config, [run for run in known if run not in asked.exclude], data)]
 
 
 def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256: Callable[[Path], str]) -> list[str]:
@@ -101,12 +105,19 @@ def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256
     return problems.found
 
 
-def _sounds(runs: Sequence[str], data: Dataset) -> list[str]:
+def _sounds(config: StudyConfig, runs: Sequence[str], data: Dataset) -> list[str]:
+    """Sounds that are missing, or end before the last scan: the test run's is read long after tuning began."""
     problems = _Problems()
-    if not isinstance(data, Outline):
-        for run in runs:
-            with problems.of(run):
-                data.sound_file(run)
+    for run in () if isinstance(data, Outline) else runs:
+        with problems.of(run):
+            path = data.sound_file(run)
+            seconds, last = audio_seconds(path), float(data.row_times(run)[-1])
+            end = last + data.tr * (0.5 if run == config.data.test_story else 1)  # tuning hears all of a scan
+            if end > seconds + 1e-3:
+                raise InputError(
+                    f"{path} lasts {seconds:.1f} s, but a scan ends at {end:g} s: is this its sound, and the TR right?"
+                )
+            data.check_length(run, seconds, path)
     return problems.found
 
 
@@ -143,7 +154,7 @@ def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
         if not voxels:
             yield f"the region {name} of {who} is empty: name others in data.regions, or mend the file of regions"
     for place, one in enumerate(config.contrasts, 1):
-        for name in one.regions if one.measure in _MEASURES else ():
+        for name in one.regions if one.measure in _OF_BRAINS else ():
             if name not in known:
                 yield f"contrasts[{place}].region: {who} has no region {name!r}; {nearest(name, known)}"
 
@@ -180,15 +191,21 @@ def _arms(config: StudyConfig) -> list[str]:
     return problems.found
 
 
+def _low_level(config: StudyConfig) -> Iterator[str]:
+    for option in ("baselines", "residualize"):
+        for name in getattr(config, option):
+            if name not in LOW_LEVEL:
+                yield f"{option}: {name!r} is no low-level feature; {nearest(name, list(LOW_LEVEL))}"
+
+
 def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
     problems, opened = _Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
     for name, where in corpora.items():
         if where == DEMO:
-            if name not in ("timit", "commands"):
-                problems.found.append(
-                    f"probes.corpora.{name}: only timit and commands are made (demo); give a folder or a manifest"
-                )
+            if name not in SPOKEN:
+                made = ", ".join(SPOKEN)
+                problems.found.append(f"probes.corpora.{name}: only {made} are made (demo); give a folder or a manifest")
         else:
             with problems.of(f"probes.corpora.{name}"):
                 opened[name] = open_corpus(Path(where))
@@ -198,6 +215,8 @@ def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
             check_name(kind_of(task))
             if kind_of(task) == "phones":
                 raise InputError("phones are asked of single frames: fastencode-tune probe does that, with --read.pool bins")
+            if corpora.get(name) == DEMO and name == "timit" and config.probes.speech.language != "en":
+                raise InputError(f"{task}: TIMIT is spoken in English only; ask {kind_of(task)}@commands, or leave it out")
             if name not in corpora:
                 known = nearest(name, list(corpora)) if corpora else "name it there"
                 raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
@@ -222,10 +241,11 @@ def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
 
 
 def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str]:
-    known = list(dict.fromkeys(reading.condition for reading in readings))
-    measures = [*_MEASURES, *config.probes.tasks]
+    known = [*dict.fromkeys(reading.condition for reading in readings), *config.baselines]
+    networks = () if config.mlp is None else (MLP, BEYOND_LINEAR)[: 1 + config.mlp.linear]
+    measures = [*_MEASURES[: 3 if config.residualize else 2], *networks, *config.probes.tasks]
     names = Counter(one.name for one in config.contrasts)
-    problems, depths = _Problems(), _depths(config, readings)
+    problems = _Problems()
     for place, one in enumerate(config.contrasts, 1):
         where = f"contrasts[{place}]"
         if names[one.name] > 1:
@@ -233,23 +253,31 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
         for condition in (*one.models, *([one.control] if one.control else [])):
             if condition not in known:
                 yield f"{where}: there is no condition {condition!r}; {nearest(condition, known)}"
-        if one.measure not in measures:
+        if one.measure in (MLP, BEYOND_LINEAR) and one.measure not in networks:
+            missing = "mlp" if config.mlp is None else "mlp.linear"
+            yield f"{where}.measure: {one.measure!r} is not measured without {missing}: add it to the study"
+        elif one.measure not in measures:
             yield f"{where}.measure: {one.measure!r} is not measured; {nearest(one.measure, measures)}"
         there = [*REGIONS, WHOLE]
-        for region in one.regions if config.data.is_demo and one.measure in _MEASURES else ():
+        for region in one.regions if config.data.is_demo and one.measure in _OF_BRAINS else ():
             if region not in there:
                 yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"
+        depths = _depths(config, readings, one.measure)
         with problems.of(where):
             if not {*one.models, *([one.control] if one.control else [])} - depths.keys():
                 weights_of(one, depths)
     yield from problems.found
 
 
-def _depths(config: StudyConfig, readings: Sequence[Reading]) -> dict[str, list[int]]:
-    """Condition → its layers that are scored or probed; without those whose model cannot be read."""
-    found = {}
+def _depths(config: StudyConfig, readings: Sequence[Reading], measure: str) -> dict[str, list[int]]:
+    """Condition → the layers that have a measure; without those whose model cannot be read."""
+    found = {name: [0] for name in config.baselines}
     for reading in readings:
         with suppress(FastencodeError):
-            name = config.models[reading.model].removeprefix("random:")
-            found[reading.condition] = [0] if reading.name == "mfcc" else list(range(_n_layers(name)))
+            layers = range(_n_layers(config.models[reading.model].removeprefix("random:")))
+            chosen = () if measure in config.probes.tasks else config.layers
+            if config.mlp is not None and measure in (MLP, BEYOND_LINEAR):
+                chosen = config.mlp.layers or (layers[-1],)
+            is_mfcc = reading.tuning is None and reading.name == "mfcc"
+            found[reading.condition] = [0] if is_mfcc else sorted(chosen or layers)
     return found

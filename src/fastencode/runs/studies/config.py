@@ -9,20 +9,28 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fastencode.errors import InputError
 from fastencode.runs.studies.typed import merged, typed
-from fastencode.study.config import AlignConfig, Contrast
+from fastencode.study.config import AlignConfig, Contrast, MlpConfig
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.presets import preset
 from fastencode.world.config import CorpusConfig, WorldConfig
 
-__all__ = ["DEMO", "LOW_LEVEL", "Arm", "DataSettings", "MlpSettings", "ProbeSettings", "StudyConfig"]
+__all__ = ["DEMO", "LOW_LEVEL", "SPOKEN", "Arm", "DataSettings", "MlpSettings", "ProbeSettings", "StudyConfig"]
 
 DEMO = "demo"
 """As data or as a corpus: what the synthesizer says, and simulated brains."""
+
+SPOKEN = {
+    "timit": ("timit", ""),
+    "commands": ("commands", ""),
+    "words": ("commands", "labels.tsv"),
+    "unheard_words": ("commands", "unheard_words.tsv"),
+}
+"""Corpora that a synthesizer speaks: name → the stage that makes it, and the manifest in there; "" is the tree itself."""
 
 LOW_LEVEL = {"mfcc": "MFCC", "random": "random weights"}
 """What probes are compared with: cepstra of the sound, and a model of the same shape that has learned nothing."""
@@ -177,7 +185,9 @@ class ProbeSettings:
         Such as mfcc, word, phonemes, sentence_type, sx_si; see :mod:`fastencode.study.tasks`. "emotion@mine" asks for the
         labels of the kind emotion of the corpus ``mine``.
     corpora : name → str
-        Folder of TIMIT or Speech Commands, or a manifest; demo for ``timit`` and ``commands``: spoken by a synthesizer.
+        Folder of TIMIT or Speech Commands, or a manifest. demo: spoken by a synthesizer, which makes ``timit``; ``commands``,
+        single words; ``words``, the same with the labels word, class (of meaning) and speaker; and ``unheard_words``, those of
+        them whose class must be told of words that the probe has not heard.
     low_level : bool
         Whether the same tasks are probed on cepstra and on a model with random weights.
     control : bool
@@ -194,16 +204,26 @@ class ProbeSettings:
 
 
 @dataclass(frozen=True)
-class MlpSettings:
-    """A perceptron beside ridge, on the same rows.
+class MlpSettings(MlpConfig):
+    """A network with a hidden layer beside ridge, on the same rows: its settings, and which layers it reads.
 
     Attributes
     ----------
     layers : tuple of int
-        Which layers; the last one by default.
+        Which layers; the last one of each model by default. A layer takes some times as long as its ridge.
     """
 
     layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.layers)) < len(self.layers) or any(layer < 0 for layer in self.layers):
+            raise InputError(f"layers={self.layers}: give different layer numbers from 0 on")
+
+    @property
+    def network(self) -> MlpConfig:
+        """The settings of the network alone: what its results depend on."""
+        return MlpConfig(**{one.name: getattr(self, one.name) for one in fields(MlpConfig)})
 
 
 @dataclass(frozen=True)
@@ -229,6 +249,10 @@ class StudyConfig:
     align : AlignConfig
     layers : tuple of int
         Layers that are scored; all by default.
+    baselines : tuple of str
+        Low-level features that are scored beside the layers, as conditions: spectrum, word_rate and others of ``align``.
+    residualize : tuple of str
+        Low-level features that are taken out of the layers, which are then scored once more: the measure ``r_residual``.
     probes : ProbeSettings
     change : bool
         Whether layers are compared with those of the first arm: CKA, CCA, weights, dimensions.
@@ -248,6 +272,8 @@ class StudyConfig:
     arms: tuple[Arm, ...] = (Arm("pretrained"), Arm("tuned", "brain-tuned", tune={}))
     align: AlignConfig = field(default_factory=AlignConfig)
     layers: tuple[int, ...] = ()
+    baselines: tuple[str, ...] = ()
+    residualize: tuple[str, ...] = ()
     probes: ProbeSettings = field(default_factory=ProbeSettings)
     change: bool = True
     mlp: MlpSettings | None = None

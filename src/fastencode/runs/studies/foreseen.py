@@ -24,7 +24,7 @@ from fastencode.runs.estimates import fit_cost
 from fastencode.runs.executors import settle
 from fastencode.runs.fits import Question
 from fastencode.runs.making import read_signature
-from fastencode.runs.studies.config import DEMO, StudyConfig
+from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import Names
 from fastencode.runs.studies.readings import Tuning
 from fastencode.runs.studies.regions import regions_of
@@ -97,7 +97,8 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
         for layer in count
     }
     world = ["world"] if config.data.is_demo else []
-    spoken = [f"corpora/{name}" for name in names.corpora if config.probes.corpora[name] == DEMO]
+    spoken = dict.fromkeys(f"corpora/{SPOKEN[one][0]}" for one in names.corpora if config.probes.corpora[one] == DEMO)
+    networks = _networks(sight)
     kinds = [
         _foreseen(root, "world", (), world, lambda _: Cost(math.nan, 0, 0)),
         _foreseen(root, "corpora", (), spoken, lambda _: Cost(math.nan, 0, 0)),
@@ -107,11 +108,22 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
             root, "features", ("frames", "models"), names.features, lambda name: sight.layers(names.features[name][0].model)
         ),
         _foreseen(root, "fits", ("features",), fits, lambda name: sight.fit(*fits[name])),
+        _foreseen(root, "mlp", ("features",), networks, lambda _: Cost(math.nan, 0, 0)),
         _foreseen(root, "pooled", ("corpora", "models"), names.pooled, lambda _: Cost(math.nan, 0, 0)),
         _foreseen(root, "probes", ("pooled",), names.probes, lambda _: Cost(math.nan, 0, 0)),
         _foreseen(root, "change", ("features", "models"), names.changes, lambda _: Cost(math.nan, 0, 0)),
     ]
     return [one for one in kinds if one.count]
+
+
+def _networks(sight: _Sight) -> Iterator[str]:
+    """The stages of networks beside ridge."""
+    config, people = sight.config, tuple(sight.lessons.train)
+    delays, mlp = "-".join(map(str, config.align.delays)), config.mlp
+    for reading, owner in sight.names.features.values():
+        for layer in () if mlp is None else mlp.layers or (sight.encoder(reading.model).n_layers - 1,):
+            for who in reading.folders(people)[owner]:
+                yield f"mlp/{reading.name}-at-{delays}/{who}/layer-{layer:02d}"
 
 
 def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
@@ -128,8 +140,8 @@ def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     say(
         f"about {duration(known / jobs)} of models and ridges with {jobs} job{'s' if jobs > 1 else ''}, by batches timed now and"
-        f" nominal rates; the world, corpora and probes come on top\nmemory is that of the largest stage, beside the libraries;"
-        f" {disk / 1e9:.2g} GB on disk, {shutil.disk_usage(above).free / 1e9:.3g} GB free\ndry run: nothing was made"
+        f" nominal rates; the world, corpora, networks and probes come on top\nmemory is that of the largest stage, beside the"
+        f" libraries; {disk / 1e9:.2g} GB on disk, {shutil.disk_usage(above).free / 1e9:.3g} GB free\ndry run: nothing was made"
     )
 
 

@@ -69,6 +69,8 @@ class Reading:
         None: the model as it is.
     epoch : int, optional
         None: the model at the end.
+    line, line_label : str
+        What a curve over hours of data and its legend call it: the condition without the hours. "" where no hours are named.
     """
 
     name: str
@@ -78,6 +80,8 @@ class Reading:
     model: str
     tuning: Tuning | None = None
     epoch: int | None = None
+    line: str = ""
+    line_label: str = ""
 
     def folders(self, participants: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
         """Its folders: one for each participant, or one for everybody → whose responses it is scored on."""
@@ -98,9 +102,12 @@ def low_level_readings(config: StudyConfig) -> tuple[Reading, ...]:
     return tuple(Reading(name, name, label, 0, next(iter(config.models))) for name, label in LOW_LEVEL.items())
 
 
-def models_of(readings: Sequence[Reading]) -> tuple[Condition, ...]:
-    """The conditions as tables and figures show them, in order."""
-    labels = {one.condition: one.label for one in readings}
+def models_of(readings: Sequence[Reading], baselines: Sequence[str] = ()) -> tuple[Condition, ...]:
+    """The conditions as tables and figures show them, in order; then low-level features, and curves over hours of data."""
+    labels = {one.condition: one.label for one in readings} | {name: name for name in baselines}
+    for one in readings:
+        if one.line:
+            labels.setdefault(one.line, one.line_label)
     return conditions(labels, labels.values())
 
 
@@ -127,4 +134,5 @@ def _of_arm(arm: Arm, model: str, config: StudyConfig) -> Iterator[Reading]:
             after = "" if epoch is None else f"-epoch-{epoch}"
             words = shown if epoch is None else f"{shown}, after epoch {epoch}"
             for seed, run in runs.items():
-                yield Reading(f"{run.name}{after}", f"{condition}{after}", words, seed, model, run, epoch)
+                line = ("", "") if hours is None or epoch is not None else (name, label)
+                yield Reading(f"{run.name}{after}", f"{condition}{after}", words, seed, model, run, epoch, *line)

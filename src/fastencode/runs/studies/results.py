@@ -26,8 +26,17 @@ from fastencode.study.config import WHOLE
 from fastencode.study.contrasts import ENOUGH, Finding, evaluate
 from fastencode.study.layer_scores import LayerScores
 from fastencode.study.means import mean_rows
-from fastencode.study.measurements import Cell, Sample, measurements_of_probes, measurements_of_scores
+from fastencode.study.measurements import (
+    BEYOND_LINEAR,
+    MLP,
+    Cell,
+    Sample,
+    measurements_of_mlp,
+    measurements_of_probes,
+    measurements_of_scores,
+)
 from fastencode.study.mixed import summary_rows
+from fastencode.study.mlp import MlpScores, mlp_rows
 from fastencode.study.probe_tables import probe_rows
 from fastencode.study.probes import ProbeResult, load_probe
 from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
@@ -70,9 +79,23 @@ class Results:
     @cached_property
     def scored(self) -> dict[Key, LayerScores]:
         """Scores of every condition, the mean over its seeds."""
+        return self._merged(self._plain)
+
+    @cached_property
+    def _plain(self) -> dict[Key, LayerScores]:
+        """Scores of every reading and baseline, with nothing taken out."""
+        return {key: one for key, one in self.found.scores.items() if not key[0].less}
+
+    @cached_property
+    def _residual(self) -> dict[Key, LayerScores]:
+        """Scores of what low-level features do not explain of every reading, under the reading's own name."""
+        return {(replace(key[0], less=()), *key[1:]): one for key, one in self.found.scores.items() if key[0].less}
+
+    def _merged(self, scores: Mapping[Key, LayerScores]) -> dict[Key, LayerScores]:
+        """The same of every condition, the mean over its seeds."""
         several: dict[Key, list[LayerScores]] = {}
-        for (label, who, layer), one in self.found.scores.items():
-            condition = self._readings[label.source].condition
+        for (label, who, layer), one in scores.items():
+            condition, _ = self.conditions[label.source]
             several.setdefault((replace(label, source=condition), who, layer), []).append(one)
         return {key: _mean_scores(seeds) for key, seeds in several.items()}
 
@@ -85,21 +108,26 @@ class Results:
     @cached_property
     def conditions(self) -> dict[str, tuple[str, int]]:
         """What fits and probes call a reading → its condition and seed."""
-        return {name: (reading.condition, reading.seed) for name, reading in self._readings.items()}
+        readings = {name: (reading.condition, reading.seed) for name, reading in self._readings.items()}
+        return readings | {name: (name, 0) for name in self.graph.config.baselines}
 
     @cached_property
     def measurements(self) -> dict[Cell, Sample]:
         """Everything that was measured, of every seed."""
         probed = {(task, one.condition, _owner(owner), one.seed): found for (task, one, owner), found in self.probes.items()}
-        scored = measurements_of_scores(self.found.scores, self.found.columns, self.conditions)
-        return {**scored, **measurements_of_probes(probed)}
+        scored = measurements_of_scores(self._plain, self.found.columns, self.conditions)
+        residual = measurements_of_scores(self._residual, self.found.columns, self.conditions)
+        less = {cell._replace(measure="r_residual"): sample for cell, sample in residual.items() if cell.measure == "r"}
+        networks = measurements_of_mlp(self.found.mlp, self.found.columns, self.conditions)
+        return {**scored, **less, **networks, **measurements_of_probes(probed)}
 
     @cached_property
     def layers(self) -> dict[str, set[int]]:
         """Condition → its layers that were measured; where nothing is finished, those of the deepest model."""
         found: dict[str, set[int]] = {}
         for cell in self.measurements:
-            found.setdefault(cell.model, set()).add(cell.layer)
+            if cell.measure not in (MLP, BEYOND_LINEAR):  # which have layers of their own
+                found.setdefault(cell.model, set()).add(cell.layer)
         for reading in self._readings.values():
             found.setdefault(reading.condition, set(range(self.n_layers)))
         return found
@@ -114,8 +142,18 @@ class Results:
         regions = [*dict.fromkeys(region for own in self.graph.ground.regions.values() for region in own), WHOLE]
         scored = list(dict.fromkeys(reading.condition for reading in names.readings))
         probed = [*scored, *(reading.condition for reading in names.low_level)]
-        brains = dict.fromkeys(("r", "r_normalized"), Planned(scored, regions))
+        brains = dict.fromkeys(("r", "r_normalized"), Planned([*scored, *config.baselines], regions))
+        if config.residualize:
+            brains["r_residual"] = Planned(scored, regions)
+        if config.mlp is not None:
+            layers = {model: self._network_layers(model, config.mlp.layers) for model in scored}
+            brains |= dict.fromkeys((MLP, BEYOND_LINEAR)[: 1 + config.mlp.linear], Planned(scored, regions, layers))
         return {**brains, **dict.fromkeys(config.probes.tasks, Planned(probed, [""]))}
+
+    def _network_layers(self, model: str, asked: tuple[int, ...]) -> list[int]:
+        """The layers of a condition that a network reads."""
+        found = {cell.layer for cell in self.measurements if cell.measure == MLP and cell.model == model}
+        return sorted(found or asked or {self.n_layers - 1})
 
     def warnings(self) -> list[str]:
         """What a reader should know: what is not finished."""
@@ -126,7 +164,7 @@ class Results:
         return origin_of(stages, self.found) if self.found.scores else {}
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of every table of scores, of training, probes and change, by the names that the page knows."""
+        """Rows of every table of scores, training, probes, change and networks, by the names that the page knows."""
         scores = self.score_rows()
         regions = {row["region"] for row in scores}
         columns, frame = self.found.columns, require("pandas", "tune").DataFrame
@@ -139,9 +177,11 @@ class Results:
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
             "seeds": self.seed_rows(),
             "scaling": self.scaling_rows(),
+            "residuals": score_rows(self._merged(self._residual), columns, self.found.fit_rows),
             "summary": summary_rows(self.measurements, self.graph.config.contrasts, self.layers),
             "probes": self.probe_rows(),
             "change": self.change_rows(),
+            "mlp": self.mlp_rows(),
         }
         return {name: [row for row in table if row.get("region") in {None, "", *regions}] for name, table in rows.items()}
 
@@ -154,7 +194,7 @@ class Results:
         }
         merged = [{**row, **ends[_place(row)]} for row in _over_seeds(rows, ("model", "participant", "layer", "region"))]
         people = list(self.found.columns)
-        order = list(dict.fromkeys(reading.condition for reading in self.graph.names.readings))
+        order = list(dict.fromkeys(condition for condition, _ in self.conditions.values()))
         return sorted(merged, key=lambda row: (people.index(row["participant"]), order.index(row["model"])))
 
     def seed_rows(self) -> list[dict[str, Any]]:
@@ -178,24 +218,23 @@ class Results:
         ]
 
     def scaling_rows(self) -> list[dict[str, Any]]:
-        """Mean r of late layers by hours of stories: a row for each arm, participant, region and number of hours."""
-        rows = []
-        for reading in self.graph.names.readings:
-            if reading.tuning is None or reading.tuning.hours is None or reading.epoch is not None:
-                continue
-            for (label, who, _), one in self._late(reading.condition).items():
-                for place, region in enumerate(self.found.columns[who]):
-                    r, draws = float(one.region[place]), one.draws[:, place]
-                    rows.append(
-                        {
-                            "model": label.source,
-                            "participant": who,
-                            "region": region,
-                            "hours": reading.tuning.hours,
-                            "r": r,
-                            **_ends(r, draws, float(one.n_blocks), True),
-                        }
-                    )
+        """Mean r of late layers by hours of stories: a row for each arm, participant, region and number of hours.
+
+        The models that these arms are tuned from have 0 hours.
+        """
+        readings = self.graph.names.readings
+        tuned = [reading for reading in readings if reading.line and reading.tuning is not None]
+        before = [one for one in readings if one.tuning is None and one.model in {reading.model for reading in tuned}]
+        rows = [
+            {"model": line, "participant": who, "region": region, "hours": hours, "r": r, **_ends(r, draws, n_blocks, True)}
+            for line, condition, hours in (
+                *((reading.condition, reading.condition, 0.0) for reading in before),
+                *((reading.line, reading.condition, _hours(reading)) for reading in tuned),
+            )
+            for (_, who, _), one in self._late(condition).items()
+            for place, region in enumerate(self.found.columns[who])
+            for r, draws, n_blocks in [(float(one.region[place]), one.draws[:, place], float(one.n_blocks))]
+        ]
         return _over_seeds(rows, ("model", "participant", "region", "hours"))
 
     def _late(self, condition: str) -> dict[Key, LayerScores]:
@@ -223,12 +262,23 @@ class Results:
         ]
         return _over_seeds(rows, ("model", "participant", "layer", "measure"))
 
+    def mlp_rows(self) -> list[dict[str, Any]]:
+        """One row for each participant, condition, layer and region; of several seeds the mean, and its interval."""
+        several: dict[tuple[str, str, int], list[MlpScores]] = {}
+        for (label, who, layer), one in self.found.mlp.items():
+            several.setdefault((who, self._readings[label.source].condition, layer), []).append(one)
+        means = {
+            key: replace(one[0], **{name: _mean_of(one, name) for name in ("ridge", "mlp", "linear", "draws", "epochs")})
+            for key, one in several.items()
+        }
+        return mlp_rows(means, self.found.columns)
+
     def _rows_of_seeds(self) -> Iterator[dict[str, Any]]:
         shown = {*self.graph.config.data.regions}
-        for row in score_rows(self.found.scores, self.found.columns, self.found.fit_rows):
-            reading = self._readings[row["model"]]
+        for row in score_rows(self._plain, self.found.columns, self.found.fit_rows):
+            condition, seed = self.conditions[row["model"]]
             if row["region"] in shown if shown else row["region"] != WHOLE:
-                yield {**row, "model": reading.condition, "seed": reading.seed}
+                yield {**row, "model": condition, "seed": seed}
 
 
 def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) -> Results:
@@ -252,12 +302,16 @@ def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) ->
     ]
     return Results(
         graph,
-        records_of(stages, [name for name in finished if name.startswith("fits/")]),
+        records_of(stages, [name for name in finished if name.startswith(("fits/", "mlp/"))]),
         {what: load_probe(finished[name] / "probe.h5") for name, what in names.probes.items() if name in finished},
         {(after, owner): finished[name] for name, (_, after, owner) in names.changes.items() if name in finished},
         training,
         tuple(missing),
     )
+
+
+def _hours(reading: Reading) -> float:
+    return 0.0 if reading.tuning is None or reading.tuning.hours is None else reading.tuning.hours
 
 
 def _owner(owner: str) -> str:
@@ -281,7 +335,11 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 def _mean_scores(several: Sequence[LayerScores]) -> LayerScores:
     """What intervals of a mean over seeds are made of: draws of the same blocks, averaged one by one."""
     names = ("region", "region_normalized", "draws", "draws_normalized")
-    return replace(several[0], **{name: np.mean([getattr(one, name) for one in several], axis=0) for name in names})
+    return replace(several[0], **{name: _mean_of(several, name) for name in names})
+
+
+def _mean_of(several: Sequence[Any], name: str) -> Any:
+    return np.mean([getattr(one, name) for one in several], axis=0)
 
 
 def _ends(value: float, draws: np.ndarray, n_units: float, correlation: bool) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The stages of a study: what is made, of what, in which order.
 
-    world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► fits/<reading>/<participant>/layer-NN
+    world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► {fits,mlp}/<reading>/<participant>/layer-NN
     corpora/<name> ──────────► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
 
 What a stage fits can be said only when the features are there, so a study makes three lists of stages, one after the other:
@@ -9,7 +9,8 @@ What a stage fits can be said only when the features are there, so a study makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,27 +21,28 @@ from numpy.typing import NDArray
 
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
+from fastencode.data.stories import Stories
+from fastencode.errors import FastencodeWarning, InputError
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
 from fastencode.runs.corpora import PACKED, mfcc_stage, pooled_stage
 from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
 from fastencode.runs.probing import probe_stage, targets_stage
-from fastencode.runs.studies.config import DEMO, StudyConfig
+from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
 from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
+from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.design import Variant
-from fastencode.study.sources import LayerFolder
+from fastencode.study.sources import LayerFolder, LowLevel
 from fastencode.study.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
-from fastencode.world.config import WorldConfig
 from fastencode.world.corpora import make_commands, make_timit
-from fastencode.world.simulate import make_world
 
 __all__ = ["Graph", "Ground", "given_stages", "ground_of", "read_config"]
 
@@ -51,21 +53,15 @@ _LOW_LEVEL = "random/low-level"
 def given_stages(config: StudyConfig) -> Iterator[Stage]:
     """What is not given but made: the demo's world and corpora, and models with random weights."""
     if config.data.is_demo:
-        yield Stage("world", {"world": config.world}, (), make_world_stage, (config.world,))
-    for name in Names(config, ()).corpora:
-        if config.probes.corpora[name] == DEMO:
-            speech = config.probes.speech
-            yield Stage(f"corpora/{name}", {"speech": speech}, (), _MAKERS[name], (speech,))
+        yield Stage("world", {"world": config.world}, (), write_world, (config.world,))
+    speech, corpora = config.probes.speech, config.probes.corpora
+    for name in dict.fromkeys(SPOKEN[name][0] for name in Names(config, ()).corpora if corpora[name] == DEMO):
+        yield Stage(f"corpora/{name}", {"speech": speech}, (), _MAKERS[name], (speech,))
     for key, name in config.models.items():
         if is_random(name):
             yield _random_stage(f"random/{key}", name)
     if config.probes.tasks and config.probes.low_level:
         yield _random_stage(_LOW_LEVEL, next(iter(config.models.values())))
-
-
-def make_world_stage(folder: Path, config: WorldConfig) -> None:
-    """The stage that writes the world."""
-    make_world(config, folder)
 
 
 def is_random(name: str) -> bool:
@@ -163,7 +159,8 @@ class Graph:
         self.sounds = {ground.data.recording(run): ground.data.sound_file(run) for run in ground.runs}
         scored = config.data.scored
         assert scored is not None
-        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored)
+        mlp = None if config.mlp is None else config.mlp.network
+        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored, mlp=mlp)
 
     def making(self) -> list[Stage]:
         """Frames, tuned models, and every layer of every checkpoint, of stories and of corpora."""
@@ -182,6 +179,9 @@ class Graph:
         for name, (reading, owner) in self.names.features.items():
             if name in there:
                 stages += self._fits(there[name], reading.folders(self.ground.participants)[owner])
+        for source in self._low_level(self.config.baselines):
+            variant = Variant(source, tuple(self.config.align.delays))
+            stages += layer_stages(self.root, self.question, variant, self.ground.participants)
         for name, what in self.names.probes.items():
             if (pooled := self._pooled_of(*what)) in there:
                 stages.append(self._probe(name, pooled, *what))
@@ -214,9 +214,11 @@ class Graph:
         """The corpora that some task needs, by name."""
         found = {}
         for name in self.names.corpora:
-            where = self.config.probes.corpora[name]
-            made = self.root / "corpora" / name
-            found[name] = open_corpus(made, name) if where == DEMO else open_corpus(Path(where))
+            where = Path(self.config.probes.corpora[name])
+            if where == Path(DEMO):
+                stage, manifest = SPOKEN[name]
+                where = self.root / "corpora" / stage / manifest
+            found[name] = open_corpus(where)
         return found
 
     @cached_property
@@ -294,7 +296,7 @@ class Graph:
         return f"pooled/{corpus_of(task)}/{owner}/{reading.name}"
 
     def _made_corpus(self, name: str) -> tuple[str, ...]:
-        return (f"corpora/{name}",) if self.config.probes.corpora[name] == DEMO else ()
+        return (f"corpora/{SPOKEN[name][0]}",) if self.config.probes.corpora[name] == DEMO else ()
 
     def _pooled(self, name: str, corpus: str, reading: Reading, owner: str) -> Stage:
         """Layers of a corpus."""
@@ -308,10 +310,22 @@ class Graph:
     def _fits(self, folder: Path, people: tuple[str, ...]) -> Iterator[Stage]:
         train, data = self.ground.lessons.train, self.ground.data
         used = (*self.ground.lessons.runs({who: train[who] for who in people}), data.test_story)
-        layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
-        for stage in layer_stages(self.root, self.question, Variant(layers, tuple(self.config.align.delays)), people):
-            if not self.config.layers or stage.settings["layer"] in self.config.layers:
-                yield stage
+        with warnings.catch_warnings():  # of sounds that are too long: the checks at the start said it of each once
+            warnings.simplefilter("ignore", FastencodeWarning)
+            layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
+        networks = () if self.config.mlp is None else self.config.mlp.layers or (layers.n_layers - 1,)
+        chosen = {"fits": self.config.layers or range(layers.n_layers), "mlp": networks}
+        for nuisance in ((), self._low_level(self.config.residualize)) if self.config.residualize else ((),):
+            variant = Variant(layers, tuple(self.config.align.delays), nuisance)
+            for stage in layer_stages(self.root, self.question, variant, people):
+                if stage.settings["layer"] in chosen[stage.name.partition("/")[0]]:
+                    yield stage
+
+    def _low_level(self, names: Sequence[str]) -> tuple[LowLevel, ...]:
+        data = self.ground.data
+        if names and not isinstance(data, Stories):
+            raise InputError(f"{names[0]} is made of sounds and transcripts, which this data set has not: leave it out")
+        return tuple(LowLevel(name, data) for name in names if isinstance(data, Stories))
 
     def _targets(self, task: str) -> str:
         return f"targets/{task_folder(task)}"

@@ -9,6 +9,7 @@ from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeError
 from fastencode.runs.engine import Stages
+from fastencode.runs.estimates import check_shapes
 from fastencode.runs.studies.checks import check_data, check_study, check_tasks, raise_all
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.results import Results, collect_study
@@ -53,6 +54,7 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
         raise_all(check_data(config, data))
     graph = Graph(stages.root, config, ground_of(config, data, made_by))
     raise_all(check_tasks(graph.tasks, graph.corpora, stages.sha256))
+    check_shapes(graph.question, {"align.delays": [tuple(config.align.delays)]})  # before hours of tuning
     there = stages.run_all(graph.making())
     finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there, stages.sha256))}
     if not any(name.startswith(("fits/", "probes/")) for name in finished):
