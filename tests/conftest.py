@@ -33,6 +33,7 @@ def shared_data() -> Path:
 # Therefore each part begins with some of these modules, the slowest first.
 WHOLE_RUNS = (
     "test_cli",
+    "test_studies",
     "test_align_runs",
     "test_align",
     "test_demo_reference",

@@ -26,7 +26,7 @@ from fastencode.tune.presets import preset
 
 def problems(**given: Any) -> list[str]:
     found, study = problems_of(StudyConfig, given)
-    assert bool(found) == (study is None)
+    assert found or study is not None
     return found
 
 
@@ -75,7 +75,7 @@ def test_what_is_left_open_follows_from_the_data() -> None:
     assert (real.data.test_story, real.data.validation, real.data.test_skip) == ("wheretheressmoke", ("stagefright",), 40)
     assert dict(demo.models) == {"small": "small"} and dict(real.models) == {"wav2vec2": "facebook/wav2vec2-base"}
     tuned = Arm("tuned", tune={})
-    assert real.tuning(tuned, 0) == preset("interspeech2025").config()
+    assert real.tuning(tuned, 0) == replace(preset("interspeech2025").config(), keep=())
     assert demo.tuning(tuned, 0).epochs == 4 and demo.tuning(tuned, 0).learning_rate == 5e-4
 
 
@@ -141,7 +141,7 @@ def test_every_template_is_a_study_of_the_demo_and_of_a_folder(name: str) -> Non
         for contrast in made.contrasts:
             assert {*contrast.models, *([contrast.control] if contrast.control else [])} <= conditions
             networks = () if made.mlp is None else (MLP, BEYOND_LINEAR)
-            assert contrast.measure in ("r", "r_normalized", *networks, *made.probes.tasks)
+            assert contrast.measure in ("r", "r_normalized", "r_residual", *networks, *made.probes.tasks)
         assert check_study(made) == [] or stories == "folder"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -33,6 +34,7 @@ def publish_study(
     command: str,
     verdicts: Sequence[Verdict] = (),
     facts: Mapping[str, str] | None = None,
+    is_study: bool = False,
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
     """Write everything of a study into its folder, with the settings that repeat it; returns the path of the page.
@@ -46,14 +48,17 @@ def publish_study(
     command : str
     facts : mapping, optional
         Goes into the provenance.
+    is_study : bool
+        Whether the settings are those of a study, which ``fastencode-tune run`` takes as its file.
     """
+    how = {"option": "", "more": f" --out {shlex.quote(str(stages.root))}"} if is_study else {}
     page = write_study(
         stages,
         results,
         lead=lead,
         notes=notes,
         provenance={**provenance(config, stages.seconds), **(facts or {})},
-        command=write_settings(stages.root, config, command),
+        command=write_settings(stages.root, config, command, **how),
         verdicts=verdicts,
         picture_regions=picture_regions,
     )

@@ -1,10 +1,11 @@
 """Penalised linear classifiers on one matrix of features: multinomial logistic regression, and logistic regression of each label.
 
 What is minimised is ``sum of losses over rows + α / 2 · ‖W‖²`` with an intercept that is not penalised: scikit-learn's
-``LogisticRegression`` at ``C = 1 / α``. The loss of a row is −log of the probability of its class, or the sum of that over its
-labels. L-BFGS takes the steps. Where it would begin with a multiple of the identity as the inverse Hessian, it begins with
-``(c_k · XᵀX + α)⁻¹`` for class k, with c_k the mean of p (1 − p) over rows: features of speech models correlate strongly, and
-plain L-BFGS takes several times as many steps (``bench/probes.py``). One step reads X once, by tiles that stay in the cache.
+``LogisticRegression`` at ``C = 1 / α`` (of two classes, for which that has one column of W, at ``C = 2 / α``). The loss of a
+row is −log of the probability of its class, or the sum of that over its labels. L-BFGS takes the steps. Where it would begin with
+a multiple of the identity as the inverse Hessian, it begins with ``(c_k · XᵀX + α)⁻¹`` for class k, with c_k the mean of
+p (1 − p) over rows: features of speech models correlate strongly, and plain L-BFGS takes several times as many steps
+(``bench/probes.py``). One step reads X once, by tiles that stay in the cache.
 
 Axis letters: n row, d feature, k class or label, g tile. A parameter matrix is (d + 1, k), its last row the intercepts.
 """

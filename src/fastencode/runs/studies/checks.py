@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError, InputError
+from fastencode.files import sha256
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
-from fastencode.runs.studies.regions import with_functions
+from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.studies.typed import nearest
+from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.config import WHOLE
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.low_level import LOW_LEVEL
 from fastencode.study.measurements import BEYOND_LINEAR, MLP
 from fastencode.study.tasks import Task, check_name, task_of
+from fastencode.study.weighted import weights_of
 from fastencode.world.config import REGIONS
+from fastencode.world.outline import Outline
 
 __all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
 
@@ -53,13 +58,20 @@ class _Problems:
             self.found += [f"{place}: {line}" for line in str(error).splitlines()]
 
 
-def check_study(config: StudyConfig) -> list[str]:
-    """Problems of a study that show without its brains: names that are used but not given, models, corpora, settings of arms."""
-    problems = [*_models(config), *_arms(config), *_low_level(config), *_probes(config)]
-    if problems:  # contrasts are of conditions, which arms make
-        return problems
+def check_study(config: StudyConfig, digest: Callable[[Path], str] = sha256) -> list[str]:
+    """Problems of a resolved study that show without its brains: names that are not given, models, corpora, settings of arms.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    digest : callable
+        Of a file's contents: corpora that are given are searched for the same sound in train and test.
+    """
+    problems, of_arms = [*_models(config), *_low_level(config), *_probes(config, digest)], _arms(config)
+    if of_arms:  # contrasts are of conditions, which arms make
+        return [*problems, *of_arms]
     readings = readings_of(config)
-    return [*_conditions(readings), *_contrasts(config, (*readings, *low_level_readings(config)))]
+    return [*problems, *_conditions(readings), *_contrasts(config, (*readings, *low_level_readings(config)))]
 
 
 def check_data(config: StudyConfig, data: Dataset) -> list[str]:
@@ -74,13 +86,13 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
             some = ", ".join(runs[:5]) or "no run"
             remedy = f"leave {who} out (data.participants)"
             problems.append(f"{who} did not hear the test run {asked.test_story!r}, only {some}: {remedy}")
-        problems += _regions(config, who, data)
+        problems += [*_regions(config, who, data), *_hours(config, who, runs, data)]
     known = sorted({run for runs in heard.values() for run in runs})
     for option in ("validation", "exclude"):
         for run in getattr(asked, option):
             if run not in known:
                 problems.append(f"data.{option}: nobody heard {run!r}; {nearest(run, known)}")
-    return problems
+    return [*problems, *_sounds(config, [run for run in known if run not in asked.exclude], data)]
 
 
 def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256: Callable[[Path], str]) -> list[str]:
@@ -93,11 +105,43 @@ def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256
     return problems.found
 
 
+def _sounds(config: StudyConfig, runs: Sequence[str], data: Dataset) -> list[str]:
+    """Sounds that are missing, or end before the last scan: the test run's is read long after tuning began."""
+    problems = _Problems()
+    for run in () if isinstance(data, Outline) else runs:
+        with problems.of(run):
+            path = data.sound_file(run)
+            seconds, last = audio_seconds(path), float(data.row_times(run)[-1])
+            end = last + data.tr * (0.5 if run == config.data.test_story else 1)  # tuning hears all of a scan
+            if end > seconds + 1e-3:
+                raise InputError(
+                    f"{path} lasts {seconds:.1f} s, but a scan ends at {end:g} s: is this its sound, and the TR right?"
+                )
+            data.check_length(run, seconds, path)
+    return problems.found
+
+
+def _hours(config: StudyConfig, who: str, runs: Sequence[str], data: Dataset) -> Iterator[str]:
+    """Hours that nobody can learn from would be those that there are, under another name."""
+    problems = _Problems()
+    heldout = {config.data.test_story, *(config.data.validation or ()), *config.data.exclude}
+    seconds: list[float] = []
+    for run in [run for run in runs if run not in heldout]:
+        with problems.of(run):
+            seconds.append(data.n_rows(run) * data.tr)
+    yield from problems.found
+    for place, arm in enumerate(config.arms, 1):
+        for hours in arm.hours:
+            if seconds and 3600 * hours - sum(seconds) > max(seconds):
+                there = f"{who} heard {sum(seconds) / 3600:.3g} h to learn from"
+                yield f"arms[{place}].hours: {hours:g}, but {there}: name fewer, or leave {who} out (data.participants)"
+
+
 def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
     problems = _Problems()
     regions: Mapping[str, Sequence[int]] = {}
     with problems.of(who):
-        regions = {name: list(voxels) for name, voxels in with_functions(data.rois(who)).items()}
+        regions = {name: list(voxels) for name, voxels in regions_of(data, who, config.data.rois).items()}
     yield from problems.found
     if problems.found:
         return
@@ -120,8 +164,17 @@ def _models(config: StudyConfig) -> list[str]:
     for key, name in config.models.items():
         shape = name.removeprefix("random:")
         with problems.of(f"models.{key}"):
-            SpeechEncoder(SMALL_MODEL if shape == "small" else shape)
+            n_layers = _n_layers(shape)
+            for option, layers in (("layers", config.layers), *([("mlp.layers", config.mlp.layers)] if config.mlp else [])):
+                if beyond := [layer for layer in layers if not 0 <= layer < n_layers]:
+                    raise InputError(f"{option} names {beyond[0]}, but its layers are 0 to {n_layers - 1}: name others")
     return problems.found
+
+
+@cache
+def _n_layers(model: str) -> int:
+    """How many layers a model has that is given by its folder or hub name, or small; an error says why it cannot be read."""
+    return SpeechEncoder(SMALL_MODEL if model == "small" else model).n_layers
 
 
 def _arms(config: StudyConfig) -> list[str]:
@@ -145,7 +198,7 @@ def _low_level(config: StudyConfig) -> Iterator[str]:
                 yield f"{option}: {name!r} is no low-level feature; {nearest(name, list(LOW_LEVEL))}"
 
 
-def _probes(config: StudyConfig) -> list[str]:
+def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
     problems, opened = _Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
     for name, where in corpora.items():
@@ -157,7 +210,7 @@ def _probes(config: StudyConfig) -> list[str]:
             with problems.of(f"probes.corpora.{name}"):
                 opened[name] = open_corpus(Path(where))
     for task in config.probes.tasks:
-        name = corpus_of(task)
+        name, before = corpus_of(task), len(problems.found)
         with problems.of("probes.tasks"):
             check_name(kind_of(task))
             if kind_of(task) == "phones":
@@ -167,10 +220,17 @@ def _probes(config: StudyConfig) -> list[str]:
             if name not in corpora:
                 known = nearest(name, list(corpora)) if corpora else "name it there"
                 raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
-        if name in opened:
+        if name in opened and len(problems.found) == before:
             with problems.of(f"probes.tasks, {task}"):
-                task_of(kind_of(task), opened[name])
+                asked = task_of(kind_of(task), opened[name], seed=config.seed)
+                _check_sounds(asked)
+                problems.found += check_tasks({task: asked}, opened, digest)
     return problems.found
+
+
+def _check_sounds(task: Task) -> None:
+    if missing := [path for path in task.paths if not path.is_file()]:
+        raise InputError(f"{len(missing)} of {len(task.paths)} sounds are missing, the first {missing[0]}: put them there")
 
 
 def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
@@ -185,6 +245,7 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
     networks = () if config.mlp is None else (MLP, BEYOND_LINEAR)[: 1 + config.mlp.linear]
     measures = [*_MEASURES[: 3 if config.residualize else 2], *networks, *config.probes.tasks]
     names = Counter(one.name for one in config.contrasts)
+    problems = _Problems()
     for place, one in enumerate(config.contrasts, 1):
         where = f"contrasts[{place}]"
         if names[one.name] > 1:
@@ -201,3 +262,22 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
         for region in one.regions if config.data.is_demo and one.measure in _OF_BRAINS else ():
             if region not in there:
                 yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"
+        depths = _depths(config, readings, one.measure)
+        with problems.of(where):
+            if not {*one.models, *([one.control] if one.control else [])} - depths.keys():
+                weights_of(one, depths)
+    yield from problems.found
+
+
+def _depths(config: StudyConfig, readings: Sequence[Reading], measure: str) -> dict[str, list[int]]:
+    """Condition → the layers that have a measure; without those whose model cannot be read."""
+    found = {name: [0] for name in config.baselines}
+    for reading in readings:
+        with suppress(FastencodeError):
+            layers = range(_n_layers(config.models[reading.model].removeprefix("random:")))
+            chosen = () if measure in config.probes.tasks else config.layers
+            if config.mlp is not None and measure in (MLP, BEYOND_LINEAR):
+                chosen = config.mlp.layers or (layers[-1],)
+            is_mfcc = reading.tuning is None and reading.name == "mfcc"
+            found[reading.condition] = [0] if is_mfcc else sorted(chosen or layers)
+    return found

@@ -296,7 +296,11 @@ class StudyConfig:
         """The settings of one run of an arm."""
         demo = self.data.is_demo and self.preset is None
         base = TuneConfig(epochs=4) if demo else preset(self.preset or "interspeech2025").config()
+        base = replace(base, keep=())  # arms name the epochs that are read
         config = typed(TuneConfig, merged(typed(TuneConfig, merged(base, self.tune)), arm.tune or {}))
+        if wrong := [epoch for epoch in arm.epochs if not 0 <= epoch <= config.epochs]:
+            known = f"there are epochs 0 (before any update) to {config.epochs}"
+            raise InputError(f"epochs of {arm.name} names {wrong[0]}, but {known}: name others, or tune for more epochs")
         config = replace(config, keep=tuple(sorted({*config.keep, *arm.epochs})))
         return (
             replace(config, permutation=seed or 1) if config.targets == "permuted" else replace(config, seed=config.seed + seed)

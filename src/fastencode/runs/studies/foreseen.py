@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from fastencode.runs.making import read_signature
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import Names
 from fastencode.runs.studies.readings import Tuning
-from fastencode.runs.studies.regions import with_functions
+from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.studies.stages import given_model, ground_of, read_config
 from fastencode.runs.tally import duration
 from fastencode.runs.tuning import only, shortened
@@ -132,7 +132,7 @@ def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
     say(f"{'stages':<10}{'to make':>8}{'finished':>10}{'time':>10}{'memory':>10}{'disk':>10}  read")
     for one in kinds:
         spent = "" if math.isnan(one.cost.seconds) else duration(one.cost.seconds)
-        sizes = "".join(f"{f'{size / 1e9:.2g} GB' if size else '':>10}" for size in one.cost[1:])
+        sizes = "".join(f"{_size(size):>10}" for size in one.cost[1:])
         there = [name for name in one.reads if name in {other.kind for other in kinds}]
         say(f"{one.kind:<10}{one.count - one.finished:>8}{one.finished:>10}{spent:>10}{sizes}  {', '.join(there)}")
     known = sum(one.cost.seconds for one in kinds if not math.isnan(one.cost.seconds))
@@ -143,6 +143,13 @@ def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
         f" nominal rates; the world, corpora, networks and probes come on top\nmemory is that of the largest stage, beside the"
         f" libraries; {disk / 1e9:.2g} GB on disk, {shutil.disk_usage(above).free / 1e9:.3g} GB free\ndry run: nothing was made"
     )
+
+
+def _size(n_bytes: float) -> str:
+    """Bytes as a table shows them; nothing where they are not known."""
+    if not n_bytes:
+        return ""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(1, round(n_bytes / 1e6))} MB"
 
 
 def _foreseen(root: Path, kind: str, reads: tuple[str, ...], names: Iterable[str], cost: Callable[[str], Cost]) -> Foreseen:
@@ -162,7 +169,8 @@ class _Sight:
         self.lessons = _outlined(config, self.data) if data is None else ground_of(config, data).lessons
         self.names = Names(config, tuple(self.lessons.train))
         self._seconds = sum(self.data.n_rows(run) * self.data.tr for run in self._runs())
-        regions = {who: with_functions(self.data.rois(who)) for who in self.lessons.train}
+        regions = {who: regions_of(self.data, who, config.data.rois) for who in self.lessons.train}
+        self._tuned: dict[Any, Any] = {}
         self._question = Question(self.data, self.lessons.train, regions, config.align)
 
     def _runs(self) -> Iterator[str]:
@@ -189,9 +197,13 @@ class _Sight:
         """A run of the trainer."""
         some = shortened(self.lessons if run.together else only(self.lessons, owner), run.hours)
         shared = run.shares_frames and run.config.clip_seconds == read_config(self.config, self.data.tr).seconds
-        # Shared frames are those of the stage ``frames``. Others need sounds, which a world that is not made does not have.
+        # Frames that other stages share are counted there; those of a world that is not made cannot be.
         config = replace(run.config, cnn_cache="off") if shared or isinstance(self.data, Outline) else run.config
-        found = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, config)
+        voxels = tuple(len(chosen) for chosen in some.voxels.values())
+        alike = (run.model, replace(config, seed=0, permutation=1), voxels, tuple(some.train.values()))  # timed once
+        if alike not in self._tuned:
+            self._tuned[alike] = cost_of(SpeechEncoder(given_model(self.config.models[run.model])), some, config)
+        found = self._tuned[alike]
         return Cost(found.seconds, found.memory, found.disk)
 
     def fit(self, key: str, who: str) -> Cost:

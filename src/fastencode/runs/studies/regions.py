@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.data.rois import BRAIN_TUNING_SETS, join_rois
+from fastencode.data.dataset import Dataset
+from fastencode.data.rois import BRAIN_TUNING_SETS, find_rois, join_rois
 from fastencode.errors import FastencodeWarning, InputError
 
-__all__ = ["FUNCTIONS", "with_functions"]
+__all__ = ["FUNCTIONS", "regions_of", "with_functions"]
 
 _LANGUAGE = ("AG", "LTC", "IFG", "MFG")
 
@@ -34,3 +36,9 @@ def with_functions(
             if name not in regions:
                 found |= join_rois(regions, {name: parts})
     return found
+
+
+def regions_of(data: Dataset, who: str, rois: str | None) -> dict[str, NDArray[np.intp]]:
+    """The regions of a participant, from a folder of regions, or of the data set itself; and those of a function."""
+    found = data.rois(who) if rois is None else find_rois([Path(rois)], who, None, n_voxels=data.n_voxels(who))
+    return with_functions(found)

@@ -183,7 +183,7 @@ class Results:
             "change": self.change_rows(),
             "mlp": self.mlp_rows(),
         }
-        return {name: [row for row in table if row.get("region") in {None, *regions}] for name, table in rows.items()}
+        return {name: [row for row in table if row.get("region") in {None, "", *regions}] for name, table in rows.items()}
 
     def score_rows(self) -> list[dict[str, Any]]:
         """One row for each participant, condition, layer and region; intervals are those of the mean over seeds."""
@@ -252,12 +252,9 @@ class Results:
         return {key: _mean_scores(several) for key, several in people.items()}
 
     def probe_rows(self) -> list[dict[str, Any]]:
-        """One row for each task, condition, owner and layer; several seeds are averaged."""
-        rows = []
-        for (task, reading, owner), found in self.probes.items():
-            one = probe_rows({(task, reading.condition, _owner(owner), ""): found})
-            rows += [{"seed": reading.seed, **row} for row in one]
-        return _over_seeds(rows, ("task", "metric", "model", "participant", "layer"))
+        """One row for each task, condition, owner and layer; of several seeds the mean, and its interval."""
+        probed = {(task, one.condition, _owner(owner), str(one.seed)): found for (task, one, owner), found in self.probes.items()}
+        return probe_rows(probed)
 
     def change_rows(self) -> list[dict[str, Any]]:
         """One row for each condition, owner, layer and measure; several seeds are averaged."""

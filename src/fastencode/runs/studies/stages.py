@@ -9,6 +9,7 @@ What a stage fits can be said only when the features are there, so a study makes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
-from fastencode.errors import InputError
+from fastencode.errors import FastencodeWarning, InputError
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
 from fastencode.runs.corpora import PACKED, mfcc_stage, pooled_stage
@@ -31,7 +32,7 @@ from fastencode.runs.probing import probe_stage, targets_stage
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
-from fastencode.runs.studies.regions import with_functions
+from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
 from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
 from fastencode.runs.world import write_world
@@ -131,7 +132,7 @@ def ground_of(config: StudyConfig, data: Dataset, made_by: tuple[str, ...] = ())
         rois=None if asked.rois is None else Path(asked.rois),
     )
     lessons = prepare_lessons(choice, data)
-    return Ground(data, lessons, {who: with_functions(data.rois(who)) for who in lessons.train}, made_by)
+    return Ground(data, lessons, {who: regions_of(data, who, asked.rois) for who in lessons.train}, made_by)
 
 
 def read_config(config: StudyConfig, tr: float) -> ReadConfig:
@@ -309,7 +310,9 @@ class Graph:
     def _fits(self, folder: Path, people: tuple[str, ...]) -> Iterator[Stage]:
         train, data = self.ground.lessons.train, self.ground.data
         used = (*self.ground.lessons.runs({who: train[who] for who in people}), data.test_story)
-        layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
+        with warnings.catch_warnings():  # of sounds that are too long: the checks at the start said it of each once
+            warnings.simplefilter("ignore", FastencodeWarning)
+            layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
         networks = () if self.config.mlp is None else self.config.mlp.layers or (layers.n_layers - 1,)
         chosen = {"fits": self.config.layers or range(layers.n_layers), "mlp": networks}
         for nuisance in ((), self._low_level(self.config.residualize)) if self.config.residualize else ((),):

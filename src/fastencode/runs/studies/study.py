@@ -7,14 +7,16 @@ from pathlib import Path
 
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
+from fastencode.errors import FastencodeError
 from fastencode.runs.engine import Stages
 from fastencode.runs.estimates import check_shapes
 from fastencode.runs.studies.checks import check_data, check_study, check_tasks, raise_all
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.results import Results, collect_study
 from fastencode.runs.studies.stages import Graph, given_stages, ground_of
+from fastencode.world.outline import Outline
 
-__all__ = ["open_stories", "run_study"]
+__all__ = ["check_start", "open_stories", "run_study"]
 
 
 def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = None, made_by: tuple[str, ...] = ()) -> Results:
@@ -42,11 +44,8 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
         scored or probed.
     """
     config = config.resolved()
-    raise_all(check_study(config))
-    if data is None and not config.data.is_demo:
-        data = open_stories(config, Path(config.data.stories))
-    if data is not None:
-        raise_all(check_data(config, data))
+    problems, data = check_start(stages, config, data)
+    raise_all(problems)
     made = stages.run_all(list(given_stages(config)))
     if data is None:
         if "world" not in made:
@@ -61,6 +60,26 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
     if not any(name.startswith(("fits/", "probes/")) for name in finished):
         stages.check()
     return collect_study(stages, graph, finished)
+
+
+def check_start(stages: Stages, config: StudyConfig, data: Dataset | None = None) -> tuple[list[str], Dataset | None]:
+    """All that is wrong with a resolved study before anything is made, a line for each, and its data.
+
+    Parameters
+    ----------
+    stages : Stages
+        Its output folder may hold the demo's world; its digests of files are used.
+    config : StudyConfig
+    data : Dataset, optional
+        By default what ``config.data`` names. Of the demo's world None, as long as it is not made.
+    """
+    problems = check_study(config, stages.sha256)
+    try:
+        if data is None and not config.data.is_demo:
+            data = open_stories(config, Path(config.data.stories))
+        return [*problems, *(check_data(config, data if data is not None else Outline(config.world)))], data
+    except FastencodeError as error:
+        return [*problems, f"data.stories: {error}"], data
 
 
 def open_stories(config: StudyConfig, root: Path) -> Stories:

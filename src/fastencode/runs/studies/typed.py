@@ -33,21 +33,22 @@ def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
         If anything is wrong: all of it, a line for each problem.
     """
     problems, found = problems_of(kind, given, where)
-    if found is None:
+    if found is None or problems:
         raise InputError("\n".join(problems))
     return found
 
 
 def problems_of(kind: type[Settings], given: Any, where: str = "") -> tuple[list[str], Settings | None]:
-    """What :func:`typed` would complain of, a line for each problem, and the settings if there is none."""
+    """What :func:`typed` would complain of, a line for each problem, and the settings, None where they cannot be made.
+
+    A misspelt setting counts as the one that is nearest, so that what is wrong besides can be found at once.
+    """
     pydantic = require("pydantic", "tune")
     problems = list(_unknown(kind, given, where))
     try:
-        found = pydantic.TypeAdapter(kind).validate_python(given)
+        return problems, pydantic.TypeAdapter(kind).validate_python(_mended(kind, given))
     except pydantic.ValidationError as error:
-        problems += [_line(one, where) for one in error.errors(include_url=False)]
-        return problems, None
-    return problems, None if problems else found
+        return [*problems, *(_line(one, where) for one in error.errors(include_url=False))], None
 
 
 def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +83,21 @@ def _unknown(kind: Any, given: Any, where: str) -> Iterator[str]:
         inner, repeated = _inside(hints[name])
         for number, one in enumerate(value if repeated and isinstance(value, list | tuple) else [value]):
             yield from _unknown(inner, one, f"{place}[{number + 1}]" if repeated else place)
+
+
+def _mended(kind: Any, given: Any) -> Any:
+    """The same with each misspelt key as the nearest that is not given, and without those that are near none, at any depth."""
+    if not is_dataclass(kind) or not isinstance(given, Mapping):
+        return given
+    hints, free = get_type_hints(kind), [field.name for field in fields(kind) if field.name not in given]
+    found = {}
+    for key, value in given.items():
+        name = key if key in hints else next(iter(get_close_matches(str(key), free, n=1)), None)
+        if name is not None:
+            inner, repeated = _inside(hints[name])
+            several = repeated and isinstance(value, list | tuple)
+            found[name] = [_mended(inner, one) for one in value] if several else _mended(inner, value)
+    return found
 
 
 def _inside(hint: Any) -> tuple[Any, bool]:
