@@ -65,8 +65,12 @@ def finished(settings: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_demo_leaves_everything_it_promises(finished: Path) -> None:
     scores = pd.read_csv(finished / "scores.csv")
-    assert set(scores["model"]) == {"pretrained", "tuned", "control"}
-    assert len(scores) == 3 * 3 * 3 and scores["r"].between(-1, 1).all()
+    assert set(scores["model"]) == {"pretrained", "tuned", "control", "spectrum"}
+    assert (
+        len(scores) == 3 * 3 * 3 + 3
+        and len(pd.read_csv(finished / "residuals.csv")) == 3 * 3 * 3
+        and scores["r"].between(-1, 1).all()
+    )
     assert (scores["r_low"] <= scores["r_high"]).all()
     driven = scores[scores["region"] != "silent"]
     # A mean of ratios is not the ratio of means, but with like ceilings it is near.
@@ -75,7 +79,7 @@ def test_the_demo_leaves_everything_it_promises(finished: Path) -> None:
     updates = training.groupby("model")["updates"].max()
     assert updates["tuned"] == updates["control"] == 64 // 8
     results = json.loads((finished / "results.json").read_text())
-    assert len(results["verdicts"]) == 8
+    assert len(results["verdicts"]) == 10
     assert {path.name for path in (finished / "figures").iterdir()} >= {
         "layers.png",
         "differences.png",
@@ -102,7 +106,8 @@ def test_a_second_run_reuses_every_stage(finished: Path, settings: str, capsys: 
     times = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     assert main(["demo", "--config", settings, "--out", str(finished), "--jobs", "1"]) == 0
     said = capsys.readouterr().out
-    fits = f"responses, {3 * 3} of {3 * 3} fits, 2 of 2 change, {1 + 3 * 3 + 2} reused\n"
+    n_fits = 3 * 3 * 2 + 1  # with the spectrum taken out, too, and the spectrum
+    fits = f"responses, {n_fits} of {n_fits} fits, 2 of 2 change, {1 + n_fits + 2} reused\n"
     for line in ("world, reused\n", "frames, 2 of 2 models, 3 of 3 features, 6 reused\n", fits):
         assert line in said
     assert (finished / "scores.csv").read_bytes() == before
@@ -185,7 +190,7 @@ def test_the_demo_probes_what_layers_carry(finished: Path, settings: str, tmp_pa
     for name, task, layer in (("words-rise", "word", 2), ("phonemes-kept", "phonemes", 0), ("cepstra-kept", "mfcc", 0)):
         rise = score[task, "tuned", layer] - score[task, "pretrained", layer]
         assert findings.loc[name, "value"] == pytest.approx(rise, abs=1e-9) and findings.loc[name, "unit"] == "speakers"
-    assert len(json.loads((out / "results.json").read_text())["verdicts"]) == 11
+    assert len(json.loads((out / "results.json").read_text())["verdicts"]) == 13
     assert (out / "figures" / "probes.png").exists()
 
 

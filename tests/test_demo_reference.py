@@ -15,11 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import scipy.stats
 import yaml
 
 import reference
 import reference_timing
+from demo_cases import CONTROLS, EXPECTED, LESS, PLACE, REGIONS, answers, drawn, of_models, of_seeds
 from fastencode.cli import main
 from fastencode.runs import tuning
 from fastencode.study.blocks import interval
@@ -36,10 +36,8 @@ transformers = pytest.importorskip("transformers", reason="the command needs the
 torch.set_num_threads(1)
 
 STORIES, RATE, TR, SECONDS, BINS, HOP, MIDDLE = ("story01", "story02"), 16000, 2.0, 4.0, 4, 320, 29.5
-DELAYS, ALPHAS, REGIONS = (1, 2, 3), (1.0, 30.0, 1000.0), ("auditory", "late_language", "silent")
+DELAYS, ALPHAS = (1, 2, 3), (1.0, 30.0, 1000.0)
 EPOCHS, BATCH, PEAK, HEAD_PEAK, DECAY = 3, 8, 2e-4, 3e-3, 0.03
-SEEDS = (1, 2, 3)
-CONTROLS = tuple(f"control-seed-{seed}" for seed in SEEDS)
 SETTINGS = {
     "controls": 3,
     "probes": False,
@@ -266,22 +264,6 @@ def by_hand(out: Path, folder: Path, who: str, layer: int) -> dict[str, dict[str
     return rows
 
 
-def of_seeds(out: Path) -> pd.DataFrame:
-    """What seeds.csv says of each control's r: value, low and high by (participant, model, layer, region)."""
-    each = pd.read_csv(out / "seeds.csv")
-    assert len(each) == 2 * 3 * 3 * 3 and set(each["seed"]) == set(SEEDS)
-    assert set(each["measure"]) == {"r"} and set(each["model"]) == {"control"}
-    each["model"] += "-seed-" + each["seed"].astype(str)
-    return each.set_index(["participant", "model", "layer", "region"]).sort_index()
-
-
-def of_models(out: Path) -> pd.DataFrame:
-    """scores.csv by (participant, model, layer, region); the control's rows are means over its seeds."""
-    table = pd.read_csv(out / "scores.csv")
-    assert len(table) == 2 * 3 * 3 * 3
-    return table.set_index(["participant", "model", "layer", "region"]).sort_index()
-
-
 def test_every_score_is_that_of_naive_code(seen: Seen, model: Path) -> None:
     """Each control's r, and of the control the mean over its seeds of every number."""
     table, each, controls = of_models(seen.out), of_seeds(seen.out), {}
@@ -301,18 +283,18 @@ def test_every_score_is_that_of_naive_code(seen: Seen, model: Path) -> None:
     assert table["r"].max() > 0.1, "there is something to predict"
 
 
-def drawn(out: Path, name: str, who: str, layer: int, region: str) -> tuple[np.ndarray, float]:
-    """A region's r on drawn blocks, and how many blocks there are, as a fit leaves them."""
-    with h5py.File(out / "fits" / f"{name}-at-1-2-3" / who / f"layer-{layer:02d}" / "layer.h5") as file:
-        # regions of a record: all voxels, then those of the table
-        return file["draws"][:, 1 + REGIONS.index(region)], float(file["n_blocks"][()])
-
-
 def test_the_control_is_the_mean_of_its_seeds(seen: Seen) -> None:
     """Scores and curves; the interval is that of the mean of the seeds' draws, which lie beside their scores."""
     each, one = of_seeds(seen.out), of_models(seen.out)[["r", "r_low", "r_high"]].xs("control", level="model")
+    residuals = sum(of_seeds(seen.out, "r_residual")["value"].xs(arm, level="model") for arm in CONTROLS) / 3
+    less = of_models(seen.out)["r"].xs(f"control{LESS}", level="model")
+    pd.testing.assert_series_equal(less, residuals, rtol=0, atol=1e-12, check_names=False)
     means = sum(each["value"].xs(arm, level="model") for arm in CONTROLS) / 3
     pd.testing.assert_series_equal(one["r"], means, rtol=0, atol=1e-12, check_names=False)
+    for (who, name, layer, region), r in each["value"].items():  # what each voxel scored stands by each seed
+        voxels = json.loads((seen.out / "world" / "rois" / f"{who}.json").read_text())[region]
+        with h5py.File(seen.out / "voxels" / f"{who}.h5") as file:
+            assert file[f"{name}-at-1-2-3/r"][layer, voxels].mean() == pytest.approx(r, abs=1e-6)
     assert (each.groupby(["participant", "layer", "region"])["value"].std() > 1e-4).mean() > 0.5, "the controls are three models"
     for (who, layer, region), row in one.iterrows():
         draws, blocks = zip(*(drawn(seen.out, arm, who, layer, region) for arm in CONTROLS), strict=True)
@@ -332,104 +314,25 @@ def test_the_control_is_the_mean_of_its_seeds(seen: Seen) -> None:
                 assert np.isnan(found.loc[0]) == (name == "train_loss"), "no clip was learned from before the first update"
 
 
-Sum = dict[tuple[str, str, int], float]
-LATE, MIDDLE, EARLY = ("late_language", 2), ("late_language", 1), ("auditory", 0)
-
-
-def less(one: str, other: str, where: tuple[str, int]) -> Sum:
-    return {(one, *where): 1, (other, *where): -1}
-
-
-# Name → weights of (model, region, layer), those of the same less the control, the limits, and the family.
-EXPECTED: dict[str, tuple[Sum, Sum, float | None, float | None, str]] = {
-    "late-rise": (less("tuned", "pretrained", LATE), less("tuned", "control", LATE), 0, None, "brains"),
-    "early-kept": (less("tuned", "pretrained", EARLY), {}, -0.03, None, "brains"),
-    "late-more-than-middle": (
-        less("tuned", "pretrained", LATE) | less("pretrained", "tuned", MIDDLE),
-        less("tuned", "control", LATE) | less("control", "tuned", MIDDLE),
-        0,
-        None,
-        "",
-    ),
-    "control-flat": (less("control", "pretrained", LATE), {}, None, 0.03, ""),
-    "above-control": (less("tuned", "control", LATE), {}, 0, None, ""),
-    "silent-pretrained": ({("pretrained", "silent", layer): 1 / 3 for layer in range(3)}, {}, -0.02, 0.02, ""),
-    "silent-tuned": ({("tuned", "silent", layer): 1 / 3 for layer in range(3)}, {}, -0.02, 0.02, ""),
-}
-
-
-def summed(out: Path, weights: Sum, correlation: bool) -> tuple[float, float, float]:
-    """A weighted sum, the mean over participants: the number, its standard error, and degrees of freedom, from the fits' draws.
-
-    Of a mean of correlations, number and error are those of its arctanh.
-    """
-    r, arms = of_models(out)["r"], {"pretrained": ("pretrained",), "tuned": ("tuned",), "control": CONTROLS}
-    values, draws, blocks = [], [], []
-    for who in "AB":
-        values.append(sum(weight * r[who, name, layer, region] for (name, region, layer), weight in weights.items()))
-        own, counts = 0.0, set()
-        for (name, region, layer), weight in weights.items():
-            several = [drawn(out, arm, who, layer, region) for arm in arms[name]]
-            own = own + weight * np.mean([each for each, _ in several], axis=0)
-            counts |= {count for _, count in several}
-        (count,) = counts
-        draws.append(own)
-        blocks.append(count)
-    covariance = np.cov(draws)
-    stretch = 1 + 2 * covariance[0, 1] * (max(blocks) / min(blocks) - 1) / covariance.sum()  # blocks of two lengths
-    drawn_b, value = np.mean(draws, axis=0), np.mean(values)
-    drawn_b = drawn_b.mean() + np.sqrt(max(1, stretch)) * (drawn_b - drawn_b.mean())
-    if correlation:
-        value, drawn_b = np.arctanh(value), np.arctanh(drawn_b)
-    return float(value), float(drawn_b.std(ddof=1)), min(blocks) - 1
-
-
-def decided(out: Path, name: str) -> tuple[float, list[float], float, str]:
-    """One expectation: the number, the ends of its .95 interval, the p of the answer that it leans to, and this answer."""
-    weights, over, above, below, _ = EXPECTED[name]
-    single = len({model for model, _, _ in weights}) == 1
-    value, error, freedom = summed(out, weights, single)
-
-    def p(of: tuple[float, float, float], limit: float) -> float:
-        distance = abs(of[0] - (np.arctanh(limit) if single else limit))
-        return float(2 * scipy.stats.t.sf(distance / of[1], of[2]))
-
-    half = scipy.stats.t.ppf(0.975, freedom) * error
-    shown = [value, value - half, value + half]
-    number, *ends = np.tanh(shown) if single else shown
-    main = (value, error, freedom)
-    if above is not None and below is not None:  # within: both limits
-        return number, ends, max(p(main, above), p(main, below)), "yes" if above < number < below else "no"
-    tests = [(number - above if above is not None else below - number, p(main, above if above is not None else below))]
-    if over:
-        over_control = summed(out, over, False)
-        tests.append((over_control[0], p(over_control, 0)))
-    against = [p for beyond, p in tests if beyond < 0]
-    return number, ends, min(against, default=max(p for _, p in tests)), "no" if against else "yes"
-
-
 def test_what_was_expected_is_answered_by_stated_margins(seen: Seen) -> None:
-    """Three layers: the first is early, the last late. Numbers, intervals and answers from the fits' draws, by hand.
-
-    Two expectations are a family: the one of smaller p is compared with .05 / 2, the other with .05 if that one was decided.
-    """
+    """Numbers, intervals and answers, from the fits' draws by hand."""
     findings = pd.read_csv(seen.out / "findings.csv").set_index("name")
     assert dict(findings["family"].fillna("")) == {name: family for name, (*_, family) in EXPECTED.items()}
-    by_name = {name: decided(seen.out, name) for name in EXPECTED}
-    first, second = sorted((name for name in EXPECTED if EXPECTED[name][-1]), key=lambda name: by_name[name][2])
-    rates = {first: 0.025, second: 0.05 if by_name[first][2] < 0.025 else 0.025}
     verdicts = json.loads((seen.out / "results.json").read_text())["verdicts"]
     assert len(verdicts) == len(EXPECTED) + 1
-    for verdict, (name, (number, ends, p, leans)) in zip(verdicts, by_name.items(), strict=False):
+    for verdict, (name, (number, ends, answer)) in zip(verdicts, answers(seen.out).items(), strict=False):
         found = findings.loc[name]
-        assert verdict["answer"] == found["answer"] == (leans if p < rates.get(name, 0.05) else "undecided"), name
+        assert verdict["answer"] == found["answer"] == answer, name
         for said in ((verdict["measured"], verdict["low"], verdict["high"]), found[["value", "low", "high"]].astype(float)):
             np.testing.assert_allclose(said, [number, *ends], rtol=0, atol=1e-9, err_msg=name)
+    over = "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below"
+    family = "; at the levels of Holm's steps in the family 'brains'"
     assert [verdict["rule"] for verdict in verdicts] == [
-        "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below; "
-        "at the levels of Holm's steps in the family 'brains'",
-        "yes if the interval lies above −0.03, no if below; at the levels of Holm's steps in the family 'brains'",
-        "yes if the interval lies above 0 and that of tuned − control above 0, no if one of them lies below",
+        f"{over}{family}",
+        f"yes if the interval lies above −0.03, no if below{family}",
+        over,
+        f"{over}{family}",
+        "yes if the interval lies above 0, no if below",
         "yes if the interval lies below 0.03, no if above",
         "yes if the interval lies above 0, no if below",
         *["yes if the interval lies within ±0.02, no if outside"] * 2,
@@ -463,21 +366,22 @@ def test_the_numbers_are_those_of_features_and_align(seen: Seen, model: Path, tm
         assert main(["features", *given, "--out", str(folders[-1]), "--read.seconds", str(SECONDS)]) == 0
     given = ["--stories", str(world), "--features", *map(str, folders), "--out", str(tmp_path / "scores")]
     given += ["--participants", "B", "--test_story", "test", "--test_skip", "0", "--exclude", "validation", "--ceiling", "-1"]
-    given += ["--align.bootstraps", "50", "--align.folds", "2"]
+    given += ["--align.bootstraps", "50", "--align.folds", "2", "--baselines", "spectrum", "--residualize", "spectrum"]
     given += ["--align.delays", json.dumps(DELAYS), "--align.alphas", json.dumps(ALPHAS)]
     assert main(["align", *given]) == 0
-    place = ["participant", "model", "layer", "region"]
-    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'").set_index(place).sort_index()
-    assert len(found) == 5 * 3 * 3
+    found = pd.read_csv(tmp_path / "scores" / "scores.csv").query("region != 'all'").set_index(PLACE).sort_index()
+    assert len(found) == 2 * 5 * 3 * 3 + 3
     # Products of float32 by more than one thread differ in their last bits.
-    close = {"rtol": 0, "atol": 2e-6}
-    table, each = of_models(seen.out), of_seeds(seen.out)
-    own = found.drop(index=list(CONTROLS), level="model")
+    close, table = {"rtol": 0, "atol": 2e-6}, of_models(seen.out)
+    every = [f"{name}{suffix}" for name in CONTROLS for suffix in ("", LESS)]
+    own = found.drop(index=every, level="model")
     pd.testing.assert_frame_equal(own, table.loc[list(own.index)][own.columns], **close)
-    controls = found.loc[["B"], list(CONTROLS), :, :]
-    ends = controls[["r", "r_low", "r_high"]].set_axis(["value", "low", "high"], axis=1)
-    pd.testing.assert_frame_equal(ends, each.loc[list(ends.index)][ends.columns], **close)
     numbers = [name for name in found if found[name].dtype == float and not name.endswith(("_low", "_high"))]
     assert {"r", "r_normalized", "r_over_ceiling", "alpha_median", "significant"} <= set(numbers)
-    mean = controls[numbers].groupby(["participant", "layer", "region"]).agg(lambda column: column.mean(skipna=False))
-    pd.testing.assert_frame_equal(mean, table.xs("control", level="model").loc[["B"]][numbers], **close)
+    for suffix, measure in (("", "r"), (LESS, "r_residual")):
+        controls = found.loc[["B"], [f"{name}{suffix}" for name in CONTROLS], :, :]
+        ends = controls[["r", "r_low", "r_high"]].set_axis(["value", "low", "high"], axis=1)
+        ends = ends.rename(index=lambda name: name.removesuffix(LESS) if isinstance(name, str) else name, level="model")
+        pd.testing.assert_frame_equal(ends, of_seeds(seen.out, measure).loc[list(ends.index)][ends.columns], **close)
+        mean = controls[numbers].groupby(["participant", "layer", "region"]).agg(lambda column: column.mean(skipna=False))
+        pd.testing.assert_frame_equal(mean, table.xs(f"control{suffix}", level="model").loc[["B"]][numbers], **close)

@@ -80,6 +80,13 @@ def test_which_world_it_is(follows: str, driven: str, world: str) -> None:
     assert driven in words and world in words and words.count("This is the world") == bool(world)
 
 
+def test_several_models_and_seeds_are_said() -> None:
+    words = demo_lead(**DEMO | {"seeds": 3, "others": ("HuBERT", "Whisper")})
+    assert "of the package and small models in the shapes of HuBERT and Whisper, made from nothing" in words
+    assert "such stories, are each tuned on each brain for 4 epochs with 3 seeds, whose mean is shown; a control" in words
+    assert "is tuned on each brain for 4 epochs; a control" in demo_lead(**DEMO)
+
+
 def test_controls_and_files_that_are_no_data() -> None:
     assert "a control is tuned as long" in demo_lead(**DEMO) and "3 controls are tuned as long" in alice_lead(**ALICE)
     assert "seeds.csv has each" in alice_lead(**ALICE) and "seeds.csv" not in demo_lead(**DEMO), (

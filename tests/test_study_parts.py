@@ -137,6 +137,25 @@ def test_a_contrast_of_networks_that_nobody_fits_is_refused() -> None:
     assert check_study(study(contrasts=beyond, probes={"tasks": []}, mlp={})) == []
 
 
+def test_a_dry_run_of_a_world_that_is_not_made_names_every_kind_of_stage(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="studies need the extra 'tune'")
+    from fastencode.runs.studies.foreseen import foresee_study
+    from speech_cases import saved_model
+
+    config = study(
+        world={"minutes": 1.4, "story_minutes": 1.4, "test_minutes": 1.4, "participants": [PERSON]},
+        models={"tiny": str(saved_model(tmp_path / "tiny", "wav2vec2"))},
+        arms=[{"name": "pretrained"}, {"name": "tuned", "tune": {"clip_seconds": 2.0}, "hours": [0.02]}],
+        mlp={"layers": [0, 1]},
+        probes={"tasks": SPOKEN_TASKS, "corpora": {"words": "demo"}, "low_level": False},
+    )
+    kinds = {one.kind: one.count for one in foresee_study(tmp_path / "out", config, None)}
+    assert kinds == {
+        "world": 1, "corpora": 1, "frames": 1, "models": 1, "features": 2, "fits": 2 * 3, "mlp": 2 * 2, "pooled": 2, "probes": 4,
+        "change": 1,
+    }  # fmt: skip
+
+
 # corpora
 
 

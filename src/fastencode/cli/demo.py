@@ -121,7 +121,7 @@ def _lead(results: Results, config: DemoConfig) -> str:
         epochs=config.tune.epochs,
         controls=config.controls,
         seeds=config.seeds,
-        others=SMALL_FAMILIES[1:] if config.full else (),
+        others=("HuBERT", "Whisper") if config.full else (),
         ceiling=config.ceiling,
         late_follows=config.world.late_follows,
     )

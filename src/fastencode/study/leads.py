@@ -165,8 +165,9 @@ def demo_lead(
     brains = ", ".join(f"{who} with {count} voxels" for who, count in voxels.items())
     tuned = "A small wav2vec2, made from nothing on other synthetic stories," if made else _named(model)
     if others:
-        tuned += f", and by themselves small models in the shapes of {' and '.join(others)}, made from nothing on such stories,"
-    each = f"is tuned on each brain for {epochs} epochs" + (f" with {seeds} seeds, whose mean is shown" if seeds > 1 else "")
+        tuned += f" and small models in the shapes of {' and '.join(others)}, made from nothing on such stories,"
+    each = f"{'are each' if others else 'is'} tuned on each brain for {epochs} epochs"
+    each += f" with {seeds} seeds, whose mean is shown" if seeds > 1 else ""
     return (
         f"{minutes:.0f} minutes of synthetic stories and simulated brains ({brains}): auditory voxels follow the spectrum of the "
         f"sound, late-language voxels {_LATE[late_follows]}, silent voxels nothing. {tuned} "

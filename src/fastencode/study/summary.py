@@ -104,9 +104,9 @@ def tested(row: Mapping[str, Any]) -> str:
     n = row["n_units"]
     words = [f"n\xa0=\xa0{n:.3g} {row['unit']}" if math.isfinite(n) else str(row["unit"])]
     if math.isfinite(row["p"]):
-        words.append(f"p\xa0=\xa0{_p(row['p'])}")
+        words.append(f"p\xa0{_p(row['p'])}")
     if math.isfinite(row["p_holm"]) and row["family"]:
-        words.append(f"Holm\xa0{_p(row['p_holm'])}")
+        words.append(f"Holm\xa0{_p(row['p_holm']).removeprefix('=').strip()}")
     return ", ".join(words)
 
 
@@ -162,4 +162,4 @@ def _plain(value: float) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+    return "<\xa00.0001" if value < 1e-4 else f"=\xa0{value:.2g}"

@@ -118,8 +118,8 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
 
 def _networks(sight: _Sight) -> Iterator[str]:
     """The stages of networks beside ridge."""
-    config, people = sight.config, tuple(sight.lessons.train)
-    delays, mlp = "-".join(map(str, config.align.delays)), config.mlp
+    people, mlp = tuple(sight.lessons.train), sight.config.mlp
+    delays = "-".join(map(str, sight.config.align.delays))
     for reading, owner in sight.names.features.values():
         for layer in () if mlp is None else mlp.layers or (sight.encoder(reading.model).n_layers - 1,):
             for who in reading.folders(people)[owner]:

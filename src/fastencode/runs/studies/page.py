@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -66,8 +65,8 @@ def write_study(
     tables = {name: frame(table) for name, table in rows.items()}
     models = models_of((*results.graph.names.readings, *results.graph.names.low_level), config.baselines)
     every = [*verdicts_of(findings), *verdicts]
-    if results.scored:
-        write_voxel_files(stages, replace(results.found, scores=results.scored))
+    if results.found.scores:
+        write_voxel_files(stages, results.found)  # each seed by itself: p-values of voxels have no mean
     page = write_report(
         stages.root,
         title=config.title,

@@ -177,7 +177,7 @@ class Results:
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
             "seeds": self.seed_rows(),
             "scaling": self.scaling_rows(),
-            "residuals": score_rows(self._merged(self._residual), columns, self.found.fit_rows),
+            "residuals": self._averaged_rows(self._residual),
             "summary": summary_rows(self.measurements, self.graph.config.contrasts, self.layers),
             "probes": self.probe_rows(),
             "change": self.change_rows(),
@@ -187,10 +187,13 @@ class Results:
 
     def score_rows(self) -> list[dict[str, Any]]:
         """One row for each participant, condition, layer and region; intervals are those of the mean over seeds."""
-        rows = list(self._rows_of_seeds())
+        return self._averaged_rows(self._plain)
+
+    def _averaged_rows(self, scores: Mapping[Key, LayerScores]) -> list[dict[str, Any]]:
+        rows = list(self._rows_of_seeds(scores))
         ends = {
             _place(row): {name: row[name] for name in row if name.endswith(("_low", "_high"))}
-            for row in score_rows(self.scored, self.found.columns, self.found.fit_rows)
+            for row in score_rows(self._merged(scores), self.found.columns, self.found.fit_rows)
         }
         merged = [{**row, **ends[_place(row)]} for row in _over_seeds(rows, ("model", "participant", "layer", "region"))]
         people = list(self.found.columns)
@@ -273,9 +276,9 @@ class Results:
         }
         return mlp_rows(means, self.found.columns)
 
-    def _rows_of_seeds(self) -> Iterator[dict[str, Any]]:
+    def _rows_of_seeds(self, scores: Mapping[Key, LayerScores]) -> Iterator[dict[str, Any]]:
         shown = {*self.graph.config.data.regions}
-        for row in score_rows(self._plain, self.found.columns, self.found.fit_rows):
+        for row in score_rows(scores, self.found.columns, self.found.fit_rows):
             condition, seed = self.conditions[row["model"]]
             if row["region"] in shown if shown else row["region"] != WHOLE:
                 yield {**row, "model": condition, "seed": seed}
