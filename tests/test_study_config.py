@@ -137,7 +137,7 @@ def test_every_template_is_a_study_of_the_demo_and_of_a_folder(name: str) -> Non
         made = made.resolved()
         assert made.data.stories == stories and made.contrasts
         names = Names(made, ("P1", "P2"))
-        conditions = {reading.condition for reading in (*names.readings, *names.low_level)}
+        conditions = {reading.condition for reading in (*names.readings, *names.low_level)} | {*made.baselines}
         for contrast in made.contrasts:
             assert {*contrast.models, *([contrast.control] if contrast.control else [])} <= conditions
             networks = () if made.mlp is None else (MLP, BEYOND_LINEAR)
