@@ -95,18 +95,18 @@ def demo_study(config: DemoConfig, made: Mapping[str, Path]) -> StudyConfig:
         align=config.align,
         arms=tuple(replace(arm, seeds=seeds.get(arm.name, arm.seeds)) for arm in study.arms),
         probes=replace(study.probes, speech=config.speech, tasks=study.probes.tasks if config.probes else ()),
-        contrasts=contrasts if len(models) == 1 else tuple(_asked_of(key, one) for key in models for one in contrasts),
+        contrasts=contrasts if len(models) == 1 else tuple(_asked_of(key, one, study) for key in models for one in contrasts),
         seed=config.align.seed,
     )
 
 
-def _asked_of(model: str, contrast: Contrast) -> Contrast:
+def _asked_of(model: str, contrast: Contrast, study: StudyConfig) -> Contrast:
     """A contrast of the demo, asked of one of several models. What is decided together stays so, over all models."""
     return replace(
         contrast,
         name=f"{model}-{contrast.name}",
         statement=f"{model}: {contrast.statement}",
-        models={f"{model}-{arm}": weight for arm, weight in contrast.models.items()},
+        models={arm if arm in study.baselines else f"{model}-{arm}": weight for arm, weight in contrast.models.items()},
         control=None if contrast.control is None else f"{model}-{contrast.control}",
     )
 
