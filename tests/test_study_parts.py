@@ -221,7 +221,7 @@ def test_the_long_demo_asks_each_question_of_three_models() -> None:
     assert len(names.models) == 3 * 4 * (3 + 3) and len(names.features) == 3 + len(names.models)
     short = demo_study(DemoConfig().resolved(), {})
     assert len(found.contrasts) == 3 * len(short.contrasts)
-    conditions = {reading.condition for reading in names.readings}
+    conditions = {reading.condition for reading in names.readings} | {*found.baselines}
     for one in found.contrasts:
         assert {*one.models, *([one.control] if one.control else [])} <= conditions
     of_hubert = next(one for one in found.contrasts if one.name == "hubert-late-rise")
