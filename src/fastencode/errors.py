@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "InputError",
     "JobsWritten",
     "MissingLibraryError",
+    "Problems",
+    "raise_all",
     "require",
     "warn",
 ]
@@ -51,6 +55,35 @@ class MissingLibraryError(FastencodeError, ImportError):
 
 class FastencodeWarning(UserWarning):
     """Every warning of this package."""
+
+
+class Problems:
+    """What is wrong with a command's input, gathered to be told at once.
+
+    Attributes
+    ----------
+    found : list of str
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextmanager
+    def gathered(self, place: str = "") -> Iterator[None]:
+        """A context whose error of this package waits for the others; its lines begin with the place, where there is one."""
+        try:
+            yield
+        except FastencodeError as error:
+            self.found += [f"{place}: {line}" for line in str(error).splitlines()] if place else [str(error)]
+
+
+def raise_all(problems: Sequence[str]) -> None:
+    """One :class:`InputError` for all problems, before anything is made."""
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        lines = "\n".join(f"- {one}" for one in problems)
+        raise InputError(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
 
 
 def warn(message: str) -> None:

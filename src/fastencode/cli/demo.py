@@ -12,10 +12,10 @@ import numpy as np
 from fastencode.cli.output import publish_study
 from fastencode.cli.settings import DemoConfig
 from fastencode.data.stories import Stories
+from fastencode.errors import raise_all
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.executors.where import Where
-from fastencode.runs.studies.checks import raise_all
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.reading import read_study
 from fastencode.runs.studies.results import Results

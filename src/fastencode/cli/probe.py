@@ -5,8 +5,7 @@ Everything that can be wrong with corpus, features, tasks and splits is found be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from fastencode.cli.probe_settings import ProbeRunConfig
 from fastencode.cli.written import write_settings
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.devices import find_device, parse_device
-from fastencode.errors import InputError, require, warn
+from fastencode.errors import InputError, Problems, raise_all, require, warn
 from fastencode.files import whole_file
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
@@ -66,29 +65,6 @@ def run(config: ProbeRunConfig) -> Path:
     return stages.root
 
 
-class _Mistakes:
-    """What is wrong with a command, gathered to be told at once."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """A context whose :class:`InputError` waits for the others."""
-        try:
-            yield
-        except InputError as error:
-            self.found.append(str(error))
-
-    def check(self) -> None:
-        """Raise what was gathered."""
-        if len(self.found) == 1:
-            raise InputError(self.found[0])
-        if self.found:
-            lines = "\n".join(f"- {one}" for one in self.found)
-            raise InputError(f"{len(self.found)} things are to be mended first; nothing was fitted:\n{lines}")
-
-
 def _check_device(device: str | None) -> None:
     parsed = parse_device(device)
     if parsed not in (None, "cpu"):
@@ -97,7 +73,7 @@ def _check_device(device: str | None) -> None:
 
 def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Corpus, list[_Model], dict[str, Task], list[str]]:
     """The corpus, the features and the tasks, and what leaks and was allowed to."""
-    mistakes, models, tasks, opened = _Mistakes(), list[_Model](), dict[str, Task](), list[Corpus]()
+    mistakes, models, tasks, opened = Problems(), list[_Model](), dict[str, Task](), list[Corpus]()
     with mistakes.gathered(), of_option("--corpus"):
         which = "core" if config.split == "core" else "official"
         opened.append(open_corpus(config.corpus, config.kind, words=config.words or None, split=which))
@@ -112,7 +88,7 @@ def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Cor
             check_name(name, _split_of(name, config))
             names.append(name)
     if not opened:
-        mistakes.check()
+        raise_all(mistakes.found)
     corpus, texts = opened[0], dict[str, str]()
     with mistakes.gathered():
         texts = texts_of(corpus, config.text)
@@ -139,7 +115,7 @@ def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Cor
         allowed = _leaks(tasks, texts, config, sha256)
     with mistakes.gathered():
         _check_sounds(corpus, models, keys, sha256)
-    mistakes.check()
+    raise_all(mistakes.found)
     return corpus, models, tasks, allowed
 
 
@@ -169,7 +145,7 @@ def _check_use(models: Sequence[_Model], tasks: Sequence[str], config: ProbeRunC
         raise InputError(f"--features: {unused[0]} has {what} phones asks for: leave it out, or give other tasks")
 
 
-def _common(corpus: Corpus, models: Sequence[_Model], mistakes: _Mistakes) -> set[str]:
+def _common(corpus: Corpus, models: Sequence[_Model], mistakes: Problems) -> set[str]:
     """The recordings that all models have features of: all models are scored on the same."""
     keys = set(corpus.recordings)
     for model in models:

@@ -7,11 +7,11 @@ from typing import Any
 
 from fastencode.cli.output import publish_study
 from fastencode.cli.run_settings import RunConfig
+from fastencode.errors import raise_all
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.executors.where import check_where, where_of
-from fastencode.runs.studies.checks import raise_all
 from fastencode.runs.studies.foreseen import foresee_study, say_foreseen
 from fastencode.runs.studies.reading import read_study, study_text
 from fastencode.runs.studies.study import check_start, open_stories, run_study

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
-from fastencode.errors import FastencodeError, InputError
+from fastencode.errors import FastencodeError, InputError, Problems
 from fastencode.files import sha256
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import corpus_of, kind_of
@@ -28,34 +28,10 @@ from fastencode.study.weighted import weights_of
 from fastencode.world.config import REGIONS
 from fastencode.world.outline import Outline
 
-__all__ = ["check_data", "check_study", "check_tasks", "raise_all"]
+__all__ = ["check_data", "check_study", "check_tasks"]
 
 _MEASURES = ("r", "r_normalized", "r_residual")
 _OF_BRAINS = (*_MEASURES, MLP, BEYOND_LINEAR)
-
-
-def raise_all(problems: Sequence[str]) -> None:
-    """One :class:`InputError` for all problems."""
-    if len(problems) == 1:
-        raise InputError(problems[0])
-    if problems:
-        lines = "\n".join(f"- {one}" for one in problems)
-        raise InputError(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
-
-
-class _Problems:
-    """Problems that are gathered."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    @contextmanager
-    def of(self, place: str) -> Iterator[None]:
-        """A context whose error becomes a line that begins with the place."""
-        try:
-            yield
-        except FastencodeError as error:
-            self.found += [f"{place}: {line}" for line in str(error).splitlines()]
 
 
 def check_study(config: StudyConfig, digest: Callable[[Path], str] = sha256) -> list[str]:
@@ -97,9 +73,9 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
 
 def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256: Callable[[Path], str]) -> list[str]:
     """What leaks from the test splits of the corpora into what probes learn from; a digest of a file is asked for."""
-    problems = _Problems()
+    problems = Problems()
     for name, task in tasks.items():
-        with problems.of(f"probes.tasks, {name}"):
+        with problems.gathered(f"probes.tasks, {name}"):
             leaks = find_leaks(task, texts_of(corpora[corpus_of(name)]), sha256)
             check_leaks({name: [leak for leak in leaks if leak.kind not in task.allowed]})
     return problems.found
@@ -107,9 +83,9 @@ def check_tasks(tasks: Mapping[str, Task], corpora: Mapping[str, Corpus], sha256
 
 def _sounds(config: StudyConfig, runs: Sequence[str], data: Dataset) -> list[str]:
     """Sounds that are missing, or end before the last scan: the test run's is read long after tuning began."""
-    problems = _Problems()
+    problems = Problems()
     for run in () if isinstance(data, Outline) else runs:
-        with problems.of(run):
+        with problems.gathered(run):
             path = data.sound_file(run)
             seconds, last = audio_seconds(path), float(data.row_times(run)[-1])
             end = last + data.tr * (0.5 if run == config.data.test_story else 1)  # tuning hears all of a scan
@@ -123,11 +99,11 @@ def _sounds(config: StudyConfig, runs: Sequence[str], data: Dataset) -> list[str
 
 def _hours(config: StudyConfig, who: str, runs: Sequence[str], data: Dataset) -> Iterator[str]:
     """Hours that nobody can learn from would be those that there are, under another name."""
-    problems = _Problems()
+    problems = Problems()
     heldout = {config.data.test_story, *(config.data.validation or ()), *config.data.exclude}
     seconds: list[float] = []
     for run in [run for run in runs if run not in heldout]:
-        with problems.of(run):
+        with problems.gathered(run):
             seconds.append(data.n_rows(run) * data.tr)
     yield from problems.found
     for place, arm in enumerate(config.arms, 1):
@@ -138,9 +114,9 @@ def _hours(config: StudyConfig, who: str, runs: Sequence[str], data: Dataset) ->
 
 
 def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
-    problems = _Problems()
+    problems = Problems()
     regions: Mapping[str, Sequence[int]] = {}
-    with problems.of(who):
+    with problems.gathered(who):
         regions = {name: list(voxels) for name, voxels in regions_of(data, who, config.data.rois).items()}
     yield from problems.found
     if problems.found:
@@ -160,10 +136,10 @@ def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
 
 
 def _models(config: StudyConfig) -> list[str]:
-    problems = _Problems()
+    problems = Problems()
     for key, name in config.models.items():
         shape = name.removeprefix("random:")
-        with problems.of(f"models.{key}"):
+        with problems.gathered(f"models.{key}"):
             n_layers = _n_layers(shape)
             for option, layers in (("layers", config.layers), *([("mlp.layers", config.mlp.layers)] if config.mlp else [])):
                 if beyond := [layer for layer in layers if not 0 <= layer < n_layers]:
@@ -178,14 +154,14 @@ def _n_layers(model: str) -> int:
 
 
 def _arms(config: StudyConfig) -> list[str]:
-    problems = _Problems()
+    problems = Problems()
     for place, arm in enumerate(config.arms, 1):
         for what in ("model", "imitates"):
             key = getattr(arm, what)
             if key and key not in config.models:
                 problems.found.append(f"arms[{place}].{what}: there is no model {key!r}; {nearest(key, list(config.models))}")
         if arm.is_tuned:
-            with problems.of(f"arms[{place}].tune"):
+            with problems.gathered(f"arms[{place}].tune"):
                 for seed in arm.seeds:
                     config.tuning(arm, seed)
     return problems.found
@@ -199,7 +175,7 @@ def _low_level(config: StudyConfig) -> Iterator[str]:
 
 
 def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
-    problems, opened = _Problems(), dict[str, Corpus]()
+    problems, opened = Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
     for name, where in corpora.items():
         if where == DEMO:
@@ -207,11 +183,11 @@ def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
                 made = ", ".join(SPOKEN)
                 problems.found.append(f"probes.corpora.{name}: only {made} are made (demo); give a folder or a manifest")
         else:
-            with problems.of(f"probes.corpora.{name}"):
+            with problems.gathered(f"probes.corpora.{name}"):
                 opened[name] = open_corpus(Path(where))
     for task in config.probes.tasks:
         name, before = corpus_of(task), len(problems.found)
-        with problems.of("probes.tasks"):
+        with problems.gathered("probes.tasks"):
             check_name(kind_of(task))
             if kind_of(task) == "phones":
                 raise InputError("phones are asked of single frames: fastencode-tune probe does that, with --read.pool bins")
@@ -221,7 +197,7 @@ def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
                 known = nearest(name, list(corpora)) if corpora else "name it there"
                 raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
         if name in opened and len(problems.found) == before:
-            with problems.of(f"probes.tasks, {task}"):
+            with problems.gathered(f"probes.tasks, {task}"):
                 asked = task_of(kind_of(task), opened[name], seed=config.seed)
                 _check_sounds(asked)
                 problems.found += check_tasks({task: asked}, opened, digest)
@@ -245,7 +221,7 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
     networks = () if config.mlp is None else (MLP, BEYOND_LINEAR)[: 1 + config.mlp.linear]
     measures = [*_MEASURES[: 3 if config.residualize else 2], *networks, *config.probes.tasks]
     names = Counter(one.name for one in config.contrasts)
-    problems = _Problems()
+    problems = Problems()
     for place, one in enumerate(config.contrasts, 1):
         where = f"contrasts[{place}]"
         if names[one.name] > 1:
@@ -263,7 +239,7 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
             if region not in there:
                 yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"
         depths = _depths(config, readings, one.measure)
-        with problems.of(where):
+        with problems.gathered(where):
             if not {*one.models, *([one.control] if one.control else [])} - depths.keys():
                 weights_of(one, depths)
     yield from problems.found

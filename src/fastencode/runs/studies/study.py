@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
-from fastencode.errors import FastencodeError
+from fastencode.errors import FastencodeError, raise_all
 from fastencode.runs.engine import Stages
 from fastencode.runs.estimates import check_shapes
-from fastencode.runs.studies.checks import check_data, check_study, check_tasks, raise_all
+from fastencode.runs.studies.checks import check_data, check_study, check_tasks
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.results import Results, collect_study
 from fastencode.runs.studies.stages import Graph, given_stages, ground_of
