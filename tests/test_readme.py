@@ -63,7 +63,7 @@ def test_its_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     from fastencode.cli import main
 
     shown = {}
-    for command in ("align", "features", "train", "diagnose", "doctor"):
+    for command in ("align", "features", "train", "diagnose", "doctor", "probe", "run"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         shown[command] = capsys.readouterr().out.replace("_", "-")

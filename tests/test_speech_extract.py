@@ -25,6 +25,7 @@ from fastencode.speech.extract import estimate, extract_features, extract_frames
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.speech.store import FeatureFile, read_features
 from fastencode.speech.windows import find_windows, kept_frames
+from fastencode.threads import limit_threads
 from speech_cases import LIMITED, saved_model
 
 torch = pytest.importorskip("torch", reason="speech models need the extra 'tune'")
@@ -190,7 +191,8 @@ def test_a_kill_costs_a_batch_and_no_bit(tmp_path: Path) -> None:
     options = ["--audio", str(sound), "--model", str(saved), "--read.input", "window", "--read.context", "3", "--batch", "3"]
     out = tmp_path / "killed"
     partial = out / "long.h5.partial"
-    process = subprocess.Popen([*COMMAND, "features", *options, "--out", str(out)], stderr=subprocess.DEVNULL)
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # as many threads here and there: equal bits
+    process = subprocess.Popen([*COMMAND, "features", *options, "--out", str(out)], env=alone, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and written(partial) < 20:
         time.sleep(0.01)
@@ -200,7 +202,7 @@ def test_a_kill_costs_a_batch_and_no_bit(tmp_path: Path) -> None:
     assert 20 <= kept < 120, "the command was not killed on its way"
     calls = []
     cnn = SpeechEncoder.cnn
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, limit_threads(1):
         patch.setattr(SpeechEncoder, "cnn", lambda self, clips: calls.append(len(clips)) or cnn(self, clips))
         assert main(["features", *options, "--out", str(out)]) == 0
         resumed = sum(calls)
