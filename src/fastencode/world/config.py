@@ -137,14 +137,14 @@ class CorpusConfig:
         French: 288 and 108 speakers at most.
     """
 
-    train_speakers: int = 40
-    validation_speakers: int = 8
-    test_speakers: int = 16
+    train_speakers: int = 28
+    validation_speakers: int = 6
+    test_speakers: int = 14
     compact: int = 5
     diverse: int = 3
     readers: int = 4
     words: int = 60
-    words_each: int = 40
+    words_each: int = 30
     repetitions: int = 1
     seed: int = 0
     language: str = "en"
