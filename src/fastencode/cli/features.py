@@ -17,14 +17,12 @@ from fastencode.runs.executors import settle
 from fastencode.runs.features import check_all_read, find_sounds, read_corpus, read_recordings
 from fastencode.speech.extract import estimate
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
-from fastencode.speech.packed import estimate_packed, open_packed
+from fastencode.speech.packed import CORPUS_FILE, estimate_packed, open_packed
 from fastencode.speech.reading import Estimate
 from fastencode.study.report import write_provenance
 from fastencode.threads import available_threads
 
 __all__ = ["run"]
-
-_CORPUS = "corpus.h5"
 
 
 def run(config: FeaturesConfig) -> dict[str, Path]:
@@ -56,7 +54,7 @@ def _corpus(config: FeaturesConfig) -> dict[str, Path]:
 
 
 def _read_corpus(sounds: Mapping[str, Path], encoder: SpeechEncoder | None, config: FeaturesConfig) -> Path:
-    file = read_corpus(sounds, encoder, config.out / _CORPUS, config.read, batch=config.batch, stored=config.stored)
+    file = read_corpus(sounds, encoder, config.out / CORPUS_FILE, config.read, batch=config.batch, stored=config.stored)
     with open_packed(file) as packed:
         say(f"{len(packed.times)} rows of {len(packed.names)} recordings are in {file}")
     return file
@@ -90,7 +88,7 @@ def _say_cost(sounds: dict[str, Path], encoder: SpeechEncoder | None, config: Fe
     chosen: dict[str, Any] = {"batch": config.batch, "stored": config.stored, "skip": failed.__setitem__}
     cost: Estimate
     if config.read.input == "utterance" or encoder is None:
-        cost = estimate_packed(sounds, encoder, config.out / _CORPUS, config.read, **chosen)
+        cost = estimate_packed(sounds, encoder, config.out / CORPUS_FILE, config.read, **chosen)
         what = "whole recordings"
     else:
         cost = estimate(sounds, encoder, config.out, config.read, **chosen)

@@ -21,8 +21,8 @@ from fastencode.errors import InputError, Problems, raise_all, require, warn
 from fastencode.files import whole_file
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
-from fastencode.runs.probing import CORPUS_FILE, Probed, check_folders, collect_probes, probe_stage, targets_stage
-from fastencode.speech.packed import Packed, open_packed
+from fastencode.runs.probing import Probed, check_folders, collect_probes, probe_stage, targets_stage
+from fastencode.speech.packed import CORPUS_FILE, Packed, open_packed
 from fastencode.study.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.probe_tables import best_rows, probe_rows, seed_rows, target_rows
 from fastencode.study.report import write_provenance

@@ -10,11 +10,9 @@ from fastencode.data.corpora import Corpus
 from fastencode.runs.engine import Stage
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.speech.packed import extract_packed, extract_packed_mfcc
+from fastencode.speech.packed import CORPUS_FILE, extract_packed, extract_packed_mfcc
 
-__all__ = ["PACKED", "mfcc_stage", "pooled_stage"]
-
-PACKED = "corpus.h5"
+__all__ = ["mfcc_stage", "pooled_stage"]
 
 
 def pooled_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mapping[str, Any], reads: tuple[str, ...]) -> Stage:
@@ -47,18 +45,14 @@ def mfcc_stage(name: str, corpus: Corpus, reads: tuple[str, ...]) -> Stage:
 
 def read_corpus(folder: Path, checkpoint: Path | str, corpus: Corpus, read: ReadConfig) -> None:
     """The stage of a checkpoint's layers; one that was killed goes on."""
-    extract_packed(_paths(corpus), SpeechEncoder(checkpoint), folder / PACKED, read)
+    extract_packed(corpus.sounds, SpeechEncoder(checkpoint), folder / CORPUS_FILE, read)
 
 
 def read_cepstra(folder: Path, corpus: Corpus) -> None:
     """The stage of cepstra."""
-    extract_packed_mfcc(_paths(corpus), folder / PACKED)
-
-
-def _paths(corpus: Corpus) -> dict[str, Path]:
-    return {key: recording.path for key, recording in corpus.recordings.items()}
+    extract_packed_mfcc(corpus.sounds, folder / CORPUS_FILE)
 
 
 def _sounds(corpus: Corpus, reads: tuple[str, ...]) -> dict[str, Path]:
     """The files that decide the result, where no stage made them."""
-    return {} if any(name.startswith("corpora/") for name in reads) else _paths(corpus)
+    return {} if any(name.startswith("corpora/") for name in reads) else corpus.sounds

@@ -30,10 +30,8 @@ from fastencode.study.probes import ProbeResult, load_probe, probe, save_probe
 from fastencode.study.task_labels import trajectories
 from fastencode.study.tasks import Task
 
-__all__ = ["CORPUS_FILE", "RECORD", "Chosen", "Probed", "check_folders", "collect_probes", "probe_stage", "targets_stage"]
+__all__ = ["RECORD", "Chosen", "Probed", "check_folders", "collect_probes", "probe_stage", "targets_stage"]
 
-CORPUS_FILE = "corpus.h5"
-"""The features of a corpus, in the folder of a model."""
 RECORD, TARGETS = "probe.h5", "targets.npy"
 _FOLDER = "probes"
 

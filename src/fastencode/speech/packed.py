@@ -32,7 +32,10 @@ from fastencode.speech.packing import mfcc_source, model_source, pack, price
 from fastencode.speech.reading import Estimate, Skip
 from fastencode.speech.store import map_features, open_features
 
-__all__ = ["Packed", "estimate_packed", "extract_packed", "extract_packed_mfcc", "open_packed"]
+__all__ = ["CORPUS_FILE", "Packed", "estimate_packed", "extract_packed", "extract_packed_mfcc", "open_packed"]
+
+CORPUS_FILE = "corpus.h5"
+"""The features of a corpus, in the folder of a model."""
 
 
 class Packed:

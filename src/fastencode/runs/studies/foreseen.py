@@ -32,6 +32,7 @@ from fastencode.runs.studies.stages import given_model, ground_of, read_config
 from fastencode.runs.tally import duration
 from fastencode.runs.tuning import only, shortened
 from fastencode.speech.layers import SpeechEncoder
+from fastencode.study.tables import Label
 from fastencode.tune.cost import cost_of
 from fastencode.tune.lessons import Lessons, choose_lessons
 from fastencode.world.outline import Outline
@@ -89,9 +90,8 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
     sight = _Sight(config, data)
     names, people = sight.names, sight.lessons.train
     count = config.layers or range(max(sight.encoder(reading.model).n_layers for reading in names.readings))
-    delays = "-".join(map(str, config.align.delays))
     fits = {
-        f"fits/{reading.name}-at-{delays}/{who}/layer-{layer:02d}": (reading.model, who)
+        f"fits/{Label(reading.name, config.align.delays).folder}/{who}/layer-{layer:02d}": (reading.model, who)
         for reading, owner in names.features.values()
         for who in reading.folders(tuple(people))[owner]
         for layer in count
@@ -119,11 +119,10 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
 def _networks(sight: _Sight) -> Iterator[str]:
     """The stages of networks beside ridge."""
     people, mlp = tuple(sight.lessons.train), sight.config.mlp
-    delays = "-".join(map(str, sight.config.align.delays))
     for reading, owner in sight.names.features.values():
         for layer in () if mlp is None else mlp.layers or (sight.encoder(reading.model).n_layers - 1,):
             for who in reading.folders(people)[owner]:
-                yield f"mlp/{reading.name}-at-{delays}/{who}/layer-{layer:02d}"
+                yield f"mlp/{Label(reading.name, sight.config.align.delays).folder}/{who}/layer-{layer:02d}"
 
 
 def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
@@ -165,6 +164,7 @@ class _Sight:
 
     def __init__(self, config: StudyConfig, data: Dataset | None) -> None:
         self.config = config
+        self.encoder, self._timed = cache(self._encoder), cache(self._clip)  # of this dry run: each model is read and timed once
         self.data: Dataset = Outline(config.world) if data is None else data
         self.lessons = _outlined(config, self.data) if data is None else ground_of(config, data).lessons
         self.names = Names(config, tuple(self.lessons.train))
@@ -176,8 +176,7 @@ class _Sight:
     def _runs(self) -> Iterator[str]:
         yield from (*self.lessons.runs(self.lessons.train), *self.lessons.runs(self.lessons.validation), self.data.test_story)
 
-    @cache  # noqa: B019 - as long as a dry run
-    def encoder(self, key: str) -> SpeechEncoder:
+    def _encoder(self, key: str) -> SpeechEncoder:
         return SpeechEncoder(given_model(self.config.models[key]))
 
     def frames(self, key: str) -> Cost:
@@ -210,8 +209,7 @@ class _Sight:
         """The ridge of one layer in one brain."""
         return Cost(*fit_cost(self._question, who, self.encoder(key).width))
 
-    @cache  # noqa: B019 - as long as a dry run
-    def _timed(self, key: str) -> tuple[int, float, float]:
+    def _clip(self, key: str) -> tuple[int, float, float]:
         """Values in the frames of a clip, seconds of the CNN and of the layers of a clip."""
         torch, encoder = require("torch", "tune"), self.encoder(key)
         n = round(read_config(self.config, self.data.tr).seconds * encoder.sample_rate)

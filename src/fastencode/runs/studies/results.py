@@ -19,6 +19,7 @@ from fastencode.runs.changes import change_rows
 from fastencode.runs.collected import origin_of
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Records, records_of
+from fastencode.runs.probing import RECORD
 from fastencode.runs.studies.readings import EVERYBODY, Reading
 from fastencode.runs.studies.stages import Graph
 from fastencode.study.blocks import interval
@@ -306,7 +307,7 @@ def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) ->
     return Results(
         graph,
         records_of(stages, [name for name in finished if name.startswith(("fits/", "mlp/"))]),
-        {what: load_probe(finished[name] / "probe.h5") for name, what in names.probes.items() if name in finished},
+        {what: load_probe(finished[name] / RECORD) for name, what in names.probes.items() if name in finished},
         {(after, owner): finished[name] for name, (_, after, owner) in names.changes.items() if name in finished},
         training,
         tuple(missing),

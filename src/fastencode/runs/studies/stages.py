@@ -25,7 +25,7 @@ from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
-from fastencode.runs.corpora import PACKED, mfcc_stage, pooled_stage
+from fastencode.runs.corpora import mfcc_stage, pooled_stage
 from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
 from fastencode.runs.probing import probe_stage, targets_stage
@@ -38,6 +38,7 @@ from fastencode.runs.tuning import make_frames, only, read_layers, save_random, 
 from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
+from fastencode.speech.packed import CORPUS_FILE
 from fastencode.study.design import Variant
 from fastencode.study.sources import LayerFolder, LowLevel
 from fastencode.study.tasks import Task, task_of
@@ -335,7 +336,7 @@ class Graph:
         stage = probe_stage(
             asked,
             reading.name,
-            self.root / pooled / PACKED,
+            self.root / pooled / CORPUS_FILE,
             self.probing,
             root=self.root,
             reads=(pooled,),
