@@ -108,7 +108,7 @@ setup(
         "fastencode.kernels": ["*.cu", "*.cuh"],
         "fastencode.runs.studies": ["templates/*.yaml"],
         "fastencode.speech": ["small/*"],
-        "fastencode.study": ["*.html*"],
+        "fastencode.study.report": ["*.html*"],
     },
     ext_modules=find_extensions(),
     cmdclass={"build_ext": OptionalBuildExt},

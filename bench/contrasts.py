@@ -35,10 +35,10 @@ import scipy.stats
 import session
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.contrasts import Cell, Contrast, Sample, evaluate
-from fastencode.study.intervals import over_participants
-from fastencode.study.mixed import summary_rows
-from fastencode.study.significance import signed_rank
+from fastencode.study.findings.contrasts import Cell, Contrast, Sample, evaluate
+from fastencode.study.findings.mixed import summary_rows
+from fastencode.study.inference.intervals import over_participants
+from fastencode.study.inference.significance import signed_rank
 
 sys.path.insert(0, str(session.HERE.parent / "tests"))
 from contrast_cases import world

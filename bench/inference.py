@@ -35,10 +35,10 @@ import scipy.signal
 import session
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.blocks import interval, mean_draws
-from fastencode.study.ceilings import joint_ceiling, noise_ceiling, signal_share, significant_ceilings, split_repeats
-from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
-from fastencode.study.verdicts import Verdict
+from fastencode.study.brains.ceilings import joint_ceiling, noise_ceiling, signal_share, significant_ceilings, split_repeats
+from fastencode.study.findings.verdicts import Verdict
+from fastencode.study.inference.blocks import interval, mean_draws
+from fastencode.study.inference.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 from fastencode.tune.targets import permute_blocks
 

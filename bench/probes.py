@@ -40,10 +40,10 @@ import session
 from threadpoolctl import threadpool_limits
 
 import fastencode
-from fastencode.study.blocks import interval
-from fastencode.study.linear_classifiers import Curvature, Labels, Objective, held_out_loss, minimise, priors, workers
-from fastencode.study.probe_metrics import draw_units, drawn_scores, scores, sums
+from fastencode.study.inference.blocks import interval
 from fastencode.study.probes import PENALTIES, probe
+from fastencode.study.probing.classifiers import Curvature, Labels, Objective, held_out_loss, minimise, priors, workers
+from fastencode.study.probing.metrics import draw_units, drawn_scores, scores, sums
 
 D, K, SPEAKERS = 768, 35, 2618
 ROWS = (84_843, 9_981, 11_005)

@@ -22,7 +22,7 @@ from fastencode.runs.executors.where import Where
 from fastencode.runs.provenance import libraries
 from fastencode.runs.studies.page import write_study
 from fastencode.study.config import AlignConfig
-from fastencode.study.leads import ALICE_NOTES
+from fastencode.study.report.leads import ALICE_NOTES
 from fastencode.tune.config import TuneConfig
 
 

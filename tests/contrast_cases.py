@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.study.measurements import Cell, Sample
-from fastencode.study.significance import bootstrap_region_scores
+from fastencode.study.findings.measurements import Cell, Sample
+from fastencode.study.inference.significance import bootstrap_region_scores
 from series_cases import autoregressive
 
 SIGNAL = 0.45  # correlation of responses with what drives them

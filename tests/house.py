@@ -62,14 +62,20 @@ RULES = (
         ("*",),
         "only figures, report and the curves of a tuning run draw",
         not_libraries=("matplotlib",),
-        but=("study.figures", "study.report", "tune.curves"),
+        but=("study.figures", "study.report.report", "tune.curves"),
     ),
     Rule(("*",), "name the room, not the whole package", not_ours=("",), but=("cli",)),
 )
 
-# The rooms of the solvers, in the order in which data go through them. Each imports itself and those before it. The doors beside
-# them (ridge, banded, partition, and the fits they return) import all.
-SOLVE_ROOMS = ("given", "plan", "score", "weights", "search")
+# The rooms within a room, in the order in which data go through them, with single files where their place matters. Each imports
+# itself and those before it. The doors beside them (ridge, banded, partition and the fits they return; representation, word_rate)
+# import all.
+ROOMS = {
+    "solve": ("given", "plan", "score", "weights", "search"),
+    "study": (
+        "config", "conditions", "names", "columns", "inference", "brains", "probing", "probes", "findings", "figures", "report",
+    ),
+}  # fmt: skip
 
 # Optional libraries are imported inside functions. Excepted, a module or a room: what subclasses a library's classes or is
 # nothing without it, and is itself loaded only on demand.
@@ -191,13 +197,16 @@ def imports(source: str, module: str, is_package: bool, homes: Mapping[str, str]
 
 
 def out_of_order(module: str, found: list[Import]) -> list[str]:
-    """What a module in a room of the solvers imports of a later room or of a door, one line each."""
+    """What a module in a room within a room imports of a later one or of a door, one line each."""
     parts = module.split(".")
-    if parts[0] != "solve" or len(parts) < 2 or parts[1] not in SOLVE_ROOMS:
+    rooms = ROOMS.get(parts[0], ())
+    if len(parts) < 2 or parts[1] not in rooms:
         return []
-    before = SOLVE_ROOMS[: SOLVE_ROOMS.index(parts[1]) + 1]
-    later = [item for item in found if item.ours and item.name.startswith("solve.") and item.name.split(".")[1] not in before]
-    return [f"{module}, line {item.line}: imports {item.name}, which comes after it in SOLVE_ROOMS" for item in later]
+    before = rooms[: rooms.index(parts[1]) + 1]
+    later = [
+        item for item in found if item.ours and item.name.startswith(f"{parts[0]}.") and item.name.split(".")[1] not in before
+    ]
+    return [f"{module}, line {item.line}: imports {item.name}, which comes after it in ROOMS" for item in later]
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -26,9 +26,9 @@ from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.store import read_features
-from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling, signal_share, split_repeats
-from fastencode.study.low_level import LOW_LEVEL, low_level
-from fastencode.study.significance import fdr, signed_rank
+from fastencode.study.brains.ceilings import ceiling_pvalues, noise_ceiling, signal_share, split_repeats
+from fastencode.study.brains.low_level import LOW_LEVEL, low_level
+from fastencode.study.inference.significance import fdr, signed_rank
 from fastencode.world.config import Participant, WorldConfig
 from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
 from reference_timing import lanczos as dense
@@ -323,7 +323,7 @@ def test_a_full_disk_is_one_clear_line(world: Path, models: dict[str, Path], tmp
 
 
 def test_windows_are_resampled_to_scans(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    from fastencode.study.sources import LayerFolder
+    from fastencode.study.brains.sources import LayerFolder
 
     stories = Stories(world, test_story=TEST_STORY, test_skip=0)
     source = LayerFolder(models["windows"], stories, lobes=3, used=["story01"])
@@ -396,7 +396,7 @@ def test_wrong_settings_are_one_clear_line(
 
 
 def test_features_of_other_settings_or_sounds_are_refused(world: Path, models: dict[str, Path], tmp_path: Path) -> None:
-    from fastencode.study.sources import LayerFolder
+    from fastencode.study.brains.sources import LayerFolder
 
     stories = Stories(world, test_story=TEST_STORY, test_skip=0)
     folder = tmp_path / "mixed"

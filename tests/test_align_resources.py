@@ -11,8 +11,8 @@ import pytest
 
 from align_cases import FIT, SKIP, TR, align, make_world
 from fastencode.data.stories import Stories
-from fastencode.study import design, layer_scores, sources
-from fastencode.study.sources import LayerFolder
+from fastencode.study.brains import design, layer_scores, sources
+from fastencode.study.brains.sources import LayerFolder
 
 pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
 pytest.importorskip("pandas", reason="the command needs the extra 'tune'")

@@ -324,7 +324,7 @@ def test_only_code_that_is_used_makes_fits_again(
         {
             "fastencode.study.figures.layers": comment + code,
             "fastencode.delayed": comment,
-            "fastencode.study.tables": code,
+            "fastencode.study.brains.tables": code,
             "fastencode.runs.engine": code,
             "fastencode.cli.settings": code,
         }
@@ -355,10 +355,9 @@ def test_stages_use_no_figures_and_no_engine() -> None:
         code.of(stage)
     used = {name.removeprefix("fastencode.") for name, module in code._modules.items() if module is not None}
     used -= {"runs", "runs.responses"}  # what all stages of one participant read, in a file of its own
-    assert {"delayed", "solve.ridge_plan", "study.significance", "data.stories", "kernels.hrf"} <= used
-    assert not [
-        name for name in used if name.startswith(("runs", "cli", "tune", "study.figures", "study.report", "study.tables"))
-    ]
+    assert {"delayed", "solve.ridge_plan", "study.inference.significance", "data.stories", "kernels.hrf"} <= used
+    others = ("runs", "cli", "tune", "study.figures", "study.report", "study.brains.tables")
+    assert not [name for name in used if name.startswith(others)]
 
 
 def test_every_voxel_is_in_a_file_and_in_images(world: Path, finished: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.blocks import autocorrelation, block_length, interval, permuted_autocorrelation
-from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
+from fastencode.study.inference.blocks import autocorrelation, block_length, interval, permuted_autocorrelation
+from fastencode.study.inference.significance import block_permutation_pvalues, bootstrap_region_scores
 from series_cases import autoregressive
 
 

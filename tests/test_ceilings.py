@@ -10,8 +10,8 @@ import scipy.signal
 import fastencode
 import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study import ceilings
-from fastencode.study.significance import fdr
+from fastencode.study.brains import ceilings
+from fastencode.study.inference.significance import fdr
 
 
 def world(n_repeats: int, n: int, n_voxels: int, signal: float, seed: int = 0) -> np.ndarray:

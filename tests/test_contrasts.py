@@ -12,8 +12,9 @@ import scipy.stats
 
 from contrast_cases import made_up, world
 from fastencode.errors import InputError
-from fastencode.study.blocks import interval, mean_draws
-from fastencode.study.contrasts import (
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.tables import Label
+from fastencode.study.findings.contrasts import (
     Cell,
     Contrast,
     Finding,
@@ -23,11 +24,10 @@ from fastencode.study.contrasts import (
     part_rows,
     verdicts_of,
 )
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.measurements import NOBODY, measurements_of_probes, measurements_of_scores
-from fastencode.study.significance import signed_rank
-from fastencode.study.tables import Label
-from fastencode.study.weighted import Planned, contrast_problems
+from fastencode.study.findings.measurements import NOBODY, measurements_of_probes, measurements_of_scores
+from fastencode.study.findings.weighted import Planned, contrast_problems
+from fastencode.study.inference.blocks import interval, mean_draws
+from fastencode.study.inference.significance import signed_rank
 
 UP = {"tuned": 1.0, "pretrained": -1.0}
 

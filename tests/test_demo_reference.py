@@ -22,7 +22,7 @@ import reference_timing
 from demo_cases import CONTROLS, EXPECTED, LESS, PLACE, REGIONS, answers, drawn, of_models, of_seeds
 from fastencode.cli import main
 from fastencode.runs import tuning
-from fastencode.study.blocks import interval
+from fastencode.study.inference.blocks import interval
 from fastencode.tune import training
 from fastencode.tune.batches import batches_in_order
 from speech_cases import saved_model

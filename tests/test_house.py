@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastencode
-from house import RULES, SOLVE_ROOMS, breaches, circle, drawn, imports, modules, out_of_order
+from house import ROOMS, RULES, breaches, circle, drawn, imports, modules, out_of_order
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = modules(ROOT)
@@ -49,8 +49,13 @@ def test_no_imports_go_in_a_circle() -> None:
     assert " → ".join(circle(graph())) == "", "cut it: move what both need to a file that imports neither"
 
 
-def test_rooms_of_the_solvers_import_only_what_comes_before_them() -> None:
-    assert {name.split(".")[1] for name in MODULES if name.startswith("solve.") and name.count(".") == 2} == set(SOLVE_ROOMS)
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_within_a_room_are_ordered(room: str) -> None:
+    inside = {name.split(".")[1] for name in MODULES if name.startswith(f"{room}.") and name.count(".") == 2}
+    assert inside <= set(ROOMS[room]) <= {name.split(".")[1] for name in MODULES if name.startswith(f"{room}.")}
+
+
+def test_rooms_within_a_room_import_only_what_comes_before_them() -> None:
     broken = []
     for module, path in MODULES.items():
         found = imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py", HOMES, frozenset(MODULES))
@@ -66,6 +71,16 @@ def test_rooms_of_the_solvers_import_only_what_comes_before_them() -> None:
         ("solve.search.x", "from fastencode.solve.ridge import ridge_cv\nfrom fastencode.solve.given.folds import Fold", 1),
         ("solve.weights.x", "from ..score.tiles import Reader\nfrom .features import map_of\nfrom ...arrays import x", 0),
         ("solve.banded", "from fastencode.solve.search.search import run_search", 0),
+        (
+            "study.brains.x",
+            "from fastencode.study.findings.means import mean_scores\nfrom fastencode.study.config import Contrast",
+            1,
+        ),
+        (
+            "study.inference.x",
+            "def f():\n    from ..brains.tables import score_rows\n    from fastencode.study.word_rate import x",
+            2,
+        ),
     ],
 )
 def test_planted_imports_of_later_rooms_are_found(module: str, source: str, count: int) -> None:
@@ -96,7 +111,7 @@ PLANTED = [
     ("data.x", "from fastencode.world.config import WorldConfig", "may import world"),
     ("tune.trainer", "from fastencode.world.tales import tell", "may import world"),
     ("world.x", "from fastencode.solve.ridge import ridge_cv", "world stands on data"),
-    ("estimators", "from fastencode.study import significance", "estimators wrap solvers and timing"),
+    ("estimators", "from fastencode.study.inference import significance", "estimators wrap solvers and timing"),
     ("study.x", "from fastencode import RidgeCV", "nobody builds on estimators"),
     ("tune.x", "from ..solve.ridge import ridge_cv", "tune never imports the solvers"),
     ("tune.x", "from fastencode import ridge_cv", "tune never imports the solvers"),
@@ -108,8 +123,8 @@ PLANTED = [
     ("study.x", "from fastencode.runs.engine import Stage", "only cli may import runs"),
     ("runs.x", "from fastencode.cli.settings import DemoConfig", "nobody imports cli"),
     ("data.x", "def f():\n    from matplotlib import pyplot", "draw"),
-    ("study.design", "def f():\n    import matplotlib.pyplot as plt", "draw"),
-    ("study.page", "def f():\n    require('matplotlib.figure', 'report')", "draw"),
+    ("study.brains.design", "def f():\n    import matplotlib.pyplot as plt", "draw"),
+    ("study.report.page", "def f():\n    require('matplotlib.figure', 'report')", "draw"),
     ("tune.card", "def f():\n    import matplotlib.figure", "draw"),
     ("data.x", "import pandas as pd", "inside a function"),
     ("speech.x", "try:\n    import torch\nexcept ImportError:\n    torch = None", "inside a function"),
@@ -131,7 +146,7 @@ INNOCENT = [
     ("kernels.x", "import numba\nfrom . import fallback"),
     ("solve.x", "import numpy as np\nfrom ..arrays import library\nfrom .. import kernels, __version__\nfrom .plan import x"),
     ("cli.x", "from ..tune import model\nfrom ..study import report\nimport fastencode"),
-    ("runs.x", "from ..tune import model\nfrom fastencode.study import report"),
+    ("runs.x", "from ..tune import model\nfrom fastencode.study.report import report"),
     ("study.figures", "def f():\n    import matplotlib.pyplot as plt"),
     ("study.figures.layers", "def f():\n    require('matplotlib.figure', 'report')"),
     ("tune.curves", "def f():\n    require('matplotlib.figure', 'report')"),
@@ -140,7 +155,7 @@ INNOCENT = [
     ("tune.x", "from ..errors import require\ndef f():\n    require('torch', 'tune')\n    import pandas"),
     ("tune.x", "from torch import nn\nclass Head(nn.Module): ..."),
     ("estimators", "import sklearn.base\nfrom fastencode.solve.ridge import ridge_cv\nfrom fastencode.errors import InputError"),
-    ("", "from importlib import import_module\nHOME = {'noise_ceiling': 'study.ceilings'}"),
+    ("", "from importlib import import_module\nHOME = {'noise_ceiling': 'study.brains.ceilings'}"),
 ]
 
 

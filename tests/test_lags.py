@@ -13,13 +13,14 @@ import scipy.stats
 import reference
 import reference_timing
 from align_cases import ALPHAS, FIT, REGIONS, ROWS, SKIP, TR, align, make_world
-from fastencode.study import cells, figures
-from fastencode.study.blocks import mean_draws
-from fastencode.study.captions import CAPTIONS, Drawn
+from fastencode.study import figures
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.tables import Label
 from fastencode.study.conditions import conditions
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.means import lag_rows
-from fastencode.study.tables import Label
+from fastencode.study.findings.means import lag_rows
+from fastencode.study.inference.blocks import mean_draws
+from fastencode.study.report import cells
+from fastencode.study.report.captions import CAPTIONS, Drawn
 from report_cases import overlapping_texts
 
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")

@@ -10,9 +10,9 @@ import pytest
 from fastencode.solve.edges import held_warnings
 from fastencode.solve.ridge import plan_ridge
 from fastencode.solve.ridge_plan import RidgePlan
-from fastencode.study import layer_scores
+from fastencode.study.brains import layer_scores
+from fastencode.study.brains.layer_scores import Listener, predict_in_tiles, share_layer
 from fastencode.study.config import AlignConfig
-from fastencode.study.layer_scores import Listener, predict_in_tiles, share_layer
 
 pytestmark = pytest.mark.filterwarnings("ignore::fastencode.errors.FastencodeWarning")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastencode.study.leads import alice_lead, align_lead, demo_lead
+from fastencode.study.report.leads import alice_lead, align_lead, demo_lead
 
 ALIGN = {
     "models": ("first", "second"),

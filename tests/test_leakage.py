@@ -12,8 +12,8 @@ from fastencode.data.recordings import Recording
 from fastencode.data.timit import read_timit
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import sha256
-from fastencode.study.leakage import check_leaks, find_leaks, texts_of
-from fastencode.study.tasks import task_of
+from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.probing.tasks import task_of
 from task_cases import Listed, listed, timit_like
 
 pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")

@@ -9,10 +9,10 @@ import pytest
 from fastencode.data.rois import read_rois
 from fastencode.data.space import columns_of, to_surfaces
 from fastencode.errors import InputError
-from fastencode.study.layer_scores import LayerScores, LeftOut
-from fastencode.study.maps import write_maps, write_voxels
-from fastencode.study.significance import fdr
-from fastencode.study.tables import Label
+from fastencode.study.brains.layer_scores import LayerScores, LeftOut
+from fastencode.study.brains.maps import write_maps, write_voxels
+from fastencode.study.brains.tables import Label
+from fastencode.study.inference.significance import fdr
 
 nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed")
 

@@ -7,11 +7,11 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from fastencode.study.blocks import mean_draws
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.means import mean_rows
-from fastencode.study.significance import bootstrap_region_scores
-from fastencode.study.tables import Label
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.tables import Label
+from fastencode.study.findings.means import mean_rows
+from fastencode.study.inference.blocks import mean_draws
+from fastencode.study.inference.significance import bootstrap_region_scores
 from series_cases import autoregressive
 
 EMPTY = {field.name: np.zeros(0) for field in fields(LayerScores)}

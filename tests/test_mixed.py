@@ -9,12 +9,12 @@ import pytest
 import scipy.stats
 
 from fastencode.errors import InputError
-from fastencode.study.blocks import interval, mean_draws
 from fastencode.study.config import Contrast
-from fastencode.study.families import holm, holm_levels
-from fastencode.study.intervals import Estimate, over_participants, over_units, paired_covariance
-from fastencode.study.measurements import NOBODY, Cell, Sample
-from fastencode.study.mixed import components, summary_rows
+from fastencode.study.findings.measurements import NOBODY, Cell, Sample
+from fastencode.study.findings.mixed import components, summary_rows
+from fastencode.study.inference.blocks import interval, mean_draws
+from fastencode.study.inference.families import holm, holm_levels
+from fastencode.study.inference.intervals import Estimate, over_participants, over_units, paired_covariance
 
 
 @pytest.mark.parametrize("correlation", [False, True])

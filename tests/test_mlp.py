@@ -21,12 +21,12 @@ from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
-from fastencode.study import mlp
+from fastencode.study.brains import mlp
+from fastencode.study.brains.design import Design, Variant
+from fastencode.study.brains.layer_scores import Listener, load, save, score_layer
+from fastencode.study.brains.mlp import MlpScores, inner_split, mlp_against_ridge, mlp_operations, mlp_rows
+from fastencode.study.brains.sources import LayerFolder
 from fastencode.study.config import AlignConfig, MlpConfig
-from fastencode.study.design import Design, Variant
-from fastencode.study.layer_scores import Listener, load, save, score_layer
-from fastencode.study.mlp import MlpScores, inner_split, mlp_against_ridge, mlp_operations, mlp_rows
-from fastencode.study.sources import LayerFolder
 
 P, N_VOXELS, TEST = 12, 20, 240
 ROWS = {"one": 120, "two": 110, "three": 130, "four": 120}

@@ -13,10 +13,10 @@ import pytest
 
 from fastencode.errors import InputError
 from fastencode.study import figures
-from fastencode.study.alts import alt_text
-from fastencode.study.cautions import cautions
-from fastencode.study.report import Map, write_report
-from fastencode.study.summary import decider, number, quantity, summary
+from fastencode.study.findings.summary import decider, number, quantity, summary
+from fastencode.study.report.alts import alt_text
+from fastencode.study.report.cautions import cautions
+from fastencode.study.report.report import Map, write_report
 from report_cases import BEFORE_AND_AFTER, LAYERS, Page, legend_labels, overlapping_texts, png_size, study_tables
 
 LABELS = {one.model: one.label for one in BEFORE_AND_AFTER}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study import linear_classifiers
-from fastencode.study.linear_classifiers import Curvature, Labels, Objective, decisions, held_out_loss, minimise, priors, workers
-from fastencode.study.probe_input import group_folds
 from fastencode.study.probes import probe
+from fastencode.study.probing import classifiers as linear_classifiers
+from fastencode.study.probing.classifiers import Curvature, Labels, Objective, decisions, held_out_loss, minimise, priors, workers
+from fastencode.study.probing.input import group_folds
 from fastencode.threads import limit_threads
 from probe_cases import by_speaker, naive_folds, naive_loss, speech
 

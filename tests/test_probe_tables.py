@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastencode.study.probe_tables import best_rows, probe_rows, seed_rows, target_rows
+from fastencode.study.findings.probe_tables import best_rows, probe_rows, seed_rows, target_rows
 from fastencode.study.probes import ProbeResult, probe
 
 NAMES = ["c1 at 1/2", "c1 at 2/2", "c0 at 1/2", "c0 at 2/2"]
@@ -89,7 +89,7 @@ def test_targets_are_means_over_their_points(results: dict[tuple[str, str, str, 
 
 def test_f1_of_each_class_against_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics", reason="the reference is scikit-learn")
-    from fastencode.study.probe_metrics import scores, sums
+    from fastencode.study.probing.metrics import scores, sums
 
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(0, 3, (2, 50))

@@ -11,8 +11,8 @@ import pytest
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.acoustics import mfcc
 from fastencode.speech.audio import read_audio
-from fastencode.study.probe_metrics import draw_units, drawn_scores, ends, scores, sums
 from fastencode.study.probes import PENALTIES, ProbeResult, load_probe, probe, save_probe
+from fastencode.study.probing.metrics import draw_units, drawn_scores, ends, scores, sums
 from probe_cases import by_speaker, speech
 
 metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
@@ -135,7 +135,7 @@ def test_a_regression_is_ridge_at_the_penalty_of_held_out_speakers():
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import PredefinedSplit, cross_val_score
 
-    from fastencode.study.probe_input import group_folds
+    from fastencode.study.probing.input import group_folds
 
     X, _, who = speech(400, 60, 4, accent=1.5, dtype=np.float64)
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from fastencode.runs import provenance
 from fastencode.runs.provenance import Code, Contents, digest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYER_SCORES = ["study.layer_scores.score_layer", "solve.ridge.ridge_cv"]
+LAYER_SCORES = ["study.brains.layer_scores.score_layer", "solve.ridge.ridge_cv"]
 # Digests of functions of a copy of the package, on one line, as often as asked; their modules are not imported.
 DIGESTS = """
 import sys
@@ -83,7 +83,7 @@ def test_code_that_is_used_counts_and_words_about_it_do_not(copy: Path, digests:
         after = digests()
         assert after[0] != before[0] and after[1] != before[1], path
         before = after
-    changed(package / "study" / "significance.py", "", "NEW = 1\n")
+    changed(package / "study" / "inference" / "significance.py", "", "NEW = 1\n")
     after = digests()
     assert after[0] != before[0] and after[1] == before[1]
 

@@ -15,11 +15,12 @@ import pytest
 
 from fastencode.cli.output import _spent
 from fastencode.errors import InputError
-from fastencode.study import figures, report
-from fastencode.study.captions import CEILINGS
+from fastencode.study import figures
 from fastencode.study.conditions import conditions
-from fastencode.study.report import scores_table, write_report
-from fastencode.study.verdicts import Verdict, layer_thirds, overfitting, verdict_table
+from fastencode.study.findings.verdicts import Verdict, layer_thirds, overfitting, verdict_table
+from fastencode.study.report import report
+from fastencode.study.report.captions import CEILINGS
+from fastencode.study.report.report import scores_table, write_report
 from fastencode.style import COLORS
 from report_cases import BEFORE_AND_AFTER, Page, legend_labels, overlapping_texts, png_size
 

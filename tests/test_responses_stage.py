@@ -15,8 +15,8 @@ import reference_timing
 from fastencode.errors import FastencodeWarning
 from fastencode.runs import responses
 from fastencode.runs.responses import load_listener, write_responses
-from fastencode.study.ceilings import ceiling_pvalues, noise_ceiling
-from fastencode.study.significance import fdr
+from fastencode.study.brains.ceilings import ceiling_pvalues, noise_ceiling
+from fastencode.study.inference.significance import fdr
 
 ROWS = {"one": 40, "two": 30, "test": 36, "later": 29, "once": 33}
 N_VOXELS, SKIP, REPEATS = 50, 4, 5

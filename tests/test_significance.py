@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study import significance
-from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores, fdr, signed_rank
+from fastencode.study.inference import significance
+from fastencode.study.inference.significance import block_permutation_pvalues, bootstrap_region_scores, fdr, signed_rank
 
 
 def world(n: int, n_voxels: int, gains: tuple[float, ...], seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -8,7 +8,7 @@ import scipy.stats
 
 import reference_timing as reference
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
+from fastencode.study.inference.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 from series_cases import autoregressive
 

@@ -20,7 +20,7 @@ from fastencode.runs.studies.reading import read_study, study_text, template_nam
 from fastencode.runs.studies.readings import models_of, readings_of
 from fastencode.runs.studies.regions import with_functions
 from fastencode.runs.studies.typed import problems_of
-from fastencode.study.measurements import BEYOND_LINEAR, MLP
+from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP
 from fastencode.tune.presets import preset
 
 

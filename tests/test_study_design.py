@@ -8,10 +8,10 @@ import pytest
 import reference
 import reference_timing
 from fastencode.delayed import Delayed
-from fastencode.study.ceilings import averaged_spread
+from fastencode.study.brains.ceilings import averaged_spread
+from fastencode.study.brains.design import Design, Variant
+from fastencode.study.brains.layer_scores import Listener, score_layer, share_layer
 from fastencode.study.config import AlignConfig
-from fastencode.study.design import Design, Variant
-from fastencode.study.layer_scores import Listener, score_layer, share_layer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(of the grid|use shorter blocks)")
 

@@ -25,13 +25,13 @@ from fastencode.runs.studies.readings import models_of, readings_of
 from fastencode.runs.studies.results import Results
 from fastencode.runs.studies.stages import given_stages
 from fastencode.runs.studies.typed import problems_of
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.mlp import MlpScores
+from fastencode.study.brains.tables import Label
 from fastencode.study.config import Contrast, MlpConfig
-from fastencode.study.contrasts import evaluate
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.measurements import BEYOND_LINEAR, MLP, Cell, Sample, measurements_of_mlp
-from fastencode.study.mlp import MlpScores
-from fastencode.study.tables import Label
-from fastencode.study.weighted import Planned
+from fastencode.study.findings.contrasts import evaluate
+from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP, Cell, Sample, measurements_of_mlp
+from fastencode.study.findings.weighted import Planned
 from fastencode.world.config import Participant, WorldConfig
 
 REGIONS = {"auditory": np.arange(3), "late_language": np.arange(2)}

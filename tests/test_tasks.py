@@ -15,9 +15,9 @@ from fastencode.data.recordings import Recording
 from fastencode.data.timit import FOLD, read_timit
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.acoustics import mfcc
-from fastencode.study.leakage import texts_of
-from fastencode.study.task_labels import COEFFICIENTS, trajectories
-from fastencode.study.tasks import TASKS, Task, task_of
+from fastencode.study.probing.labels import COEFFICIENTS, trajectories
+from fastencode.study.probing.leakage import texts_of
+from fastencode.study.probing.tasks import TASKS, Task, task_of
 from task_cases import RATE, Listed, commands_like, listed, timit_like
 
 soundfile = pytest.importorskip("soundfile", reason="sounds need the extra 'tune'")

@@ -17,7 +17,7 @@ from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features
 from fastencode.speech.layers import unit_variance
-from fastencode.study.sources import LayerFolder
+from fastencode.study.brains.sources import LayerFolder
 from fastencode.timing.clean import zscore
 from fastencode.timing.delays import delay
 from fastencode.tune.config import TuneConfig

@@ -14,7 +14,7 @@ pytest.importorskip("espeakng_loader", reason="the demo's world needs the extra 
 from fastencode.data.stories import Stories
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
-from fastencode.study.ceilings import noise_ceiling
+from fastencode.study.brains.ceilings import noise_ceiling
 from fastencode.world.config import REGIONS, Participant, WorldConfig
 from fastencode.world.espeak import SAMPLE_RATE, Synthesizer, Voice
 from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world

@@ -35,7 +35,7 @@ _HOME_OF = {
     "lanczos": "timing.lanczos",
     "leave_one_run_out": "solve.given.folds",
     "mfcc": "speech.acoustics",
-    "noise_ceiling": "study.ceilings",
+    "noise_ceiling": "study.brains.ceilings",
     "partition_variance": "solve.partition",
     "pearson": "solve.score.moments",
     "plan_ridge": "solve.ridge",

@@ -12,7 +12,7 @@ from fastencode.runs.alice import PICTURE_REGIONS, alice_study
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
 from fastencode.runs.executors.where import Where
-from fastencode.study.leads import ALICE_NOTES
+from fastencode.study.report.leads import ALICE_NOTES
 
 __all__ = ["run"]
 

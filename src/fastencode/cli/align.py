@@ -36,15 +36,15 @@ from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import check_shapes, foresee
 from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
 from fastencode.speech.silence import NON_SPEECH
+from fastencode.study.brains.design import Variant
+from fastencode.study.brains.low_level import LOW_LEVEL
+from fastencode.study.brains.sources import LayerFolder, LowLevel, Source
+from fastencode.study.brains.tables import Label, delays_text
 from fastencode.study.columns import MEAN
 from fastencode.study.conditions import conditions
 from fastencode.study.config import WHOLE, Resources
-from fastencode.study.design import Variant
-from fastencode.study.leads import ALIGN_NOTES, ALIGN_TITLE, align_lead
-from fastencode.study.low_level import LOW_LEVEL
-from fastencode.study.report import write_report
-from fastencode.study.sources import LayerFolder, LowLevel, Source
-from fastencode.study.tables import Label, delays_text
+from fastencode.study.report.leads import ALIGN_NOTES, ALIGN_TITLE, align_lead
+from fastencode.study.report.report import write_report
 
 __all__ = ["run"]
 

@@ -22,10 +22,10 @@ from fastencode.runs.studies.results import Results
 from fastencode.runs.studies.study import run_study
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.study.ceilings import noise_ceiling
+from fastencode.study.brains.ceilings import noise_ceiling
 from fastencode.study.config import Contrast
-from fastencode.study.leads import DEMO_NOTES, demo_lead
-from fastencode.study.verdicts import Verdict
+from fastencode.study.findings.verdicts import Verdict
+from fastencode.study.report.leads import DEMO_NOTES, demo_lead
 from fastencode.tune.config import SMALL_FAMILIES, PretrainConfig
 from fastencode.tune.pretrain import pretrain
 

@@ -19,7 +19,7 @@ from fastencode.speech.extract import estimate
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.packed import CORPUS_FILE, estimate_packed, open_packed
 from fastencode.speech.reading import Estimate
-from fastencode.study.report import write_provenance
+from fastencode.study.report.report import write_provenance
 from fastencode.threads import available_threads
 
 __all__ = ["run"]

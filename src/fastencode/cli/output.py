@@ -19,7 +19,7 @@ from fastencode.runs.engine import Stages
 from fastencode.runs.provenance import commit, libraries
 from fastencode.runs.studies.page import write_study
 from fastencode.runs.studies.results import Results
-from fastencode.study.verdicts import Verdict
+from fastencode.study.findings.verdicts import Verdict
 
 __all__ = ["provenance", "publish_study", "write_settings"]
 

@@ -23,10 +23,10 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.probing import Probed, check_folders, collect_probes, probe_stage, targets_stage
 from fastencode.speech.packed import CORPUS_FILE, Packed, open_packed
-from fastencode.study.leakage import check_leaks, find_leaks, texts_of
-from fastencode.study.probe_tables import best_rows, probe_rows, seed_rows, target_rows
-from fastencode.study.report import write_provenance
-from fastencode.study.tasks import Task, check_name, task_of
+from fastencode.study.findings.probe_tables import best_rows, probe_rows, seed_rows, target_rows
+from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.probing.tasks import Task, check_name, task_of
+from fastencode.study.report.report import write_provenance
 
 __all__ = ["run"]
 

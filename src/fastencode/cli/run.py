@@ -15,7 +15,7 @@ from fastencode.runs.executors.where import check_where, where_of
 from fastencode.runs.studies.foreseen import foresee_study, say_foreseen
 from fastencode.runs.studies.reading import read_study, study_text
 from fastencode.runs.studies.study import check_start, open_stories, run_study
-from fastencode.study.leads import STUDY_NOTES
+from fastencode.study.report.leads import STUDY_NOTES
 
 __all__ = ["run"]
 

@@ -19,7 +19,7 @@ from fastencode.runs.studies.results import Results
 from fastencode.runs.studies.study import run_study
 from fastencode.speech.audio import write_audio
 from fastencode.study.config import AlignConfig, Contrast
-from fastencode.study.leads import ALICE_TITLE, alice_lead
+from fastencode.study.report.leads import ALICE_TITLE, alice_lead
 from fastencode.study.word_rate import WordRateStudy, word_rate_study
 from fastencode.tune.config import TuneConfig
 from fastencode.world.espeak import SAMPLE_RATE

@@ -15,10 +15,8 @@ from fastencode.runs.engine import Stages
 from fastencode.runs.fits import Records
 from fastencode.runs.making import Signature, read_signature
 from fastencode.runs.responses import ceilings_of, null_row, voxels_of
-from fastencode.study.config import WHOLE, AlignConfig
-from fastencode.study.maps import write_maps, write_voxels
-from fastencode.study.means import lag_rows, mean_rows
-from fastencode.study.tables import (
+from fastencode.study.brains.maps import write_maps, write_voxels
+from fastencode.study.brains.tables import (
     Key,
     Label,
     contrast_rows,
@@ -28,6 +26,8 @@ from fastencode.study.tables import (
     signed_rank_rows,
     test_rows,
 )
+from fastencode.study.config import WHOLE, AlignConfig
+from fastencode.study.findings.means import lag_rows, mean_rows
 
 if TYPE_CHECKING:
     import pandas as pd

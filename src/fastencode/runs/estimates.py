@@ -19,9 +19,9 @@ from fastencode.runs.fits import Question
 from fastencode.runs.tally import duration
 from fastencode.solve.given.problem import Problem
 from fastencode.solve.plan.cost import Candidate, choose
-from fastencode.study.blocks import check_blocks
-from fastencode.study.design import Variant
-from fastencode.study.tables import delays_text
+from fastencode.study.brains.design import Variant
+from fastencode.study.brains.tables import delays_text
+from fastencode.study.inference.blocks import check_blocks
 from fastencode.threads import available_threads
 from fastencode.timing.delays import delay
 

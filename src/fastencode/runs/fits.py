@@ -27,9 +27,8 @@ from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.making import SIGNATURE, Signature
 from fastencode.runs.responses import load_listener, regions_of, voxels_of, write_responses
-from fastencode.study.config import AlignConfig, MlpConfig, Resources
-from fastencode.study.design import Design, Variant
-from fastencode.study.layer_scores import (
+from fastencode.study.brains.design import Design, Variant
+from fastencode.study.brains.layer_scores import (
     LayerScores,
     LayerShares,
     LeftOut,
@@ -40,10 +39,11 @@ from fastencode.study.layer_scores import (
     scores_of,
     share_layer,
 )
-from fastencode.study.mlp import MlpScores, mlp_against_ridge
-from fastencode.study.predictions import write_predictions
-from fastencode.study.sources import LowLevel
-from fastencode.study.tables import Key, Label
+from fastencode.study.brains.mlp import MlpScores, mlp_against_ridge
+from fastencode.study.brains.predictions import write_predictions
+from fastencode.study.brains.sources import LowLevel
+from fastencode.study.brains.tables import Key, Label
+from fastencode.study.config import AlignConfig, MlpConfig, Resources
 
 __all__ = [
     "RECORD",
@@ -236,7 +236,7 @@ def leave_out_layer(folder: Path, design: Design, responses: Path) -> None:
 
 
 def mlp_layer(folder: Path, design: Design, responses: Path, config: AlignConfig, mlp: MlpConfig) -> None:
-    """The stage of one layer in one participant, fitted by a network beside ridge: see :mod:`fastencode.study.mlp`."""
+    """The stage of one layer in one participant, fitted by a network beside ridge: see :mod:`fastencode.study.brains.mlp`."""
     save(mlp_against_ridge(design, load_listener(responses), config, mlp), folder / RECORD)
 
 

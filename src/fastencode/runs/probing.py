@@ -27,8 +27,8 @@ from fastencode.runs.making import Signature
 from fastencode.runs.provenance import digest
 from fastencode.speech.packed import Packed, open_packed
 from fastencode.study.probes import ProbeResult, load_probe, probe, save_probe
-from fastencode.study.task_labels import trajectories
-from fastencode.study.tasks import Task
+from fastencode.study.probing.labels import trajectories
+from fastencode.study.probing.tasks import Task
 
 __all__ = ["RECORD", "Chosen", "Probed", "check_folders", "collect_probes", "probe_stage", "targets_stage"]
 

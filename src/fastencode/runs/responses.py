@@ -26,8 +26,7 @@ from fastencode.data.checks import constant_targets
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.progress import say
-from fastencode.study.blocks import permuted_autocorrelation
-from fastencode.study.ceilings import (
+from fastencode.study.brains.ceilings import (
     Signal,
     averaged_spread,
     ceiling_pvalues,
@@ -36,9 +35,10 @@ from fastencode.study.ceilings import (
     signal_share,
     split_repeats,
 )
+from fastencode.study.brains.layer_scores import Listener
 from fastencode.study.config import WHOLE, AlignConfig
-from fastencode.study.layer_scores import Listener
-from fastencode.study.significance import FALSE_DISCOVERIES, fdr
+from fastencode.study.inference.blocks import permuted_autocorrelation
+from fastencode.study.inference.significance import FALSE_DISCOVERIES, fdr
 from fastencode.timing.clean import zscore
 
 __all__ = ["ceilings_of", "load_listener", "null_row", "regions_of", "voxels_of", "write_responses"]

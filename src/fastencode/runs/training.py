@@ -25,7 +25,7 @@ from fastencode.runs.provenance import commit, libraries
 from fastencode.runs.tuning import only
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
-from fastencode.study.ceilings import noise_ceiling, significant_ceilings
+from fastencode.study.brains.ceilings import noise_ceiling, significant_ceilings
 from fastencode.threads import available_threads
 from fastencode.tune.config import TuneConfig
 from fastencode.tune.cost import Cost, cost_of

@@ -13,7 +13,7 @@ from fastencode.errors import InputError
 __all__ = ["CPU", "DEPTHS", "WHOLE", "AlignConfig", "Contrast", "MlpConfig", "Resources"]
 
 DEPTHS = ("early", "middle", "late", "all")
-"""Names of sets of layers: thirds, as :func:`fastencode.study.verdicts.layer_thirds` cuts them, and all."""
+"""Names of sets of layers: thirds, as :func:`fastencode.study.findings.verdicts.layer_thirds` cuts them, and all."""
 
 WHOLE = "all"
 """The region of every voxel that is mapped."""
@@ -221,7 +221,7 @@ def _number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class MlpConfig:
-    """A network with one hidden layer that learns what a ridge leaves over: see :mod:`fastencode.study.mlp`.
+    """A network with one hidden layer that learns what a ridge leaves over: see :mod:`fastencode.study.brains.mlp`.
 
     Attributes
     ----------

@@ -27,10 +27,10 @@ from fastencode.devices import DeviceLike
 from fastencode.errors import InputError, warn
 from fastencode.files import check_file, whole_file
 from fastencode.progress import progress as progress_bar
-from fastencode.study.blocks import FEWEST_BLOCKS
-from fastencode.study.probe_fits import fit_layer
-from fastencode.study.probe_input import Given, check_given, check_names, layers_of, standardised
-from fastencode.study.probe_metrics import constant_prediction, draw_units, drawn_scores, ends, scores, sums
+from fastencode.study.inference.blocks import FEWEST_BLOCKS
+from fastencode.study.probing.fits import fit_layer
+from fastencode.study.probing.input import Given, check_given, check_names, layers_of, standardised
+from fastencode.study.probing.metrics import constant_prediction, draw_units, drawn_scores, ends, scores, sums
 
 __all__ = ["PENALTIES", "ProbeResult", "load_probe", "probe", "save_probe"]
 

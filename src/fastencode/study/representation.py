@@ -2,6 +2,7 @@
 
 Every measure is the same for any order of columns, and for any common factor; CKA and :func:`cca` also for any rotation of them.
 All compute in float64, from products of columns (p × q) or of rows (n × n), whichever are fewer numbers.
+:func:`twonn`, of one representation alone, comes from :mod:`fastencode.study.dimension`.
 
 Axis letters: n row, p column of X, q column of Y, k canonical pair, f fold.
 """
@@ -17,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import InputError
+from fastencode.study.dimension import twonn
 
-__all__ = ["HeldOutCCA", "cca", "cross_validated_cca", "linear_cka", "rbf_cka"]
+__all__ = ["HeldOutCCA", "cca", "cross_validated_cca", "linear_cka", "rbf_cka", "twonn"]
 
 Float64 = NDArray[np.float64]
 

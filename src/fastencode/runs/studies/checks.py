@@ -19,12 +19,12 @@ from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.studies.typed import nearest
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
+from fastencode.study.brains.low_level import LOW_LEVEL
 from fastencode.study.config import WHOLE
-from fastencode.study.leakage import check_leaks, find_leaks, texts_of
-from fastencode.study.low_level import LOW_LEVEL
-from fastencode.study.measurements import BEYOND_LINEAR, MLP
-from fastencode.study.tasks import Task, check_name, task_of
-from fastencode.study.weighted import weights_of
+from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP
+from fastencode.study.findings.weighted import weights_of
+from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
+from fastencode.study.probing.tasks import Task, check_name, task_of
 from fastencode.world.config import REGIONS
 from fastencode.world.outline import Outline
 

@@ -182,7 +182,7 @@ class ProbeSettings:
     Attributes
     ----------
     tasks : tuple of str
-        Such as mfcc, word, phonemes, sentence_type, sx_si; see :mod:`fastencode.study.tasks`. "emotion@mine" asks for the
+        Such as mfcc, word, phonemes, sentence_type, sx_si; see :mod:`fastencode.study.probing.tasks`. "emotion@mine" asks for the
         labels of the kind emotion of the corpus ``mine``.
     corpora : name → str
         Folder of TIMIT or Speech Commands, or a manifest. demo: spoken by a synthesizer, which makes ``timit``; ``commands``,

@@ -32,7 +32,7 @@ from fastencode.runs.studies.stages import given_model, ground_of, read_config
 from fastencode.runs.tally import duration
 from fastencode.runs.tuning import only, shortened
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.study.tables import Label
+from fastencode.study.brains.tables import Label
 from fastencode.tune.cost import cost_of
 from fastencode.tune.lessons import Lessons, choose_lessons
 from fastencode.world.outline import Outline

@@ -11,8 +11,8 @@ from fastencode.runs.engine import Stages
 from fastencode.runs.responses import voxels_of
 from fastencode.runs.studies.results import Results
 from fastencode.study import figures
-from fastencode.study.report import Map
-from fastencode.study.verdicts import layer_thirds
+from fastencode.study.findings.verdicts import layer_thirds
+from fastencode.study.report.report import Map
 
 __all__ = ["change_maps"]
 

@@ -15,9 +15,9 @@ from fastencode.runs.studies.diagnostics import diagnostic_rows
 from fastencode.runs.studies.maps import change_maps
 from fastencode.runs.studies.readings import models_of
 from fastencode.runs.studies.results import Results
-from fastencode.study.contrasts import finding_rows, part_rows, verdicts_of
-from fastencode.study.report import scores_table, write_report
-from fastencode.study.verdicts import Verdict, verdict_table
+from fastencode.study.findings.contrasts import finding_rows, part_rows, verdicts_of
+from fastencode.study.findings.verdicts import Verdict, verdict_table
+from fastencode.study.report.report import scores_table, write_report
 
 __all__ = ["write_study"]
 
@@ -42,7 +42,7 @@ def write_study(
     lead, notes : str
         The page's first words, and the limits of what was shown.
     provenance : mapping
-        As for :func:`fastencode.study.report.write_report`; what the tables were made of is added.
+        As for :func:`fastencode.study.report.report.write_report`; what the tables were made of is added.
     command : str
         What to type to get this again.
     verdicts : sequence of Verdict

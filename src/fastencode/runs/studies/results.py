@@ -22,12 +22,13 @@ from fastencode.runs.fits import Records, records_of
 from fastencode.runs.probing import RECORD
 from fastencode.runs.studies.readings import EVERYBODY, Reading
 from fastencode.runs.studies.stages import Graph
-from fastencode.study.blocks import interval
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.mlp import MlpScores, mlp_rows
+from fastencode.study.brains.tables import Key, contrast_rows, score_rows, signed_rank_rows
 from fastencode.study.config import WHOLE
-from fastencode.study.contrasts import ENOUGH, Finding, evaluate
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.means import mean_rows
-from fastencode.study.measurements import (
+from fastencode.study.findings.contrasts import ENOUGH, Finding, evaluate
+from fastencode.study.findings.means import mean_rows
+from fastencode.study.findings.measurements import (
     BEYOND_LINEAR,
     MLP,
     Cell,
@@ -36,13 +37,12 @@ from fastencode.study.measurements import (
     measurements_of_probes,
     measurements_of_scores,
 )
-from fastencode.study.mixed import summary_rows
-from fastencode.study.mlp import MlpScores, mlp_rows
-from fastencode.study.probe_tables import probe_rows
+from fastencode.study.findings.mixed import summary_rows
+from fastencode.study.findings.probe_tables import probe_rows
+from fastencode.study.findings.verdicts import layer_thirds
+from fastencode.study.findings.weighted import Planned
+from fastencode.study.inference.blocks import interval
 from fastencode.study.probes import ProbeResult, load_probe
-from fastencode.study.tables import Key, contrast_rows, score_rows, signed_rank_rows
-from fastencode.study.verdicts import layer_thirds
-from fastencode.study.weighted import Planned
 from fastencode.tune.log import epochs
 
 __all__ = ["Results", "collect_study"]

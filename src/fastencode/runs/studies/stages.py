@@ -39,9 +39,9 @@ from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.packed import CORPUS_FILE
-from fastencode.study.design import Variant
-from fastencode.study.sources import LayerFolder, LowLevel
-from fastencode.study.tasks import Task, task_of
+from fastencode.study.brains.design import Variant
+from fastencode.study.brains.sources import LayerFolder, LowLevel
+from fastencode.study.probing.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
 from fastencode.world.corpora import make_commands, make_timit
 

@@ -11,8 +11,8 @@ import numpy as np
 from fastencode.errors import require
 from fastencode.study.figures.base import WIDE, ZERO, escaped, legend_of, styled
 from fastencode.study.figures.curves import padded
+from fastencode.study.findings.summary import number
 from fastencode.study.names import ANSWERS, METRICS
-from fastencode.study.summary import number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,11 +25,11 @@ from fastencode.solve.partition import partition_variance
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.ends import Seen, ends_of
 from fastencode.solve.score.moments import pearson
-from fastencode.study.blocks import spans
-from fastencode.study.ceilings import Signal, joint_ceiling
+from fastencode.study.brains.ceilings import Signal, joint_ceiling
+from fastencode.study.brains.design import Design
 from fastencode.study.config import CPU, AlignConfig, Resources
-from fastencode.study.design import Design
-from fastencode.study.significance import block_permutation_pvalues, bootstrap_region_scores
+from fastencode.study.inference.blocks import spans
+from fastencode.study.inference.significance import block_permutation_pvalues, bootstrap_region_scores
 from fastencode.timing.clean import zscore
 
 __all__ = [

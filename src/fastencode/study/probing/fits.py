@@ -20,8 +20,8 @@ from fastencode.devices import DeviceLike
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.solve.edges import held_warnings
 from fastencode.solve.ridge import ridge_cv
-from fastencode.study.linear_classifiers import Curvature, Labels, Objective, decisions, held_out_loss, minimise, priors, workers
-from fastencode.study.probe_input import Fold, Given
+from fastencode.study.probing.classifiers import Curvature, Labels, Objective, decisions, held_out_loss, minimise, priors, workers
+from fastencode.study.probing.input import Fold, Given
 
 __all__ = ["Fitted", "fit_layer"]
 

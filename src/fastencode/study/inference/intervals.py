@@ -13,7 +13,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
-from fastencode.study.blocks import FEWEST_BLOCKS, mean_draws
+from fastencode.study.inference.blocks import FEWEST_BLOCKS, mean_draws
 
 __all__ = ["Estimate", "freedom_of", "over_participants", "over_units", "paired_covariance"]
 
@@ -71,7 +71,7 @@ def paired_covariance(draws: ArrayLike, n_units: ArrayLike) -> Float64:
     """Covariance (p, p) of participants' scores from draws of the same units.
 
     Where blocks of two participants differ in length, their covariance is too small by shorter / longer and is divided by it
-    (see :func:`fastencode.study.blocks.mean_draws`).
+    (see :func:`fastencode.study.inference.blocks.mean_draws`).
 
     Parameters
     ----------

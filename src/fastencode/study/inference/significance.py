@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.blocks import block_sums, chosen_block, draw_blocks, draw_orders, interval, spans
+from fastencode.study.inference.blocks import block_sums, chosen_block, draw_blocks, draw_orders, interval, spans
 
 __all__ = [
     "FALSE_DISCOVERIES",

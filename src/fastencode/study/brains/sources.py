@@ -15,7 +15,7 @@ from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.speech.store import Features, read_features, read_times
-from fastencode.study.low_level import low_level
+from fastencode.study.brains.low_level import low_level
 from fastencode.timing.lanczos import lanczos
 
 __all__ = ["LayerFolder", "LowLevel", "Source"]

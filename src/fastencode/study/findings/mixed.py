@@ -14,9 +14,9 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.study.config import Contrast
-from fastencode.study.intervals import Estimate, freedom_of, over_participants, over_units, paired_covariance
-from fastencode.study.measurements import NOBODY, Measurements
-from fastencode.study.weighted import Layers, Tested, tested, weights_of
+from fastencode.study.findings.measurements import NOBODY, Measurements
+from fastencode.study.findings.weighted import Layers, Tested, tested, weights_of
+from fastencode.study.inference.intervals import Estimate, freedom_of, over_participants, over_units, paired_covariance
 
 __all__ = ["Components", "components", "summary_rows"]
 
@@ -83,13 +83,13 @@ def components(values: ArrayLike, covariance: ArrayLike) -> Components:
 def summary_rows(measurements: Measurements, contrasts: Sequence[Contrast], n_layers: Layers) -> list[dict[str, Any]]:
     """One row for each contrast that was measured: its mixed model, with participants, seeds and test data all as random.
 
-    Where :func:`fastencode.study.contrasts.evaluate` says how sure the mean of these seeds is, these intervals allow for other
-    seeds, too, and for other participants however few there are.
+    Where :func:`fastencode.study.findings.contrasts.evaluate` says how sure the mean of these seeds is, these intervals allow for
+    other seeds, too, and for other participants however few there are.
 
     Parameters
     ----------
     measurements, contrasts, n_layers
-        As for :func:`fastencode.study.contrasts.evaluate`, which names what is wrong with them.
+        As for :func:`fastencode.study.findings.contrasts.evaluate`, which names what is wrong with them.
 
     Returns
     -------

@@ -20,8 +20,8 @@ from fastencode.delayed import Delayed, Matrix, pick
 from fastencode.errors import FastencodeWarning
 from fastencode.solve.ridge import plan_ridge
 from fastencode.solve.ridge_plan import RidgePlan
+from fastencode.study.brains.sources import LowLevel, Source
 from fastencode.study.config import CPU, AlignConfig, Resources
-from fastencode.study.sources import LowLevel, Source
 from fastencode.timing.clean import zscore
 from fastencode.timing.delays import delay
 

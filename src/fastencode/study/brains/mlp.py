@@ -32,11 +32,11 @@ from fastencode.errors import FastencodeWarning, InputError, require
 from fastencode.solve.edges import held_warnings
 from fastencode.solve.ridge_plan import RidgePlan
 from fastencode.solve.score.moments import pearson
-from fastencode.study.blocks import interval
+from fastencode.study.brains.design import Design, plan_runs
+from fastencode.study.brains.layer_scores import Listener
 from fastencode.study.config import AlignConfig, MlpConfig, Resources
-from fastencode.study.design import Design, plan_runs
-from fastencode.study.layer_scores import Listener
-from fastencode.study.significance import bootstrap_region_scores
+from fastencode.study.inference.blocks import interval
+from fastencode.study.inference.significance import bootstrap_region_scores
 from fastencode.timing.clean import zscore
 
 __all__ = ["MlpScores", "inner_split", "mlp_against_ridge", "mlp_operations", "mlp_rows"]

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fastencode.errors import InputError
 from fastencode.study.config import Contrast
-from fastencode.study.measurements import NOBODY, Measurements, Sample
-from fastencode.study.verdicts import layer_thirds
+from fastencode.study.findings.measurements import NOBODY, Measurements, Sample
+from fastencode.study.findings.verdicts import layer_thirds
 
 __all__ = [
     "Layers",

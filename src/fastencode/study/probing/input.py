@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
 from fastencode.errors import InputError
-from fastencode.study.probe_metrics import TASKS
+from fastencode.study.probing.metrics import TASKS
 
 __all__ = ["Fold", "Given", "Layers", "check_given", "check_names", "group_folds", "layers_of", "standardised"]
 

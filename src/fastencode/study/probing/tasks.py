@@ -19,8 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.data.recordings import SPLITS, Recording
 from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError, warn
-from fastencode.study.splits import WITHIN, of_each_speaker, within_speakers
-from fastencode.study.task_labels import (
+from fastencode.study.probing.labels import (
     COEFFICIENTS,
     Truth,
     numbers_of,
@@ -29,6 +28,7 @@ from fastencode.study.task_labels import (
     text_labels_of,
     words_of,
 )
+from fastencode.study.probing.splits import WITHIN, of_each_speaker, within_speakers
 
 __all__ = ["TASKS", "Corpus", "Rows", "Task", "check_name", "check_parts", "task_of"]
 
@@ -104,7 +104,7 @@ class Task:
         Names of the classes, labels or targets; (k,).
     labels : ndarray or None
         (n,) text, (n, k) bool or (n, k) float64. None for ``mfcc``, whose labels
-        :func:`fastencode.study.task_labels.trajectories` makes of the sounds, and where ``phones`` are given.
+        :func:`fastencode.study.probing.labels.trajectories` makes of the sounds, and where ``phones`` are given.
     phones : tuple of tuple of Interval, or None
         For tasks on frames: what is spoken when in each recording, in s.
     types : tuple of str or None
@@ -167,7 +167,7 @@ class Task:
         times : ndarray, shape (rows,)
             The middle of each row, in s.
         labels : ndarray, shape (n, k), optional
-            For ``mfcc``: what :func:`fastencode.study.task_labels.trajectories` returned for the sounds.
+            For ``mfcc``: what :func:`fastencode.study.probing.labels.trajectories` returned for the sounds.
 
         Raises
         ------
@@ -266,8 +266,8 @@ def task_of(
     allow : collection of str
         Leaks that are asked for. With "texts" the SA sentences of TIMIT stay.
     texts : key → text, optional
-        For a control, the sentence of each recording: :func:`fastencode.study.leakage.texts_of`. A control gives all rows of one
-        sentence, or for ``phones`` of one word, the same shuffled label. Where there are no texts, each row has its own.
+        For a control, the sentence of each recording: :func:`fastencode.study.probing.leakage.texts_of`. A control gives all rows
+        of one sentence, or for ``phones`` of one word, the same shuffled label. Where there are no texts, each row has its own.
     seed : int
         Of the published split, and of the one within speakers.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastencode.data.recordings import Recording
 from fastencode.data.timit import read_sentence
 from fastencode.errors import InputError, warn
-from fastencode.study.tasks import Corpus, Task
+from fastencode.study.probing.tasks import Corpus, Task
 
 __all__ = ["LEAKS", "Leak", "check_leaks", "find_leaks", "texts_of"]
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.study.blocks import interval, mean_draws
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.tables import Key, Label, delays_text
 from fastencode.study.columns import MEAN
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.tables import Key, Label, delays_text
-from fastencode.study.verdicts import layer_thirds
+from fastencode.study.findings.verdicts import layer_thirds
+from fastencode.study.inference.blocks import interval, mean_draws
 
 __all__ = ["lag_rows", "mean_rows"]
 
@@ -44,9 +44,9 @@ def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[st
         ``model``, ``delays``, ``layer``, ``region``; ``versus``, "0" for r itself, else the first model, which low-level features
         are not compared with; ``participants`` who have the region; ``mean`` of r, or of the difference; its 95 % interval,
         ``low`` and ``high``. The interval is of these participants: their draws of blocks, which begin at the same scans, are
-        averaged (:func:`fastencode.study.blocks.mean_draws`), and the fewest blocks of one give its degrees of freedom. It says
-        how sure the mean is in view of a test story of this length, not how it would be in other people. Responses that all
-        participants share and no model predicts widen it.
+        averaged (:func:`fastencode.study.inference.blocks.mean_draws`), and the fewest blocks of one give its degrees of freedom.
+        It says how sure the mean is in view of a test story of this length, not how it would be in other people. Responses that
+        all participants share and no model predicts widen it.
     """
     each: dict[tuple[Label, int, str], dict[str, _One]] = {}
     for (label, who, layer), scores in found.items():

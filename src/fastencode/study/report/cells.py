@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastencode.plain import plain
-from fastencode.study.captions import DETAILS, sample
 from fastencode.study.columns import BESIDE, MEAN, NAMES, TABLES, TEXTS
 from fastencode.study.conditions import Condition
+from fastencode.study.findings.verdicts import layer_thirds
 from fastencode.study.names import ANSWERS, display_name
-from fastencode.study.verdicts import layer_thirds
+from fastencode.study.report.captions import DETAILS, sample
 
 if TYPE_CHECKING:
     import pandas as pd

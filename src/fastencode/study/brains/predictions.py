@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.study.brains.layer_scores import Listener, Predicted
 from fastencode.study.config import WHOLE
-from fastencode.study.layer_scores import Listener, Predicted
 
 __all__ = ["write_predictions"]
 

@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 
 from fastencode.data.space import surface_masks, to_image, to_surfaces
 from fastencode.files import whole_file
-from fastencode.study.layer_scores import LayerScores, LeftOut
-from fastencode.study.significance import FALSE_DISCOVERIES
-from fastencode.study.tables import Label, adjusted_pvalues
+from fastencode.study.brains.layer_scores import LayerScores, LeftOut
+from fastencode.study.brains.tables import Label, adjusted_pvalues
+from fastencode.study.inference.significance import FALSE_DISCOVERIES
 
 __all__ = ["write_maps", "write_voxels"]
 

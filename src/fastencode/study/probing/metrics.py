@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.study.blocks import interval
+from fastencode.study.inference.blocks import interval
 
 __all__ = ["TASKS", "constant_prediction", "draw_units", "drawn_scores", "ends", "scores", "sums"]
 
@@ -135,7 +135,7 @@ def drawn_scores(task: str, sums_um: Float64, counts_bu: NDArray[np.uint16], met
 
 
 def ends(metric: str, score: Any, draws_b: Float64, n_units: int) -> Float64:
-    """The .95 interval of a score, shape (2, ...): :func:`fastencode.study.blocks.interval`, cut where no score can be.
+    """The .95 interval of a score, shape (2, ...): :func:`fastencode.study.inference.blocks.interval`, cut where no score can be.
 
     Parameters
     ----------

@@ -16,14 +16,14 @@ from fastencode.errors import InputError, require
 from fastencode.files import whole_file
 from fastencode.plain import plain
 from fastencode.study import figures
-from fastencode.study.captions import CAPTIONS
-from fastencode.study.cautions import cautions
-from fastencode.study.cells import number_text, score_summary
 from fastencode.study.columns import TABLES, WORDS
 from fastencode.study.conditions import Condition
+from fastencode.study.findings.verdicts import WIDTH, Verdict
 from fastencode.study.names import ANSWERS, display_name, shortened
-from fastencode.study.page import Drawing, Map, render
-from fastencode.study.verdicts import WIDTH, Verdict
+from fastencode.study.report.captions import CAPTIONS
+from fastencode.study.report.cautions import cautions
+from fastencode.study.report.cells import number_text, score_summary
+from fastencode.study.report.page import Drawing, Map, render
 
 if TYPE_CHECKING:
     import pandas as pd

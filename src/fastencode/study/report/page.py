@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastencode.errors import require
 from fastencode.study import figures
-from fastencode.study.alts import alt_text
-from fastencode.study.captions import CAPTIONS, CEILINGS, DETAILS, Drawn
-from fastencode.study.cells import count_of, flat, number_text, paragraphs, score_summary, shown, tuning
 from fastencode.study.conditions import Condition
+from fastencode.study.findings.summary import number, quantity, summary, tested
+from fastencode.study.findings.verdicts import Verdict, counted, overfitting
 from fastencode.study.names import ANSWERS, display_name
-from fastencode.study.summary import number, quantity, summary, tested
-from fastencode.study.verdicts import Verdict, counted, overfitting
+from fastencode.study.report.alts import alt_text
+from fastencode.study.report.captions import CAPTIONS, CEILINGS, DETAILS, Drawn
+from fastencode.study.report.cells import count_of, flat, number_text, paragraphs, score_summary, shown, tuning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,7 +201,7 @@ def _diagnostics(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]
 
 def _filled(**content: Any) -> str:
     jinja2 = require("jinja2", "report")
-    source = resources.files("fastencode.study").joinpath("page.html.j2").read_text(encoding="utf-8")
+    source = resources.files("fastencode.study.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters |= {"number": number_text, "name": display_name}
     return environment.from_string(source).render(**content)

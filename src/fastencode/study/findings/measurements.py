@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
-from fastencode.study.layer_scores import LayerScores
-from fastencode.study.mlp import MlpScores
-from fastencode.study.tables import Key
+from fastencode.study.brains.layer_scores import LayerScores
+from fastencode.study.brains.mlp import MlpScores
+from fastencode.study.brains.tables import Key
 
 __all__ = [
     "BEYOND_LINEAR",

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastencode.study.probe_metrics import ends
 from fastencode.study.probes import ProbeResult
+from fastencode.study.probing.metrics import ends
 
 __all__ = ["best_rows", "probe_rows", "seed_rows", "target_rows"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastencode.study.conditions import Condition
+from fastencode.study.findings.summary import number
 from fastencode.study.names import ANSWERS, display_name, measure_name, metric_name, task_name
-from fastencode.study.summary import number
 
 if TYPE_CHECKING:
     import pandas as pd

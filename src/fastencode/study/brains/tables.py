@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import FastencodeWarning
-from fastencode.study.blocks import interval
+from fastencode.study.brains.layer_scores import LayerScores, LayerShares, LeftOut
 from fastencode.study.config import WHOLE
-from fastencode.study.layer_scores import LayerScores, LayerShares, LeftOut
-from fastencode.study.significance import FALSE_DISCOVERIES, fdr, signed_rank
+from fastencode.study.inference.blocks import interval
+from fastencode.study.inference.significance import FALSE_DISCOVERIES, fdr, signed_rank
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +157,8 @@ def share_rows(found: Mapping[Key, LayerShares], bands: Mapping[Key, Sequence[st
     """One row for each model, participant, layer, region and part: ``total``, what is ``unique`` to each band, and ``shared``.
 
     Means over the region's voxels of R² on the test story, in units of a single hearing (see
-    :func:`fastencode.study.ceilings.averaged_spread`) and not divided by a ceiling; ``band`` is ``layer`` or a low-level feature.
+    :func:`fastencode.study.brains.ceilings.averaged_spread`) and not divided by a ceiling; ``band`` is ``layer`` or a low-level
+    feature.
     """
     rows = []
     for (label, who, layer), shares in found.items():

@@ -20,12 +20,9 @@ from typing import Any
 
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.study.config import Contrast
-from fastencode.study.families import WRONG, holm, holm_levels
-from fastencode.study.intervals import Estimate, over_participants, over_units
-from fastencode.study.measurements import NOBODY, Cell, Measurements, Sample
-from fastencode.study.significance import signed_rank
-from fastencode.study.verdicts import Answer, Verdict
-from fastencode.study.weighted import (
+from fastencode.study.findings.measurements import NOBODY, Cell, Measurements, Sample
+from fastencode.study.findings.verdicts import Answer, Verdict
+from fastencode.study.findings.weighted import (
     Layers,
     Planned,
     Tested,
@@ -36,6 +33,9 @@ from fastencode.study.weighted import (
     tested,
     weights_of,
 )
+from fastencode.study.inference.families import WRONG, holm, holm_levels
+from fastencode.study.inference.intervals import Estimate, over_participants, over_units
+from fastencode.study.inference.significance import signed_rank
 
 __all__ = ["Cell", "Contrast", "Finding", "Measurements", "Sample", "evaluate", "finding_rows", "part_rows", "verdicts_of"]
 
@@ -56,8 +56,8 @@ class Finding:
     value, low, high : float
         The mean over participants and its .95 interval. NaN where nothing was measured, or too few units.
     unit : str
-        What varies from sample to sample: "participants" (see :func:`fastencode.study.intervals.over_participants`: their
-        interval counts the blocks or speakers that they share, too), "blocks", "speakers" or "utterances".
+        What varies from sample to sample: "participants", "blocks", "speakers" or "utterances". An interval over participants
+        counts the blocks or speakers that they share, too (:func:`fastencode.study.inference.intervals.over_participants`).
     n_units : float
         How many; of blocks, those of the participant with the fewest.
     p : float

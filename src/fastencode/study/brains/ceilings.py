@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy, export, is_stored, library_of
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.study.significance import FALSE_DISCOVERIES, fdr
+from fastencode.study.inference.significance import FALSE_DISCOVERIES, fdr
 
 __all__ = [
     "Signal",

@@ -1,0 +1,1 @@
+"""What a study leaves behind: the page, and the tables and figures beside it."""
