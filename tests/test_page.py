@@ -466,3 +466,11 @@ def test_surfaces_show_values_on_any_mesh() -> None:
 
 def png_head(content: bytes) -> bool:
     return content.startswith(b"\x89PNG")
+
+
+def test_findings_of_brains_and_of_probes_are_drawn_apart() -> None:
+    table = study_tables()["findings"]
+    one = table.head(1)
+    rows = pd.concat([one.assign(measure="r_residual", region="late_language"), one.assign(measure="word", region="")])
+    labels = [ax.get_xlabel() for ax in figures.findings_figure(rows).axes]
+    assert [label.split()[0] for label in labels] == ["correlation", "probe"]

@@ -41,7 +41,7 @@ def findings_figure(findings: pd.DataFrame) -> Figure:
     Parameters
     ----------
     findings : pandas.DataFrame
-        Columns statement, measure, models, value, low, high, answer, control_value, control_low, control_high; where they are
+        Columns statement, measure, region, models, value, low, high, answer, control_value, control_low, control_high; where they are
         there, ``expect`` ("above", "below" or "within") and ``limit`` say what is shaded.
 
     Returns
@@ -49,7 +49,7 @@ def findings_figure(findings: pd.DataFrame) -> Figure:
     matplotlib.figure.Figure
         Scores of responses, and scores of probes, in panels with horizontal axes of their own.
     """
-    brains = findings["measure"].isin(["r", "r_normalized"])
+    brains = findings["region"].fillna("") != ""  # probes have no region
     groups = [(name, part) for name, part in _halves(findings, brains) if len(part)]
     rows = [[max(len(_wrapped(one)), 2) + 1.0 for one in part["statement"]] for _, part in groups]
     figure = require("matplotlib.figure", "report").Figure(
