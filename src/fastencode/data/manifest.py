@@ -26,7 +26,7 @@ from fastencode.data.recordings import SPLITS, Recording, warn_of_shared_speaker
 from fastencode.errors import InputError
 from fastencode.files import check_file, is_unfetched, read_text
 
-__all__ = ["read_manifest"]
+__all__ = ["read_manifest", "read_rows"]
 
 _NO_QUOTES = "\t"  # the registered form of TSV has no quotes, and transcripts in it begin with quotation marks of their own
 
@@ -77,10 +77,7 @@ def read_manifest(
     """
     path = Path(path)
     names = _split_names(splits or {})
-    text = read_text(path)
-    rows = list(_objects(path, text) if text.lstrip().startswith("{") else _cells(path, text, delimiter))
-    if not rows:
-        raise InputError(f"{path} has a header and no rows: list at least one recording")
+    rows = read_rows(path, delimiter)
     needed = {"audio": [audio], "labels": [labels] if isinstance(labels, str) else list(labels)}
     needed |= {"speaker": [] if speaker is None else [speaker], "split": [] if split is None else [split]}
     _check_columns(path, rows, needed)
@@ -120,6 +117,21 @@ def read_manifest(
         raise InputError(f"{path}: {count}, the first {file} on line {line}; {why}")
     warn_of_shared_speakers(recordings, path)
     return recordings
+
+
+def read_rows(path: Path, delimiter: str | None = None) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table, CSV, TSV or JSON lines, each with its line's number, and without its empty cells.
+
+    Raises
+    ------
+    InputError
+        If the text is damaged, a row does not fit the header, or there is none.
+    """
+    text = read_text(path)
+    rows = list(_objects(path, text) if text.lstrip().startswith("{") else _cells(path, text, delimiter))
+    if not rows:
+        raise InputError(f"{path} has a header and no rows: list at least one recording")
+    return rows
 
 
 def _why_missing(manifest: Path, file: Path) -> str:

@@ -41,8 +41,8 @@ def findings_figure(findings: pd.DataFrame) -> Figure:
     Parameters
     ----------
     findings : pandas.DataFrame
-        Columns statement, measure, region, models, value, low, high, answer, control_value, control_low, control_high; where they are
-        there, ``expect`` ("above", "below" or "within") and ``limit`` say what is shaded.
+        Columns statement, measure, region, models, value, low, high, answer, control_value, control_low, control_high; where
+        they are there, ``expect`` ("above", "below" or "within") and ``limit`` say what is shaded.
 
     Returns
     -------
