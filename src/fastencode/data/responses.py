@@ -22,7 +22,16 @@ from fastencode.data.space import columns_of, load_image
 from fastencode.errors import InputError
 from fastencode.files import check_file
 
-__all__ = ["FORMATS", "ArrayResponses", "ImageResponses", "Responses", "SideBySide", "SurfaceResponses", "open_responses"]
+__all__ = [
+    "FORMATS",
+    "ArrayResponses",
+    "ImageResponses",
+    "Responses",
+    "SideBySide",
+    "SurfaceResponses",
+    "inside_all",
+    "open_responses",
+]
 
 FORMATS = ".npy, .h5::key, .hf5::key, .hdf5::key, .nii, .nii.gz, .func.gii, .dtseries.nii"
 """What :func:`open_responses` reads, as people write it."""
@@ -104,7 +113,7 @@ def _open(text: str, mask: str | os.PathLike[str] | None) -> Responses:
     if lower.endswith((".nii", ".nii.gz")):
         if mask is None:
             raise InputError(f"{path} is an image without a mask: give the brain mask that says which voxels are channels")
-        return ImageResponses(path, Path(mask))
+        return ImageResponses(path, (Path(mask),))
     raise InputError(f"{path} is in no known format: give one of {FORMATS}")
 
 
@@ -190,38 +199,50 @@ def _checked(where: str, shape: Sequence[int], dtype: np.dtype[Any]) -> tuple[in
 
 @dataclass(frozen=True)
 class ImageResponses:
-    """A NIfTI image (x, y, z, scans) at the voxels of a mask."""
+    """A NIfTI image (x, y, z, scans) at the voxels that are inside all of some masks."""
 
     path: Path
-    mask: Path
+    masks: tuple[Path, ...]
 
     @cached_property
     def shape(self) -> tuple[int, int]:
         image = load_image(self.path)
         if len(image.shape) != 4:
             raise InputError(f"{self.path} has shape {image.shape}: give an image of (x, y, z, scans)")
-        columns = columns_of(self.mask, None)
-        if columns.inside is None or columns.inside.shape != image.shape[:3]:
-            of = None if columns.inside is None else columns.inside.shape
-            raise InputError(f"the mask {self.mask} has the grid {of}, {self.path} {image.shape[:3]}: give the mask of its space")
-        if columns.affine is not None and not np.allclose(columns.affine, image.affine, atol=1e-2):
-            raise InputError(f"the mask {self.mask} lies elsewhere in space than {self.path}: give the mask of its space")
-        return int(image.shape[3]), int(columns.total or 0)
+        for mask in self.masks:
+            columns = columns_of(mask, None)
+            if columns.inside is None or columns.inside.shape != image.shape[:3]:
+                of = None if columns.inside is None else columns.inside.shape
+                raise InputError(f"the mask {mask} has the grid {of}, {self.path} {image.shape[:3]}: give the mask of its space")
+            if columns.affine is not None and not np.allclose(columns.affine, image.affine, atol=1e-2):
+                raise InputError(f"the mask {mask} lies elsewhere in space than {self.path}: give the mask of its space")
+        return int(image.shape[3]), int(inside_all(self.masks).sum())
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return self.path, self.mask
+        return self.path, *self.masks
 
     def read(self, rows: slice, columns: Columns) -> Floats:
         _ = self.shape
-        return _image_rows(self.path, self.mask)[rows][:, columns]
+        return _image_rows(self.path, self.masks)[rows][:, columns]
+
+
+@lru_cache(maxsize=8)
+def inside_all(masks: tuple[Path, ...]) -> NDArray[np.bool_]:
+    """The voxels inside all masks, (x, y, z)."""
+    found = [columns_of(mask, None).inside for mask in masks]
+    if not found or any(one is None or one.shape != found[0].shape for one in found if found[0] is not None):
+        raise InputError(f"the masks {', '.join(path.name for path in masks)} have other grids: give masks of one space")
+    inside = np.logical_and.reduce([one for one in found if one is not None])
+    if not inside.any():
+        raise InputError(f"no voxel is inside all of {', '.join(path.name for path in masks)}: give masks of one brain")
+    return np.asarray(inside)
 
 
 @lru_cache(maxsize=1)
-def _image_rows(path: Path, mask: Path) -> Floats:
-    """All scans of an image at the voxels of its mask, (scans, voxels)."""
-    inside = columns_of(mask, None).inside
-    assert inside is not None
+def _image_rows(path: Path, masks: tuple[Path, ...]) -> Floats:
+    """All scans of an image at the voxels of its masks, (scans, voxels)."""
+    inside = inside_all(masks)
     data = load_image(path).dataobj
     scans = data.shape[3]
     out = np.empty((scans, int(inside.sum())), np.float32)

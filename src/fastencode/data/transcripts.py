@@ -2,9 +2,9 @@
 
 A table is a CSV or TSV file. With a header, its columns are found by name. The label is in ``word``, ``label``, ``text``,
 ``token`` or ``phone``; the onset in ``onset``, ``start``, ``xmin`` or ``begin``; the end in ``offset``, ``end``, ``xmax`` or
-``stop``, or the length in ``duration``. Without a header (Gentle's ``align.csv``) the columns are the word as written, the word as
-aligned, onset and offset. Times are in s from the onset of the sound. A row without times is a word that the aligner did not find, and is left
-out.
+``stop``, or the length in ``duration``. Without a header (Gentle's ``align.csv``) the columns are the word as written, the word
+as aligned, onset and offset. Times are in s from the onset of the sound. A row without times is a word that the aligner did not
+find, and is left out.
 """
 
 from __future__ import annotations

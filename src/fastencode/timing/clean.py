@@ -14,7 +14,7 @@ from fastencode.arrays import F64, export, library_of
 from fastencode.errors import InputError
 from fastencode.timing.times import check_finite, check_seconds, float_array, run_slices
 
-__all__ = ["detrend_cosine", "detrend_polynomial", "detrend_savgol", "zscore"]
+__all__ = ["detrend_cosine", "detrend_polynomial", "detrend_savgol", "slow_cosines", "zscore"]
 
 # What is left of columns (t, p) of one run.
 Rest = Callable[[F64], F64]
@@ -106,7 +106,7 @@ def detrend_cosine(X: ArrayLike, tr: float, period: float = 128.0, runs: ArrayLi
     check_seconds(tr=tr, period=period)
     if period <= 2 * tr:
         raise InputError(f"period={period} s at tr={tr} s: nothing would be left; give a period of more than two rows")
-    return _per_run(X, runs, partial(_without, basis=partial(_cosines, rows_in_period=period / tr)))
+    return _per_run(X, runs, partial(_without, basis=partial(slow_cosines, rows_in_period=period / tr)))
 
 
 def detrend_savgol(X: ArrayLike, tr: float, window: float = 120.0, order: int = 2, runs: ArrayLike | None = None) -> Any:
@@ -206,7 +206,8 @@ def _polynomials(n: int, order: int) -> F64:
     return np.asarray(np.polynomial.legendre.legvander(np.linspace(-1, 1, n), order))
 
 
-def _cosines(n: int, rows_in_period: float) -> F64:
+def slow_cosines(n: int, rows_in_period: float) -> F64:
+    """Cosines of 0, 1, 2, … half-waves in n rows, down to a period of so many rows: (n, k), the first constant."""
     waves = np.arange(min(n - 1, int(2 * n / rows_in_period + 1e-9)) + 1)  # the small term: whatever the quotient rounds to
     return np.cos(np.pi * (np.arange(n)[:, None] + 0.5) * waves / n)
 
