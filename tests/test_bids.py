@@ -12,8 +12,11 @@ import pytest
 
 from fastencode.data.bids import BidsSettings, read_bids
 from fastencode.data.cleaning import Cleaned, drifts
+from fastencode.data.narratives import read_narratives
+from fastencode.data.petit_prince import read_petit_prince
 from fastencode.data.recorded import Recorded
 from fastencode.data.responses import open_responses
+from fastencode.data.textgrid import write_textgrid
 from fastencode.errors import InputError
 from fastencode.speech.audio import write_audio
 from fastencode.timing.clean import detrend_cosine
@@ -160,7 +163,7 @@ def test_spaces_and_tasks_are_named(tree: Path) -> None:
         read_bids(tree, BidsSettings(space="fsaverage5"))
     with pytest.raises(InputError, match="no task 'rest'"):
         read_bids(tree, BidsSettings(space=SPACE, task="rest"))
-    with pytest.raises(InputError, match="fMRIPrep's derivatives"):
+    with pytest.raises(InputError, match="preprocessed images"):
         read_bids(tree / "stimuli")
 
 
@@ -171,3 +174,76 @@ def test_drifts_are_those_of_the_high_pass_filter(tmp_path: Path) -> None:
     np.testing.assert_allclose(cleaned.read(slice(None), slice(None)), detrend_cosine(Y, 2.0, 40.0), atol=1e-5)
     with pytest.raises(InputError, match="60 confounds for 50 scans"):
         Cleaned(open_responses(tmp_path / "y.npy"), np.zeros((50, 60)), np.ones(50, bool), "anna")
+
+
+def surfaces(folder: Path, stem: str, ending: str, values: np.ndarray) -> None:
+    """(scans, 2 v): the left half of the channels in one file, the right in another; ``ending`` holds {side}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = values.shape[1] // 2
+    for side, part in (("L", values[:, :half]), ("R", values[:, half:])):
+        arrays = [nibabel.gifti.GiftiDataArray(row) for row in part.astype(np.float32).copy()]
+        nibabel.gifti.GiftiImage(darrays=arrays).to_filename(folder / f"{stem}{ending.format(side=side)}")
+
+
+def test_narratives(tmp_path: Path) -> None:
+    """Onset and name of the story from events, or both from the task; words of Gentle, also those it did not find."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000 * SECONDS).astype(np.float32)
+    (tmp_path / "stimuli").mkdir()
+    for story in ("tunnel", "milkywayoriginal"):
+        write_audio(tmp_path / "stimuli" / f"{story}_audio.wav", noise, 16000)
+    words = tmp_path / "stimuli" / "gentle" / "tunnel"
+    words.mkdir(parents=True)
+    (words / "align.csv").write_text("So,so,1.25,1.5\nhm,<unk>,,\nthey,they,2.0,2.2\n")
+    (tmp_path / "task-tunnel_bold.json").write_text(json.dumps({"RepetitionTime": TR}))
+    (tmp_path / "task-milkyway_bold.json").write_text(json.dumps({"RepetitionTime": TR}))
+    (tmp_path / "sub-001" / "func").mkdir(parents=True)
+    events = f"onset\tduration\ttrial_type\tstim_file\n{ONSET}\t45\tstory\ttunnel_audio.wav\n"
+    (tmp_path / "sub-001/func/sub-001_task-tunnel_events.tsv").write_text(events)
+    values = np.random.default_rng(1).normal(size=(SCANS, 8)).astype(np.float32)
+    for pipeline in ("afni-smooth", "afni-nosmooth"):
+        folder = tmp_path / "derivatives" / pipeline / "sub-001" / "func"
+        for task in ("tunnel", "milkyway"):
+            factor = 1 if pipeline == "afni-nosmooth" else 0
+            surfaces(folder, f"sub-001_task-{task}", "_space-fsaverage6_hemi-{side}_desc-clean.func.gii", factor * values)
+    runs, problems = read_narratives(tmp_path, BidsSettings(test=["tunnel"]))
+    data = Recorded(runs, root=tmp_path)
+    assert not problems and data.stories("sub-001") == ["milkywayoriginal", "tunnel"] and data.test_story == "tunnel"
+    np.testing.assert_array_equal(data.responses("sub-001", "tunnel"), values[6:36])
+    np.testing.assert_array_equal(data.responses("sub-001", "milkywayoriginal"), values[:30])
+    assert data.recording("tunnel") == "tunnel_audio" and [word.label for word in data.words("tunnel")] == ["So", "they"]
+    with pytest.raises(InputError, match="regressed out"):
+        read_narratives(tmp_path, BidsSettings(confounds=["motion"]))
+
+
+def test_le_petit_prince(tmp_path: Path) -> None:
+    """Run numbers are sorted; French words keep their accents; one missing run makes all sections unknown."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000 * 30).astype(np.float32)
+    (tmp_path / "stimuli").mkdir()
+    (tmp_path / "annotation" / "FR").mkdir(parents=True)
+    affine, inside = np.diag([3.0, 3, 3, 1]), np.ones((2, 2, 2), np.uint8)
+    nibabel.Nifti1Image(inside, affine).to_filename(tmp_path / "mask.nii.gz")
+    for section in range(1, 10):
+        write_audio(tmp_path / "stimuli" / f"task-lppFR_section-{section}.wav", noise, 16000)
+        write_textgrid(
+            tmp_path / "annotation" / "FR" / f"lppFR_section{section}.TextGrid", {"words": [(0.5, 1.0, f"déjà{section}")]}, 30.0
+        )
+    for who, first in (("FR001", 7), ("FR002", 15)):
+        folder = tmp_path / "derivatives" / f"sub-{who}" / "func"
+        folder.mkdir(parents=True)
+        for place in range(9):
+            image = nibabel.Nifti1Image(np.full((2, 2, 2, 15), 10.0 * (place + 1), np.float32), affine)
+            image.header.set_zooms((3, 3, 3, 2.0))
+            stem = f"sub-{who}_task-lppFR_run-{first + place}"  # "9" stands behind "15" where names are sorted
+            image.to_filename(folder / f"{stem}_space-MNIColin27_desc-preproc_bold.nii.gz")
+    settings = BidsSettings(mask=tmp_path / "mask.nii.gz", test=["lppFR_section-9"], skip_start=4)
+    runs, problems = read_petit_prince(tmp_path, settings)
+    data = Recorded(runs, root=tmp_path)
+    assert not problems and data.participants == ["sub-FR001", "sub-FR002"] and data.tr == 2.0
+    for who in data.participants:
+        for section in range(1, 10):
+            found = data.responses(who, f"lppFR_section-{section}")
+            assert found.shape == (11, 8) and (found == 10 * section).all()
+    assert data.words("lppFR_section-3")[0].label == "déjà3" and data.test_story == "lppFR_section-9"
+    next((tmp_path / "derivatives" / "sub-FR002" / "func").iterdir()).unlink()
+    runs, problems = read_petit_prince(tmp_path, settings)
+    assert {run.participant for run in runs} == {"sub-FR001"} and "fetch all" in str(problems[0])

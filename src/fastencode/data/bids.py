@@ -20,32 +20,25 @@ Of one run, in this order: non-steady-state scans are left out, and confounds ar
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.data.bids_files import FMRIPREP, Bold, find_bold, roots_of, sidecar, stimuli_of, tr_of
 from fastencode.data.cleaning import Cleaned, drifts, names_of
 from fastencode.data.corpora import SOUNDS
 from fastencode.data.manifest import read_rows
 from fastencode.data.responses import ImageResponses, Responses, SideBySide, SurfaceResponses
 from fastencode.data.runs import Problem, Run
 from fastencode.errors import FastencodeError, InputError, require
-from fastencode.files import check_file, is_unfetched, read_json
+from fastencode.files import check_file, is_unfetched
 
-__all__ = ["BidsSettings", "read_bids"]
-
-_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
-_KINDS = (
-    ("_desc-preproc_bold.nii.gz", "volume"),
-    ("_desc-preproc_bold.nii", "volume"),
-    ("_bold.func.gii", "surface"),
-    ("_bold.dtseries.nii", "cifti"),
-)
+__all__ = ["BidsSettings", "Heard", "events_of", "make_runs", "read_bids", "sounds_of"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +51,12 @@ class BidsSettings:
         Which of several spaces, such as "MNI152NLin2009cAsym", "fsaverage6" or "fsLR". By default the only one.
     task : str
         Only runs of this task.
+    pipeline : str
+        Which of several folders of ``derivatives``.
+    mask : Path, optional
+        One brain mask for all images, instead of those beside them.
+    skip_start, skip_end : int
+        Scans of every run that are left out, in addition to the non-steady-state ones.
     confounds : sequence of str
         Strategies of ``nilearn.interfaces.fmriprep.load_confounds``, such as ("motion", "high_pass", "compcor", "scrub"), or
         columns of the confounds files. None by default.
@@ -75,6 +74,10 @@ class BidsSettings:
 
     space: str = ""
     task: str = ""
+    pipeline: str = ""
+    mask: Path | None = None
+    skip_start: int = 0
+    skip_end: int = 0
     confounds: Sequence[str] = ()
     high_pass: float = 0.0
     stimulus: str = "stim_file"
@@ -83,28 +86,13 @@ class BidsSettings:
     test: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class _Bold:
-    """The files of one run of one participant in one space."""
+class Heard(NamedTuple):
+    """A sound in a run: its name, its file, when it began in s from the first scan, and what was said."""
 
-    entities: Mapping[str, str]
-    kind: str
-    files: tuple[Path, ...]
-
-    @property
-    def participant(self) -> str:
-        return f"sub-{self.entities['sub']}"
-
-    @property
-    def where(self) -> str:
-        return ", ".join(
-            [self.participant, *(f"{name}-{self.entities[name]}" for name in ("ses", "task", "run") if name in self.entities)]
-        )
-
-    @property
-    def raw(self) -> str:
-        """What the raw files of this run begin with."""
-        return "_".join(f"{name}-{self.entities[name]}" for name in ("sub", "ses", "task", "acq", "run") if name in self.entities)
+    name: str
+    sound: Path
+    onset: float
+    transcript: Path | None
 
 
 def read_bids(root: Path, settings: BidsSettings | None = None) -> tuple[list[Run], list[Problem]]:
@@ -128,70 +116,58 @@ def read_bids(root: Path, settings: BidsSettings | None = None) -> tuple[list[Ru
         If there are no preprocessed images, several spaces and none is named, or no such space or task.
     """
     settings = settings or BidsSettings()
+    return make_runs(root, find_bold(root, FMRIPREP, settings.pipeline), settings, partial(_of_events, root, settings=settings))
+
+
+def make_runs(
+    root: Path, found: Sequence[Bold], settings: BidsSettings, sounds: Callable[[Bold, list[Problem]], Iterable[Heard]]
+) -> tuple[list[Run], list[Problem]]:
+    """Presentations of images that were found, in the space and of the task that settings name.
+
+    Parameters
+    ----------
+    root : Path
+    found : sequence of Bold
+    settings : BidsSettings
+    sounds : callable
+        What was heard in a run, and what is wrong about that.
+
+    Returns
+    -------
+    As :func:`read_bids`.
+    """
     problems: list[Problem] = []
-    found = list(_chosen(root, _find(root), settings))
-    stimuli = next((folder / "stimuli" for folder in _roots(root) if (folder / "stimuli").is_dir()), root / "stimuli")
+    chosen = _chosen(root, found, settings)
     runs: list[Run] = []
-    for who in dict.fromkeys(bold.participant for bold in found):
-        own = [bold for bold in found if bold.participant == who]
-        here = [bold for bold in own if not _absent(bold, problems)]
-        masks = tuple(path for bold in here if bold.kind == "volume" and (path := _mask(bold, problems)) is not None)
-        for bold in here:
+    for who in dict.fromkeys(bold.participant for bold in chosen):
+        here = [bold for bold in chosen if bold.participant == who and not _absent(bold, problems)]
+        volumes = [bold for bold in here if bold.kind == "volume"]
+        masks = tuple(path for bold in volumes if (path := _mask(bold, settings, problems)) is not None)
+        for bold in here if masks or not volumes else ():
             try:
-                runs += _presentations(root, stimuli, bold, masks, settings, problems)
+                runs += _presentations(root, bold, tuple(dict.fromkeys(masks)), settings, sounds(bold, problems))
             except FastencodeError as error:
                 what, _, remedy = str(error).rpartition(": ")
                 problems.append(Problem(bold.where, what or str(error), remedy if what else "mend it"))
     return runs, problems
 
 
-def _roots(root: Path) -> list[Path]:
-    """The folder that is given, and those above it while it is a derivative."""
-    around = [root, *root.resolve().parents]
-    cut = next((place for place, folder in enumerate(around) if folder.name == "derivatives"), None)
-    return around[: cut + 2] if cut is not None else [root]
-
-
-def _find(root: Path) -> list[_Bold]:
-    """All preprocessed runs below a folder, hemispheres together."""
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder: give the root of a BIDS data set, or its derivatives")
-    sides: dict[tuple[tuple[str, str], ...], list[Path]] = {}
-    kinds: dict[tuple[tuple[str, str], ...], str] = {}
-    for path in sorted(root.rglob("sub-*_bold.*")):
-        kind = next((kind for ending, kind in _KINDS if path.name.endswith(ending)), None)
-        if kind is None or path.parent.name != "func":
-            continue
-        entities = dict(_ENTITY.findall(path.name.split("_bold.")[0]))
-        key = tuple((name, value) for name, value in entities.items() if name not in ("hemi", "desc"))
-        sides.setdefault((*key, ("kind", kind)), []).append(path)
-        kinds[(*key, ("kind", kind))] = kind
-    return [_Bold(dict(key), kinds[key], tuple(sorted(files))) for key, files in sides.items()]
-
-
-def _chosen(root: Path, found: Sequence[_Bold], settings: BidsSettings) -> Iterator[_Bold]:
-    if not found:
-        raise InputError(
-            f"{root} holds no sub-*/func/*_desc-preproc_bold.nii.gz, *_bold.func.gii or *_bold.dtseries.nii: give a data set "
-            "with fMRIPrep's derivatives"
-        )
-    spaces = list(dict.fromkeys(_space(bold) for bold in found))
-    tasks = list(dict.fromkeys(bold.entities.get("task", "") for bold in found))
+def _chosen(root: Path, found: Sequence[Bold], settings: BidsSettings) -> list[Bold]:
+    spaces = list(dict.fromkeys(bold.space for bold in found))
+    tasks = list(dict.fromkeys(bold.task for bold in found))
     if not settings.space and len(spaces) > 1:
         raise InputError(f"{root} has the spaces {', '.join(spaces)}: name one with space")
     for name, asked, there in (("space", settings.space, spaces), ("task", settings.task, tasks)):
         if asked and asked not in there:
             raise InputError(f"{root} has no {name} {asked!r}: choose among {', '.join(there)}")
-    for bold in found:
-        if settings.space in ("", _space(bold)) and settings.task in ("", bold.entities.get("task", "")):
-            yield bold
+    chosen = [one for one in found if settings.space in ("", one.space) and settings.task in ("", one.task)]
+    pipelines = list(dict.fromkeys(one.pipeline for one in chosen))
+    if len(pipelines) > 1:
+        raise InputError(f"{root} has derivatives of {', '.join(pipelines)}: name one with pipeline")
+    return chosen
 
 
-def _space(bold: _Bold) -> str:
-    return bold.entities.get("space", "native")
-
-
-def _absent(bold: _Bold, problems: list[Problem]) -> bool:
+def _absent(bold: Bold, problems: list[Problem]) -> bool:
     """Whether a file was not fetched: the run is left out with a warning."""
     unfetched = [path for path in bold.files if is_unfetched(path)]
     if unfetched:
@@ -204,23 +180,26 @@ def _absent(bold: _Bold, problems: list[Problem]) -> bool:
     return bool(unfetched)
 
 
-def _mask(bold: _Bold, problems: list[Problem]) -> Path | None:
+def _mask(bold: Bold, settings: BidsSettings, problems: list[Problem]) -> Path | None:
+    if settings.mask is not None:
+        return check_file(settings.mask, "mask")
     name = bold.files[0].name.replace("_desc-preproc_bold", "_desc-brain_mask")
     path = bold.files[0].with_name(name)
     if not path.is_file() or is_unfetched(path):
-        problems.append(Problem(bold.where, f"the mask {name} is missing, or not fetched", f"run `datalad get {path}`"))
+        remedy = f"run `datalad get {path}`, or name one mask for all"
+        problems.append(Problem(bold.where, f"the mask {name} is missing, or not fetched", remedy))
         return None
     return path
 
 
 def _presentations(
-    root: Path, stimuli: Path, bold: _Bold, masks: tuple[Path, ...], settings: BidsSettings, problems: list[Problem]
+    root: Path, bold: Bold, masks: tuple[Path, ...], settings: BidsSettings, sounds: Iterable[Heard]
 ) -> Iterator[Run]:
-    """Every sound of one run's events."""
-    about = _sidecar(root, bold)
+    """Every sound that was heard in one run."""
+    about = sidecar(root, bold)
     responses = _responses(bold, masks)
     rows = responses.shape[0]
-    tr = about.get("RepetitionTime") or _tr_of(bold.files[0])
+    tr = about.get("RepetitionTime") or tr_of(bold.files[0])
     if not tr:
         raise InputError(f"no RepetitionTime in the JSON files of {bold.files[0].name}: write it there")
     skip, kept, responses, notes = _cleaned(bold, responses, float(tr), settings)
@@ -229,87 +208,69 @@ def _presentations(
     if start is not None and about.get("SliceTimingCorrected", True) and abs(float(start) - 0.5 * tr) > 1e-3 * tr:
         times = float(tr) * np.arange(rows) + float(start) - 0.5 * float(tr)
         notes += (f"scans count as taken {float(start):g} s after their start, to which slice timing was corrected",)
-    for onset, sound in _sounds(root, stimuli, bold, settings, problems):
-        name, task = sound.stem, bold.entities.get("task", "")
-        split = "test" if {name, task} & set(settings.test) else "train"
-        when: dict[str, Any] = {"onset": onset, "times": times, "skip_start": skip, "kept": kept}
-        beside: dict[str, Any] = {"transcript": _transcript(sound), "mask": masks[0] if masks else None, "notes": notes}
-        yield Run(bold.participant, name, sound, responses, float(tr), split=split, **when, **beside)
+    trimmed = {"skip_start": max(skip, settings.skip_start), "skip_end": settings.skip_end}
+    for heard in sounds:
+        split = "test" if {heard.name, bold.task} & set(settings.test) else "train"
+        when: dict[str, Any] = {"onset": heard.onset, "times": times, "kept": kept, **trimmed}
+        beside: dict[str, Any] = {"transcript": heard.transcript, "mask": masks[0] if masks else None, "notes": notes}
+        yield Run(bold.participant, heard.name, heard.sound, responses, float(tr), split=split, **when, **beside)
 
 
-def _responses(bold: _Bold, masks: tuple[Path, ...]) -> Responses:
+def _responses(bold: Bold, masks: tuple[Path, ...]) -> Responses:
     if bold.kind == "volume":
         return ImageResponses(bold.files[0], masks)
     parts = tuple(SurfaceResponses(path, None) for path in bold.files)
     return parts[0] if len(parts) == 1 else SideBySide(parts)
 
 
-def _sidecar(root: Path, bold: _Bold) -> dict[str, Any]:
-    """What JSON files say of a run, those that stand nearest to it last."""
-    found: dict[str, Any] = {}
-    entities = bold.entities
-    parts = [f"sub-{entities['sub']}", *([f"ses-{entities['ses']}"] if "ses" in entities else []), "func"]
-    for top in reversed(_roots(root)):
-        for depth in range(len(parts) + 1):
-            folder = top.joinpath(*parts[:depth])
-            task = f"task-{entities.get('task', '')}_bold.json"
-            for name in (task, f"sub-{entities['sub']}_{task}", f"{bold.raw}_bold.json"):
-                if (folder / name).is_file():
-                    found |= read_json(folder / name)
-    stem = re.sub(r"(\.nii(\.gz)?|\.func\.gii|\.dtseries\.nii)$", ".json", bold.files[0].name)
-    for name in (stem.replace("_hemi-L", ""), stem):
-        beside = bold.files[0].with_name(name)
-        if beside.is_file():
-            found |= read_json(beside)
-    return found
-
-
-def _tr_of(path: Path) -> float:
-    """The TR of an image's own header, 0 if it has none."""
-    nibabel = require("nibabel", "neuro")
-    image = nibabel.load(path)
-    if path.name.endswith(".dtseries.nii"):
-        return float(image.header.get_axis(0).step)
-    zooms = image.header.get_zooms() if hasattr(image.header, "get_zooms") else ()
-    return float(zooms[3]) if len(zooms) > 3 else 0.0
-
-
-def _sounds(
-    root: Path, stimuli: Path, bold: _Bold, settings: BidsSettings, problems: list[Problem]
-) -> Iterator[tuple[float, Path]]:
-    """Onset and file of every sound in a run's events."""
-    folders = [
-        top / f"sub-{bold.entities['sub']}" / (f"ses-{bold.entities['ses']}" if "ses" in bold.entities else "") / "func"
-        for top in _roots(root)
-    ]
-    events = next((path for folder in folders if (path := folder / f"{bold.raw}_events.tsv").is_file()), None)
+def _of_events(root: Path, bold: Bold, problems: list[Problem], *, settings: BidsSettings) -> Iterator[Heard]:
+    """The sounds of a run's events."""
+    stimuli = stimuli_of(root)
     if settings.sound:
-        path = stimuli.parent / settings.sound.format(task=bold.entities.get("task", ""), run=bold.entities.get("run", ""))
-        yield settings.onset, check_file(path, f"sound of {bold.where}")
+        sound = stimuli.parent / settings.sound.format(task=bold.task, run=bold.entities.get("run", ""))
+        yield Heard(sound.stem, check_file(sound, f"sound of {bold.where}"), settings.onset, _transcript(sound))
         return
+    events = events_of(root, bold)
     if events is None:
         raise InputError(
             f"there is no {bold.raw}_events.tsv, so the sound and its onset are unknown: add it, or name sound and onset"
         )
+    for onset, name in sounds_of(events, settings.stimulus, problems):
+        sound = next((top / name for top in (stimuli, stimuli.parent) if (top / name).exists()), stimuli / name)
+        yield Heard(sound.stem, sound, onset, _transcript(sound))
+
+
+def events_of(root: Path, bold: Bold) -> Path | None:
+    """The events.tsv of a run, where there is one."""
+    session = f"ses-{bold.entities['ses']}" if "ses" in bold.entities else ""
+    folders = [top / bold.participant / session / "func" for top in roots_of(root)]
+    return next((path for folder in folders if (path := folder / f"{bold.raw}_events.tsv").is_file()), None)
+
+
+def sounds_of(events: Path, column: str, problems: list[Problem]) -> Iterator[tuple[float, str]]:
+    """Onset in s and name of the file of every sound in events.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or no sound in it.
+    """
     rows = read_rows(check_file(events))
-    if not any(settings.stimulus in row for _, row in rows):
-        columns = ", ".join(dict.fromkeys(column for _, row in rows for column in row))
-        raise InputError(f"{events} has no column {settings.stimulus!r}, only {columns}: name the column of the sound's file")
+    if not any(column in row for _, row in rows):
+        columns = ", ".join(dict.fromkeys(name for _, row in rows for name in row))
+        raise InputError(f"{events} has no column {column!r}, only {columns}: name the column of the sound's file")
     there = 0
     for line, row in rows:
-        name = row.get(settings.stimulus, "n/a")
+        name = row.get(column, "n/a")
         if not name.lower().endswith(SOUNDS):
             continue
         there += 1
         try:
-            onset = float(row["onset"])
+            yield float(row["onset"]), name
         except (KeyError, ValueError):
             problems.append(Problem(f"{events}, line {line}", f"onset is {row.get('onset', '')!r}", "give s from the first scan"))
-            continue
-        path = next((top / name for top in (stimuli, stimuli.parent) if (top / name).exists()), stimuli / name)
-        yield onset, path
     if not there:
-        raise InputError(f"{events} names no sound in {settings.stimulus}: one of {', '.join(SOUNDS)} is needed")
+        raise InputError(f"{events} names no sound in {column}: one of {', '.join(SOUNDS)} is needed")
 
 
 def _transcript(sound: Path) -> Path | None:
@@ -321,7 +282,7 @@ def _transcript(sound: Path) -> Path | None:
 
 
 def _cleaned(
-    bold: _Bold, responses: Responses, tr: float, settings: BidsSettings
+    bold: Bold, responses: Responses, tr: float, settings: BidsSettings
 ) -> tuple[int, NDArray[np.bool_] | None, Responses, tuple[str, ...]]:
     """Dummy scans, scans that count, responses without confounds, and what was done."""
     rows, notes = responses.shape[0], []
@@ -349,7 +310,7 @@ def _cleaned(
     return skip, None if kept.all() else kept, responses, tuple(notes)
 
 
-def _confounds_file(bold: _Bold) -> Path | None:
+def _confounds_file(bold: Bold) -> Path | None:
     for ending in ("timeseries", "regressors"):  # fMRIPrep since 1.4, before
         path = bold.files[0].with_name(f"{bold.raw}_desc-confounds_{ending}.tsv")
         if path.is_file() and not is_unfetched(path):
@@ -367,7 +328,7 @@ def _dummies(path: Path, rows: int) -> int:
 
 
 def _confounds(
-    bold: _Bold, path: Path, rows: int, asked: Sequence[str]
+    bold: Bold, path: Path, rows: int, asked: Sequence[str]
 ) -> tuple[NDArray[np.float64], list[str], NDArray[np.bool_]]:
     """Confounds by nilearn's strategies, or by the names of their columns, and which scans are not scrubbed."""
     strategies = ("motion", "high_pass", "wm_csf", "global_signal", "compcor", "ica_aroma", "tedana", "scrub")

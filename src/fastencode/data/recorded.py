@@ -56,6 +56,8 @@ class Recorded:
         Where they were found, for messages.
     test_story : str, optional
         The run that nothing is fitted on; by default the first of split "test".
+    test_skip : int
+        Rows of the test story that are not scored, at its start.
     non_speech : collection of str
         Labels that ``words`` and ``phones`` leave out.
 
@@ -80,6 +82,7 @@ class Recorded:
         *,
         root: Path,
         test_story: str | None = None,
+        test_skip: int = 0,
         non_speech: Collection[str] = NON_SPEECH,
     ) -> None:
         if not runs:
@@ -92,6 +95,11 @@ class Recorded:
         self.tr, self.problems = runs[0].tr, tuple(problems)
         tests = [name for name, heard in self._heard.items() if _split_of(heard) == "test"]
         self.test_story = test_story if test_story is not None else (tests[0] if tests else "")
+        if self.test_story and self.test_story not in self._heard:
+            raise InputError(
+                f"test_story is {test_story!r}, and {root} has no such run: choose among {', '.join(sorted(self._heard))}"
+            )
+        self.test_skip = test_skip
 
     def __repr__(self) -> str:
         return f"Recorded({str(self.root)!r}): {len(self.participants)} participants, {len(self._heard)} runs"
@@ -125,8 +133,11 @@ class Recorded:
         return self._known(run).begins + 0.5 * self.tr * middle
 
     def usable_rows(self, run: str) -> slice:
-        """All rows."""
-        return slice(0, self.n_rows(run))
+        """The rows to score on: of the test story from ``test_skip`` on, of others all."""
+        rows, skip = self.n_rows(run), self.test_skip if run == self.test_story else 0
+        if not 0 <= skip < rows:
+            raise InputError(f"test_skip is {skip}, and {run} has {rows} rows: give a number below")
+        return slice(skip, rows)
 
     def kept(self, who: str, run: str) -> NDArray[np.bool_]:
         """Which rows count, (rows,) bool: those that no presentation of theirs censors."""
