@@ -45,6 +45,9 @@ class Made:
     def usable_rows(self, run: str) -> slice:
         return slice(SKIP, ROWS[run])
 
+    def kept(self, who: str, run: str) -> np.ndarray:
+        return np.ones(ROWS[run], bool)
+
     def is_repeated(self, who: str, run: str) -> bool:
         return run in ("test", "later")
 
@@ -131,6 +134,9 @@ class ShortStories:
 
     def n_voxels(self, who: str) -> int:
         return 1500
+
+    def kept(self, who: str, run: str) -> np.ndarray:
+        return np.ones(self.lengths[run], bool)
 
     def is_repeated(self, who: str, run: str) -> bool:
         return True

@@ -115,7 +115,22 @@ class Tones:
     def repeats(self, who: str, run: str, *, voxels: Any = None) -> np.ndarray:
         raise NotImplementedError
 
-    def rois(self, who: str) -> dict[str, np.ndarray]:
+    def kept(self, who: str, run: str) -> np.ndarray:
+        return np.ones(self.rows[run], bool)
+
+    def mask(self, who: str) -> None:
+        """Voxels lie nowhere."""
+
+    def notes(self, who: str) -> list[str]:
+        return []
+
+    def phones(self, run: str) -> list[Interval]:
+        raise NotImplementedError
+
+    def stimulus_files(self, run: str) -> list[Path]:
+        return [self.sound_file(run)]
+
+    def rois(self, who: str, *, mask: Any = None) -> dict[str, np.ndarray]:
         return {"first": np.array([0])}
 
     def response_files(self, who: str, run: str) -> list[Path]:

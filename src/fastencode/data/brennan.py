@@ -23,6 +23,7 @@ import os
 import warnings
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,8 +107,12 @@ class Alice:
     @cached_property
     def words(self) -> list[Interval]:
         """The spoken words, clitics as their own tokens, times in s from the start of the first scan."""
-        path = self._one("*.TextGrid")
-        return spoken(pick_tier(read_textgrid(path), "word", "words", index=0))
+        return spoken(pick_tier(read_textgrid(self.transcript), "word", "words", index=0))
+
+    @property
+    def transcript(self) -> Path:
+        """The TextGrid."""
+        return self._one("*.TextGrid")
 
     @property
     def scan_times(self) -> NDArray[np.float64]:
@@ -188,12 +193,22 @@ class MeanListener:
         cuts = np.cumsum([len(begins) - test_rows - validation_rows, validation_rows])
         self._parts = dict(zip(("train", "validation", "test"), np.split(np.arange(len(begins)), cuts), strict=True))
         self._begins, self._responses, self._words = begins, mean.astype(np.float32), alice.words
+        self._n_listeners, self._transcript = len(alice.listeners), alice.transcript
 
     def stories(self, who: str) -> list[str]:
         return list(self._parts)
 
     def words(self, run: str) -> list[Interval]:
         return self._words
+
+    def phones(self, run: str) -> list[Interval]:
+        raise InputError("the Alice data set has words and no phones: leave out what is made of phones")
+
+    def stimulus_files(self, run: str) -> list[Path]:
+        return [self._sound, self._transcript]
+
+    def kept(self, who: str, run: str) -> NDArray[np.bool_]:
+        return np.ones(self.n_rows(run), bool)
 
     def n_rows(self, run: str) -> int:
         return len(self._parts[run])
@@ -226,8 +241,14 @@ class MeanListener:
     def repeats(self, who: str, run: str, *, voxels: ArrayLike | None = None) -> NDArray[np.float32]:
         raise InputError(f"{run} was heard once: there are no repeats")
 
-    def rois(self, who: str) -> dict[str, NDArray[np.intp]]:
+    def rois(self, who: str, *, mask: Any = None) -> dict[str, NDArray[np.intp]]:
         return {name: np.array([i]) for i, name in enumerate(self._regions)}
+
+    def mask(self, who: str) -> None:
+        """Columns are regions, not voxels."""
+
+    def notes(self, who: str) -> list[str]:
+        return [f"mean over {self._n_listeners} listeners, detrended and z-scored"]
 
     def response_files(self, who: str, run: str) -> list[Path]:
         return self._files

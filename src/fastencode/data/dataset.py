@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,8 +56,14 @@ class Dataset(Protocol):
     def sound_file(self, run: str, /) -> Path:
         """That file; an :class:`fastencode.errors.InputError` if it is not here."""
 
+    def stimulus_files(self, run: str, /) -> Sequence[Path]:
+        """The recording and the transcript of a run, where they are here."""
+
     def words(self, run: str, /) -> Sequence[Interval]:
         """The words of a run with their times in s from the onset of its recording."""
+
+    def phones(self, run: str, /) -> Sequence[Interval]:
+        """The phones of a run, as its words; an :class:`fastencode.errors.InputError` where they are not known."""
 
     def check_length(self, run: str, seconds: float, path: Path, /) -> None:
         """Warn if what lasts so long, such as features in ``path``, is not this run's recording."""
@@ -74,8 +80,17 @@ class Dataset(Protocol):
     def repeats(self, who: str, run: str, /, *, voxels: ArrayLike | None = None) -> NDArray[np.float32]:
         """(repeats, rows, v)."""
 
-    def rois(self, who: str, /) -> Mapping[str, NDArray[np.intp]]:
-        """A participant's regions: name → voxels."""
+    def kept(self, who: str, run: str, /) -> NDArray[np.bool_]:
+        """Which rows of a participant count, (rows,): censored scans are neither fitted nor scored."""
+
+    def rois(self, who: str, /, *, mask: Any = None) -> Mapping[str, NDArray[np.intp]]:
+        """A participant's regions: name → voxels. ``mask`` says where voxels lie, where the data set does not."""
+
+    def mask(self, who: str, /) -> Path | None:
+        """Which voxels or vertices the columns of a participant's responses are; None where that is not known."""
+
+    def notes(self, who: str, /) -> Sequence[str]:
+        """What was done to a participant's responses by the reader, such as confounds regressed out."""
 
     def response_files(self, who: str, run: str, /) -> Sequence[Path]:
         """The files that hold the responses."""

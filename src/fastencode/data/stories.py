@@ -252,6 +252,17 @@ class Stories:
         """
         return self._read(participant, story, "data", voxels, dtype)
 
+    def kept(self, participant: str, story: str) -> NDArray[np.bool_]:
+        """Return which rows count, shape (rows,): all."""
+        return np.ones(self.n_rows(story), bool)
+
+    def mask(self, participant: str) -> None:
+        """Return None: the layout has no masks."""
+
+    def notes(self, participant: str) -> list[str]:
+        """Return what was done to the responses: nothing."""
+        return []
+
     def repeats(
         self, participant: str, story: str, *, voxels: ArrayLike | None = None, dtype: DTypeLike = np.float32
     ) -> NDArray[Any]:

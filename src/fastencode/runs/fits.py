@@ -119,6 +119,11 @@ class Question:
                 raise InputError(f"{run} has {rows.stop} rows, test_skip leaves out {skip} of each test story: lower it")
         return found
 
+    def censored(self, who: str) -> dict[str, NDArray[np.bool_]]:
+        """The runs of a participant in which some rows do not count: run → which count."""
+        used = (*self.heard[who], *(run for run, _ in self.scored))
+        return {run: kept for run in used if not (kept := self.data.kept(who, run)).all()}
+
     def shared(self, *names: str) -> dict[str, Any]:
         """Settings that must be alike for two records to stand in one table."""
         scored = self.scored
@@ -156,11 +161,17 @@ def layer_stages(
     partition : sequence of LowLevel
         What to tell apart from the layers, where the variant is plain and has the delays of ``question.align``.
     """
-    ordered = sorted(participants, key=lambda who: question.heard[who])
-    for fit, group in groupby(ordered, key=lambda who: question.heard[who]):
+    censored = {who: question.censored(who) for who in participants}
+    ordered = sorted(participants, key=lambda who: (question.heard[who], _digest(censored[who])))
+    for (fit, _), group in groupby(ordered, key=lambda who: (question.heard[who], _digest(censored[who]))):
         members = tuple(group)
         for layer in range(variant.source.n_layers):
-            yield from _stages_of_a_layer(root, question, variant, layer, fit, members, tuple(partition))
+            yield from _stages_of_a_layer(root, question, variant, layer, fit, members, tuple(partition), censored[members[0]])
+
+
+def _digest(censored: Mapping[str, NDArray[np.bool_]]) -> tuple[tuple[str, bytes], ...]:
+    """What tells rows that count apart from others."""
+    return tuple((run, kept.tobytes()) for run, kept in sorted(censored.items()))
 
 
 def _stages_of_a_layer(
@@ -171,11 +182,12 @@ def _stages_of_a_layer(
     fit: Sequence[str],
     members: Sequence[str],
     bands: tuple[LowLevel, ...],
+    kept: Mapping[str, NDArray[np.bool_]],
 ) -> Iterator[Stage]:
     data, scored = question.data, question.scored
     used = (*fit, *(run for run, _ in scored))
     # One object for all stages of this layer: the engine makes the design once.
-    design = partial(Design, variant, layer, fit, scored, question.align, question.resources)
+    design = partial(Design, variant, layer, fit, scored, question.align, question.resources, kept)
     settings = {
         "source": variant.source.name,
         "low_level": isinstance(variant.source, LowLevel),
@@ -186,6 +198,7 @@ def _stages_of_a_layer(
         "made": {name: value for name, value in variant.source.key(used[-1]).items() if name != "audio"},
         "features": {run: variant.source.key(run) for run in used},
         "scans": {run: [data.row_times(run)[0], data.n_rows(run)] for run in used},
+        **({"censored": {run: np.flatnonzero(~of).tolist() for run, of in kept.items()}} if kept else {}),
     }
 
     def stage(kind: str, who: str, make: Any, arguments: tuple[Any, ...], low: Sequence[LowLevel], **more: Any) -> Stage:
@@ -205,10 +218,10 @@ def _stages_of_a_layer(
     for who in members:
         yield stage("fits", who, fit_layer, (question.align, question.permutations), low, shared=["align", "permutations"])
         if question.leave_one_out and variant.delays == tuple(question.align.delays):
-            rows = [data.n_rows(run) for run in fit]
+            rows = [int(data.kept(who, run).sum()) for run in fit]
             yield stage("leave-one-out", who, leave_out_layer, (), low, shared=["ridge"], held_out=fit, rows=rows)
         if question.save_predictions:
-            times = {run: data.row_times(run)[rows] for run, rows in scored}
+            times = {run: data.row_times(run)[rows][data.kept(who, run)[rows]] for run, rows in scored}
             attributes = {"participant": who, "model": variant.name, "delays": variant.delays, "layer": layer}
             yield stage("predictions", who, predict_layer, (times, attributes), low, shared=["ridge"])
         if question.mlp is not None and variant.plain and variant.delays == tuple(question.align.delays):

@@ -99,10 +99,10 @@ def write_responses(
         raise InputError(f"no voxel of {who} has a significant noise ceiling above {threshold:g}: lower it")
     whole, varies = np.isfinite(test[:, voxels]).all(axis=0), np.zeros(len(voxels), bool)
     with (folder / "fit.npy").open("wb") as stacked:  # not a memory map: on a full disk that ends the process without a word
-        shape = (sum(data.n_rows(run) for run in fit), len(voxels))
+        shape = (sum(int(data.kept(who, run).sum()) for run in fit), len(voxels))
         write_array_header_1_0(stacked, {"descr": np.dtype(np.float32).str, "fortran_order": False, "shape": shape})
         for run in fit:
-            part = data.responses(who, run, voxels=voxels)
+            part = data.responses(who, run, voxels=voxels)[data.kept(who, run)]
             whole &= np.isfinite(part).all(axis=0)
             varies |= ~constant_targets(part)
             stacked.write(zscore(np.where(np.isfinite(part), part, 0)).astype(np.float32).tobytes())
@@ -137,18 +137,19 @@ def write_responses(
 
 
 def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: bool) -> _Heard:
-    """What there is of a test run, usable rows only. Repeats are read by tiles of voxels."""
-    n_voxels = data.n_voxels(who)
+    """What there is of a test run, usable rows only, without censored ones. Repeats are read by tiles of voxels."""
+    n_voxels, kept = data.n_voxels(who), np.arange(data.n_rows(run))[rows]
+    kept = kept[data.kept(who, run)[kept]]
     if not data.is_repeated(who, run):
         if split_half:
             raise InputError(f"{who} heard {run} once: without repeats there are no halves to split")
-        return _Heard(data.responses(who, run)[rows], None, None, np.ones(n_voxels), np.ones(n_voxels))
+        return _Heard(data.responses(who, run)[kept], None, None, np.ones(n_voxels), np.ones(n_voxels))
     halves, choosing, scored, p, spreads, gaps = [], [], [], [], [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FastencodeWarning)  # of gaps: below, once for all tiles
         for start in range(0, n_voxels, _VOXELS_READ):
             tile = np.arange(start, min(start + _VOXELS_READ, n_voxels))
-            repeats = data.repeats(who, run, voxels=tile)[:, rows]
+            repeats = data.repeats(who, run, voxels=tile)[:, kept]
             gaps += int((~np.isfinite(repeats).all(axis=(0, 1))).sum())
             first, second = split_repeats(len(repeats)) if split_half else (slice(None), slice(None))
             choosing.append(signal_share(repeats[first], n_averaged=len(repeats[second])))
@@ -163,7 +164,7 @@ def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: 
             FastencodeWarning,
             stacklevel=2,
         )
-    test = np.concatenate(halves, axis=1) if split_half else data.responses(who, run)[rows]
+    test = np.concatenate(halves, axis=1) if split_half else data.responses(who, run)[kept]
     return _Heard(test, _of_tiles(choosing), _of_tiles(scored), np.concatenate(p), np.concatenate(spreads))
 
 

@@ -282,7 +282,9 @@ def cache_responses(lessons: Lessons, folder: Path, files: Mapping[str, str]) ->
         for run in (*lessons.train[who], *lessons.validation.get(who, ())):
             path = folder / who / f"{run}.h5"
             digests = sorted(files[str(one)] for one in lessons.data.response_files(who, run))
-            key = {"responses": digests, "voxels": hashlib.sha256(np.asarray(voxels, np.int64).tobytes()).hexdigest()}
+            censored = np.flatnonzero(~lessons.data.kept(who, run)).tolist()
+            key: dict[str, Any] = {"censored": censored} if censored else {}
+            key |= {"responses": digests, "voxels": hashlib.sha256(np.asarray(voxels, np.int64).tobytes()).hexdigest()}
             if not is_finished(path, key):
                 write_rows(path, lessons.ends(run), _zscored(_read(lessons, who, run)), key)
             found[who, run] = map_features(path)[:, 0]
@@ -296,13 +298,15 @@ def write_rows(path: Path, times: NDArray[np.float64], rows_tv: NDArray[np.float
 
 
 def _read(lessons: Lessons, who: str, run: str) -> NDArray[np.float32]:
-    """Responses of one participant to one run as the data set has them, (t, v); NaN where one is missing."""
+    """Responses of one participant to one run as the data set has them, (t, v); NaN where one is missing or a scan censored."""
     with warnings.catch_warnings():  # said once, by what chose the voxels
         warnings.simplefilter("ignore", FastencodeWarning)
         values = lessons.data.responses(who, run, voxels=lessons.voxels[who])
     rows = lessons.data.n_rows(run)
     if len(values) != rows:
         raise InputError(f"{who} has {len(values)} rows of responses to {run}, expected {rows}: check the data set")
+    if not (kept := lessons.data.kept(who, run)).all():
+        values = np.where(kept[:, None], values, np.float32(np.nan))
     if not np.isfinite(values).any():
         raise InputError(f"{who} has no finite response to {run} in the {values.shape[1]} voxels that are learned: leave it out")
     return values

@@ -52,13 +52,22 @@ class Outline:
     def recording(self, run: str) -> str:
         return run
 
+    def kept(self, who: str, run: str) -> NDArray[np.bool_]:
+        return np.ones(self.n_rows(run), bool)
+
     def check_length(self, run: str, seconds: float, path: Path) -> None:
         """There is no sound yet."""
 
     def n_voxels(self, who: str) -> int:
         return next(one.n_voxels for one in self._config.participants if one.name == who)
 
-    def rois(self, who: str) -> dict[str, NDArray[np.intp]]:
+    def mask(self, who: str) -> None:
+        """The voxels lie nowhere."""
+
+    def notes(self, who: str) -> Sequence[str]:
+        return []
+
+    def rois(self, who: str, *, mask: object = None) -> dict[str, NDArray[np.intp]]:
         one = next(one for one in self._config.participants if one.name == who)
         edges = np.cumsum([0, one.auditory, one.late_language, one.silent])
         return {region: np.arange(edges[place], edges[place + 1]) for place, region in enumerate(REGIONS)}
@@ -72,7 +81,13 @@ class Outline:
     def sound_file(self, run: str) -> NoReturn:
         self._absent(run)
 
+    def stimulus_files(self, run: str) -> Sequence[Path]:
+        return []
+
     def words(self, run: str) -> NoReturn:
+        self._absent(run)
+
+    def phones(self, run: str) -> NoReturn:
         self._absent(run)
 
     def responses(self, who: str, run: str, *, voxels: object = None) -> NoReturn:

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
-from fastencode.data.stories import Stories
-from fastencode.errors import FastencodeWarning, InputError
+from fastencode.errors import FastencodeWarning
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
 from fastencode.runs.corpora import mfcc_stage, pooled_stage
@@ -323,10 +322,7 @@ class Graph:
                     yield stage
 
     def _low_level(self, names: Sequence[str]) -> tuple[LowLevel, ...]:
-        data = self.ground.data
-        if names and not isinstance(data, Stories):
-            raise InputError(f"{names[0]} is made of sounds and transcripts, which this data set has not: leave it out")
-        return tuple(LowLevel(name, data) for name in names if isinstance(data, Stories))
+        return tuple(LowLevel(name, self.ground.data) for name in names)
 
     def _targets(self, task: str) -> str:
         return f"targets/{task_folder(task)}"

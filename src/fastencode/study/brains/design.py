@@ -9,7 +9,7 @@ Axis letters: t scan row, d feature, p column of a design, q column of another.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,6 +69,8 @@ class Design:
     config : AlignConfig
     resources : Resources
         What the plan is made, and responses are fitted with. Kept as an attribute.
+    kept : run → bool, shape (rows,), optional
+        Rows that count, where some are censored. The others are left out after features were z-scored and delayed.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class Design:
         tests: Sequence[tuple[str, slice]],
         config: AlignConfig,
         resources: Resources = CPU,
+        kept: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> None:
         self._variant, self._layer, self._fit, self._tests = variant, layer, fit, tests
-        self._config, self.resources = config, resources
+        self._config, self.resources, self._kept = config, resources, kept or {}
 
     @cached_property
     def _rows(self) -> tuple[Matrix, NDArray[np.intp]]:
@@ -109,7 +112,8 @@ class Design:
         labels = self.matrices[2]
         for place, story in enumerate(self._fit):
             others = [other for other in self._fit if other != story]
-            part = Design(self._variant, self._layer, others, [(story, slice(None))], self._config, self.resources)
+            test = [(story, slice(None))]
+            part = Design(self._variant, self._layer, others, test, self._config, self.resources, self._kept)
             yield np.flatnonzero(labels == place), part
 
     def bands(self, others: Sequence[Source]) -> dict[str, Matrix]:
@@ -119,13 +123,19 @@ class Design:
 
     def _delayed(self, source: Source, layer: int, delays: tuple[int, ...]) -> tuple[Delayed, NDArray[np.intp]]:
         """Delayed features of the fit rows and of the rows that are scored, and the run of each fit row."""
-        parts = [source.rows(story, layer) for story in (*self._fit, *(story for story, _ in self._tests))]
+        used = [*((story, slice(None)) for story in self._fit), *self._tests]
+        parts = [source.rows(story, layer) for story, _ in used]
         lengths = [len(part) for part in parts]
         labels = np.repeat(np.arange(len(parts)), lengths)
         rows = np.split(np.arange(len(labels)), np.cumsum(lengths)[:-1])
-        fit, tests = np.concatenate(rows[: len(self._fit)]), rows[len(self._fit) :]
-        scored = [part[kept] for part, (_, kept) in zip(tests, self._tests, strict=True)]
-        return _delayed(np.concatenate(parts), labels, delays).take(np.concatenate([fit, *scored])), labels[: len(fit)]
+        taken = [of[part][self._counts(story, part)] for of, (story, part) in zip(rows, used, strict=True)]
+        n_fit = sum(map(len, taken[: len(self._fit)]))
+        chosen = np.concatenate(taken)
+        return _delayed(np.concatenate(parts), labels, delays).take(chosen), labels[chosen[:n_fit]]
+
+    def _counts(self, story: str, rows: slice) -> NDArray[np.bool_] | slice:
+        """Which of some rows of a run count."""
+        return self._kept[story][rows] if story in self._kept else slice(None)
 
 
 def _delayed(features_td: np.ndarray, labels: np.ndarray, delays: tuple[int, ...]) -> Delayed:

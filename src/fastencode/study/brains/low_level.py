@@ -1,4 +1,4 @@
-"""What the ear and the clock already explain: spectrum, power, words, phones and their articulation, at the scans of a story.
+"""What the ear and the clock already explain: spectrum, power, words, phones and their articulation, at the scans of a run.
 
 They are scored beside a model's layers, or taken out of them first.
 """
@@ -10,9 +10,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.data.stories import Stories
+from fastencode.data.dataset import Dataset
 from fastencode.errors import InputError
 from fastencode.speech.acoustics import frame_times, log_mel, sound_power
+from fastencode.speech.audio import read_audio
 from fastencode.speech.labels import articulatory, event_rate
 from fastencode.timing.lanczos import lanczos
 
@@ -26,17 +27,17 @@ _LONGEST_WAVE, _WAVES = 1200.0, 20
 Floats = NDArray[np.floating]
 
 
-def low_level(stories: Stories, story: str, name: str) -> NDArray[np.float32]:
-    """One low-level feature at the middle of every response row of a story.
+def low_level(data: Dataset, run: str, name: str) -> NDArray[np.float32]:
+    """One low-level feature at the middle of every response row of a run.
 
     Parameters
     ----------
-    stories : Stories
-    story : str
+    data : Dataset
+    run : str
     name : str
         One of ``LOW_LEVEL``: ``spectrum``, the log-mel spectrum in 20 bands; ``sound_power``; ``word_rate`` and ``phone_rate``,
         onsets per second in each scan; ``articulation``, the sums per second of the phones' articulatory features; ``time``, slow
-        waves of the time since onset, which know nothing of the story: what drift alone explains, and what a model of nothing
+        waves of the time since onset, which know nothing of the sound: what drift alone explains, and what a model of nothing
         but autocorrelation explains where rows of one story are fitted and scored.
 
     Returns
@@ -46,49 +47,56 @@ def low_level(stories: Stories, story: str, name: str) -> NDArray[np.float32]:
     Raises
     ------
     InputError
-        If there is no such feature, or the story's sound or transcript is missing.
+        If there is no such feature, or the run's sound or transcript is missing.
     """
     if name not in LOW_LEVEL:
         raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
-    values = LOW_LEVEL[name](stories, story, stories.row_times(story, middle=True))
+    values = LOW_LEVEL[name](data, run, data.row_times(run, middle=True))
     return np.asarray(values.reshape(len(values), -1), np.float32)
 
 
-def _spectrum(stories: Stories, story: str, at: Floats) -> Floats:
-    return _means(log_mel(stories.audio(story, sample_rate=_RATE), _RATE, n_mels=_MELS), at)
+def _spectrum(data: Dataset, run: str, at: Floats) -> Floats:
+    return _means(log_mel(_sound(data, run), _RATE, n_mels=_MELS), at)
 
 
-def _power(stories: Stories, story: str, at: Floats) -> Floats:
-    return _means(sound_power(stories.audio(story, sample_rate=_RATE), _RATE), at)
+def _power(data: Dataset, run: str, at: Floats) -> Floats:
+    return _means(sound_power(_sound(data, run), _RATE), at)
+
+
+def _sound(data: Dataset, run: str) -> Floats:
+    path = data.sound_file(run)
+    sound = read_audio(path, sample_rate=_RATE)
+    data.check_length(run, len(sound) / _RATE, path)
+    return sound
 
 
 def _means(frames: Floats, at: Floats) -> Floats:
     return np.asarray(lanczos(frames, frame_times(len(frames), _RATE), at, normalize=True))
 
 
-def _words(stories: Stories, story: str, at: Floats) -> Floats:
-    return np.asarray(event_rate([word.start for word in stories.words(story)], at))
+def _words(data: Dataset, run: str, at: Floats) -> Floats:
+    return np.asarray(event_rate([word.start for word in data.words(run)], at))
 
 
-def _phones(stories: Stories, story: str, at: Floats) -> Floats:
-    return np.asarray(event_rate([phone.start for phone in stories.phones(story)], at))
+def _phones(data: Dataset, run: str, at: Floats) -> Floats:
+    return np.asarray(event_rate([phone.start for phone in data.phones(run)], at))
 
 
-def _articulation(stories: Stories, story: str, at: Floats) -> Floats:
-    phones = stories.phones(story)
+def _articulation(data: Dataset, run: str, at: Floats) -> Floats:
+    phones = data.phones(run)
     try:
         features = articulatory([phone.label for phone in phones])
     except InputError as error:
-        raise InputError(f"transcript of {story!r}: {error}; or take it for no speech, with non_speech") from error
+        raise InputError(f"transcript of {run!r}: {error}; or take it for no speech, with non_speech") from error
     return np.asarray(event_rate([phone.start for phone in phones], at, values=features))
 
 
-def _time(stories: Stories, story: str, at: Floats) -> Floats:
+def _time(data: Dataset, run: str, at: Floats) -> Floats:
     angle = 2 * np.pi * np.outer(at, np.arange(1, _WAVES + 1)) / _LONGEST_WAVE
     return np.hstack([np.cos(angle), np.sin(angle)])
 
 
-LOW_LEVEL: dict[str, Callable[[Stories, str, Floats], Floats]] = {
+LOW_LEVEL: dict[str, Callable[[Dataset, str, Floats], Floats]] = {
     "spectrum": _spectrum,
     "sound_power": _power,
     "word_rate": _words,

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
-from fastencode.data.stories import Stories
 from fastencode.errors import InputError
 from fastencode.speech.store import Features, read_features, read_times
 from fastencode.study.brains.low_level import low_level
@@ -156,17 +155,17 @@ def _ends_with_scans(found: Features) -> bool:
 
 @dataclass(frozen=True)
 class LowLevel:
-    """One low-level feature of the stories, as a model of one layer."""
+    """One low-level feature of what was heard, as a model of one layer."""
 
     name: str
-    stories: Stories
+    data: Dataset
     n_layers: int = 1
 
-    def rows(self, story: str, layer: int) -> Floats:
-        return low_level(self.stories, story, self.name)
+    def rows(self, run: str, layer: int) -> Floats:
+        return low_level(self.data, run, self.name)
 
-    def key(self, story: str) -> Any:
+    def key(self, run: str) -> Any:
         return {"low level": self.name}
 
-    def files(self, story: str) -> list[Path]:
-        return self.stories.stimulus_files(story)
+    def files(self, run: str) -> Sequence[Path]:
+        return self.data.stimulus_files(run)
