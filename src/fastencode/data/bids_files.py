@@ -135,5 +135,5 @@ def tr_of(path: Path) -> float:
     image = nibabel.load(path)
     if path.name.endswith(".dtseries.nii"):
         return float(image.header.get_axis(0).step)
-    zooms = image.header.get_zooms() if hasattr(image.header, "get_zooms") else ()
+    zooms: tuple[float, ...] = tuple(image.header.get_zooms()) if hasattr(image.header, "get_zooms") else ()
     return float(zooms[3]) if len(zooms) > 3 else 0.0

@@ -280,8 +280,8 @@ class SurfaceResponses:
     def read(self, rows: slice, columns: Columns) -> Floats:
         _ = self.shape
         found = _surface_rows(self.path)[rows]
-        if self.mask is not None:
-            found = found[:, np.flatnonzero(columns_of(self.mask, None).inside)]
+        if self.mask is not None and (inside := columns_of(self.mask, None).inside) is not None:
+            found = found[:, inside]
         return found[:, columns]
 
 

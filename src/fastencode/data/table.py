@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from fastencode.data.manifest import read_rows
 from fastencode.data.recordings import SPLITS
-from fastencode.data.responses import open_responses
+from fastencode.data.responses import Responses, open_responses
 from fastencode.data.runs import Problem, Run
 from fastencode.errors import FastencodeError, InputError
 from fastencode.files import check_file
@@ -85,7 +85,9 @@ def read_table(path: Path) -> tuple[list[Run], list[Problem]]:
         close = {column: get_close_matches(column, there, n=1) for column in lacking}
         meant = "".join(f"; {found[0]!r} may be {column!r}" for column, found in close.items() if found)
         raise InputError(f"{path} has no column {' and no '.join(lacking)}, only {', '.join(there)}{meant}: add it to the header")
-    runs, problems, names = [], [], {row.get("run", "") for _, row in rows}
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    names = {row.get("run", "") for _, row in rows}
     for line, row in rows:
         cells = _Cells(path, line, row, problems)
         before = len(problems)
@@ -163,9 +165,7 @@ def _run(cells: _Cells, names: set[str]) -> Run | None:
     responses = None
     if text := cells.needed("responses"):
         parts = "+".join(str(cells.table.parent / part.strip()) for part in text.split("+"))
-        responses = cells.tried(lambda: open_responses(parts, mask))
-        if responses is not None and cells.tried(lambda: responses.shape) is None:
-            responses = None
+        responses = cells.tried(lambda: _opened(parts, mask))
     times, marks = _numbers(cells, "times"), _numbers(cells, "censored")
     tr = cells.number("tr", float, None, "the repetition time in s, such as 2.0")
     if tr is None and times is not None and len(times) > 1:
@@ -184,6 +184,13 @@ def _run(cells: _Cells, names: set[str]) -> Run | None:
     kept = None if marks is None else marks == 0
     made: Run | None = cells.tried(lambda: Run(who, name, sound, responses, tr, times=times, kept=kept, **given, **beside))
     return made
+
+
+def _opened(parts: str, mask: Path | None) -> Responses:
+    """Responses whose header was read."""
+    found = open_responses(parts, mask)
+    _ = found.shape
+    return found
 
 
 def _numbers(cells: _Cells, column: str) -> NDArray[np.float64] | None:
