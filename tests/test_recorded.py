@@ -12,7 +12,7 @@ from fastencode.data.recorded import Recorded
 from fastencode.data.responses import open_responses
 from fastencode.data.runs import Run
 from fastencode.data.table import read_table
-from fastencode.data.transcripts import read_words
+from fastencode.data.word_tables import read_words
 from fastencode.errors import InputError
 from fastencode.speech.audio import write_audio
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.data.rois import find_rois, read_rois
 from fastencode.data.runs import SAME_TIME, Problem, Run
 from fastencode.data.textgrid import Interval
-from fastencode.data.transcripts import read_phones, read_words
+from fastencode.data.word_tables import read_phones, read_words
 from fastencode.errors import InputError
 from fastencode.files import check_file
 from fastencode.speech.audio import audio_seconds, read_audio

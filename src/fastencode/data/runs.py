@@ -71,7 +71,7 @@ class Run:
         False for scans that count nowhere, such as those with much motion (censored). The others keep their times.
     split : {"train", "validation", "test"}
     transcript : Path or None
-        A TextGrid, or a table of words (see :mod:`fastencode.data.transcripts`).
+        A TextGrid, or a table of words (see :mod:`fastencode.data.word_tables`).
     mask : Path or None
         Which voxels or vertices the channels are: the way back to an image (see :mod:`fastencode.data.space`).
     regions : Path or None
