@@ -345,7 +345,7 @@ def test_low_level_features_at_scans(world: Path) -> None:
     onsets = np.array([word.start for word in stories.words("story01")])
     counted = [((onsets >= begin) & (onsets < begin + 2.0)).sum() / 2.0 for begin in begins]
     np.testing.assert_allclose(low_level(stories, "story01", "word_rate")[:, 0], counted, rtol=1e-6)
-    with pytest.raises(InputError, match="'pitch' is no low-level feature: choose among spectrum"):
+    with pytest.raises(InputError, match="'pitch' is no low-level feature: choose from spectrum"):
         low_level(stories, "story01", "pitch")
 
 

@@ -195,7 +195,7 @@ def test_everything_that_is_wrong_is_told_at_once(made: Path, tmp_path: Path, ca
     said = refused(capsys, command(made, "timit", ["tiny", "absent"], ["word", "fonemes", "label:accent", "sx_si"], out), out)
     assert "fastencode-tune: 4 things are to be mended first; nothing was made:\n" in said
     assert "\n- --features: " in said and "absent is not a folder" in said
-    assert "\n- --tasks: 'fonemes' is no task: choose among mfcc, " in said
+    assert "\n- --tasks: 'fonemes' is no task: choose from mfcc, " in said
     assert "\n- no recording has a label 'word': the labels are region, sentence, sex, type" in said
     assert "\n- no recording has a label 'accent'" in said
 

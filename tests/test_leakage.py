@@ -106,7 +106,7 @@ def test_leaks_are_refused_with_what_allows_them(clips: Listed) -> None:
     with pytest.raises(InputError, match="--allow texts$"):
         check_leaks(found, ["speakers", "copies"])
     assert len(check_leaks(found, ["speakers", "texts"])) == 2
-    with pytest.raises(InputError, match="allow names 'speaker', which is no leak: choose among speakers, texts, copies"):
+    with pytest.raises(InputError, match="allow names 'speaker', which is no leak: choose from speakers, texts, copies"):
         check_leaks(found, ["speaker"])
 
 

@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         at("data", "test_storie", value="test"),
         [r"data\.test_storie: there is no such setting; did you mean test_story\?"],
     ),
-    "misspelt, nothing near": (at("zebra", value=1), [r"zebra: there is no such setting; choose among title"]),
+    "misspelt, nothing near": (at("zebra", value=1), [r"zebra: there is no such setting; choose from title"]),
     "no model": (at("models", "tiny", value="/nowhere/model"), [r"models\.tiny: .*/nowhere/model"]),
     "no such key of models": (arm(model="tinny", tune={}), [r"arms\[4\]\.model: there is no model 'tinny'; did you mean tiny\?"]),
     "imitates nobody": (arm(tune={}, imitates="big"), [r"arms\[4\]\.imitates: there is no model 'big'"]),

@@ -254,7 +254,7 @@ def test_recordings_without_a_label_are_left_out_and_told() -> None:
         ({"a": [*"xyxyxy", *"xyzxyw"]}, "label:a", r"2 classes of the test split are not in train \(w, z\)"),
         ({"a": ["x", "y"]}, "word", r"no recording has a label 'word'"),
         ({"a": ["x", "y"]}, "phonemes", r"phonemes is a task on TIMIT, clips is a corpus of the kind 'manifest'"),
-        ({"a": ["x", "y"]}, "phoneme", r"'phoneme' is no task: choose among mfcc, word, "),
+        ({"a": ["x", "y"]}, "phoneme", r"'phoneme' is no task: choose from mfcc, word, "),
         ({"a": ["x", "y"]}, "label", r"'label' is no task"),
         ({"a": ["x", "y"]}, "label:", r"'label:' is no task"),
         ({"a": ["x", "y"]}, "word:a", r"'word:a' is no task"),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from fastencode.cli.mistakes import of_option
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError, nearest, require
 from fastencode.files import read_text
 
 __all__ = ["check_settings", "given_preset", "groups"]
@@ -93,7 +92,7 @@ def _check(found: Mapping[str, Any], settings: type, where: str, command: str, b
         name, dot, rest = str(whole).partition(".")
         if name not in known:
             inside = [f"{group}.{name}" for group, kind in inner.items() if name in {field.name for field in fields(kind)}]
-            close = inside or get_close_matches(name, known, n=1)
+            close = inside or nearest(name, known)
             hint = f": there are {', '.join(known)}" if before else f": give config.yaml of an earlier {command}"
             hint = f"; did you mean {before}{close[0]}?" if close else hint
             raise InputError(f"{where} names {before}{whole}, which is no setting of {command}{hint}")

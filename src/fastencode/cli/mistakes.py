@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, nearest
 
 __all__ = ["explained", "of_option", "with_option"]
 
@@ -77,7 +76,7 @@ def _meant(typed: str, known: Sequence[str], cutoff: float = 0.5) -> str:
     """A question after the option that was meant; ``--delays`` is close to ``--align.delays``, too."""
     ends = {f"--{option.rpartition('.')[2]}": option for option in known if "." in option}
     names = {option: option for option in known}
-    close = get_close_matches(typed, {**ends, **names}, n=1, cutoff=cutoff)
+    close = nearest(typed, {**ends, **names}, cutoff=cutoff)
     return f"; did you mean {(ends | names)[close[0]]}?" if close else ""
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from fastencode.data.commands import read_commands
 from fastencode.data.manifest import read_manifest
 from fastencode.data.recordings import Recording
 from fastencode.data.timit import read_timit
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 from fastencode.files import check_file
 
 __all__ = ["KINDS", "MANIFESTS", "SOUNDS", "Corpus", "open_corpus"]
@@ -92,14 +91,12 @@ def open_corpus(
     """
     path = Path(path)
     if kind not in ("auto", *KINDS):
-        close = get_close_matches(str(kind), KINDS, n=1)
-        meant = f"did you mean {close[0]!r}? Choose" if close else "choose"
-        raise InputError(f"kind={kind!r}: {meant} 'auto', {', '.join(map(repr, KINDS))}")
+        raise InputError(f"kind={kind!r}: {suggestion(kind, ('auto', *KINDS))}")
     if split not in ("official", "core"):
         raise InputError(f"split={split!r}: choose 'official' or 'core'")
     kind = _kind(path) if kind == "auto" else kind
     if words is not None and kind != "commands":
-        raise InputError(f"words={words!r} choose among those of Speech Commands, and {path} is of kind {kind!r}: leave them out")
+        raise InputError(f"words={words!r} choose from those of Speech Commands, and {path} is of kind {kind!r}: leave them out")
     if split == "core" and kind != "timit":
         raise InputError(f"split='core' is TIMIT's core test set, and {path} is of kind {kind!r}: leave it out")
     if kind == "timit":

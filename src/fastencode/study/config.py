@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 
 __all__ = ["CPU", "DEPTHS", "WHOLE", "AlignConfig", "Contrast", "MlpConfig", "Resources"]
 
@@ -191,9 +190,7 @@ class Contrast:
 
     def _choose(self, setting: str, value: Any, known: tuple[str, ...], *, optional: bool = False) -> None:
         if not (value is None and optional) and value not in known:
-            close = get_close_matches(str(value), known, n=1, cutoff=0.4)
-            meant = f"did you mean {close[0]!r}? " if close else ""
-            raise self._wrong(setting, value, f"{meant}choose from {', '.join(known)}")
+            raise self._wrong(setting, value, suggestion(value, known))
 
     def _check_weights(self, setting: str, weights: Any) -> None:
         if not isinstance(weights, Mapping) or not weights:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
-from fastencode.errors import FastencodeError, InputError, Problems
+from fastencode.errors import FastencodeError, InputError, Problems, suggestion
 from fastencode.files import sha256
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
 from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
 from fastencode.runs.studies.regions import regions_of
-from fastencode.runs.studies.typed import nearest
 from fastencode.speech.audio import audio_seconds
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.study.brains.low_level import LOW_LEVEL
@@ -55,7 +54,7 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
     asked, everybody, problems = config.data, list(data.participants), list[str]()
     for who in asked.participants:
         if who not in everybody:
-            problems.append(f"data.participants: there is no {who!r}; {nearest(who, everybody)}")
+            problems.append(f"data.participants: there is no {who!r}; {suggestion(who, everybody)}")
     heard = {who: list(data.stories(who)) for who in asked.participants or everybody if who in everybody}
     for who, runs in heard.items():
         if asked.test_story not in runs:
@@ -67,7 +66,7 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
     for option in ("validation", "exclude"):
         for run in getattr(asked, option):
             if run not in known:
-                problems.append(f"data.{option}: nobody heard {run!r}; {nearest(run, known)}")
+                problems.append(f"data.{option}: nobody heard {run!r}; {suggestion(run, known)}")
     return [*problems, *_sounds(config, [run for run in known if run not in asked.exclude], data)]
 
 
@@ -125,14 +124,14 @@ def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
     for option in ("regions", "tuned_regions"):
         for name in getattr(config.data, option):
             if name not in known:
-                yield f"data.{option}: {who} has no region {name!r}; {nearest(name, known)}"
+                yield f"data.{option}: {who} has no region {name!r}; {suggestion(name, known)}"
     for name, voxels in regions.items():
         if not voxels:
             yield f"the region {name} of {who} is empty: name others in data.regions, or mend the file of regions"
     for place, one in enumerate(config.contrasts, 1):
         for name in one.regions if one.measure in _OF_BRAINS else ():
             if name not in known:
-                yield f"contrasts[{place}].region: {who} has no region {name!r}; {nearest(name, known)}"
+                yield f"contrasts[{place}].region: {who} has no region {name!r}; {suggestion(name, known)}"
 
 
 def _models(config: StudyConfig) -> list[str]:
@@ -159,7 +158,7 @@ def _arms(config: StudyConfig) -> list[str]:
         for what in ("model", "imitates"):
             key = getattr(arm, what)
             if key and key not in config.models:
-                problems.found.append(f"arms[{place}].{what}: there is no model {key!r}; {nearest(key, list(config.models))}")
+                problems.found.append(f"arms[{place}].{what}: there is no model {key!r}; {suggestion(key, config.models)}")
         if arm.is_tuned:
             with problems.gathered(f"arms[{place}].tune"):
                 for seed in arm.seeds:
@@ -171,7 +170,7 @@ def _low_level(config: StudyConfig) -> Iterator[str]:
     for option in ("baselines", "residualize"):
         for name in getattr(config, option):
             if name not in LOW_LEVEL:
-                yield f"{option}: {name!r} is no low-level feature; {nearest(name, list(LOW_LEVEL))}"
+                yield f"{option}: {name!r} is no low-level feature; {suggestion(name, LOW_LEVEL)}"
 
 
 def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
@@ -194,8 +193,8 @@ def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
             if corpora.get(name) == DEMO and name == "timit" and config.probes.speech.language != "en":
                 raise InputError(f"{task}: TIMIT is spoken in English only; ask {kind_of(task)}@commands, or leave it out")
             if name not in corpora:
-                known = nearest(name, list(corpora)) if corpora else "name it there"
-                raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {known}")
+                hint = suggestion(name, corpora) if corpora else "add it there"
+                raise InputError(f"{task} needs the corpus {name!r}, which probes.corpora does not have; {hint}")
         if name in opened and len(problems.found) == before:
             with problems.gathered(f"probes.tasks, {task}"):
                 asked = task_of(kind_of(task), opened[name], seed=config.seed)
@@ -228,16 +227,16 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
             yield f"{where}: two contrasts are called {one.name!r}: name each differently"
         for condition in (*one.models, *([one.control] if one.control else [])):
             if condition not in known:
-                yield f"{where}: there is no condition {condition!r}; {nearest(condition, known)}"
+                yield f"{where}: there is no condition {condition!r}; {suggestion(condition, known)}"
         if one.measure in (MLP, BEYOND_LINEAR) and one.measure not in networks:
             missing = "mlp" if config.mlp is None else "mlp.linear"
             yield f"{where}.measure: {one.measure!r} is not measured without {missing}: add it to the study"
         elif one.measure not in measures:
-            yield f"{where}.measure: {one.measure!r} is not measured; {nearest(one.measure, measures)}"
+            yield f"{where}.measure: {one.measure!r} is not measured; {suggestion(one.measure, measures)}"
         there = [*REGIONS, WHOLE]
         for region in one.regions if config.data.is_demo and one.measure in _OF_BRAINS else ():
             if region not in there:
-                yield f"{where}.region: the demo's brains have no region {region!r}; {nearest(region, there)}"
+                yield f"{where}.region: the demo's brains have no region {region!r}; {suggestion(region, there)}"
         depths = _depths(config, readings, one.measure)
         with problems.gathered(where):
             if not {*one.models, *([one.control] if one.control else [])} - depths.keys():

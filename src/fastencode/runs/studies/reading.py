@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError, require, suggestion
 from fastencode.files import read_text
 from fastencode.runs.studies.config import StudyConfig
-from fastencode.runs.studies.typed import nearest, problems_of
+from fastencode.runs.studies.typed import problems_of
 
 __all__ = ["read_study", "study_text", "template_names"]
 
@@ -30,7 +30,9 @@ def study_text(study: Path | str | None) -> str:
     if not Path(name).exists() and name in template_names():
         return (resources.files("fastencode.runs.studies") / "templates" / f"{name}.yaml").read_text(encoding="utf-8")
     if not Path(name).is_file():
-        raise InputError(f"{name} is no file, and no study of that name comes with fastencode: {nearest(name, template_names())}")
+        raise InputError(
+            f"{name} is no file, and no study of that name comes with fastencode: {suggestion(name, template_names())}"
+        )
     return read_text(name)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError, nearest, require, suggestion
 
-__all__ = ["merged", "nearest", "problems_of", "typed"]
+__all__ = ["merged", "problems_of", "typed"]
 
 Settings = TypeVar("Settings")
 
@@ -56,12 +55,6 @@ def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     return _merge(asdict(settings), changes)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is none of those known: the nearest, or all of them."""
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose among {', '.join(known)}"
-
-
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     both = {
         name: _merge(below[name], value) if isinstance(value, Mapping) and isinstance(below.get(name), Mapping) else value
@@ -78,7 +71,7 @@ def _unknown(kind: Any, given: Any, where: str) -> Iterator[str]:
     for name, value in given.items():
         place = _joined(where, name)
         if name not in known:
-            yield f"{place}: there is no such setting; {nearest(str(name), known)}"
+            yield f"{place}: there is no such setting; {suggestion(name, known)}"
             continue
         inner, repeated = _inside(hints[name])
         for number, one in enumerate(value if repeated and isinstance(value, list | tuple) else [value]):
@@ -92,7 +85,7 @@ def _mended(kind: Any, given: Any) -> Any:
     hints, free = get_type_hints(kind), [field.name for field in fields(kind) if field.name not in given]
     found = {}
     for key, value in given.items():
-        name = key if key in hints else next(iter(get_close_matches(str(key), free, n=1)), None)
+        name = key if key in hints else next(iter(nearest(key, free)), None)
         if name is not None:
             inner, repeated = _inside(hints[name])
             several = repeated and isinstance(value, list | tuple)

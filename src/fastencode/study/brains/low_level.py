@@ -49,7 +49,7 @@ def low_level(stories: Stories, story: str, name: str) -> NDArray[np.float32]:
         If there is no such feature, or the story's sound or transcript is missing.
     """
     if name not in LOW_LEVEL:
-        raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+        raise InputError(f"{name!r} is no low-level feature: choose from {', '.join(LOW_LEVEL)}")
     values = LOW_LEVEL[name](stories, story, stories.row_times(story, middle=True))
     return np.asarray(values.reshape(len(values), -1), np.float32)
 

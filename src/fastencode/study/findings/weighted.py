@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 from fastencode.study.config import Contrast
 from fastencode.study.findings.measurements import NOBODY, Measurements, Sample
 from fastencode.study.findings.verdicts import layer_thirds
@@ -115,7 +114,7 @@ def layers_of(n_layers: Layers, model: str) -> list[int]:
     """The layers of one model, in order."""
     if isinstance(n_layers, Mapping):
         if model not in n_layers:
-            raise InputError(f"n_layers says nothing of {model!r}{_meant(model, n_layers)}")
+            raise InputError(f"n_layers says nothing of {model!r}; {suggestion(model, n_layers)}")
         found = n_layers[model]
     else:
         found = n_layers
@@ -193,14 +192,14 @@ def contrast_problems(contrasts: Sequence[Contrast], planned: Mapping[str, Plann
 
 def _problems(contrast: Contrast, planned: Mapping[str, Planned], n_layers: Layers) -> list[str]:
     if contrast.measure not in planned:
-        return [f"{contrast.measure!r} is not measured{_meant(contrast.measure, planned)}"]
+        return [f"{contrast.measure!r} is not measured; {suggestion(contrast.measure, planned)}"]
     known, found = planned[contrast.measure], []
     n_layers = layers_of_measure(planned, contrast.measure, n_layers)
     models = [*contrast.models, *([] if contrast.control is None else [contrast.control])]
     for kind, wanted, names in (("condition", models, known.models), ("region", contrast.regions, known.regions)):
         for one in wanted:
             if one not in names:
-                found.append(f"there is no {kind} {one!r} in {contrast.measure!r}{_meant(one, names)}")
+                found.append(f"there is no {kind} {one!r} in {contrast.measure!r}; {suggestion(one, names)}")
     for model in models:
         if model in known.models:
             try:
@@ -208,14 +207,6 @@ def _problems(contrast: Contrast, planned: Mapping[str, Planned], n_layers: Laye
             except InputError as error:
                 found.append(str(error))
     return found
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    names = [one for one in known if one]
-    close = get_close_matches(name, names, n=1, cutoff=0.4)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return f": choose from {', '.join(map(repr, names))}" if names else ": leave it out"
 
 
 def _listed(layers: Sequence[int]) -> str:

@@ -141,7 +141,7 @@ def check_leaks(leaks: Mapping[str, Sequence[Leak]], allow: Collection[str] = ()
         If any other leaks, with a list and the option that allows it; or ``allow`` names no leak.
     """
     if unknown := sorted(set(allow) - set(LEAKS)):
-        raise InputError(f"allow names {unknown[0]!r}, which is no leak: choose among {', '.join(LEAKS)}")
+        raise InputError(f"allow names {unknown[0]!r}, which is no leak: choose from {', '.join(LEAKS)}")
     refused = [(name, leak) for name, found in leaks.items() for leak in found if leak.kind not in allow]
     if refused:
         lines = "\n  ".join(f"{name}: {leak}" for name, leak in refused)

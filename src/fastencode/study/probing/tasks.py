@@ -345,7 +345,7 @@ def check_name(name: str, split: str = "official") -> None:
     base, colon, label = name.partition(":")
     names = {one.partition(":")[0]: ":" in one for one in TASKS}
     if base not in names or bool(label) != names[base] or bool(colon) != names[base]:
-        raise InputError(f"{name!r} is no task: choose among {', '.join(TASKS)}")
+        raise InputError(f"{name!r} is no task: choose from {', '.join(TASKS)}")
     if split not in ("official", "published"):
         raise InputError(f"split={split!r}: choose 'official' or 'published'")
     if split == "published" and name not in _OF_PHONES:
