@@ -46,6 +46,14 @@ def cells(models: dict[str, int], people: list[str], layers: int, regions: list[
     ]
 
 
+def test_what_cancels_exactly_is_zero_and_decides_nothing() -> None:
+    """(a + b + c) / 3 − (a + b + c) / 3 in another order leaves some 1e-17 in float64; so do its draws."""
+    before = made_up(np.random.default_rng(3), cells({"pretrained": 0}, ["A", "B"], 9, ["x"]))
+    both = before | {cell._replace(model="tuned"): sample for cell, sample in before.items()}
+    (finding,) = evaluate(both, [rise(layers={"late": 1, "middle": -1, "early": 0.3}, region="x")], 9)
+    assert (finding.value, finding.low, finding.high, finding.p) == (0, 0, 0, 1) and finding.answer == "undecided"
+
+
 def test_a_contrast_is_the_sum_by_hand() -> None:
     """Late − middle, two regions, a model of three seeds: in loops over single cells, and draws in the same loops."""
     rng = np.random.default_rng(0)

@@ -120,7 +120,7 @@ def test_what_is_no_corpus(tmp_path: Path) -> None:
         (folder, {}, "holds no audio files"),
         (tmp_path / "none", {}, "none does not exist"),
         (folder, {"kind": "comands"}, "kind='comands': did you mean commands"),
-        (folder, {"kind": "zzz"}, "kind='zzz': choose 'auto', 'timit'"),
+        (folder, {"kind": "zzz"}, "kind='zzz': choose from auto, timit"),
         (folder, {"kind": "timit"}, "holds neither TRAIN nor TEST"),
         (folder, {"kind": "manifest"}, "is a folder: give the manifest"),
         (tmp_path / "sounds", {"words": ["yes"]}, "words=.* of kind 'folder'"),

@@ -89,12 +89,12 @@ def raise_all(problems: Sequence[str]) -> None:
         raise InputError(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
 
 
-def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.5) -> list[str]:
+def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
     """The known names that are spelt most like ``name``, best first; none if all are less similar than ``cutoff`` (0 to 1)."""
     return get_close_matches(str(name), list(known), n=most, cutoff=cutoff)
 
 
-def suggestion(name: object, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, cutoff: float = 0.5) -> str:
+def suggestion(name: object, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, cutoff: float = 0.6) -> str:
     """The last part of an error about an unknown name.
 
     Parameters

@@ -18,12 +18,12 @@ from fastencode.cli.written import write_settings
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.devices import find_device, parse_device
 from fastencode.errors import InputError, Problems, raise_all, require, warn
-from fastencode.files import whole_file
+from fastencode.files import folder_name, whole_file
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.probing import Probed, check_folders, collect_probes, probe_stage, targets_stage
 from fastencode.speech.packed import CORPUS_FILE, Packed, open_packed
-from fastencode.study.findings.probe_tables import best_rows, probe_rows, seed_rows, target_rows
+from fastencode.study.findings.probe_tables import best_rows, probe_rows, target_rows
 from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.probing.tasks import Task, check_name, task_of
 from fastencode.study.report.report import write_provenance
@@ -198,11 +198,12 @@ def _fits(stages: Stages, config: ProbeRunConfig, models: Sequence[_Model], task
     for name, task in tasks.items():
         targets = None
         if task.points:
-            targets = f"targets/{name}"
+            targets = f"targets/{folder_name(name)}"
             found.append(targets_stage(targets, task, stages.sha256))
         for model in models:
             if model.frames == task.frames:
-                arguments = (task, model.name, model.path.absolute(), config.probing())
+                stage = f"probes/{folder_name(name)}/{folder_name(model.name)}"
+                arguments = (stage, task, model.name, model.path.absolute(), config.probing())
                 found.append(probe_stage(*arguments, root=stages.root, targets=targets, device=config.device))
     return found
 
@@ -237,7 +238,7 @@ def _write(
     with stages.alone("tables"):
         found = collect_probes(stages, config.probing(), own, order)
         rows = probe_rows(found.results)
-        tables = {"probes": rows, "probe_targets": target_rows(found.results), "seeds": seed_rows(found.results)}
+        tables = {"probes": rows, "probe_targets": target_rows(found.results)}
         for name, table in tables.items():
             if table:
                 with whole_file(stages.root / f"{name}.csv") as partial:

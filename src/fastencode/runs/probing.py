@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
+from fastencode.files import folder_name
 from fastencode.plain import plain
 from fastencode.progress import progress
 from fastencode.runs.config import ProbeConfig
@@ -33,7 +34,6 @@ from fastencode.study.probing.tasks import Task
 __all__ = ["RECORD", "Chosen", "Probed", "check_folders", "collect_probes", "probe_stage", "targets_stage"]
 
 RECORD, TARGETS = "probe.h5", "targets.npy"
-_FOLDER = "probes"
 
 Key = tuple[str, str, str, str]
 """Task, model, participant, seed of the model; the last two are empty where a model has none."""
@@ -62,6 +62,7 @@ def write_targets(folder: Path, task: Task) -> None:
 
 
 def probe_stage(
+    name: str,
     task: Task,
     model: str,
     packed: Path,
@@ -71,36 +72,35 @@ def probe_stage(
     reads: tuple[str, ...] = (),
     targets: str | None = None,
     participant: str = "",
-    seed: str = "",
     device: str | None = None,
 ) -> Stage:
-    """One task on all layers of one model: ``probes/<task>/<model>[/<participant>][/<seed>]``.
+    """Probe all layers of one model on one task.
 
     Parameters
     ----------
+    name : str
+        The stage's folder below ``root``, such as "probes/word/tuned".
     task : Task
     model : str
         What tables call the model.
     packed : Path
-        Its features of the corpus.
+        File of the model's features of the corpus (:mod:`fastencode.speech.packed`).
     config : ProbeConfig
     root : Path
-        The output folder, where ``targets`` lie.
+        The output folder, which holds ``targets``.
     reads : tuple of str
-        Stages that make ``packed``. Where there are none, the file counts by its contents.
+        Stages that make ``packed``. Without any, the digest of the file's contents is part of the stage's key.
     targets : str, optional
-        The stage of :func:`targets_stage`, for a task whose labels are made of sounds.
-    participant, seed : str
-        Whose model it is, and which of several.
+        The stage of :func:`targets_stage`, for a task whose labels are computed from the sounds.
+    participant : str
+        The participant on whom the model was tuned; "" for none.
     device : str, optional
-        Where probes are fitted; results do not depend on it but for rounding.
+        Device of ridge regressions. Results on different devices agree to rounding.
     """
-    name = "/".join(part for part in (_FOLDER, _folder(task.name), _folder(model), participant, seed) if part)
     settings = {
         "task": task.name,
         "model": model,
         "participant": participant,
-        "seed": seed,
         "truth": digest(task.truth()),
         "shared": decisive(config),
     }
@@ -194,7 +194,7 @@ def collect_probes(stages: Stages, config: ProbeConfig, own: Sequence[Stage], or
     InputError
         If there is none, or one is damaged.
     """
-    found = {**stages.finished(f"{_FOLDER}/*/*"), **stages.finished(f"{_FOLDER}/*/*/*"), **stages.finished(f"{_FOLDER}/*/*/*/*")}
+    found = stages.finished("probes/*/*")
     ours = [found[stage.name] for stage in own if stage.name in found]
     inputs = {one.settings["model"]: one.inputs for one in ours}
     truths = {one.settings["task"]: one.settings["truth"] for one in ours}
@@ -214,19 +214,14 @@ def collect_probes(stages: Stages, config: ProbeConfig, own: Sequence[Stage], or
 
 
 def _key(one: Signature) -> Key:
-    task, model, participant, seed = (str(one.settings[name]) for name in ("task", "model", "participant", "seed"))
-    return task, model, participant, seed
-
-
-def _folder(name: str) -> str:
-    """A name as a folder has it: no slashes, colons or spaces."""
-    return "".join("-" if letter in '/\\: *?"<>|' else letter for letter in name)
+    task, model, participant = (str(one.settings[name]) for name in ("task", "model", "participant"))
+    return task, model, participant, ""
 
 
 def check_folders(names: Collection[str]) -> None:
     """An ``InputError`` if two names of tasks or models cannot be told apart as folders."""
     before: dict[str, str] = {}
     for name in names:
-        other = before.setdefault(_folder(name), name)
+        other = before.setdefault(folder_name(name), name)
         if other != name:
             raise InputError(f"{other!r} and {name!r} cannot be told apart as folders: rename one")

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+from fastencode.files import folder_name
 from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.readings import Reading, Tuning, low_level_readings, readings_of
 
-__all__ = ["Names", "corpus_of", "kind_of", "task_folder"]
+__all__ = ["Names", "corpus_of", "kind_of"]
 
 
 def corpus_of(task: str) -> str:
@@ -25,11 +26,6 @@ def corpus_of(task: str) -> str:
 def kind_of(task: str) -> str:
     """A task without its corpus."""
     return task.partition("@")[0]
-
-
-def task_folder(task: str) -> str:
-    """A task as a folder has it."""
-    return task.replace(":", "-").replace("@", "-of-")
 
 
 class Names:
@@ -85,7 +81,7 @@ class Names:
     def probes(self) -> dict[str, tuple[str, Reading, str]]:
         """The task, the reading and its owner."""
         return {
-            f"probes/{task_folder(task)}/{owner}/{reading.name}": (task, reading, owner)
+            f"probes/{folder_name(task)}/{owner}/{reading.name}": (task, reading, owner)
             for task in self._config.probes.tasks
             for reading, owner in self._each((*self.readings, *self.low_level))
         }

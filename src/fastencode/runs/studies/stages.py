@@ -23,6 +23,7 @@ from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.files import folder_name
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
 from fastencode.runs.corpora import mfcc_stage, pooled_stage
@@ -30,7 +31,7 @@ from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
 from fastencode.runs.probing import probe_stage, targets_stage
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
-from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
+from fastencode.runs.studies.names import Names, corpus_of, kind_of
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
@@ -329,11 +330,12 @@ class Graph:
         return tuple(LowLevel(name, data) for name in names if isinstance(data, Stories))
 
     def _targets(self, task: str) -> str:
-        return f"targets/{task_folder(task)}"
+        return f"targets/{folder_name(task)}"
 
     def _probe(self, name: str, pooled: str, task: str, reading: Reading, owner: str) -> Stage:
         asked = self.tasks[task]
-        stage = probe_stage(
+        return probe_stage(
+            name,
             asked,
             reading.name,
             self.root / pooled / CORPUS_FILE,
@@ -343,7 +345,6 @@ class Graph:
             targets=self._targets(task) if asked.points else None,
             participant=owner,
         )
-        return replace(stage, name=name)
 
     def _change(self, name: str, before: Reading, after: Reading, owner: str) -> Stage:
         """What changed in a tuned model, against the one that it was tuned from."""

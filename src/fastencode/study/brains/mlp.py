@@ -36,6 +36,7 @@ from fastencode.study.brains.design import Design, plan_runs
 from fastencode.study.brains.layer_scores import Listener
 from fastencode.study.config import AlignConfig, MlpConfig, Resources
 from fastencode.study.inference.blocks import interval
+from fastencode.study.inference.intervals import without_rounding
 from fastencode.study.inference.significance import bootstrap_region_scores
 from fastencode.timing.clean import zscore
 
@@ -44,6 +45,7 @@ __all__ = ["MlpScores", "inner_split", "mlp_against_ridge", "mlp_operations", "m
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
+_TERMS = 64  # roundings in a region's mean correlation, generously; float32 predictions that differ at all differ by far more
 _WEIGHTS = 2**27  # bytes of ridge weights and held-out predictions at once
 
 
@@ -82,6 +84,31 @@ class MlpScores:
     weight_decay: NDArray[np.float64]
     epochs: NDArray[np.int64]
     inner: NDArray[np.float64]
+
+    def gain(self, over: str, region: int) -> tuple[float, NDArray[np.float64]]:
+        """Mean correlation of the network minus that of another prediction in one region, and the bootstrap draws of this.
+
+        Parameters
+        ----------
+        over : {"ridge", "linear"}
+            Ridge, or the network without its activation.
+        region : int
+            Position of the region.
+
+        Returns
+        -------
+        float
+            NaN if the other prediction was not made. 0 if the two agree to rounding.
+        ndarray, shape (b,)
+        """
+        other, place = {"ridge": (self.ridge, 0), "linear": (self.linear, 2)}[over]
+        value, beside = self.mlp[region], other[region]
+        draws, draws_beside = self.draws[:, 1, region], self.draws[:, place, region]
+        exact = [
+            without_rounding(one - two, np.abs(one) + np.abs(two), _TERMS)
+            for one, two in ((value, beside), (draws, draws_beside))
+        ]
+        return float(exact[0]), exact[1]
 
 
 class _Part(NamedTuple):
@@ -348,12 +375,12 @@ def mlp_rows(
     for (who, model, layer), scores in found.items():
         for place, region in enumerate(columns[who]):
             ridge, mlp, linear = scores.ridge[place], scores.mlp[place], scores.linear[place]
-            low, high = _difference(scores, place, 0)
-            beyond_low, beyond_high = _difference(scores, place, 2)
+            gain, low, high = _gain(scores, "ridge", place)
+            beyond, beyond_low, beyond_high = _gain(scores, "linear", place)
             rows.append({
                 "participant": who, "model": model, "layer": layer, "region": region,
-                "r_ridge": float(ridge), "r_mlp": float(mlp), "difference": float(mlp - ridge), "low": low, "high": high,
-                "r_linear": float(linear), "beyond_linear": float(mlp - linear),
+                "r_ridge": float(ridge), "r_mlp": float(mlp), "difference": gain, "low": low, "high": high,
+                "r_linear": float(linear), "beyond_linear": beyond,
                 "beyond_low": beyond_low, "beyond_high": beyond_high,
                 "settings": int(scores.n_settings), "epochs": float(scores.epochs[0].mean()),
                 "nonlinear": bool(low > 0 and beyond_low > 0) if np.isfinite([low, beyond_low]).all() else None,
@@ -361,11 +388,10 @@ def mlp_rows(
     return rows
 
 
-def _difference(scores: MlpScores, place: int, against: int) -> tuple[float, float]:
-    """Ends of the interval of the network less ridge (0) or the linear network (2) in one region; NaN without that."""
-    draws = scores.draws[:, 1, place] - scores.draws[:, against, place]
-    value = float(scores.mlp[place] - (scores.ridge, scores.mlp, scores.linear)[against][place])
+def _gain(scores: MlpScores, over: str, region: int) -> tuple[float, float, float]:
+    """:meth:`MlpScores.gain` and the ends of its .95 interval; NaN if the other prediction was not made."""
+    value, draws = scores.gain(over, region)
     if not np.isfinite(value):
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan
     low, high = interval(value, draws, float(scores.n_blocks), correlation=False)
-    return float(low), float(high)
+    return value, float(low), float(high)

@@ -173,10 +173,9 @@ def measurements_of_mlp(
     for (label, who, layer), scores in found.items():
         model, seed = (conditions or {}).get(label.name, (label.name, 0))
         for place, region in enumerate(columns[who]):
-            for measure, other, against in ((MLP, scores.ridge, 0), (BEYOND_LINEAR, scores.linear, 2)):
-                value = float(scores.mlp[place] - other[place])
+            for measure, over in ((MLP, "ridge"), (BEYOND_LINEAR, "linear")):
+                value, draws_b = scores.gain(over, place)
                 if np.isfinite(value):
-                    draws_b = scores.draws[:, 1, place] - scores.draws[:, against, place]
                     cells[Cell(measure, model, seed, who, layer, region)] = Sample(
                         value, draws_b, float(scores.n_blocks), "blocks"
                     )

@@ -13,7 +13,7 @@ import numpy as np
 from fastencode.study.probes import ProbeResult
 from fastencode.study.probing.metrics import ends
 
-__all__ = ["best_rows", "probe_rows", "seed_rows", "target_rows"]
+__all__ = ["best_rows", "probe_rows", "target_rows"]
 
 Results = Mapping[tuple[str, str, str, str], ProbeResult]
 """(task, model, participant, seed) → its probe; the last two are empty where a model has none."""
@@ -57,16 +57,6 @@ def probe_rows(results: Results) -> list[dict[str, Any]]:
                     "at_edge": bool(any(np.any(each.at_edge[layer]) for each in found)),
                 }
             )
-    return rows
-
-
-def seed_rows(results: Results) -> list[dict[str, Any]]:
-    """The rows of :func:`probe_rows` for each seed of a model by itself, with its ``seed``; of models that have seeds."""
-    rows = []
-    for (task, model, participant, seed), result in results.items():
-        if seed:
-            alone = {(task, model, participant, seed): result}
-            rows += [{**row, "seed": seed} for row in probe_rows(alone)]
     return rows
 
 

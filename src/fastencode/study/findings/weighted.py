@@ -17,6 +17,7 @@ from fastencode.errors import InputError, suggestion
 from fastencode.study.config import Contrast
 from fastencode.study.findings.measurements import NOBODY, Measurements, Sample
 from fastencode.study.findings.verdicts import layer_thirds
+from fastencode.study.inference.intervals import without_rounding
 
 __all__ = [
     "Layers",
@@ -302,14 +303,21 @@ def _tested(
     n_draws = len(next(iter(next(iter(next(iter(seeded.values())).values())).values())).draws)
     shape = (len(seeded), 1 + len(seeds))
     values, draws, n_units = np.zeros(shape), np.zeros((*shape, n_draws)), np.zeros(len(seeded))
+    value_sizes, draw_sizes, n_terms = np.zeros_like(values), np.zeros_like(draws), 0  # sums of absolute values, for rounding
     for row, each in enumerate(seeded.values()):
         for place, weight in weights.items():
             of_place = each[place]
             n_units[row] = next(iter(of_place.values())).n_units
             for column, seed in enumerate((None, *seeds)):
                 chosen = [of_place[seed]] if seed is not None and seed in of_place and len(of_place) > 1 else [*of_place.values()]
-                values[row, column] += weight * np.mean([one.value for one in chosen])
-                draws[row, column] += weight * np.mean([one.draws for one in chosen], axis=0)
+                value = weight * np.mean([one.value for one in chosen])
+                draw_b = weight * np.mean([one.draws for one in chosen], axis=0)
+                values[row, column] += value
+                draws[row, column] += draw_b
+                value_sizes[row, column] += abs(value)
+                draw_sizes[row, column] += np.abs(draw_b)
+                n_terms = max(n_terms, len(weights) + len(chosen))
+    values, draws = without_rounding(values, value_sizes, n_terms), without_rounding(draws, draw_sizes, n_terms)
     correlation = all(one.correlation for each in seeded.values() for place in weights for one in each[place].values())
     return Tested(
         people=tuple(seeded),

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.study.inference.blocks import FEWEST_BLOCKS, mean_draws
 
-__all__ = ["Estimate", "freedom_of", "over_participants", "over_units", "paired_covariance"]
+__all__ = ["Estimate", "freedom_of", "over_participants", "over_units", "paired_covariance", "without_rounding"]
 
 Float64 = NDArray[np.float64]
 
@@ -65,6 +65,28 @@ class Estimate:
 
     def _scale(self, value: float) -> float:
         return math.atanh(min(_ONE, max(-_ONE, value))) if self.correlation else value
+
+
+def without_rounding(total: ArrayLike, size: ArrayLike, n_terms: int) -> Float64:
+    """Sums, with 0 in place of what is only rounding error: ``abs(total) ≤ n_terms · ε · size``, ε = 2.2e-16.
+
+    Terms that cancel exactly on paper leave some 1e-17 in float64, and so do their bootstrap draws. Without this, an interval of
+    such numbers could lie on one side of 0 and decide an expectation.
+
+    Parameters
+    ----------
+    total : array_like, any shape
+        Sums of ``n_terms`` float64 numbers.
+    size : array_like, same shape
+        Sums of the absolute values of the same numbers.
+    n_terms : int
+
+    Returns
+    -------
+    ndarray, same shape
+    """
+    total = np.asarray(total, np.float64)
+    return np.where(np.abs(total) <= n_terms * np.finfo(np.float64).eps * np.asarray(size), 0.0, total)
 
 
 def paired_covariance(draws: ArrayLike, n_units: ArrayLike) -> Float64:
