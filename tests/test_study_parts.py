@@ -178,7 +178,7 @@ def test_corpora_of_words_are_spoken_once() -> None:
     assert "probes.corpora.mine: only timit, commands, words, unheard_words are made" in line
     french = study(probes={"tasks": ["phonemes", "word"], "speech": {"language": "fr"}})
     assert check_study(french) == [
-        "probes.tasks: phonemes: TIMIT is spoken in English only; ask phonemes@commands, or leave it out"
+        "probes.tasks: phonemes: the synthesized TIMIT is English only; use phonemes@commands, or leave it out"
     ]
 
 
