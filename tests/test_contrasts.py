@@ -310,7 +310,7 @@ def test_thirds_are_those_of_each_model_and_one_layer_is_all_of_them() -> None:
         (rise(region=["auditory", "x"]), "no region 'x' in 'r'; choose from auditory, late_language, region"),
         (rise(measure="phonems", region=""), "'phonems' is not measured; did you mean phonemes?"),
         (rise(measure="phonemes", region="auditory"), "no region 'auditory' in 'phonemes'; leave it out"),
-        (rise(layers="middle"), "'tuned' has 4 layers, which leave none in the middle third"),
+        (rise(layers="middle"), "'tuned' has 4 layers, and none of them is in the middle third"),
         (rise(layers=[1, 4]), "layer 4 of 'tuned' is not measured: choose from 0 to 3"),
     ],
 )

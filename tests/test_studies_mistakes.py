@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     ),
     "class not in train": (
         lambda given, folder: manifest(given, folder, moods("angry")),
-        [r"probes\.tasks, label:mood@mine: label:mood: 1 classes of the test split are not in train \(angry\)"],
+        [r"probes\.tasks, label:mood@mine: label:mood: 1 test classes are not in the training split \(angry\)"],
     ),
     "labels of mixed type": (
         lambda given, folder: manifest(given, folder, moods("sad", train="1.5")),

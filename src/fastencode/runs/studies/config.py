@@ -125,8 +125,8 @@ class Arm:
         Settings of tuning that differ from the study's ``tune``; {} if none does. Without ``tune``, the model is not tuned.
     seeds : tuple of int
         One run for each seed. The seed determines the initial weights of the head and the order of clips. With
-        ``tune: {targets: permuted}`` it is the number of the permutation, and everything else is as with seed 0. Tables show means
-        over seeds.
+        ``tune: {targets: permuted}`` it is the number of the permutation, and all else is as with seed 0. Tables show means over
+        seeds.
     together : bool
         Tune one model on all participants instead of one model per participant.
     hours : tuple of float

@@ -1,4 +1,4 @@
-"""Contrasts as weighted sums of measurements, participant by participant and draw by draw; and names that were never measured.
+"""Contrasts as weighted sums of measurements, for each participant and bootstrap draw; and checks of the names in contrasts.
 
 Axis letters: p participant, s seed, b bootstrap draw.
 """
@@ -35,20 +35,20 @@ __all__ = [
 Float64 = NDArray[np.float64]
 
 Layers = int | Mapping[str, int | Iterable[int]]
-"""How many layers every model has, from 0 on; or condition → how many, or which."""
+"""Number of layers of every model; or condition → number of layers, or their numbers."""
 
 
 class Planned(NamedTuple):
-    """The names that one measure has.
+    """The conditions, regions and layers of one measure.
 
     Attributes
     ----------
     models : collection of str
-        Its conditions.
+        Conditions.
     regions : collection of str
         "" for a probe.
     layers : condition → layers, optional
-        Where this measure is taken of some layers only: thirds are then cut of these.
+        If the measure exists for some layers only; these are then divided into thirds.
     """
 
     models: Collection[str]
@@ -57,7 +57,7 @@ class Planned(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What is weighted."""
+    """A term of a weighted sum."""
 
     model: str
     layer: int
@@ -66,14 +66,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Tested:
-    """One contrast in every participant.
+    """One contrast, computed for each participant.
 
     Attributes
     ----------
     people : tuple of str
-        Participants in whom all of it was measured; ``(NOBODY,)`` where all models belong to none.
+        Participants with all measurements; ``(NOBODY,)`` if no model belongs to a participant.
     values : ndarray, shape (p,)
-        The contrast, each condition averaged over its seeds.
+        The contrast, with each condition averaged over seeds.
     draws : ndarray, shape (p, b)
     n_units : ndarray, shape (p,)
     unit : str
@@ -81,9 +81,9 @@ class Tested:
     correlation : bool
         Whether ``values`` are means of correlations.
     seeds : tuple of int
-        Those that every condition of several seeds has in every participant.
+        Seeds that all conditions with several seeds have in all participants.
     by_seed : ndarray, shape (p, s)
-        The contrast with one seed of these conditions; conditions of one seed stay as they are.
+        The contrast for each of these seeds; conditions with a single seed are the same in all.
     draws_by_seed : ndarray, shape (p, s, b)
     left_out : participant → why
     """
@@ -101,7 +101,7 @@ class Tested:
 
 
 def planned_of(measurements: Measurements) -> dict[str, Planned]:
-    """The conditions and regions of each measure."""
+    """The conditions and regions of each measure that have measurements."""
     return {
         measure: Planned(
             list(dict.fromkeys(cell.model for cell in measurements if cell.measure == measure)),
@@ -115,23 +115,23 @@ def layers_of(n_layers: Layers, model: str) -> list[int]:
     """The layers of one model, in order."""
     if isinstance(n_layers, Mapping):
         if model not in n_layers:
-            raise InputError(f"n_layers says nothing of {model!r}; {suggestion(model, n_layers)}")
+            raise InputError(f"n_layers has no entry {model!r}; {suggestion(model, n_layers)}")
         found = n_layers[model]
     else:
         found = n_layers
     layers = list(range(found)) if isinstance(found, int | np.integer) else sorted({*found})
     if not layers:
-        raise InputError(f"n_layers gives {model!r} no layer: give how many there are, or which")
+        raise InputError(f"n_layers has no layers for {model!r}: give their number, or a list")
     return layers
 
 
 def layers_of_measure(planned: Mapping[str, Planned], measure: str, n_layers: Layers) -> Layers:
-    """The layers that a measure has: its own, or those of every measure."""
+    """The layers of a measure: those of its plan, or ``n_layers``."""
     return (planned[measure].layers if measure in planned else None) or n_layers
 
 
 def _layers_at(contrast: Contrast, layers: Sequence[int], model: str) -> dict[int, float]:
-    """Weight of each layer of one model. Of a model with one layer, as cepstra have, it stands for every depth."""
+    """Layer → weight, for one model. The only layer of a model, such as MFCCs, is used for every depth."""
     if not contrast.depths:
         assert not isinstance(contrast.layers, str | Mapping)
         if missing := [layer for layer in contrast.layers if layer not in layers]:
@@ -142,16 +142,14 @@ def _layers_at(contrast: Contrast, layers: Sequence[int], model: str) -> dict[in
     for depth, weight in contrast.depths.items():
         chosen = thirds.get("only", thirds.get(depth))
         if chosen is None:
-            raise InputError(
-                f"{model!r} has {len(layers)} layers, which leave none in the {depth} third: give layer numbers, or another name"
-            )
+            raise InputError(f"{model!r} has {len(layers)} layers, and none of them is in the {depth} third: give layer numbers")
         for layer in chosen:
             weights[layer] = weights.get(layer, 0.0) + weight / len(chosen)
     return weights
 
 
 def weights_of(contrast: Contrast, n_layers: Layers) -> dict[Place, float]:
-    """The weight of each measurement, in the order of the contrast's models, layers and regions."""
+    """Measurement → weight, in the order of the contrast's models, layers and regions."""
     return {
         Place(model, layer, region): at_model * at_layer / len(contrast.regions)
         for model, at_model in contrast.models.items()
@@ -161,10 +159,7 @@ def weights_of(contrast: Contrast, n_layers: Layers) -> dict[Place, float]:
 
 
 def in_place_of(contrast: Contrast) -> tuple[Contrast, Contrast]:
-    """The same contrast with the control in place of the model in question, the first; and the second less the first of these.
-
-    The sum of the two is the contrast itself.
-    """
+    """Two contrasts that add up to the given one: with the control in place of the first model, and first model − control."""
     assert contrast.control is not None
     first, weight = next(iter(contrast.models.items()))
     others = {model: other for model, other in contrast.models.items() if model != first}
@@ -175,13 +170,13 @@ def in_place_of(contrast: Contrast) -> tuple[Contrast, Contrast]:
 
 
 def contrast_problems(contrasts: Sequence[Contrast], planned: Mapping[str, Planned], n_layers: Layers) -> list[str]:
-    """Everything that contrasts name and that is not, or will not be, measured; each with the nearest name. Empty if all is well.
+    """One line for each name in contrasts that is not measured, with a suggestion.
 
     Parameters
     ----------
     contrasts : sequence of Contrast
     planned : measure → Planned
-        What is measured, or will be.
+        What is measured, or will be measured.
     n_layers : int, or mapping of condition to int or to layers
     """
     names = [contrast.name for contrast in contrasts]
@@ -217,7 +212,7 @@ def _listed(layers: Sequence[int]) -> str:
 
 
 def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Place, float]]) -> list[Tested]:
-    """Weighted sums in every participant who has all that any of them needs.
+    """Compute weighted sums for every participant who has all measurements that any of the sums needs.
 
     Parameters
     ----------
@@ -228,12 +223,12 @@ def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Plac
     Returns
     -------
     list of Tested
-        One for each sum, all of the same people. Nobody, and NaN, if all lack something.
+        One per sum, all for the same participants. Without participants if each lacks a measurement.
 
     Raises
     ------
     InputError
-        If samples cannot be paired: other units, or another number of draws or of units in one participant.
+        If samples cannot be paired: they differ in their units, number of draws, or number of units in a participant.
     """
     places = list(dict.fromkeys(place for one in sums for place in one))
     models, people = {place.model for place in places}, dict[str, None]()
@@ -263,7 +258,7 @@ def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Plac
 
 
 def _common_seeds(each: Mapping[Place, Mapping[int, Sample]]) -> dict[Place, dict[int, Sample]]:
-    """The seeds that a condition has at all of its places: a mean over layers is one over the same models."""
+    """Keep the seeds that a condition has at all its layers and regions, so that means over layers are over the same models."""
     common: dict[str, set[int]] = {}
     for place, seeds in each.items():
         common[place.model] = common.get(place.model, {*seeds}) & {*seeds}
@@ -271,7 +266,7 @@ def _common_seeds(each: Mapping[Place, Mapping[int, Sample]]) -> dict[Place, dic
 
 
 def _check_paired(measure: str, seeded: Mapping[str, Mapping[Place, Mapping[int, Sample]]]) -> str:
-    """The unit of all; an ``InputError`` unless equal draws can have taken equal units."""
+    """The common unit of all samples. Raises :class:`InputError` if draws cannot be paired."""
     everything = [(who, place, one) for who, each in seeded.items() for place, seeds in each.items() for one in seeds.values()]
     first_of: dict[str, tuple[Place, Sample]] = {}
     _, _, first = everything[0]
