@@ -198,8 +198,8 @@ def probe(
     ------
     InputError
         If numbers of rows differ; labels or groups are missing or of mixed type; a test class has no training rows; a label or
-        target is constant in training or test rows; training rows, or test rows with a bootstrap, are of a single speaker; features
-        are not finite; or an option is unknown.
+        target is constant in training or test rows; training rows, or test rows with a bootstrap, are of a single speaker;
+        features are not finite; or an option is unknown.
 
     Warns
     -----

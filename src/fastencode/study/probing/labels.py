@@ -64,7 +64,7 @@ def text_labels_of(recordings: Recordings, label: str) -> Truth:
     if numbers and len(numbers) < len(given):
         key, text = next(one for one in given if _number(one[1]) is None)
         raise InputError(
-            f"label:{label} mixes numbers and words: {numbers[0][1]!r} ({numbers[0][0]}) and {text!r} ({key}); write words everywhere"
+            f"label:{label} mixes numbers and words: {numbers[0][1]!r} ({numbers[0][0]}) and {text!r} ({key}); use words only"
         )
     if numbers and any(not float(text).is_integer() for _, text in numbers):
         key, text = next(one for one in numbers if not float(one[1]).is_integer())

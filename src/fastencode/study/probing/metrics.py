@@ -135,7 +135,9 @@ def drawn_scores(task: str, sums_um: Float64, counts_bu: NDArray[np.uint16], met
 
 
 def ends(metric: str, score: Any, draws_b: Float64, n_units: int) -> Float64:
-    """The .95 interval of a score, shape (2, ...): :func:`fastencode.study.inference.blocks.interval`, cut to the range of the metric.
+    """The .95 interval of a score, shape (2, ...), cut to the range of the metric.
+
+    See :func:`fastencode.study.inference.blocks.interval`.
 
     Parameters
     ----------

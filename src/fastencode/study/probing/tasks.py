@@ -466,6 +466,6 @@ def _check_labels(task: Task) -> None:
     if task.kind == "classification" and (unknown := sorted({*labels[split == "test"]} - {*labels[split != "test"]})):
         some = ", ".join(map(str, unknown[:_SHOWN])) + (" …" if len(unknown) > _SHOWN else "")
         raise InputError(
-            f"{task.name}: {len(unknown)} test classes are not in the training split ({some}), so no probe can learn them: correct"
+            f"{task.name}: {len(unknown)} test classes are not in the training split ({some}), so none can be learned: correct"
             " splits or labels"
         )
