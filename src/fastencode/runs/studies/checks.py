@@ -22,6 +22,7 @@ from fastencode.study.brains.low_level import LOW_LEVEL
 from fastencode.study.config import WHOLE
 from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP
 from fastencode.study.findings.weighted import weights_of
+from fastencode.study.names import BRAIN_MEASURES
 from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.probing.tasks import Task, check_name, task_of
 from fastencode.world.config import REGIONS
@@ -30,7 +31,6 @@ from fastencode.world.outline import Outline
 __all__ = ["check_data", "check_study", "check_tasks"]
 
 _MEASURES = ("r", "r_normalized", "r_residual")
-_OF_BRAINS = (*_MEASURES, MLP, BEYOND_LINEAR)
 
 
 def check_study(config: StudyConfig, digest: Callable[[Path], str] = sha256) -> list[str]:
@@ -135,7 +135,7 @@ def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
         if not voxels:
             yield f"the region {name} of {who} has no voxels: choose others in data.regions, or correct the file of the region"
     for place, one in enumerate(config.contrasts, 1):
-        for name in one.regions if one.measure in _OF_BRAINS else ():
+        for name in one.regions if one.measure in BRAIN_MEASURES else ():
             if name not in known:
                 yield f"contrasts[{place}].region: {who} has no region {name!r}; {suggestion(name, known)}"
 
@@ -242,7 +242,7 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
         elif one.measure not in measures:
             yield f"{where}.measure: {one.measure!r} is not measured; {suggestion(one.measure, measures)}"
         there = [*REGIONS, WHOLE]
-        for region in one.regions if config.data.is_demo and one.measure in _OF_BRAINS else ():
+        for region in one.regions if config.data.is_demo and one.measure in BRAIN_MEASURES else ():
             if region not in there:
                 yield f"{where}.region: the demo's brains have no region {region!r}; {suggestion(region, there)}"
         depths = _depths(config, readings, one.measure)

@@ -358,8 +358,7 @@ def check_name(name: str, split: str = "official") -> None:
 def _notes(name: str, split: str) -> Sequence[str]:
     if split == "published":
         return [
-            "the published split leaks: test speakers and texts are in the training split, so scores do not generalise to new
-            speakers"
+            "the published split leaks: test speakers and texts are in the training split; scores do not hold for new speakers"
         ]
     if name == "sentence_type":
         return ["the two SA texts are in both splits, so a probe can recognise SA by its words; the task sx_si leaves SA out"]
