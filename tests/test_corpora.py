@@ -85,7 +85,7 @@ def test_a_folder_is_searched_through(tmp_path: Path) -> None:
     assert corpus.recordings["b/01"] == Recording(root / "b" / "01.wav")
     assert open_corpus(root / "b" / "01.wav").sounds == {"01": root / "b" / "01.wav"}
     shutil.copy(root / "b" / "01.wav", root / "b" / "01.FLAC")
-    with pytest.raises(InputError, match=r"01\.wav and .*01\.FLAC have one name, 'b/01': keep one"):
+    with pytest.raises(InputError, match=r"01\.wav and .*01\.FLAC have the same key, 'b/01': remove one"):
         open_corpus(root)
 
 

@@ -178,7 +178,7 @@ def _low_level(config: StudyConfig) -> Iterator[str]:
     for option in ("baselines", "residualize"):
         for name in getattr(config, option):
             if name not in LOW_LEVEL:
-                yield f"{option}: {name!r} is no low-level feature; {suggestion(name, LOW_LEVEL)}"
+                yield f"{option}: {name!r} is not a low-level feature; {suggestion(name, LOW_LEVEL)}"
 
 
 def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
