@@ -1,7 +1,6 @@
-"""What all figures share: style, grids of panels, legends, and a figure as the content of a file.
+"""Shared by all figures: style, grids of panels, legends, and conversion to PNG and SVG.
 
-Axes are made and filled through matplotlib's objects, never pyplot: no figure is kept open, and it looks the same whatever the
-user's own settings are.
+Figures use matplotlib's objects instead of pyplot, so that none stays open and the user's settings have no influence.
 """
 
 from __future__ import annotations
@@ -53,10 +52,10 @@ MARKED = 13  # markers on a curve at most
 LAYER = "layer (0 = input of the transformer)"
 CEILING, ZERO = "black", "#404040"
 DASHED = (0, (5, 3))
-PANELS = 48  # of a figure that has several for each region
-BANDED = 5  # models: bands of more hide each other
+PANELS = 48  # largest number of panels in figures with several per region
+BANDED = 5  # largest number of models with interval bands
 LONGEST, LINE = 40, 115  # letters of a legend's entry, and of all entries in a row, each with 8 for its line
-# What is drawn alike for all models, by its name in the legend.
+# Line styles that do not depend on the model, by their names in legends.
 LINES: dict[str, dict[str, Any]] = {
     "validation": {"color": "#303030", "linestyle": "-"},
     "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},
@@ -67,7 +66,7 @@ LINES: dict[str, dict[str, Any]] = {
 
 
 def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
-    """Draw with matplotlib's defaults and our style, whatever the user's matplotlibrc says."""
+    """A decorator: draw with matplotlib's defaults and our style, not with the user's matplotlibrc."""
 
     @wraps(draw)
     def wrapper(*args: Any, **kwargs: Any) -> Figure | None:
