@@ -20,9 +20,10 @@ ACCENTS = ENGLISH.accents
 """espeak-ng's voices of American, New York, British, Received, Scottish, Lancaster, West Midlands and Caribbean English."""
 
 # Variants of espeak-ng without whisper and robot effects that are not clipped: at most three samples of a sentence reach full
-scale. _WOMEN = "f1 f2 f5 Annie Andrea Alicia anika aunty belinda grandma linda steph" _MEN = "m1 m2 m4 m5 m6 m7 m8 Andy Denis
-Diogo Lee boris david ian grandpa max michel pablo quincy rob robert travis victor zac" _RATE, _PITCH, _RANGE, _LEVEL = (140,
-191), (30, 71), (35, 66), (0.3, 0.9)
+# scale.
+_WOMEN = "f1 f2 f5 Annie Andrea Alicia anika aunty belinda grandma linda steph"
+_MEN = "m1 m2 m4 m5 m6 m7 m8 Andy Denis Diogo Lee boris david ian grandpa max michel pablo quincy rob robert travis victor zac"
+_RATE, _PITCH, _RANGE, _LEVEL = (140, 191), (30, 71), (35, 66), (0.3, 0.9)
 
 
 @dataclass(frozen=True)
