@@ -283,7 +283,7 @@ def test_other_labels_of_no_speech_are_another_fit(world: Path, tmp_path: Path, 
     """The world's phones are IPA, which has no table of articulation: what is unknown may be taken for no speech."""
     given = ["--participants", "B", "--features", "[]", "--baselines"]
     assert main(options(world, tmp_path / "x", [], *given, "articulation")) == 1
-    assert re.search(r"transcript of 'story01': .*neither ARPAbet .*; or take it for no speech", capsys.readouterr().err)
+    assert re.search(r"transcript of 'story01': .*neither ARPAbet .*; or treat it as no speech", capsys.readouterr().err)
     tables = {}
     for labels in ("a", "ə"):
         for out in ("both", labels):
@@ -345,7 +345,7 @@ def test_low_level_features_at_scans(world: Path) -> None:
     onsets = np.array([word.start for word in stories.words("story01")])
     counted = [((onsets >= begin) & (onsets < begin + 2.0)).sum() / 2.0 for begin in begins]
     np.testing.assert_allclose(low_level(stories, "story01", "word_rate")[:, 0], counted, rtol=1e-6)
-    with pytest.raises(InputError, match="'pitch' is no low-level feature: choose among spectrum"):
+    with pytest.raises(InputError, match="'pitch' is not a low-level feature: choose from spectrum"):
         low_level(stories, "story01", "pitch")
 
 
@@ -376,7 +376,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--test_story", "nostory"], "A has no responses to the test story 'nostory'"),
         (["--participants", '["Z"]'], "participant 'Z' has no folder"),
         (["--ceiling", "0.999"], "no voxel of A has a significant noise ceiling above 0.999"),
-        (["--residualize", '["pitch"]'], "--residualize names pitch, which is no low-level feature"),
+        (["--residualize", '["pitch"]'], "--residualize names pitch, which is not a low-level feature"),
         (["--permutations", "0"], "permutations=0"),
         (["--participants", "A,A"], "participants names A more than once"),
         (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),

@@ -70,9 +70,9 @@ def test_which_model_was_tuned(given: dict, said: str) -> None:
         (
             "nothing",
             "late-language voxels the classes of words of other stories, which nobody hears",
-            "the world without the effect",
+            "the simulation without the effect",
         ),
-        ("spectrum", "late-language voxels the spectrum of the sound as well", "the world with the opposite"),
+        ("spectrum", "late-language voxels the spectrum of the sound as well", "the simulation with the opposite"),
     ],
 )
 def test_which_world_it_is(follows: str, driven: str, world: str) -> None:

@@ -195,7 +195,7 @@ def test_every_image_says_its_numbers(page: Page) -> None:
     by_heading = {image["alt"].partition(".")[0]: image["alt"] for image in page.images}
     probes = tables["probes"]
     best = probes[(probes["task"] == "word") & (probes["model"] == "tuned")].groupby("layer")["score"].mean()
-    assert f"brain-tuned at layer {best.idxmax()} {best.max():.3f}" in by_heading["What each layer knows: probes"]
+    assert f"brain-tuned at layer {best.idxmax()} {best.max():.3f}" in by_heading["What each layer encodes: probes"]
     assert "Late layers rise: +0.100 [+0.070, +0.130], yes." in by_heading["All expectations in one figure"]
     each = tables["contrasts"].query("model == 'tuned' and region == 'auditory'").groupby("participant")["difference"].mean()
     said = f"above 0 in {(each > 0).sum()} of 2 participants, from {each.min():+.3f} to {each.max():+.3f}".replace("-", "−")

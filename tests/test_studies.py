@@ -417,7 +417,7 @@ def test_a_run_that_diverges_takes_only_its_own_along(
         assert findings.loc[name, "answer"] == "undecided" and "wild" in findings.loc[name, "reason"], name
         assert "not measured" in findings.loc[name, "reason"]
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert "not finished, and missing here: scores of A/wild" in page
+    assert "missing, because it is not finished: scores of A/wild" in page
     assert "It learns" in page and "r rises" in page
     monkeypatch.undo()
     assert cases.run(tmp_path / "study.yaml", out) == 1, "given again, it is tried again"

@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         at("data", "test_storie", value="test"),
         [r"data\.test_storie: there is no such setting; did you mean test_story\?"],
     ),
-    "misspelt, nothing near": (at("zebra", value=1), [r"zebra: there is no such setting; choose among title"]),
+    "misspelt, nothing near": (at("zebra", value=1), [r"zebra: there is no such setting; choose from title"]),
     "no model": (at("models", "tiny", value="/nowhere/model"), [r"models\.tiny: .*/nowhere/model"]),
     "no such key of models": (arm(model="tinny", tune={}), [r"arms\[4\]\.model: there is no model 'tinny'; did you mean tiny\?"]),
     "imitates nobody": (arm(tune={}, imitates="big"), [r"arms\[4\]\.imitates: there is no model 'big'"]),
@@ -129,14 +129,14 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     "mixed seeds": (arm(tune={}, seeds=[1, "two"]), [r"arms\[4\]\.seeds\[2\]: give a valid integer.*'two'"]),
     "mixed participants": (at("data", "participants", value=["A", 2]), [r"data\.participants\[2\]: give a valid string, got 2"]),
     "epochs": (arm(tune={}, epochs=[1, 9]), [r"arms\[4\]\.tune: epochs of more names 9, but there are epochs 0 .* to 2"]),
-    "hours": (arm(tune={}, hours=[0.01, 4.0]), [r"arms\[4\]\.hours: 4, but A heard 0\.0167 h to learn from"]),
+    "hours": (arm(tune={}, hours=[0.01, 4.0]), [r"arms\[4\]\.hours: 4, but A has 0\.0167 h to tune on"]),
     "nobody": (at("data", "participants", value=["A", "Bea"]), [r"data\.participants: there is no 'Bea'"]),
-    "no test story": (without_story, [r"B did not hear the test run 'test', only one, two, watched: leave B out"]),
+    "no test story": (without_story, [r"B has no responses to the test run 'test', only to one, two, watched: leave B out"]),
     "no sound": (without_sound, [r"one: .*one\.wav", r"test: .*test\.wav"]),
     "short sound": (with_short_sound, [r"test: .*test\.wav lasts 30\.0 s, but a scan ends at 57 s"]),
     "no story": (
         at("data", "validation", value=["wached"]),
-        [r"data\.validation: nobody heard 'wached'; did you mean watched\?"],
+        [r"data\.validation: no participant has responses to 'wached'; did you mean watched\?"],
     ),
     "no data": (at("data", "stories", value="/nowhere/data"), [r"data\.stories: /nowhere/data is not a folder"]),
     "empty region": (
@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     ),
     "class not in train": (
         lambda given, folder: manifest(given, folder, moods("angry")),
-        [r"probes\.tasks, label:mood@mine: label:mood: 1 classes of the test split are not in train \(angry\)"],
+        [r"probes\.tasks, label:mood@mine: label:mood: 1 test classes are not in the training split \(angry\)"],
     ),
     "labels of mixed type": (
         lambda given, folder: manifest(given, folder, moods("sad", train="1.5")),
@@ -221,7 +221,7 @@ def test_all_problems_are_said_at_once(ground: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("study", "out", "why"),
     [
-        ("nowhere.yaml", "out", "nowhere.yaml is no file, and no study of that name comes with fastencode"),
+        ("nowhere.yaml", "out", "nowhere.yaml is neither a file nor a study that ships with fastencode"),
         ("folder", "out", "folder is no file"),
         ("study.yaml", "study.yaml", "study.yaml is a file: choose another output folder"),
         ("study.yaml", "full", "full holds other files: choose an empty or new output folder"),

@@ -97,6 +97,16 @@ def test_a_network_is_measured_against_ridge_and_against_itself_without_its_nonl
     np.testing.assert_array_equal(found[cell._replace(measure=BEYOND_LINEAR)].draws, one.draws[:, 1, 1] - one.draws[:, 2, 1])
 
 
+def test_a_network_that_adds_nothing_gains_exactly_zero() -> None:
+    """Region means of equal predictions may differ in the last bit, as products of matrices are added up in another order."""
+    one = network(np.random.default_rng(2))
+    near = replace(one, mlp=np.nextafter(one.ridge, 1))
+    near.draws[:, 1] = np.nextafter(near.draws[:, 0], 1)
+    value, draws = near.gain("ridge", 1)
+    assert value == 0 and not draws.any() and near.mlp[1] != near.ridge[1]
+    assert near.gain("linear", 1)[0] == near.mlp[1] - near.linear[1] != 0
+
+
 def test_thirds_of_a_measure_are_cut_of_the_layers_that_it_has() -> None:
     draws = np.zeros(DRAWS)
     found = {Cell(MLP, "m", 0, "P", layer, "x"): Sample(layer / 10, draws, 20, "blocks") for layer in (3, 4, 5)}
@@ -168,7 +178,7 @@ def test_corpora_of_words_are_spoken_once() -> None:
     assert "probes.corpora.mine: only timit, commands, words, unheard_words are made" in line
     french = study(probes={"tasks": ["phonemes", "word"], "speech": {"language": "fr"}})
     assert check_study(french) == [
-        "probes.tasks: phonemes: TIMIT is spoken in English only; ask phonemes@commands, or leave it out"
+        "probes.tasks: phonemes: the synthesized TIMIT is English only; use phonemes@commands, or leave it out"
     ]
 
 

@@ -19,6 +19,7 @@ from fastencode.errors import DiskError, InputError
 
 __all__ = [
     "check_file",
+    "folder_name",
     "fresh_folder",
     "is_running",
     "is_unfetched",
@@ -120,6 +121,11 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{path} may not be written to: change its permissions, or choose another folder")
     return path
+
+
+def folder_name(name: str) -> str:
+    """A name as one folder: ``/ \\ : * ? " < > |`` and spaces become "-", so "label:class@words" is "label-class@words"."""
+    return "".join("-" if letter in '/\\: *?"<>|' else letter for letter in name)
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
     """Every source as it is, then less the low-level features, then at single lags."""
     for option in ("baselines", "residualize", "partition"):
         if unknown := [name for name in getattr(config, option) if name not in LOW_LEVEL]:
-            raise InputError(f"{option} names {unknown[0]}, which is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+            raise InputError(f"{option} names {unknown[0]}, which is not a low-level feature: choose from {', '.join(LOW_LEVEL)}")
     used = sorted({story for fit in heard.values() for story in fit} | {*config.test_stories})
     with of_option("--features"):
         models: list[Source] = [LayerFolder(folder, stories, lobes=config.align.lobes, used=used) for folder in config.features]

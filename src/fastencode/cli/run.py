@@ -1,4 +1,4 @@
-"""``fastencode-tune run``: a study from its file to its page."""
+"""``fastencode-tune run``: run the study that a YAML file describes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["run"]
 
 
 def run(config: RunConfig) -> Path | None:
-    """Print the study's file, say what it would take, or run it; returns the path of its page."""
+    """Print the study's file, or do a dry run, or run the study and return the path of its page."""
     if config.template:
         say(study_text(config.study).rstrip("\n"))
         return None

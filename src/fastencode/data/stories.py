@@ -17,7 +17,6 @@ s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import warnings
@@ -33,7 +32,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastencode.data.layout import FIRST_ROW, TRIMMED_ROWS
 from fastencode.data.rois import find_rois
 from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
-from fastencode.errors import FastencodeWarning, InputError
+from fastencode.errors import FastencodeWarning, InputError, suggestion
 from fastencode.files import check_file, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
 from fastencode.speech.silence import NON_SPEECH
@@ -136,8 +135,7 @@ class Stories:
     def n_rows(self, story: str) -> int:
         """Return the number of response rows of a story: its length in ``respdict.json`` − 20."""
         if story not in self._lengths:
-            close = difflib.get_close_matches(story, self._lengths, 3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"it lists {len(self._lengths)} others"
+            hint = suggestion(story, self._lengths, otherwise=f"it lists {len(self._lengths)} others", most=3)
             raise InputError(f"story {story!r} is not in {self._table}: {hint}")
         return self._lengths[story] - TRIMMED_ROWS
 

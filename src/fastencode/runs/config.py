@@ -125,7 +125,7 @@ class ProbeConfig:
             raise InputError(f"split={self.split!r}: choose 'official', 'core' or 'published'")
         for leak in self.allow:
             if leak not in _LEAKS:
-                raise InputError(f"allow names {leak!r}, which is no leak: choose among {', '.join(_LEAKS)}")
+                raise InputError(f"allow names {leak!r}, which is no leak: choose from {', '.join(_LEAKS)}")
         for name, least in (("mfcc_points", 1), ("bootstraps", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}: give at least {least}")

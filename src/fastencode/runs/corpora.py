@@ -1,4 +1,4 @@
-"""Stages of corpora: every layer of a checkpoint over every recording, or cepstra, one file for each corpus."""
+"""Stages that read corpora: all layers of a checkpoint, or MFCCs, of all recordings, in one file per corpus."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["mfcc_stage", "pooled_stage"]
 
 
 def pooled_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mapping[str, Any], reads: tuple[str, ...]) -> Stage:
-    """The layers of a checkpoint over a corpus, averaged over each recording.
+    """All layers of a checkpoint on a corpus, averaged over the frames of each recording.
 
     Parameters
     ----------
     name : str
-        The stage.
+        Name of the stage.
     corpus : Corpus
     checkpoint : path or str
         Folder or hub name.
     model : mapping
-        Settings of it, or of the model that it was tuned from.
+        Identifies the model, or the model that it was tuned from: part of the stage's key.
     reads : tuple of str
         The stages that made the checkpoint and the corpus.
     """
@@ -38,21 +38,21 @@ def pooled_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mappi
 
 
 def mfcc_stage(name: str, corpus: Corpus, reads: tuple[str, ...]) -> Stage:
-    """Cepstra of a corpus, as the layer of a model."""
+    """MFCCs of a corpus, in the format of a model with one layer."""
     settings = {"model": "mfcc", "recordings": sorted(corpus.recordings)}
     return Stage(name, settings, reads, read_cepstra, (corpus,), inputs=_sounds(corpus, reads), resumable=True)
 
 
 def read_corpus(folder: Path, checkpoint: Path | str, corpus: Corpus, read: ReadConfig) -> None:
-    """The stage of a checkpoint's layers; one that was killed goes on."""
+    """Read all layers of a checkpoint. A killed stage is resumed."""
     extract_packed(corpus.sounds, SpeechEncoder(checkpoint), folder / CORPUS_FILE, read)
 
 
 def read_cepstra(folder: Path, corpus: Corpus) -> None:
-    """The stage of cepstra."""
+    """Compute MFCCs."""
     extract_packed_mfcc(corpus.sounds, folder / CORPUS_FILE)
 
 
 def _sounds(corpus: Corpus, reads: tuple[str, ...]) -> dict[str, Path]:
-    """The files that decide the result, where no stage made them."""
+    """The sounds as inputs of a stage; none if another stage made them."""
     return {} if any(name.startswith("corpora/") for name in reads) else corpus.sounds

@@ -50,15 +50,15 @@ __all__ = ["Source", "mfcc_source", "model_source", "pack", "price"]
 
 Floats = NDArray[np.floating[Any]]
 
-_LOOKED_AT = 256  # sounds in the hands of the threads that look at them
+_LOOKED_AT = 256  # sounds that are checked in parallel
 _MFCC_RATE, _CEPSTRA, _DELTAS = 16000, 12, 2
 _MFCC_BATCH = 64  # recordings
-_USUAL = 5  # s of a sound that every model hears: bins without a frame are found out with it
+_USUAL = 5  # s of sound that every model can read: used to find bins without frames
 
 
 @dataclass(frozen=True)
 class Source:
-    """What makes rows of sounds.
+    """Computes the rows of features from sounds.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Source:
 
 @dataclass(frozen=True)
 class _Sound:
-    """A recording that can be read: the SHA-256 of its file, its samples at the source's rate, and what is suspicious of it."""
+    """A readable recording: SHA-256 of its file, number of samples at the source's rate, and why it is suspicious, if so."""
 
     audio: str
     samples: int
@@ -131,9 +131,9 @@ def model_source(encoder: SpeechEncoder, config: ReadConfig, batch: int | None, 
 
 
 def mfcc_source(config: ReadConfig, batch: int | None, stored: str) -> Source:
-    """Cepstra 1 to 12 and 0, their Δ and ΔΔ at 16 kHz, as if they were a model of one layer.
+    """MFCCs (c1 to c12 and c0) with Δ and ΔΔ at 16 kHz, in the form of a model with one layer.
 
-    Their means over the sound and then their standard deviations, 78 columns; of bins only the means, 39 columns.
+    Columns are means and then standard deviations over the sound, 78; for time bins only means, 39.
     """
     _check(config, stored)
     mean, columns = config.pooled == "mean", (_CEPSTRA + 1) * (1 + _DELTAS)
@@ -172,7 +172,7 @@ def _check(config: ReadConfig, stored: str) -> None:
 
 
 def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None) -> Estimate:
-    """What :func:`pack` would cost: every sound is looked at, and two batches of noise, of middle length and size, are read."""
+    """Estimate the cost of :func:`pack`: check every sound, and time two batches of noise of median length."""
     found, _ = _look_at_all(sounds, source, file, skip, show_progress=False)
     if not found or (file.exists() and _is_finished(file, source, found)):
         return Estimate({}, 0.0, 0, _free(file), 1)
@@ -191,7 +191,7 @@ def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | N
 
 
 def pack(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None, show_progress: bool) -> Path:
-    """Read all sounds that can be read into one file: see :func:`fastencode.speech.packed.extract_packed`."""
+    """Read the features of all readable sounds into one file: see :func:`fastencode.speech.packed.extract_packed`."""
     make_folder(file.parent)
     found, doubts = _look_at_all(sounds, source, file, skip, show_progress)
     if not found:
@@ -233,7 +233,7 @@ def pack(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | No
 
 
 def _batches(lengths: NDArray[np.intp], source: Source) -> Iterator[NDArray[np.intp]]:
-    """Recordings of equal length, at most a batch of them at a time, the shortest first."""
+    """Batches of recordings of equal length, shortest first."""
     order = np.argsort(lengths, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
         size = source.batch(int(lengths[group[0]]))
@@ -242,18 +242,18 @@ def _batches(lengths: NDArray[np.intp], source: Source) -> Iterator[NDArray[np.i
 
 
 def _decode(paths: Sequence[Path], samples: int, sample_rate: int) -> list[NDArray[np.float32]]:
-    """Sounds that were looked at before."""
+    """Decode sounds that were checked before."""
     sounds = [decode(path, sample_rate)[0] for path in paths]
     for path, sound in zip(paths, sounds, strict=True):
         if len(sound) != samples:
-            raise InputError(f"{path} has changed since this command began: give it again when nothing writes there any more")
+            raise InputError(f"{path} has changed since this command began: repeat it when nothing else writes there")
     return sounds
 
 
 def _look_at_all(
     sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None, show_progress: bool
 ) -> tuple[dict[str, _Sound], list[str]]:
-    """What can be read, by name, and what is suspicious about some; what cannot is told to ``skip``."""
+    """Check all sounds. Returns name → readable sound, and remarks on suspicious ones; calls ``skip`` for unreadable ones."""
     if not sounds:
         raise InputError("there are no recordings: give at least one")
     known = _known(file, source)
@@ -276,7 +276,7 @@ def _look_at_all(
 
 
 def _look(path: Path, source: Source, known: _Sound | None) -> _Sound:
-    """One sound, decoded unless a file of features says already how long it is."""
+    """Check one sound. It is decoded unless an existing file of features has its length."""
     audio = sha256(path)
     if known is not None and known.audio == audio:
         return known
@@ -289,7 +289,7 @@ def _look(path: Path, source: Source, known: _Sound | None) -> _Sound:
 
 
 def _known(file: Path, source: Source) -> dict[str, _Sound]:
-    """The recordings that a file holds, finished or not; an :class:`InputError` if it was made with other settings."""
+    """The recordings of an existing file, finished or not. Raises :class:`InputError` if it was made with other settings."""
     if file.exists():
         with open_features(file) as features:
             return _recordings(file, features, source)
@@ -299,7 +299,7 @@ def _known(file: Path, source: Source) -> dict[str, _Sound]:
     try:
         with h5py.File(partly, locking=False) as features:
             return _recordings(partly, features, source)
-    except (OSError, KeyError):  # what is wrong with it is said where it is gone on with
+    except (OSError, KeyError):  # the error is reported when the file is resumed
         return {}
 
 
@@ -334,7 +334,7 @@ def _is_finished(file: Path, source: Source, found: Mapping[str, _Sound]) -> boo
 
 
 def _key(source: Source, found: Mapping[str, _Sound]) -> dict[str, Any]:
-    """What decides a file: the source's settings, and which sounds under which names."""
+    """What a file depends on: settings of the source, and names and digests of the sounds."""
     listed = "".join(f"{found[name].audio} {name}\n" for name in sorted(found))
     audio = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     return {**source.settings, "recordings": len(found), "audio": audio}

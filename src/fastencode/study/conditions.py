@@ -1,4 +1,4 @@
-"""The models of a study: what each is called and how it is drawn, the same in every table and figure. Imports nothing slow."""
+"""The models of a study with their labels, colors and markers in all tables and figures. Imports no slow library."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["Condition", "conditions"]
 
 @dataclass(frozen=True)
 class Condition:
-    """One model as tables and figures show it. Their order is that of the list in which it is passed.
+    """One model in tables and figures.
 
     Attributes
     ----------
     model : str
-        What the column ``model`` of the tables holds.
+        Value in the column ``model`` of tables.
     label : str
-        What people read.
+        Display name.
     color, marker : str
-        As matplotlib names them.
+        In matplotlib's notation.
     """
 
     model: str
@@ -32,14 +32,14 @@ class Condition:
 
 
 def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tuple[Condition, ...]:
-    """A list of models, each with a pair of color and marker of its own (49 pairs; after these they come again).
+    """Assign colors and markers to models. There are 49 different pairs; further models repeat them.
 
     Parameters
     ----------
     models : iterable of str
-        In the order of tables and legends. Differences are taken to the first.
+        In the order of tables and legends. Differences are relative to the first.
     labels : iterable of str, optional
-        By default the models' names.
+        Default: ``models``.
 
     Raises
     ------

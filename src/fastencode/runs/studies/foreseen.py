@@ -1,7 +1,7 @@
-"""What a study would make, and what that takes, before anything is made: time, memory and disk of each kind of stage.
+"""The dry run of a study: how many stages of each kind there are, and estimates of their time, memory and disk space.
 
-Times of models are those of one batch of noise, timed now; the rest follows from shapes. Where the demo's world is not made yet,
-its shapes follow from its settings.
+Times of models are extrapolated from one batch of noise that is timed now; all other estimates follow from array shapes. If the
+data are simulated and not made yet, their shapes follow from the settings.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["Foreseen", "foresee_study", "say_foreseen"]
 
 
 class Cost(NamedTuple):
-    """Of one stage: seconds (NaN where unknown), bytes in memory beside the libraries, bytes on disk."""
+    """Estimates for one stage: seconds (NaN if unknown), bytes of memory without the libraries, bytes on disk."""
 
     seconds: float
     memory: float
@@ -56,11 +56,11 @@ class Foreseen:
     ----------
     kind : str
     reads : tuple of str
-        Kinds of stages that it reads.
+        Kinds of stages whose results it reads.
     count, finished : int
-        Stages, and those of them that are there. Whether these are still valid is known only when the study runs.
+        Number of stages, and of those whose results exist. Only a real run knows whether existing results are still valid.
     cost : Cost
-        Of those to make: seconds and disk of all together, memory of the largest.
+        Of the stages that are not finished: total seconds and bytes on disk, and the memory of the largest stage.
     """
 
     kind: str
@@ -71,20 +71,20 @@ class Foreseen:
 
 
 def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list[Foreseen]:
-    """Every kind of stage of a resolved study, in the order in which they are made.
+    """Every kind of stage of a resolved study, in the order in which they run.
 
     Parameters
     ----------
     root : Path
-        The output folder; need not exist.
+        The output folder; it need not exist.
     config : StudyConfig
     data : Dataset, optional
-        None: the demo's world, not made yet.
+        None: simulated data that are not made yet.
 
     Raises
     ------
     InputError
-        If data, models and settings do not fit.
+        If data, models and settings do not fit together.
     """
     settle()
     sight = _Sight(config, data)
@@ -117,7 +117,7 @@ def foresee_study(root: Path, config: StudyConfig, data: Dataset | None) -> list
 
 
 def _networks(sight: _Sight) -> Iterator[str]:
-    """The stages of networks beside ridge."""
+    """Names of the stages that fit networks beside ridge."""
     people, mlp = tuple(sight.lessons.train), sight.config.mlp
     for reading, owner in sight.names.features.values():
         for layer in () if mlp is None else mlp.layers or (sight.encoder(reading.model).n_layers - 1,):
@@ -126,9 +126,9 @@ def _networks(sight: _Sight) -> Iterator[str]:
 
 
 def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
-    """The stages as a table, on the terminal."""
+    """Print the stages as a table, and the totals."""
     kinds = list(kinds)
-    say(f"{'stages':<10}{'to make':>8}{'finished':>10}{'time':>10}{'memory':>10}{'disk':>10}  read")
+    say(f"{'stages':<10}{'to run':>8}{'finished':>10}{'time':>10}{'memory':>10}{'disk':>10}  reads")
     for one in kinds:
         spent = "" if math.isnan(one.cost.seconds) else duration(one.cost.seconds)
         sizes = "".join(f"{_size(size):>10}" for size in one.cost[1:])
@@ -138,14 +138,15 @@ def say_foreseen(root: Path, kinds: Iterable[Foreseen], jobs: int) -> None:
     disk = sum(one.cost.disk for one in kinds)
     above = next(path for path in (root, *root.absolute().parents) if path.exists())
     say(
-        f"about {duration(known / jobs)} of models and ridges with {jobs} job{'s' if jobs > 1 else ''}, by batches timed now and"
-        f" nominal rates; the world, corpora, networks and probes come on top\nmemory is that of the largest stage, beside the"
-        f" libraries; {disk / 1e9:.2g} GB on disk, {shutil.disk_usage(above).free / 1e9:.3g} GB free\ndry run: nothing was made"
+        f"about {duration(known / jobs)} for models and ridge regressions with {jobs} job{'s' if jobs > 1 else ''}, from batches"
+        f" timed now and nominal rates; simulation, corpora, networks and probes are not included\nmemory: of the largest stage,"
+        f" without the libraries; disk: {disk / 1e9:.2g} GB, {shutil.disk_usage(above).free / 1e9:.3g} GB are free\n"
+        f"dry run: nothing was made"
     )
 
 
 def _size(n_bytes: float) -> str:
-    """Bytes as a table shows them; nothing where they are not known."""
+    """Bytes in MB or GB; "" if unknown."""
     if not n_bytes:
         return ""
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(1, round(n_bytes / 1e6))} MB"
@@ -160,11 +161,11 @@ def _foreseen(root: Path, kind: str, reads: tuple[str, ...], names: Iterable[str
 
 
 class _Sight:
-    """What is known of a study's costs before it is begun."""
+    """Estimates the cost of single stages of a study."""
 
     def __init__(self, config: StudyConfig, data: Dataset | None) -> None:
         self.config = config
-        self.encoder, self._timed = cache(self._encoder), cache(self._clip)  # of this dry run: each model is read and timed once
+        self.encoder, self._timed = cache(self._encoder), cache(self._clip)  # caches: each model is loaded and timed once
         self.data: Dataset = Outline(config.world) if data is None else data
         self.lessons = _outlined(config, self.data) if data is None else ground_of(config, data).lessons
         self.names = Names(config, tuple(self.lessons.train))
@@ -180,23 +181,23 @@ class _Sight:
         return SpeechEncoder(given_model(self.config.models[key]))
 
     def frames(self, key: str) -> Cost:
-        """The frozen CNN over all clips."""
+        """Cost of the frozen CNN on all clips."""
         frames, front, _ = self._timed(key)
         clips = self._seconds / self.data.tr
         return Cost(clips * front, 4 * frames, clips * 4 * frames)
 
     def layers(self, key: str) -> Cost:
-        """All layers of all clips, from frames."""
+        """Cost of all layers of all clips, from the outputs of the CNN."""
         frames, _, above = self._timed(key)
         clips, encoder = self._seconds / self.data.tr, self.encoder(key)
         rows = clips * read_config(self.config, self.data.tr).kept
         return Cost(clips * above, 4 * frames * encoder.n_layers, rows * 4 * encoder.n_layers * encoder.width)
 
     def tuning(self, run: Tuning, owner: str) -> Cost:
-        """A run of the trainer."""
+        """Cost of a tuning run."""
         some = shortened(self.lessons if run.together else only(self.lessons, owner), run.hours)
         shared = run.shares_frames and run.config.clip_seconds == read_config(self.config, self.data.tr).seconds
-        # Frames that other stages share are counted there; those of a world that is not made cannot be.
+        # Shared CNN outputs are counted as stages "frames". Without simulated sounds, the cache of a run cannot be estimated.
         config = replace(run.config, cnn_cache="off") if shared or isinstance(self.data, Outline) else run.config
         voxels = tuple(len(chosen) for chosen in some.voxels.values())
         alike = (run.model, replace(config, seed=0, permutation=1), voxels, tuple(some.train.values()))  # timed once
@@ -206,11 +207,11 @@ class _Sight:
         return Cost(found.seconds, found.memory, found.disk)
 
     def fit(self, key: str, who: str) -> Cost:
-        """The ridge of one layer in one brain."""
+        """Cost of the ridge regression of one layer in one participant."""
         return Cost(*fit_cost(self._question, who, self.encoder(key).width))
 
     def _clip(self, key: str) -> tuple[int, float, float]:
-        """Values in the frames of a clip, seconds of the CNN and of the layers of a clip."""
+        """For one clip: number of values that the CNN outputs, seconds of the CNN, seconds of the layers above it."""
         torch, encoder = require("torch", "tune"), self.encoder(key)
         n = round(read_config(self.config, self.data.tr).seconds * encoder.sample_rate)
         noise = torch.from_numpy(np.random.default_rng(0).standard_normal((1, n)).astype(np.float32)).to(encoder.device)
@@ -226,7 +227,7 @@ class _Sight:
 
 
 def _outlined(config: StudyConfig, data: Dataset) -> Lessons:
-    """Lessons in a world that is not made: every voxel that is driven."""
+    """Lessons in simulated data that are not made yet: every voxel of the driven regions is tuned on."""
     regions = {who: data.rois(who) for who in data.participants}
     voxels = {who: np.concatenate([one[name] for name in one if name != "silent"]) for who, one in regions.items()}
     asked = config.data

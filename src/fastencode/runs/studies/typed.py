@@ -1,22 +1,21 @@
-"""Settings of plain values, as a YAML file holds them: every problem is found, each with its place and the nearest name."""
+"""Build dataclasses from plain values, as a YAML file holds them. All problems are found, each with its place in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError, nearest, require, suggestion
 
-__all__ = ["merged", "nearest", "problems_of", "typed"]
+__all__ = ["merged", "problems_of", "typed"]
 
 Settings = TypeVar("Settings")
 
 
 def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
-    """Make a dataclass, and those inside it, of plain values.
+    """Build a dataclass, and the dataclasses inside it, from plain values.
 
     Parameters
     ----------
@@ -25,12 +24,12 @@ def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
     given : Any
         Mappings, lists, text and numbers.
     where : str
-        What the problems' places begin with.
+        Prefix of the places in error messages.
 
     Raises
     ------
     InputError
-        If anything is wrong: all of it, a line for each problem.
+        If there are problems; the message has one line for each.
     """
     problems, found = problems_of(kind, given, where)
     if found is None or problems:
@@ -39,9 +38,9 @@ def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
 
 
 def problems_of(kind: type[Settings], given: Any, where: str = "") -> tuple[list[str], Settings | None]:
-    """What :func:`typed` would complain of, a line for each problem, and the settings, None where they cannot be made.
+    """The problems that :func:`typed` would raise, one line each, and the settings; None if they cannot be built.
 
-    A misspelt setting counts as the one that is nearest, so that what is wrong besides can be found at once.
+    A misspelt key is taken for the most similar one, so that further problems inside it are found in the same pass.
     """
     pydantic = require("pydantic", "tune")
     problems = list(_unknown(kind, given, where))
@@ -52,14 +51,8 @@ def problems_of(kind: type[Settings], given: Any, where: str = "") -> tuple[list
 
 
 def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a dataclass as plain mappings, with others in their place, those of inner mappings one by one."""
+    """A dataclass as nested mappings, updated with ``changes``; inner mappings are updated key by key."""
     return _merge(asdict(settings), changes)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is none of those known: the nearest, or all of them."""
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose among {', '.join(known)}"
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,14 +64,14 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _unknown(kind: Any, given: Any, where: str) -> Iterator[str]:
-    """Keys that no setting has, at any depth."""
+    """A problem for each unknown key, at any depth."""
     if not is_dataclass(kind) or not isinstance(given, Mapping):
         return
     hints, known = get_type_hints(kind), [field.name for field in fields(kind)]
     for name, value in given.items():
         place = _joined(where, name)
         if name not in known:
-            yield f"{place}: there is no such setting; {nearest(str(name), known)}"
+            yield f"{place}: there is no such setting; {suggestion(name, known)}"
             continue
         inner, repeated = _inside(hints[name])
         for number, one in enumerate(value if repeated and isinstance(value, list | tuple) else [value]):
@@ -86,13 +79,13 @@ def _unknown(kind: Any, given: Any, where: str) -> Iterator[str]:
 
 
 def _mended(kind: Any, given: Any) -> Any:
-    """The same with each misspelt key as the nearest that is not given, and without those that are near none, at any depth."""
+    """The same values with misspelt keys replaced by the most similar free ones, and other unknown keys dropped, at any depth."""
     if not is_dataclass(kind) or not isinstance(given, Mapping):
         return given
     hints, free = get_type_hints(kind), [field.name for field in fields(kind) if field.name not in given]
     found = {}
     for key, value in given.items():
-        name = key if key in hints else next(iter(get_close_matches(str(key), free, n=1)), None)
+        name = key if key in hints else next(iter(nearest(key, free)), None)
         if name is not None:
             inner, repeated = _inside(hints[name])
             several = repeated and isinstance(value, list | tuple)
@@ -101,7 +94,7 @@ def _mended(kind: Any, given: Any) -> Any:
 
 
 def _inside(hint: Any) -> tuple[Any, bool]:
-    """The dataclass that a type holds, if it holds one, and whether it holds several."""
+    """The type inside an optional or a tuple, and whether it is a tuple."""
     if get_origin(hint) in (Union, UnionType):
         return next(((one, False) for one in get_args(hint) if is_dataclass(one)), (None, False))
     if get_origin(hint) is tuple:
@@ -114,11 +107,11 @@ def _joined(where: str, name: object) -> str:
 
 
 def _line(error: Mapping[str, Any], where: str) -> str:
-    """One problem as a line: where it is, what is wrong, what was given."""
+    """One problem as a line: its place, what is wrong, and the value."""
     place = where
     for part in error["loc"]:
         place = f"{place}[{part + 1}]" if isinstance(part, int) else _joined(place, part)
-    if error["type"] == "value_error":  # what our own checks say names the value
+    if error["type"] == "value_error":  # raised by our own checks, which name the value
         said = str(error["ctx"]["error"])
         return f"{place}: {said}" if place else said
     said = {"missing": "is missing"}.get(error["type"], error["msg"].replace("Input should be", "give"))

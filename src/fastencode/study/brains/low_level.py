@@ -1,6 +1,6 @@
-"""What the ear and the clock already explain: spectrum, power, words, phones and their articulation, at the scans of a story.
+"""Low-level features at the scan times of a story: spectrum, power, words, phones, articulation and time.
 
-They are scored beside a model's layers, or taken out of them first.
+They are scored like a model with one layer, or regressed out of a model's layers.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def low_level(stories: Stories, story: str, name: str) -> NDArray[np.float32]:
     name : str
         One of ``LOW_LEVEL``: ``spectrum``, the log-mel spectrum in 20 bands; ``sound_power``; ``word_rate`` and ``phone_rate``,
         onsets per second in each scan; ``articulation``, the sums per second of the phones' articulatory features; ``time``, slow
-        waves of the time since onset, which know nothing of the story: what drift alone explains, and what a model of nothing
-        but autocorrelation explains where rows of one story are fitted and scored.
+        cosines and sines of the time since onset (periods of 1200 s to 60 s): what drift explains, and what autocorrelation
+        explains if rows of the same story are fitted and scored.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def low_level(stories: Stories, story: str, name: str) -> NDArray[np.float32]:
         If there is no such feature, or the story's sound or transcript is missing.
     """
     if name not in LOW_LEVEL:
-        raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+        raise InputError(f"{name!r} is not a low-level feature: choose from {', '.join(LOW_LEVEL)}")
     values = LOW_LEVEL[name](stories, story, stories.row_times(story, middle=True))
     return np.asarray(values.reshape(len(values), -1), np.float32)
 
@@ -79,7 +79,7 @@ def _articulation(stories: Stories, story: str, at: Floats) -> Floats:
     try:
         features = articulatory([phone.label for phone in phones])
     except InputError as error:
-        raise InputError(f"transcript of {story!r}: {error}; or take it for no speech, with non_speech") from error
+        raise InputError(f"transcript of {story!r}: {error}; or treat it as no speech, with non_speech") from error
     return np.asarray(event_rate([phone.start for phone in phones], at, values=features))
 
 

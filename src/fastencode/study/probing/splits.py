@@ -1,4 +1,4 @@
-"""Splits within speakers, where a task needs every speaker in train."""
+"""Splits within speakers, for tasks that need every speaker in the training split."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fastencode.data.recordings import Recording
 
 __all__ = ["WITHIN", "of_each_speaker", "within_speakers"]
 
-WITHIN = "speakers of the test split are not in train, so a fifth of each speaker's recordings is the test split instead"
-"""What a reader should know of :func:`within_speakers`."""
+WITHIN = "no test speaker is in the training split, so a fifth of each speaker's recordings is used as the test split instead"
+"""The note of tasks that :func:`within_speakers` splits."""
 
-_SHARE = 5  # one in so many recordings of each speaker is for the test
+_SHARE = 5  # one in this many recordings of each speaker is in the test split
 
 
 def within_speakers(name: str, recordings: dict[str, Recording], seed: int) -> tuple[dict[str, Recording], bool]:
-    """The recordings of a task, and whether they are split anew: those of ``label:speaker``, if no test speaker is in train.
+    """Split the recordings of ``label:speaker`` within speakers, if no test speaker is in the training split.
 
     Parameters
     ----------
@@ -35,13 +35,13 @@ def within_speakers(name: str, recordings: dict[str, Recording], seed: int) -> t
 
 
 def of_each_speaker(recordings: Mapping[str, Recording], seed: int) -> dict[str, Recording]:
-    """A fifth of each speaker's recordings, at least one of several, becomes the test split, the rest train.
+    """A random fifth of each speaker's recordings becomes the test split (at least one if there are several), the rest train.
 
     Parameters
     ----------
     recordings : key → Recording
     seed : int
-        Of the draw.
+        Of the random choice.
     """
     of_speaker: dict[str | None, list[str]] = {}
     for key, one in recordings.items():

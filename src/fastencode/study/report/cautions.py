@@ -1,4 +1,4 @@
-"""What a reader should know before believing a study's numbers, found in its tables."""
+"""Warnings for readers that follow from a study's tables, such as penalties at the edge of the grid or missing controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEVEL = 0.05  # of significance
 
 
 def cautions(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) -> list[str]:
-    """Sentences about the tables: those given in ``warnings`` first, then what the others show.
+    """All warnings about a study: those of the table ``warnings`` first, then those that follow from other tables.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def cautions(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) ->
     Returns
     -------
     list of str
-        Penalties at the edge of the grid, scores that are unknown, a smallest reachable p above .05, one participant, one seed,
-        and controls that are missing; empty where there is none of these.
+        Sentences about penalties at the edge of the grid, unknown scores, a smallest reachable p above .05, a single participant
+        or seed, and missing controls.
     """
     labels = {one.model: one.label for one in models}
     given = list(tables["warnings"]["warning"]) if "warnings" in tables else []
@@ -111,7 +111,7 @@ def _controls(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> 
 
 
 def _lacks_control(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a difference that is said to be there has no control beside it and is not a comparison with one itself."""
+    """Whether a difference with the answer yes has no control and is not itself a comparison with a control."""
     models = re.split(r"\s[−+-]\s", row["models"])
     a_control = any("control" in f"{model} {labels.get(model, '')}" for model in models)
     return row["answer"] == "yes" and len(models) > 1 and not a_control and not math.isfinite(row["control_value"])
@@ -125,6 +125,6 @@ def _unknown(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further names."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""The page: one HTML file from checked tables and finished figures, by ``page.html.j2``."""
+"""Render the HTML page from checked tables and finished figures, with the template ``page.html.j2``."""
 
 from __future__ import annotations
 
