@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,7 @@ from reference_timing import lanczos
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        cases.without_pictures(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -330,8 +326,8 @@ def test_epochs_are_read_along_training_and_only_a_free_cnn_changes(arms: Path) 
 COMMAND = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-import pytest, study_cases
-study_cases.without_pictures(pytest.MonkeyPatch())
+import picture_cases, study_cases
+picture_cases.without_pictures()
 raise SystemExit(study_cases.main(sys.argv[1:]))
 """
 
@@ -391,9 +387,8 @@ def test_a_dask_cluster_of_two_workers_makes_the_same_tables(little: Path) -> No
 
 
 def test_a_run_that_diverges_takes_only_its_own_along(
-    ground: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ground: Path, whole: Path, tmp_path: Path, pictures: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cases.Figure, "savefig", cases.SAVEFIG)  # pictures of what is left, too
     out = shutil.copytree(whole, tmp_path / "out")
     given = cases.study(ground)
     given["arms"].append({"name": "wild", "label": "too fast", "tune": {"learning_rate": 1e30, "schedule": "constant"}})
@@ -419,7 +414,6 @@ def test_a_run_that_diverges_takes_only_its_own_along(
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "not finished, and missing here: scores of A/wild" in page
     assert "It learns" in page and "r rises" in page
-    monkeypatch.undo()
     assert cases.run(tmp_path / "study.yaml", out) == 1, "given again, it is tried again"
 
 
