@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
-import sys
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune import checkpoint, training, validation
 from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.trainer import brain_tune
+from process_cases import server
 from tune_cases import Tones
 
 SETTINGS: dict[str, Any] = {
@@ -71,25 +68,11 @@ def work(
     brain_tune(model, data, TuneConfig(**settings), out, validation=["watched"], show_progress=False)
 
 
-def server() -> Any:
-    """Processes that begin with torch, the model and figures loaded: each loads them for seconds where the server has not.
-
-    The server of Python 3.11 ignores ``sys.path``, and says nothing when it cannot import what it should: it gets this folder, and
-    all that is in ``sys.path`` here, by PYTHONPATH.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "transformers.models.wav2vec2.modeling_wav2vec2", "matplotlib.backends.backend_agg"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        forkserver.ensure_running()
-    return context
-
-
 def run(
     world: tuple[Path, Path], out: Path, place: str = "", count: int = 1, processes: int = 1, **more: Any
 ) -> list[int | None]:
     """The exit codes of the processes of a run."""
-    context = server()
+    context = server(__name__)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
