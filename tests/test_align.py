@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -31,12 +30,15 @@ from fastencode.study.brains.low_level import LOW_LEVEL, low_level
 from fastencode.study.inference.significance import fdr, signed_rank
 from fastencode.world.config import Participant, WorldConfig
 from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
+from process_cases import Command
 from reference_timing import lanczos as dense
 from speech_cases import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 WORLD = WorldConfig(
     minutes=4.2,
@@ -59,7 +61,6 @@ for most, arguments in json.loads(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     print("status", main(arguments), file=sys.stderr)
 """
-COMMAND = [sys.executable, "-c", "import sys; from fastencode.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +196,9 @@ def test_killed_and_given_again_the_numbers_are_the_same(
 ) -> None:
     out = tmp_path / "killed"
     given = options(world, out, [models["shipped"], models["random"]])
-    process = subprocess.Popen([*COMMAND, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while len(list(out.glob("fits/*/*/*/stage.json"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = Command(given, tmp_path)
+    command.until(lambda: len(list(out.glob("fits/*/*/*/stage.json"))) >= 3)
+    assert command.tell(signal.SIGKILL) == -signal.SIGKILL
     kept = {path: path.read_bytes() for path in out.glob("fits/*/*/*/layer.h5") if ".partial" not in str(path)}
     assert 3 <= len(kept) < 20
     assert main(given) == 0

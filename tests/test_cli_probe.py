@@ -18,6 +18,8 @@ for library in ("torch", "transformers", "jsonargparse", "soundfile"):
     pytest.importorskip(library, reason="the command needs the extra 'tune'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 COLUMNS = (
     "task metric model participant layer score low high baseline control selectivity n_train n_test n_units unit penalty at_edge"
 )

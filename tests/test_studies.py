@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +34,13 @@ from fastencode.data.corpora import open_corpus
 from fastencode.data.stories import Stories
 from fastencode.runs.studies import study as studies
 from fastencode.speech.store import read_features
+from process_cases import Command
 from reference_timing import lanczos
 
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        cases.without_pictures(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -327,26 +320,11 @@ def test_epochs_are_read_along_training_and_only_a_free_cnn_changes(arms: Path) 
     assert losses["copy"] != losses["cnn"]
 
 
-COMMAND = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-import pytest, study_cases
-study_cases.without_pictures(pytest.MonkeyPatch())
-raise SystemExit(study_cases.main(sys.argv[1:]))
-"""
-
-
-def kill(file: Path, out: Path, jobs: int, begun: Callable[[], bool]) -> None:
+def kill(file: Path, out: Path, jobs: int, begun: Callable[[], bool], folder: Path) -> None:
     """Give the command, and kill all of its processes as soon as something has begun."""
-    given = ["run", str(file), "--out", str(out), "--jobs", str(jobs)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", COMMAND, str(HERE), *given], start_new_session=True, **quiet) as process:
-        deadline = time.monotonic() + 300
-        while not begun():
-            assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    command = Command(["run", str(file), "--out", str(out), "--jobs", str(jobs)], folder)
+    command.until(begun)
+    assert command.tell(signal.SIGKILL) == -signal.SIGKILL
 
 
 def finished(out: Path, kind: str = "*") -> dict[str, int]:
@@ -355,7 +333,7 @@ def finished(out: Path, kind: str = "*") -> dict[str, int]:
     return {path.parent.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in found}
 
 
-def test_a_study_killed_three_times_ends_in_the_same_tables(little: Path) -> None:
+def test_a_study_killed_three_times_ends_in_the_same_tables(little: Path, tmp_path: Path) -> None:
     out, whole = little.parent / "killed", little.with_suffix("")
 
     def filled(pattern: str) -> Callable[[], bool]:
@@ -368,7 +346,7 @@ def test_a_study_killed_three_times_ends_in_the_same_tables(little: Path) -> Non
         ("pooled", 1, "pooled/*/*/*.partial"),
         ("probes", 1, "probes/*/*/*.partial"),
     ):
-        kill(little, out, jobs, filled(pattern))
+        kill(little, out, jobs, filled(pattern), tmp_path)
         now = finished(out)
         assert before.items() <= now.items(), "what was finished stays"
         assert set(finished(out, kind)) < set(finished(whole, kind)), f"all {kind} were finished before the kill"
@@ -391,9 +369,8 @@ def test_a_dask_cluster_of_two_workers_makes_the_same_tables(little: Path) -> No
 
 
 def test_a_run_that_diverges_takes_only_its_own_along(
-    ground: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ground: Path, whole: Path, tmp_path: Path, pictures: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cases.Figure, "savefig", cases.SAVEFIG)  # pictures of what is left, too
     out = shutil.copytree(whole, tmp_path / "out")
     given = cases.study(ground)
     given["arms"].append({"name": "wild", "label": "too fast", "tune": {"learning_rate": 1e30, "schedule": "constant"}})
@@ -419,7 +396,6 @@ def test_a_run_that_diverges_takes_only_its_own_along(
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "missing, because it is not finished: scores of A/wild" in page
     assert "It learns" in page and "r rises" in page
-    monkeypatch.undo()
     assert cases.run(tmp_path / "study.yaml", out) == 1, "given again, it is tried again"
 
 

@@ -24,6 +24,8 @@ from fastencode.runs.studies.reading import read_study, template_names
 from fastencode.runs.studies.stages import given_stages
 from fastencode.runs.studies.study import check_start
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -79,9 +79,13 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's content, without the date or version that would make equal figures differ."""
+    """The figure as a PNG file's content, without the date or version that would make equal figures differ.
+
+    Drawn once, by the canvas: ``Figure.savefig`` draws everything twice, the first time only to place it.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_dpi(DPI)
+    require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     figure.set_layout_engine("none")  # found once: the same figure as another file has its panels where they are here
     return buffer.getvalue()
 
@@ -89,8 +93,10 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file's content, letters as outlines; equal figures give equal bytes, as with :func:`png`."""
     buffer = io.BytesIO()
+    figure.set_dpi(DPI)  # of what is drawn in pixels
+    canvas = require("matplotlib.backends.backend_svg", "report").FigureCanvasSVG(figure)
     with require("matplotlib", "report").rc_context({"svg.hashsalt": "fastencode", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
