@@ -74,6 +74,10 @@ def where_of(*, jobs: int = 1, scheduler: str | None = None, slurm: str | None =
         raise InputError(f"--submit hands over SLURM jobs, and --slurm is not given: add their options, such as {_EXAMPLE}")
     if scheduler is not None and not scheduler.strip():
         raise InputError("--scheduler is empty: give the address that `dask scheduler` says, such as tcp://node12:8786")
+    if scheduler is not None and "://" not in scheduler and not re.fullmatch(r"\S+:\d+", scheduler):
+        raise InputError(
+            f"--scheduler {scheduler!r} is no address: give the one that `dask scheduler` says, such as tcp://node12:8786"
+        )
     return Where(jobs, scheduler, None if slurm is None else _options(slurm), submit)
 
 
