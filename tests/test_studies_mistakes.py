@@ -128,8 +128,11 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     "imitates nobody": (arm(tune={}, imitates="big"), [r"arms\[4\]\.imitates: there is no model 'big'"]),
     "misspelt setting of tuning": (arm(tune={"epoch": 2}), [r"arms\[4\]\.tune: epoch: .*did you mean epochs\?"]),
     "one name twice": (arm(name="tuned"), [r"two arms are called 'tuned'"]),
-    "mixed seeds": (arm(tune={}, seeds=[1, "two"]), [r"arms\[4\]\.seeds\[2\]: give a valid integer.*'two'"]),
-    "mixed participants": (at("data", "participants", value=["A", 2]), [r"data\.participants\[2\]: give a valid string, got 2"]),
+    "mixed seeds": (arm(tune={}, seeds=[1, "two"]), [r"arms\[4\]\.seeds\[2\]: give a whole number.*'two'"]),
+    "mixed participants": (
+        at("data", "participants", value=["A", 2]),
+        [r"data\.participants\[2\]: give text, got 2: put it in"],
+    ),
     "epochs": (arm(tune={}, epochs=[1, 9]), [r"arms\[4\]\.tune: epochs of more names 9, but there are epochs 0 .* to 2"]),
     "hours": (arm(tune={}, hours=[0.01, 4.0]), [r"arms\[4\]\.hours: 4, but A has 0\.0167 h to tune on"]),
     "nobody": (at("data", "participants", value=["A", "Bea"]), [r"data\.participants: there is no 'Bea'"]),
@@ -184,6 +187,68 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         ),
         [r"probes\.tasks, label:mood@mine: label:mood: all .* and penalties are chosen on speakers that are left out"],
     ),
+    "head beyond the model": (arm(tune={"head_layer": 9}), [r"arms\[4\]\.tune: head_layer=9: tiny has layers 0 .* to 2"]),
+    "too few blocks": (
+        arm(tune={"targets": "permuted", "block": 1000}),
+        [r"arms\[4\]\.tune, A: runs of 16, 14 rows make 0 blocks of 1000"],
+    ),
+    "shifted too far": (
+        arm(tune={"targets": "shifted", "shift_seconds": 1e5}),
+        [r"arms\[4\]\.tune, A: run 'one' has 16 rows: moved by 50000"],
+    ),
+    "no words to learn": (
+        arm(tune={"word_weight": 1.0}),
+        [r"arms\[4\]\.tune: .*one\.TextGrid", r"arms\[4\]\.tune: .*two\.TextGrid"],
+    ),
+    "no words to score": (
+        at("baselines", value=["word_rate"]),
+        [rf"baselines, word_rate: .*{run}\.TextGrid" for run in ("one", "two", "test")],
+    ),
+    "clips longer than sounds": (
+        arm(tune={"clip_seconds": 1e6}),
+        [r"arms\[4\]\.tune: clip_seconds=1e\+06, but the longest sound"],
+    ),
+    "no model to imitate": (arm(tune={"targets": "model:/nowhere"}), [r"arms\[4\]\.tune: model '/nowhere'"]),
+    "one permutation twice": (arm(tune={"targets": "permuted"}, seeds=[0, 1]), [r"arms\[4\]\.tune: seeds 0 and 1 are one run"]),
+    "setting of all arms": (at("tune", "epoch", value=2), [r"tune\.epoch: there is no such setting; did you mean epochs\?"]),
+    "no preset": (at("preset", value="best"), [r"preset: there is no preset 'best'"]),
+    "case of arms": (arm(name="TUNED", tune={}), [r"tuned and TUNED are one folder where case does not count"]),
+    "unfinished by its name": (arm(name="a.partial", tune={}), [r"arms\[4\]: the arm's name 'a\.partial' ends as folders do"]),
+    "long name": (arm(name="x" * 200, tune={}), [r"arms\[4\]: the arm's name 'x{57}…': use up to 100"]),
+    "arm like a baseline": (
+        lambda given, _: given.update(baselines=["spectrum"]) or given["arms"].append({"name": "spectrum"}),
+        [r"an arm is called 'spectrum', as one of baselines is"],
+    ),
+    "model outside": (
+        lambda given, _: given.update(models={**given["models"], "..": given["models"]["tiny"]}, contrasts=[]),
+        [r"models: the name '\.\.': use up to 100"],
+    ),
+    "baseline twice": (at("baselines", value=["spectrum", "spectrum"]), [r"baselines names spectrum twice"]),
+    "layer twice": (at("layers", value=[2, 2]), [r"layers names 2 twice"]),
+    "task twice": (at("probes", "tasks", value=["word", "word"]), [r"probes: tasks names word twice"]),
+    "no corpus after @": (
+        at("probes", "tasks", value=["word@"]),
+        [r"probes\.tasks: 'word@' names no corpus after @", r"contrasts\[2\]\.measure"],
+    ),
+    "nothing left to score": (at("data", "test_skip", value=20), [r"data\.test_skip=20 leaves 4 rows of the test run 'test'"]),
+    "no such ceiling": (at("data", "scored", value=2), [r"data: scored=2: no noise ceiling is above 1"]),
+    "no folder of regions": (at("data", "rois", value="/nowhere"), [r"data\.rois: /nowhere is no folder"]),
+    "no regions": (
+        lambda given, folder: given["data"].update(rois=str(given["data"]["stories"])),
+        [r"data\.rois: .*brains has no regions of A"],
+    ),
+    "data is nothing": (at("data", value=None), [r"data: give settings, as name: value, got None"]),
+    "no TR": (at("data", "tr", value=0), [r"data: tr=0: give the repetition time"]),
+    "seed": (at("seed", value=-1), [r"seed=-1: give a whole number, 0 or more"]),
+    "kinds of layers": (
+        contrast(layers=2),
+        [r"contrasts\[4\]\.layers: give text, or a list of whole numbers, or weights, as name: number, got 2"],
+    ),
+    "weights": (
+        contrast(models={"tuned": 1, "pretrained": -2}),
+        [r"contrasts\[4\]\.models: weights sum to -1: let them sum to 0, a difference, or to 1, a mean"],
+    ),
+    "region of a probe": (contrast(measure="word"), [r"contrasts\[4\]\.region: word is a probe's task, which has no region"]),
     "leaks": (with_copies, [r"label:mood@mine: .*speaker", r"label:mood@mine: .*(same sound|copies|sound)"]),
 }
 
@@ -218,6 +283,28 @@ def test_all_problems_are_said_at_once(ground: Path, tmp_path: Path, capsys: pyt
         for pattern in MISTAKES[name][1]:
             assert any(re.match(f".*{pattern}", line) for line in lines), (pattern, lines)
     assert refused(given, tmp_path, capsys, "--dry-run") == lines
+
+
+def test_a_wrong_type_hides_no_other_problem(ground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = cases.study(ground)
+    given["seed"], given["tune"]["epoch"] = "x", 2
+    given["arms"][2]["seeds"] = [1, 1]
+    given["models"]["tiny"] = "/nowhere"
+    given["probes"]["tasks"] = ["wrod"]
+    given["data"]["validation"] = ["wached"]
+    found = [line.partition(":")[0] for line in refused(given, tmp_path, capsys)]
+    assert sorted(found) == ["arms[3]", "data.validation", "models.tiny", "probes.tasks", "seed", "tune.epoch"]
+
+
+@pytest.mark.parametrize("line", ["  test_skip: 5", "title: again", "? [a, b]\n: 1"])
+def test_a_key_that_stands_twice(line: str, ground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = yaml.safe_dump(cases.study(ground), sort_keys=False)
+    (tmp_path / "study.yaml").write_text(
+        text.replace("  test_skip: 0", f"  test_skip: 0\n{line}") if line[0] == " " else text + line
+    )
+    assert cases.run(tmp_path / "study.yaml", tmp_path / "out", "--dry-run") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"study\.yaml, line \d+: this is not YAML \((test_skip|title) is given twice|unhashable key", said), said
 
 
 @pytest.mark.parametrize(
@@ -277,6 +364,7 @@ def test_a_template_is_accepted_on_the_demo_before_and_after_its_world_is_made(
     participant = {"name": "A", "auditory": 3, "late_language": 3, "silent": 3, "gain": 2.0, "peak_delay": 5.0}
     world = {"minutes": 1.4, "story_minutes": 1.4, "test_minutes": 1.4, "repeats": 2, "participants": [participant]}
     given = {**yaml.safe_load(file.read_text(encoding="utf-8")), "world": world, "data": {"stories": "demo"}}
+    given["tune"] = {**(given.get("tune") or {}), "block": 8}  # of such a short world three blocks are permuted
     problems, study = read_study(cases.written(file, given))
     assert study is not None and not problems
     Stages(tmp_path / "out").run(next(given_stages(study.resolved())))

@@ -20,6 +20,7 @@ __all__ = [
     "JobsWritten",
     "MissingLibraryError",
     "Problems",
+    "StudyError",
     "nearest",
     "raise_all",
     "require",
@@ -34,6 +35,10 @@ class FastencodeError(Exception):
 
 class InputError(FastencodeError, ValueError):
     """An argument or a file does not fit the function; the message names the value and the next step."""
+
+
+class StudyError(InputError):
+    """A study does not fit; the message names settings of its file, which are no options of the command."""
 
 
 class DiskError(InputError):
@@ -80,13 +85,14 @@ class Problems:
             self.found += [f"{place}: {line}" for line in str(error).splitlines()] if place else [str(error)]
 
 
-def raise_all(problems: Sequence[str]) -> None:
-    """One :class:`InputError` for all problems, before anything is made."""
+def raise_all(problems: Sequence[str], kind: type[InputError] = InputError) -> None:
+    """One error of a kind for all problems, each said once, before anything is made."""
+    problems = list(dict.fromkeys(problems))
     if len(problems) == 1:
-        raise InputError(problems[0])
+        raise kind(problems[0])
     if problems:
         lines = "\n".join(f"- {one}" for one in problems)
-        raise InputError(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
+        raise kind(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
 
 
 def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -115,7 +115,8 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InputError(f"{path} is a file: choose another folder") from error
+        what = "a link to nothing" if path.is_symlink() and not path.exists() else "a file"
+        raise InputError(f"{path} is {what}: choose another folder") from error
     except OSError as error:
         raise InputError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
     if not os.access(path, os.W_OK | os.X_OK):

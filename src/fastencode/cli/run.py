@@ -7,7 +7,7 @@ from typing import Any
 
 from fastencode.cli.output import publish_study
 from fastencode.cli.run_settings import RunConfig
-from fastencode.errors import raise_all
+from fastencode.errors import StudyError, raise_all
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
@@ -28,7 +28,7 @@ def run(config: RunConfig) -> Path | None:
     changes: dict[str, Any] = {} if config.data is None else {"data": {"stories": config.data}}
     problems, study = read_study(config.study, changes)
     if study is None:
-        raise_all(problems)
+        raise_all(problems, StudyError)
     assert study is not None
     where = where_of(jobs=config.jobs, scheduler=config.scheduler, slurm=config.slurm, submit=config.submit)
     stages = Stages(config.out, reuse=config.reuse, prepare=settle, where=where)
@@ -36,7 +36,7 @@ def run(config: RunConfig) -> Path | None:
         study, made = study.resolved(), stages.path("world")
         world = study.data.is_demo and (made / "respdict.json").exists()
         more, data = check_start(stages, study, open_stories(study, made) if world else None)
-        raise_all([*problems, *more])
+        raise_all([*problems, *more], StudyError)
         say_foreseen(stages.root, foresee_study(stages.root, study, data), config.jobs)
         return None
     check_where(where)

@@ -74,7 +74,11 @@ def where_of(*, jobs: int = 1, scheduler: str | None = None, slurm: str | None =
     if submit and slurm is None:
         raise InputError(f"--submit needs --slurm: add options of the jobs, such as {_EXAMPLE}")
     if scheduler is not None and not scheduler.strip():
-        raise InputError("--scheduler is empty: give the address that `dask scheduler` prints, such as tcp://node12:8786")
+        raise InputError("--scheduler is empty: give the address that `dask scheduler` says, such as tcp://node12:8786")
+    if scheduler is not None and "://" not in scheduler and not re.fullmatch(r"\S+:\d+", scheduler):
+        raise InputError(
+            f"--scheduler {scheduler!r} is no address: give the one that `dask scheduler` says, such as tcp://node12:8786"
+        )
     return Where(jobs, scheduler, None if slurm is None else _options(slurm), submit)
 
 

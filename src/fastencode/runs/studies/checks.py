@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeError, InputError, Problems, suggestion
 from fastencode.files import sha256
-from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
+from fastencode.runs.studies.config import DEMO, SPOKEN, Arm, StudyConfig, check_name, check_once
 from fastencode.runs.studies.names import corpus_of, kind_of
 from fastencode.runs.studies.readings import Reading, low_level_readings, readings_of
 from fastencode.runs.studies.regions import regions_of
@@ -24,12 +24,14 @@ from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP
 from fastencode.study.findings.weighted import weights_of
 from fastencode.study.names import BRAIN_MEASURES
 from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
-from fastencode.study.probing.tasks import Task, check_name, task_of
-from fastencode.world.config import REGIONS
+from fastencode.study.probing.tasks import Task, task_of
+from fastencode.study.probing.tasks import check_name as check_task
 from fastencode.world.outline import Outline
 
 __all__ = ["check_data", "check_study", "check_tasks"]
 
+_FEWEST_ROWS = 8
+"""Of the test run, after those that are left out: fewer make no correlation worth an interval."""
 _MEASURES = ("r", "r_normalized", "r_residual")
 
 
@@ -42,11 +44,13 @@ def check_study(config: StudyConfig, digest: Callable[[Path], str] = sha256) -> 
     digest : callable
         Returns the digest of a file's contents. It is used to find equal sounds in the training and test splits of corpora.
     """
-    problems, of_arms = [*_models(config), *_low_level(config), *_probes(config, digest)], _arms(config)
-    if of_arms:  # without valid arms, the conditions that contrasts name are unknown
+    problems, of_arms = [*_once(config), *_models(config), *_low_level(config), *_probes(config, digest)], _arms(config)
+    if of_arms:  # contrasts are of conditions, which arms make
         return [*problems, *of_arms]
     readings = readings_of(config)
-    return [*problems, *_conditions(readings), *_contrasts(config, (*readings, *low_level_readings(config)))]
+    if not _alike(config.models):  # that makes all of its readings alike
+        problems += _conditions(readings, config.baselines)
+    return [*problems, *_contrasts(config, (*readings, *low_level_readings(config)))]
 
 
 def check_data(config: StudyConfig, data: Dataset) -> list[str]:
@@ -63,10 +67,17 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
             problems.append(f"{who} has no responses to the test run {asked.test_story!r}, only to {some}: {remedy}")
         problems += [*_regions(config, who, data), *_hours(config, who, runs, data)]
     known = sorted({run for runs in heard.values() for run in runs})
+    if asked.test_story in known and asked.test_skip is not None:
+        left = data.n_rows(asked.test_story) - asked.test_skip
+        if left < _FEWEST_ROWS:
+            problems.append(
+                f"data.test_skip={asked.test_skip} leaves {max(0, left)} rows of the test run {asked.test_story!r}, fewer than"
+                f" {_FEWEST_ROWS}: skip fewer, or name another run"
+            )
     for option in ("validation", "exclude"):
         for run in getattr(asked, option):
-            if run not in known:
-                problems.append(f"data.{option}: no participant has responses to {run!r}; {suggestion(run, known)}")
+            if heard and run not in known:
+                problems.append(f"data.{option}: nobody heard {run!r}; {suggestion(run, known)}")
     return [*problems, *_sounds(config, [run for run in known if run not in asked.exclude], data)]
 
 
@@ -121,10 +132,16 @@ def _hours(config: StudyConfig, who: str, runs: Sequence[str], data: Dataset) ->
 def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
     problems = Problems()
     regions: Mapping[str, Sequence[int]] = {}
+    if config.data.rois is not None and not Path(config.data.rois).is_dir():
+        yield f"data.rois: {config.data.rois} is no folder: give the one that holds the files of regions"
+        return
     with problems.gathered(who):
         regions = {name: list(voxels) for name, voxels in regions_of(data, who, config.data.rois).items()}
     yield from problems.found
     if problems.found:
+        return
+    if config.data.rois is not None and not regions:
+        yield f"data.rois: {config.data.rois} has no regions of {who}: put a file of that name there, or leave {who} out"
         return
     known = [*regions, WHOLE]
     for option in ("regions", "tuned_regions"):
@@ -137,14 +154,31 @@ def _regions(config: StudyConfig, who: str, data: Dataset) -> Iterator[str]:
     for place, one in enumerate(config.contrasts, 1):
         for name in one.regions if one.measure in BRAIN_MEASURES else ():
             if name not in known:
-                yield f"contrasts[{place}].region: {who} has no region {name!r}; {suggestion(name, known)}"
+                owner = "the demo's brains have" if config.data.is_demo else f"{who} has"
+                yield f"contrasts[{place}].region: {owner} no region {name!r}; {suggestion(name, known)}"
+
+
+def _once(config: StudyConfig) -> list[str]:
+    problems = Problems()
+    for name in ("layers", "baselines", "residualize"):
+        with problems.gathered():
+            check_once(name, getattr(config, name))
+    if config.seed < 0:
+        problems.found.append(f"seed={config.seed}: give a whole number, 0 or more")
+    return problems.found
 
 
 def _models(config: StudyConfig) -> list[str]:
     problems = Problems()
+    for keys in _alike(config.models):
+        problems.found.append(f"models: {' and '.join(keys)} are one folder where case does not count: rename one")
     for key, name in config.models.items():
         shape = name.removeprefix("random:")
+        with problems.gathered("models"):
+            check_name("the name", key)
         with problems.gathered(f"models.{key}"):
+            if not shape:
+                raise InputError("no model is named: give a folder with config.json, owner/name on the hub, or small")
             n_layers = _n_layers(shape)
             for option, layers in (("layers", config.layers), *([("mlp.layers", config.mlp.layers)] if config.mlp else [])):
                 if beyond := [layer for layer in layers if not 0 <= layer < n_layers]:
@@ -154,24 +188,64 @@ def _models(config: StudyConfig) -> list[str]:
     return problems.found
 
 
-@cache
 def _n_layers(model: str) -> int:
-    """Number of layers of a model, given by its folder, its hub name or "small". Raises an error if it cannot be read."""
-    return SpeechEncoder(SMALL_MODEL if model == "small" else model).n_layers
+    """How many layers a model has that is given by its folder or hub name, or small; an error says why it cannot be read."""
+    found = _read(model)
+    if isinstance(found, FastencodeError):
+        raise found
+    return found
+
+
+@cache
+def _read(model: str) -> int | FastencodeError:
+    """The same, with the error in place of the number: the hub, which may take a minute not to answer, is asked once."""
+    try:
+        return SpeechEncoder(SMALL_MODEL if model == "small" else model).n_layers
+    except FastencodeError as error:
+        return error
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Names that differ in case only."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        found.setdefault(name.casefold(), []).append(name)
+    return [same for same in found.values() if len(same) > 1]
 
 
 def _arms(config: StudyConfig) -> list[str]:
     problems = Problems()
+    with problems.gathered():
+        config.base()
+    of_all = bool(problems.found)
     for place, arm in enumerate(config.arms, 1):
         for what in ("model", "imitates"):
             key = getattr(arm, what)
             if key and key not in config.models:
-                problems.found.append(f"arms[{place}].{what}: there is no model {key!r}; {suggestion(key, config.models)}")
-        if arm.is_tuned:
+                problems.found.append(f"arms[{place}].{what}: there is no model {key!r}; {suggestion(key, list(config.models))}")
+        if arm.is_tuned and not of_all:
             with problems.gathered(f"arms[{place}].tune"):
-                for seed in arm.seeds:
-                    config.tuning(arm, seed)
+                _check_tuning(config, arm)
     return problems.found
+
+
+def _check_tuning(config: StudyConfig, arm: Arm) -> None:
+    """Settings of an arm's runs: that they can be, for its models, and that no two are one."""
+    runs = {seed: config.tuning(arm, seed) for seed in arm.seeds}
+    for seed, run in runs.items():
+        if same := [other for other in runs if other < seed and runs[other] == run]:
+            raise InputError(f"seeds {same[0]} and {seed} are one run: permutations are numbered from 1; name one of them")
+    run = next(iter(runs.values()))
+    if run.targets.startswith("model:"):
+        _n_layers(run.targets.removeprefix("model:"))
+    for key in (arm.model,) if arm.model else config.models:
+        with suppress(FastencodeError):  # said of the model
+            last = _n_layers(config.models.get(key, "").removeprefix("random:")) - 1
+            if run.head_layer is not None and run.head_layer > last:
+                break
+    else:
+        return
+    raise InputError(f"head_layer={run.head_layer}: {key} has layers 0 (what the transformer receives) to {last}: name another")
 
 
 def _low_level(config: StudyConfig) -> Iterator[str]:
@@ -185,6 +259,8 @@ def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
     problems, opened = Problems(), dict[str, Corpus]()
     corpora = config.probes.corpora
     for name, where in corpora.items():
+        with problems.gathered("probes.corpora"):
+            check_name("the name", name)
         if where == DEMO:
             if name not in SPOKEN:
                 made = ", ".join(SPOKEN)
@@ -195,7 +271,9 @@ def _probes(config: StudyConfig, digest: Callable[[Path], str]) -> list[str]:
     for task in config.probes.tasks:
         name, before = corpus_of(task), len(problems.found)
         with problems.gathered("probes.tasks"):
-            check_name(kind_of(task))
+            check_task(kind_of(task))
+            if task.endswith("@"):
+                raise InputError(f"{task!r} names no corpus after @: name one of probes.corpora, or leave @ out")
             if kind_of(task) == "phones":
                 raise InputError("the task phones needs features of frames (--read.pool bins): use fastencode-tune probe")
             if corpora.get(name) == DEMO and name == "timit" and config.probes.speech.language != "en":
@@ -216,11 +294,16 @@ def _check_sounds(task: Task) -> None:
         raise InputError(f"{len(missing)} of {len(task.paths)} sounds are missing, the first {missing[0]}: put them there")
 
 
-def _conditions(readings: Sequence[Reading]) -> Iterator[str]:
-    """Conditions with equal names, which would share a folder."""
+def _conditions(readings: Sequence[Reading], baselines: Sequence[str]) -> Iterator[str]:
+    """Two readings of one name would share a folder."""
+    for name in baselines:
+        if name in [reading.condition for reading in readings]:
+            yield f"an arm is called {name!r}, as one of baselines is: rename the arm"
     for name, count in Counter(reading.name for reading in readings).items():
         if count > 1:
-            yield f"two conditions are called {name!r}, made of the names of arms, models, hours, seeds and epochs: rename an arm"
+            yield f"two arms, with their models, hours, seeds or epochs, are both called {name!r}: rename one"
+    for names in _alike(reading.name for reading in readings):
+        yield f"{' and '.join(names)} are one folder where case does not count: rename one"
 
 
 def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str]:
@@ -241,10 +324,12 @@ def _contrasts(config: StudyConfig, readings: Sequence[Reading]) -> Iterator[str
             yield f"{where}.measure: {one.measure!r} is not measured without {missing}: add it to the study"
         elif one.measure not in measures:
             yield f"{where}.measure: {one.measure!r} is not measured; {suggestion(one.measure, measures)}"
-        there = [*REGIONS, WHOLE]
-        for region in one.regions if config.data.is_demo and one.measure in BRAIN_MEASURES else ():
-            if region not in there:
-                yield f"{where}.region: the demo's brains have no region {region!r}; {suggestion(region, there)}"
+        for setting, weights in (("models", one.models), ("layers", one.depths)):
+            total = sum(weights.values())
+            if min(abs(total), abs(total - 1)) > 0.02:  # 0.33 three times is meant as 1
+                yield f"{where}.{setting}: weights sum to {total:g}: let them sum to 0, a difference, or to 1, a mean"
+        if one.measure in config.probes.tasks and one.regions != ("",):
+            yield f"{where}.region: {one.measure} is a probe's task, which has no region: leave region out"
         depths = _depths(config, readings, one.measure)
         with problems.gathered(where):
             if not {*one.models, *([one.control] if one.control else [])} - depths.keys():

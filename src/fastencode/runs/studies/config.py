@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -19,7 +19,18 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.presets import preset
 from fastencode.world.config import CorpusConfig, WorldConfig
 
-__all__ = ["DEMO", "LOW_LEVEL", "SPOKEN", "Arm", "DataSettings", "MlpSettings", "ProbeSettings", "StudyConfig"]
+__all__ = [
+    "DEMO",
+    "LOW_LEVEL",
+    "SPOKEN",
+    "Arm",
+    "DataSettings",
+    "MlpSettings",
+    "ProbeSettings",
+    "StudyConfig",
+    "check_name",
+    "check_once",
+]
 
 DEMO = "demo"
 """In place of the path of a data set or corpus: simulated data, or a corpus made by the synthesizer."""
@@ -35,7 +46,22 @@ SPOKEN = {
 LOW_LEVEL = {"mfcc": "MFCC", "random": "random weights"}
 """Reference models of probes → their labels: MFCCs of the sound, and the first model's architecture with random weights."""
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+"""What may be a folder."""
+
+
+def check_name(what: str, name: str) -> None:
+    """Names that become folders: not outside the output folder, not those of folders that are being made."""
+    shown = repr(name if len(name) < 60 else f"{name[:57]}…")
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{what} {shown}: use up to 100 of A-Z, a-z, 0-9 and, after the first, . _ + -")
+    if name.endswith(".partial"):
+        raise InputError(f"{what} {shown} ends as folders do that are not finished: choose another")
+
+
+def check_once(setting: str, given: Sequence[Any]) -> None:
+    if twice := [one for one in given if given.count(one) > 1]:
+        raise InputError(f"{setting} names {twice[0]} twice: name each once")
 
 
 @dataclass(frozen=True)
@@ -89,6 +115,18 @@ class DataSettings:
             raise InputError(f"tr={self.tr:g}: give the repetition time in s, for example 2.0")
         if not self.stories:
             raise InputError("stories is empty: give a folder, or demo")
+        if self.test_skip is not None and self.test_skip < 0:
+            raise InputError(f"test_skip={self.test_skip}: give the number of rows to leave out, 0 or more")
+        for name in ("ceiling", "scored"):
+            least = getattr(self, name)
+            if least is not None and not least < 1:
+                raise InputError(f"{name}={least:g}: no noise ceiling is above 1; give a number below 1, for example 0.4")
+        for name in ("participants", "validation", "exclude", "tuned_regions", "regions"):
+            check_once(name, getattr(self, name) or ())
+        if both := {*(self.validation or ())} & {*self.exclude}:
+            raise InputError(f"exclude names {min(both)}, which is for validation: leave it out of one of them")
+        if self.test_story is not None and self.test_story in (self.validation or ()):
+            raise InputError(f"validation names {self.test_story}, the test story: watch another one while tuning")
 
     @property
     def is_demo(self) -> bool:
@@ -149,8 +187,7 @@ class Arm:
     imitates: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise InputError(f"the arm's name {self.name!r}: use letters, digits, and . _ + - after the first")
+        check_name("the arm's name", self.name)
         if self.name in LOW_LEVEL:
             raise InputError(f"an arm is called {self.name!r}, like a reference model of probes: choose another name")
         for what in ("seeds", "hours", "epochs"):
@@ -203,6 +240,9 @@ class ProbeSettings:
     low_level: bool = True
     control: bool = False
     speech: CorpusConfig = field(default_factory=CorpusConfig)
+
+    def __post_init__(self) -> None:
+        check_once("tasks", self.tasks)
 
 
 @dataclass(frozen=True)
@@ -296,12 +336,21 @@ class StudyConfig:
         models = dict(self.models) or ({"small": "small"} if self.data.is_demo else {"wav2vec2": "facebook/wav2vec2-base"})
         return replace(self, data=self.data.resolved(), models=models)
 
+    def base(self) -> TuneConfig:
+        """The settings of tuning that arms start from."""
+        if self.data.is_demo and self.preset is None:
+            base = TuneConfig(epochs=4)
+        else:
+            try:
+                base = preset(self.preset or "interspeech2025").config()
+            except InputError as error:
+                raise InputError(f"preset: {error}") from error
+        base = replace(base, keep=())  # arms name the epochs that are read
+        return typed(TuneConfig, merged(base, self.tune), "tune")
+
     def tuning(self, arm: Arm, seed: int) -> TuneConfig:
-        """The tuning settings of an arm's run with this seed."""
-        demo = self.data.is_demo and self.preset is None
-        base = TuneConfig(epochs=4) if demo else preset(self.preset or "interspeech2025").config()
-        base = replace(base, keep=())  # Arm.epochs says which epochs to keep
-        config = typed(TuneConfig, merged(typed(TuneConfig, merged(base, self.tune)), arm.tune or {}))
+        """The settings of one run of an arm."""
+        config = typed(TuneConfig, merged(self.base(), arm.tune or {}))
         if wrong := [epoch for epoch in arm.epochs if not 0 <= epoch <= config.epochs]:
             known = f"there are epochs 0 (before any update) to {config.epochs}"
             raise InputError(f"epochs of {arm.name} names {wrong[0]}, but {known}: name others, or tune for more epochs")

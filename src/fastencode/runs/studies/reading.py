@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def read_study(study: Path | str | None, changes: Mapping[str, Any] | None = Non
     list of str
         One line for each problem.
     StudyConfig or None
-        None if the problems leave no valid settings.
+        Without what could not be read, so that what is wrong besides can be found; None where the rest cannot be checked.
 
     Raises
     ------
@@ -69,14 +70,38 @@ def read_study(study: Path | str | None, changes: Mapping[str, Any] | None = Non
     """
     yaml = require("yaml", "tune")
     try:
-        given = yaml.safe_load(study_text(study))
+        given = yaml.load(study_text(study), Loader=_strict(yaml))
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         place = f", line {where.line + 1}" if where is not None else ""
         raise InputError(f"{study}{place}: not valid YAML ({getattr(error, 'problem', error)}): correct it") from error
     if not isinstance(given, Mapping):
-        raise InputError(f"{study} contains no settings: fastencode-tune run --template prints an example")
-    return problems_of(StudyConfig, _spelled_out(_changed(given, changes or {})))
+        raise InputError(f"{study} holds no settings: fastencode-tune run --template prints a file that does")
+    settings = _spelled_out(_changed(given, changes or {}))
+    problems, found = problems_of(StudyConfig, settings)
+    if found is None:  # what is wrong with arms as a whole hides the rest
+        found = problems_of(StudyConfig, {name: one for name, one in settings.items() if name not in ("arms", "contrasts")})[1]
+    wrong = [line for line in problems if "there is no such setting" not in line]
+    if found is None or any(line.startswith(("data", "models", "probes")) for line in wrong):
+        return problems, None  # what others name would seem to be missing
+    if any(line.startswith(("arms", "contrasts")) for line in wrong):
+        found = replace(found, contrasts=())
+    return problems, found
+
+
+def _strict(yaml: Any) -> Any:
+    """A loader that refuses a key that stands twice in a mapping, of which YAML would take the last without a word."""
+
+    class Strict(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key in (key for key, _ in node.value if isinstance(key.value, str) and key.value != "<<"):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+                seen.add((key.tag, key.value))
+            return super().construct_mapping(node, deep)
+
+    return Strict
 
 
 def _changed(given: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

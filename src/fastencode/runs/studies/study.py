@@ -7,11 +7,12 @@ from pathlib import Path
 
 from fastencode.data.dataset import Dataset
 from fastencode.data.stories import Stories
-from fastencode.errors import FastencodeError, raise_all
+from fastencode.errors import FastencodeError, StudyError, raise_all
 from fastencode.runs.engine import Stages
 from fastencode.runs.estimates import check_shapes
 from fastencode.runs.studies.checks import check_data, check_study, check_tasks
 from fastencode.runs.studies.config import StudyConfig
+from fastencode.runs.studies.learning import check_learning
 from fastencode.runs.studies.results import Results, collect_study
 from fastencode.runs.studies.stages import Graph, given_stages, ground_of
 from fastencode.world.outline import Outline
@@ -45,15 +46,15 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
     """
     config = config.resolved()
     problems, data = check_start(stages, config, data)
-    raise_all(problems)
+    raise_all(problems, StudyError)
     made = stages.run_all(list(given_stages(config)))
     if data is None:
         if "world" not in made:
             stages.check()
         data, made_by = open_stories(config, made["world"]), ("world",)
-        raise_all(check_data(config, data))
+        raise_all(check_data(config, data), StudyError)
     graph = Graph(stages.root, config, ground_of(config, data, made_by))
-    raise_all(check_tasks(graph.tasks, graph.corpora, stages.sha256))
+    raise_all(check_tasks(graph.tasks, graph.corpora, stages.sha256), StudyError)
     check_shapes(graph.question, {"align.delays": [tuple(config.align.delays)]})  # before hours of tuning
     there = stages.run_all(graph.making())
     finished: Mapping[str, Path] = {**there, **stages.run_all(graph.asking(there, stages.sha256))}
@@ -84,9 +85,13 @@ def check_start(stages: Stages, config: StudyConfig, data: Dataset | None = None
     try:
         if data is None and not config.data.is_demo:
             data = open_stories(config, Path(config.data.stories))
-        return [*problems, *(check_data(config, data if data is not None else Outline(config.world)))], data
     except FastencodeError as error:
         return [*problems, f"data.stories: {error}"], data
+    there = data if data is not None else Outline(config.world)
+    of_data = check_data(config, there)
+    if not of_data:
+        of_data = check_learning(config, there)
+    return [*problems, *of_data], data
 
 
 def open_stories(config: StudyConfig, root: Path) -> Stories:

@@ -16,7 +16,7 @@ from fastencode.speech.acoustics import frame_times, log_mel, sound_power
 from fastencode.speech.labels import articulatory, event_rate
 from fastencode.timing.lanczos import lanczos
 
-__all__ = ["LOW_LEVEL", "low_level"]
+__all__ = ["LOW_LEVEL", "OF_WORDS", "low_level"]
 
 _RATE = 16000
 _MELS = 20
@@ -96,3 +96,6 @@ LOW_LEVEL: dict[str, Callable[[Stories, str, Floats], Floats]] = {
     "articulation": _articulation,
     "time": _time,
 }
+
+OF_WORDS = {"word_rate": "words", "phone_rate": "phones", "articulation": "phones"}
+"""What is made of a transcript → the method of a data set that reads it."""
