@@ -33,6 +33,11 @@ import study_cases as cases
 from fastencode.data.corpora import open_corpus
 from fastencode.data.stories import Stories
 from fastencode.runs.studies import study as studies
+from fastencode.runs.studies.reading import read_study
+from fastencode.runs.studies.stages import Graph, ground_of
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.packed import extract_packed
 from fastencode.speech.store import read_features
 from process_cases import Command
 from reference_timing import lanczos
@@ -132,6 +137,36 @@ def test_every_score_is_that_of_a_ridge_by_hand(ground: Path, whole: Path, arms:
     assert len(scores) == 2 * 8 * 2 * 2
     names = ["pretrained", "tuned-epoch-1", "tuned", "together", "short-0.009h", "short-0.0167h", "cnn", "copy"]
     assert list(dict.fromkeys(scores["model"])) == names and set(scores["layer"]) == {0, 2}
+
+
+def test_models_above_one_cnn_share_its_frames(ground: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers of a corpus are byte for byte those of its sounds; a tuned CNN and one reading alone read sounds."""
+    made = sorted(path.relative_to(whole).as_posix() for path in whole.glob("corpus-frames/*/*"))
+    assert made == ["corpus-frames/commands/tiny", "corpus-frames/timit/tiny"]
+    for corpus, owner, name, model in (
+        ("commands", "everybody", "pretrained", ground / "model"),
+        ("timit", "A", "tuned", whole / "models/A/tuned/model"),
+    ):
+        sounds, again = open_corpus(ground / corpus).sounds, ground / f"{corpus}-heard.h5"
+        extract_packed(sounds, SpeechEncoder(model), again, ReadConfig("utterance"), show_progress=False)
+        assert (whole / f"pooled/{corpus}/{owner}/{name}/corpus.h5").read_bytes() == again.read_bytes()
+    settings = cases.study(ground)
+    arms = [*settings["arms"][:2], {"name": "cnn", "tune": {"unfreeze": ["cnn"]}}]
+
+    def frames_read(arms: list[dict[str, Any]], **probes: Any) -> dict[str, list[str]]:
+        given = {**settings, "arms": arms, "probes": {**settings["probes"], **probes}}
+        _, config = read_study(str(cases.written(ground / "s.yaml", given)))
+        assert config is not None
+        config, stories = config.resolved(), Stories(ground / "brains", test_story="test", test_skip=0)
+        stages = Graph(ground / "out", config, ground_of(config, stories)).making()
+        return {one.name: [read for read in one.reads if "corpus-" in read] for one in stages if "pooled/timit/" in one.name}
+
+    frames = ["corpus-frames/timit/tiny"]
+    assert frames_read(arms) == {
+        "pooled/timit/everybody/pretrained": frames, "pooled/timit/A/tuned": frames, "pooled/timit/A/cnn": [],
+    }  # fmt: skip
+    assert frames_read(arms, frames=1e-6) == {name: [] for name in frames_read(arms)}
+    assert frames_read(arms[:1]) == {"pooled/timit/everybody/pretrained": []}
 
 
 def labels_of(ground: Path, task: str, name: str) -> Any:

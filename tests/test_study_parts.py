@@ -28,7 +28,7 @@ from fastencode.runs.studies.typed import problems_of
 from fastencode.study.brains.layer_scores import LayerScores
 from fastencode.study.brains.mlp import MlpScores
 from fastencode.study.brains.tables import Label
-from fastencode.study.config import Contrast, MlpConfig
+from fastencode.study.config import AlignConfig, Contrast, MlpConfig
 from fastencode.study.findings.contrasts import evaluate
 from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP, Cell, Sample, measurements_of_mlp
 from fastencode.study.findings.weighted import Planned
@@ -159,11 +159,38 @@ def test_a_dry_run_of_a_world_that_is_not_made_names_every_kind_of_stage(tmp_pat
         mlp={"layers": [0, 1]},
         probes={"tasks": SPOKEN_TASKS, "corpora": {"words": "demo"}, "low_level": False},
     )
-    kinds = {one.kind: one.count for one in foresee_study(tmp_path / "out", config, None)}
-    assert kinds == {
-        "world": 1, "corpora": 1, "frames": 1, "models": 1, "features": 2, "fits": 2 * 3, "mlp": 2 * 2, "pooled": 2, "probes": 4,
-        "change": 1,
+    found = foresee_study(tmp_path / "out", config, None)
+    assert {one.kind: one.count for one in found} == {
+        "world": 1, "corpora": 1, "frames": 1, "models": 1, "features": 2, "fits": 2 * 3, "mlp": 2 * 2, "corpus-frames": 1,
+        "pooled": 2, "probes": 4, "change": 1,
     }  # fmt: skip
+    assert all(0 < one.cost.seconds < 1000 for one in found), found
+    shared = next(one for one in found if one.kind == "corpus-frames")
+    # 48 speakers say 30 words of a second each; a frame of 8 channels every 40 samples
+    assert shared.cost.disk == pytest.approx(48 * 30 * (16000 / 40) * 8 * 4, rel=0.01)
+    assert not (tmp_path / "out").exists()
+    config = replace(config, probes=replace(config.probes, frames=0.0))
+    without = {one.kind: one.cost for one in foresee_study(tmp_path / "out", config, None)}
+    assert "corpus-frames" not in without and without["pooled"].disk == pytest.approx(2 * 48 * 30 * 3 * 16 * 4)
+
+
+def test_work_that_is_tried_in_part_counts_as_a_whole() -> None:
+    """Times by a clock that counts calls: of rows beyond those that are tried, only the ratio of sizes is left."""
+    from fastencode.runs.studies import rehearsal
+
+    with pytest.MonkeyPatch.context() as patch:
+        ticks = iter(range(10_000))
+        patch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+        assert rehearsal.probing("classification", 600, 8, 2, control=False) == 1.0
+        # 5e6 values are tried: 5e6 / (50 * 100) = 1000 rows of 4000
+        assert rehearsal.probing("regression", 4000, 50, 100, control=False) == 4.0
+        assert rehearsal.change(800, 4) == 2.0 and rehearsal.change(10**6, 4) == 10.0
+        align = AlignConfig(bootstraps=20, delays=(1,), alphas=(1.0, 10.0), folds=2)
+        assert rehearsal.fit(50, 40, 4, 900, 1, align)[1] == 3.0
+        one = rehearsal.network(400, 40, 4, 300, 1, align, MlpConfig(epochs=1, patience=1))
+        assert one == 1.0
+        many = rehearsal.network(1200, 40, 4, 300, 1, align, MlpConfig(epochs=1, patience=1))
+        assert many == pytest.approx(3.0)
 
 
 # corpora

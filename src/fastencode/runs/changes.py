@@ -28,7 +28,7 @@ from fastencode.study.dimension import Decimated, participation_ratio, twonn_dec
 from fastencode.study.representation import HeldOutCCA, cross_validated_cca, linear_cka
 from fastencode.tune.record import Record
 
-__all__ = ["CHANGE", "MEASURES", "ChangeConfig", "change_rows", "change_stage", "measure_change"]
+__all__ = ["CHANGE", "MEASURES", "ChangeConfig", "change_rows", "change_stage", "measure_change", "measure_layer"]
 
 CHANGE = "change.json"
 
@@ -151,7 +151,7 @@ def measure_change(
     notes: list[str] = []
     values: list[dict[str, float]] = []
     for layer in range(rows.n_layers):
-        found, why = _of_layer(*rows.layer(layer), config, step, gap)
+        found, why = measure_layer(*rows.layer(layer), config, step, gap)
         values.append(found)
         notes += [f"layer {layer} has no {measure}: {reason}" for measure, reason in why.items()]
     parts = {}
@@ -177,7 +177,7 @@ def measure_change(
     (folder / CHANGE).write_text(json.dumps(_finite(written), indent=1) + "\n", encoding="utf-8")
 
 
-def _of_layer(
+def measure_layer(
     before: NDArray[Any], after: NDArray[Any], config: ChangeConfig, step: int, gap: int
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Measure → value of one layer; and measure → reason, for measures that failed, for example because a layer is constant."""

@@ -1,22 +1,59 @@
-"""Stages that read corpora: all layers of a checkpoint, or MFCCs, of all recordings, in one file per corpus."""
+"""Stages of corpora: every layer of a checkpoint over every recording, or cepstra, one file for each corpus.
+
+Checkpoints above one frozen CNN share its frames, which are a stage of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastencode.data.corpora import Corpus
+from fastencode.errors import FastencodeError
 from fastencode.runs.engine import Stage
+from fastencode.speech.audio import audio_seconds
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.speech.packed import CORPUS_FILE, extract_packed, extract_packed_mfcc
+from fastencode.speech.packed import CORPUS_FILE, extract_packed, extract_packed_frames, extract_packed_mfcc
 
-__all__ = ["mfcc_stage", "pooled_stage"]
+__all__ = ["frames_stage", "mfcc_stage", "pooled_stage", "seconds_of"]
+
+_SOME = 500  # sounds whose headers say how long those of a corpus are
 
 
-def pooled_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mapping[str, Any], reads: tuple[str, ...]) -> Stage:
-    """All layers of a checkpoint on a corpus, averaged over the frames of each recording.
+def seconds_of(corpus: Corpus) -> float:
+    """Seconds of sound in a corpus, by the headers of at most 500 of its files, from all parts of it.
+
+    What cannot be read is not counted: the stage that reads all of it says so.
+    """
+    paths, seconds = list(corpus.sounds.values()), list[float]()
+    for place in np.unique(np.linspace(0, len(paths) - 1, _SOME).round().astype(int)):
+        with suppress(FastencodeError):
+            seconds.append(audio_seconds(paths[place]))
+    return len(paths) * sum(seconds) / max(1, len(seconds))
+
+
+def frames_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mapping[str, Any], reads: tuple[str, ...]) -> Stage:
+    """The frames of a frozen CNN over a corpus, for all checkpoints above it; arguments as of :func:`pooled_stage`."""
+    settings = {**model, "recordings": sorted(corpus.recordings)}
+    return Stage(
+        name, settings, reads, read_frames, (checkpoint, corpus), inputs=_sounds(corpus, reads), resumable=True
+    )  # fmt: skip
+
+
+def pooled_stage(
+    name: str,
+    corpus: Corpus,
+    checkpoint: Path | str,
+    model: Mapping[str, Any],
+    reads: tuple[str, ...],
+    frames: Path | None = None,
+) -> Stage:
+    """The layers of a checkpoint over a corpus, averaged over each recording.
 
     Parameters
     ----------
@@ -28,12 +65,14 @@ def pooled_stage(name: str, corpus: Corpus, checkpoint: Path | str, model: Mappi
     model : mapping
         Identifies the model, or the model that it was tuned from: part of the stage's key.
     reads : tuple of str
-        The stages that made the checkpoint and the corpus.
+        The stages that made the checkpoint, the corpus and the frames.
+    frames : Path, optional
+        Folder of :func:`frames_stage` whose CNN is that of the checkpoint. Results are the same bits without it.
     """
     read = ReadConfig("utterance")
     settings = {**model, "read": read, "recordings": sorted(corpus.recordings)}
     return Stage(
-        name, settings, reads, read_corpus, (checkpoint, corpus, read), inputs=_sounds(corpus, reads), resumable=True
+        name, settings, reads, read_corpus, (checkpoint, corpus, read, frames), inputs=_sounds(corpus, reads), resumable=True
     )  # fmt: skip
 
 
@@ -43,9 +82,15 @@ def mfcc_stage(name: str, corpus: Corpus, reads: tuple[str, ...]) -> Stage:
     return Stage(name, settings, reads, read_cepstra, (corpus,), inputs=_sounds(corpus, reads), resumable=True)
 
 
-def read_corpus(folder: Path, checkpoint: Path | str, corpus: Corpus, read: ReadConfig) -> None:
-    """Read all layers of a checkpoint. A killed stage is resumed."""
-    extract_packed(corpus.sounds, SpeechEncoder(checkpoint), folder / CORPUS_FILE, read)
+def read_frames(folder: Path, checkpoint: Path | str, corpus: Corpus) -> None:
+    """The stage of a CNN's frames; one that was killed goes on."""
+    extract_packed_frames(corpus.sounds, SpeechEncoder(checkpoint), folder / CORPUS_FILE)
+
+
+def read_corpus(folder: Path, checkpoint: Path | str, corpus: Corpus, read: ReadConfig, frames: Path | None) -> None:
+    """The stage of a checkpoint's layers; one that was killed goes on."""
+    there = None if frames is None else frames / CORPUS_FILE
+    extract_packed(corpus.sounds, SpeechEncoder(checkpoint), folder / CORPUS_FILE, read, frames=there)
 
 
 def read_cepstra(folder: Path, corpus: Corpus) -> None:

@@ -16,6 +16,7 @@ Axis letters: k recording, t row, l layer, d width.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +29,20 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.speech.packing import mfcc_source, model_source, pack, price
+from fastencode.speech.packing import frames_source, mfcc_source, model_source, pack, price
 from fastencode.speech.reading import Estimate, Skip
 from fastencode.speech.store import map_features, open_features
 
-__all__ = ["CORPUS_FILE", "Packed", "estimate_packed", "extract_packed", "extract_packed_mfcc", "open_packed"]
+__all__ = [
+    "CORPUS_FILE",
+    "Packed",
+    "estimate_packed",
+    "extract_packed",
+    "extract_packed_frames",
+    "extract_packed_mfcc",
+    "frame_bytes",
+    "open_packed",
+]
 
 CORPUS_FILE = "corpus.h5"
 """Name of this file in the folder of a model."""
@@ -113,6 +123,7 @@ def extract_packed(
     file: Path,
     config: ReadConfig,
     *,
+    frames: Path | None = None,
     batch: int | None = None,
     stored: str = "float32",
     skip: Skip | None = None,
@@ -132,6 +143,9 @@ def extract_packed(
         Its folder is created if needed.
     config : ReadConfig
         With ``input="utterance"``.
+    frames : Path, optional
+        What :func:`extract_packed_frames` made of these sounds with the same CNN: it is not run again, and no sound is decoded.
+        Every bit comes out as without it.
     batch : int, optional
         Number of recordings of equal length per batch. Default: 16 s of sound on a CPU, 256 s on a GPU. Another number may change
         the last bits.
@@ -151,8 +165,8 @@ def extract_packed(
     Raises
     ------
     InputError
-        If there are no readable recordings; the file has features of other sounds, another model or other settings; the disk is
-        too small; or a setting is out of range.
+        If there are no readable recordings; the file has features of other sounds, another model or other settings; ``frames``
+        are of other sounds or of another CNN; the disk is too small; or a setting is out of range.
 
     Warns
     -----
@@ -163,7 +177,46 @@ def extract_packed(
     --------
     open_packed : reads the file.
     """
-    return pack(sounds, model_source(encoder, config, batch, stored), Path(file), skip, show_progress)
+    return pack(sounds, model_source(encoder, config, batch, stored, frames), Path(file), skip, show_progress)
+
+
+def extract_packed_frames(
+    sounds: Mapping[str, Path],
+    encoder: SpeechEncoder,
+    file: Path,
+    *,
+    batch: int | None = None,
+    skip: Skip | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Run the CNN over every recording of a corpus, into one file: once for all models that were tuned above it.
+
+    A row is a frame, (1, channels) float32; their times are the middles of the frames. Of a base-sized model a second of sound
+    takes 100 kB. A file is kept, gone on with and refused as that of :func:`extract_packed` is.
+
+    Parameters
+    ----------
+    sounds, encoder, file, batch, skip, show_progress
+        As there.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        As there, and for Whisper, whose frames cover 30 s of every recording.
+    """
+    return pack(sounds, frames_source(encoder, batch), Path(file), skip, show_progress)
+
+
+def frame_bytes(encoder: SpeechEncoder) -> float:
+    """Bytes of the CNN's frames of a second of sound, as :func:`extract_packed_frames` keeps them; infinity for Whisper."""
+    if encoder.longest is not None:
+        return math.inf
+    first, second = encoder.frame_times(encoder.sample_rate)[:2]
+    return float(4 * encoder.channels / (second - first))
 
 
 def extract_packed_mfcc(

@@ -1,13 +1,14 @@
 """Names of a study's stages. They follow from the settings, so they are known before any stage runs.
 
-    frames/<model>   models/<owner>/<run>   features/<owner>/<reading>   pooled/<corpus>/<owner>/<reading>
-    probes/<task>/<owner>/<reading>   change/<owner>/<reading>
+    frames/<model>   models/<owner>/<run>   features/<owner>/<reading>   change/<owner>/<reading>
+    corpus-frames/<corpus>/<model>   pooled/<corpus>/<owner>/<reading>   probes/<task>/<owner>/<reading>
 
 <owner> is the participant on whom a model was tuned, or "everybody". <reading> is a checkpoint (:class:`Reading`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -66,6 +67,14 @@ class Names:
     def features(self) -> dict[str, tuple[Reading, str]]:
         """Stage → (reading, owner)."""
         return {f"features/{owner}/{reading.name}": (reading, owner) for reading, owner in self._each(self.readings)}
+
+    @cached_property
+    def corpus_frames(self) -> dict[str, tuple[str, str]]:
+        """The corpus and the key of the model, where several readings are of one CNN. Those that would be too large are made
+        by nobody."""
+        count = Counter(reading.model for reading, _ in self._each(self.readings) if reading.keeps_cnn)
+        shared = [key for key in self._config.models if count[key] > 1]
+        return {f"corpus-frames/{corpus}/{key}": (corpus, key) for corpus in self.corpora for key in shared}
 
     @cached_property
     def pooled(self) -> dict[str, tuple[str, Reading, str]]:

@@ -83,6 +83,11 @@ class Reading:
     line: str = ""
     line_label: str = ""
 
+    @property
+    def keeps_cnn(self) -> bool:
+        """Whether its CNN is that of its model before tuning."""
+        return self.tuning is None or not self.tuning.config.unfreeze
+
     def folders(self, participants: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
         """Owner → the participants whose responses the owner's model is scored on. One owner per model that was tuned."""
         if self.tuning is None or self.tuning.together:

@@ -1,7 +1,7 @@
 """The stages of a study: what each computes, and which results of other stages it reads.
 
     world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► {fits,mlp}/<reading>/<participant>/layer-NN
-    corpora/<name> ──────────► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
+    corpora/<name> ─► corpus-frames/<corpus>/<model> ─► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
 
 Fits can be set up only once the features exist (their number of layers is then known), so a study runs three lists of stages one
 after the other: :func:`given_stages`, :meth:`Graph.making`, :meth:`Graph.asking`.
@@ -26,7 +26,7 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.files import folder_name
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
-from fastencode.runs.corpora import mfcc_stage, pooled_stage
+from fastencode.runs.corpora import frames_stage, mfcc_stage, pooled_stage, seconds_of
 from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
 from fastencode.runs.probing import probe_stage, targets_stage
@@ -39,14 +39,14 @@ from fastencode.runs.tuning import make_frames, only, read_layers, save_random, 
 from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
-from fastencode.speech.packed import CORPUS_FILE
+from fastencode.speech.packed import CORPUS_FILE, frame_bytes
 from fastencode.study.brains.design import Variant
 from fastencode.study.brains.sources import LayerFolder, LowLevel
 from fastencode.study.probing.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
 from fastencode.world.corpora import make_commands, make_timit
 
-__all__ = ["Graph", "Ground", "given_stages", "ground_of", "read_config"]
+__all__ = ["Graph", "Ground", "fits_on_disk", "given_model", "given_stages", "ground_of", "is_random", "read_config"]
 
 _MAKERS = {"timit": make_timit, "commands": make_commands}
 _LOW_LEVEL = "random/low-level"
@@ -84,8 +84,20 @@ def _random_stage(stage: str, name: str) -> Stage:
 
 @cache
 def _hash(model: Path | str) -> str:
-    """Digest of the weights of a model that no stage makes."""
-    return SpeechEncoder(model).hash()
+    """The digest of a model that is given, not made."""
+    return _known(model)[0]
+
+
+@cache
+def _known(model: Path | str) -> tuple[str, float]:
+    """The digest of a model that is given, and bytes of its CNN's frames of a second."""
+    encoder = SpeechEncoder(model)
+    return encoder.hash(), frame_bytes(encoder)
+
+
+def fits_on_disk(config: StudyConfig, seconds: float, bytes_of_a_second: float) -> bool:
+    """Whether the frames of a CNN over a corpus are kept: as far as the study's settings allow."""
+    return seconds * bytes_of_a_second <= 1e9 * config.probes.frames
 
 
 @dataclass(frozen=True)
@@ -171,6 +183,7 @@ class Graph:
             *(self._frames(name, key) for name, key in names.frames.items()),
             *(self._tuning(name, *what) for name, what in names.models.items()),
             *(self._features(name, *what) for name, what in names.features.items()),
+            *(self._corpus_frames(name, *what) for name, what in self.corpus_frames.items()),
             *(self._pooled(name, *what) for name, what in names.pooled.items()),
         ]
 
@@ -230,6 +243,17 @@ class Graph:
                 where = self.root / "corpora" / stage / manifest
             found[name] = open_corpus(where)
         return found
+
+    @cached_property
+    def corpus_frames(self) -> dict[str, tuple[str, str]]:
+        """Stages of the CNN's frames that several readings share: the corpus and the key of the model."""
+        seconds = {name: seconds_of(corpus) for name, corpus in self.corpora.items()}
+        models = {key: given_model(name) for key, name in self.config.models.items()}
+        return {
+            name: (corpus, key)
+            for name, (corpus, key) in self.names.corpus_frames.items()
+            if fits_on_disk(self.config, seconds[corpus], _known(models[key])[1])
+        }
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -295,8 +319,7 @@ class Graph:
 
     def _features(self, name: str, reading: Reading, owner: str) -> Stage:
         """The stage of all layers on the stories."""
-        frozen = reading.tuning is None or not reading.tuning.config.unfreeze
-        frames = self.root / f"frames/{reading.model}" if frozen else None
+        frames = self.root / f"frames/{reading.model}" if reading.keeps_cnn else None
         reads = (*self.ground.made_by, f"frames/{reading.model}", *self._made_by(reading, owner))
         settings = {**self._model_settings(reading.model), "read": self.read}
         arguments = (self.checkpoint(reading, owner), frames, self.sounds, self.read)
@@ -308,14 +331,23 @@ class Graph:
     def _made_corpus(self, name: str) -> tuple[str, ...]:
         return (f"corpora/{SPOKEN[name][0]}",) if self.config.probes.corpora[name] == DEMO else ()
 
+    def _corpus_frames(self, name: str, corpus: str, key: str) -> Stage:
+        """The frozen CNN over a corpus."""
+        random = (f"random/{key}",) if is_random(self.config.models[key]) else ()
+        reads = (*self._made_corpus(corpus), *random)
+        return frames_stage(name, self.corpora[corpus], self.model(key), self._model_settings(key), reads)
+
     def _pooled(self, name: str, corpus: str, reading: Reading, owner: str) -> Stage:
         """The stage of all layers on a corpus."""
         reads = self._made_corpus(corpus)
         if reading.name == "mfcc" and reading in self.names.low_level:
             return mfcc_stage(name, self.corpora[corpus], reads)
         reads = (*reads, *self._made_by(reading, owner))
-        settings = self._model_settings(reading.model)
-        return pooled_stage(name, self.corpora[corpus], self.checkpoint(reading, owner), settings, reads)
+        settings, checkpoint = self._model_settings(reading.model), self.checkpoint(reading, owner)
+        shared = f"corpus-frames/{corpus}/{reading.model}"
+        if shared not in self.corpus_frames or not reading.keeps_cnn or reading in self.names.low_level:
+            return pooled_stage(name, self.corpora[corpus], checkpoint, settings, reads)
+        return pooled_stage(name, self.corpora[corpus], checkpoint, settings, (*reads, shared), self.root / shared)
 
     def _fits(self, folder: Path, people: tuple[str, ...]) -> Iterator[Stage]:
         train, data = self.ground.lessons.train, self.ground.data
