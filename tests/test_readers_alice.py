@@ -118,7 +118,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read()
     (root / "s01-rate.txt").unlink()
-    with pytest.raises(InputError, match=r"s01-rate.txt is missing"):
+    with pytest.raises(InputError, match=r"s01-rate\.txt \(of the Alice data set\) does not exist"):
         alice.rate("s01")
     (root / "s01-rp_again.txt").write_text("")
     with pytest.raises(InputError, match=r"2 files s01-rp_\*.txt, expected one"):

@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastencode.data.checks import check_responses
 from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.files import check_file
 from fastencode.timing.clean import detrend_polynomial, zscore
 
 __all__ = ["Alice", "MeanListener"]
@@ -234,8 +235,7 @@ class MeanListener:
 
 
 def _table(path: Path, rows: int, columns: int, *, finite: bool = True) -> NDArray[np.float64]:
-    if not path.is_file():
-        raise InputError(f"{path} is missing: fetch the Alice data set again")
+    check_file(path, "of the Alice data set")
     try:
         table = np.loadtxt(path, ndmin=2)
     except ValueError as error:

@@ -34,7 +34,7 @@ from fastencode.data.layout import FIRST_ROW, TRIMMED_ROWS
 from fastencode.data.rois import find_rois
 from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
-from fastencode.files import check_file, is_unfetched, read_json
+from fastencode.files import check_file, how_to_fetch, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
 from fastencode.speech.silence import NON_SPEECH
 
@@ -110,12 +110,13 @@ class Stories:
     def stories(self, participant: str) -> list[str]:
         """Return the sorted names of the stories whose responses are here; an ``InputError`` if all are links or pointers only.
 
-        Stories that are only git-annex links or pointers are left out with a ``FastencodeWarning`` that says how to fetch them.
+        Stories that are only links or pointers are left out with a ``FastencodeWarning`` that says how to fetch them.
         """
         here, absent = self._story_files(participant)
         if absent:
             count = f"{len(absent)} of {len(here) + len(absent)} stories of {participant}"
-            message = f"{count} are git-annex links without content: run `datalad get {self._responses / participant}`"
+            command = how_to_fetch(absent[0], self._responses / participant)
+            message = f"{count} are links or pointers without content: run `{command}`"
             if not here:
                 raise InputError(message)
             warnings.warn(f"{message}; left out: {', '.join(p.stem for p in absent)}", FastencodeWarning, stacklevel=2)
@@ -304,7 +305,7 @@ class Stories:
         return find_rois(folders, participant, mask, n_voxels=self.n_voxels(participant))
 
     def _story_files(self, participant: str) -> tuple[list[Path], list[Path]]:
-        """The participant's response files, sorted: those that are here, and those that are git-annex links without content."""
+        """The participant's response files, sorted: those that are here, and those that were not fetched."""
         folder = self._participant_folder(participant)
         files = sorted(p for p in folder.iterdir() if p.suffix == ".hf5" and not p.name.startswith("."))
         absent = [p for p in files if is_unfetched(p)]
