@@ -108,7 +108,7 @@ class Alice:
     def words(self) -> list[Interval]:
         """The spoken words, clitics as their own tokens, times in s from the start of the first scan."""
         path = self._one("*.TextGrid")
-        return spoken(pick_tier(read_textgrid(path), "word", "words", index=0))
+        return spoken(pick_tier(read_textgrid(path), "word", "words", alone=True))
 
     @property
     def scan_times(self) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
     Returns
     -------
     dict of str to list of Interval
-        Tiers in file order, intervals in time order, labels stripped. See ``pick_tier`` for access by name or position.
+        Tiers in file order, intervals in time order, labels stripped. See ``pick_tier`` for access by name.
         Tiers of the same name become ``name``, ``name_2`` ….
 
     Raises
@@ -74,8 +75,8 @@ def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) 
     return tiers
 
 
-def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | None = None) -> list[Interval]:
-    """Return the tier with one of the names (any case), or else the one at a position.
+def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, alone: bool = False, option: str = "") -> list[Interval]:
+    """Return the tier with one of the names (any case); or else the one whose name ends with one, as ``Lisa - words`` does.
 
     Parameters
     ----------
@@ -83,25 +84,31 @@ def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | Non
         As ``read_textgrid`` returns them.
     *names : str
         What the tier may be called.
-    index : int, optional
-        Its position if none is called so.
+    alone : bool
+        If there is one tier only, take it whatever its name.
+    option : str
+        The setting that names the tier, for messages.
 
     Raises
     ------
     InputError
-        If neither exists.
+        If no tier is called so, or several end so; the message lists all tiers. Positions say nothing: aligners and languages
+        differ in the order of tiers.
     """
-    wanted = {n.lower() for n in names}
+    wanted = {name.strip().lower() for name in names}
     for name, tier in tiers.items():
         if name.strip().lower() in wanted:
             return tier
-    if index is not None and index < len(tiers):
-        return list(tiers.values())[index]
-    raise InputError(
-        f"no tier named {' or '.join(names)}"
-        + f" or at position {index}" * (index is not None)
-        + f": the tiers are {list(tiers)}"
-    )
+    if alone and len(tiers) == 1:
+        return next(iter(tiers.values()))
+    end = re.compile(rf"(?:.*[\W_])(?:{'|'.join(map(re.escape, sorted(wanted)))})", re.DOTALL)
+    found = [name for name in tiers if end.fullmatch(name.strip().lower())]
+    if len(found) == 1:
+        return tiers[found[0]]
+    remedy = f"; name one with {option}" if option else ""
+    if found:
+        raise InputError(f"the tiers {found} all end with {' or '.join(names)}{remedy}")
+    raise InputError(f"no tier named {' or '.join(names)}, or ending so: the tiers are {list(tiers)}{remedy}")
 
 
 def spoken(intervals: Iterable[Interval], *, non_speech: frozenset[str] = NON_SPEECH) -> list[Interval]:

@@ -59,6 +59,10 @@ class DataSettings:
         Runs that are left out.
     tr : float
         Repetition time in s.
+    word_tier : str
+        The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
+    phone_tier : str
+        The tier of phones; by default the one called phone, phones, phoneme or phonemes, or whose name ends so.
     ceiling : float
         Least noise ceiling of a voxel that is tuned on; below 0 all voxels.
     tuned_regions : tuple of str
@@ -78,6 +82,8 @@ class DataSettings:
     test_skip: int | None = None
     exclude: tuple[str, ...] = ()
     tr: float = 2.0
+    word_tier: str = ""
+    phone_tier: str = ""
     ceiling: float = 0.4
     tuned_regions: tuple[str, ...] = ()
     scored: float | None = None
