@@ -20,7 +20,16 @@ from fastencode.arrays import as_numpy
 from fastencode.data.findings import Finding
 from fastencode.errors import InputError
 
-__all__ = ["ResponseCheck", "RunSummary", "Slabs", "check_responses", "constant_targets", "run_findings", "summarize"]
+__all__ = [
+    "ResponseCheck",
+    "RunSummary",
+    "Slabs",
+    "check_responses",
+    "constant_targets",
+    "run_findings",
+    "sample_of",
+    "summarize",
+]
 
 Slabs = Callable[[], Iterable[NDArray[Any]]]
 """Called to read a run: yields its rows in order, (rows, voxels) at a time."""
@@ -159,15 +168,18 @@ def summarize(participant: str, run: str, slabs: Slabs) -> RunSummary:
         columns.add(slab_tv, where)
         outliers.add(slab_tv)
         digest.update((np.ascontiguousarray(slab_tv, np.float32) + 0.0).tobytes())  # −0 is 0
-        width = slab_tv.shape[1]
-        places = np.unique(np.linspace(0, width - 1, min(width, _SAMPLE)).round().astype(np.int64))
-        sample.append(slab_tv[:, places].astype(np.float32))
+        sample.append(slab_tv[:, sample_of(slab_tv.shape[1])].astype(np.float32))
     if not sample:
         raise InputError(f"{where}: there are no rows of responses; fetch the file again")
     kept = np.concatenate(sample)
     spikes = _spikes(kept)
     far = outliers.finish(spikes)
     return RunSummary(participant, run, len(kept), columns.check(where), spikes, far, digest.hexdigest(), kept)
+
+
+def sample_of(n_voxels: int) -> NDArray[np.int64]:
+    """The voxels whose values a summary keeps: at most 64, at equal distances."""
+    return np.unique(np.linspace(0, n_voxels - 1, min(n_voxels, _SAMPLE)).round().astype(np.int64))
 
 
 def run_findings(summaries: Sequence[RunSummary]) -> list[Finding]:
