@@ -8,10 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastencode.cli import align
+from fastencode.cli.settings import AlignRunConfig
 from fastencode.data.stories import Stories
 from fastencode.data.textgrid import Interval, write_textgrid
 from fastencode.data.transcripts import exchanged_tiers, word_time_findings
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.runs import training
+from fastencode.runs.config import LessonsConfig
+from fastencode.runs.fits import Question
+from fastencode.runs.studies import study
+from fastencode.runs.studies.config import DataSettings, StudyConfig
+from fastencode.study.config import AlignConfig
 
 pytest.importorskip("praatio", reason="transcripts are written with the extra 'tune'")
 
@@ -64,7 +72,7 @@ def test_words_are_fewer_and_longer_than_phones() -> None:
     assert finding.kind == "exchanged tiers" and f"{len(phones)} words that last" in finding.evidence
 
 
-def transcribed(root: Path, tiers: dict[str, list[Interval]], **options: str) -> Stories:
+def transcribed(root: Path, tiers: dict[str, list[Interval]], **options: object) -> Stories:
     for folder in ("preprocessed_data", "TextGrids"):
         (root / folder).mkdir(exist_ok=True)
     (root / "respdict.json").write_text('{"story": 100}')
@@ -110,3 +118,30 @@ def test_times_in_milliseconds_are_warned_about(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data.words("story")
+
+
+def test_settings_reach_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"word_tier": "Wörter", "phone_tier": "Laute"}
+
+    def caught(root: Path, **options: object) -> None:
+        raise InputError(f"seen {[options[name] for name in given]}")
+
+    for module in (align, training, study):
+        monkeypatch.setattr(module, "Stories", caught)
+    data = DataSettings(str(tmp_path), **given).resolved()
+    for open_it in (
+        lambda: align.run(AlignRunConfig(tmp_path, baselines=("word_rate",), out=tmp_path / "out", **given)),
+        lambda: training.prepare_lessons(LessonsConfig(tmp_path, **given)),
+        lambda: study.open_stories(StudyConfig(title="a", data=data), tmp_path),
+    ):
+        with pytest.raises(InputError, match=r"seen \['Wörter', 'Laute'\]"):
+            open_it()
+
+
+def test_fits_of_other_tiers_are_other_fits(tmp_path: Path) -> None:
+    tiers = {"Wörter": speech(), "Laute": speech(rate=9)}
+    keys = []
+    for name in tiers:
+        data = transcribed(tmp_path, tiers, word_tier=name, test_story="story", test_skip=0)
+        keys.append(Question(data, {}, {}, AlignConfig()).shared("word_tier", "phone_tier"))
+    assert keys == [{"word_tier": name, "phone_tier": ""} for name in tiers]
