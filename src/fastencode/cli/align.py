@@ -62,6 +62,8 @@ def run(config: AlignRunConfig) -> Path:
             test_story=config.test_stories[0],
             test_skip=config.test_skip,
             non_speech=NON_SPEECH | set(config.non_speech),
+            word_tier=config.word_tier,
+            phone_tier=config.phone_tier,
         )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
@@ -186,7 +188,7 @@ def _check_names(variants: Sequence[Variant], participants: Collection[str], par
 
 def _shared(config: AlignRunConfig) -> dict[str, Any]:
     """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
-    names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
+    names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "word_tier", "phone_tier", "align")
     shared = {"test_story": config.test_stories} | {name: getattr(config, name) for name in names}
     shared["ridge"] = config.align.ridge
     return shared | ({"candidates": config.candidates} if config.partition else {})

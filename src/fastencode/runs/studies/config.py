@@ -85,6 +85,10 @@ class DataSettings:
         Runs that are not used.
     tr : float
         Repetition time in s.
+    word_tier : str
+        The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
+    phone_tier : str
+        The tier of phones; by default the one called phone, phones, phoneme or phonemes, or whose name ends so.
     ceiling : float
         Tune on voxels with at least this noise ceiling; on all voxels if negative.
     tuned_regions : tuple of str
@@ -104,6 +108,8 @@ class DataSettings:
     test_skip: int | None = None
     exclude: tuple[str, ...] = ()
     tr: float = 2.0
+    word_tier: str = ""
+    phone_tier: str = ""
     ceiling: float = 0.4
     tuned_regions: tuple[str, ...] = ()
     scored: float | None = None

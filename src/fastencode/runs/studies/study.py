@@ -99,4 +99,11 @@ def open_stories(config: StudyConfig, root: Path) -> Stories:
     asked = config.data
     assert asked.test_story is not None and asked.test_skip is not None
     tr = config.world.tr if asked.is_demo else asked.tr
-    return Stories(root, tr=tr, test_story=asked.test_story, test_skip=asked.test_skip)
+    return Stories(
+        root,
+        tr=tr,
+        test_story=asked.test_story,
+        test_skip=asked.test_skip,
+        word_tier=asked.word_tier,
+        phone_tier=asked.phone_tier,
+    )
