@@ -94,7 +94,7 @@ def test_phonemes_of_an_utterance(timit: Listed) -> None:
 
 
 def test_the_published_split_has_every_test_speaker_in_train(timit: Listed) -> None:
-    with pytest.warns(FastencodeWarning, match="every test speaker is in train"):
+    with pytest.warns(FastencodeWarning, match="test speakers and texts are in the training split"):
         task = task_of("phonemes", timit, split="published", seed=3)
     train = {speaker for speaker, split in zip(task.groups, task.split, strict=True) if split == "train"}
     assert train == set(task.groups) and len(train) == 9
@@ -297,7 +297,7 @@ def test_features_of_other_recordings_or_of_frames(commands: Listed) -> None:
     task = task_of("word", commands)
     with pytest.raises(InputError, match=f"no features of 1 of 66 recordings of the task word, the first {task.keys[5]!r}"):
         task.rows([*task.keys[:5], *task.keys[6:]], [1] * 65, np.zeros(65))
-    with pytest.raises(InputError, match=f"{task.keys[2]!r} has 3 rows of features, the task word asks for one"):
+    with pytest.raises(InputError, match=f"{task.keys[2]!r} has 3 rows of features, but the task word needs one"):
         task.rows(task.keys, [1, 1, 3, *[1] * 63], np.zeros(68))
 
 
