@@ -149,7 +149,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         [r"contrasts\[1\]\.region: A has no region 'high'", r"contrasts\[3\]\.region: A has no region 'high'"],
     ),
     "no region": (at("data", "regions", value=["hihg"]), [r"data\.regions: A has no region 'hihg'; did you mean high\?"]),
-    "layers": (at("layers", value=[0, 7]), [r"models\.tiny: layers names 7, but its layers are 0 to 2"]),
+    "layers": (at("layers", value=[0, 7]), [r"models\.tiny: layers names 7, but the model has layers 0 to 2"]),
     "no condition": (contrast(models={"tuned": 1, "pretraind": -1}), [r"contrasts\[4\]: .*'pretraind'.*pretrained"]),
     "no control": (contrast(control="controls"), [r"contrasts\[4\]: .*'controls'.*control"]),
     "no region of a contrast": (
@@ -185,7 +185,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         lambda given, folder: manifest(
             given, folder, [(name, "s0" if part == "train" else who, part, mood) for name, who, part, mood in moods("sad")]
         ),
-        [r"probes\.tasks, label:mood@mine: label:mood: all .* and penalties are chosen on speakers that are left out"],
+        [r"probes\.tasks, label:mood@mine: label:mood: all .*, but penalties are chosen on held-out speakers"],
     ),
     "head beyond the model": (arm(tune={"head_layer": 9}), [r"arms\[4\]\.tune: head_layer=9: tiny has layers 0 .* to 2"]),
     "too few blocks": (
@@ -304,14 +304,14 @@ def test_a_key_that_stands_twice(line: str, ground: Path, tmp_path: Path, capsys
     )
     assert cases.run(tmp_path / "study.yaml", tmp_path / "out", "--dry-run") == 2
     said = capsys.readouterr().err
-    assert re.search(r"study\.yaml, line \d+: this is not YAML \((test_skip|title) is given twice|unhashable key", said), said
+    assert re.search(r"study\.yaml, line \d+: not valid YAML \((test_skip|title) is given twice|unhashable key", said), said
 
 
 @pytest.mark.parametrize(
     ("study", "out", "why"),
     [
         ("nowhere.yaml", "out", "nowhere.yaml is neither a file nor a study that ships with fastencode"),
-        ("folder", "out", "folder is no file"),
+        ("folder", "out", "folder is neither a file nor a study"),
         ("study.yaml", "study.yaml", "study.yaml is a file: choose another output folder"),
         ("study.yaml", "full", "full holds other files: choose an empty or new output folder"),
     ],
@@ -342,7 +342,7 @@ def test_a_dry_run_on_a_folder_makes_nothing(ground: Path, tmp_path: Path, capsy
     assert cases.run(file, tmp_path / "out", "--dry-run") == 0
     said = capsys.readouterr().out
     rows = rows_of(said)
-    counts = {"frames": 1, "models": 3, "features": 4, "fits": 4 * 3, "pooled": 2 * 4, "probes": 4 * 4, "change": 3}
+    counts = {"frames": 1, "models": 3, "features": 4, "fits": 4 * 3, "corpus-frames": 2, "pooled": 2 * 4, "probes": 4 * 4, "change": 3}
     assert {kind: int(row[0]) for kind, row in rows.items()} == counts and all(row[1] == "0" for row in rows.values())
     for kind in ("frames", "models", "features", "fits"):
         assert re.search(r"\d (s|min|h) +\d+ MB +\d+ MB", " ".join(rows[kind])), rows[kind]

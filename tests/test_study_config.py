@@ -55,7 +55,7 @@ def test_all_problems_are_found_at_once() -> None:
     assert "titel: there is no such setting; did you mean title?" in said
     assert "data: tr=-1" in said
     assert "arms[1].seeds[1]: give a whole number" in said and "'one'" in said
-    assert "arms[2]: hours of b is for models that are tuned" in said
+    assert "arms[2]: hours of b is set, but the arm is not tuned" in said
     assert "contrasts[1].measure: is missing" in said
 
 

@@ -77,7 +77,7 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
     for option in ("validation", "exclude"):
         for run in getattr(asked, option):
             if heard and run not in known:
-                problems.append(f"data.{option}: nobody heard {run!r}; {suggestion(run, known)}")
+                problems.append(f"data.{option}: no participant has responses to {run!r}; {suggestion(run, known)}")
     return [*problems, *_sounds(config, [run for run in known if run not in asked.exclude], data)]
 
 

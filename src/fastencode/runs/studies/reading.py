@@ -76,7 +76,7 @@ def read_study(study: Path | str | None, changes: Mapping[str, Any] | None = Non
         place = f", line {where.line + 1}" if where is not None else ""
         raise InputError(f"{study}{place}: not valid YAML ({getattr(error, 'problem', error)}): correct it") from error
     if not isinstance(given, Mapping):
-        raise InputError(f"{study} holds no settings: fastencode-tune run --template prints a file that does")
+        raise InputError(f"{study} contains no settings: fastencode-tune run --template prints an example")
     settings = _spelled_out(_changed(given, changes or {}))
     problems, found = problems_of(StudyConfig, settings)
     if found is None:  # what is wrong with arms as a whole hides the rest
@@ -92,7 +92,7 @@ def read_study(study: Path | str | None, changes: Mapping[str, Any] | None = Non
 def _strict(yaml: Any) -> Any:
     """A loader that refuses a key that stands twice in a mapping, of which YAML would take the last without a word."""
 
-    class Strict(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+    class Strict(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
             for key in (key for key, _ in node.value if isinstance(key.value, str) and key.value != "<<"):
