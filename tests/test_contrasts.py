@@ -379,8 +379,9 @@ def test_measurements_of_scores_and_probes() -> None:
         measurements_of_scores(scored | {(Label("pretrained", (1,)), "A", 3): scores(0.1)}, {"A": ["x", "y"]})
 
     class Result:
-        score, draws, n_units, unit = np.array([0.5, 0.6]), rng.random((2, 9)), 12, "speakers"
+        score, draws, n_effective, unit = np.array([0.5, 0.6]), rng.random((2, 9)), 11.5, "speakers"
 
     probes = measurements_of_probes({("word", "tuned", "A", 1): Result()})
     assert probes[Cell("word", "tuned", 1, "A", 1)].value == 0.6 and len(probes) == 2
+    assert {one.n_units for one in probes.values()} == {11.5}
     np.testing.assert_array_equal(probes[Cell("word", "tuned", 1, "A", 0)].draws, Result.draws[0])

@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -30,7 +30,16 @@ from fastencode.progress import progress as progress_bar
 from fastencode.study.inference.blocks import FEWEST_BLOCKS
 from fastencode.study.probing.fits import fit_layer
 from fastencode.study.probing.input import Given, check_given, check_names, layers_of, standardised
-from fastencode.study.probing.metrics import constant_prediction, draw_units, drawn_scores, ends, scores, sums
+from fastencode.study.probing.metrics import (
+    constant_prediction,
+    crossed,
+    draw_units,
+    drawn_scores,
+    effective,
+    ends,
+    scores,
+    sums,
+)
 
 __all__ = ["PENALTIES", "ProbeResult", "load_probe", "probe", "save_probe"]
 
@@ -61,8 +70,8 @@ class ProbeResult:
     metric : str
         What ``score`` is: "accuracy", "f1_macro", "f1_micro" or "r2".
     score, low, high : ndarray, shape (l,)
-        The metric, and its .95 interval: score ± t × standard deviation of ``draws``, t with ``n_units`` − 1 degrees of freedom.
-        NaN with fewer than 4 units.
+        The metric, and its .95 interval: score ± t × standard deviation of ``draws``, t with ``n_effective`` − 1 degrees of
+        freedom. NaN with fewer than 4 units.
     draws : ndarray, shape (l, b)
         The metric on resampled units of the test rows: the same units for every layer, and for all features and models that were
         scored on the same test rows with the same seed. So draws of a difference are differences of draws.
@@ -90,9 +99,11 @@ class ProbeResult:
     n_train, n_test : int
         Rows that were fitted (train and validation) and scored.
     n_units : int
-        Units of the test rows that were resampled.
+        Units of the test rows that were resampled; of two kinds the fewer.
+    n_effective : float
+        How many of equal size tell as much: :func:`fastencode.study.probing.metrics.effective`.
     unit : str
-        "speakers", "utterances", or what the caller says that groups are.
+        "speakers", "utterances", or what the caller says that groups are; "speakers and words" where both were resampled.
     classes : tuple of str
         Classes, labels or targets, in the order of their numbers.
     seed : int
@@ -118,6 +129,7 @@ class ProbeResult:
     n_train: int
     n_test: int
     n_units: int
+    n_effective: float
     unit: str
     classes: tuple[str, ...]
     seed: int
@@ -135,6 +147,7 @@ def probe(
     penalties: ArrayLike | None = None,
     control: int | None = None,
     types: ArrayLike | None = None,
+    items: ArrayLike | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
     names: Sequence[str] | None = None,
@@ -174,6 +187,9 @@ def probe(
         set of labels, the targets) of one fitted row drawn at random, in train and test alike, so that the probe can learn it by
         heart. Where types are the classes themselves, that renames classes and takes nothing away. None: every row is a type, and
         labels are permuted among fitted rows and among test rows, so that nothing can be learned: the control is then at chance.
+    items : array_like, shape (n,), or None
+        What test rows are a sample of beside ``groups``, such as words where the score is to hold for other words, too: both are
+        resampled, each by itself.
     bootstraps : int
         Draws; 0 for no intervals.
     seed : int
@@ -230,14 +246,14 @@ def probe(
     truth, k = given.truth[given.n_fit :], given.k
     metric = _metric(task, metric, truth, k)
     shuffled = None if control is None else _control(given, types, control)
-    counts_bu = draw_units(given.n_units, bootstraps, seed)
-    unit = "utterances" if groups is None else unit or "speakers"
-    if bootstraps and given.n_units < FEWEST_BLOCKS:
-        warn(f"the test rows are of {given.n_units} {unit}: intervals are NaN, at least {FEWEST_BLOCKS} are needed")
+    drawn = _draw(given, items, "utterances" if groups is None else unit or "speakers", bootstraps, seed)
+    if bootstraps and drawn.n_units < FEWEST_BLOCKS:
+        warn(f"the test rows are of {drawn.n_units} {drawn.unit}: intervals are NaN, at least {FEWEST_BLOCKS} are needed")
 
     def scored(predicted: NDArray[Any], actual: NDArray[Any]) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-        sums_u = sums(task, actual, predicted, given.units, given.n_units, k)
-        return scores(task, sums_u.sum(axis=0), given.classes), drawn_scores(task, sums_u, counts_bu, metric)
+        by_kind = [sums(task, actual, predicted, units, counts.shape[1], k) for units, counts in drawn.kinds]
+        draws = [drawn_scores(task, each, counts, metric) for each, (_, counts) in zip(by_kind, drawn.kinds, strict=True)]
+        return scores(task, by_kind[0].sum(axis=0), given.classes), draws[0] if len(draws) == 1 else crossed(*draws)
 
     fits, found, of_control = [], [], []
     for layer in progress_bar(range(layers.n), desc="probe", unit="layer", enabled=progress):
@@ -246,8 +262,8 @@ def probe(
         if shuffled is not None and (predicted := fits[-1].of_control) is not None:
             of_control.append(scored(predicted, shuffled[given.n_fit :]))
     base, base_draws = scored(constant_prediction(task, given.truth[: given.n_fit], k, len(truth)), truth)
-    score, draws = np.array([one[metric] for one, _ in found]), np.array([drawn for _, drawn in found])
-    low, high = ends(metric, score, draws.T, given.n_units)
+    score, draws = np.array([one[metric] for one, _ in found]), np.array([of_draws for _, of_draws in found])
+    low, high = ends(metric, score, draws.T, drawn.n_effective)
     return ProbeResult(
         task=task,
         metric=metric,
@@ -260,19 +276,46 @@ def probe(
         metrics={name: np.array([one[name] for one, _ in found]) for name in base},
         baselines={name: float(value) for name, value in base.items()},
         control=np.array([one[metric] for one, _ in of_control]) if of_control else None,
-        control_draws=np.array([drawn for _, drawn in of_control]) if of_control else None,
+        control_draws=np.array([of_draws for _, of_draws in of_control]) if of_control else None,
         penalty=np.array([fit.penalty for fit in fits]),
         at_edge=np.array([fit.at_edge for fit in fits], np.int64),
         penalties=grid,
         held_out=np.array([fit.held_out for fit in fits]),
         n_train=given.n_fit,
         n_test=len(truth),
-        n_units=given.n_units,
-        unit=unit,
+        n_units=drawn.n_units,
+        n_effective=drawn.n_effective,
+        unit=drawn.unit,
         classes=given.classes,
         seed=int(seed),
         control_seed=None if control is None else int(control),
     )
+
+
+class _Drawn(NamedTuple):
+    """What is resampled: of each kind the unit of each test row, and how often each draw takes each unit."""
+
+    kinds: tuple[tuple[NDArray[np.intp], NDArray[np.uint16]], ...]
+    n_units: int
+    n_effective: float
+    unit: str
+
+
+def _draw(given: Given, items: ArrayLike | None, unit: str, draws: int, seed: int) -> _Drawn:
+    """Draws of units; of units, and of items, where there are these."""
+    of_units = (given.units, draw_units(given.n_units, draws, seed))
+    n_effective = effective(np.bincount(given.units))
+    if items is None:
+        return _Drawn((of_units,), given.n_units, n_effective, unit)
+    names = check_names("items", items, given.n_rows)[given.order][given.n_fit :]
+    _, item_n, rows_i = np.unique(names, return_inverse=True, return_counts=True)
+    if len(rows_i) < 2 and draws:
+        raise InputError(
+            f"all test rows are of the item {str(names[0])!r}: an interval over items needs several; leave items out"
+        )
+    of_items = (item_n, draw_units(len(rows_i), draws, (seed, 1)))
+    fewest = min(n_effective, effective(rows_i))
+    return _Drawn((of_units, of_items), min(given.n_units, len(rows_i)), fewest, f"{unit} and words")
 
 
 def _penalties(task: str, penalties: ArrayLike | None) -> NDArray[np.float64]:

@@ -245,7 +245,7 @@ class StudyConfig:
     tune : mapping
         Settings of tuning that differ from the preset.
     arms : tuple of Arm
-        Differences are taken to the first.
+        Differences are taken to the same model as it is, where an arm reads that; otherwise to the first arm of the same model.
     align : AlignConfig
     layers : tuple of int
         Layers that are scored; all by default.

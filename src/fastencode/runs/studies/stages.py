@@ -34,13 +34,14 @@ from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
-from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
+from fastencode.runs.tuning import hours_of, make_frames, only, read_layers, save_random, shortened, tune_on
 from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.packed import CORPUS_FILE
 from fastencode.study.brains.design import Variant
 from fastencode.study.brains.sources import LayerFolder, LowLevel
+from fastencode.study.probing.leakage import texts_of
 from fastencode.study.probing.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
 from fastencode.world.corpora import make_commands, make_timit
@@ -196,6 +197,10 @@ class Graph:
         some = self.ground.lessons if run.together else only(self.ground.lessons, owner)
         return shortened(some, run.hours)
 
+    def heard(self, run: Tuning) -> dict[str, float]:
+        """Participant → the hours that the run of this participant, or of all, learned from."""
+        return hours_of(shortened(self.ground.lessons, run.hours))
+
     def model(self, key: str) -> Path | str:
         """Folder or hub name of a model of the study, before tuning."""
         name = self.config.models[key]
@@ -226,9 +231,13 @@ class Graph:
     def tasks(self) -> dict[str, Task]:
         """What is asked of the corpora, by the study's names of tasks."""
         points = self.probing.mfcc_points
+        control = self.config.probes.control
         return {
-            name: task_of(kind_of(name), self.corpora[corpus_of(name)], points=points, seed=self.config.seed)
+            name: task_of(
+                kind_of(name), corpus, points=points, texts=texts_of(corpus) if control else None, seed=self.config.seed
+            )
             for name in self.config.probes.tasks
+            for corpus in (self.corpora[corpus_of(name)],)
         }
 
     @cached_property

@@ -75,7 +75,8 @@ class Sample:
     draws : ndarray, shape (b,)
         The same on drawn units. Equal draws of two samples of one measure took the same units: differences are paired.
     n_units : float
-        Blocks of scans, speakers or utterances.
+        Blocks of scans, speakers or utterances; where speakers have unlike numbers of recordings, as many as tell as much with
+        equal ones.
     unit : str
         "blocks", "speakers" or "utterances".
     correlation : bool
@@ -99,7 +100,7 @@ class Probed(Protocol):
     ----------
     score : ndarray, shape (l,)
     draws : ndarray, shape (l, b)
-    n_units : int
+    n_effective : float
     unit : str
     """
 
@@ -108,7 +109,7 @@ class Probed(Protocol):
     @property
     def draws(self) -> NDArray[Any]: ...
     @property
-    def n_units(self) -> int: ...
+    def n_effective(self) -> float: ...
     @property
     def unit(self) -> str: ...
 
@@ -192,7 +193,7 @@ def measurements_of_probes(results: Mapping[tuple[str, str, str, int], Probed]) 
         Participant "" for a model that belongs to none.
     """
     return {
-        Cell(task, model, seed, who, layer): Sample(float(score), np.asarray(draws_b), float(one.n_units), one.unit)
+        Cell(task, model, seed, who, layer): Sample(float(score), np.asarray(draws_b), float(one.n_effective), one.unit)
         for (task, model, who, seed), one in results.items()
         for layer, (score, draws_b) in enumerate(zip(one.score, one.draws, strict=True))
     }

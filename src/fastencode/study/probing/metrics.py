@@ -19,9 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.study.inference.blocks import interval
+from fastencode.study.inference.blocks import FEWEST_BLOCKS, interval
 
-__all__ = ["TASKS", "constant_prediction", "draw_units", "drawn_scores", "ends", "scores", "sums"]
+__all__ = [
+    "TASKS",
+    "constant_prediction",
+    "crossed",
+    "draw_units",
+    "drawn_scores",
+    "effective",
+    "ends",
+    "scores",
+    "sums",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -109,7 +119,7 @@ def constant_prediction(task: str, fitted: NDArray[Any], k: int, n: int) -> NDAr
     return np.tile(mean > 0.5 if task == "multilabel" else mean, (n, 1))
 
 
-def draw_units(n_units: int, draws: int, seed: int) -> NDArray[np.uint16]:
+def draw_units(n_units: int, draws: int, seed: int | Sequence[int]) -> NDArray[np.uint16]:
     """How often each draw takes each unit, (draws, n_units): as many units as there are, with replacement.
 
     They depend on these three numbers only, so that all layers and models on the same test rows share them.
@@ -121,12 +131,27 @@ def draw_units(n_units: int, draws: int, seed: int) -> NDArray[np.uint16]:
     return counts
 
 
-def drawn_scores(task: str, sums_um: Float64, counts_bu: NDArray[np.uint16], metric: str) -> Float64:
-    """One metric on drawn units, (draws,), drawn out around its mean by ``sqrt(u / (u − 1))``.
+def effective(rows_u: NDArray[Any]) -> float:
+    """How many units of equal size tell as much as these: (Σ n)² / Σ n² (Kish), but not below 4 where there are as many.
+
+    Where few speakers have most of the rows, intervals that count all of them are too narrow: of sizes whose logarithm has a
+    standard deviation of 1, .95 intervals over 12 to 48 speakers hold the truth in .91, and with this number in .93 to .96.
+
+    Parameters
+    ----------
+    rows_u : ndarray, shape (u,)
+        Test rows of each unit.
+    """
+    n = np.asarray(rows_u, np.float64)
+    return float(max(min(len(n), FEWEST_BLOCKS), n.sum() ** 2 / (n @ n)))
+
+
+def drawn_scores(task: str, sums_um: Float64, counts_bu: NDArray[Any], metric: str) -> Float64:
+    """One metric on drawn units, (draws,), drawn out around its mean by ``sqrt(u / (u − 1))``, u the :func:`effective` number.
 
     Of a mean over u units, the variance over draws is (u − 1) / u of the one that is to be estimated.
     """
-    b, u = counts_bu.shape
+    b, u = len(counts_bu), effective(sums_um[:, 0])
     found = np.empty(b)
     for start in range(0, b, _DRAWS_AT_ONCE):
         part = counts_bu[start : start + _DRAWS_AT_ONCE].astype(np.float64) @ sums_um
@@ -134,7 +159,20 @@ def drawn_scores(task: str, sums_um: Float64, counts_bu: NDArray[np.uint16], met
     return np.asarray(found.mean() + np.sqrt(u / (u - 1)) * (found - found.mean())) if b else found
 
 
-def ends(metric: str, score: Any, draws_b: Float64, n_units: int) -> Float64:
+def crossed(first_b: Float64, second_b: Float64) -> Float64:
+    """Draws of a score over two samples at once, such as speakers and words, from draws of either: their deviations add up.
+
+    The variance is that of both samples; what single rows vary is in both and counts twice, so it is never too small. (Drawing
+    both at once and multiplying their counts, the pigeonhole bootstrap, would count it three times.)
+
+    References
+    ----------
+    A. Owen (2007), "The pigeonhole bootstrap", Annals of Applied Statistics 1.
+    """
+    return first_b + (second_b - second_b.mean()) if len(first_b) else first_b
+
+
+def ends(metric: str, score: Any, draws_b: Float64, n_units: float) -> Float64:
     """The .95 interval of a score, shape (2, ...): :func:`fastencode.study.inference.blocks.interval`, cut where no score can be.
 
     Parameters
@@ -144,8 +182,8 @@ def ends(metric: str, score: Any, draws_b: Float64, n_units: int) -> Float64:
     score : array_like, shape (...)
     draws_b : ndarray, shape (b, ...)
         None: the ends are NaN.
-    n_units : int
-        NaN where there are fewer than four.
+    n_units : float
+        The :func:`effective` number; the ends are NaN where it is below four.
     """
     score = np.asarray(score, np.float64)
     if not len(draws_b):

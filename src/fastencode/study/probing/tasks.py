@@ -28,7 +28,7 @@ from fastencode.study.probing.labels import (
     text_labels_of,
     words_of,
 )
-from fastencode.study.probing.splits import WITHIN, of_each_speaker, within_speakers
+from fastencode.study.probing.splits import WITHIN, of_each_speaker, said_in, what_follows, within_speakers
 
 __all__ = ["TASKS", "Corpus", "Rows", "Task", "check_name", "check_parts", "task_of"]
 
@@ -75,6 +75,8 @@ class Rows(NamedTuple):
         "train", "validation" or "test".
     types : ndarray of text, shape (r,), or None
         What a control shuffles as one: the sentence, or for frames the word, "" outside words.
+    items : ndarray of text, shape (r,), or None
+        What test rows are a sample of beside speakers: words that train has not.
     """
 
     rows: NDArray[np.intp]
@@ -82,6 +84,7 @@ class Rows(NamedTuple):
     groups: NDArray[np.str_] | None
     split: NDArray[np.str_]
     types: NDArray[np.str_] | None = None
+    items: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class Task:
         For tasks on frames: what is spoken when in each recording, in s.
     types : tuple of str or None
         The text of each, which a control shuffles as one; (n,).
+    items : tuple of str or None
+        The word or text of each, where its label follows from that and no word of the test split is in train: (n,). Scores then
+        speak of words that were not heard, so intervals resample these, too.
+    unit : str
+        What groups are, if not speakers.
     words : tuple of tuple of Interval, or None
         The same for tasks on frames: which word is spoken when in each recording.
     points : int
@@ -131,6 +139,8 @@ class Task:
     labels: NDArray[Any] | None = None
     phones: tuple[tuple[Interval, ...], ...] | None = None
     types: tuple[str, ...] | None = None
+    items: tuple[str, ...] | None = None
+    unit: str = ""
     words: tuple[tuple[Interval, ...], ...] | None = None
     points: int = 0
     spared: frozenset[str] = frozenset()
@@ -152,7 +162,21 @@ class Task:
 
     def truth(self) -> dict[str, Any]:
         """All that decides what is asked, as plain values, but for the contents of the sounds."""
-        names = ("name", "kind", "keys", "split", "groups", "classes", "labels", "phones", "types", "words", "points")
+        names = (
+            "name",
+            "kind",
+            "keys",
+            "split",
+            "groups",
+            "classes",
+            "labels",
+            "phones",
+            "types",
+            "items",
+            "unit",
+            "words",
+            "points",
+        )
         return {name: getattr(self, name) for name in names}
 
     def rows(self, names: Sequence[str], counts: ArrayLike, times: NDArray[Any], labels: NDArray[Any] | None = None) -> Rows:
@@ -191,7 +215,8 @@ class Task:
             raise InputError(f"the task {self.name} has {len(self.keys)} recordings: give the labels of each")
         groups = None if self.groups is None else np.array(self.groups)
         types = None if self.types is None else np.array(self.types)
-        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types)
+        items = None if self.items is None else np.array(self.items)
+        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types, items)
 
     def _rows_of_frames(self, spans: Sequence[tuple[int, int]], times: NDArray[Any]) -> Rows:
         rows, labels, types, owners = [], [], [], []
@@ -333,6 +358,9 @@ def task_of(
         words = words_of(kept) if base == "phones" else None
         sentences = tuple(texts[key] for key in task.keys if key in texts) if base != "phones" else ()
         task = replace(task, words=words, types=sentences if len(sentences) == len(kept) else None)
+    if base in ("label", "number"):
+        said = [said_in(one) for one in kept.values()]
+        task = replace(task, **what_follows(task, said, [one.speaker for one in kept.values()], texts is not None))
     if task.alone:
         task = replace(task, notes=(*task.notes, "all test recordings are of one speaker, so there are no intervals"))
     for note in task.notes:

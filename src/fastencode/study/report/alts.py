@@ -151,8 +151,8 @@ def _scaling(tables: Tables, labels: Labels) -> Iterator[str]:
         by_hours = part.groupby("hours")["r"].mean().dropna()
         if len(by_hours) > 1:
             yield (
-                f"{display_name(region)}: {labels[str(model)]} goes from r {_n(by_hours.iloc[0])} with {by_hours.index[0]:g} h "
-                f"to {_n(by_hours.iloc[-1])} with {by_hours.index[-1]:g} h."
+                f"{display_name(region)}: {labels[str(model)]} goes from r {_n(by_hours.iloc[0])} with {by_hours.index[0]:.3g} h "
+                f"to {_n(by_hours.iloc[-1])} with {by_hours.index[-1]:.3g} h."
             )
         elif len(by_hours):
             yield f"{display_name(region)}: {labels[str(model)]} has r {_n(by_hours.iloc[0])}."

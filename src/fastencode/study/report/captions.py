@@ -20,7 +20,7 @@ class Drawn(NamedTuple):
     bands : {"drawn", "crowded", ""}
         Intervals are drawn; there are too many models for that; there are none.
     first : str
-        The model that others are compared with.
+        The model that others are compared with, in quotation marks where it is one.
     level : bool
         Whether a model of one layer is drawn as a level line.
     depths : tuple of str
@@ -140,7 +140,7 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
         "Differences in each participant",
         lambda drawn: (
             f"As above, one panel for each region and participant; {drawn.people}. Vertical: each model's r minus the r of "
-            f"“{drawn.first}” at the same layer. All panels share one axis. {drawn.level_line}"
+            f"{drawn.first} at the same layer. All panels share one axis. {drawn.level_line}"
             f"{drawn.intervals('one participant’s difference')}An interval does not speak for other participants; how alike the "
             "panels are does."
         ),
@@ -148,7 +148,7 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
     "differences": (
         "Differences between models",
         lambda drawn: (
-            f"Each model's r minus the r of “{drawn.first}” at the same layer: above zero, the model predicts better than that "
+            f"Each model's r minus the r of {drawn.first} at the same layer: above zero, the model predicts better than that "
             f"one. All panels share one axis. {drawn.each}Intervals are paired: both models are scored on the same blocks. With "
             "many layers and regions, some intervals leave zero out by chance."
         ),
@@ -194,7 +194,7 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
         "More hours of data",
         lambda drawn: (
             "Vertical: correlation with held-out responses, mean over late layers and voxels of the region. Horizontal: "
-            f"hours of data that a model was tuned on. {drawn.thick}{drawn.probe_bands}"
+            f"hours of data that a model was tuned on, those that were heard. {drawn.thick}{drawn.probe_bands}"
             f"A level line is a model without such hours, or with one number of them. {LEVELS}"
         ),
     ),
@@ -270,7 +270,8 @@ DETAILS = {
     "findings": (
         "Every expectation",
         "Value, with its 95 % interval, is the contrast of the models over layers and region that the columns name. Unit is what "
-        "intervals resample and tests count. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
+        "intervals resample and tests count; speakers with unlike numbers of recordings count as fewer, as many as would tell as "
+        "much with equal numbers. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
         "expectations of the family.",
     ),
     "probes": (
@@ -285,7 +286,7 @@ DETAILS = {
         "r of ridge and of a network with a hidden layer on the same held-out scans, and their difference with its paired 95 % "
         "interval.",
     ),
-    "scaling": ("Every number of hours", "r by hours of data, with 95 % intervals."),
+    "scaling": ("Every number of hours", "r by hours of data that were heard, with 95 % intervals."),
     "seeds": (
         "Every seed",
         "What other tables show as the mean over seeds, of one seed at a time. The region is empty for probes.",

@@ -114,7 +114,14 @@ def _lacks_control(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Whether a difference that is said to be there has no control beside it and is not a comparison with one itself."""
     models = re.split(r"\s[−+-]\s", row["models"])
     a_control = any("control" in f"{model} {labels.get(model, '')}" for model in models)
-    return row["answer"] == "yes" and len(models) > 1 and not a_control and not math.isfinite(row["control_value"])
+    there = row["answer"] == "yes" and len(models) > 1 and not _is_kept(row)
+    return there and not a_control and not math.isfinite(row["control_value"])
+
+
+def _is_kept(row: Mapping[str, Any]) -> bool:
+    """Whether what was expected holds of no difference at all, as "within ±.03" or "above −.03": no control is needed."""
+    expect, limit = row.get("expect"), row.get("limit", math.nan)
+    return expect == "within" or (expect == "above" and limit < 0) or (expect == "below" and limit > 0)
 
 
 def _unknown(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
