@@ -143,6 +143,13 @@ def test_intervals_over_words_that_were_not_heard_hold_the_truth():
     assert 0.93 <= covered(answers, truth, [0, 1]) <= 0.99 and covered(answers, truth, [0]) < 0.85
 
 
+def test_validation_rows_of_speakers_in_train_are_told():
+    X, y, who = speech(400, 8, 3)
+    split = np.where(by_speaker(who) == "test", "test", np.where(np.arange(400) % 4, "train", "validation"))
+    with pytest.warns(FastencodeWarning, match="speakers of the validation rows are in train, the first 0"):
+        probe(X, y, who, split=split, bootstraps=0)
+
+
 def test_words_are_resampled_beside_speakers():
     rng = np.random.default_rng(0)
     X, y, who = speech(600, 20, 3)

@@ -4,9 +4,10 @@
     save_probe       as an HDF5 file
     load_probe       and back
 
-Features are z-scored by the fitted rows. The penalty of each layer is the one that predicts held-out rows best: those of the
-split "validation" where there are any, else five folds of the train rows, each of whole speakers. The map is then fitted on train
-and validation rows, and scored on test rows, which decide nothing.
+Features are z-scored by all fitted rows, train and validation, never by test rows: those that are held out while the penalty is
+chosen have a part in that scale, but no label has. The penalty of each layer is the one that predicts held-out rows best: those
+of the split "validation" where there are any, else five folds of the train rows, each of whole speakers. The map is then fitted
+on train and validation rows, and scored on test rows, which decide nothing.
 
 Axis letters: n row, l layer, d feature, k class, label or target, b bootstrap draw, a penalty.
 """

@@ -65,6 +65,9 @@ class DataSettings:
         Tune only on voxels of these regions that pass ``ceiling``; all voxels where none is named.
     scored : float, optional
         Least noise ceiling of a voxel that is scored; below 0 all are. By default -1 in the demo's world, else 0.05.
+    split_half : bool
+        Choose the voxels that are scored on every other repeat of the test story, and score them on the mean of the others. By
+        default all repeats do both: noise that by chance agrees between them is then in the choice and in the scores.
     regions : tuple of str
         The regions that tables and figures show; all by default.
     rois : str, optional
@@ -81,6 +84,7 @@ class DataSettings:
     ceiling: float = 0.4
     tuned_regions: tuple[str, ...] = ()
     scored: float | None = None
+    split_half: bool = False
     regions: tuple[str, ...] = ()
     rois: str | None = None
 

@@ -162,7 +162,15 @@ class Graph:
         scored = config.data.scored
         assert scored is not None
         mlp = None if config.mlp is None else config.mlp.network
-        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored, mlp=mlp)
+        self.question = Question(
+            ground.data,
+            ground.lessons.train,
+            ground.regions,
+            config.align,
+            ceiling=scored,
+            split_half=config.data.split_half,
+            mlp=mlp,
+        )
 
     def making(self) -> list[Stage]:
         """Frames, tuned models, and every layer of every checkpoint, of stories and of corpora."""

@@ -38,7 +38,7 @@ def cautions(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) ->
     """
     labels = {one.model: one.label for one in models}
     given = list(tables["warnings"]["warning"]) if "warnings" in tables else []
-    found = [*_edges(tables, labels), *_smallest(tables), *_few(tables), *_controls(tables, labels), *_unknown(tables)]
+    found = [*_edges(tables, labels), *_smallest(tables), *_few(tables, labels), *_controls(tables, labels), *_unknown(tables)]
     return list(dict.fromkeys([*given, *found]))
 
 
@@ -85,7 +85,7 @@ def _smallest(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             )
 
 
-def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+def _few(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:
     people = set(tables["scores"]["participant"]) if "scores" in tables else set()
     if len(people) == 1:
         yield (
@@ -93,9 +93,13 @@ def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             "nothing about others."
         )
     if "training" in tables:
-        seeds = set(tables["seeds"]["seed"]) if "seeds" in tables else {0}
-        if len(seeds) == 1:
+        seeds = {} if "seeds" not in tables else tables["seeds"].groupby("model", sort=False)["seed"].nunique().to_dict()
+        single = [model for model in dict.fromkeys(tables["training"]["model"]) if seeds.get(model, 1) == 1]
+        if single and len(single) == tables["training"]["model"].nunique():
             yield "One seed: how far chance in training moves these numbers is not known."
+        elif single:
+            names = _some([labels.get(str(model), str(model)) for model in single])
+            yield f"One seed of {names}: how far chance in training moves them is not known."
 
 
 def _controls(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:

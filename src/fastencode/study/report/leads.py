@@ -41,6 +41,8 @@ ALICE_NOTES = (
 STUDY_NOTES = (
     "The unit of each interval is named beside it: blocks of scans and speakers speak for other stories and speakers of this "
     "kind, not for other participants; participants, where there are five or more, speak for other people who hear these stories."
+    " Where voxels are scored by their noise ceiling, it comes from the repeats whose mean is scored, unless data.split_half is "
+    "set: levels of r are then a little too high, of all models alike."
 )
 
 _LATE = {
