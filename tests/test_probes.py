@@ -157,7 +157,7 @@ def test_words_are_resampled_beside_speakers():
     split = by_speaker(who)
     alone, both = (probe(X, y, who, split=split, items=items) for items in (None, words))
     n_speakers = len(set(who[split == "test"]))
-    assert (alone.unit, alone.n_units) == ("speakers", n_speakers) and both.unit == "speakers and words"
+    assert (alone.unit, alone.n_units) == ("speakers", n_speakers) and both.unit == "speakers and texts"
     assert both.n_units == min(n_speakers, 12) and both.score == alone.score and not np.array_equal(both.draws, alone.draws)
     again = probe(2 * X, y, who, split=split, items=words)
     assert np.array_equal(again.draws, both.draws), "draws are paired between models"

@@ -363,3 +363,15 @@ def test_words_that_train_has_not_are_a_sample() -> None:
     moods = spoken_by(24, {"word": ["a", "b", "c"], "mood": ["calm", "calm", "angry", "angry"]})
     assert task_of("label:mood", moods, texts={}).items is None is task_of("label:mood", moods, texts={}).types
     assert task_of("word", repeated(9, 2)).items is None is task_of("label:word", repeated(9, 2)).items
+
+
+def test_sentences_that_several_read_are_a_sample(timit: Listed) -> None:
+    """All speakers of the test split read its SX texts, which train has not; with SA texts, which train has, none count."""
+    with pytest.warns(FastencodeWarning, match="do not stand in both"):
+        task = task_of("phonemes", timit)
+    assert task.items == tuple(key.rpartition("/")[2] for key in task.keys) and len({*task.items}) < len(task.items)
+    assert task_of("mfcc", timit).items == task_of("sx_si", timit).items == task.items
+    with pytest.warns(FastencodeWarning, match="SA texts"):
+        assert task_of("sentence_type", timit).items is None
+    with pytest.warns(FastencodeWarning):
+        assert task_of("phonemes", timit, allow=["texts"]).items is None

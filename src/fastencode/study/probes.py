@@ -104,7 +104,7 @@ class ProbeResult:
     n_effective : float
         How many of equal size tell as much: :func:`fastencode.study.probing.metrics.effective`.
     unit : str
-        "speakers", "utterances", or what the caller says that groups are; "speakers and words" where both were resampled.
+        "speakers", "utterances", or what the caller says that groups are; "speakers and texts" where both were resampled.
     classes : tuple of str
         Classes, labels or targets, in the order of their numbers.
     seed : int
@@ -189,8 +189,8 @@ def probe(
         heart. Where types are the classes themselves, that renames classes and takes nothing away. None: every row is a type, and
         labels are permuted among fitted rows and among test rows, so that nothing can be learned: the control is then at chance.
     items : array_like, shape (n,), or None
-        What test rows are a sample of beside ``groups``, such as words where the score is to hold for other words, too: both are
-        resampled, each by itself.
+        What test rows are a sample of beside ``groups``, such as words or sentences that several speakers say, where the score is
+        to hold for others, too: both are resampled, each by itself.
     bootstraps : int
         Draws; 0 for no intervals.
     seed : int
@@ -316,7 +316,7 @@ def _draw(given: Given, items: ArrayLike | None, unit: str, draws: int, seed: in
         )
     of_items = (item_n, draw_units(len(rows_i), draws, (seed, 1)))
     fewest = min(n_effective, effective(rows_i))
-    return _Drawn((of_units, of_items), min(given.n_units, len(rows_i)), fewest, f"{unit} and words")
+    return _Drawn((of_units, of_items), min(given.n_units, len(rows_i)), fewest, f"{unit} and texts")
 
 
 def _penalties(task: str, penalties: ArrayLike | None) -> NDArray[np.float64]:

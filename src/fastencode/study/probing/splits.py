@@ -100,21 +100,25 @@ def what_follows(task: Asked, said: Sequence[str], speakers: Sequence[str | None
     dict
         Of ``label:speaker``, where speakers say something several times, but not in train and in test: ``groups`` and ``unit``,
         so that nearly the same sounds are held out and resampled as one. Of labels that follow from the word: ``types``, what a
-        control shuffles as one; and ``items``, where no word of the test split is in train and some are said several times.
+        control shuffles as one. Of these, and of what is asked of sentences: ``items``, where no text of the test split is in
+        train and some are said several times: intervals over speakers alone would take these few texts for all there are.
     """
-    if task.labels is None or not all(said):
+    if not all(said):
         return {}
+    labels = None if task.labels is None or task.labels.ndim > 1 else [str(label) for label in task.labels]
     if task.name == "label:speaker":
         own = tuple(f"{who}: {text}" for who, text in zip(speakers, said, strict=True))
         splits = {(one, split == "test") for one, split in zip(own, task.split, strict=True)}
         whole = len({*own}) < len(own) and len(splits) == len({*own})
         return {"groups": own, "unit": "words of a speaker"} if whole else {}
-    labels = [str(label) for label in task.labels]
-    if len({*said}) == len({*labels}) or len({*zip(said, labels, strict=True)}) > len({*said}):
-        return {}  # the label is the word, or does not follow from it
+    found: dict[str, Any] = {}
+    if task.name.startswith(("label:", "number:")):
+        if labels is None or len({*said}) == len({*labels}) or len({*zip(said, labels, strict=True)}) > len({*said}):
+            return {}  # the label is the word, or does not follow from it
+        if control and task.types is None:
+            found["types"] = tuple(said)
     tested = [text for text, split in zip(said, task.split, strict=True) if split == "test"]
     learned = {text for text, split in zip(said, task.split, strict=True) if split != "test"}
-    found: dict[str, Any] = {"types": tuple(said)} if control and task.types is None else {}
     if len({*tested}) < len(tested) and not learned & {*tested}:
         found["items"] = tuple(said)
     return found

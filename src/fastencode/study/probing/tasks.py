@@ -76,7 +76,7 @@ class Rows(NamedTuple):
     types : ndarray of text, shape (r,), or None
         What a control shuffles as one: the sentence, or for frames the word, "" outside words.
     items : ndarray of text, shape (r,), or None
-        What test rows are a sample of beside speakers: words that train has not.
+        What test rows are a sample of beside speakers: words or texts that train has not.
     """
 
     rows: NDArray[np.intp]
@@ -113,8 +113,8 @@ class Task:
     types : tuple of str or None
         The text of each, which a control shuffles as one; (n,).
     items : tuple of str or None
-        The word or text of each, where its label follows from that and no word of the test split is in train: (n,). Scores then
-        speak of words that were not heard, so intervals resample these, too.
+        The word or text of each, where several recordings say the same and train has none of the test split's: (n,). Scores then
+        speak of texts that were not heard, so intervals resample these, too.
     unit : str
         What groups are, if not speakers.
     words : tuple of tuple of Interval, or None
@@ -235,7 +235,8 @@ class Task:
         known = (split != "test") | np.isin(found, found[split != "test"])  # a phone may be too short for any row of train
         groups = None if self.groups is None else np.array(self.groups)[owners][known]
         shuffled = None if self.words is None else np.array(types)[known]
-        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled)
+        items = None if self.items is None else np.array(self.items)[owners][known]
+        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled, items)
 
 
 def _at(intervals: Sequence[Interval], times: NDArray[Any]) -> list[str | None]:
@@ -358,7 +359,7 @@ def task_of(
         words = words_of(kept) if base == "phones" else None
         sentences = tuple(texts[key] for key in task.keys if key in texts) if base != "phones" else ()
         task = replace(task, words=words, types=sentences if len(sentences) == len(kept) else None)
-    if base in ("label", "number"):
+    if base != "word":
         said = [said_in(one) for one in kept.values()]
         task = replace(task, **what_follows(task, said, [one.speaker for one in kept.values()], texts is not None))
     if task.alone:
