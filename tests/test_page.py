@@ -240,6 +240,13 @@ def test_warnings_are_found_in_the_tables() -> None:
     ):
         assert words in text, words
     assert "late language" not in text and "shuffled" not in text
+    fewer = tables["seeds"][(tables["seeds"]["model"] == "tuned") | (tables["seeds"]["seed"] == 0)]
+    (said,) = cautions({"training": tables["training"], "seeds": fewer}, BEFORE_AND_AFTER)
+    assert said.startswith("One seed of control: how far chance in training")
+    kept = found[found["name"] == "rise"]
+    for expect, limit, warned in (("within", 0.03, False), ("above", -0.03, False), ("below", 0.03, False), ("below", 0.0, True)):
+        said = cautions({"findings": kept.assign(expect=expect, limit=limit)}, BEFORE_AND_AFTER)
+        assert any("No control was measured" in text for text in said) == warned, (expect, limit)
 
 
 @pytest.mark.parametrize(

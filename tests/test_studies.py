@@ -230,7 +230,7 @@ def test_every_probe_is_that_of_scikit_learn_at_its_penalty(ground: Path, whole:
             found.append(probed(ground, packed, row.task, row.layer, penalties[-1], targets))
         np.testing.assert_allclose(row.score, np.mean(found), atol=1e-3 if row.task == "mfcc" else 1e-9, err_msg=str(row))
         assert row.penalty == np.median(penalties)
-        assert (row.n_units, row.unit) == ({"commands": 4, "timit": 3}[corpus], "speakers")
+        assert (row.n_units, row.unit) == {"commands": (4, "speakers"), "timit": (3, "speakers and texts")}[corpus]
         scores += found
     assert len({round(score, 6) for score in scores}) >= 12
 
@@ -333,9 +333,11 @@ def test_what_each_arm_learned_from(arms: Path) -> None:
     scaling, scores = cases.table(arms, "scaling"), cases.table(arms, "scores").query("layer == 2")
     named = scores.set_index(["model", "participant", "region"])["r"]
     for row in scaling[scaling["hours"] > 0].itertuples():
-        r = named[f"short-{row.hours:g}h", row.participant, row.region]
+        r = named[f"short-{row.asked:g}h", row.participant, row.region]
         np.testing.assert_allclose(row.r, r, atol=1e-12)
         assert row.low < row.r < row.high
+        scans = {0.009: cases.ROWS["one"], 0.0167: cases.ROWS["one"] + cases.ROWS["two"]}[row.asked]
+        assert (row.heard, row.hours) == pytest.approx((2 * scans / 3600,) * 2, abs=1e-6)
     assert len(scaling[scaling["hours"] > 0]) == 2 * 2 * 2
 
 

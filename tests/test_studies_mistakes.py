@@ -342,7 +342,16 @@ def test_a_dry_run_on_a_folder_makes_nothing(ground: Path, tmp_path: Path, capsy
     assert cases.run(file, tmp_path / "out", "--dry-run") == 0
     said = capsys.readouterr().out
     rows = rows_of(said)
-    counts = {"frames": 1, "models": 3, "features": 4, "fits": 4 * 3, "corpus-frames": 2, "pooled": 2 * 4, "probes": 4 * 4, "change": 3}
+    counts = {
+        "frames": 1,
+        "models": 3,
+        "features": 4,
+        "fits": 4 * 3,
+        "corpus-frames": 2,
+        "pooled": 2 * 4,
+        "probes": 4 * 4,
+        "change": 3,
+    }
     assert {kind: int(row[0]) for kind, row in rows.items()} == counts and all(row[1] == "0" for row in rows.values())
     for kind in ("frames", "models", "features", "fits"):
         assert re.search(r"\d (s|min|h) +\d+ MB +\d+ MB", " ".join(rows[kind])), rows[kind]

@@ -27,9 +27,11 @@ from fastencode.runs.studies.stages import given_stages
 from fastencode.runs.studies.typed import problems_of
 from fastencode.study.brains.layer_scores import LayerScores
 from fastencode.study.brains.mlp import MlpScores
-from fastencode.study.brains.tables import Label
+from fastencode.study.brains.tables import Label, contrast_rows
+from fastencode.study.conditions import OWN, reference_label
 from fastencode.study.config import AlignConfig, Contrast, MlpConfig
 from fastencode.study.findings.contrasts import evaluate
+from fastencode.study.findings.means import mean_rows
 from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP, Cell, Sample, measurements_of_mlp
 from fastencode.study.findings.weighted import Planned
 from fastencode.world.config import Participant, WorldConfig
@@ -68,7 +70,13 @@ def scores(rng: np.random.Generator, mean: float) -> LayerScores:
 
 
 def results(config: StudyConfig, people: tuple[str, ...], found: Records) -> Results:
-    graph = SimpleNamespace(names=Names(config, people), config=config)
+    """Whole runs make .4 h where .5 are asked for, and 2 h where 2 are; the second participant hears .05 h more."""
+    heard = {0.5: 0.4, 2.0: 2.0}
+    graph = SimpleNamespace(
+        names=Names(config, people),
+        config=config,
+        heard=lambda run: {who: heard[run.hours] + 0.05 * place for place, who in enumerate(people)},
+    )
     return Results(graph, found, {}, {}, [])  # type: ignore[arg-type]
 
 
@@ -232,14 +240,48 @@ def test_hours_are_one_line_for_each_arm_and_what_it_is_tuned_from_has_none() ->
     found = results(config, ("P", "Q"), Records(scored, {}, {}, {"P": REGIONS, "Q": REGIONS}, {"P": 9, "Q": 9}))
     rows = {(row["model"], row["participant"], row["region"], row["hours"]): row["r"] for row in found.scaling_rows()}
     assert {key[0] for key in rows} == {"pretrained", "tuned"} and len(rows) == 3 * 2 * 2
+    each = {(row["participant"], row["asked"]): (row["heard"], row["hours"]) for row in found.scaling_rows()}
+    assert (
+        each["Q", 2.0] == pytest.approx((2.05, 2.025))
+        and each["P", 0.5] == pytest.approx((0.4, 0.425))
+        and each["P", 0.0] == (0, 0)
+    )
+    (said,) = found.warnings()
+    assert said == "T, 0.5 h: whole runs make other hours than 0.5: P 0.4 h, Q 0.45 h; tables and curves count these"
     for who in "PQ":
-        line = [rows["pretrained", who, "auditory", 0.0], *(rows["tuned", who, "auditory", hours] for hours in (0.5, 2.0))]
+        line = [rows["pretrained", who, "auditory", 0.0], *(rows["tuned", who, "auditory", hours] for hours in (0.425, 2.025))]
         assert line == pytest.approx([0.1, 0.21, 0.31])
-        assert rows["tuned", who, "late_language", 2.0] == pytest.approx(0.62)
+        assert rows["tuned", who, "late_language", 2.025] == pytest.approx(0.62)
     known = {one.model: one.label for one in models_of(readings_of(config))}
     assert known["tuned"] == "T" and next(iter(known)) == "pretrained"
     without = study(arms=[{"name": "pretrained"}, {"name": "tuned", "tune": {}}], probes={"tasks": []})
     assert results(without, ("P",), Records({}, {}, {}, {}, {})).scaling_rows() == []
+
+
+# several models
+
+
+def test_each_model_is_compared_with_itself_before_tuning() -> None:
+    """Two models in one study: hubert-tuned − hubert-pretrained, by hand; never one model less another one."""
+    arms = [{"name": "tuned", "tune": {}, "seeds": [0, 1]}, {"name": "pretrained"}]
+    config = study(models={"small": "small", "hubert": "random:small"}, arms=arms, probes={"tasks": []})
+    rng = np.random.default_rng(3)
+    means = {"small-pretrained": 0.1, "hubert-pretrained": 0.3}
+    means |= {
+        f"{model}-tuned-seed-{seed}": means[f"{model}-pretrained"] + 0.05 for model in ("small", "hubert") for seed in (0, 1)
+    }
+    scored = {(Label(name, (1,)), who, 0): scores(rng, mean) for name, mean in means.items() for who in "PQ"}
+    found = results(config, ("P", "Q"), Records(scored, {}, {}, {"P": REGIONS, "Q": REGIONS}, {"P": 9, "Q": 9}))
+    columns = found.found.columns
+    means_of = [row for row in mean_rows(found.scored, columns, found.before) if row["versus"] != "0"]
+    for rows, value in ((contrast_rows(found.scored, columns, found.before), "difference"), (means_of, "mean")):
+        assert {(row["model"], row["versus"]) for row in rows} == {
+            (f"{model}-tuned", f"{model}-pretrained") for model in ("small", "hubert")
+        }
+        assert all(row[value] == pytest.approx(0.05 if row["region"] == "auditory" else 0.1) for row in rows)
+    conditions = models_of(readings_of(config))
+    assert reference_label(["small-pretrained", "hubert-pretrained"], conditions) == OWN
+    assert reference_label(["0", "small-pretrained"], conditions) == "small, pretrained"
 
 
 # the long demo

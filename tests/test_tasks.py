@@ -321,3 +321,57 @@ def test_every_named_task_exists(timit: Listed, commands: Listed) -> None:
                     task_of(name, timit)
             else:
                 assert task_of(name, commands if name == "word" else timit).name == name
+
+
+def repeated(words: int, times: int, split: dict[str, str] | None = None) -> Listed:
+    """Four speakers, two of each split, say each word so often; a word's class is its number modulo 3."""
+    recordings = {}
+    for who in range(4):
+        for word in range(words):
+            for k in range(times):
+                of = "train" if who < 2 else "test"
+                if split is not None and split[f"w{word}"] != of:
+                    continue
+                labels = {"word": f"w{word}", "class": "abc"[word % 3]}
+                recordings[f"{who}/{word}/{k}"] = Recording(Path(f"{who}-{word}-{k}.wav"), labels, f"s{who}", of)
+    return Listed("words", "manifest", recordings)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_a_speaker_repeats_is_of_one_split(times: int) -> None:
+    """Nearly the same sound in train and in test would tell the speaker; they are held out, and resampled, as one, too."""
+    with pytest.warns(FastencodeWarning, match="a fifth of each speaker's recordings is the test split instead"):
+        task = task_of("label:speaker", repeated(10, times))
+    place = {}
+    for key, split in zip(task.keys, task.split, strict=True):
+        place.setdefault(key.rpartition("/")[0], set()).add(split)
+    assert all(len(splits) == 1 for splits in place.values()) and list(place.values()).count({"test"}) == 4 * 2
+    if times == 1:
+        assert task.groups is None and task.unit == ""
+    else:
+        assert len(set(task.groups)) == 40 and task.groups[0] == "s0: w0" and task.unit == "words of a speaker"
+
+
+def test_words_that_train_has_not_are_a_sample() -> None:
+    """Words are resampled beside speakers where train has none of them and they decide the label, and only there."""
+    unheard = repeated(9, 2, {f"w{k}": "train" if k < 3 else "test" for k in range(9)})
+    task = task_of("label:class", unheard)
+    assert task.items == tuple(key.split("/")[1].replace("", "w", 1) for key in task.keys) and task.types is None
+    assert list(in_order(task).items) == [f"w{key.split('/')[1]}" for key in task.keys]
+    assert task_of("label:class", unheard, texts={}).types == task.items, "a control gives all rows of a word one class"
+    assert task_of("label:class", repeated(9, 2)).items is None
+    moods = spoken_by(24, {"word": ["a", "b", "c"], "mood": ["calm", "calm", "angry", "angry"]})
+    assert task_of("label:mood", moods, texts={}).items is None is task_of("label:mood", moods, texts={}).types
+    assert task_of("word", repeated(9, 2)).items is None is task_of("label:word", repeated(9, 2)).items
+
+
+def test_sentences_that_several_read_are_a_sample(timit: Listed) -> None:
+    """All speakers of the test split read its SX texts, which train has not; with SA texts, which train has, none count."""
+    with pytest.warns(FastencodeWarning, match="do not stand in both"):
+        task = task_of("phonemes", timit)
+    assert task.items == tuple(key.rpartition("/")[2] for key in task.keys) and len({*task.items}) < len(task.items)
+    assert task_of("mfcc", timit).items == task_of("sx_si", timit).items == task.items
+    with pytest.warns(FastencodeWarning, match="SA texts"):
+        assert task_of("sentence_type", timit).items is None
+    with pytest.warns(FastencodeWarning):
+        assert task_of("phonemes", timit, allow=["texts"]).items is None

@@ -153,10 +153,12 @@ def probe_layers(folder: Path, task: Task, packed: Path, targets: Path | None, c
             penalties=config.penalties or None,
             control=config.seed if config.control else None,
             types=found.types if config.control else None,
+            items=found.items,
             bootstraps=0 if task.alone else config.bootstraps,
             seed=config.seed,
             names=None if task.kind == "classification" else task.classes,
             progress=True,
+            unit=task.unit or None,
             device=device,
         )
     save_probe(result, folder / RECORD)

@@ -17,7 +17,7 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.trainer import tune_lessons
 
-__all__ = ["make_frames", "only", "read_layers", "save_random", "shortened", "tune_on"]
+__all__ = ["hours_of", "make_frames", "only", "read_layers", "save_random", "shortened", "tune_on"]
 
 
 def make_frames(folder: Path, model: Path | str, sounds: Mapping[str, Path], read: ReadConfig) -> None:
@@ -66,3 +66,9 @@ def shortened(lessons: Lessons, hours: float | None) -> Lessons:
             seconds += more
         train[who] = tuple(kept)
     return replace(lessons, train=train)
+
+
+def hours_of(lessons: Lessons) -> dict[str, float]:
+    """Hours of scans that each participant's runs have, those that are learned from."""
+    data = lessons.data
+    return {who: sum(data.n_rows(run) for run in runs) * data.tr / 3600 for who, runs in lessons.train.items()}

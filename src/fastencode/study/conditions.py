@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from fastencode.errors import InputError
 from fastencode.style import COLORS, MARKERS
 
-__all__ = ["Condition", "conditions"]
+__all__ = ["OWN", "Condition", "conditions", "reference_label"]
+
+OWN = "its model before tuning"
+"""What differences are taken to where each model has its own."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tu
     Parameters
     ----------
     models : iterable of str
-        In the order of tables and legends. Differences are relative to the first.
+        In the order of tables and legends.
     labels : iterable of str, optional
         Default: ``models``.
 
@@ -55,3 +58,17 @@ def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tu
         Condition(model, label, COLORS[place % n], MARKERS[(place + place // n) % n])
         for place, (model, label) in enumerate(zip(models, labels, strict=True))
     )
+
+
+def reference_label(versus: Iterable[str], models: Iterable[Condition]) -> str:
+    """What differences are taken to, as people read it: one model's label; of several, :data:`OWN`.
+
+    Parameters
+    ----------
+    versus : iterable of str
+        The column ``versus`` of a table of differences; "0" does not count.
+    models : iterable of Condition
+    """
+    names = dict.fromkeys(name for name in versus if name != "0")
+    labels = {one.model: one.label for one in models}
+    return labels.get(*names, *names) if len(names) == 1 else OWN

@@ -4,8 +4,9 @@
     save_probe       write a result to an HDF5 file
     load_probe       read it
 
-Features are z-scored with the mean and standard deviation of the fitted rows. The penalty of each layer is the one with the best
-predictions of held-out rows: the split "validation" if there is one, otherwise five folds of whole speakers of the training rows.
+Features are z-scored with the mean and standard deviation of the fitted rows (training and validation, never test). Rows that
+are held out to choose the penalty are part of this scale, but their labels are not. The penalty of each layer is the one with the
+best predictions of held-out rows: the split "validation" if there is one, otherwise five folds of whole speakers of the training rows.
 The map is then fitted on training and validation rows, and scored on test rows, which are used for nothing else.
 
 Axis letters: n row, l layer, d feature, k class, label or target, b bootstrap draw, a penalty.
@@ -17,7 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -30,7 +31,16 @@ from fastencode.progress import progress as progress_bar
 from fastencode.study.inference.blocks import FEWEST_BLOCKS
 from fastencode.study.probing.fits import fit_layer
 from fastencode.study.probing.input import Given, check_given, check_names, layers_of, standardised
-from fastencode.study.probing.metrics import constant_prediction, draw_units, drawn_scores, ends, scores, sums
+from fastencode.study.probing.metrics import (
+    constant_prediction,
+    crossed,
+    draw_units,
+    drawn_scores,
+    effective,
+    ends,
+    scores,
+    sums,
+)
 
 __all__ = ["PENALTIES", "ProbeResult", "load_probe", "probe", "save_probe"]
 
@@ -61,8 +71,8 @@ class ProbeResult:
     metric : str
         What ``score`` is: "accuracy", "f1_macro", "f1_micro" or "r2".
     score, low, high : ndarray, shape (l,)
-        The metric, and its .95 interval: score ± t × standard deviation of ``draws``, t with ``n_units`` − 1 degrees of freedom.
-        NaN with fewer than 4 units.
+        The metric, and its .95 interval: score ± t × standard deviation of ``draws``, t with ``n_effective`` − 1 degrees of
+        freedom. NaN with fewer than 4 units.
     draws : ndarray, shape (l, b)
         The metric on resampled units of the test rows. The units are the same for every layer, and for all models that were
         scored on the same test rows with the same seed, so draws of a difference are differences of draws.
@@ -90,9 +100,11 @@ class ProbeResult:
     n_train, n_test : int
         Number of fitted rows (train and validation), and of scored rows.
     n_units : int
-        Number of units of the test rows that were resampled.
+        Number of units of the test rows that were resampled; of two kinds of unit, the smaller number.
+    n_effective : float
+        Effective number of units of equal size: :func:`fastencode.study.probing.metrics.effective`.
     unit : str
-        "speakers", "utterances", or the argument ``unit``.
+        "speakers", "utterances", or the argument ``unit``; "speakers and texts" if both were resampled.
     classes : tuple of str
         Classes, labels or targets, in the order of their numbers.
     seed : int
@@ -118,6 +130,7 @@ class ProbeResult:
     n_train: int
     n_test: int
     n_units: int
+    n_effective: float
     unit: str
     classes: tuple[str, ...]
     seed: int
@@ -135,6 +148,7 @@ def probe(
     penalties: ArrayLike | None = None,
     control: int | None = None,
     types: ArrayLike | None = None,
+    items: ArrayLike | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
     names: Sequence[str] | None = None,
@@ -174,6 +188,9 @@ def probe(
         get the label (or set of labels, or targets) of one random fitted row, so the probe can memorise types. If types are the
         classes themselves, this only renames classes. None: every row is a type. Labels are then permuted among fitted rows and
         among test rows, nothing can be memorised, and the control is at chance.
+    items : array_like, shape (n,), or None
+        What test rows are a sample of besides ``groups``, such as words or sentences that several speakers say, if the score
+        should generalise to others. Both are then resampled, each by itself.
     bootstraps : int
         Number of bootstrap draws; 0 for no intervals.
     seed : int
@@ -230,14 +247,14 @@ def probe(
     truth, k = given.truth[given.n_fit :], given.k
     metric = _metric(task, metric, truth, k)
     shuffled = None if control is None else _control(given, types, control)
-    counts_bu = draw_units(given.n_units, bootstraps, seed)
-    unit = "utterances" if groups is None else unit or "speakers"
-    if bootstraps and given.n_units < FEWEST_BLOCKS:
-        warn(f"the test rows are of {given.n_units} {unit}: intervals are NaN, at least {FEWEST_BLOCKS} are needed")
+    drawn = _draw(given, items, "utterances" if groups is None else unit or "speakers", bootstraps, seed)
+    if bootstraps and drawn.n_units < FEWEST_BLOCKS:
+        warn(f"the test rows are of {drawn.n_units} {drawn.unit}: intervals are NaN, at least {FEWEST_BLOCKS} are needed")
 
     def scored(predicted: NDArray[Any], actual: NDArray[Any]) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-        sums_u = sums(task, actual, predicted, given.units, given.n_units, k)
-        return scores(task, sums_u.sum(axis=0), given.classes), drawn_scores(task, sums_u, counts_bu, metric)
+        by_kind = [sums(task, actual, predicted, units, counts.shape[1], k) for units, counts in drawn.kinds]
+        draws = [drawn_scores(task, each, counts, metric) for each, (_, counts) in zip(by_kind, drawn.kinds, strict=True)]
+        return scores(task, by_kind[0].sum(axis=0), given.classes), draws[0] if len(draws) == 1 else crossed(*draws)
 
     fits, found, of_control = [], [], []
     for layer in progress_bar(range(layers.n), desc="probe", unit="layer", enabled=progress):
@@ -246,8 +263,8 @@ def probe(
         if shuffled is not None and (predicted := fits[-1].of_control) is not None:
             of_control.append(scored(predicted, shuffled[given.n_fit :]))
     base, base_draws = scored(constant_prediction(task, given.truth[: given.n_fit], k, len(truth)), truth)
-    score, draws = np.array([one[metric] for one, _ in found]), np.array([drawn for _, drawn in found])
-    low, high = ends(metric, score, draws.T, given.n_units)
+    score, draws = np.array([one[metric] for one, _ in found]), np.array([of_draws for _, of_draws in found])
+    low, high = ends(metric, score, draws.T, drawn.n_effective)
     return ProbeResult(
         task=task,
         metric=metric,
@@ -260,19 +277,46 @@ def probe(
         metrics={name: np.array([one[name] for one, _ in found]) for name in base},
         baselines={name: float(value) for name, value in base.items()},
         control=np.array([one[metric] for one, _ in of_control]) if of_control else None,
-        control_draws=np.array([drawn for _, drawn in of_control]) if of_control else None,
+        control_draws=np.array([of_draws for _, of_draws in of_control]) if of_control else None,
         penalty=np.array([fit.penalty for fit in fits]),
         at_edge=np.array([fit.at_edge for fit in fits], np.int64),
         penalties=grid,
         held_out=np.array([fit.held_out for fit in fits]),
         n_train=given.n_fit,
         n_test=len(truth),
-        n_units=given.n_units,
-        unit=unit,
+        n_units=drawn.n_units,
+        n_effective=drawn.n_effective,
+        unit=drawn.unit,
         classes=given.classes,
         seed=int(seed),
         control_seed=None if control is None else int(control),
     )
+
+
+class _Drawn(NamedTuple):
+    """What is resampled: of each kind the unit of each test row, and how often each draw takes each unit."""
+
+    kinds: tuple[tuple[NDArray[np.intp], NDArray[np.uint16]], ...]
+    n_units: int
+    n_effective: float
+    unit: str
+
+
+def _draw(given: Given, items: ArrayLike | None, unit: str, draws: int, seed: int) -> _Drawn:
+    """Draws of units; of units, and of items, where there are these."""
+    of_units = (given.units, draw_units(given.n_units, draws, seed))
+    n_effective = effective(np.bincount(given.units))
+    if items is None:
+        return _Drawn((of_units,), given.n_units, n_effective, unit)
+    names = check_names("items", items, given.n_rows)[given.order][given.n_fit :]
+    _, item_n, rows_i = np.unique(names, return_inverse=True, return_counts=True)
+    if len(rows_i) < 2 and draws:
+        raise InputError(
+            f"all test rows are of the item {str(names[0])!r}: an interval over items needs several; leave items out"
+        )
+    of_items = (item_n, draw_units(len(rows_i), draws, (seed, 1)))
+    fewest = min(n_effective, effective(rows_i))
+    return _Drawn((of_units, of_items), min(given.n_units, len(rows_i)), fewest, f"{unit} and texts")
 
 
 def _penalties(task: str, penalties: ArrayLike | None) -> NDArray[np.float64]:

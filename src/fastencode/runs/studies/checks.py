@@ -65,6 +65,8 @@ def check_data(config: StudyConfig, data: Dataset) -> list[str]:
             some = ", ".join(runs[:5]) or "no run"
             remedy = f"leave {who} out (data.participants)"
             problems.append(f"{who} has no responses to the test run {asked.test_story!r}, only to {some}: {remedy}")
+        elif asked.split_half and not isinstance(data, Outline) and not data.is_repeated(who, asked.test_story):
+            problems.append(f"data.split_half: {who} heard the test run {asked.test_story!r} once: leave split_half or {who} out")
         problems += [*_regions(config, who, data), *_hours(config, who, runs, data)]
     known = sorted({run for runs in heard.values() for run in runs})
     if asked.test_story in known and asked.test_skip is not None:

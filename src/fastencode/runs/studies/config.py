@@ -95,6 +95,9 @@ class DataSettings:
         Tune only on those of these voxels that are in these regions. Default: no restriction.
     scored : float, optional
         Score voxels with at least this noise ceiling; all voxels if negative. Default: −1 for simulated data, otherwise 0.05.
+    split_half : bool
+        Choose the scored voxels on every other repeat of the test story, and score them on the mean of the others. By default,
+        all repeats are used for both, so that noise on which they agree by chance is in the choice and in the scores.
     regions : tuple of str
         Regions shown in tables and figures. Default: all.
     rois : str, optional
@@ -113,6 +116,7 @@ class DataSettings:
     ceiling: float = 0.4
     tuned_regions: tuple[str, ...] = ()
     scored: float | None = None
+    split_half: bool = False
     regions: tuple[str, ...] = ()
     rois: str | None = None
 
@@ -300,7 +304,7 @@ class StudyConfig:
     tune : mapping
         Settings of tuning that differ from the preset.
     arms : tuple of Arm
-        Differences are relative to the first.
+        Differences are relative to the same model before tuning if an arm reads that, otherwise to the first arm of that model.
     align : AlignConfig
         Settings of the encoding models.
     layers : tuple of int

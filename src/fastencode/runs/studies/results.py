@@ -47,6 +47,8 @@ from fastencode.tune.log import epochs
 
 __all__ = ["Results", "collect_study"]
 
+_NEAR = 0.05  # of the hours that an arm names: others are said
+
 
 @dataclass(frozen=True)
 class Results:
@@ -113,6 +115,14 @@ class Results:
         return readings | {name: (name, 0) for name in self.graph.config.baselines}
 
     @cached_property
+    def before(self) -> dict[str, str]:
+        """Condition → the one that its differences are taken to: the same model as it is, or the first arm of that model."""
+        of_model: dict[str, Reading] = {}
+        for reading in sorted(self.graph.names.readings, key=lambda reading: reading.tuning is not None):
+            of_model.setdefault(reading.model, reading)
+        return {reading.condition: of_model[reading.model].condition for reading in self.graph.names.readings}
+
+    @cached_property
     def measurements(self) -> dict[Cell, Sample]:
         """All measurements, each seed by itself."""
         probed = {(task, one.condition, _owner(owner), one.seed): found for (task, one, owner), found in self.probes.items()}
@@ -157,8 +167,8 @@ class Results:
         return sorted(found or asked or {self.n_layers - 1})
 
     def warnings(self) -> list[str]:
-        """Sentences about results that are missing."""
-        return [f"missing, because it is not finished: {text}" for text in self.missing]
+        """Sentences about results that are missing, and about hours that differ from those that were asked for."""
+        return [*(f"missing, because it is not finished: {text}" for text in self.missing), *self._other_hours()]
 
     def origin(self, stages: Stages) -> dict[str, Any]:
         """Provenance of the tables: models, settings of features, digests of sounds and responses."""
@@ -169,10 +179,10 @@ class Results:
         scores = self.score_rows()
         regions = {row["region"] for row in scores}
         columns, frame = self.found.columns, require("pandas", "tune").DataFrame
-        contrasts = contrast_rows(self.scored, columns)
+        contrasts = contrast_rows(self.scored, columns, self.before)
         rows = {
             "scores": scores,
-            "means": mean_rows(self.scored, columns) if self.scored else [],
+            "means": mean_rows(self.scored, columns, self.before) if self.scored else [],
             "contrasts": contrasts,
             "tests": signed_rank_rows(frame(scores), frame(contrasts)) if len(columns) >= ENOUGH else [],
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
@@ -224,22 +234,39 @@ class Results:
     def scaling_rows(self) -> list[dict[str, Any]]:
         """Mean r of late layers by hours of training data: one row per arm, participant, region and number of hours.
 
-        The untuned models of these arms have 0 hours.
+        ``hours`` are the hours that were heard in whole runs, averaged over the participants of the row's condition; ``heard``
+        are the participant's own, ``asked`` those of the arm. The untuned models of these arms have 0 hours.
         """
         readings = self.graph.names.readings
         tuned = [reading for reading in readings if reading.line and reading.tuning is not None]
         before = [one for one in readings if one.tuning is None and one.model in {reading.model for reading in tuned}]
-        rows = [
-            {"model": line, "participant": who, "region": region, "hours": hours, "r": r, **_ends(r, draws, n_blocks, True)}
-            for line, condition, hours in (
-                *((reading.condition, reading.condition, 0.0) for reading in before),
-                *((reading.line, reading.condition, _hours(reading)) for reading in tuned),
-            )
-            for (_, who, _), one in self._late(condition).items()
-            for place, region in enumerate(self.found.columns[who])
-            for r, draws, n_blocks in [(float(one.region[place]), one.draws[:, place], float(one.n_blocks))]
-        ]
+        rows = []
+        for reading in (*before, *tuned):
+            late = self._late(reading.condition)
+            heard = self._heard(reading)
+            hours = round(float(np.mean([heard[who] for _, who, _ in late])), 6) if late else 0.0
+            for (_, who, _), one in late.items():
+                for place, region in enumerate(self.found.columns[who]):
+                    names = {"model": reading.line or reading.condition, "participant": who, "region": region, "hours": hours}
+                    more = {"heard": heard[who], "asked": _asked(reading)}
+                    r, draws = float(one.region[place]), one.draws[:, place]
+                    rows.append({**names, **more, "r": r, **_ends(r, draws, float(one.n_blocks), True)})
         return _over_seeds(rows, ("model", "participant", "region", "hours"))
+
+    def _heard(self, reading: Reading) -> dict[str, float]:
+        """Participant → the hours that a reading learned from."""
+        if reading.tuning is None:
+            return dict.fromkeys(self.graph.names.participants, 0.0)
+        return self.graph.heard(reading.tuning)
+
+    def _other_hours(self) -> Iterator[str]:
+        """Where whole runs make other hours than an arm names."""
+        for reading in {one.condition: one for one in self.graph.names.readings if one.line}.values():
+            asked, heard = _asked(reading), self._heard(reading)
+            far = {who: hours for who, hours in heard.items() if abs(hours - asked) > _NEAR * asked}
+            if far:
+                each = ", ".join(f"{who} {hours:.3g} h" for who, hours in far.items())
+                yield f"{reading.label}: whole runs make other hours than {asked:g}: {each}; tables and curves count these"
 
     def _late(self, condition: str) -> dict[Key, LayerScores]:
         """Scores of each participant, averaged over the late layers of a condition."""
@@ -314,7 +341,7 @@ def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) ->
     )
 
 
-def _hours(reading: Reading) -> float:
+def _asked(reading: Reading) -> float:
     return 0.0 if reading.tuning is None or reading.tuning.hours is None else reading.tuning.hours
 
 

@@ -35,13 +35,14 @@ from fastencode.runs.studies.names import Names, corpus_of, kind_of
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
-from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
+from fastencode.runs.tuning import hours_of, make_frames, only, read_layers, save_random, shortened, tune_on
 from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
 from fastencode.speech.packed import CORPUS_FILE, frame_bytes
 from fastencode.study.brains.design import Variant
 from fastencode.study.brains.sources import LayerFolder, LowLevel
+from fastencode.study.probing.leakage import texts_of
 from fastencode.study.probing.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
 from fastencode.world.corpora import make_commands, make_timit
@@ -174,7 +175,15 @@ class Graph:
         scored = config.data.scored
         assert scored is not None
         mlp = None if config.mlp is None else config.mlp.network
-        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored, mlp=mlp)
+        self.question = Question(
+            ground.data,
+            ground.lessons.train,
+            ground.regions,
+            config.align,
+            ceiling=scored,
+            split_half=config.data.split_half,
+            mlp=mlp,
+        )
 
     def making(self) -> list[Stage]:
         """Stages of CNN outputs, tuned models, and all layers of all checkpoints, on stories and on corpora."""
@@ -218,6 +227,10 @@ class Graph:
         some = self.ground.lessons if run.together else only(self.ground.lessons, owner)
         return shortened(some, run.hours)
 
+    def heard(self, run: Tuning) -> dict[str, float]:
+        """Participant → the hours that the run of this participant, or of all, learned from."""
+        return hours_of(shortened(self.ground.lessons, run.hours))
+
     def model(self, key: str) -> Path | str:
         """Folder or hub name of a model of the study, before tuning."""
         name = self.config.models[key]
@@ -259,9 +272,13 @@ class Graph:
     def tasks(self) -> dict[str, Task]:
         """Name in the study → task."""
         points = self.probing.mfcc_points
+        control = self.config.probes.control
         return {
-            name: task_of(kind_of(name), self.corpora[corpus_of(name)], points=points, seed=self.config.seed)
+            name: task_of(
+                kind_of(name), corpus, points=points, texts=texts_of(corpus) if control else None, seed=self.config.seed
+            )
             for name in self.config.probes.tasks
+            for corpus in (self.corpora[corpus_of(name)],)
         }
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastencode.study.conditions import Condition
+from fastencode.study.conditions import Condition, reference_label
 from fastencode.study.figures.base import (
     LAYER,
     ZERO,
@@ -36,14 +36,14 @@ __all__ = ["differences_figure", "mlp_figure", "participants_figure"]
 
 @styled
 def differences_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Sequence[Condition]) -> Figure | None:
-    """Every model's r less that of the first by layer, one panel per region: mean over participants, and each of them.
+    """Every model's r less that of another by layer, one panel per region: mean over participants, and each of them.
 
     Parameters
     ----------
     means : pandas.DataFrame
         One row per model, layer and region: columns model, layer, region, mean, low, high.
     contrasts : pandas.DataFrame
-        One row per participant, model, layer and region: columns participant, model, layer, region, difference.
+        One row per participant, model, layer and region: columns participant, model, layer, region, versus, difference.
     models : sequence of Condition
 
     Returns
@@ -63,9 +63,7 @@ def differences_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Seq
         means_panel(ax, means[means["region"] == region], each, models, span_of(contrasts))
         ax.set_title(panel_title(region, columns))
         ax.set_ylim(*limits)
-    finish(
-        figure, axes, range(len(regions)), (LAYER, escaped(f"r minus r of {shortened(models[0].label, 30)}")), contrasts, models
-    )
+    finish(figure, axes, range(len(regions)), (LAYER, _minus(contrasts, models)), contrasts, models)
     return figure
 
 
@@ -76,7 +74,8 @@ def participants_figure(contrasts: pd.DataFrame, regions: Sequence[str], models:
     Parameters
     ----------
     contrasts : pandas.DataFrame
-        One row per participant, model, layer and region: columns participant, model, layer, region, difference, low, high.
+        One row per participant, model, layer and region: columns participant, model, layer, region, versus, difference, low,
+        high.
     regions : sequence of str
         Those to draw, in this order.
     models : sequence of Condition
@@ -102,7 +101,7 @@ def participants_figure(contrasts: pd.DataFrame, regions: Sequence[str], models:
             _difference_panel(axes[at], here, models, span_of(contrasts))
             axes[at].set_title(panel_title(region, columns, who), fontsize=9)
     axes[0].set_ylim(*padded(contrasts[["difference", "low", "high"]].to_numpy(dtype=float), at_least=0.04))
-    finish(figure, axes, used, (LAYER, escaped(f"r minus r of {shortened(models[0].label, 30)}")), contrasts, models)
+    finish(figure, axes, used, (LAYER, _minus(contrasts, models)), contrasts, models)
     return figure
 
 
@@ -132,6 +131,11 @@ def mlp_figure(mlp: pd.DataFrame, models: Sequence[Condition]) -> Figure:
     axes[0].set_ylim(*padded(mlp[["difference", "low", "high"]].to_numpy(dtype=float), at_least=0.04))
     finish(figure, axes, range(len(places)), (LAYER, "r of the network minus r of ridge"), mlp, models)
     return figure
+
+
+def _minus(contrasts: pd.DataFrame, models: Sequence[Condition]) -> str:
+    """The name of the vertical axis."""
+    return escaped(f"r minus r of {shortened(reference_label(contrasts['versus'], models), 30)}")
 
 
 def _difference_panel(ax: Axes, here: pd.DataFrame, models: Sequence[Condition], span: tuple[int, int]) -> None:

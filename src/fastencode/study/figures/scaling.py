@@ -88,7 +88,7 @@ def _scaling_panel(ax: Axes, here: pd.DataFrame, models: Sequence[Condition], ho
         for who in people if len(people) > 1 else ():
             own = part[part["participant"] == who].sort_values("hours")
             ax.plot([places[one] for one in own["hours"]], own["r"], **thin)
-    ax.set_xticks(list(places.values()), [f"{one:g}" for one in places])
+    ax.set_xticks(list(places.values()), [f"{one:.3g}" for one in places])
     ax.grid(False, axis="x")
 
 

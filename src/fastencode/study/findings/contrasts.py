@@ -6,10 +6,10 @@ prevent that something is called an effect although the control shows it, too:
 - If a control is named, "yes" requires two intervals: that of the contrast beyond its limit, and that of tuned − control beyond 0
   on the same side. It would not be enough that the control's own interval includes the limit, because the difference between
   "significant" and "not significant" is not itself statistically significant (Gelman and Stern 2006). "No" requires one of the
-  two intervals on the other side. Otherwise the answer is "undecided".
-- The intervals of a family have the confidence levels of Holm's steps, so that the probability of any wrong answer in the family
-is
-  at most 5 %. Without a family, the level is .95.
+  two intervals on the other side. Otherwise the answer is "undecided". If the tuned model or the control has several seeds, the
+  interval of tuned − control includes the variance between seeds, because a control is itself one random outcome.
+- The intervals of a family have the confidence levels of Holm's steps, so that the probability of any wrong answer in the
+  family is at most 5 %. Without a family, the level is .95.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fastencode.study.findings.weighted import (
     weights_of,
 )
 from fastencode.study.inference.families import WRONG, holm, holm_levels
-from fastencode.study.inference.intervals import Estimate, over_participants, over_units
+from fastencode.study.inference.intervals import Estimate, freedom_of, over_participants, over_units
 from fastencode.study.inference.significance import signed_rank
 
 __all__ = ["Cell", "Contrast", "Finding", "Measurements", "Sample", "evaluate", "finding_rows", "part_rows", "verdicts_of"]
@@ -82,7 +82,7 @@ class Finding:
     control_value, control_low, control_high : float
         The same contrast with the control in place of the model in question, with its .95 interval; NaN without a control.
     over_control, over_control_low, over_control_high : float
-        The model in question less the control, weighted alike.
+        The model in question less the control, weighted alike; where either has several seeds, the interval allows for others.
     rule, quantity : str
         For :meth:`verdict`.
     by_participant : participant → float
@@ -205,6 +205,8 @@ def _case(measurements: Measurements, contrast: Contrast, n_layers: Layers) -> _
     several = main.people != (NOBODY,)
     by_people = contrast.unit == "participants" or (contrast.unit == "auto" and several and len(main.people) >= ENOUGH)
     estimates = tuple(_estimate(one, which, by_people and several) for one, which in zip(asked, found, strict=True))
+    if len(estimates) > 1:
+        estimates = (*estimates[:2], _of_other_seeds(estimates[2], found[2]))
     p = max(estimates[0].pvalue(limit) for limit in _limits(contrast))
     ranks = _signed_rank(contrast, main) if by_people and several else (math.nan, math.nan)
     unit = "participants" if by_people else main.unit
@@ -217,6 +219,17 @@ def _estimate(contrast: Contrast, found: Tested, by_people: bool) -> Estimate:
     if contrast.unit == "participants":  # all models belong to no participant
         return Estimate(float(found.values.mean()), math.nan, math.nan)
     return over_units(found.values, found.draws, found.n_units, correlation=contrast.single and found.correlation)
+
+
+def _of_other_seeds(over: Estimate, found: Tested) -> Estimate:
+    """Tuned − control, as unsure as other seeds make it. One that has a single seed is taken to vary as the other does."""
+    known = {model: one for model, one in found.of_seeds.items() if one[1] > 1}
+    if not known or not math.isfinite(over.error):
+        return over
+    single = len(found.of_seeds) - len(known)
+    of_seeds = [(variance * (1 / seeds + single), seeds - 1.0) for variance, seeds in known.values()]
+    parts = [(over.error**2, over.freedom), *of_seeds]
+    return replace(over, error=math.sqrt(sum(variance for variance, _ in parts)), freedom=freedom_of(parts))
 
 
 def _limits(contrast: Contrast) -> tuple[float, ...]:
@@ -304,6 +317,8 @@ def _reasons(case: _Case, level: float) -> list[str]:
         if contrast.expect in ("above", "below") and _beyond(contrast, ends, contrast.limit) and not alone:
             also = _beyond(contrast, control.interval(), contrast.limit)
             said.append("The control shows it too." if also else "The control may show it too.")
+        elif alone and _beyond(contrast, ends, contrast.limit) and _beyond(contrast, control.interval(), contrast.limit):
+            said.append("The control shows a part of it, too: what is beyond that is the difference between the two.")
     if case.p_smallest > WRONG:
         few = f"{len(main.people)} participants"
         said.append(f"A signed-rank test of {few} cannot reach p = .05: the smallest is {case.p_smallest:.3g}.")

@@ -6,14 +6,13 @@ Axis letters: r region, b bootstrap draw.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.study.brains.layer_scores import LayerScores
-from fastencode.study.brains.tables import Key, Label, delays_text
+from fastencode.study.brains.tables import Key, Label, compared_with, delays_text
 from fastencode.study.columns import MEAN
 from fastencode.study.findings.verdicts import layer_thirds
 from fastencode.study.inference.blocks import interval, mean_draws
@@ -29,19 +28,23 @@ class _One(NamedTuple):
     n_blocks: float
 
 
-def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per model, layer and region for mean r, and one for the mean difference to the first model at the same layer.
+def mean_rows(
+    found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str, Any]], before: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """One row per model, layer and region for mean r, and one for the mean difference to another model with the same layer.
 
     Parameters
     ----------
     found : (label, participant, layer) → LayerScores
     columns : participant → region → columns of the responses
         Scores hold regions in this order.
+    before : source → source, optional
+        The model that each is compared with, as for :func:`fastencode.study.brains.tables.compared_with`; by default the first.
 
     Returns
     -------
     list of dict
-        ``model``, ``delays``, ``layer``, ``region``; ``versus``: "0" for r itself, or the first model for differences, which
+        ``model``, ``delays``, ``layer``, ``region``; ``versus``: "0" for r itself, or the other model for differences, which
         low-level features do not have; ``participants``: how many have the region; ``mean`` of r or of the difference; ``low``
         and ``high``: its 95 % interval.
 
@@ -55,21 +58,19 @@ def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[st
         for place, region in enumerate(columns[who]):
             one = _One(float(scores.region[place]), scores.draws[:, place], float(scores.n_blocks))
             each.setdefault((label, layer, region), {})[who] = one
-    first = next((label.source for label, *_ in each if not label.low_level), None)
+    against_of = compared_with((label for label, *_ in each), before)
     rows = []
     for (label, layer, region), people in each.items():
         named = {"model": label.name, "delays": delays_text(label.delays), "layer": layer, "region": region}
         rows.append({**named, "versus": "0", **_mean(people, correlation=True)})
-        against = {} if first is None else each.get((replace(label, source=first), layer, region), {})
-        if label.source == first or label.low_level:
-            continue
+        against = each.get((against_of[label], layer, region), {}) if label in against_of else {}
         both = {
             who: _One(one.r - against[who].r, one.draws - against[who].draws, one.n_blocks)
             for who, one in people.items()
             if who in against
         }
         if both:
-            rows.append({**named, "versus": first, **_mean(both, correlation=False)})
+            rows.append({**named, "versus": against_of[label].source, **_mean(both, correlation=False)})
     return rows
 
 

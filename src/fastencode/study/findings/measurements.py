@@ -76,7 +76,8 @@ class Sample:
         The value on resampled units. Draw i of every sample of a measure resamples the same units, so that differences are
         paired.
     n_units : float
-        Number of blocks of scans, speakers or utterances.
+        Number of blocks of scans, speakers or utterances. If speakers have different numbers of recordings, the effective number
+        of equal ones.
     unit : str
         "blocks", "speakers" or "utterances".
     correlation : bool
@@ -100,7 +101,7 @@ class Probed(Protocol):
     ----------
     score : ndarray, shape (l,)
     draws : ndarray, shape (l, b)
-    n_units : int
+    n_effective : float
     unit : str
     """
 
@@ -109,7 +110,7 @@ class Probed(Protocol):
     @property
     def draws(self) -> NDArray[Any]: ...
     @property
-    def n_units(self) -> int: ...
+    def n_effective(self) -> float: ...
     @property
     def unit(self) -> str: ...
 
@@ -192,7 +193,7 @@ def measurements_of_probes(results: Mapping[tuple[str, str, str, int], Probed]) 
         Participant "" for a model that belongs to no participant.
     """
     return {
-        Cell(task, model, seed, who, layer): Sample(float(score), np.asarray(draws_b), float(one.n_units), one.unit)
+        Cell(task, model, seed, who, layer): Sample(float(score), np.asarray(draws_b), float(one.n_effective), one.unit)
         for (task, model, who, seed), one in results.items()
         for layer, (score, draws_b) in enumerate(zip(one.score, one.draws, strict=True))
     }

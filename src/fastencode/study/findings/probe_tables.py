@@ -112,4 +112,4 @@ def _by_seed(results: Results) -> dict[tuple[str, str, str], list[ProbeResult]]:
 
 def _ends(score_l: Any, found: Sequence[ProbeResult]) -> Any:
     draws_bl = np.mean([each.draws for each in found], axis=0).T
-    return ends(found[0].metric, score_l, draws_bl, found[0].n_units)
+    return ends(found[0].metric, score_l, draws_bl, found[0].n_effective)

@@ -136,7 +136,7 @@ def decider(row: Mapping[str, Any]) -> str:
 
 def _said(row: Mapping[str, Any], labels: Mapping[str, str]) -> Said:
     more = []
-    if math.isfinite(row["control_value"]) and row["answer"] != "yes":
+    if math.isfinite(row["control_value"]) and (row["answer"] != "yes" or "The control shows a part" in str(row["reason"])):
         more.append(f"The control shows {number(row, 'control_')}.")
     deciding = decider(row) if row["answer"] == "undecided" else ""
     reason = str(row["reason"]).strip()

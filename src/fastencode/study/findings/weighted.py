@@ -85,6 +85,9 @@ class Tested:
     by_seed : ndarray, shape (p, s)
         The contrast for each of these seeds; conditions with a single seed are the same in all.
     draws_by_seed : ndarray, shape (p, s, b)
+    of_seeds : condition → (variance, seeds)
+        How far each condition's part of the contrast, the mean over people, varies from seed to seed, and of how many seeds; NaN
+        where there is one.
     left_out : participant → why
     """
 
@@ -97,6 +100,7 @@ class Tested:
     seeds: tuple[int, ...]
     by_seed: Float64
     draws_by_seed: Float64
+    of_seeds: Mapping[str, tuple[float, int]]
     left_out: Mapping[str, str]
 
 
@@ -251,7 +255,7 @@ def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Plac
             seeded[who] = each
     if not seeded:
         nothing, none = np.empty(0), np.empty((0, 0))
-        return [Tested((), nothing, none, nothing, "", False, (), none, np.empty((0, 0, 0)), left_out) for _ in sums]
+        return [Tested((), nothing, none, nothing, "", False, (), none, np.empty((0, 0, 0)), {}, left_out) for _ in sums]
     unit = _check_paired(measure, seeded)
     seeds = _seeds_of_all(seeded)
     return [_tested(one, seeded, seeds, unit, left_out) for one in sums]
@@ -324,5 +328,27 @@ def _tested(
         seeds=seeds,
         by_seed=values[:, 1:],
         draws_by_seed=draws[:, 1:],
+        of_seeds={model: _of_seeds(model, weights, seeded) for model in dict.fromkeys(place.model for place in weights)},
         left_out=left_out,
     )
+
+
+def _of_seeds(
+    model: str, weights: Mapping[Place, float], seeded: Mapping[str, Mapping[Place, Mapping[int, Sample]]]
+) -> tuple[float, int]:
+    """Variance of one condition's part of a contrast from seed to seed, and how many seeds all people have.
+
+    As in ``mixed.components``: that of the values, less what the test data do to one seed and not to others; not below 0.
+    """
+    own = {place: weight for place, weight in weights.items() if place.model == model}
+    seeds = sorted(set.intersection(*({*each[place]} for each in seeded.values() for place in own)))
+    if len(seeds) < 2:
+        return math.nan, 1
+    values_s, draws_sb = [], []
+    for seed in seeds:
+        of_people = [[(weight, each[place][seed]) for place, weight in own.items()] for each in seeded.values()]
+        values_s.append(np.mean([sum(weight * one.value for weight, one in part) for part in of_people]))
+        draws_sb.append(np.mean([np.sum([weight * one.draws for weight, one in part], axis=0) for part in of_people], axis=0))
+    covariance = np.cov(draws_sb) if len(draws_sb[0]) > 1 else np.zeros((len(seeds),) * 2)
+    of_test = (np.trace(covariance) - (covariance.sum() - np.trace(covariance)) / (len(seeds) - 1)) / len(seeds)
+    return max(0.0, float(np.var(values_s, ddof=1) - of_test)), len(seeds)

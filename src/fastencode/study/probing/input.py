@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
-from fastencode.errors import InputError
+from fastencode.errors import InputError, warn
 from fastencode.study.probing.metrics import TASKS
 
 __all__ = ["Fold", "Given", "Layers", "check_given", "check_names", "group_folds", "layers_of", "standardised"]
@@ -126,6 +126,8 @@ def check_given(
             raise InputError(f"split holds no {name!r} row: a probe is fitted on train rows and scored on test rows")
     if len(rows["validation"]):
         fitted, sizes = np.concatenate([rows["train"], rows["validation"]]), [len(rows["train"]), len(rows["validation"])]
+        if groups_n is not None:
+            _warn_of_heard(groups_n[rows["train"]], groups_n[rows["validation"]])
     else:
         fitted, sizes = _in_folds(rows["train"], truth, groups_n, seed)
     _check_classes(task, truth[fitted], truth[rows["test"]], classes)
@@ -189,6 +191,16 @@ def _check_classes(task: str, fitted: NDArray[Any], tested: NDArray[Any], classe
         if not part.all():
             few = ", ".join(repr(classes[place]) for place in np.flatnonzero(~part)[:5])
             raise InputError(f"{few} {what} of the {name} split: leave out what is not in both splits, or choose another split")
+
+
+def _warn_of_heard(train: NDArray[Any], validation: NDArray[Any]) -> None:
+    """A penalty that is chosen on speakers of the train rows is too small for others."""
+    both = np.intersect1d(train, validation)
+    if len(both):
+        warn(
+            f"{len(both)} of {len(np.unique(validation))} speakers of the validation rows are in train, the first {both[0]!s}:"
+            " the penalty is not chosen on speakers that are left out; mark these rows as train, and it will be"
+        )
 
 
 def _in_folds(

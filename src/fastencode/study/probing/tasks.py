@@ -29,7 +29,7 @@ from fastencode.study.probing.labels import (
     text_labels_of,
     words_of,
 )
-from fastencode.study.probing.splits import WITHIN, of_each_speaker, within_speakers
+from fastencode.study.probing.splits import WITHIN, of_each_speaker, said_in, what_follows, within_speakers
 
 __all__ = ["TASKS", "Corpus", "Rows", "Task", "check_name", "check_parts", "task_of"]
 
@@ -76,6 +76,8 @@ class Rows(NamedTuple):
         "train", "validation" or "test".
     types : ndarray of text, shape (r,), or None
         Rows of equal type get the same shuffled label in a control: the sentence, or for frames the word ("" outside words).
+    items : ndarray of text, shape (r,), or None
+        What test rows are a sample of besides speakers: words or texts that are not in the training split.
     """
 
     rows: NDArray[np.intp]
@@ -83,6 +85,7 @@ class Rows(NamedTuple):
     groups: NDArray[np.str_] | None
     split: NDArray[np.str_]
     types: NDArray[np.str_] | None = None
+    items: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ class Task:
         For tasks on frames: the phones of each recording with their times in s.
     types : tuple of str or None
         The text of each recording, (n,): recordings of equal text get the same shuffled label in a control.
+    items : tuple of str or None
+        The word or text of each recording, (n,), if several recordings have the same and the test split's are not in the training
+        split. Scores then generalise to new texts, so these are resampled, too.
+    unit : str
+        What groups are, if not speakers.
     words : tuple of tuple of Interval, or None
         For tasks on frames: the words of each recording with their times in s.
     points : int
@@ -132,6 +140,8 @@ class Task:
     labels: NDArray[Any] | None = None
     phones: tuple[tuple[Interval, ...], ...] | None = None
     types: tuple[str, ...] | None = None
+    items: tuple[str, ...] | None = None
+    unit: str = ""
     words: tuple[tuple[Interval, ...], ...] | None = None
     points: int = 0
     spared: frozenset[str] = frozenset()
@@ -153,7 +163,21 @@ class Task:
 
     def truth(self) -> dict[str, Any]:
         """Everything that defines the task except the contents of the sounds, as plain values."""
-        names = ("name", "kind", "keys", "split", "groups", "classes", "labels", "phones", "types", "words", "points")
+        names = (
+            "name",
+            "kind",
+            "keys",
+            "split",
+            "groups",
+            "classes",
+            "labels",
+            "phones",
+            "types",
+            "items",
+            "unit",
+            "words",
+            "points",
+        )
         return {name: getattr(self, name) for name in names}
 
     def rows(self, names: Sequence[str], counts: ArrayLike, times: NDArray[Any], labels: NDArray[Any] | None = None) -> Rows:
@@ -192,7 +216,8 @@ class Task:
             raise InputError(f"the task {self.name} has {len(self.keys)} recordings: give the labels of each")
         groups = None if self.groups is None else np.array(self.groups)
         types = None if self.types is None else np.array(self.types)
-        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types)
+        items = None if self.items is None else np.array(self.items)
+        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types, items)
 
     def _rows_of_frames(self, spans: Sequence[tuple[int, int]], times: NDArray[Any]) -> Rows:
         rows, labels, types, owners = [], [], [], []
@@ -211,7 +236,8 @@ class Task:
         known = (split != "test") | np.isin(found, found[split != "test"])  # a phone may be too short to be in any training row
         groups = None if self.groups is None else np.array(self.groups)[owners][known]
         shuffled = None if self.words is None else np.array(types)[known]
-        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled)
+        items = None if self.items is None else np.array(self.items)[owners][known]
+        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled, items)
 
 
 def _at(intervals: Sequence[Interval], times: NDArray[Any]) -> list[str | None]:
@@ -334,6 +360,9 @@ def task_of(
         words = words_of(kept) if base == "phones" else None
         sentences = tuple(texts[key] for key in task.keys if key in texts) if base != "phones" else ()
         task = replace(task, words=words, types=sentences if len(sentences) == len(kept) else None)
+    if base != "word":
+        said = [said_in(one) for one in kept.values()]
+        task = replace(task, **what_follows(task, said, [one.speaker for one in kept.values()], texts is not None))
     if task.alone:
         task = replace(task, notes=(*task.notes, "all test recordings are of one speaker, so there are no intervals"))
     for note in task.notes:

@@ -146,10 +146,10 @@ def _scaling(tables: Tables, labels: Labels) -> Iterator[str]:
     for (region, model), by_hours in _curves(tables["scaling"], ["region", "model"], "r", by="hours"):
         first, last = by_hours.iloc[0], by_hours.iloc[-1]
         if len(by_hours) > 1:
-            ends = f"goes from r {_n(first)} with {by_hours.index[0]:g} h to {_n(last)} with {by_hours.index[-1]:g} h"
+            ends = f"goes from r {_n(first)} with {by_hours.index[0]:.3g} h to {_n(last)} with {by_hours.index[-1]:.3g} h"
         else:
             ends = f"has r {_n(first)}"
-        yield f"{display_name(region)}: {labels[model]} {ends}."
+        yield f"{display_name(region)}: {labels[str(model)]} {ends}."
 
 
 def _seeds(tables: Tables, labels: Labels) -> Iterator[str]:

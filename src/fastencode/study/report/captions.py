@@ -20,7 +20,7 @@ class Drawn(NamedTuple):
     bands : {"drawn", "crowded", ""}
         Intervals are drawn; are left out because there are too many models; or do not exist.
     first : str
-        Label of the model that others are compared with.
+        Label of the model that others are compared with, in quotation marks if it is one model.
     level : bool
         Whether a model with one layer is drawn as a horizontal line.
     depths : tuple of str
@@ -139,7 +139,7 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
         "Differences in each participant",
         lambda drawn: (
             f"As above, one panel for each region and participant; {drawn.people}. Vertical: each model's r minus the r of "
-            f"“{drawn.first}” at the same layer. All panels share one axis. {drawn.level_line}"
+            f"{drawn.first} at the same layer. All panels share one axis. {drawn.level_line}"
             f"{drawn.intervals('one participant’s difference')}An interval does not generalise to other participants; the "
             "similarity of the panels shows how much participants differ."
         ),
@@ -147,7 +147,7 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
     "differences": (
         "Differences between models",
         lambda drawn: (
-            f"Each model's r minus the r of “{drawn.first}” at the same layer: above zero, the model predicts better than that "
+            f"Each model's r minus the r of {drawn.first} at the same layer: above zero, the model predicts better than that "
             f"one. All panels share one axis. {drawn.each}Intervals are paired: both models are scored on the same blocks. With "
             "many layers and regions, some intervals exclude zero by chance."
         ),
@@ -193,8 +193,8 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
         "More hours of data",
         lambda drawn: (
             "Vertical: correlation with held-out responses, mean over late layers and voxels of the region. Horizontal: "
-            f"hours of data that a model was tuned on. {drawn.thick}{drawn.probe_bands}"
-            f"A horizontal line is a model with a single number of hours. {LEVELS}"
+            f"hours of data that a model was tuned on, as heard. {drawn.thick}{drawn.probe_bands}"
+            f"A horizontal line is a model without hours, or with a single number of hours. {LEVELS}"
         ),
     ),
     "seeds": (
@@ -270,7 +270,8 @@ DETAILS = {
     "findings": (
         "Every expectation",
         "Value, with its 95 % interval, is the contrast of the models over layers and region that the columns name. Unit is what "
-        "intervals resample and tests count. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
+        "intervals resample and tests count; speakers with unlike numbers of recordings count as fewer, as many as would tell as "
+        "much with equal numbers. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
         "expectations of the family.",
     ),
     "probes": (
@@ -285,7 +286,7 @@ DETAILS = {
         "r of ridge and of a network with a hidden layer on the same held-out scans, and their difference with its paired 95 % "
         "interval.",
     ),
-    "scaling": ("Every number of hours", "r by hours of data, with 95 % intervals."),
+    "scaling": ("Every number of hours", "r by hours of data that were heard, with 95 % intervals."),
     "seeds": (
         "Every seed",
         "What other tables show as the mean over seeds, of one seed at a time. The region is empty for probes.",

@@ -38,7 +38,7 @@ def cautions(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) ->
     """
     labels = {one.model: one.label for one in models}
     given = list(tables["warnings"]["warning"]) if "warnings" in tables else []
-    found = [*_edges(tables, labels), *_smallest(tables), *_few(tables), *_controls(tables, labels), *_unknown(tables)]
+    found = [*_edges(tables, labels), *_smallest(tables), *_few(tables, labels), *_controls(tables, labels), *_unknown(tables)]
     return list(dict.fromkeys([*given, *found]))
 
 
@@ -85,7 +85,7 @@ def _smallest(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             )
 
 
-def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+def _few(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:
     people = set(tables["scores"]["participant"]) if "scores" in tables else set()
     if len(people) == 1:
         yield (
@@ -93,9 +93,13 @@ def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             "nothing about others."
         )
     if "training" in tables:
-        seeds = set(tables["seeds"]["seed"]) if "seeds" in tables else {0}
-        if len(seeds) == 1:
+        seeds = {} if "seeds" not in tables else tables["seeds"].groupby("model", sort=False)["seed"].nunique().to_dict()
+        single = [model for model in dict.fromkeys(tables["training"]["model"]) if seeds.get(model, 1) == 1]
+        if single and len(single) == tables["training"]["model"].nunique():
             yield "One seed: how far chance in training moves these numbers is not known."
+        elif single:
+            names = _some([labels.get(str(model), str(model)) for model in single])
+            yield f"One seed of {names}: how far chance in training moves them is not known."
 
 
 def _controls(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:
@@ -114,7 +118,14 @@ def _lacks_control(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     """Whether a difference with the answer yes has no control and is not itself a comparison with a control."""
     models = re.split(r"\s[−+-]\s", row["models"])
     a_control = any("control" in f"{model} {labels.get(model, '')}" for model in models)
-    return row["answer"] == "yes" and len(models) > 1 and not a_control and not math.isfinite(row["control_value"])
+    there = row["answer"] == "yes" and len(models) > 1 and not _is_kept(row)
+    return there and not a_control and not math.isfinite(row["control_value"])
+
+
+def _is_kept(row: Mapping[str, Any]) -> bool:
+    """Whether what was expected holds of no difference at all, as "within ±.03" or "above −.03": no control is needed."""
+    expect, limit = row.get("expect"), row.get("limit", math.nan)
+    return expect == "within" or (expect == "above" and limit < 0) or (expect == "below" and limit > 0)
 
 
 def _unknown(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:

@@ -95,7 +95,9 @@ def _cell(column: str, value: Any, labels: Mapping[str, str]) -> str:
         return format(value, form) if math.isfinite(value) else "–"
     if column in ("at_edge", "significant"):
         return f"{value:.0%}" if math.isfinite(value) else "–"
-    if column in ("n_units", "hours", "limit"):
+    if column == "hours":
+        return f"{value:.3g}"
+    if column in ("n_units", "limit"):
         return f"{value:g}".replace("-", "−") if math.isfinite(value) else "–"
     return number_text(float(value), 4 if column in ("p", "p_smallest", "p_holm", "q", "r2") else 3)
 

@@ -41,7 +41,9 @@ ALICE_NOTES = (
 STUDY_NOTES = (
     "The unit of each interval is named beside it. Intervals over blocks of scans or speakers generalise to other stories or "
     "speakers of this kind, not to other participants. Intervals over participants, which need five or more, generalise to other "
-    "people who hear these stories."
+    "people who hear these stories. "
+    "If voxels are scored by their noise ceiling, the ceiling comes from the same repeats whose mean is scored, unless "
+    "data.split_half is set: r is then slightly too high, for all models alike."
 )
 
 _LATE = {
