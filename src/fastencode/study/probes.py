@@ -6,8 +6,8 @@
 
 Features are z-scored with the mean and standard deviation of the fitted rows (training and validation, never test). Rows that
 are held out to choose the penalty are part of this scale, but their labels are not. The penalty of each layer is the one with the
-best predictions of held-out rows: the split "validation" if there is one, otherwise five folds of whole speakers of the training rows.
-The map is then fitted on training and validation rows, and scored on test rows, which are used for nothing else.
+best predictions of held-out rows: the split "validation" if there is one, otherwise five folds of whole speakers of the training
+rows. The map is then fitted on training and validation rows, and scored on test rows, which are used for nothing else.
 
 Axis letters: n row, l layer, d feature, k class, label or target, b bootstrap draw, a penalty.
 """
