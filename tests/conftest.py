@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from picture_cases import without_pictures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests load local folders only; a wrong name must not wait for a network
 # Threads of torch (OpenMP) and of NumPy (OpenBLAS) that have nothing to do sleep at once. By default they spin for a while, and
@@ -26,6 +30,23 @@ def shared_data() -> Path:
         where = "FASTENCODE_DATA" if named else "../shared/data"
         pytest.skip(f"real data not found: {where} ({folder}) is not a folder; set FASTENCODE_DATA to run this test")
     return folder
+
+
+@pytest.fixture(scope="module")
+def no_pictures() -> Iterator[pytest.MonkeyPatch]:
+    """Figures are dots in all that a module runs, its fixtures too: ``pytestmark = pytest.mark.usefixtures("no_pictures")``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("matplotlib"):
+            without_pictures(patch.setattr)
+        yield patch
+
+
+@pytest.fixture
+def pictures(no_pictures: pytest.MonkeyPatch) -> Iterator[None]:
+    """Figures are drawn in one test of such a module."""
+    no_pictures.undo()
+    yield
+    without_pictures(no_pictures.setattr)
 
 
 # Modules that run whole commands once, in a fixture, for many tests. pytest-xdist gives each process an equal part of the list of

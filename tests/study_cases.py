@@ -10,10 +10,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-import pytest
 import soundfile
 import yaml
-from matplotlib.figure import Figure
 
 from fastencode.cli import main
 from fastencode.speech.audio import write_audio
@@ -25,10 +23,6 @@ ROWS = {"one": 16, "two": 14, "watched": 12, "test": 24}
 VOXELS = {"A": 6, "B": 5}
 REGIONS = {"low": slice(0, 3), "high": slice(2, None)}
 PHONES = tuple(PHONE_TONES)
-SAVEFIG = Figure.savefig
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c6360000000020001e5273dd40000000049454e44ae426082"
-)
 
 
 def brains(root: Path) -> Path:
@@ -148,12 +142,6 @@ def written(file: Path, given: Mapping[str, Any]) -> Path:
     """A study as a file."""
     file.write_text(yaml.safe_dump(dict(given), sort_keys=False), encoding="utf-8")
     return file
-
-
-def without_pictures(patch: pytest.MonkeyPatch) -> None:
-    """Every figure is one dot: drawing takes most of the time of a study as small as these."""
-    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
-    patch.setattr(Figure, "savefig", lambda self, file, format, **_: file.write(PNG if format == "png" else svg))
 
 
 def run(file: Path, out: Path, *options: str) -> int:

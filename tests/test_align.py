@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -31,12 +30,15 @@ from fastencode.study.brains.low_level import LOW_LEVEL, low_level
 from fastencode.study.inference.significance import fdr, signed_rank
 from fastencode.world.config import Participant, WorldConfig
 from fastencode.world.simulate import TEST_STORY, VALIDATION_STORY, make_world
+from process_cases import Command
 from reference_timing import lanczos as dense
 from speech_cases import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "soundfile"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 WORLD = WorldConfig(
     minutes=4.2,
@@ -59,7 +61,6 @@ for most, arguments in json.loads(sys.argv[1]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(most), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     print("status", main(arguments), file=sys.stderr)
 """
-COMMAND = [sys.executable, "-c", "import sys; from fastencode.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +196,9 @@ def test_killed_and_given_again_the_numbers_are_the_same(
 ) -> None:
     out = tmp_path / "killed"
     given = options(world, out, [models["shipped"], models["random"]])
-    process = subprocess.Popen([*COMMAND, *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while len(list(out.glob("fits/*/*/*/stage.json"))) < 3:
-        assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = Command(given, tmp_path)
+    command.until(lambda: len(list(out.glob("fits/*/*/*/stage.json"))) >= 3)
+    assert command.tell(signal.SIGKILL) == -signal.SIGKILL
     kept = {path: path.read_bytes() for path in out.glob("fits/*/*/*/layer.h5") if ".partial" not in str(path)}
     assert 3 <= len(kept) < 20
     assert main(given) == 0
@@ -283,7 +280,7 @@ def test_other_labels_of_no_speech_are_another_fit(world: Path, tmp_path: Path, 
     """The world's phones are IPA, which has no table of articulation: what is unknown may be taken for no speech."""
     given = ["--participants", "B", "--features", "[]", "--baselines"]
     assert main(options(world, tmp_path / "x", [], *given, "articulation")) == 1
-    assert re.search(r"transcript of 'story01': .*neither ARPAbet .*; or take it for no speech", capsys.readouterr().err)
+    assert re.search(r"transcript of 'story01': .*neither ARPAbet .*; or treat it as no speech", capsys.readouterr().err)
     tables = {}
     for labels in ("a", "ə"):
         for out in ("both", labels):
@@ -345,7 +342,7 @@ def test_low_level_features_at_scans(world: Path) -> None:
     onsets = np.array([word.start for word in stories.words("story01")])
     counted = [((onsets >= begin) & (onsets < begin + 2.0)).sum() / 2.0 for begin in begins]
     np.testing.assert_allclose(low_level(stories, "story01", "word_rate")[:, 0], counted, rtol=1e-6)
-    with pytest.raises(InputError, match="'pitch' is no low-level feature: choose among spectrum"):
+    with pytest.raises(InputError, match="'pitch' is not a low-level feature: choose from spectrum"):
         low_level(stories, "story01", "pitch")
 
 
@@ -376,7 +373,7 @@ def test_time_alone_predicts_drift_only_where_rows_of_one_story_are_fitted_and_s
         (["--test_story", "nostory"], "A has no responses to the test story 'nostory'"),
         (["--participants", '["Z"]'], "participant 'Z' has no folder"),
         (["--ceiling", "0.999"], "no voxel of A has a significant noise ceiling above 0.999"),
-        (["--residualize", '["pitch"]'], "--residualize names pitch, which is no low-level feature"),
+        (["--residualize", '["pitch"]'], "--residualize names pitch, which is not a low-level feature"),
         (["--permutations", "0"], "permutations=0"),
         (["--participants", "A,A"], "participants names A more than once"),
         (["--partition", "spectrum,spectrum"], "partition names spectrum more than once"),

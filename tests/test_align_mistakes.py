@@ -55,7 +55,7 @@ def test_a_mask_of_another_length_and_two_masks_are_named(world: Path, tmp_path:
         (("--align.alphas", "-1"), "--align.alphas holds -1.0; every penalty must be positive"),
         (("--memory", "much"), "--memory='much'; pass bytes"),
         (("--device", "tpu"), "--device='tpu' is not a device"),
-        (("--partition", "pitch"), "--partition names pitch, which is no low-level feature: choose among spectrum"),
+        (("--partition", "pitch"), "--partition names pitch, which is not a low-level feature: choose from spectrum"),
         (("--dry-run=maybe",), "--dry-run takes no value, 'maybe' was given"),
     ],
 )

@@ -20,6 +20,8 @@ for library in ("torch", "transformers", "jsonargparse"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 # Stories differ in length, and not everybody heard all; C heard the test once and has a voxel that never changes; B has a gap.
 ROWS = {"one": 44, "two": 57, "three": 39, "test": 76}
 HEARD = {"A": ("one", "three", "two"), "B": ("one", "three", "two"), "C": ("one", "two")}

@@ -17,6 +17,8 @@ from fastencode.study.brains.sources import LayerFolder
 pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
 pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,22 +21,27 @@ import scipy.stats
 from fastencode.cli import main
 from fastencode.errors import FastencodeWarning
 from fastencode.runs import fits, provenance
+from picture_cases import COMMAND as WITHOUT_PICTURES
 
 pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 ROWS = {"one": 40, "two": 52, "test": 60}
 TABLES = ("scores.csv", "means.csv", "tests.csv", "contrasts.csv")
 # Imports first, says so, and begins when the file named is there.
-TOGETHER = """
-import sys, time
+TOGETHER = (
+    WITHOUT_PICTURES
+    + """
+import time
 from pathlib import Path
-from fastencode.cli import main
 from fastencode.runs import fits
 print("ready", flush=True)
 while not Path(sys.argv[1]).exists(): time.sleep(0.001)
 sys.exit(main(sys.argv[2:]))
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +141,7 @@ def test_one_after_another_and_collected_elsewhere(
 
 
 def test_the_page_shows_all_models_and_repeats_itself(
-    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: None
 ) -> None:
     """Its command works as printed, from any folder; files named in the provenance have the digests that it gives."""
     (tmp_path / "out put").mkdir()

@@ -18,6 +18,8 @@ from fastencode.runs.responses import load_listener
 pytest.importorskip("jsonargparse", reason="the command needs the extra 'tune'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 TESTS = ("test", "later")
 
 

@@ -83,8 +83,8 @@ def test_resample_changes_nothing_at_the_same_rate() -> None:
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
     left, right = tone(16000), tone(16000, hertz=700.0)
-    soundfile.write(tmp_path / "a.wav", np.stack([left, right, 0 * left], axis=1), 16000, subtype="FLOAT")
-    np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), (left + right) / 3, atol=1e-6)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right, left / 100], axis=1), 16000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav"), (left * 1.01 + right) / 3, atol=1e-6)
 
 
 def test_written_file_agrees_with_an_independent_reader(tmp_path: Path) -> None:
@@ -153,16 +153,12 @@ def test_truncated(tmp_path: Path, suffix: str, options: dict[str, str], kept: f
     read_audio(whole)
     raw = whole.read_bytes()
     cut.write_bytes(raw[: int(kept * len(raw))])
+    if suffix == ".wav" and kept > 0.99:  # 2.5 ms of 5 s
+        with pytest.warns(FastencodeWarning, match=r"cut\.wav is cut off: it lacks 2\.5\d* ms of what its header promises"):
+            assert len(read_audio(cut)) > 79900
+        return
     with pytest.raises(InputError, match=r"truncated|cannot be decoded"):
         read_audio(cut)
-
-
-def test_stream_without_a_length_is_not_truncated(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
-    raw = bytearray((tmp_path / "a.wav").read_bytes())
-    raw[4:8] = raw[40:44] = b"\xff" * 4
-    (tmp_path / "a.wav").write_bytes(raw)
-    assert len(read_audio(tmp_path / "a.wav")) == 8000
 
 
 MODES = ["VARIABLE", "CONSTANT", "AVERAGE"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -20,11 +18,15 @@ import fastencode
 from fastencode.cli import main
 from fastencode.cli.parsers import COMMANDS, options_of, settings_of
 from fastencode.errors import InputError
+from picture_cases import without_pictures
+from process_cases import Command
 from speech_cases import saved_model
 
 for library in ("torch", "transformers", "jsonargparse", "espeakng_loader", "matplotlib"):
     pytest.importorskip(library, reason="the command needs the extra 'demo'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'demo'")
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 TINY = {
     "probes": False,
@@ -37,7 +39,6 @@ TINY = {
     "tune": {"epochs": 1, "clip_seconds": 4.0},
     "align": {"bootstraps": 50},
 }
-COMMAND = [sys.executable, "-c", "import sys; from fastencode.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +57,12 @@ def settings(model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(settings: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whole run in this process, the reference for the others."""
+def finished(settings: str, tmp_path_factory: pytest.TempPathFactory, no_pictures: pytest.MonkeyPatch) -> Path:
+    """One whole run in this process, its figures drawn, the reference for the others."""
     out = tmp_path_factory.mktemp("runs") / "whole"
+    no_pictures.undo()
     assert main(["demo", "--config", settings, "--out", str(out), "--jobs", "1"]) == 0
+    without_pictures(no_pictures.setattr)
     return out
 
 
@@ -118,28 +121,17 @@ def test_stopped_and_resumed_in_two_processes_gives_the_same_numbers(finished: P
     """Ctrl-C while two processes tune; then again to the end, from what was finished; then from the config it left."""
     out = tmp_path / "run"
     arguments = ["demo", "--config", settings, "--out", str(out), "--jobs", "2"]
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite run in the background ignores it
-    )
-    deadline = time.monotonic() + 240
-    while not list(out.glob("models/A/*.partial")):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group is told
-    _, complaints = process.communicate(timeout=60)
-    assert process.returncode == 130
+    command = Command(arguments, tmp_path)
+    command.until(lambda: bool(list(out.glob("models/A/*.partial"))))
+    assert command.tell(signal.SIGINT) == 130  # as a terminal tells every process of the group
+    complaints = command.err
     assert "finished stages are kept" in complaints and "Traceback" not in complaints
     left = {path.relative_to(out).parts[0] for path in out.rglob("*.partial")}
     assert left <= {"models"} and (out / "frames" / "small" / "stage.json").exists(), "only what goes on is left unfinished"
     before = (out / "frames" / "small" / "stage.json").read_bytes()
-    resumed = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "world, reused\nframes, 2 of 2 models, 3 of 3 features, 1 reused, took" in resumed.stdout
+    resumed = Command(arguments, tmp_path)
+    assert resumed.end(300) == 0, resumed.err
+    assert "world, reused\nframes, 2 of 2 models, 3 of 3 features, 1 reused, took" in resumed.out
     assert (out / "frames" / "small" / "stage.json").read_bytes() == before
     pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), pd.read_csv(finished / "scores.csv"))
     assert main(["demo", "--config", str(out / "config.yaml")]) == 0
@@ -181,7 +173,9 @@ def test_the_demo_probes_what_layers_carry(finished: Path, settings: str, tmp_pa
     tasks = ("mfcc", "word", "phonemes", "sentence_type", "sx_si")
     assert layers == {(task, *whose): found for task in tasks for whose, found in known.items()}
     assert (probes["low"] <= probes["high"]).all() and np.isfinite(probes[["score", "baseline"]].to_numpy()).all()
-    assert set(zip(probes["n_units"], probes["unit"], strict=True)) == {(3, "speakers")}
+    units = dict(zip(probes["task"], zip(probes["n_units"], probes["unit"], strict=True), strict=True))
+    alone = ("word", "sentence_type")  # of all others several speakers read texts that train has not
+    assert units == {task: (3, "speakers" if task in alone else "speakers and texts") for task in tasks}
     findings = pd.read_csv(out / "findings.csv").set_index("name")
     of_brains = pd.read_csv(finished / "findings.csv").set_index("name")
     assert list(findings.index) == [*of_brains.index, "words-rise", "phonemes-kept", "cepstra-kept"]
@@ -189,7 +183,7 @@ def test_the_demo_probes_what_layers_carry(finished: Path, settings: str, tmp_pa
     score = probes.set_index(["task", "model", "layer"])["score"]
     for name, task, layer in (("words-rise", "word", 2), ("phonemes-kept", "phonemes", 0), ("cepstra-kept", "mfcc", 0)):
         rise = score[task, "tuned", layer] - score[task, "pretrained", layer]
-        assert findings.loc[name, "value"] == pytest.approx(rise, abs=1e-9) and findings.loc[name, "unit"] == "speakers"
+        assert findings.loc[name, "value"] == pytest.approx(rise, abs=1e-9) and findings.loc[name, "unit"] == units[task][1]
     assert len(json.loads((out / "results.json").read_text())["verdicts"]) == 13
     assert (out / "figures" / "probes.png").exists()
 

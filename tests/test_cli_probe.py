@@ -18,6 +18,8 @@ for library in ("torch", "transformers", "jsonargparse", "soundfile"):
     pytest.importorskip(library, reason="the command needs the extra 'tune'")
 pd = pytest.importorskip("pandas", reason="the command needs the extra 'tune'")
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 COLUMNS = (
     "task metric model participant layer score low high baseline control selectivity n_train n_test n_units unit penalty at_edge"
 )
@@ -141,7 +143,7 @@ def test_all_tasks_of_timit(made: Path, tmp_path: Path, capsys: pytest.CaptureFi
     targets = pd.read_csv(tmp_path / "out" / "probe_targets.csv")
     assert list(targets[targets["task"] == "mfcc"]["target"].unique()) == [*(f"c{n}" for n in range(1, 13)), "c0"]
     assert list(targets[targets["task"] == "phonemes"]["target"].unique()) == ["aa", "ae", "iy", "m", "s", "sh", "sil"]
-    assert "warning: sentence_type: the two SA texts stand in train and in test" in said.err
+    assert "warning: sentence_type: the two SA texts are in both splits" in said.err
     assert "phones" in said.out and "frames" in said.out and "0 speakers" not in said.out
     notes = json.loads((tmp_path / "out" / "provenance.json").read_text())["notes"]
     assert list(notes) == ["phonemes", "phones", "sentence_type"]
@@ -153,8 +155,8 @@ def test_the_published_split_warns_and_a_leak_is_allowed_by_name(
     arguments = command(made, "timit", ["cepstra"], ["phonemes"], tmp_path / "out")
     assert main([*arguments, "--split", "published"]) == 0
     said = capsys.readouterr().err
-    assert "the published split leaks: every test speaker is in train" in said
-    assert "allowed: phonemes: 9 of 9 speakers of the test split speak in train" in said
+    assert "the published split leaks: test speakers and texts are in the training split" in said
+    assert "allowed: phonemes: 9 of 9 test speakers are in the training split" in said
     table = pd.read_csv(tmp_path / "out" / "probes.csv")
     assert set(table["n_units"]) == {9} and set(table["n_train"] + table["n_test"]) == {63}
     assert len(json.loads((tmp_path / "out" / "provenance.json").read_text())["leaks that were allowed"]) == 2
@@ -195,7 +197,7 @@ def test_everything_that_is_wrong_is_told_at_once(made: Path, tmp_path: Path, ca
     said = refused(capsys, command(made, "timit", ["tiny", "absent"], ["word", "fonemes", "label:accent", "sx_si"], out), out)
     assert "fastencode-tune: 4 things are to be mended first; nothing was made:\n" in said
     assert "\n- --features: " in said and "absent is not a folder" in said
-    assert "\n- --tasks: 'fonemes' is no task: choose among mfcc, " in said
+    assert "\n- --tasks: 'fonemes' is no task: choose from mfcc, " in said
     assert "\n- no recording has a label 'word': the labels are region, sentence, sex, type" in said
     assert "\n- no recording has a label 'accent'" in said
 
@@ -210,7 +212,7 @@ def test_a_leaking_copy_is_named(made: Path, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out"
     arguments = ["probe", "--corpus", str(tree), "--features", str(folder), "--tasks", "word", "--out", str(out)]
     said = refused(capsys, arguments, out)
-    assert f"word: 1 of 24 sounds of the test split are in train, too: {listed[0].removesuffix('.wav')}\n" in said
+    assert f"word: 1 of 24 test sounds are in the training split: {listed[0].removesuffix('.wav')}\n" in said
     assert "--allow copies" in said
     assert main([*arguments, "--allow", "copies"]) == 0
 
@@ -233,7 +235,7 @@ def test_a_leaking_copy_is_named(made: Path, tmp_path: Path, capsys: pytest.Capt
         (["tiny", "frames"], ["sx_si"], [], "frames has a row for each bin of sound, which only phones asks for"),
         (["tiny", "../commands/tiny"], ["sx_si"], [], "two feature folders share the name 'tiny'"),
         (["../commands/cepstra"], ["sx_si"], [], "is of another corpus: it has 'no/"),
-        (["tiny"], ["sx_si"], ["--split", "published"], "--split: the published split is one of phonemes and phones"),
+        (["tiny"], ["sx_si"], ["--split", "published"], "--split: the published split exists for phonemes and phones only"),
         (["tiny"], ["sx_si"], ["--allow", "text"], "--allow names 'text', which is no leak"),
         (["tiny"], ["sx_si"], ["--mfcc-points", "0"], "--mfcc-points=0: give at least 1"),
         (["tiny"], ["sx_si"], ["--penalties", "0"], "--penalties holds 0; every penalty must be positive"),

@@ -85,7 +85,7 @@ def test_a_folder_is_searched_through(tmp_path: Path) -> None:
     assert corpus.recordings["b/01"] == Recording(root / "b" / "01.wav")
     assert open_corpus(root / "b" / "01.wav").sounds == {"01": root / "b" / "01.wav"}
     shutil.copy(root / "b" / "01.wav", root / "b" / "01.FLAC")
-    with pytest.raises(InputError, match=r"01\.wav and .*01\.FLAC have one name, 'b/01': keep one"):
+    with pytest.raises(InputError, match=r"01\.wav and .*01\.FLAC have the same key, 'b/01': remove one"):
         open_corpus(root)
 
 
@@ -119,8 +119,8 @@ def test_what_is_no_corpus(tmp_path: Path) -> None:
     for path, options, said in (
         (folder, {}, "holds no audio files"),
         (tmp_path / "none", {}, "none does not exist"),
-        (folder, {"kind": "comands"}, "kind='comands': did you mean 'commands'"),
-        (folder, {"kind": "zzz"}, "kind='zzz': choose 'auto', 'timit'"),
+        (folder, {"kind": "comands"}, "kind='comands': did you mean commands"),
+        (folder, {"kind": "zzz"}, "kind='zzz': choose from auto, timit"),
         (folder, {"kind": "timit"}, "holds neither TRAIN nor TEST"),
         (folder, {"kind": "manifest"}, "is a folder: give the manifest"),
         (tmp_path / "sounds", {"words": ["yes"]}, "words=.* of kind 'folder'"),

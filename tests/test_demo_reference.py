@@ -35,6 +35,8 @@ transformers = pytest.importorskip("transformers", reason="the command needs the
 
 torch.set_num_threads(1)
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 STORIES, RATE, TR, SECONDS, BINS, HOP, MIDDLE = ("story01", "story02"), 16000, 2.0, 4.0, 4, 320, 29.5
 DELAYS, ALPHAS = (1, 2, 3), (1.0, 30.0, 1000.0)
 EPOCHS, BATCH, PEAK, HEAD_PEAK, DECAY = 3, 8, 2e-4, 3e-3, 0.03

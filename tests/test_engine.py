@@ -356,3 +356,27 @@ def until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_finished_stage_whose_file_is_gone_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = Stage("a/b", {"x": 1}, (), two_files)
+    for gone in (None, "one.txt", "in/two.txt"):
+        if gone:
+            (tmp_path / "out/a/b" / gone).unlink()
+        folder = Stages(tmp_path / "out").run(stage)
+        assert sorted(path.name for path in folder.rglob("*.txt")) == ["one.txt", "two.txt"]
+        assert (f"made again: files of a/b are gone, the first {gone}" in capsys.readouterr().out) == bool(gone)
+    before = (folder / "one.txt").stat().st_mtime_ns
+    Stages(tmp_path / "out").run(stage)
+    assert (folder / "one.txt").stat().st_mtime_ns == before, "whole, it is kept"
+    said = json.loads((folder / "stage.json").read_text())
+    del said["files"]  # as earlier versions wrote it
+    (folder / "stage.json").write_text(json.dumps(said))
+    Stages(tmp_path / "out").run(stage)
+    assert (folder / "one.txt").stat().st_mtime_ns == before, "of an earlier version, it is kept"
+
+
+def two_files(folder: Path) -> None:
+    (folder / "in").mkdir()
+    (folder / "one.txt").write_text("1")
+    (folder / "in/two.txt").write_text("2")

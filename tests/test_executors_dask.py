@@ -179,7 +179,9 @@ def test_a_scheduler_that_ends_ends_the_command(tmp_path: Path, monkeypatch: pyt
         executor.start("x", waits, sign)
         assert executor.next() == ("x", 1)
         cluster.sync(cluster.scheduler.close)
-        with pytest.raises(InputError, match="does not answer any more: start it again; finished stages are kept"):
+        with pytest.raises(
+            InputError, match="no longer answers: start it again and repeat the command; finished stages are kept"
+        ):
             executor.next()
         sign.touch()
         executor.close()

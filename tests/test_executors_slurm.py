@@ -116,7 +116,9 @@ def test_killed_jobs_and_failures_take_only_what_reads_them(tmp_path: Path, caps
     stages = Stages(root, where=LOCAL)
     assert set(stages.run_all(jobs)) == {"plan/a", "plan/c"}
     lost = stages.failed.pop("plan/killed")
-    assert re.match(r"its job \d+ ended before it was finished \(state \w+; it may not see the output folder.*; logs: /", lost)
+    assert re.match(
+        r"its job \d+ ended before it was finished \(state \w+; perhaps it does not see the output folder.*; logs: /", lost
+    )
     assert Path(lost.rpartition("logs: ")[2]).is_dir()
     assert "cannot be sent to another process" in stages.failed.pop("p")
     assert stages.failed == {

@@ -156,7 +156,7 @@ def test_sounds_are_found_by_name(tmp_path: Path) -> None:
     listed.write_text("audio,speaker,split\nsounds/two.wav,x,dev\nsounds/one.wav,,\n")
     assert find_sounds(listed) == {"two": two, "one": one}, "speakers and splits do not matter here"
     (folder / "one.FLAC").write_bytes(b"")
-    with pytest.raises(InputError, match="have one name, 'one': keep one of them"):
+    with pytest.raises(InputError, match="have the same key, 'one': remove one of them"):
         find_sounds(folder)
     with pytest.raises(InputError, match=r"none\.wav does not exist"):
         find_sounds(tmp_path / "none.wav")

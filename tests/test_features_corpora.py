@@ -144,7 +144,7 @@ def test_wrong_use_is_said(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["--model", "mfcc"], "--model='mfcc' is for whole recordings"),
         ([*UTTERANCE, "--model", "mfcc", "--random-weights", "1"], "--random-weights=1: cepstra have no weights"),
         ([*UTTERANCE, "--random-weights", "-1"], "--random-weights=-1: give a seed"),
-        ([*UTTERANCE, "--kind", "comands"], "--audio: kind='comands': did you mean 'commands'"),
+        ([*UTTERANCE, "--kind", "comands"], "--audio: kind='comands': did you mean commands"),
         ([*UTTERANCE, "--words", "maybe"], "has no folder for ['maybe']"),
         ([*UTTERANCE, "--audio", str(tmp_path / "empty")], "--audio: " + str(tmp_path / "empty") + " holds no audio files"),
         ([*UTTERANCE, "--read.pool", "newest"], "pool='newest' is not for input='utterance': choose 'mean' or 'bins'"),

@@ -7,13 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fastencode.data.manifest import read_manifest
+from fastencode.data.rois import read_rois
 from fastencode.data.textgrid import read_textgrid
 from fastencode.errors import InputError
 from fastencode.files import check_file, is_unfetched, make_folder, read_json, read_text, whole_file
+from fastencode.speech.audio import audio_seconds, read_audio
 
 
 def test_a_file_appears_whole_and_replaces_the_earlier_one(tmp_path: Path) -> None:
@@ -167,6 +171,12 @@ def test_what_was_not_fetched_is_told_from_what_is_damaged(tmp_path: Path, monke
     path.unlink()
     for content, words in [
         ("/annex/objects/MD5E-s1--0.wav\n", "holds no content but a pointer to it: run `datalad get .*größe 1.wav`"),
+        ("/annex/objects/MD5E-s1--0.wav", "a pointer to it: run `datalad get .*` .or `git annex get .*größe 1.wav`"),
+        ("../../.git/annex/objects/aa/bb/MD5E-s1--0.wav/MD5E-s1--0.wav", "a link of git-annex, written as text .*`datalad get"),
+        (".git/annex/objects/aa/bb/MD5E-s1--0/MD5E-s1--0\n", "a link of git-annex, written as text"),
+        ("..\\.git\\annex\\objects\\aa\\bb\\MD5E-s1--0\r\n", "a link of git-annex, written as text"),
+        ("../.git/modules/sub-01/annex/objects/aa/MD5E-s1--0", "a link of git-annex, written as text"),
+        ("/data/ds/.git/annex/objects/aa/MD5E-s1--0", "a link of git-annex, written as text"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "run `git lfs pull --include .*größe 1.wav`"),
     ]:
         path.write_text(content)
@@ -174,6 +184,9 @@ def test_what_was_not_fetched_is_told_from_what_is_damaged(tmp_path: Path, monke
         for read in (check_file, read_text, read_textgrid):
             with pytest.raises(InputError, match=words):
                 read(path)
+    for content in ("see ../../.git/annex/objects/aa\nand more\n", "annex/objects/aa", "../objects/aa", ""):
+        path.write_text(content)
+        assert not is_unfetched(path) and check_file(path) == path
     path.write_text("/annex/objects/" + "x" * 2000)
     assert check_file(path) == path and not is_unfetched(path) and not is_unfetched(tmp_path / "none")
     (tmp_path / "link").symlink_to("nowhere")
@@ -183,6 +196,24 @@ def test_what_was_not_fetched_is_told_from_what_is_damaged(tmp_path: Path, monke
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(InputError, match="may not be read: change its permissions"):
         check_file(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.TextGrid", "a.json", "a.csv", "a.nii.gz", "a.func.gii", "a.npy", "a.mp3"])
+@pytest.mark.parametrize(
+    "pointer", ["../../.git/annex/objects/a/b/K/K", "/annex/objects/K\n", "version https://git-lfs.example/v1\n"]
+)
+def test_every_reader_tells_a_pointer_from_damage(tmp_path: Path, name: str, pointer: str) -> None:
+    path = tmp_path / name
+    path.write_text(pointer)
+    kinds: dict[str, Callable[[Path], object]] = {
+        ".wav": read_audio,
+        ".mp3": audio_seconds,
+        ".TextGrid": read_textgrid,
+        ".json": read_json,
+        ".csv": read_manifest,
+    }
+    with pytest.raises(InputError, match=rf"{name} holds no content but a .*run `(datalad get|git lfs pull --include) .*{name}`"):
+        kinds.get(path.suffix, read_rois)(path)
 
 
 def test_folders_to_write_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

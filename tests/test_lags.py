@@ -179,6 +179,7 @@ def r_of_one_lag(world: Path, who: str, layer: int, lag: int) -> np.ndarray:
     return np.array(rs)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_align_writes_and_draws_several_lags_and_not_one(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert align(world, out, "--lags", "0,1,3", "--exclude", "later", "--permutations", "9") == 0

@@ -70,14 +70,14 @@ def test_which_model_was_tuned(given: dict, said: str) -> None:
         (
             "nothing",
             "late-language voxels the classes of words of other stories, which nobody hears",
-            "the world without the effect",
+            "the simulation without the effect",
         ),
-        ("spectrum", "late-language voxels the spectrum of the sound as well", "the world with the opposite"),
+        ("spectrum", "late-language voxels the spectrum of the sound as well", "the simulation with the opposite"),
     ],
 )
 def test_which_world_it_is(follows: str, driven: str, world: str) -> None:
     words = demo_lead(**DEMO | {"late_follows": follows})
-    assert driven in words and world in words and words.count("This is the world") == bool(world)
+    assert driven in words and world in words and words.count("This is the simulation") == bool(world)
 
 
 def test_several_models_and_seeds_are_said() -> None:

@@ -84,7 +84,7 @@ def test_the_same_sound_twice(clips: Listed, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "0.wav", tmp_path / "7.wav")
     assert leaks_of(clips) == {"copies": (("clip7",), 4)}
     shutil.copy(tmp_path / "6.wav", tmp_path / "7.wav")
-    with pytest.warns(FastencodeWarning, match="1 of 4 test recordings are copies of other ones"):
+    with pytest.warns(FastencodeWarning, match="1 of 4 test recordings are copies of others"):
         assert leaks_of(clips) == {}
 
 
@@ -100,13 +100,15 @@ def test_leaks_are_refused_with_what_allows_them(clips: Listed) -> None:
     found = {"label:mood": find_leaks(task_of("label:mood", leaking), texts_of(leaking), sha256)}
     with pytest.raises(InputError) as refused:
         check_leaks(found)
-    assert "  label:mood: 1 of 2 speakers of the test split speak in train: test-1\n" in str(refused.value)
-    assert "  label:mood: 1 of 4 sentence texts of the test split are read in train: text 6\n" in str(refused.value)
+    assert "  label:mood: 1 of 2 test speakers are in the training split: test-1\n" in str(refused.value)
+    assert "  label:mood: 1 of 4 test sentence texts are in the training split: text 6\n" in str(refused.value)
     assert str(refused.value).endswith("--allow speakers texts")
     with pytest.raises(InputError, match="--allow texts$"):
         check_leaks(found, ["speakers", "copies"])
     assert len(check_leaks(found, ["speakers", "texts"])) == 2
-    with pytest.raises(InputError, match="allow names 'speaker', which is no leak: choose among speakers, texts, copies"):
+    with pytest.raises(
+        InputError, match="allow names 'speaker', which is not a kind of leak: choose from speakers, texts, copies"
+    ):
         check_leaks(found, ["speaker"])
 
 

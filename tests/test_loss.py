@@ -431,7 +431,7 @@ def test_steps_that_cannot_be_right_are_refused():
 def test_bad_arguments_are_named():
     given, responses, _ = problem(5, 3, 9)
     for change, words in (
-        (dict(kind="l1"), "kind='l1': choose among mse, spatial_r, temporal_r, cosine_mse"),
+        (dict(kind="l1"), "kind='l1': choose from mse, spatial_r, temporal_r, cosine_mse"),
         (dict(tile=0), "tile=0"),
         (dict(voxel_weight=torch.ones(3)), r"voxel_weight has shape \(3,\) for 9 voxels"),
     ):

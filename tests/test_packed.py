@@ -19,7 +19,14 @@ from fastencode.speech.audio import read_audio, write_audio
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.extract import extract_features
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.speech.packed import estimate_packed, extract_packed, extract_packed_mfcc, open_packed
+from fastencode.speech.packed import (
+    estimate_packed,
+    extract_packed,
+    extract_packed_frames,
+    extract_packed_mfcc,
+    frame_bytes,
+    open_packed,
+)
 from fastencode.speech.store import read_features
 from fastencode.speech.windows import kept_frames
 from speech_cases import saved_model
@@ -203,6 +210,86 @@ def test_what_was_begun_is_gone_on_with(
         before = file.stat().st_mtime_ns
         assert extract_packed(dict(reversed(sounds.items())), encoder, file, MEAN, **QUIET) == file
         assert file.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("pool", ["mean", "bins"])
+@pytest.mark.parametrize(
+    ("family", "stable", "dtype"), [("wav2vec2", False, "float32"), ("hubert", True, "bfloat16"), ("wavlm", False, "float32")]
+)
+def test_layers_of_kept_frames_are_those_of_the_sounds(
+    tmp_path: Path, sounds: dict[str, Path], monkeypatch: pytest.MonkeyPatch, family: str, stable: bool, dtype: str, pool: str
+) -> None:
+    """Of another model above the same CNN: every byte, without the CNN and without a sound that is decoded."""
+    config = ReadConfig("utterance", pool=pool, bin=0.1)
+    encoder = SpeechEncoder(saved_model(tmp_path / "model", family, stable=stable), dtype=dtype)
+    frames = extract_packed_frames(sounds, encoder, tmp_path / "frames.h5", **QUIET)
+    with torch.no_grad():
+        for part in encoder.model.encoder.layers.parameters():
+            part += 0.1
+    whole = extract_packed(sounds, encoder, tmp_path / "whole.h5", config, **QUIET)
+    monkeypatch.setattr(SpeechEncoder, "cnn", lambda *_: pytest.fail("the CNN was run again"))
+    monkeypatch.setattr(packing, "decode", lambda *_: pytest.fail("a sound was decoded"))
+    read = extract_packed(sounds, encoder, tmp_path / "read.h5", config, frames=frames, **QUIET)
+    assert read.read_bytes() == whole.read_bytes()
+    with pytest.raises(InputError, match=r"frames\.h5 was made with model=None"):
+        extract_packed(sounds, encoder, frames, config, **QUIET)
+
+
+def test_frames_of_a_corpus(
+    tmp_path: Path, sounds: dict[str, Path], encoder: SpeechEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is what transformers' extractor gives; after a kill the file is that of an undisturbed run."""
+    whole = extract_packed_frames(sounds, encoder, tmp_path / "whole.h5", batch=2, **QUIET)
+    with open_packed(whole) as packed:
+        rows = packed.rows(0)
+        for name, sound in sounds.items():
+            audio = read_audio(sound)
+            audio = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
+            wanted = encoder.model.feature_extractor(torch.from_numpy(audio)[None])[0].T.detach().numpy()
+            np.testing.assert_allclose(rows[packed.rows_of(name)], wanted, atol=2e-5)
+            np.testing.assert_allclose(packed.times[packed.rows_of(name)], (20 + 40 * np.arange(len(wanted))) / RATE)
+        assert rows.nbytes == pytest.approx(frame_bytes(encoder) * packed.seconds.sum(), rel=0.02)
+    file, cnn, seen = tmp_path / "frames.h5", SpeechEncoder.cnn, []
+
+    def two_batches(self: SpeechEncoder, clips: torch.Tensor) -> torch.Tensor:
+        if len(seen) == 2:
+            raise Stop
+        seen.append(len(clips))
+        return cnn(self, clips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeechEncoder, "cnn", two_batches)
+        with pytest.raises(Stop):
+            extract_packed_frames(sounds, encoder, file, batch=2, **QUIET)
+    with pytest.raises(InputError, match=r"frames\.h5 is not finished"):
+        extract_packed(sounds, encoder, tmp_path / "corpus.h5", MEAN, frames=file, **QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(SpeechEncoder, "cnn", lambda self, clips: seen.append(len(clips)) or cnn(self, clips))
+        extract_packed_frames(sounds, encoder, file, batch=2, **QUIET)
+    assert seen == [1, 1, 2, 1] and file.read_bytes() == whole.read_bytes()
+
+
+def test_frames_of_other_sounds_and_models_are_refused(tmp_path: Path, sounds: dict[str, Path], encoder: SpeechEncoder) -> None:
+    frames = extract_packed_frames(sounds, encoder, tmp_path / "frames.h5", **QUIET)
+    layers = extract_packed(sounds, encoder, tmp_path / "layers.h5", MEAN, **QUIET)
+    other = SpeechEncoder(saved_model(tmp_path / "other", "hubert", seed=9))
+    changed = {**sounds, "c": write(tmp_path / "c.wav", 8000, seed=77)}
+    new = {**sounds, "e": write(tmp_path / "e.wav", 8000, seed=78)}
+    for chosen, model, file, said in (
+        (sounds, other, frames, r"frames\.h5 was made with cnn='"),
+        (changed, encoder, frames, r"'c': .*frames\.h5 was made of another sound of this name: make frames of this corpus"),
+        (new, encoder, frames, r"'e': .*frames\.h5 has no frames of it"),
+        (sounds, encoder, layers, r"layers\.h5 was made with model="),
+    ):
+        with pytest.raises(InputError, match=said):
+            extract_packed(chosen, model, tmp_path / "out.h5", MEAN, frames=file, **QUIET)
+    fewer = {name: sounds[name] for name in ("c", "d")}
+    some = extract_packed(fewer, encoder, tmp_path / "some.h5", MEAN, frames=frames, **QUIET)
+    assert some.read_bytes() == extract_packed(fewer, encoder, tmp_path / "heard.h5", MEAN, **QUIET).read_bytes()
+    whisper = SpeechEncoder(saved_model(tmp_path / "whisper", "whisper"))
+    with pytest.raises(InputError, match="makes frames for 30 s of every recording"):
+        extract_packed_frames(sounds, whisper, tmp_path / "whisper.h5", **QUIET)
+    assert frame_bytes(whisper) == np.inf
 
 
 def test_other_sounds_models_and_settings_are_refused(tmp_path: Path, sounds: dict[str, Path], encoder: SpeechEncoder) -> None:

@@ -195,7 +195,7 @@ def test_every_image_says_its_numbers(page: Page) -> None:
     by_heading = {image["alt"].partition(".")[0]: image["alt"] for image in page.images}
     probes = tables["probes"]
     best = probes[(probes["task"] == "word") & (probes["model"] == "tuned")].groupby("layer")["score"].mean()
-    assert f"brain-tuned at layer {best.idxmax()} {best.max():.3f}" in by_heading["What each layer knows: probes"]
+    assert f"brain-tuned at layer {best.idxmax()} {best.max():.3f}" in by_heading["What each layer encodes: probes"]
     assert "Late layers rise: +0.100 [+0.070, +0.130], yes." in by_heading["All expectations in one figure"]
     each = tables["contrasts"].query("model == 'tuned' and region == 'auditory'").groupby("participant")["difference"].mean()
     said = f"above 0 in {(each > 0).sum()} of 2 participants, from {each.min():+.3f} to {each.max():+.3f}".replace("-", "−")
@@ -240,6 +240,13 @@ def test_warnings_are_found_in_the_tables() -> None:
     ):
         assert words in text, words
     assert "late language" not in text and "shuffled" not in text
+    fewer = tables["seeds"][(tables["seeds"]["model"] == "tuned") | (tables["seeds"]["seed"] == 0)]
+    (said,) = cautions({"training": tables["training"], "seeds": fewer}, BEFORE_AND_AFTER)
+    assert said.startswith("One seed of control: how far chance in training")
+    kept = found[found["name"] == "rise"]
+    for expect, limit, warned in (("within", 0.03, False), ("above", -0.03, False), ("below", 0.03, False), ("below", 0.0, True)):
+        said = cautions({"findings": kept.assign(expect=expect, limit=limit)}, BEFORE_AND_AFTER)
+        assert any("No control was measured" in text for text in said) == warned, (expect, limit)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastencode.study.findings.probe_tables import best_rows, probe_rows, seed_rows, target_rows
+from fastencode.study.findings.probe_tables import best_rows, probe_rows, target_rows
 from fastencode.study.probes import ProbeResult, probe
 
 NAMES = ["c1 at 1/2", "c1 at 2/2", "c0 at 1/2", "c0 at 2/2"]
@@ -71,9 +71,6 @@ def test_seeds_are_averaged_with_the_interval_of_their_mean(results: dict[tuple[
         assert row["score"] == pytest.approx((first.score[layer] + second.score[layer]) / 2)
         spread = ((first.draws[layer] + second.draws[layer]) / 2).std(ddof=1)
         assert row["high"] == pytest.approx(min(row["score"] + t.ppf(0.975, 4) * spread, 1), rel=0.02)
-    alone = seed_rows(results)
-    assert [row["seed"] for row in alone] == ["1"] * 3 + ["2"] * 3
-    assert [row["score"] for row in alone[3:]] == list(second.score)
 
 
 def test_targets_are_means_over_their_points(results: dict[tuple[str, str, str, str], ProbeResult]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields
 from itertools import pairwise
 
@@ -12,7 +13,8 @@ from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.acoustics import mfcc
 from fastencode.speech.audio import read_audio
 from fastencode.study.probes import PENALTIES, ProbeResult, load_probe, probe, save_probe
-from fastencode.study.probing.metrics import draw_units, drawn_scores, ends, scores, sums
+from fastencode.study.probing import metrics as probing_metrics
+from fastencode.study.probing.metrics import crossed, draw_units, drawn_scores, effective, ends, scores, sums
 from probe_cases import by_speaker, speech
 
 metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
@@ -58,7 +60,9 @@ def test_metrics_are_those_of_scikit_learn_for_all_rows_and_for_drawn_speakers(t
         rows = np.concatenate([np.flatnonzero(units == unit) for unit in range(12) for _ in range(count[unit])])
         naive.append(by_sklearn(task, y[rows], z[rows])[metric])
     drawn = drawn_scores(task, found, counts, metric)
-    naive = np.mean(naive) + np.sqrt(12 / 11) * (naive - np.mean(naive))
+    u = len(units) ** 2 / np.sum(np.bincount(units) ** 2)  # Kish: speakers have unlike numbers of rows
+    assert effective(found[:, 0]) == pytest.approx(u) and u < 12
+    naive = np.mean(naive) + np.sqrt(u / (u - 1)) * (naive - np.mean(naive))
     np.testing.assert_allclose(drawn, naive, atol=1e-12)
 
 
@@ -91,6 +95,74 @@ def test_intervals_over_speakers_hold_the_truth_as_often_as_they_say(n_speakers,
             low, high = ends(metric, scores("classification", found.sum(axis=0))[metric], drawn, n)
             hits[name] += low <= truth <= high
     assert 0.90 <= hits["speakers"] / 150 <= 0.99 and hits["rows"] / 150 < 0.8
+
+
+def covered(answers, truth, kinds, seeds=200):
+    """The share of .95 intervals of an accuracy that hold the truth; ``answers(rng)``: right or wrong, and units of each kind."""
+    held = []
+    for seed in range(seeds):
+        right, *units = answers(np.random.default_rng(seed))
+        zeros, drawn, n = np.zeros(len(right), int), [], np.inf
+        for kind in kinds:
+            of = units[kind]
+            found = sums("classification", zeros, np.where(right, 0, 1), of, of.max() + 1, 2)
+            drawn.append(drawn_scores("classification", found, draw_units(of.max() + 1, 200, (kind, 7)), "accuracy"))
+            n = min(n, effective(found[:, 0]))
+        low, high = ends("accuracy", right.mean(), drawn[0] if len(kinds) == 1 else crossed(*drawn), n)
+        held.append(low <= truth <= high)
+    return np.mean(held)
+
+
+@pytest.mark.parametrize("n", [12, 24])
+def test_intervals_over_speakers_of_unlike_size_hold_the_truth(n, monkeypatch):
+    """Few speakers with most of the rows tell little about others: counted by their sizes .95, by their number .9."""
+
+    def answers(rng, n=n):
+        rows = np.maximum(2, rng.lognormal(2.5, 1.0, n)).astype(int)
+        units = np.repeat(np.arange(n), rows)
+        return rng.random(len(units)) < 1 / (1 + np.exp(-0.8 - 0.8 * rng.standard_normal(n)[units])), units
+
+    truth = answers(np.random.default_rng(1), 40000)[0].mean()
+    by_size = covered(answers, truth, [0])
+    for module in (probing_metrics, sys.modules[__name__]):
+        monkeypatch.setattr(module, "effective", len)
+    by_number = covered(answers, truth, [0])
+    assert 0.92 <= by_size <= 0.98 and by_number < by_size - 0.015
+
+
+def test_intervals_over_words_that_were_not_heard_hold_the_truth():
+    """Fourteen speakers say some of twenty words, which differ more than they do: over speakers alone .95 intervals hold .8."""
+
+    def answers(rng):
+        units, words = np.divmod(np.arange(14 * 20), 20)
+        said = rng.random(280) < 0.5
+        z = 0.3 + 0.3 * rng.standard_normal(14)[units] + 1.2 * rng.standard_normal(20)[words]
+        return (rng.random(280) < 1 / (1 + np.exp(-z)))[said], units[said], words[said]
+
+    truth = np.mean([answers(np.random.default_rng(10**6 + seed))[0].mean() for seed in range(2000)])
+    assert 0.93 <= covered(answers, truth, [0, 1]) <= 0.99 and covered(answers, truth, [0]) < 0.85
+
+
+def test_validation_rows_of_speakers_in_train_are_told():
+    X, y, who = speech(400, 8, 3)
+    split = np.where(by_speaker(who) == "test", "test", np.where(np.arange(400) % 4, "train", "validation"))
+    with pytest.warns(FastencodeWarning, match="speakers of the validation rows are in train, the first 0"):
+        probe(X, y, who, split=split, bootstraps=0)
+
+
+def test_words_are_resampled_beside_speakers():
+    rng = np.random.default_rng(0)
+    X, y, who = speech(600, 20, 3)
+    words = np.array([f"{label} {k}" for label, k in zip(y, rng.integers(0, 4, 600), strict=True)])
+    split = by_speaker(who)
+    alone, both = (probe(X, y, who, split=split, items=items) for items in (None, words))
+    n_speakers = len(set(who[split == "test"]))
+    assert (alone.unit, alone.n_units) == ("speakers", n_speakers) and both.unit == "speakers and texts"
+    assert both.n_units == min(n_speakers, 12) and both.score == alone.score and not np.array_equal(both.draws, alone.draws)
+    again = probe(2 * X, y, who, split=split, items=words)
+    assert np.array_equal(again.draws, both.draws), "draws are paired between models"
+    with pytest.raises(InputError, match="all test rows are of the item 'x'"):
+        probe(X, y, who, split=split, items=["x"] * 600)
 
 
 def test_intervals_end_where_no_score_can_be():

@@ -392,7 +392,11 @@ def annex_pointer(path: Path) -> None:
     path.write_text("/annex/objects/MD5E-s1--0.hf5\n")
 
 
-@pytest.mark.parametrize("unfetch", [annex_link, annex_pointer])
+def annex_text(path: Path) -> None:
+    path.write_text("../../.git/annex/objects/aa/bb/MD5E-s1--0.hf5/MD5E-s1--0.hf5")
+
+
+@pytest.mark.parametrize("unfetch", [annex_link, annex_pointer, annex_text])
 def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> None:
     folder = flat / "preprocessed_data" / "UTS01"
     for path in (folder / "life.hf5", flat / "TextGrids" / "life.TextGrid", flat / "stimuli" / "life.wav"):
@@ -403,14 +407,17 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
         (lambda: data.words("life"), flat / "TextGrids" / "life.TextGrid"),
         (lambda: data.audio("life"), flat / "stimuli" / "life.wav"),
     ]:
-        with pytest.raises(InputError, match=f"run `datalad get {path}`"):
+        with pytest.raises(InputError, match=rf"run `datalad get {path}` \(or `git annex get {path}`\)"):
             read()
     with pytest.warns(FastencodeWarning, match=f"1 of 3 stories of UTS01 .* run `datalad get {folder}`; left out: life"):
         assert data.stories("UTS01") == ["souls", "wheretheressmoke"]
     assert data.responses("UTS01", "souls").shape == (55, 23)  # what is here can be read without a word about the rest
     for story in ("souls", "wheretheressmoke"):
         unfetch(folder / f"{story}.hf5")
-    with pytest.raises(InputError, match="3 of 3 stories of UTS01 are git-annex links"):
+    with pytest.raises(
+        InputError,
+        match="3 of 3 stories of UTS01 are links or pointers without content: run `(datalad get|git lfs pull --include) .*UTS01`",
+    ):
         data.stories("UTS01")
     (flat / "rois" / "UTS02").mkdir(parents=True)
     np.save(flat / "rois" / "UTS02" / "AC.npy", [1, 2])
@@ -420,3 +427,12 @@ def test_unfetched_annex_files_say_what_to_run(flat: Path, unfetch: object) -> N
     unfetch(flat / "respdict.json")
     with pytest.raises(InputError, match=f"datalad get {flat / 'respdict.json'}"):
         Stories(flat)
+
+
+def test_pointers_of_git_lfs_are_named_so(flat: Path) -> None:
+    folder = flat / "preprocessed_data" / "UTS01"
+    (folder / "life.hf5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.warns(
+        FastencodeWarning, match=f"1 of 3 stories of UTS01 .* run `git lfs pull --include {folder}`; left out: life"
+    ):
+        Stories(flat).stories("UTS01")

@@ -118,7 +118,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             read()
     (root / "s01-rate.txt").unlink()
-    with pytest.raises(InputError, match=r"s01-rate.txt is missing"):
+    with pytest.raises(InputError, match=r"s01-rate\.txt \(of the Alice data set\) does not exist"):
         alice.rate("s01")
     (root / "s01-rp_again.txt").write_text("")
     with pytest.raises(InputError, match=r"2 files s01-rp_\*.txt, expected one"):
@@ -148,3 +148,12 @@ def test_the_real_folder(shared_data: Path) -> None:
     for name in alice.listeners:
         assert alice.motion(name).shape == (362, 6)
         np.testing.assert_array_equal(alice.timecourses(name), files[name])
+
+
+def test_a_listener_who_is_another_is_named(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "alice")
+    first, second = sorted(root.glob("*-timecourses.txt"))[:2]
+    second.write_bytes(first.read_bytes())
+    names = [path.name.removesuffix("-timecourses.txt") for path in (second, first)]
+    with pytest.warns(FastencodeWarning, match=f"{names[0]}: the responses to 1 of 1 runs are those of {names[1]}: the chapter"):
+        Alice(root)

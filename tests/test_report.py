@@ -417,7 +417,7 @@ def test_any_list_of_models_is_shown_in_its_order(tmp_path: Path) -> None:
     assert [label.replace("\\", "") for label in legend_labels(figure)] == [*names, "noise ceiling"]
     assert overlapping_texts(figure) == [] and not figure.axes[0].collections, "bands of nine models would hide each other"
     text = Page(write(tmp_path, scores=scores, models=models, tables={"scores": scores}, verdicts=())).text
-    assert "Bands of so many models would hide each other" in text and "A level line is a model of one layer" in text
+    assert "bands would hide each other" in text and "A horizontal line is a model with one layer" in text
     table = text[text.index("Mean r over the early") :]
     assert sorted(names, key=table.index) == names
     with pytest.raises(InputError, match="'x' is listed twice"):

@@ -12,6 +12,8 @@ from fastencode.study.inference.significance import block_permutation_pvalues, b
 from fastencode.timing.clean import zscore
 from series_cases import autoregressive
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 LENGTHS, BLOCK = (23, 17, 30), 5
 RUNS = np.repeat(["b", "a", "c"], LENGTHS)
 STARTS = np.cumsum((0, *LENGTHS[:-1]))

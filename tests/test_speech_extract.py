@@ -139,7 +139,7 @@ def test_layers_of_kept_frames_are_those_of_the_sound(tmp_path: Path, sounds: di
     ):
         with pytest.raises(InputError, match=said):
             extract_features(sounds, model_, tmp_path / "refused", config, frames=given, **quiet)
-    with pytest.raises(InputError, match="input='window': frames of the CNN are kept of clips only"):
+    with pytest.raises(InputError, match="input='window': frames of the CNN are kept of clips and utterances only"):
         extract_frames(sounds, encoder, tmp_path / "x", WINDOW, **quiet)
 
 

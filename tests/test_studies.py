@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +33,19 @@ import study_cases as cases
 from fastencode.data.corpora import open_corpus
 from fastencode.data.stories import Stories
 from fastencode.runs.studies import study as studies
+from fastencode.runs.studies.reading import read_study
+from fastencode.runs.studies.stages import Graph, ground_of
+from fastencode.speech.config import ReadConfig
+from fastencode.speech.layers import SpeechEncoder
+from fastencode.speech.packed import extract_packed
 from fastencode.speech.store import read_features
+from process_cases import Command
 from reference_timing import lanczos
 
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        cases.without_pictures(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +139,36 @@ def test_every_score_is_that_of_a_ridge_by_hand(ground: Path, whole: Path, arms:
     assert list(dict.fromkeys(scores["model"])) == names and set(scores["layer"]) == {0, 2}
 
 
+def test_models_above_one_cnn_share_its_frames(ground: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers of a corpus are byte for byte those of its sounds; a tuned CNN and one reading alone read sounds."""
+    made = sorted(path.relative_to(whole).as_posix() for path in whole.glob("corpus-frames/*/*"))
+    assert made == ["corpus-frames/commands/tiny", "corpus-frames/timit/tiny"]
+    for corpus, owner, name, model in (
+        ("commands", "everybody", "pretrained", ground / "model"),
+        ("timit", "A", "tuned", whole / "models/A/tuned/model"),
+    ):
+        sounds, again = open_corpus(ground / corpus).sounds, ground / f"{corpus}-heard.h5"
+        extract_packed(sounds, SpeechEncoder(model), again, ReadConfig("utterance"), show_progress=False)
+        assert (whole / f"pooled/{corpus}/{owner}/{name}/corpus.h5").read_bytes() == again.read_bytes()
+    settings = cases.study(ground)
+    arms = [*settings["arms"][:2], {"name": "cnn", "tune": {"unfreeze": ["cnn"]}}]
+
+    def frames_read(arms: list[dict[str, Any]], **probes: Any) -> dict[str, list[str]]:
+        given = {**settings, "arms": arms, "probes": {**settings["probes"], **probes}}
+        _, config = read_study(str(cases.written(ground / "s.yaml", given)))
+        assert config is not None
+        config, stories = config.resolved(), Stories(ground / "brains", test_story="test", test_skip=0)
+        stages = Graph(ground / "out", config, ground_of(config, stories)).making()
+        return {one.name: [read for read in one.reads if "corpus-" in read] for one in stages if "pooled/timit/" in one.name}
+
+    frames = ["corpus-frames/timit/tiny"]
+    assert frames_read(arms) == {
+        "pooled/timit/everybody/pretrained": frames, "pooled/timit/A/tuned": frames, "pooled/timit/A/cnn": [],
+    }  # fmt: skip
+    assert frames_read(arms, frames=1e-6) == {name: [] for name in frames_read(arms)}
+    assert frames_read(arms[:1]) == {"pooled/timit/everybody/pretrained": []}
+
+
 def labels_of(ground: Path, task: str, name: str) -> Any:
     """What the files of the corpora say of a recording."""
     if task == "word":
@@ -202,7 +230,7 @@ def test_every_probe_is_that_of_scikit_learn_at_its_penalty(ground: Path, whole:
             found.append(probed(ground, packed, row.task, row.layer, penalties[-1], targets))
         np.testing.assert_allclose(row.score, np.mean(found), atol=1e-3 if row.task == "mfcc" else 1e-9, err_msg=str(row))
         assert row.penalty == np.median(penalties)
-        assert (row.n_units, row.unit) == ({"commands": 4, "timit": 3}[corpus], "speakers")
+        assert (row.n_units, row.unit) == {"commands": (4, "speakers"), "timit": (3, "speakers and texts")}[corpus]
         scores += found
     assert len({round(score, 6) for score in scores}) >= 12
 
@@ -305,9 +333,11 @@ def test_what_each_arm_learned_from(arms: Path) -> None:
     scaling, scores = cases.table(arms, "scaling"), cases.table(arms, "scores").query("layer == 2")
     named = scores.set_index(["model", "participant", "region"])["r"]
     for row in scaling[scaling["hours"] > 0].itertuples():
-        r = named[f"short-{row.hours:g}h", row.participant, row.region]
+        r = named[f"short-{row.asked:g}h", row.participant, row.region]
         np.testing.assert_allclose(row.r, r, atol=1e-12)
         assert row.low < row.r < row.high
+        scans = {0.009: cases.ROWS["one"], 0.0167: cases.ROWS["one"] + cases.ROWS["two"]}[row.asked]
+        assert (row.heard, row.hours) == pytest.approx((2 * scans / 3600,) * 2, abs=1e-6)
     assert len(scaling[scaling["hours"] > 0]) == 2 * 2 * 2
 
 
@@ -327,26 +357,11 @@ def test_epochs_are_read_along_training_and_only_a_free_cnn_changes(arms: Path) 
     assert losses["copy"] != losses["cnn"]
 
 
-COMMAND = """
-import sys
-sys.path.insert(0, sys.argv.pop(1))
-import pytest, study_cases
-study_cases.without_pictures(pytest.MonkeyPatch())
-raise SystemExit(study_cases.main(sys.argv[1:]))
-"""
-
-
-def kill(file: Path, out: Path, jobs: int, begun: Callable[[], bool]) -> None:
+def kill(file: Path, out: Path, jobs: int, begun: Callable[[], bool], folder: Path) -> None:
     """Give the command, and kill all of its processes as soon as something has begun."""
-    given = ["run", str(file), "--out", str(out), "--jobs", str(jobs)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-c", COMMAND, str(HERE), *given], start_new_session=True, **quiet) as process:
-        deadline = time.monotonic() + 300
-        while not begun():
-            assert process.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-            time.sleep(0.002)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    command = Command(["run", str(file), "--out", str(out), "--jobs", str(jobs)], folder)
+    command.until(begun)
+    assert command.tell(signal.SIGKILL) == -signal.SIGKILL
 
 
 def finished(out: Path, kind: str = "*") -> dict[str, int]:
@@ -355,7 +370,7 @@ def finished(out: Path, kind: str = "*") -> dict[str, int]:
     return {path.parent.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in found}
 
 
-def test_a_study_killed_three_times_ends_in_the_same_tables(little: Path) -> None:
+def test_a_study_killed_three_times_ends_in_the_same_tables(little: Path, tmp_path: Path) -> None:
     out, whole = little.parent / "killed", little.with_suffix("")
 
     def filled(pattern: str) -> Callable[[], bool]:
@@ -368,7 +383,7 @@ def test_a_study_killed_three_times_ends_in_the_same_tables(little: Path) -> Non
         ("pooled", 1, "pooled/*/*/*.partial"),
         ("probes", 1, "probes/*/*/*.partial"),
     ):
-        kill(little, out, jobs, filled(pattern))
+        kill(little, out, jobs, filled(pattern), tmp_path)
         now = finished(out)
         assert before.items() <= now.items(), "what was finished stays"
         assert set(finished(out, kind)) < set(finished(whole, kind)), f"all {kind} were finished before the kill"
@@ -391,9 +406,8 @@ def test_a_dask_cluster_of_two_workers_makes_the_same_tables(little: Path) -> No
 
 
 def test_a_run_that_diverges_takes_only_its_own_along(
-    ground: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ground: Path, whole: Path, tmp_path: Path, pictures: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cases.Figure, "savefig", cases.SAVEFIG)  # pictures of what is left, too
     out = shutil.copytree(whole, tmp_path / "out")
     given = cases.study(ground)
     given["arms"].append({"name": "wild", "label": "too fast", "tune": {"learning_rate": 1e30, "schedule": "constant"}})
@@ -417,9 +431,8 @@ def test_a_run_that_diverges_takes_only_its_own_along(
         assert findings.loc[name, "answer"] == "undecided" and "wild" in findings.loc[name, "reason"], name
         assert "not measured" in findings.loc[name, "reason"]
     page = (out / "index.html").read_text(encoding="utf-8")
-    assert "not finished, and missing here: scores of A/wild" in page
+    assert "missing, because it is not finished: scores of A/wild" in page
     assert "It learns" in page and "r rises" in page
-    monkeypatch.undo()
     assert cases.run(tmp_path / "study.yaml", out) == 1, "given again, it is tried again"
 
 

@@ -24,6 +24,8 @@ from fastencode.runs.studies.reading import read_study, template_names
 from fastencode.runs.studies.stages import given_stages
 from fastencode.runs.studies.study import check_start
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -120,23 +122,26 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         at("data", "test_storie", value="test"),
         [r"data\.test_storie: there is no such setting; did you mean test_story\?"],
     ),
-    "misspelt, nothing near": (at("zebra", value=1), [r"zebra: there is no such setting; choose among title"]),
+    "misspelt, nothing near": (at("zebra", value=1), [r"zebra: there is no such setting; choose from title"]),
     "no model": (at("models", "tiny", value="/nowhere/model"), [r"models\.tiny: .*/nowhere/model"]),
     "no such key of models": (arm(model="tinny", tune={}), [r"arms\[4\]\.model: there is no model 'tinny'; did you mean tiny\?"]),
     "imitates nobody": (arm(tune={}, imitates="big"), [r"arms\[4\]\.imitates: there is no model 'big'"]),
     "misspelt setting of tuning": (arm(tune={"epoch": 2}), [r"arms\[4\]\.tune: epoch: .*did you mean epochs\?"]),
     "one name twice": (arm(name="tuned"), [r"two arms are called 'tuned'"]),
-    "mixed seeds": (arm(tune={}, seeds=[1, "two"]), [r"arms\[4\]\.seeds\[2\]: give a valid integer.*'two'"]),
-    "mixed participants": (at("data", "participants", value=["A", 2]), [r"data\.participants\[2\]: give a valid string, got 2"]),
+    "mixed seeds": (arm(tune={}, seeds=[1, "two"]), [r"arms\[4\]\.seeds\[2\]: give a whole number.*'two'"]),
+    "mixed participants": (
+        at("data", "participants", value=["A", 2]),
+        [r"data\.participants\[2\]: give text, got 2: put it in"],
+    ),
     "epochs": (arm(tune={}, epochs=[1, 9]), [r"arms\[4\]\.tune: epochs of more names 9, but there are epochs 0 .* to 2"]),
-    "hours": (arm(tune={}, hours=[0.01, 4.0]), [r"arms\[4\]\.hours: 4, but A heard 0\.0167 h to learn from"]),
+    "hours": (arm(tune={}, hours=[0.01, 4.0]), [r"arms\[4\]\.hours: 4, but A has 0\.0167 h to tune on"]),
     "nobody": (at("data", "participants", value=["A", "Bea"]), [r"data\.participants: there is no 'Bea'"]),
-    "no test story": (without_story, [r"B did not hear the test run 'test', only one, two, watched: leave B out"]),
+    "no test story": (without_story, [r"B has no responses to the test run 'test', only to one, two, watched: leave B out"]),
     "no sound": (without_sound, [r"one: .*one\.wav", r"test: .*test\.wav"]),
     "short sound": (with_short_sound, [r"test: .*test\.wav lasts 30\.0 s, but a scan ends at 57 s"]),
     "no story": (
         at("data", "validation", value=["wached"]),
-        [r"data\.validation: nobody heard 'wached'; did you mean watched\?"],
+        [r"data\.validation: no participant has responses to 'wached'; did you mean watched\?"],
     ),
     "no data": (at("data", "stories", value="/nowhere/data"), [r"data\.stories: /nowhere/data is not a folder"]),
     "empty region": (
@@ -144,7 +149,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         [r"contrasts\[1\]\.region: A has no region 'high'", r"contrasts\[3\]\.region: A has no region 'high'"],
     ),
     "no region": (at("data", "regions", value=["hihg"]), [r"data\.regions: A has no region 'hihg'; did you mean high\?"]),
-    "layers": (at("layers", value=[0, 7]), [r"models\.tiny: layers names 7, but its layers are 0 to 2"]),
+    "layers": (at("layers", value=[0, 7]), [r"models\.tiny: layers names 7, but the model has layers 0 to 2"]),
     "no condition": (contrast(models={"tuned": 1, "pretraind": -1}), [r"contrasts\[4\]: .*'pretraind'.*pretrained"]),
     "no control": (contrast(control="controls"), [r"contrasts\[4\]: .*'controls'.*control"]),
     "no region of a contrast": (
@@ -166,7 +171,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     ),
     "class not in train": (
         lambda given, folder: manifest(given, folder, moods("angry")),
-        [r"probes\.tasks, label:mood@mine: label:mood: 1 classes of the test split are not in train \(angry\)"],
+        [r"probes\.tasks, label:mood@mine: label:mood: 1 test classes are not in the training split \(angry\)"],
     ),
     "labels of mixed type": (
         lambda given, folder: manifest(given, folder, moods("sad", train="1.5")),
@@ -180,8 +185,70 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         lambda given, folder: manifest(
             given, folder, [(name, "s0" if part == "train" else who, part, mood) for name, who, part, mood in moods("sad")]
         ),
-        [r"probes\.tasks, label:mood@mine: label:mood: all .* and penalties are chosen on speakers that are left out"],
+        [r"probes\.tasks, label:mood@mine: label:mood: all .*, but penalties are chosen on held-out speakers"],
     ),
+    "head beyond the model": (arm(tune={"head_layer": 9}), [r"arms\[4\]\.tune: head_layer=9: tiny has layers 0 .* to 2"]),
+    "too few blocks": (
+        arm(tune={"targets": "permuted", "block": 1000}),
+        [r"arms\[4\]\.tune, A: runs of 16, 14 rows make 0 blocks of 1000"],
+    ),
+    "shifted too far": (
+        arm(tune={"targets": "shifted", "shift_seconds": 1e5}),
+        [r"arms\[4\]\.tune, A: run 'one' has 16 rows: moved by 50000"],
+    ),
+    "no words to learn": (
+        arm(tune={"word_weight": 1.0}),
+        [r"arms\[4\]\.tune: .*one\.TextGrid", r"arms\[4\]\.tune: .*two\.TextGrid"],
+    ),
+    "no words to score": (
+        at("baselines", value=["word_rate"]),
+        [rf"baselines, word_rate: .*{run}\.TextGrid" for run in ("one", "two", "test")],
+    ),
+    "clips longer than sounds": (
+        arm(tune={"clip_seconds": 1e6}),
+        [r"arms\[4\]\.tune: clip_seconds=1e\+06, but the longest sound"],
+    ),
+    "no model to imitate": (arm(tune={"targets": "model:/nowhere"}), [r"arms\[4\]\.tune: model '/nowhere'"]),
+    "one permutation twice": (arm(tune={"targets": "permuted"}, seeds=[0, 1]), [r"arms\[4\]\.tune: seeds 0 and 1 are one run"]),
+    "setting of all arms": (at("tune", "epoch", value=2), [r"tune\.epoch: there is no such setting; did you mean epochs\?"]),
+    "no preset": (at("preset", value="best"), [r"preset: there is no preset 'best'"]),
+    "case of arms": (arm(name="TUNED", tune={}), [r"tuned and TUNED are one folder where case does not count"]),
+    "unfinished by its name": (arm(name="a.partial", tune={}), [r"arms\[4\]: the arm's name 'a\.partial' ends as folders do"]),
+    "long name": (arm(name="x" * 200, tune={}), [r"arms\[4\]: the arm's name 'x{57}…': use up to 100"]),
+    "arm like a baseline": (
+        lambda given, _: given.update(baselines=["spectrum"]) or given["arms"].append({"name": "spectrum"}),
+        [r"an arm is called 'spectrum', as one of baselines is"],
+    ),
+    "model outside": (
+        lambda given, _: given.update(models={**given["models"], "..": given["models"]["tiny"]}, contrasts=[]),
+        [r"models: the name '\.\.': use up to 100"],
+    ),
+    "baseline twice": (at("baselines", value=["spectrum", "spectrum"]), [r"baselines names spectrum twice"]),
+    "layer twice": (at("layers", value=[2, 2]), [r"layers names 2 twice"]),
+    "task twice": (at("probes", "tasks", value=["word", "word"]), [r"probes: tasks names word twice"]),
+    "no corpus after @": (
+        at("probes", "tasks", value=["word@"]),
+        [r"probes\.tasks: 'word@' names no corpus after @", r"contrasts\[2\]\.measure"],
+    ),
+    "nothing left to score": (at("data", "test_skip", value=20), [r"data\.test_skip=20 leaves 4 rows of the test run 'test'"]),
+    "no such ceiling": (at("data", "scored", value=2), [r"data: scored=2: no noise ceiling is above 1"]),
+    "no folder of regions": (at("data", "rois", value="/nowhere"), [r"data\.rois: /nowhere is no folder"]),
+    "no regions": (
+        lambda given, folder: given["data"].update(rois=str(given["data"]["stories"])),
+        [r"data\.rois: .*brains has no regions of A"],
+    ),
+    "data is nothing": (at("data", value=None), [r"data: give settings, as name: value, got None"]),
+    "no TR": (at("data", "tr", value=0), [r"data: tr=0: give the repetition time"]),
+    "seed": (at("seed", value=-1), [r"seed=-1: give a whole number, 0 or more"]),
+    "kinds of layers": (
+        contrast(layers=2),
+        [r"contrasts\[4\]\.layers: give text, or a list of whole numbers, or weights, as name: number, got 2"],
+    ),
+    "weights": (
+        contrast(models={"tuned": 1, "pretrained": -2}),
+        [r"contrasts\[4\]\.models: weights sum to -1: let them sum to 0, a difference, or to 1, a mean"],
+    ),
+    "region of a probe": (contrast(measure="word"), [r"contrasts\[4\]\.region: word is a probe's task, which has no region"]),
     "leaks": (with_copies, [r"label:mood@mine: .*speaker", r"label:mood@mine: .*(same sound|copies|sound)"]),
 }
 
@@ -218,11 +285,33 @@ def test_all_problems_are_said_at_once(ground: Path, tmp_path: Path, capsys: pyt
     assert refused(given, tmp_path, capsys, "--dry-run") == lines
 
 
+def test_a_wrong_type_hides_no_other_problem(ground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = cases.study(ground)
+    given["seed"], given["tune"]["epoch"] = "x", 2
+    given["arms"][2]["seeds"] = [1, 1]
+    given["models"]["tiny"] = "/nowhere"
+    given["probes"]["tasks"] = ["wrod"]
+    given["data"]["validation"] = ["wached"]
+    found = [line.partition(":")[0] for line in refused(given, tmp_path, capsys)]
+    assert sorted(found) == ["arms[3]", "data.validation", "models.tiny", "probes.tasks", "seed", "tune.epoch"]
+
+
+@pytest.mark.parametrize("line", ["  test_skip: 5", "title: again", "? [a, b]\n: 1"])
+def test_a_key_that_stands_twice(line: str, ground: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = yaml.safe_dump(cases.study(ground), sort_keys=False)
+    (tmp_path / "study.yaml").write_text(
+        text.replace("  test_skip: 0", f"  test_skip: 0\n{line}") if line[0] == " " else text + line
+    )
+    assert cases.run(tmp_path / "study.yaml", tmp_path / "out", "--dry-run") == 2
+    said = capsys.readouterr().err
+    assert re.search(r"study\.yaml, line \d+: not valid YAML \((test_skip|title) is given twice|unhashable key", said), said
+
+
 @pytest.mark.parametrize(
     ("study", "out", "why"),
     [
-        ("nowhere.yaml", "out", "nowhere.yaml is no file, and no study of that name comes with fastencode"),
-        ("folder", "out", "folder is no file"),
+        ("nowhere.yaml", "out", "nowhere.yaml is neither a file nor a study that ships with fastencode"),
+        ("folder", "out", "folder is neither a file nor a study"),
         ("study.yaml", "study.yaml", "study.yaml is a file: choose another output folder"),
         ("study.yaml", "full", "full holds other files: choose an empty or new output folder"),
     ],
@@ -253,7 +342,16 @@ def test_a_dry_run_on_a_folder_makes_nothing(ground: Path, tmp_path: Path, capsy
     assert cases.run(file, tmp_path / "out", "--dry-run") == 0
     said = capsys.readouterr().out
     rows = rows_of(said)
-    counts = {"frames": 1, "models": 3, "features": 4, "fits": 4 * 3, "pooled": 2 * 4, "probes": 4 * 4, "change": 3}
+    counts = {
+        "frames": 1,
+        "models": 3,
+        "features": 4,
+        "fits": 4 * 3,
+        "corpus-frames": 2,
+        "pooled": 2 * 4,
+        "probes": 4 * 4,
+        "change": 3,
+    }
     assert {kind: int(row[0]) for kind, row in rows.items()} == counts and all(row[1] == "0" for row in rows.values())
     for kind in ("frames", "models", "features", "fits"):
         assert re.search(r"\d (s|min|h) +\d+ MB +\d+ MB", " ".join(rows[kind])), rows[kind]
@@ -275,6 +373,7 @@ def test_a_template_is_accepted_on_the_demo_before_and_after_its_world_is_made(
     participant = {"name": "A", "auditory": 3, "late_language": 3, "silent": 3, "gain": 2.0, "peak_delay": 5.0}
     world = {"minutes": 1.4, "story_minutes": 1.4, "test_minutes": 1.4, "repeats": 2, "participants": [participant]}
     given = {**yaml.safe_load(file.read_text(encoding="utf-8")), "world": world, "data": {"stories": "demo"}}
+    given["tune"] = {**(given.get("tune") or {}), "block": 8}  # of such a short world three blocks are permuted
     problems, study = read_study(cases.written(file, given))
     assert study is not None and not problems
     Stages(tmp_path / "out").run(next(given_stages(study.resolved())))

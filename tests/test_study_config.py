@@ -54,14 +54,14 @@ def test_all_problems_are_found_at_once() -> None:
     said = "\n".join(found)
     assert "titel: there is no such setting; did you mean title?" in said
     assert "data: tr=-1" in said
-    assert "arms[1].seeds[1]: give a valid integer" in said and "'one'" in said
-    assert "arms[2]: hours of b is for models that are tuned" in said
+    assert "arms[1].seeds[1]: give a whole number" in said and "'one'" in said
+    assert "arms[2]: hours of b is set, but the arm is not tuned" in said
     assert "contrasts[1].measure: is missing" in said
 
 
 def test_labels_of_mixed_type_are_refused() -> None:
     (line,) = problems(data={"participants": ["P1", 2]})
-    assert line == "data.participants[2]: give a valid string, got 2"
+    assert line == "data.participants[2]: give text, got 2: put it in quotation marks"
 
 
 def test_two_arms_of_one_name_are_refused() -> None:
@@ -156,10 +156,10 @@ def test_a_file_that_is_not_there_and_one_that_is_not_yaml(tmp_path: Path) -> No
         read_study("scaling-hour")
     path = tmp_path / "study.yaml"
     path.write_text("arms: [\n")
-    with pytest.raises(InputError, match=r"study.yaml, line 2: this is not YAML"):
+    with pytest.raises(InputError, match=r"study.yaml, line 2: not valid YAML"):
         read_study(path)
     path.write_text("- 1\n")
-    with pytest.raises(InputError, match="holds no settings"):
+    with pytest.raises(InputError, match="contains no settings"):
         read_study(path)
 
 

@@ -27,9 +27,11 @@ from fastencode.runs.studies.stages import given_stages
 from fastencode.runs.studies.typed import problems_of
 from fastencode.study.brains.layer_scores import LayerScores
 from fastencode.study.brains.mlp import MlpScores
-from fastencode.study.brains.tables import Label
-from fastencode.study.config import Contrast, MlpConfig
+from fastencode.study.brains.tables import Label, contrast_rows
+from fastencode.study.conditions import OWN, reference_label
+from fastencode.study.config import AlignConfig, Contrast, MlpConfig
 from fastencode.study.findings.contrasts import evaluate
+from fastencode.study.findings.means import mean_rows
 from fastencode.study.findings.measurements import BEYOND_LINEAR, MLP, Cell, Sample, measurements_of_mlp
 from fastencode.study.findings.weighted import Planned
 from fastencode.world.config import Participant, WorldConfig
@@ -68,7 +70,13 @@ def scores(rng: np.random.Generator, mean: float) -> LayerScores:
 
 
 def results(config: StudyConfig, people: tuple[str, ...], found: Records) -> Results:
-    graph = SimpleNamespace(names=Names(config, people), config=config)
+    """Whole runs make .4 h where .5 are asked for, and 2 h where 2 are; the second participant hears .05 h more."""
+    heard = {0.5: 0.4, 2.0: 2.0}
+    graph = SimpleNamespace(
+        names=Names(config, people),
+        config=config,
+        heard=lambda run: {who: heard[run.hours] + 0.05 * place for place, who in enumerate(people)},
+    )
     return Results(graph, found, {}, {}, [])  # type: ignore[arg-type]
 
 
@@ -95,6 +103,16 @@ def test_a_network_is_measured_against_ridge_and_against_itself_without_its_nonl
     assert found[cell].value == one.mlp[1] - one.ridge[1] and not found[cell].correlation and found[cell].n_units == 20
     np.testing.assert_array_equal(found[cell].draws, [draw[1][1] - draw[0][1] for draw in one.draws])
     np.testing.assert_array_equal(found[cell._replace(measure=BEYOND_LINEAR)].draws, one.draws[:, 1, 1] - one.draws[:, 2, 1])
+
+
+def test_a_network_that_adds_nothing_gains_exactly_zero() -> None:
+    """Region means of equal predictions may differ in the last bit, as products of matrices are added up in another order."""
+    one = network(np.random.default_rng(2))
+    near = replace(one, mlp=np.nextafter(one.ridge, 1))
+    near.draws[:, 1] = np.nextafter(near.draws[:, 0], 1)
+    value, draws = near.gain("ridge", 1)
+    assert value == 0 and not draws.any() and near.mlp[1] != near.ridge[1]
+    assert near.gain("linear", 1)[0] == near.mlp[1] - near.linear[1] != 0
 
 
 def test_thirds_of_a_measure_are_cut_of_the_layers_that_it_has() -> None:
@@ -149,11 +167,38 @@ def test_a_dry_run_of_a_world_that_is_not_made_names_every_kind_of_stage(tmp_pat
         mlp={"layers": [0, 1]},
         probes={"tasks": SPOKEN_TASKS, "corpora": {"words": "demo"}, "low_level": False},
     )
-    kinds = {one.kind: one.count for one in foresee_study(tmp_path / "out", config, None)}
-    assert kinds == {
-        "world": 1, "corpora": 1, "frames": 1, "models": 1, "features": 2, "fits": 2 * 3, "mlp": 2 * 2, "pooled": 2, "probes": 4,
-        "change": 1,
+    found = foresee_study(tmp_path / "out", config, None)
+    assert {one.kind: one.count for one in found} == {
+        "world": 1, "corpora": 1, "frames": 1, "models": 1, "features": 2, "fits": 2 * 3, "mlp": 2 * 2, "corpus-frames": 1,
+        "pooled": 2, "probes": 4, "change": 1,
     }  # fmt: skip
+    assert all(0 < one.cost.seconds < 1000 for one in found), found
+    shared = next(one for one in found if one.kind == "corpus-frames")
+    # 48 speakers say 30 words of a second each; a frame of 8 channels every 40 samples
+    assert shared.cost.disk == pytest.approx(48 * 30 * (16000 / 40) * 8 * 4, rel=0.01)
+    assert not (tmp_path / "out").exists()
+    config = replace(config, probes=replace(config.probes, frames=0.0))
+    without = {one.kind: one.cost for one in foresee_study(tmp_path / "out", config, None)}
+    assert "corpus-frames" not in without and without["pooled"].disk == pytest.approx(2 * 48 * 30 * 3 * 16 * 4)
+
+
+def test_work_that_is_tried_in_part_counts_as_a_whole() -> None:
+    """Times by a clock that counts calls: of rows beyond those that are tried, only the ratio of sizes is left."""
+    from fastencode.runs.studies import rehearsal
+
+    with pytest.MonkeyPatch.context() as patch:
+        ticks = iter(range(10_000))
+        patch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+        assert rehearsal.probing("classification", 600, 8, 2, control=False) == 1.0
+        # 5e6 values are tried: 5e6 / (50 * 100) = 1000 rows of 4000
+        assert rehearsal.probing("regression", 4000, 50, 100, control=False) == 4.0
+        assert rehearsal.change(800, 4) == 2.0 and rehearsal.change(10**6, 4) == 10.0
+        align = AlignConfig(bootstraps=20, delays=(1,), alphas=(1.0, 10.0), folds=2)
+        assert rehearsal.fit(50, 40, 4, 900, 1, align)[1] == 3.0
+        one = rehearsal.network(400, 40, 4, 300, 1, align, MlpConfig(epochs=1, patience=1))
+        assert one == 1.0
+        many = rehearsal.network(1200, 40, 4, 300, 1, align, MlpConfig(epochs=1, patience=1))
+        assert many == pytest.approx(3.0)
 
 
 # corpora
@@ -168,7 +213,7 @@ def test_corpora_of_words_are_spoken_once() -> None:
     assert "probes.corpora.mine: only timit, commands, words, unheard_words are made" in line
     french = study(probes={"tasks": ["phonemes", "word"], "speech": {"language": "fr"}})
     assert check_study(french) == [
-        "probes.tasks: phonemes: TIMIT is spoken in English only; ask phonemes@commands, or leave it out"
+        "probes.tasks: phonemes: the synthesized TIMIT is English only; use phonemes@commands, or leave it out"
     ]
 
 
@@ -195,14 +240,48 @@ def test_hours_are_one_line_for_each_arm_and_what_it_is_tuned_from_has_none() ->
     found = results(config, ("P", "Q"), Records(scored, {}, {}, {"P": REGIONS, "Q": REGIONS}, {"P": 9, "Q": 9}))
     rows = {(row["model"], row["participant"], row["region"], row["hours"]): row["r"] for row in found.scaling_rows()}
     assert {key[0] for key in rows} == {"pretrained", "tuned"} and len(rows) == 3 * 2 * 2
+    each = {(row["participant"], row["asked"]): (row["heard"], row["hours"]) for row in found.scaling_rows()}
+    assert (
+        each["Q", 2.0] == pytest.approx((2.05, 2.025))
+        and each["P", 0.5] == pytest.approx((0.4, 0.425))
+        and each["P", 0.0] == (0, 0)
+    )
+    (said,) = found.warnings()
+    assert said == "T, 0.5 h: whole runs make other hours than 0.5: P 0.4 h, Q 0.45 h; tables and curves count these"
     for who in "PQ":
-        line = [rows["pretrained", who, "auditory", 0.0], *(rows["tuned", who, "auditory", hours] for hours in (0.5, 2.0))]
+        line = [rows["pretrained", who, "auditory", 0.0], *(rows["tuned", who, "auditory", hours] for hours in (0.425, 2.025))]
         assert line == pytest.approx([0.1, 0.21, 0.31])
-        assert rows["tuned", who, "late_language", 2.0] == pytest.approx(0.62)
+        assert rows["tuned", who, "late_language", 2.025] == pytest.approx(0.62)
     known = {one.model: one.label for one in models_of(readings_of(config))}
     assert known["tuned"] == "T" and next(iter(known)) == "pretrained"
     without = study(arms=[{"name": "pretrained"}, {"name": "tuned", "tune": {}}], probes={"tasks": []})
     assert results(without, ("P",), Records({}, {}, {}, {}, {})).scaling_rows() == []
+
+
+# several models
+
+
+def test_each_model_is_compared_with_itself_before_tuning() -> None:
+    """Two models in one study: hubert-tuned − hubert-pretrained, by hand; never one model less another one."""
+    arms = [{"name": "tuned", "tune": {}, "seeds": [0, 1]}, {"name": "pretrained"}]
+    config = study(models={"small": "small", "hubert": "random:small"}, arms=arms, probes={"tasks": []})
+    rng = np.random.default_rng(3)
+    means = {"small-pretrained": 0.1, "hubert-pretrained": 0.3}
+    means |= {
+        f"{model}-tuned-seed-{seed}": means[f"{model}-pretrained"] + 0.05 for model in ("small", "hubert") for seed in (0, 1)
+    }
+    scored = {(Label(name, (1,)), who, 0): scores(rng, mean) for name, mean in means.items() for who in "PQ"}
+    found = results(config, ("P", "Q"), Records(scored, {}, {}, {"P": REGIONS, "Q": REGIONS}, {"P": 9, "Q": 9}))
+    columns = found.found.columns
+    means_of = [row for row in mean_rows(found.scored, columns, found.before) if row["versus"] != "0"]
+    for rows, value in ((contrast_rows(found.scored, columns, found.before), "difference"), (means_of, "mean")):
+        assert {(row["model"], row["versus"]) for row in rows} == {
+            (f"{model}-tuned", f"{model}-pretrained") for model in ("small", "hubert")
+        }
+        assert all(row[value] == pytest.approx(0.05 if row["region"] == "auditory" else 0.1) for row in rows)
+    conditions = models_of(readings_of(config))
+    assert reference_label(["small-pretrained", "hubert-pretrained"], conditions) == OWN
+    assert reference_label(["0", "small-pretrained"], conditions) == "small, pretrained"
 
 
 # the long demo

@@ -29,6 +29,8 @@ from fastencode.tune.record import Record
 from speech_cases import saved_model
 from tune_cases import Tones
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 ROWS = {"one": 16, "two": 14, "watched": 12, "test": 16}
 VOXELS = {"A": 6, "B": 4}
 

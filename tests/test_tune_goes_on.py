@@ -31,6 +31,8 @@ from tune_cases import Tones
 
 torch.set_num_threads(1)
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch": 8, "learning_rate": 3e-3, "clip_seconds": 2.0, "log_every": 1}
 
 

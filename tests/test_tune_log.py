@@ -207,10 +207,9 @@ def test_without_tensorboard_nothing_is_missed(tmp_path: Path, monkeypatch: pyte
 
 def _axes(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Draw, and keep the figure's panels by their titles."""
-    figure_class = pytest.importorskip("matplotlib.figure", reason="figures need the extra 'report'").Figure
-    kept = []
-    save = figure_class.savefig
-    monkeypatch.setattr(figure_class, "savefig", lambda self, *args, **more: (kept.append(self), save(self, *args, **more))[1])
+    agg = pytest.importorskip("matplotlib.backends.backend_agg", reason="figures need the extra 'report'").FigureCanvasAgg
+    kept, save = [], agg.print_png
+    monkeypatch.setattr(agg, "print_png", lambda self, *args, **more: (kept.append(self.figure), save(self, *args, **more)))
     draw_curves(path, path.with_suffix(".png"))
     return {ax.get_title(): ax for ax in kept[0].get_axes()}
 

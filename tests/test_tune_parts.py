@@ -27,6 +27,8 @@ from tune_process_cases import run
 
 torch.set_num_threads(1)
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch": 8, "learning_rate": 1e-3, "clip_seconds": 2.0, "log_every": 1}
 HEARD = {"A": ("one", "watched"), "B": ("one", "two", "watched"), "C": ("two",)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ from fastencode.speech.layers import SpeechEncoder
 from fastencode.tune import checkpoint, training, validation
 from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.trainer import brain_tune
+from process_cases import server
 from tune_cases import Tones
 
 SETTINGS: dict[str, Any] = {
@@ -72,8 +72,7 @@ def run(
     world: tuple[Path, Path], out: Path, place: str = "", count: int = 1, processes: int = 1, **more: Any
 ) -> list[int | None]:
     """The exit codes of the processes of a run."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = server(__name__)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

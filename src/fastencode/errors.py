@@ -1,12 +1,13 @@
-"""The package's exceptions and its one warning class, and the one way to import an optional library."""
+"""The package's exceptions and its one warning class, suggestions for misspelt names, and imports of optional libraries."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from types import ModuleType
 
 __all__ = [
@@ -19,8 +20,11 @@ __all__ = [
     "JobsWritten",
     "MissingLibraryError",
     "Problems",
+    "StudyError",
+    "nearest",
     "raise_all",
     "require",
+    "suggestion",
     "warn",
 ]
 
@@ -31,6 +35,10 @@ class FastencodeError(Exception):
 
 class InputError(FastencodeError, ValueError):
     """An argument or a file does not fit the function; the message names the value and the next step."""
+
+
+class StudyError(InputError):
+    """A study does not fit; the message names settings of its file, which are no options of the command."""
 
 
 class DiskError(InputError):
@@ -77,13 +85,48 @@ class Problems:
             self.found += [f"{place}: {line}" for line in str(error).splitlines()] if place else [str(error)]
 
 
-def raise_all(problems: Sequence[str]) -> None:
-    """One :class:`InputError` for all problems, before anything is made."""
+def raise_all(problems: Sequence[str], kind: type[InputError] = InputError) -> None:
+    """One error of a kind for all problems, each said once, before anything is made."""
+    problems = list(dict.fromkeys(problems))
     if len(problems) == 1:
-        raise InputError(problems[0])
+        raise kind(problems[0])
     if problems:
         lines = "\n".join(f"- {one}" for one in problems)
-        raise InputError(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
+        raise kind(f"{len(problems)} things are to be mended first; nothing was made:\n{lines}")
+
+
+def nearest(name: object, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that are spelt most like ``name``, best first; none if all are less similar than ``cutoff`` (0 to 1)."""
+    return get_close_matches(str(name), list(known), n=most, cutoff=cutoff)
+
+
+def suggestion(name: object, known: Iterable[str], *, otherwise: str | None = None, most: int = 1, cutoff: float = 0.6) -> str:
+    """The last part of an error about an unknown name.
+
+    Parameters
+    ----------
+    name : object
+        What was given.
+    known : iterable of str
+        The names that would have been right.
+    otherwise : str, optional
+        The text if no known name is similar. Default: "choose from A, B, C", or "leave it out" if there are no known names.
+    most : int
+        Suggest at most this many names.
+    cutoff : float
+        Least similarity of a suggestion, from 0 to 1 (:func:`difflib.get_close_matches`).
+
+    Returns
+    -------
+    str
+        Such as "did you mean stories?".
+    """
+    names = [one for one in known if one]
+    if close := nearest(name, names, most=most, cutoff=cutoff):
+        return f"did you mean {' or '.join(close)}?"
+    if otherwise is not None:
+        return otherwise
+    return f"choose from {', '.join(names)}" if names else "leave it out"
 
 
 def warn(message: str) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,9 @@ from fastencode.errors import DiskError, InputError
 
 __all__ = [
     "check_file",
+    "folder_name",
     "fresh_folder",
+    "how_to_fetch",
     "is_running",
     "is_unfetched",
     "make_folder",
@@ -29,12 +32,17 @@ __all__ = [
     "sha256",
     "sync",
     "text_encoding",
+    "unfetched",
     "whole_file",
     "writing",
 ]
 
-# First bytes of the small files that stand for content which git-annex or Git LFS has not fetched; the command that fetches it.
-_POINTERS = {b"/annex/objects/": "datalad get", b"version https://git-lfs": "git lfs pull --include"}
+# The small files that stand for content which git-annex or Git LFS has not fetched. Where links are not possible (exFAT, Windows,
+# ZIP), what a link of git-annex leads to is the text of a file: ../../.git/annex/objects/…, with either slash.
+_ANNEX = re.compile(
+    rb"(?:[/\\]annex[/\\]objects[/\\]|(?:[^\n\0]{0,900}[/\\])?\.git[/\\](?:[^\n\0]{0,900}[/\\])?annex[/\\]objects[/\\])[^\n\0]+\r?\n?\Z"
+)
+_LFS = re.compile(rb"version https://git-lfs")
 _POINTER_BYTES = 1024
 # Errors of a full or read-only disk, and of a folder or file that may not be written: the program is not at fault then.
 _UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EROFS}
@@ -66,9 +74,7 @@ def check_file(path: str | os.PathLike[str], what: str = "") -> Path:
         if error.errno == errno.ELOOP:
             raise InputError(f"{named} is a link that leads back to itself: delete it and fetch the file again") from error
         if path.is_symlink():
-            raise InputError(
-                f"{named} is a link to a file that is not here: in a DataLad data set, run `datalad get {path}`"
-            ) from error
+            raise InputError(f"{named} {unfetched(path)}") from error
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             raise InputError(f"{named} does not exist: check the path") from error
         raise InputError(f"{named} cannot be reached ({error.strerror}): check the path and its permissions") from error
@@ -76,30 +82,60 @@ def check_file(path: str | os.PathLike[str], what: str = "") -> Path:
         raise InputError(f"{named} is a folder: give one file")
     if not os.access(path, os.R_OK):
         raise InputError(f"{named} may not be read: change its permissions")
-    if fetch := _pointer(path):
-        raise InputError(f"{named} holds no content but a pointer to it: run `{fetch} {path}`")
+    if reason := unfetched(path):
+        raise InputError(f"{named} {reason}")
     return path
 
 
 def is_unfetched(path: str | os.PathLike[str]) -> bool:
     """Whether a file of a data set was not fetched: its path is a link without a target, or a pointer of git-annex or Git LFS."""
+    return bool(unfetched(path))
+
+
+def unfetched(path: str | os.PathLike[str]) -> str:
+    """What keeps a file of a data set from being read, and the command that fetches it; "" of a file that is here, or nowhere.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    str
+        The end of a sentence that begins with the path: that it is a link without a target, a link of git-annex that was written
+        as text, or the pointer of git-annex or of Git LFS.
+    """
     path = Path(path)
-    if not path.is_symlink():
-        return path.exists() and _pointer(path) is not None
     try:
-        path.stat()
+        status = path.stat()
     except OSError as error:
-        return error.errno != errno.ELOOP
-    return _pointer(path) is not None
-
-
-def _pointer(path: Path) -> str | None:
-    """The command that fetches the content of a pointer; None for every other file."""
-    status = path.stat()
+        if error.errno == errno.ELOOP or not path.is_symlink():
+            return ""
+        return f"is a link to a file that is not here: {_fetch(path, 'in a DataLad data set, run')}"
     if not stat.S_ISREG(status.st_mode) or status.st_size > _POINTER_BYTES or not os.access(path, os.R_OK):
-        return None
-    start = path.read_bytes()
-    return next((fetch for mark, fetch in _POINTERS.items() if start.startswith(mark)), None)
+        return ""
+    held = path.read_bytes()
+    if _LFS.match(held):
+        return f"holds no content but a pointer of Git LFS to it: run `git lfs pull --include {path}`"
+    if not _ANNEX.match(held):
+        return ""
+    if held.startswith((b"/annex", b"\\annex")):
+        return f"holds no content but a pointer to it: {_fetch(path, 'run')}"
+    return (
+        "holds no content but a link of git-annex, written as text (as on Windows, on exFAT and in a ZIP):"
+        f" {_fetch(path, 'in a clone of the data set, run')}"
+    )
+
+
+def how_to_fetch(path: str | os.PathLike[str], what: str | os.PathLike[str] | None = None) -> str:
+    """The command that fetches a file that :func:`unfetched` names, or what it lies in: Git LFS's, or DataLad's."""
+    path = Path(path)
+    lfs = path.is_file() and _LFS.match(path.read_bytes()[:_POINTER_BYTES]) is not None
+    return f"{'git lfs pull --include' if lfs else 'datalad get'} {path if what is None else what}"
+
+
+def _fetch(path: Path, place: str) -> str:
+    return f"{place} `datalad get {path}` (or `git annex get {path}`)"
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
@@ -114,12 +150,18 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise InputError(f"{path} is a file: choose another folder") from error
+        what = "a link to nothing" if path.is_symlink() and not path.exists() else "a file"
+        raise InputError(f"{path} is {what}: choose another folder") from error
     except OSError as error:
         raise InputError(f"{path} cannot be made ({error.strerror}): choose another folder") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{path} may not be written to: change its permissions, or choose another folder")
     return path
+
+
+def folder_name(name: str) -> str:
+    """A name as one folder: ``/ \\ : * ? " < > |`` and spaces become "-", so "label:class@words" is "label-class@words"."""
+    return "".join("-" if letter in '/\\: *?"<>|' else letter for letter in name)
 
 
 @contextmanager

@@ -17,7 +17,16 @@ from fastencode.cli.environment import blamed, from_environment
 from fastencode.cli.given import check_settings, given_preset
 from fastencode.cli.mistakes import explained, of_option, with_option
 from fastencode.cli.parsers import COMMANDS, config_of, list_settings, option_names, options_of, settings_of
-from fastencode.errors import DeviceError, FailedStages, FastencodeError, FastencodeWarning, InputError, JobsWritten, require
+from fastencode.errors import (
+    DeviceError,
+    FailedStages,
+    FastencodeError,
+    FastencodeWarning,
+    InputError,
+    JobsWritten,
+    StudyError,
+    require,
+)
 
 __all__ = ["main"]
 
@@ -65,6 +74,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         config = config_of(settings, parser.instantiate(parsed)[name])
         done = import_module(f"fastencode.cli.{name}").run(config)
+    except StudyError:
+        raise
     except (DeviceError, InputError) as error:
         raise type(error)(blamed(with_option(str(error), known[name], typed), variables, typed)) from error
     return done if type(done) is int else 0

@@ -62,6 +62,8 @@ def run(config: AlignRunConfig) -> Path:
             test_story=config.test_stories[0],
             test_skip=config.test_skip,
             non_speech=NON_SPEECH | set(config.non_speech),
+            word_tier=config.word_tier,
+            phone_tier=config.phone_tier,
         )
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
@@ -152,7 +154,7 @@ def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: Alig
     """Every source as it is, then less the low-level features, then at single lags."""
     for option in ("baselines", "residualize", "partition"):
         if unknown := [name for name in getattr(config, option) if name not in LOW_LEVEL]:
-            raise InputError(f"{option} names {unknown[0]}, which is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+            raise InputError(f"{option} names {unknown[0]}, which is not a low-level feature: choose from {', '.join(LOW_LEVEL)}")
     used = sorted({story for fit in heard.values() for story in fit} | {*config.test_stories})
     with of_option("--features"):
         models: list[Source] = [LayerFolder(folder, stories, lobes=config.align.lobes, used=used) for folder in config.features]
@@ -186,7 +188,7 @@ def _check_names(variants: Sequence[Variant], participants: Collection[str], par
 
 def _shared(config: AlignRunConfig) -> dict[str, Any]:
     """What must be alike for two records to stand in one table, as :meth:`Question.shared` has it of each stage."""
-    names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "align")
+    names = ("test_skip", "tr", "ceiling", "split_half", "permutations", "non_speech", "word_tier", "phone_tier", "align")
     shared = {"test_story": config.test_stories} | {name: getattr(config, name) for name in names}
     shared["ridge"] = config.align.ridge
     return shared | ({"candidates": config.candidates} if config.partition else {})

@@ -1,4 +1,4 @@
-"""``fastencode-tune demo``: the paper's question, small, on a world whose truth is known."""
+"""``fastencode-tune demo``: the study ``demo``, on simulated data with known ground truth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CEILING_ERROR = 0.05  # margin, stated before any run
 def run(config: DemoConfig) -> Path:
     """Run the demo and return the path of its page."""
     config = config.resolved()
-    if config.model:  # before minutes of making the world
+    if config.model:  # fails now if the model cannot be read, not after minutes of simulation
         settle()
         SpeechEncoder(config.model)
     stages = Stages(config.out, prepare=settle, where=Where(config.jobs))
@@ -57,7 +57,7 @@ def run(config: DemoConfig) -> Path:
 
 
 def small_models(config: DemoConfig) -> list[Stage]:
-    """The stages that make models: the package's own again, or with ``full`` those in the shapes of HuBERT and Whisper."""
+    """Stages that pretrain small models: the package's own, or with ``full`` small HuBERT and Whisper models."""
     wanted = {"small-model": config.pretraining} if config.pretrain else {}
     if config.full:
         wanted = {f"small-models/{family}": replace(config.pretraining, family=family) for family in SMALL_FAMILIES[1:]}
@@ -65,12 +65,12 @@ def small_models(config: DemoConfig) -> list[Stage]:
 
 
 def make_small_model(folder: Path, config: PretrainConfig) -> None:
-    """The stage that makes the small model from nothing."""
+    """Pretrain a small model from random weights."""
     pretrain(config, folder)
 
 
 def demo_study(config: DemoConfig, made: Mapping[str, Path]) -> StudyConfig:
-    """The study ``demo`` that comes with the package, with the command's settings in it.
+    """The study ``demo`` that ships with the package, with the settings of the command.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def demo_study(config: DemoConfig, made: Mapping[str, Path]) -> StudyConfig:
 
 
 def _asked_of(model: str, contrast: Contrast, study: StudyConfig) -> Contrast:
-    """A contrast of the demo, asked of one of several models. What is decided together stays so, over all models."""
+    """A contrast of the demo for one of several models. Its family stays the same, so Holm's correction is over all models."""
     return replace(
         contrast,
         name=f"{model}-{contrast.name}",
@@ -128,7 +128,7 @@ def _lead(results: Results, config: DemoConfig) -> str:
 
 
 def _ceilings_are_true(results: Results, world: Path) -> Verdict:
-    """Mean error of the estimated ceilings where the true one is above 0, and its 95 % interval; each has its own noise."""
+    """Mean error of estimated noise ceilings over voxels whose true ceiling is above 0, and its 95 % interval over voxels."""
     data, errors = results.graph.ground.data, []
     assert isinstance(data, Stories)
     for who in results.graph.ground.participants:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 
 from fastencode.cli.parsers import COMMANDS
-from fastencode.errors import InputError
+from fastencode.errors import InputError, nearest, suggestion
 
 __all__ = ["blamed", "from_environment"]
 
@@ -44,15 +43,14 @@ def from_environment(
     for variable in sorted(name for name in environment if name.startswith(_PREFIX)):
         named = variable.removeprefix(_PREFIX).partition("__")[0].lower()
         if named not in COMMANDS:
-            close = get_close_matches(named, COMMANDS, n=1)
+            close = nearest(named, COMMANDS)
             hint = f"did you mean {_PREFIX}{close[0].upper()}__…?" if close else f"begin with {_PREFIX}{command.upper()}__"
             raise InputError(f"the environment has {variable}, which names no command of fastencode-tune: {hint}")
         if named != command:
             continue
         if variable not in known:
-            close = get_close_matches(variable, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ": unset it"
-            raise InputError(f"the environment has {variable}, which is no setting of fastencode-tune {command}{hint}")
+            hint = suggestion(variable, known, otherwise="unset it")
+            raise InputError(f"the environment has {variable}, which is no setting of fastencode-tune {command}; {hint}")
         if not environment[variable]:
             raise InputError(f"{variable} is empty: give it a value, or unset it")
         option = known[variable]

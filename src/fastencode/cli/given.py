@@ -1,22 +1,21 @@
-"""Files of settings, checked before the parser reads them: it would name neither the file nor what to do."""
+"""Check files of settings before the parser reads them, because its errors name neither the file nor the next step."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from fastencode.cli.mistakes import of_option
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError, nearest, require
 from fastencode.files import read_text
 
 __all__ = ["check_settings", "given_preset", "groups"]
 
 
 def check_settings(arguments: Sequence[str], settings: type, command: str) -> None:
-    """Check what ``--config`` and options of a whole group, such as ``--align``, give: the names, and that groups are mappings.
+    """Check the names in ``--config`` files and in options of a whole group, such as ``--align``, and that groups are mappings.
 
     Parameters
     ----------
@@ -25,7 +24,7 @@ def check_settings(arguments: Sequence[str], settings: type, command: str) -> No
     settings : type
         The command's settings.
     command : str
-        What it is called.
+        Name of the command.
 
     Raises
     ------
@@ -42,12 +41,12 @@ def check_settings(arguments: Sequence[str], settings: type, command: str) -> No
 
 
 def given_preset(arguments: Sequence[str]) -> str | None:
-    """The preset that options or a file of settings name; None where none does.
+    """The preset that the command line or a file of settings names; None if neither does.
 
     Raises
     ------
     InputError
-        If both do, and name different ones: files that commands write hold every setting, and a preset would change nothing.
+        If they name different presets. A file written by a command has every setting, so another preset would have no effect.
     """
     typed = next((value for _, value in reversed(list(_options(arguments, ("--preset",))))), None)
     for _, file in reversed(list(_options(arguments, ("--config",)))):
@@ -69,7 +68,7 @@ def _options(arguments: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[
 
 
 def _mapping(given: str, is_group: bool) -> Mapping[str, Any]:
-    """Settings out of a file, or as they are typed."""
+    """Settings from a file, or from text typed as an option."""
     yaml = require("yaml", "tune")
     typed = given.lstrip().startswith("{")
     if is_group and not typed and not os.path.isfile(given):
@@ -93,7 +92,7 @@ def _check(found: Mapping[str, Any], settings: type, where: str, command: str, b
         name, dot, rest = str(whole).partition(".")
         if name not in known:
             inside = [f"{group}.{name}" for group, kind in inner.items() if name in {field.name for field in fields(kind)}]
-            close = inside or get_close_matches(name, known, n=1)
+            close = inside or nearest(name, known)
             hint = f": there are {', '.join(known)}" if before else f": give config.yaml of an earlier {command}"
             hint = f"; did you mean {before}{close[0]}?" if close else hint
             raise InputError(f"{where} names {before}{whole}, which is no setting of {command}{hint}")
@@ -113,7 +112,7 @@ def _shown(value: Any) -> str:
 
 
 def groups(settings: type) -> dict[str, type]:
-    """The settings that have settings of their own."""
+    """Names of settings that are groups of settings → their dataclass."""
     found = {}
     for field in fields(settings):
         default = field.default if field.default_factory is MISSING else field.default_factory()

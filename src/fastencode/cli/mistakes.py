@@ -1,20 +1,19 @@
-"""What is told when the command is typed wrong: one or two lines that name the option and the next step, not the whole usage."""
+"""Messages for wrong command lines: one or two lines that name the option and the next step, instead of the whole usage."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, nearest
 
 __all__ = ["explained", "of_option", "with_option"]
 
 
 @contextmanager
 def of_option(option: str) -> Iterator[None]:
-    """Name an option, such as ``--rois``, before what is wrong with the file or folder that it gave."""
+    """A context that puts the name of an option, such as ``--rois``, before the message of an :class:`InputError`."""
     try:
         yield
     except InputError as error:
@@ -22,9 +21,9 @@ def of_option(option: str) -> Iterator[None]:
 
 
 def with_option(error: str, options: Sequence[str], arguments: Sequence[str]) -> str:
-    """An error that begins with the name of a setting, as the option is typed: ``alphas holds 0`` as ``--align.alphas holds 0``.
+    """Replace the setting at the start of an error by its option: ``alphas holds 0`` becomes ``--align.alphas holds 0``.
 
-    Of several options that end with that name, the one that was typed. The error is left as it is if none or several were.
+    If several options end with this name, the one that was typed is used. If none or several were typed, the error is unchanged.
     """
     found = re.match(r"([\w.]+)(?= |=|:)", error)
     if found is None:
@@ -37,12 +36,12 @@ def with_option(error: str, options: Sequence[str], arguments: Sequence[str]) ->
 
 
 def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
-    """The parser's error in plain words.
+    """Translate an error of the parser into plain words.
 
     Parameters
     ----------
     error : str
-        As jsonargparse says it.
+        Message of jsonargparse.
     arguments : sequence of str
         What was typed.
     options : subcommand → its options
@@ -74,15 +73,15 @@ def explained(error: str, arguments: Sequence[str], options: Mapping[str, Sequen
 
 
 def _meant(typed: str, known: Sequence[str], cutoff: float = 0.5) -> str:
-    """A question after the option that was meant; ``--delays`` is close to ``--align.delays``, too."""
+    """A suggestion of the option that was meant. ``--delays`` also suggests ``--align.delays``."""
     ends = {f"--{option.rpartition('.')[2]}": option for option in known if "." in option}
     names = {option: option for option in known}
-    close = get_close_matches(typed, {**ends, **names}, n=1, cutoff=cutoff)
+    close = nearest(typed, {**ends, **names}, cutoff=cutoff)
     return f"; did you mean {(ends | names)[close[0]]}?" if close else ""
 
 
 def _expected(text: str) -> str:
-    """Types and the value, out of a report on every one of them."""
+    """The value and the types that were expected, extracted from jsonargparse's report on all types it tried."""
     if found := re.search(r"the following arguments are required: (.+)", text):
         return f"each needs {found[1]}"
     given = re.search(r"(?:Given|Got) value: (.*)", text)

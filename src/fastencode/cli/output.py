@@ -1,4 +1,4 @@
-"""What every subcommand leaves behind: the page with its tables and figures, the settings that repeat it, its provenance."""
+"""The output of subcommands: a study's page with tables and figures, settings that repeat it, and provenance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def publish_study(
     is_study: bool = False,
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
-    """Write everything of a study into its folder, with the settings that repeat it; returns the path of the page.
+    """Write a study's results and settings into its folder, and return the path of the page.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def publish_study(
         The command's settings.
     command : str
     facts : mapping, optional
-        Goes into the provenance.
+        Further entries of the provenance.
     is_study : bool
-        Whether the settings are those of a study, which ``fastencode-tune run`` takes as its file.
+        Whether ``config`` is a study, so that ``fastencode-tune run`` can read the written settings as its file.
     """
     how = {"option": "", "more": f" --out {shlex.quote(str(stages.root))}"} if is_study else {}
     page = write_study(
@@ -67,7 +67,7 @@ def publish_study(
 
 
 def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """When, on what and by which versions a folder was filled, and with which settings: plain values, as JSON has them."""
+    """Date, commit, machine, peak memory, times, versions and settings of a command, as plain values for JSON."""
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = f"{own * unit / 1e9:.2f} GB in the main process, {children * unit / 1e9:.2f} GB in the largest other one"
@@ -84,7 +84,7 @@ def provenance(config: Any, seconds: Mapping[str, float] | None = None) -> dict[
 
 
 def _spent(seconds: Mapping[str, float]) -> str:
-    """Seconds of every kind of stage, in the order in which they were made: "models 449 (4 of them)"."""
+    """Seconds of each kind of stage, in the order in which they ran: "models 449 (4 of them)"."""
     kinds: dict[str, list[float]] = {}
     for name, spent in seconds.items():
         kinds.setdefault(name.partition("/")[0], []).append(spent)

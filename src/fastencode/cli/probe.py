@@ -1,6 +1,6 @@
-"""``fastencode-tune probe``: what each layer of each model knows, on tasks whose test split no probe was fitted on.
+"""``fastencode-tune probe``: fit and score linear probes of every layer.
 
-Everything that can be wrong with corpus, features, tasks and splits is found before the first fit, and told at once.
+Corpus, features, tasks and splits are checked before the first fit, and all problems are reported together.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from fastencode.cli.written import write_settings
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.devices import find_device, parse_device
 from fastencode.errors import InputError, Problems, raise_all, require, warn
-from fastencode.files import whole_file
+from fastencode.files import folder_name, whole_file
 from fastencode.progress import say
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.probing import Probed, check_folders, collect_probes, probe_stage, targets_stage
 from fastencode.speech.packed import CORPUS_FILE, Packed, open_packed
-from fastencode.study.findings.probe_tables import best_rows, probe_rows, seed_rows, target_rows
+from fastencode.study.findings.probe_tables import best_rows, probe_rows, target_rows
 from fastencode.study.probing.leakage import check_leaks, find_leaks, texts_of
 from fastencode.study.probing.tasks import Task, check_name, task_of
 from fastencode.study.report.report import write_provenance
@@ -35,7 +35,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class _Model:
-    """The features of a corpus by one model."""
+    """The features of a corpus, read by one model."""
 
     name: str
     packed: Packed
@@ -43,12 +43,12 @@ class _Model:
 
     @property
     def frames(self) -> bool:
-        """Whether a recording has a row for each bin of its sound."""
+        """Whether recordings have several rows, one per time bin."""
         return bool(self.packed.key.get("pool") == "bins" or (self.packed.counts != 1).any())
 
 
 def run(config: ProbeRunConfig) -> Path:
-    """Fit what is missing, write the tables, and return the output folder."""
+    """Fit the probes that are not finished, write the tables, and return the output folder."""
     stages = Stages(config.out, reuse=config.reuse)
     _check_device(config.device)
     corpus, models, tasks, leaks = _checked(config, cache(stages.sha256))
@@ -72,7 +72,7 @@ def _check_device(device: str | None) -> None:
 
 
 def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Corpus, list[_Model], dict[str, Task], list[str]]:
-    """The corpus, the features and the tasks, and what leaks and was allowed to."""
+    """Open and check everything. Returns the corpus, the features, name → task, and a line for each leak that was allowed."""
     mistakes, models, tasks, opened = Problems(), list[_Model](), dict[str, Task](), list[Corpus]()
     with mistakes.gathered(), of_option("--corpus"):
         which = "core" if config.split == "core" else "official"
@@ -82,7 +82,9 @@ def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Cor
             models.append(_model(folder))
     names = []
     if config.split == "published" and not set(config.tasks) & {"phonemes", "phones"}:
-        mistakes.found.append("--split: the published split is one of phonemes and phones; ask for these, or leave it out")
+        mistakes.found.append(
+            "--split: the published split exists for phonemes and phones only: add one of these tasks, or leave it out"
+        )
     for name in config.tasks:
         with mistakes.gathered(), of_option("--tasks"):
             check_name(name, _split_of(name, config))
@@ -120,7 +122,7 @@ def _checked(config: ProbeRunConfig, sha256: Callable[[Path], str]) -> tuple[Cor
 
 
 def _split_of(name: str, config: ProbeRunConfig) -> str:
-    """The published split is one of phones; other tasks of the same command stay in the official one."""
+    """The split of a task: "published" exists for phonemes and phones only; other tasks use the official split."""
     return "published" if config.split == "published" and name in ("phonemes", "phones") else "official"
 
 
@@ -134,7 +136,7 @@ def _model(folder: Path) -> _Model:
 
 
 def _check_use(models: Sequence[_Model], tasks: Sequence[str], config: ProbeRunConfig) -> None:
-    """Whether every folder of features serves a task, and every task has features of its kind."""
+    """Check that each task has features of its kind (frames or recordings), and that all features are used."""
     kinds = {name == "phones" for name in tasks}
     for frames in sorted(kinds - {model.frames for model in models}):
         asking = ", ".join(name for name in tasks if (name == "phones") == frames)
@@ -146,7 +148,7 @@ def _check_use(models: Sequence[_Model], tasks: Sequence[str], config: ProbeRunC
 
 
 def _common(corpus: Corpus, models: Sequence[_Model], mistakes: Problems) -> set[str]:
-    """The recordings that all models have features of: all models are scored on the same."""
+    """Recordings for which all models have features, so that all models are scored on the same recordings."""
     keys = set(corpus.recordings)
     for model in models:
         there = keys & set(model.packed.names)
@@ -169,7 +171,7 @@ def _common(corpus: Corpus, models: Sequence[_Model], mistakes: Problems) -> set
 def _leaks(
     tasks: Mapping[str, Task], texts: Mapping[str, str], config: ProbeRunConfig, sha256: Callable[[Path], str]
 ) -> list[str]:
-    """What leaks and was asked for; a warning for each, an error for all others."""
+    """A line for each leak that is allowed, with a warning. Raises an error if there are others."""
     found = {name: find_leaks(task, texts, sha256) for name, task in tasks.items()}
     own = {name: [leak for leak in leaks if leak.kind in tasks[name].allowed] for name, leaks in found.items()}
     rest = {name: [leak for leak in leaks if leak.kind not in tasks[name].allowed] for name, leaks in found.items()}
@@ -181,7 +183,7 @@ def _leaks(
 
 
 def _check_sounds(corpus: Corpus, models: Sequence[_Model], keys: set[str], sha256: Callable[[Path], str]) -> None:
-    """Whether features are of the sounds that lie there now."""
+    """Check that features were read from the sound files as they are now."""
     for model in models:
         of = dict(zip(model.packed.names, model.packed.audio, strict=True))
         others = [key for key in sorted(keys) if key in of and sha256(corpus.recordings[key].path) != of[key]]
@@ -193,16 +195,17 @@ def _check_sounds(corpus: Corpus, models: Sequence[_Model], keys: set[str], sha2
 
 
 def _fits(stages: Stages, config: ProbeRunConfig, models: Sequence[_Model], tasks: Mapping[str, Task]) -> list[Stage]:
-    """Labels that are made of sounds, then every task on the features of its kind."""
+    """The stages: labels that are computed from sounds, then each task on each model with features of its kind."""
     found = []
     for name, task in tasks.items():
         targets = None
         if task.points:
-            targets = f"targets/{name}"
+            targets = f"targets/{folder_name(name)}"
             found.append(targets_stage(targets, task, stages.sha256))
         for model in models:
             if model.frames == task.frames:
-                arguments = (task, model.name, model.path.absolute(), config.probing())
+                stage = f"probes/{folder_name(name)}/{folder_name(model.name)}"
+                arguments = (stage, task, model.name, model.path.absolute(), config.probing())
                 found.append(probe_stage(*arguments, root=stages.root, targets=targets, device=config.device))
     return found
 
@@ -226,7 +229,7 @@ def _write(
     own: Sequence[Stage],
     leaks: Sequence[str],
 ) -> None:
-    """Tables of all that is finished, by one command at a time, and what repeats them."""
+    """Write the tables of all finished probes, the settings and the provenance. Locked, because several commands may run."""
     pandas = require("pandas", "tune")
     names = [model.name for model in models]
 
@@ -237,7 +240,7 @@ def _write(
     with stages.alone("tables"):
         found = collect_probes(stages, config.probing(), own, order)
         rows = probe_rows(found.results)
-        tables = {"probes": rows, "probe_targets": target_rows(found.results), "seeds": seed_rows(found.results)}
+        tables = {"probes": rows, "probe_targets": target_rows(found.results)}
         for name, table in tables.items():
             if table:
                 with whole_file(stages.root / f"{name}.csv") as partial:
@@ -255,7 +258,7 @@ def _write(
             },
         )
     if found.left_out:
-        say(f"left out of the tables, because their settings, labels or features are others: {', '.join(found.left_out)}")
+        say(f"not in the tables, because settings, labels or features differ: {', '.join(found.left_out)}")
     _say_best(rows, found)
     written = ", ".join(f"{name}.csv" for name, table in tables.items() if table)
     say(f"\n{written}, provenance.json and config.yaml are in {stages.root}")
@@ -271,7 +274,7 @@ def _say_best(rows: Sequence[Mapping[str, Any]], found: Probed) -> None:
         columns.insert(2, "participant")
     if best["control"].notna().any():
         columns.append("control")
-    say("\nthe layer that scores highest, of each model and task, chosen by these scores; all layers are in probes.csv")
+    say("\nbest layer of each model and task (selected by the scores shown, so slightly too high); all layers are in probes.csv")
     say(best[[*columns, "n_test", "n_units", "unit"]].to_string(index=False, float_format="%.3f", na_rep=""))
     for task, model in sorted({(row["task"], row["model"]) for row in rows if row["at_edge"]}):
-        warn(f"{task}, {model}: the penalty of some layers stands at an end of the grid; widen it with --penalties")
+        warn(f"{task}, {model}: the penalty of some layers is at an end of the grid: widen it with --penalties")

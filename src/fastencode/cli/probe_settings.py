@@ -14,35 +14,34 @@ __all__ = ["ProbeRunConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRunConfig(ProbeConfig):
-    """What the layers of speech models know: linear probes of TIMIT, Speech Commands or any corpus, on its official test split.
+    """Probe what the layers of speech models encode: linear maps to labels of TIMIT, Speech Commands or any other corpus.
 
     Attributes
     ----------
     corpus : Path
-        Folder of TIMIT or of Speech Commands, or a manifest of any other corpus (CSV, TSV or JSON lines), with the columns audio,
-        split, labels and, where it is known, speaker.
+        Folder of TIMIT or of Speech Commands, or a manifest of any other corpus: CSV, TSV or JSON lines with the columns audio,
+        split, one for each label, and optionally speaker.
     features : tuple of Path
-        Folders that ``fastencode-tune features --read.input utterance`` filled from this corpus, one for each model, identified
-        by its folder's name.
+        Folders that ``fastencode-tune features --read.input utterance`` wrote for this corpus, one for each model. The folder's
+        name is the name of the model.
     tasks : tuple of str
-        mfcc, word, phonemes, phones (of features with --read.pool bins), sentence_type, sx_si; label:KIND for any label or column
-        of a manifest, several labels with semicolons between them; number:KIND for numbers.
+        mfcc, word, phonemes, phones (needs features with --read.pool bins), sentence_type, sx_si; label:KIND for any label or
+        column of a manifest, in which semicolons separate several labels; number:KIND for numeric labels.
     out : Path
-        Output folder. What is finished in it is reused: one probe of all layers for each task and model. The tables hold all that
-        is finished with these settings.
+        Output folder. Finished probes in it are reused. The tables contain all finished probes with these settings.
     kind : {"auto", "timit", "commands", "manifest", "folder"}
-        What the corpus is; auto: by what lies in it.
+        Format of the corpus; auto: detected from its files.
     words : tuple of str
-        Of Speech Commands: these words only; all by default.
+        Words of Speech Commands to use. Default: all.
     jobs : int
-        Probes that are fitted at the same time, each with its share of the processors.
+        Number of processes; each fits one probe at a time.
     device : str, optional
-        Where ridges are fitted, for mfcc and number:KIND, such as "cuda"; the CPU by default. All others are fitted there.
+        Device of ridge regressions, which mfcc and number:KIND use, such as "cuda". Default: CPU. Classifiers run on the CPU.
     dry_run : bool
-        Only check everything and print what would be fitted. Nothing is made or written.
+        Only check everything and print what would be fitted.
     reuse : bool
-        Keep finished probes even if the code that makes them has changed. Other settings, labels or features still make them
-        again.
+        Reuse finished probes even if the code of fastencode has changed. Probes with other settings, labels or features are
+        still fitted again.
     """
 
     corpus: Path
@@ -73,5 +72,5 @@ class ProbeRunConfig(ProbeConfig):
             raise InputError(f"jobs={self.jobs}: give at least 1")
 
     def probing(self) -> ProbeConfig:
-        """How probes are fitted, without corpus and folders."""
+        """The settings of fits and scores, without corpus and folders."""
         return ProbeConfig(**{field.name: getattr(self, field.name) for field in fields(ProbeConfig)})

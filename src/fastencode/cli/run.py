@@ -1,4 +1,4 @@
-"""``fastencode-tune run``: a study from its file to its page."""
+"""``fastencode-tune run``: run the study that a YAML file describes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from fastencode.cli.output import publish_study
 from fastencode.cli.run_settings import RunConfig
-from fastencode.errors import raise_all
+from fastencode.errors import StudyError, raise_all
 from fastencode.progress import say
 from fastencode.runs.engine import Stages
 from fastencode.runs.executors import settle
@@ -21,14 +21,14 @@ __all__ = ["run"]
 
 
 def run(config: RunConfig) -> Path | None:
-    """Print the study's file, say what it would take, or run it; returns the path of its page."""
+    """Print the study's file, or do a dry run, or run the study and return the path of its page."""
     if config.template:
         say(study_text(config.study).rstrip("\n"))
         return None
     changes: dict[str, Any] = {} if config.data is None else {"data": {"stories": config.data}}
     problems, study = read_study(config.study, changes)
     if study is None:
-        raise_all(problems)
+        raise_all(problems, StudyError)
     assert study is not None
     where = where_of(jobs=config.jobs, scheduler=config.scheduler, slurm=config.slurm, submit=config.submit)
     stages = Stages(config.out, reuse=config.reuse, prepare=settle, where=where)
@@ -36,7 +36,7 @@ def run(config: RunConfig) -> Path | None:
         study, made = study.resolved(), stages.path("world")
         world = study.data.is_demo and (made / "respdict.json").exists()
         more, data = check_start(stages, study, open_stories(study, made) if world else None)
-        raise_all([*problems, *more])
+        raise_all([*problems, *more], StudyError)
         say_foreseen(stages.root, foresee_study(stages.root, study, data), config.jobs)
         return None
     check_where(where)

@@ -12,34 +12,34 @@ __all__ = ["RunConfig"]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Run a study: tune the models that its file names, score and probe every layer of all of them, and say what held.
+    """Run a study: tune models, score and probe every layer of each model, and test the expectations in the study's file.
 
-    The same command goes on with a study that was stopped or killed.
+    A study that was stopped or killed continues with the same command.
 
     Attributes
     ----------
     study : Path
-        A YAML file, or the name of a study that comes with fastencode: experiment-1-probe-baseline, experiment-2-pilot,
+        A YAML file, or the name of a study that ships with fastencode: experiment-1-probe-baseline, experiment-2-pilot,
         experiment-3-cnn-ablation, question-1-larger-models, question-2-word-identity, question-3-other-language,
         check-1-head-layer, check-2-nonlinear, check-3-more-tasks, scaling-hours, or study, which shows every setting.
     template : bool
-        Print the study's file instead, to be changed: fastencode-tune run experiment-2-pilot --template > study.yaml
+        Only print the YAML file, to be edited: fastencode-tune run experiment-2-pilot --template > study.yaml
     out : Path
-        Output folder. Finished stages in it are reused.
+        Output folder. Stages that are finished in it are reused.
     data : str, optional
-        Folder of a data set in the layout of ds003020, or demo: a world that is made. Counts more than what the file says.
+        Folder of a data set in the layout of ds003020, or demo for simulated data. Overrides the file.
     dry_run : bool
-        Check everything, print the stages and about how much time, memory and disk they take, and make nothing.
+        Only check everything and print the stages, with estimates of their time, memory and disk space.
     jobs : int
-        Processes of this computer that work at the same time.
+        Number of processes on this computer.
     scheduler : str, optional
-        Address of a Dask scheduler, such as tcp://node12:8786: stages are made on its workers, which share the output folder.
+        Address of a Dask scheduler, such as tcp://node12:8786. Stages run on its workers, which must share the output folder.
     slurm : str, optional
-        Options of sbatch, such as partition=gpu,gpus=1: stages are SLURM jobs. Their scripts are written, unless submit is given.
+        Options of sbatch, such as partition=gpu,gpus=1. Stages run as SLURM jobs; without submit, only job scripts are written.
     submit : bool
-        Hand the SLURM jobs over, and wait for them.
+        Submit the SLURM jobs and wait for them.
     reuse : bool
-        Take finished stages although the code of fastencode has changed since.
+        Reuse finished stages even if the code of fastencode has changed since.
     """
 
     study: Path = field(default=Path("study"), metadata={"positional": True})

@@ -349,6 +349,10 @@ class AlignRunConfig:
     non_speech : tuple of str
         Labels in the transcripts to take for no speech, beside silences, breaths and noises: such as spn, which aligners write
         for unknown words.
+    word_tier : str
+        The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
+    phone_tier : str
+        The tier of phones; by default the one called phone, phones, phoneme or phonemes, or whose name ends so.
     candidates : int
         For partition: how many weightings of the bands to try.
     lags : tuple of int
@@ -395,6 +399,8 @@ class AlignRunConfig:
     residualize: tuple[str, ...] = ()
     partition: tuple[str, ...] = ()
     non_speech: tuple[str, ...] = ()
+    word_tier: str = ""
+    phone_tier: str = ""
     candidates: int = 20
     lags: tuple[int, ...] = ()
     permutations: int = 1000

@@ -21,16 +21,19 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastencode.data.checks import check_responses
+from fastencode.data.checks import RunSummary, run_findings, summarize
+from fastencode.data.copies import copy_findings
+from fastencode.data.findings import warn_of
 from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
 from fastencode.errors import FastencodeWarning, InputError
+from fastencode.files import check_file
 from fastencode.timing.clean import detrend_polynomial, zscore
 
 __all__ = ["Alice", "MeanListener"]
@@ -63,7 +66,8 @@ class Alice:
     Warns
     -----
     FastencodeWarning
-        If listeners are left out: it names them and says why.
+        If listeners are left out: it names them and says why. If a scan or a value lies far from all others, or the responses of
+        a listener are another's: it names the listener.
     """
 
     tr = 2.0
@@ -83,14 +87,16 @@ class Alice:
             raise InputError(f"{self.root} holds no file *{_TIMECOURSES}: give the folder of the Alice data set")
         self._timecourses: dict[str, NDArray[np.float64]] = {}
         self.left_out: dict[str, str] = {}
+        summaries: list[RunSummary] = []
         for path in files:
             name = path.name.removesuffix(_TIMECOURSES)
             responses = _table(path, _SCANS - _DISCARDED, len(self.regions), finite=False)
-            check = check_responses(responses, name=name)
-            if check.ok:
+            one = summarize(name, "the chapter", partial(iter, [responses]))
+            summaries.append(one)
+            if one.check.ok:
                 self._timecourses[name] = responses
             else:
-                self.left_out[name] = str(check)
+                self.left_out[name] = str(one.check).replace(one.check.name, name, 1)
         self.listeners = list(self._timecourses)
         if self.left_out:
             warnings.warn(
@@ -98,6 +104,8 @@ class Alice:
                 FastencodeWarning,
                 stacklevel=2,
             )
+        used = [one for one in summaries if one.participant in self._timecourses]
+        warn_of([*run_findings(used), *copy_findings(used)])
         if not self.listeners:
             raise InputError(f"{self.root} holds no listener with usable responses: fetch the files again")
 
@@ -107,7 +115,7 @@ class Alice:
     @cached_property
     def words(self) -> list[Interval]:
         """The spoken words, clitics as their own tokens, times in s from the start of the first scan."""
-        return spoken(pick_tier(read_textgrid(self.transcript), "word", "words", index=0))
+        return spoken(pick_tier(read_textgrid(self.transcript), "word", "words", alone=True))
 
     @property
     def transcript(self) -> Path:
@@ -255,8 +263,7 @@ class MeanListener:
 
 
 def _table(path: Path, rows: int, columns: int, *, finite: bool = True) -> NDArray[np.float64]:
-    if not path.is_file():
-        raise InputError(f"{path} is missing: fetch the Alice data set again")
+    check_file(path, "of the Alice data set")
     try:
         table = np.loadtxt(path, ndmin=2)
     except ValueError as error:

@@ -1,24 +1,23 @@
-"""Corpora of recordings under one name for each: TIMIT, Speech Commands, manifests, and plain folders of sounds."""
+"""Corpora of recordings with a unique key for each: TIMIT, Speech Commands, manifests, and folders of sound files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 from fastencode.data.commands import read_commands
 from fastencode.data.manifest import read_manifest
 from fastencode.data.recordings import Recording
 from fastencode.data.timit import read_timit
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 from fastencode.files import check_file
 
 __all__ = ["KINDS", "MANIFESTS", "SOUNDS", "Corpus", "open_corpus"]
 
 KINDS = ("timit", "commands", "manifest", "folder")
-"""What a corpus may be."""
+"""Formats of corpora."""
 MANIFESTS = (".csv", ".tsv", ".jsonl")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".sph", ".nist", ".aiff", ".aif")
 
@@ -28,18 +27,18 @@ _REGIONS = {f"DR{number}" for number in range(1, 9)}
 
 @dataclass(frozen=True)
 class Corpus:
-    """Recordings by key.
+    """A corpus: key → recording.
 
     Attributes
     ----------
     name : str
-        Of the folder, or of the manifest without its suffix.
+        Name of the folder, or of the manifest without suffix.
     kind : {"timit", "commands", "manifest", "folder"}
     root : Path
         The folder, or the manifest.
     recordings : dict of str to Recording
-        A key is the recording's path below the corpus without its suffix, with "/" between folders: ``"yes/0a7c2a8d_nohash_0"``.
-        Of TIMIT it is in upper case, whatever the tree has: ``"TRAIN/DR1/FCJF0/SA1"``.
+        A key is the path of the recording relative to the corpus, without suffix and with "/" between folders:
+        ``"yes/0a7c2a8d_nohash_0"``. For TIMIT, keys are in upper case: ``"TRAIN/DR1/FCJF0/SA1"``.
     """
 
     name: str
@@ -49,27 +48,27 @@ class Corpus:
 
     @property
     def sounds(self) -> dict[str, Path]:
-        """Key → file of sound."""
+        """Key → sound file."""
         return {key: recording.path for key, recording in self.recordings.items()}
 
 
 def open_corpus(
     path: str | os.PathLike[str], kind: str = "auto", *, words: Collection[str] | None = None, split: str = "official"
 ) -> Corpus:
-    """Find the recordings of a corpus, and what is known about them; sound is read when asked for.
+    """Find the recordings of a corpus and their labels. Sounds are not read yet.
 
     Parameters
     ----------
     path : path
-        A folder, a manifest (CSV, TSV, JSON lines), or one file of sound.
+        A folder, a manifest (CSV, TSV, JSON lines), or a single sound file.
     kind : {"auto", "timit", "commands", "manifest", "folder"}
-        auto: a folder with TRAIN or TEST that hold DR1 to DR8, in any case, is TIMIT; one with a list of Speech Commands
-        (validation_list.txt, testing_list.txt) is that; any other is a folder, searched with all folders in it. Of a manifest,
-        the column ``audio`` is read, ``speaker`` and ``split`` where there are such, and all others as labels.
+        auto: a folder whose TRAIN or TEST contains DR1 to DR8, in upper or lower case, is TIMIT; a folder with
+        validation_list.txt or testing_list.txt is Speech Commands; any other folder is searched recursively. In a manifest, the
+        column ``audio`` is required, ``speaker`` and ``split`` are optional, and all other columns are labels.
     words : collection of str, optional
-        Of Speech Commands only these words.
+        Use only these words of Speech Commands.
     split : {"official", "core"}
-        Of TIMIT, core leaves only the core test set in the test split: 192 sentences of 24 speakers.
+        core: the test split of TIMIT is only the core test set, 192 sentences of 24 speakers.
 
     Returns
     -------
@@ -78,13 +77,13 @@ def open_corpus(
     Raises
     ------
     InputError
-        If there is no such kind or split, nothing is found, two recordings have one key, or the reader of that kind finds
-        something wrong.
+        If the kind or split does not exist, no recordings are found, two recordings have the same key, or the reader of this
+        format raises an error.
 
     Warns
     -----
     FastencodeWarning
-        As the reader of that kind does: of speakers in several splits, and of labels or splits that are missing.
+        By the reader of this format: about speakers in several splits, and about missing labels or splits.
 
     See Also
     --------
@@ -92,14 +91,12 @@ def open_corpus(
     """
     path = Path(path)
     if kind not in ("auto", *KINDS):
-        close = get_close_matches(str(kind), KINDS, n=1)
-        meant = f"did you mean {close[0]!r}? Choose" if close else "choose"
-        raise InputError(f"kind={kind!r}: {meant} 'auto', {', '.join(map(repr, KINDS))}")
+        raise InputError(f"kind={kind!r}: {suggestion(kind, ('auto', *KINDS))}")
     if split not in ("official", "core"):
         raise InputError(f"split={split!r}: choose 'official' or 'core'")
     kind = _kind(path) if kind == "auto" else kind
     if words is not None and kind != "commands":
-        raise InputError(f"words={words!r} choose among those of Speech Commands, and {path} is of kind {kind!r}: leave them out")
+        raise InputError(f"words={words!r} choose from those of Speech Commands, and {path} is of kind {kind!r}: leave them out")
     if split == "core" and kind != "timit":
         raise InputError(f"split='core' is TIMIT's core test set, and {path} is of kind {kind!r}: leave it out")
     if kind == "timit":
@@ -129,7 +126,7 @@ def _timit_key(recording: Recording) -> str:
 
 
 def _manifest(path: Path) -> list[Recording]:
-    """The recordings of a manifest, whichever of the columns of speaker and split it has."""
+    """The recordings of a manifest; the columns speaker and split are optional."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the manifest itself, a file of CSV, TSV or JSON lines")
     plain = read_manifest(path, labels=(), speaker=None, split=None)
@@ -141,7 +138,7 @@ def _manifest(path: Path) -> list[Recording]:
 
 
 def _sounds(path: Path) -> list[Path]:
-    """The files of sound in a folder and all folders in it, but not in hidden ones; or the one file that is given."""
+    """All sound files in a folder, searched recursively without hidden folders; or the one file that is given."""
     if not path.is_dir():
         return [check_file(path)]
     found = []
@@ -154,7 +151,7 @@ def _sounds(path: Path) -> list[Path]:
 
 
 def _below(recordings: list[Recording], path: Path) -> list[tuple[str, Recording]]:
-    """Each recording with its path below the corpus, or below the folder that holds all where some lie elsewhere."""
+    """Each recording with its path relative to the corpus, or to the common parent folder if some are outside the corpus."""
     whole = [Path(os.path.abspath(recording.path)) for recording in recordings]
     root = Path(os.path.abspath(path if path.is_dir() else path.parent))
     if not all(file.is_relative_to(root) for file in whole):
@@ -167,8 +164,8 @@ def _once(keyed: Iterable[tuple[str, Recording]]) -> dict[str, Recording]:
     for key, recording in keyed:
         if key in found:
             raise InputError(
-                f"{recording.path} and {found[key].path} have one name, {key!r}: keep one of them, or list those you mean in a"
-                " manifest"
+                f"{recording.path} and {found[key].path} have the same key, {key!r}: remove one of them, or list the"
+                " recordings to use in a manifest"
             )
         found[key] = recording
     return found

@@ -15,7 +15,6 @@ such as ``numpy.arange(n_voxels)``, is refused.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import warnings
@@ -28,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from fastencode.data.space import SAME_PLACE, Columns, called, columns_of, load_image, to_image, volume_of
-from fastencode.errors import FastencodeWarning, InputError
+from fastencode.errors import FastencodeWarning, InputError, suggestion
 from fastencode.files import check_file, read_json, read_text
 
 __all__ = ["BRAIN_TUNING_SETS", "find_rois", "join_rois", "overlaps", "read_rois", "to_image"]
@@ -336,8 +335,7 @@ def _table(path: Path, columns: Columns) -> Rois:
         if name in above:
             raise InputError(f"{path}: region {name!r} contains itself ({' > '.join((*above, name))}): list voxels at the end")
         if name not in table:
-            close = difflib.get_close_matches(name, table, 3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the regions are {_few(table)}"
+            hint = suggestion(name, table, otherwise=f"the regions are {_few(table)}", most=3)
             raise InputError(f"{path}: region {above[-1]!r} contains {name!r}, which is not defined there: {hint}")
         listed = table[name]
         if listed and all(isinstance(entry, str) for entry in listed):

@@ -4,7 +4,7 @@ Two layouts are read alike: the data set's own, with responses, transcripts and 
 flat one without that folder. Stimuli are always in ``stimuli/``::
 
     [derivative/]preprocessed_data/<participant>/<story>.hf5   "data" (rows, V); if repeated, "individual_repeats" (R, rows, V)
-    [derivative/]TextGrids/<story>.TextGrid                    tier 0 phones, tier 1 words
+    [derivative/]TextGrids/<story>.TextGrid                    tiers of words and of phones, by their names
     [derivative/]respdict.json                                 {story: n}, the length in TRs before trimming
     stimuli/<story>.wav
     rois/<participant>.*, rois/<participant>/                  optional regions: files of any kind that fastencode.data.rois reads
@@ -17,14 +17,13 @@ s at TR = 2 s). The test story loses 40 rows more at its start (features ``[50:-
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -32,9 +31,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastencode.data.layout import FIRST_ROW, TRIMMED_ROWS
 from fastencode.data.rois import find_rois
-from fastencode.data.textgrid import Interval, pick_tier, plain_label, read_textgrid, spoken
-from fastencode.errors import FastencodeWarning, InputError
-from fastencode.files import check_file, is_unfetched, read_json
+from fastencode.data.textgrid import Interval, plain_label
+from fastencode.data.transcripts import spoken_labels
+from fastencode.errors import FastencodeWarning, InputError, suggestion
+from fastencode.files import check_file, how_to_fetch, is_unfetched, read_json
 from fastencode.speech.audio import read_audio
 from fastencode.speech.silence import NON_SPEECH
 
@@ -63,6 +63,9 @@ class Stories:
         Rows of the test story's responses to leave out at its start; see ``usable_rows``.
     non_speech : collection of str
         Labels that ``words`` and ``phones`` leave out, without braces and in any case; ``NON_SPEECH | {"spn"}`` adds one.
+    word_tier, phone_tier : str
+        The tiers of words and of phones in all transcripts. By default those named word or words, and phone, phones, phoneme or
+        phonemes, or whose names end so (``Lisa - words``); MAUS's ORT-MAU and MAU are known too.
 
     Raises
     ------
@@ -78,6 +81,8 @@ class Stories:
         test_story: str = "wheretheressmoke",
         test_skip: int = 40,
         non_speech: Collection[str] = NON_SPEECH,
+        word_tier: str = "",
+        phone_tier: str = "",
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
@@ -87,6 +92,7 @@ class Stories:
         if test_skip < 0:
             raise InputError(f"test_skip is {test_skip}: give the number of rows to leave out, 0 or more")
         self.tr, self.test_story, self.test_skip = float(tr), test_story, int(test_skip)
+        self.word_tier, self.phone_tier = word_tier, phone_tier
         self.non_speech = frozenset(map(plain_label, [non_speech] if isinstance(non_speech, str) else non_speech))
         derivative = self.root / "derivative"
         self._base = derivative if derivative.is_dir() else self.root
@@ -110,12 +116,13 @@ class Stories:
     def stories(self, participant: str) -> list[str]:
         """Return the sorted names of the stories whose responses are here; an ``InputError`` if all are links or pointers only.
 
-        Stories that are only git-annex links or pointers are left out with a ``FastencodeWarning`` that says how to fetch them.
+        Stories that are only links or pointers are left out with a ``FastencodeWarning`` that says how to fetch them.
         """
         here, absent = self._story_files(participant)
         if absent:
             count = f"{len(absent)} of {len(here) + len(absent)} stories of {participant}"
-            message = f"{count} are git-annex links without content: run `datalad get {self._responses / participant}`"
+            command = how_to_fetch(absent[0], self._responses / participant)
+            message = f"{count} are links or pointers without content: run `{command}`"
             if not here:
                 raise InputError(message)
             warnings.warn(f"{message}; left out: {', '.join(p.stem for p in absent)}", FastencodeWarning, stacklevel=2)
@@ -136,8 +143,7 @@ class Stories:
     def n_rows(self, story: str) -> int:
         """Return the number of response rows of a story: its length in ``respdict.json`` − 20."""
         if story not in self._lengths:
-            close = difflib.get_close_matches(story, self._lengths, 3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"it lists {len(self._lengths)} others"
+            hint = suggestion(story, self._lengths, otherwise=f"it lists {len(self._lengths)} others", most=3)
             raise InputError(f"story {story!r} is not in {self._table}: {hint}")
         return self._lengths[story] - TRIMMED_ROWS
 
@@ -210,12 +216,15 @@ class Stories:
             )
 
     def words(self, story: str) -> list[Interval]:
-        """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out."""
-        return spoken(pick_tier(self._transcript(story), "word", "words", index=1), non_speech=self.non_speech)
+        """Return the spoken words with times in s from sound onset; silences, breaths and noises are left out.
+
+        Errors and warnings are those of :func:`fastencode.data.transcripts.spoken_labels`.
+        """
+        return self._labels(story, "words")
 
     def phones(self, story: str) -> list[Interval]:
-        """Return the phones with times in s from sound onset; silences, breaths and noises are left out."""
-        return spoken(pick_tier(self._transcript(story), "phone", "phones", index=0), non_speech=self.non_speech)
+        """Return the phones with times in s from sound onset; silences, breaths and noises are left out. See :meth:`words`."""
+        return self._labels(story, "phones")
 
     def n_voxels(self, participant: str) -> int:
         """Return the participant's number of voxels, the same in all stories."""
@@ -315,7 +324,7 @@ class Stories:
         return find_rois(folders, participant, mask, n_voxels=self.n_voxels(participant))
 
     def _story_files(self, participant: str) -> tuple[list[Path], list[Path]]:
-        """The participant's response files, sorted: those that are here, and those that are git-annex links without content."""
+        """The participant's response files, sorted: those that are here, and those that were not fetched."""
         folder = self._participant_folder(participant)
         files = sorted(p for p in folder.iterdir() if p.suffix == ".hf5" and not p.name.startswith("."))
         absent = [p for p in files if is_unfetched(p)]
@@ -327,8 +336,15 @@ class Stories:
             raise InputError(f"participant {participant!r} has no folder {folder}: the participants are {self.participants}")
         return folder
 
-    def _transcript(self, story: str) -> dict[str, list[Interval]]:
-        return read_textgrid(check_file(self._base / "TextGrids" / f"{story}.TextGrid", f"transcript of {story!r}"))
+    def _labels(self, story: str, wanted: Literal["words", "phones"]) -> list[Interval]:
+        return spoken_labels(
+            check_file(self._base / "TextGrids" / f"{story}.TextGrid", f"transcript of {story!r}"),
+            wanted,
+            seconds=(self._lengths.get(story, 0) - _QUIET_TRS) * self.tr,
+            word_tier=self.word_tier,
+            phone_tier=self.phone_tier,
+            non_speech=self.non_speech,
+        )
 
     def _width(self, participant: str) -> tuple[int, Path]:
         if participant not in self._widths:

@@ -1,30 +1,26 @@
-"""Praat TextGrids: labeled intervals of words and phones, read and written through praatio."""
+"""Praat TextGrids: labeled intervals of words and phones, read in every form that Praat reads, written through praatio."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fastencode.errors import FastencodeWarning, InputError, require
+from fastencode.data.praat import Damaged, binary_tiers, is_binary, is_textgrid, text_tiers
+from fastencode.errors import InputError, require, warn
 from fastencode.files import check_file, text_encoding, whole_file
 from fastencode.speech.silence import NON_SPEECH
 
 __all__ = ["Interval", "pick_tier", "plain_label", "read_textgrid", "spoken", "write_textgrid"]
 
 _TOLERANCE = 1e-3  # s: neighbors may overlap by what a writer's rounding of times explains
-
-# praatio does not compare what a file promises with what it holds: these find the promises in the long and the short form.
-_SIZES = re.compile(r"^\s*(?:intervals|points) ?: ?size ?= ?(\d+)", re.MULTILINE)
-_SHORT_SIZES = re.compile(r'^"(?:IntervalTier|TextTier)"\s*\n".*"\s*\n\S+\s*\n\S+\s*\n(\d+)\s*$', re.MULTILINE)
-# … and praatio drops the sign of a time below 0 in the long form, which would move the interval.
-_NEGATIVE = re.compile(r"^\s*(?:xmin|xmax|number) ?= ?(-[\d.]*[1-9][\d.]*)", re.MULTILINE)
-_TIERS = re.compile(r"^(?:size ?= ?|<exists>\s*\n)(\d+)", re.MULTILINE)
+_NAMES = {"latin-1": "Latin-1", "cp1252": "Windows-1252", "mac_roman": "MacRoman"}
+_WINDOWS_PUNCTUATION = frozenset(b"\x80\x82\x84\x85\x91\x92\x93\x94\x95\x96\x97\x99")  # euro, quotation marks, dots, dashes
 
 
 class Interval(NamedTuple):
@@ -39,45 +35,48 @@ class Interval(NamedTuple):
 
 
 def read_textgrid(path: str | os.PathLike[str], *, include_empty: bool = False) -> dict[str, list[Interval]]:
-    """Read every tier of a TextGrid, long, short or JSON form.
+    """Read every tier of a TextGrid in Praat's long, short, chronological or binary form, or in praatio's JSON.
 
     Parameters
     ----------
     path : path
-        UTF-8 or UTF-16 with or without byte-order mark, with any line ends; anything else is read as Latin-1 with a warning.
+        Text in UTF-8 or UTF-16 with or without byte-order mark, with any line ends; anything else is read as Latin-1,
+        Windows-1252 or MacRoman, with a warning that says which.
     include_empty : bool
         Keep intervals whose label is empty.
 
     Returns
     -------
     dict of str to list of Interval
-        Tiers in file order, intervals in time order, labels stripped. See ``pick_tier`` for access by name or position.
+        Tiers in file order, intervals in time order, labels stripped. See ``pick_tier`` for access by name.
         Tiers of the same name become ``name``, ``name_2`` ….
 
     Raises
     ------
     InputError
-        If the file is missing, empty, truncated, not a TextGrid, or has overlapping intervals.
-    MissingLibraryError
-        If praatio is not installed (extra ``tune``).
+        If the file is missing, not fetched, empty, truncated, not a TextGrid, or has overlapping intervals.
+
+    Warns
+    -----
+    FastencodeWarning
+        If the text is in an 8-bit encoding, which has to be guessed; or if more follows the last label than the file announces.
     """
     path = Path(path)
-    text = _decode(path).replace("\r\n", "\n").replace("\r", "\n")
-    parsed = _parse(path, text)
+    parsed = _parse(path, check_file(path).read_bytes())
     tiers: dict[str, list[Interval]] = {}
-    for tier in parsed:
-        name, copies = tier["name"], 1
+    for own, entries in parsed:
+        name, copies = own, 1
         while name in tiers:
             copies += 1
-            name = f"{tier['name']}_{copies}"
-        intervals = sorted(_interval(path, name, entry) for entry in tier["entries"])
+            name = f"{own}_{copies}"
+        intervals = sorted(_interval(path, name, entry) for entry in entries)
         _refuse_overlap(path, name, intervals)
         tiers[name] = [i for i in intervals if include_empty or i.label]
     return tiers
 
 
-def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | None = None) -> list[Interval]:
-    """Return the tier with one of the names (any case), or else the one at a position.
+def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, alone: bool = False, option: str = "") -> list[Interval]:
+    """Return the tier with one of the names (any case); or else the one whose name ends with one, as ``Lisa - words`` does.
 
     Parameters
     ----------
@@ -85,25 +84,31 @@ def pick_tier(tiers: Mapping[str, list[Interval]], *names: str, index: int | Non
         As ``read_textgrid`` returns them.
     *names : str
         What the tier may be called.
-    index : int, optional
-        Its position if none is called so.
+    alone : bool
+        If there is one tier only, take it whatever its name.
+    option : str
+        The setting that names the tier, for messages.
 
     Raises
     ------
     InputError
-        If neither exists.
+        If no tier is called so, or several end so; the message lists all tiers. Positions say nothing: aligners and languages
+        differ in the order of tiers.
     """
-    wanted = {n.lower() for n in names}
+    wanted = {name.strip().lower() for name in names}
     for name, tier in tiers.items():
         if name.strip().lower() in wanted:
             return tier
-    if index is not None and index < len(tiers):
-        return list(tiers.values())[index]
-    raise InputError(
-        f"no tier named {' or '.join(names)}"
-        + f" or at position {index}" * (index is not None)
-        + f": the tiers are {list(tiers)}"
-    )
+    if alone and len(tiers) == 1:
+        return next(iter(tiers.values()))
+    end = re.compile(rf"(?:.*[\W_])(?:{'|'.join(map(re.escape, sorted(wanted)))})", re.DOTALL)
+    found = [name for name in tiers if end.fullmatch(name.strip().lower())]
+    if len(found) == 1:
+        return tiers[found[0]]
+    remedy = f"; name one with {option}" if option else ""
+    if found:
+        raise InputError(f"the tiers {found} all end with {' or '.join(names)}{remedy}")
+    raise InputError(f"no tier named {' or '.join(names)}, or ending so: the tiers are {list(tiers)}{remedy}")
 
 
 def spoken(intervals: Iterable[Interval], *, non_speech: frozenset[str] = NON_SPEECH) -> list[Interval]:
@@ -167,8 +172,7 @@ def write_textgrid(
         partial.write_text(content, encoding="utf-8")
 
 
-def _decode(path: Path) -> str:
-    raw = check_file(path).read_bytes()
+def _decode(path: Path, raw: bytes) -> str:
     if not raw.strip():
         raise InputError(f"{path} is empty: export the TextGrid again")
     encoding = text_encoding(raw)
@@ -179,30 +183,48 @@ def _decode(path: Path) -> str:
             raise InputError(
                 f"{path} is cut off or damaged: not valid {encoding} at byte {error.start}; export it again"
             ) from error
-    warnings.warn(f"{path} is not UTF-8: read as Latin-1; save it as UTF-8 if labels look wrong", FastencodeWarning, stacklevel=3)
-    return raw.decode("latin-1")
+    encoding = _eight_bits(raw)
+    warn(f"{path} is not UTF-8: read as {_NAMES[encoding]}; save it as UTF-8 if labels look wrong")
+    return raw.decode(encoding, errors="replace")
 
 
-def _parse(path: Path, text: str) -> list[dict[str, Any]]:
-    """The tiers, each with its ``name`` and ``entries``."""
-    textgrid_io = require("praatio.utilities.textgrid_io", "tune")
-    if not text.lstrip().startswith("{") and "TextGrid" not in text[:200]:
-        raise InputError(f"{path} is not a TextGrid: its first line is {text.splitlines()[0][:60]!r}")
+def _eight_bits(raw: bytes) -> str:
+    """The likely encoding of text with one byte a letter: in 0x80 … 0x9f Latin-1 has nothing, Windows signs, Macs letters."""
+    low = {byte for byte in raw if 0x80 <= byte < 0xA0}
+    if b"\r" in raw and b"\n" not in raw:  # line ends of Macs before 2001
+        return "mac_roman"
+    if not low:
+        return "latin-1"
+    return "cp1252" if low <= _WINDOWS_PUNCTUATION else "mac_roman"
+
+
+def _parse(path: Path, raw: bytes) -> list[tuple[str, list[Any]]]:
+    """The tiers, each with its name and entries."""
     try:
-        parsed = textgrid_io.parseTextgridStr(text if text.endswith("\n") else text + "\n", True)
-        tiers = [{"name": str(tier["name"]), "entries": list(tier["entries"])} for tier in parsed["tiers"]]
-    except Exception as error:  # praatio lets whatever its string handling meets escape: ValueError, IndexError, AttributeError …
-        raise InputError(
-            f"{path} is not a whole TextGrid ({type(error).__name__}: {error}): it is cut off or damaged; export it again"
-        ) from error
-    if negative := _NEGATIVE.search(text):
-        raise InputError(f"{path} has a time below 0 ({negative[1]} s): shift its times so that they begin at 0")
-    read = [len(tier["entries"]) for tier in tiers]
-    declared = [int(n) for n in _SIZES.findall(text)] or [int(n) for n in _SHORT_SIZES.findall(text)]
-    count = _TIERS.search(text)
-    if (declared and declared != read) or (count and int(count[1]) != len(read)):
-        raise InputError(f"{path} is truncated: its tiers promise {declared} intervals and {read} can be read; export it again")
-    return tiers
+        if is_binary(raw):
+            return [(tier.name, list(tier.entries)) for tier in binary_tiers(raw)]
+        text = _decode(path, raw).replace("\r\n", "\n").replace("\r", "\n")
+        if text.lstrip().startswith("{"):
+            return _json_tiers(text)
+        if not is_textgrid(text):
+            raise InputError(f"{path} is not a TextGrid: its first line is {text.strip().splitlines()[0][:60]!r}")
+        tiers, more = text_tiers(text)
+    except Damaged as error:
+        raise InputError(f"{path} is not a whole TextGrid ({error}): it is cut off or damaged; export it again") from error
+    if more:
+        count = sum(len(tier.entries) for tier in tiers)
+        warn(f"{path} announces {count} labels in {len(tiers)} tiers, and more follows, which is not read: correct the numbers")
+    return [(tier.name, list(tier.entries)) for tier in tiers]
+
+
+def _json_tiers(text: str) -> list[tuple[str, list[Any]]]:
+    """The tiers of both kinds of JSON that praatio writes: an object of tiers by name, or a list of them."""
+    try:
+        tiers = json.loads(text)["tiers"]
+        named = tiers.items() if isinstance(tiers, dict) else [(tier["name"], tier) for tier in tiers]
+        return [(str(name), list(tier["entries"])) for name, tier in named]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{type(error).__name__}: {error}") from error
 
 
 def _interval(path: Path, tier: str, entry: Sequence[Any]) -> Interval:

@@ -1,4 +1,4 @@
-"""The stage ``change/<condition>/<who>``: how far a model is from the one that it was made of, layer by layer.
+"""The stage ``change/…``: how much each layer of a tuned model differs from the model that it was tuned from.
 
 features of both ─► CKA, held-out CCA, dimensions ─┐
 weights of both ─► relative change                 ├► change.json ─► change_rows ─► change.csv
@@ -28,12 +28,12 @@ from fastencode.study.dimension import Decimated, participation_ratio, twonn_dec
 from fastencode.study.representation import HeldOutCCA, cross_validated_cca, linear_cka
 from fastencode.tune.record import Record
 
-__all__ = ["CHANGE", "MEASURES", "ChangeConfig", "change_rows", "change_stage", "measure_change"]
+__all__ = ["CHANGE", "MEASURES", "ChangeConfig", "change_rows", "change_stage", "measure_change", "measure_layer"]
 
 CHANGE = "change.json"
 
 MEASURES = ("cka", "cka_debiased", "cca", "weight_change", "gradient_norm", "participation_ratio", "twonn")
-"""Of each layer. The first three compare with the model before; the last two are of the model after alone."""
+"""Measures of each layer. The first three compare both models; the last two are of the tuned model alone."""
 
 Files = Mapping[str, Path]
 
@@ -45,14 +45,13 @@ class ChangeConfig:
     Attributes
     ----------
     rows : int
-        The most rows, of all runs together: of more, every second, third, … row of each run counts.
+        Largest number of rows of all runs together. If there are more, only every second, third, … row is used.
     apart : float
-        Seconds between the rows that :func:`fastencode.study.dimension.twonn_decimated` takes.
+        Seconds between rows for :func:`fastencode.study.dimension.twonn_decimated`.
     gap : float
-        Seconds left out on both sides of the rows that canonical correlations are measured on: as much sound as neighbouring rows
-        share.
+        Seconds to leave out on both sides of held-out rows in the canonical correlations: rows closer than this share sound.
     components, folds : int
-        Canonical pairs that count, and folds.
+        Number of canonical pairs, and of cross-validation folds.
 
     Raises
     ------
@@ -152,7 +151,7 @@ def measure_change(
     notes: list[str] = []
     values: list[dict[str, float]] = []
     for layer in range(rows.n_layers):
-        found, why = _of_layer(*rows.layer(layer), config, step, gap)
+        found, why = measure_layer(*rows.layer(layer), config, step, gap)
         values.append(found)
         notes += [f"layer {layer} has no {measure}: {reason}" for measure, reason in why.items()]
     parts = {}
@@ -178,10 +177,10 @@ def measure_change(
     (folder / CHANGE).write_text(json.dumps(_finite(written), indent=1) + "\n", encoding="utf-8")
 
 
-def _of_layer(
+def measure_layer(
     before: NDArray[Any], after: NDArray[Any], config: ChangeConfig, step: int, gap: int
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Measure → value of one layer, and why others have none: a layer may be constant, a run too short."""
+    """Measure → value of one layer; and measure → reason, for measures that failed, for example because a layer is constant."""
     makers: dict[str, Callable[[], float | HeldOutCCA | Decimated]] = {
         "cka": partial(linear_cka, before, after),
         "cka_debiased": partial(linear_cka, before, after, debiased=True),
@@ -235,13 +234,13 @@ def change_rows(results: Mapping[tuple[str, str], Path]) -> list[dict[str, Any]]
 
 
 class _Rows:
-    """Rows of two models at the same times, every so many of them.
+    """Rows of two models at the same times, thinned out to a largest number.
 
     Attributes
     ----------
     n, n_layers : int
     seconds : float
-        From one row to the next, the median.
+        Median time from one row to the next.
     """
 
     def __init__(self, before: Files, after: Files, most: int) -> None:
@@ -278,7 +277,7 @@ class _Rows:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinities: null."""
+    """Replace NaN and infinities, which JSON does not have, by None."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is made of all finished records of an output folder: tables, files of voxels, and where all of it came from."""
+"""Tables, voxel files and provenance of all finished fits in an output folder."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Value = TypeVar("Value")
 
 
 def tables_of(stages: Stages, found: Records, config: AlignConfig) -> dict[str, pd.DataFrame]:
-    """Every table of ``align`` by name, as ``write_report`` takes them; without rows where there is nothing to tell.
+    """All tables of ``align`` by name, as ``write_report`` takes them; a table may have no rows.
 
     Parameters
     ----------
     stages : Stages
     found : Records
     config : AlignConfig
-        What the records were made with.
+        The settings of the fits.
 
     Raises
     ------
@@ -75,19 +75,19 @@ def tables_of(stages: Stages, found: Records, config: AlignConfig) -> dict[str, 
 
 
 def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], Path] | None = None) -> None:
-    """What every voxel of each participant scored, in ``voxels``. Files of others go, and so do all images.
+    """Write ``voxels/<participant>.h5`` for each participant, and remove files of other participants and all images.
 
     Parameters
     ----------
     stages : Stages
     found : Records
     mask_of : callable, optional
-        A participant's mask, for images in ``maps``; without it there are none.
+        Returns the mask of a participant, for images in ``maps``. None: no images.
     """
     for path in (stages.root / "voxels").glob("*.h5"):
         if path.stem not in found.columns:
             path.unlink()
-    shutil.rmtree(stages.root / "maps", ignore_errors=True)  # images of other scores than those in the tables
+    shutil.rmtree(stages.root / "maps", ignore_errors=True)  # they show scores that may have changed
     for who in found.columns:
         responses = stages.path(f"responses/{who}")
         path = stages.root / "voxels" / f"{who}.h5"
@@ -112,7 +112,7 @@ def _own(records: Mapping[Key, Value], who: str) -> dict[tuple[Label, int], Valu
 
 
 def origin_of(stages: Stages, found: Records) -> dict[str, Any]:
-    """What the tables were made of: models and settings of features, digests (SHA-256) of sounds and of files of responses."""
+    """Provenance of the tables: models and settings of features, SHA-256 of sounds and of files of responses."""
     features: dict[str, Any] = {}
     for label, fit in _fits(stages, found):
         one = features.setdefault(label.source, {**fit.settings["made"], "stories": {}})
@@ -123,12 +123,12 @@ def origin_of(stages: Stages, found: Records) -> dict[str, Any]:
 
 
 def runs_of(stages: Stages, found: Records) -> set[str]:
-    """The runs that any of the records was fitted or scored on."""
+    """All runs that were fitted or scored."""
     return {run for _, fit in _fits(stages, found) for run in fit.settings["scans"]}
 
 
 def _fits(stages: Stages, found: Records) -> Iterator[tuple[Label, Signature]]:
-    """What each record of scores was made of."""
+    """The signature (settings and inputs) of each fit."""
     for label, who, layer in found.scores:
         fit = read_signature(stages.path(f"fits/{label.folder}/{who}/layer-{layer:02d}"))
         if fit is not None:
@@ -141,7 +141,7 @@ def ceiling_is_known(stages: Stages, found: Records) -> bool:
 
 
 def warn_of_narrow_grids(found: Records, delays: tuple[int, ...]) -> None:
-    """Warn of every model, at these delays, to which penalties beyond those of the grid would predict better."""
+    """Warn about each model that penalties outside the grid would improve, at these delays."""
     for model in dict.fromkeys(label.name for label, _, _ in found.scores if label.delays == delays):
         narrow = np.array(
             [one.narrow for (label, _, _), one in found.scores.items() if (label.name, label.delays) == (model, delays)]

@@ -31,6 +31,10 @@ class LessonsConfig:
         The story that is never tuned on, by default that of ds003020. Its repeats give the noise ceilings.
     tr : float
         Repetition time in s; 2, as in ds003020, by default.
+    word_tier : str
+        The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
+    phone_tier : str
+        The tier of phones; by default the one called phone, phones, phoneme or phonemes, or whose name ends so.
     ceiling : float
         Least noise ceiling, a correlation, of a voxel that is tuned on; 0.4, as published. It must be significant too (false
         discovery rate 5 %). Below 0 all voxels are tuned on.
@@ -56,6 +60,8 @@ class LessonsConfig:
     exclude: tuple[str, ...] = ()
     test_story: str = "wheretheressmoke"
     tr: float = 2.0
+    word_tier: str = ""
+    phone_tier: str = ""
     ceiling: float = 0.4
     regions: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
@@ -125,7 +131,7 @@ class ProbeConfig:
             raise InputError(f"split={self.split!r}: choose 'official', 'core' or 'published'")
         for leak in self.allow:
             if leak not in _LEAKS:
-                raise InputError(f"allow names {leak!r}, which is no leak: choose among {', '.join(_LEAKS)}")
+                raise InputError(f"allow names {leak!r}, which is no leak: choose from {', '.join(_LEAKS)}")
         for name, least in (("mfcc_points", 1), ("bootstraps", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}: give at least {least}")

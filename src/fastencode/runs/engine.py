@@ -35,7 +35,19 @@ from fastencode.progress import Line, say
 from fastencode.runs.executors import End, Executor, Lost
 from fastencode.runs.executors.where import Where, open_executor
 from fastencode.runs.job_scripts import write_scripts
-from fastencode.runs.making import PARTIAL, SIGNATURE, Busy, Failed, Made, Signature, Task, discard, make_all, read_signature
+from fastencode.runs.making import (
+    PARTIAL,
+    SIGNATURE,
+    Busy,
+    Failed,
+    Made,
+    Signature,
+    Task,
+    discard,
+    lost_files,
+    make_all,
+    read_signature,
+)
 from fastencode.runs.provenance import Code, Contents, digest, libraries
 from fastencode.runs.tally import Tally
 
@@ -250,12 +262,15 @@ class Stages:
                 continue
             self.failed.pop(name, None)
             before = read_signature(self.path(name))
-            if before is not None and before.seconds is not None and self._stands(before, signature):
+            lost = [] if before is None else lost_files(self.path(name), before)
+            if lost and before is not None and self._stands(before, signature):
+                changed[f"files of {name} are gone, the first {lost[0]}"] += 1
+            if before is not None and before.seconds is not None and not lost and self._stands(before, signature):
                 self._digests[name], self.seconds[name] = before.digest, before.seconds
                 continue
             self._digests[name] = signature.digest
             tasks[name] = Task(self.root, name, signature, stage.make, stage.arguments, stage.share, stage.resumable)
-            if before is not None:
+            if before is not None and not (lost and self._stands(before, signature)):
                 changed[_change(before, signature)] += 1
         for why, count in changed.items():
             say(f"{count} finished {'stages are' if count > 1 else 'stage is'} made again: {why}")

@@ -60,6 +60,8 @@ __all__ = [
 
 RECORD, TESTS, PREDICTIONS = "layer.h5", "tests", "predictions.h5"
 
+_TIERS = ("word_tier", "phone_tier")  # of a data set with transcripts
+
 
 @dataclass(frozen=True)
 class Question:
@@ -129,6 +131,7 @@ class Question:
         scored = self.scored
         known = {"test_story": [run for run, _ in scored], "test_skip": scored[0][1].start, "tr": self.data.tr}
         known["ridge"] = self.align.ridge
+        known |= {name: getattr(self.data, name, "") for name in _TIERS}
         return {name: known[name] if name in known else getattr(self, name) for name in names}
 
 
@@ -202,7 +205,7 @@ def _stages_of_a_layer(
     }
 
     def stage(kind: str, who: str, make: Any, arguments: tuple[Any, ...], low: Sequence[LowLevel], **more: Any) -> Stage:
-        shared = question.shared("test_story", "tr", *more.pop("shared"), *(["non_speech"] if low else []))
+        shared = question.shared("test_story", "tr", *more.pop("shared"), *(["non_speech", *_TIERS] if low else []))
         sources = (variant.source, *low)
         return Stage(
             f"{kind}/{variant.folder}/{who}/layer-{layer:02d}",

@@ -1,6 +1,6 @@
-"""SLURM scripts instead of work: one for each batch of stages, and one that submits them all, each after those that it reads.
+"""Write SLURM job scripts instead of running stages: one per batch of stages, and ``submit.sh``, which submits them in order.
 
-``python -m fastencode.runs.job_scripts FILE`` is what such a script runs.
+``python -m fastencode.runs.job_scripts FILE`` is the command in such a script.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastencode.runs.making import Made, Task, make_all
 
 __all__ = ["write_scripts"]
 
-_WARNED = 90  # s before the end of a job's time at which it is told so
+_WARNED = 90  # s before the end of a job's time at which SLURM signals the job
 
 
 def write_scripts(
@@ -34,30 +34,35 @@ def write_scripts(
 ) -> Path:
     """Write a job script for each batch, and ``submit.sh``, which submits them.
 
-    A job waits until all jobs whose stages it reads have ended well (``afterok``), and is dropped where one has not.
+    A job starts when all jobs whose results it reads have succeeded (``afterok``), and is cancelled if one of them fails.
 
     Parameters
     ----------
     batches : sequence of sequence of Task
-        In an order in which none comes before one that it reads. Those of a batch are made one after another.
+        In an order in which each comes after those that it reads. The stages of a batch run one after another.
     root : Path
         The output folder; must exist.
     options : sbatch's option → value
     prepare : callable, optional
-        Called in each job, before its stages are made.
+        Called in each job before its stages run.
 
     Returns
     -------
-    The path of ``submit.sh``.
+    Path
+        Of ``submit.sh``.
 
     Raises
     ------
     InputError
-        If what makes a stage cannot be pickled.
+        If the function or arguments of a stage cannot be pickled.
     """
     folder = make_folder(root.absolute() / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}")
     homes = {task.name: number for number, batch in enumerate(batches) for task in batch}
-    lines = ["#!/bin/sh", "# Submits the jobs of this folder. A job starts when those that it reads have ended well.", "set -e"]
+    lines = [
+        "#!/bin/sh",
+        "# Submits the jobs of this folder. A job starts when the jobs that it reads from have succeeded.",
+        "set -e",
+    ]
     for number, batch in enumerate(batches):
         script = _write_job(folder, number, batch, options, prepare)
         after = sorted({homes[read] for task in batch for read in task.signature.reads if read in homes} - {number})
@@ -65,7 +70,7 @@ def write_scripts(
             " --kill-on-invalid-dep=yes --dependency=afterok:" + ":".join(f"${{job{one}%%;*}}" for one in after) if after else ""
         )
         lines.append(f"job{number}=$(sbatch --parsable{waits} {shlex.quote(str(script))})")
-    lines.append(f"echo {len(batches)} jobs are submitted")
+    lines.append(f"echo {len(batches)} jobs were submitted")
     submit = folder / "submit.sh"
     submit.write_text("\n".join(lines) + "\n", encoding="utf-8")
     submit.chmod(submit.stat().st_mode | stat.S_IXUSR)
@@ -77,7 +82,7 @@ def _write_job(
 ) -> Path:
     call = packed(make_all, (tuple(batch),))
     if isinstance(call, Lost):
-        raise InputError(f"no job can be written for {batch[0].name}: what makes it {call.why}")
+        raise InputError(f"no job can be written for {batch[0].name}: its function or arguments {call.why}")
     name = f"{number:04d}-{re.sub('[^A-Za-z0-9.]+', '-', batch[0].name).strip('-')}"[:100]
     work, script = folder / f"{name}.pkl", folder / f"{name}.sh"
     work.write_bytes(pickle.dumps((call, os.getcwd(), prepare)))
@@ -90,7 +95,7 @@ def _write_job(
 
 
 def _main(path: str) -> None:
-    """Make the stages of one job. Raises :class:`SystemExit`, for an exit status of 1, where one of them is not made."""
+    """Run the stages of one job. Raises :class:`SystemExit` (exit status 1) if one of them fails."""
     call, folder, prepare = pickle.loads(Path(path).read_bytes())
     os.chdir(folder)
     failed: list[str] = []

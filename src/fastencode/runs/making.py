@@ -17,7 +17,19 @@ from fastencode.errors import DiskError, FastencodeError, InputError
 from fastencode.files import writing
 from fastencode.locks import InUseError, Lock
 
-__all__ = ["PARTIAL", "SIGNATURE", "Busy", "Failed", "Made", "Signature", "Task", "discard", "make_all", "read_signature"]
+__all__ = [
+    "PARTIAL",
+    "SIGNATURE",
+    "Busy",
+    "Failed",
+    "Made",
+    "Signature",
+    "Task",
+    "discard",
+    "lost_files",
+    "make_all",
+    "read_signature",
+]
 
 SIGNATURE = "stage.json"
 PARTIAL = ".partial"
@@ -45,6 +57,8 @@ class Signature:
         For readers; they do not count.
     seconds : float, optional
         That it took; None while it is not finished.
+    files : tuple of str
+        What it holds, relative to it; () in folders of earlier versions, which did not say.
     """
 
     digest: str
@@ -56,6 +70,7 @@ class Signature:
     inputs: Mapping[str, str]
     libraries: Mapping[str, str]
     seconds: float | None = None
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,9 +113,17 @@ def read_signature(folder: Path) -> Signature | None:
     """What a folder says about itself; None where it says nothing that this version understands."""
     try:
         found = json.loads((folder / SIGNATURE).read_text(encoding="utf-8"))
-        return Signature(**found) if {field.name for field in fields(Signature)} == set(found) else None
+        known = {field.name for field in fields(Signature)}
+        if known - {"files"} != set(found) - {"files"}:
+            return None
+        return Signature(**{**found, "files": tuple(found.get("files", ()))})
     except (OSError, ValueError, TypeError):
         return None
+
+
+def lost_files(folder: Path, signature: Signature) -> list[str]:
+    """Files that a finished folder held, and that somebody has removed."""
+    return [name for name in signature.files if not (folder / name).exists()]
 
 
 def make_all(tasks: Sequence[Task]) -> Iterator[Made | Failed | Busy]:
@@ -155,7 +178,12 @@ def _make(task: Task, shared: Callable[[Callable[[], Any]], Any]) -> float:
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)  # of a process that was killed while it put its folder in place
     there, begun = read_signature(target), read_signature(partial)
-    if there is not None and there.digest == task.signature.digest and there.seconds is not None:
+    if (
+        there is not None
+        and there.digest == task.signature.digest
+        and there.seconds is not None
+        and not lost_files(target, there)
+    ):
         return there.seconds  # another process made it while this one looked elsewhere
     ours = begun is not None and begun.digest == task.signature.digest
     if not ours or begun is None or begun.seconds is None:
@@ -178,7 +206,8 @@ def _fill(task: Task, partial: Path, go_on: bool, shared: Callable[[Callable[[],
             _sign(partial, task.signature)
     try:
         task.make(partial, *(() if task.share is None else (shared(task.share),)), *task.arguments)
-        signed = replace(task.signature, seconds=time.perf_counter() - start)
+        files = tuple(sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file()))
+        signed = replace(task.signature, seconds=time.perf_counter() - start, files=files)
         _sign(partial, signed)
     except BaseException:
         if not task.resumable:

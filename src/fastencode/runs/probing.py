@@ -1,10 +1,10 @@
-"""Probes as stages: labels that are made of sound, and one probe of all layers for each task and model.
+"""Probes as stages: labels that are computed from sounds, and one probe of all layers for each task and model.
 
     sounds ─► targets/<task> ─┐
     corpus.h5 of a model ─────┴► probes/<task>/<model>
 
-A probe counts its features by their contents and the task by what is asked of which recordings. It can be made before there are
-any features, as in a study, where another stage makes them.
+The key of a probe stage contains the digest of its features, or the stage that makes them, and the labels of the task. So the
+stage can be defined before the features exist.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.errors import InputError
+from fastencode.files import folder_name
 from fastencode.plain import plain
 from fastencode.progress import progress
 from fastencode.runs.config import ProbeConfig
@@ -33,35 +34,35 @@ from fastencode.study.probing.tasks import Task
 __all__ = ["RECORD", "Chosen", "Probed", "check_folders", "collect_probes", "probe_stage", "targets_stage"]
 
 RECORD, TARGETS = "probe.h5", "targets.npy"
-_FOLDER = "probes"
 
 Key = tuple[str, str, str, str]
-"""Task, model, participant, seed of the model; the last two are empty where a model has none."""
+"""(task, model, participant, seed) of a probe; participant and seed are "" for models that have none."""
 
 
 def targets_stage(name: str, task: Task, sha256: Callable[[Path], str]) -> Stage:
-    """The labels of a task that are made of the sounds themselves: the trajectories of ``mfcc``.
+    """The labels of the task ``mfcc``, which are computed from the sounds.
 
     Parameters
     ----------
     name : str
-        Its folder.
+        Name of the stage.
     task : Task
     sha256 : callable
-        The digest of a file's contents. The sounds count by it, all as one.
+        Returns the digest of a file's contents.
     """
     sounds = digest([[key, sha256(path)] for key, path in zip(task.keys, task.paths, strict=True)])
     return Stage(name, {"points": task.points, "sounds": sounds}, (), write_targets, (task,))
 
 
 def write_targets(folder: Path, task: Task) -> None:
-    """The stage of labels made of sounds."""
+    """Compute and save the trajectories, ``targets.npy``."""
     sounds = dict(zip(task.keys, task.paths, strict=True))
     shown = partial(progress, desc="cepstra", unit="sound", total=len(sounds))
     np.save(folder / TARGETS, trajectories(sounds, task.points, progress=shown))
 
 
 def probe_stage(
+    name: str,
     task: Task,
     model: str,
     packed: Path,
@@ -71,36 +72,35 @@ def probe_stage(
     reads: tuple[str, ...] = (),
     targets: str | None = None,
     participant: str = "",
-    seed: str = "",
     device: str | None = None,
 ) -> Stage:
-    """One task on all layers of one model: ``probes/<task>/<model>[/<participant>][/<seed>]``.
+    """Probe all layers of one model on one task.
 
     Parameters
     ----------
+    name : str
+        The stage's folder below ``root``, such as "probes/word/tuned".
     task : Task
     model : str
         What tables call the model.
     packed : Path
-        Its features of the corpus.
+        File of the model's features of the corpus (:mod:`fastencode.speech.packed`).
     config : ProbeConfig
     root : Path
-        The output folder, where ``targets`` lie.
+        The output folder, which holds ``targets``.
     reads : tuple of str
-        Stages that make ``packed``. Where there are none, the file counts by its contents.
+        Stages that make ``packed``. Without any, the digest of the file's contents is part of the stage's key.
     targets : str, optional
-        The stage of :func:`targets_stage`, for a task whose labels are made of sounds.
-    participant, seed : str
-        Whose model it is, and which of several.
+        The stage of :func:`targets_stage`, for a task whose labels are computed from the sounds.
+    participant : str
+        The participant on whom the model was tuned; "" for none.
     device : str, optional
-        Where probes are fitted; results do not depend on it but for rounding.
+        Device of ridge regressions. Results on different devices agree to rounding.
     """
-    name = "/".join(part for part in (_FOLDER, _folder(task.name), _folder(model), participant, seed) if part)
     settings = {
         "task": task.name,
         "model": model,
         "participant": participant,
-        "seed": seed,
         "truth": digest(task.truth()),
         "shared": decisive(config),
     }
@@ -115,13 +115,13 @@ def probe_stage(
 
 
 def decisive(config: ProbeConfig) -> dict[str, Any]:
-    """The settings that must be alike for two probes to stand in one table; split and leaks show in the task itself."""
+    """The settings that must agree for two probes to be in one table. Splits and leaks are part of the task."""
     return {name: getattr(config, name) for name in ("control", "penalties", "bootstraps", "seed")}
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Some rows of the features of a corpus, as a probe reads them: layer by layer."""
+    """Chosen rows of the features of a corpus, read layer by layer."""
 
     packed: Packed
     chosen: NDArray[np.intp]
@@ -140,7 +140,7 @@ class Chosen:
 
 
 def probe_layers(folder: Path, task: Task, packed: Path, targets: Path | None, config: ProbeConfig, device: str | None) -> None:
-    """The stage of one task on all layers of one model."""
+    """Probe all layers of one model on one task, and save the result, ``probe.h5``."""
     labels = None if targets is None else np.load(targets / TARGETS)
     with open_packed(packed) as features:
         found = task.rows(features.names, features.counts, features.times, labels)
@@ -153,10 +153,12 @@ def probe_layers(folder: Path, task: Task, packed: Path, targets: Path | None, c
             penalties=config.penalties or None,
             control=config.seed if config.control else None,
             types=found.types if config.control else None,
+            items=found.items,
             bootstraps=0 if task.alone else config.bootstraps,
             seed=config.seed,
             names=None if task.kind == "classification" else task.classes,
             progress=True,
+            unit=task.unit or None,
             device=device,
         )
     save_probe(result, folder / RECORD)
@@ -164,13 +166,13 @@ def probe_layers(folder: Path, task: Task, packed: Path, targets: Path | None, c
 
 @dataclass(frozen=True)
 class Probed:
-    """Finished probes, in the order of the tables.
+    """Finished probes, in the order of table rows.
 
     Attributes
     ----------
     results : (task, model, participant, seed) → ProbeResult
     left_out : tuple of str
-        Probes in the output folder whose settings are others.
+        Names of finished probes that have other settings, labels or features.
     """
 
     results: Mapping[Key, ProbeResult]
@@ -178,23 +180,23 @@ class Probed:
 
 
 def collect_probes(stages: Stages, config: ProbeConfig, own: Sequence[Stage], order: Callable[[str, str], Any]) -> Probed:
-    """All finished probes of the output folder that may stand in one table, of this command and of earlier ones.
+    """Finished probes of this and earlier commands in an output folder that can be in one table.
 
     Parameters
     ----------
     stages : Stages
     config : ProbeConfig
     own : sequence of Stage
-        The probes of this command. Of their models and tasks, only what is of the same features and labels is taken.
+        The probes of this command. Earlier probes of the same models and tasks must have the same features and labels.
     order : callable
         Sorts (task, model).
 
     Raises
     ------
     InputError
-        If there is none, or one is damaged.
+        If there are none, or one is damaged.
     """
-    found = {**stages.finished(f"{_FOLDER}/*/*"), **stages.finished(f"{_FOLDER}/*/*/*"), **stages.finished(f"{_FOLDER}/*/*/*/*")}
+    found = stages.finished("probes/*/*")
     ours = [found[stage.name] for stage in own if stage.name in found]
     inputs = {one.settings["model"]: one.inputs for one in ours}
     truths = {one.settings["task"]: one.settings["truth"] for one in ours}
@@ -207,26 +209,21 @@ def collect_probes(stages: Stages, config: ProbeConfig, own: Sequence[Stage], or
         and truths.get(one.settings["task"], one.settings["truth"]) == one.settings["truth"]
     }
     if not kept:
-        raise InputError(f"{stages.root} holds no finished probe of these settings")
+        raise InputError(f"{stages.root} has no finished probe with these settings")
     names = sorted(kept, key=lambda name: (order(kept[name].settings["task"], kept[name].settings["model"]), name))
     results = {_key(kept[name]): load_probe(stages.path(name) / RECORD) for name in names}
     return Probed(results, tuple(sorted(found.keys() - kept.keys())))
 
 
 def _key(one: Signature) -> Key:
-    task, model, participant, seed = (str(one.settings[name]) for name in ("task", "model", "participant", "seed"))
-    return task, model, participant, seed
-
-
-def _folder(name: str) -> str:
-    """A name as a folder has it: no slashes, colons or spaces."""
-    return "".join("-" if letter in '/\\: *?"<>|' else letter for letter in name)
+    task, model, participant = (str(one.settings[name]) for name in ("task", "model", "participant"))
+    return task, model, participant, ""
 
 
 def check_folders(names: Collection[str]) -> None:
-    """An ``InputError`` if two names of tasks or models cannot be told apart as folders."""
+    """Raise :class:`InputError` if two names of tasks or models lead to the same folder name."""
     before: dict[str, str] = {}
     for name in names:
-        other = before.setdefault(_folder(name), name)
+        other = before.setdefault(folder_name(name), name)
         if other != name:
-            raise InputError(f"{other!r} and {name!r} cannot be told apart as folders: rename one")
+            raise InputError(f"{other!r} and {name!r} have the same folder name: rename one")

@@ -1,4 +1,4 @@
-"""How many stages of a command are finished, in words, and how long the others will take."""
+"""The progress line of a command: how many stages are finished, and how long the others will take."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["Tally", "duration"]
 
 
 class Tally:
-    """Counts the stages of one list by kind, which is the first part of their names ("fits" of ``fits/model/A/layer-00``).
+    """Counts stages by kind, which is the first part of their names: "fits" of ``fits/model/A/layer-00``.
 
     Parameters
     ----------
     names : sequence of str
         All stages.
     reused : name → seconds
-        Those that were finished before, and what they took then.
+        Stages that were finished before, and how long they took.
     jobs : int, optional
-        How many are made at a time; None where nobody knows: then nothing is said of the time that is left.
+        How many run at the same time. None if unknown: the remaining time is then not shown.
     """
 
     def __init__(self, names: Sequence[str], reused: Mapping[str, float], jobs: int | None) -> None:
@@ -28,11 +28,11 @@ class Tally:
         self._began = time.monotonic()
 
     def made(self, name: str, seconds: float) -> None:
-        """Enter a stage that is finished now."""
+        """Count a stage that is now finished."""
         self._made[name] = seconds
 
     def text(self, failed: Collection[str]) -> str:
-        """Such as "12 of 96 fits, 3 reused, about 14 min left"; at the end, how long it took."""
+        """The progress line, such as "12 of 96 fits, 3 reused, about 14 min left"; at the end, how long all took."""
         done = {*self._made, *self._reused}
         totals, finished = Counter(map(_kind, self._names)), Counter(map(_kind, done))
         parts = [f"{finished[kind]} of {total} {kind}" if total > 1 else kind for kind, total in totals.items()]
@@ -49,7 +49,7 @@ class Tally:
         return ", ".join(parts)
 
     def _expected(self, left: Mapping[str, int]) -> float:
-        """Seconds, one after another: each takes as long as the others of its kind did on average, or any where none is made."""
+        """Expected seconds of the remaining stages, from the mean of finished stages of the same kind, or of all kinds."""
         known = self._made | {name: seconds for name, seconds in self._reused.items() if name not in self._made}
 
         def mean(kind: str) -> float:

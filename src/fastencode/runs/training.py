@@ -162,7 +162,9 @@ def _passing_folder() -> Iterator[tuple[Path, bool]]:
 
 def prepare_lessons(choice: LessonsConfig, data: Dataset | None = None) -> Lessons:
     """The data set (by default that in ``choice.stories``), who heard what, and the voxels that are learned."""
-    data = Stories(choice.stories, tr=choice.tr, test_story=choice.test_story) if data is None else data
+    if data is None:
+        tiers: dict[str, Any] = {"word_tier": choice.word_tier, "phone_tier": choice.phone_tier}
+        data = Stories(choice.stories, tr=choice.tr, test_story=choice.test_story, **tiers)
     named: dict[str, Any] = {
         "participants": choice.participants,
         "validation": choice.validation,

@@ -1,7 +1,6 @@
-"""Stages before anything is scored: frames of the frozen CNN, tuned models, their layers of stories and of corpora.
+"""Functions of the stages before scoring: outputs of the frozen CNN, tuned models, and their layers on the stories.
 
-A finished stage is keyed by the code that it uses here and by all modules imported here. So this one imports no tables and no
-figures.
+The key of a stage contains the code of all modules that are imported here. So this module imports no tables and no figures.
 """
 
 from __future__ import annotations
@@ -18,32 +17,32 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.lessons import Lessons
 from fastencode.tune.trainer import tune_lessons
 
-__all__ = ["make_frames", "only", "read_layers", "save_random", "shortened", "tune_on"]
+__all__ = ["hours_of", "make_frames", "only", "read_layers", "save_random", "shortened", "tune_on"]
 
 
 def make_frames(folder: Path, model: Path | str, sounds: Mapping[str, Path], read: ReadConfig) -> None:
-    """The stage of the frozen CNN: its frames of every clip, once for the trainer and for all checkpoints."""
+    """Save the output frames of the frozen CNN for every clip; tuning and all checkpoints share them."""
     extract_frames(sounds, SpeechEncoder(model), folder, read)
 
 
 def read_layers(folder: Path, checkpoint: Path | str, frames: Path | None, sounds: Mapping[str, Path], read: ReadConfig) -> None:
-    """The stage of one checkpoint's layers: from the frames of the CNN that checkpoints share, where they share one."""
+    """Read all layers of a checkpoint on the stories; from saved CNN frames, unless ``frames`` is None."""
     files = None if frames is None else {name: frames / f"{name}.h5" for name in sounds}
     extract_features(sounds, SpeechEncoder(checkpoint), folder, read, frames=files)
 
 
 def save_random(folder: Path, model: Path | str, seed: int) -> None:
-    """The stage of a model in the shape of another, with random weights."""
+    """Save a model with the architecture of another and random weights."""
     SpeechEncoder(model, random_weights=seed).save(folder)
 
 
 def tune_on(folder: Path, model: Path | str, lessons: Lessons, frames: Path | None, config: TuneConfig, desc: str) -> None:
-    """The stage of one tuned model: a run of the trainer. One that was killed goes on."""
+    """Tune a model. A killed run is resumed."""
     tune_lessons(SpeechEncoder(model), lessons, config, folder, frames=frames, desc=desc)
 
 
 def only(lessons: Lessons, who: str) -> Lessons:
-    """What one participant is learned from."""
+    """The lessons of one participant."""
 
     def pick(of: Mapping[str, Any]) -> dict[str, Any]:
         return {who: of[who]} if who in of else {}
@@ -52,7 +51,7 @@ def only(lessons: Lessons, who: str) -> Lessons:
 
 
 def shortened(lessons: Lessons, hours: float | None) -> Lessons:
-    """The first runs of each participant, as many as come closest to so many hours of scans, but at least one; None: all."""
+    """The first runs of each participant whose duration comes closest to ``hours``, at least one run. None: all runs."""
     if hours is None:
         return lessons
     tr, wanted = lessons.data.tr, 3600 * hours
@@ -67,3 +66,9 @@ def shortened(lessons: Lessons, hours: float | None) -> Lessons:
             seconds += more
         train[who] = tuple(kept)
     return replace(lessons, train=train)
+
+
+def hours_of(lessons: Lessons) -> dict[str, float]:
+    """Hours of scans that each participant's runs have, those that are learned from."""
+    data = lessons.data
+    return {who: sum(data.n_rows(run) for run in runs) * data.tr / 3600 for who, runs in lessons.train.items()}

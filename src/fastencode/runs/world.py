@@ -1,4 +1,4 @@
-"""The stage of the demo's world; by itself, so that it is made again only when the world's code changes."""
+"""The stage that simulates data. It has a module of its own, so that only changes of the simulation's code repeat it."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ __all__ = ["write_world"]
 
 
 def write_world(folder: Path, config: WorldConfig) -> None:
-    """The stage that writes the world."""
+    """Write simulated stories, transcripts and responses into a folder."""
     make_world(config, folder)

@@ -84,7 +84,7 @@ class Waveform(_Family):
     def __init__(self, model: Any, extractor: Any) -> None:
         self._model = model
         self.n_layers = int(model.config.num_hidden_layers) + 1
-        self.width = int(model.config.hidden_size)
+        self.width, self.channels = int(model.config.hidden_size), int(model.config.conv_dim[-1])
         self.normalize = bool(extractor.do_normalize)
         self.field, self.step = under_a_frame(model.config.conv_kernel, model.config.conv_stride)
         self.middle = self.field / 2
@@ -145,7 +145,7 @@ class Spectrogram(_Family):
         self._model = model
         self._extractor = extractor
         self.n_layers = int(model.config.encoder_layers) + 1
-        self.width = int(model.config.d_model)
+        self.width = self.channels = int(model.config.d_model)
         self.normalize = False  # of the samples; what the extractor asks for, it does itself
         self.longest = int(extractor.n_samples)
         # Padded on both sides, spectrum and convolutions center frame i on sample i * step, and one sample is enough for a frame.

@@ -64,6 +64,8 @@ class SpeechEncoder:
     n_layers : int
         Number of layer outputs: the encoder's input and every transformer layer.
     width : int
+    channels : int
+        Of the CNN's frames.
     sample_rate : int
         In Hz.
     normalize : bool
@@ -109,6 +111,7 @@ class SpeechEncoder:
         self._family = _FAMILIES[config.model_type](self.model, extractor)
         self._extractor = extractor
         self.n_layers, self.width, self.longest = self._family.n_layers, self._family.width, self._family.longest
+        self.channels = self._family.channels
         self.sample_rate = int(extractor.sampling_rate)
         self.normalize = self._family.normalize
 

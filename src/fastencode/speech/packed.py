@@ -1,14 +1,14 @@
-"""Features of a whole corpus in one HDF5 file: a row for each recording, or one for each bin of its sound.
+"""Features of a whole corpus in one HDF5 file: one row for each recording, or one for each time bin.
 
-A corpus of 105 000 words of one second would be 105 000 files of one row each. Here they are the rows of one file of
-:mod:`fastencode.speech.store`, which a kill neither spoils nor sends back, with a few more data sets::
+With one file per recording, a corpus of 105 000 words would be 105 000 files with one row each. Instead, they are rows of one
+file in the format of :mod:`fastencode.speech.store`, which survives a kill and can be resumed. It has these data sets::
 
     features  (t, l, d)  rows, recording after recording       times  (t,)  s from the start of the row's recording
     names     (k,)       UTF-8, ascending                      counts (k,)  rows of each recording
     seconds   (k,)       of sound                              audio  (k,)  SHA-256 of each file
 
-Every sound is decoded once before the first hour is spent: what cannot be read is known then, and how many rows there are. Only
-recordings of equal length share a batch, because padding changes what models with group norm compute.
+All sounds are decoded once before the model runs, so that unreadable files and the number of rows are known at the start. A batch
+contains recordings of equal length only, because padding would change the output of models with group normalisation.
 
 Axis letters: k recording, t row, l layer, d width.
 """
@@ -16,6 +16,7 @@ Axis letters: k recording, t row, l layer, d width.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,35 +29,44 @@ from numpy.typing import NDArray
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
-from fastencode.speech.packing import mfcc_source, model_source, pack, price
+from fastencode.speech.packing import frames_source, mfcc_source, model_source, pack, price
 from fastencode.speech.reading import Estimate, Skip
 from fastencode.speech.store import map_features, open_features
 
-__all__ = ["CORPUS_FILE", "Packed", "estimate_packed", "extract_packed", "extract_packed_mfcc", "open_packed"]
+__all__ = [
+    "CORPUS_FILE",
+    "Packed",
+    "estimate_packed",
+    "extract_packed",
+    "extract_packed_frames",
+    "extract_packed_mfcc",
+    "frame_bytes",
+    "open_packed",
+]
 
 CORPUS_FILE = "corpus.h5"
-"""The features of a corpus, in the folder of a model."""
+"""Name of this file in the folder of a model."""
 
 
 class Packed:
-    """A finished file of a corpus, mapped into memory: a context; any thread may read.
+    """A finished file of features of a corpus, memory-mapped. It is a context manager and can be read from any thread.
 
     Attributes
     ----------
     names : tuple of str
-        The recordings, ascending: keys of the corpus, without those that could not be read.
+        Keys of the recordings in ascending order, without unreadable ones.
     counts : ndarray of int, shape (k,)
-        Rows of each recording.
+        Number of rows of each recording.
     seconds : ndarray, shape (k,), float64
-        How long each sound is.
+        Duration of each sound.
     audio : tuple of str
-        SHA-256 of each sound's file: two that are equal are one sound.
+        SHA-256 of each sound file.
     times : ndarray, shape (t,), float64
-        When each row is, in s from the start of its recording: for a bin the mean of its frames' middles, for the mean of all
-        frames the end of the recording.
+        Time of each row in s from the start of its recording: for a bin, the mean of the middles of its frames; for a mean over
+        all frames, the end of the recording.
     n_layers, width : int
     key : dict
-        What decided the values: hashes of all sounds and of the model, and the settings.
+        What the values depend on: hashes of all sounds and of the model, and settings.
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
@@ -77,13 +87,13 @@ class Packed:
         self._places = {name: place for place, name in enumerate(self.names)}
 
     def rows(self, layer: int) -> NDArray[np.float32]:
-        """One layer of all recordings, (t, d) float32, read from the disk; negative ones count from the last."""
+        """One layer of all recordings, (t, d) float32, read from disk. Negative numbers count from the last layer."""
         if not -self.n_layers <= layer < self.n_layers:
             raise InputError(f"layer={layer}: {self._path} has layers 0 to {self.n_layers - 1}")
         return np.array(self._values[:, layer], np.float32)
 
     def rows_of(self, name: str) -> slice:
-        """Which rows are those of a recording: ``packed.rows(3)[packed.rows_of("yes/01")]``."""
+        """The rows of one recording, as in ``packed.rows(3)[packed.rows_of("yes/01")]``."""
         place = self._places.get(name)
         if place is None:
             raise InputError(f"{self._path} has no recording {name!r}, but {len(self.names)} others such as {self.names[0]!r}")
@@ -97,12 +107,12 @@ class Packed:
 
 
 def open_packed(file: str | os.PathLike[str]) -> Packed:
-    """Open a finished file of a corpus.
+    """Open a finished file of features of a corpus.
 
     Raises
     ------
     InputError
-        If the file is missing, not finished, or not one of these.
+        If the file is missing, unfinished, or has another format.
     """
     return Packed(file)
 
@@ -113,6 +123,7 @@ def extract_packed(
     file: Path,
     config: ReadConfig,
     *,
+    frames: Path | None = None,
     batch: int | None = None,
     stored: str = "float32",
     skip: Skip | None = None,
@@ -120,28 +131,31 @@ def extract_packed(
 ) -> Path:
     """Read every layer of every recording of a corpus into one file.
 
-    A finished file is kept, and one that was begun is gone on with: a kill costs the batches it fell into, and the file comes out
-    bit by bit as without it. Files are decoded and rows written while the model computes.
+    A finished file is kept. An unfinished one is resumed: only batches that were interrupted are repeated, and the result is
+    bit-identical. Sounds are decoded and rows written while the model computes.
 
     Parameters
     ----------
     sounds : name → path of an audio file
-        The names stand in the file: of a corpus, its keys.
+        Names as stored in the file, such as the keys of a corpus.
     encoder : SpeechEncoder
     file : Path
-        Its folder is made if it is not there.
+        Its folder is created if needed.
     config : ReadConfig
         With ``input="utterance"``.
+    frames : Path, optional
+        What :func:`extract_packed_frames` made of these sounds with the same CNN: it is not run again, and no sound is decoded.
+        Every bit comes out as without it.
     batch : int, optional
-        Recordings of equal length at a time; by default as many as make 16 s of sound on a CPU and 256 s on a card. Another
-        number may change the last bits.
+        Number of recordings of equal length per batch. Default: 16 s of sound on a CPU, 256 s on a GPU. Another number may change
+        the last bits.
     stored : {"float32", "float16"}
-        What is kept on disk.
+        Data type on disk.
     skip : callable, optional
-        Called with the name and the :class:`InputError` of each recording that cannot be read, before the first batch; the file
-        holds all others. By default the first such error is raised.
+        Called with name and :class:`InputError` of each unreadable recording, before the first batch; the file has all others.
+        Default: the first such error is raised.
     show_progress : bool
-        Whether bars are drawn, on standard error.
+        Show progress bars on standard error.
 
     Returns
     -------
@@ -151,8 +165,8 @@ def extract_packed(
     Raises
     ------
     InputError
-        If there are no recordings, or none can be read; if the file is of other sounds, another model or other settings; if the
-        disk has too little room, or a setting is out of range.
+        If there are no readable recordings; the file has features of other sounds, another model or other settings; ``frames``
+        are of other sounds or of another CNN; the disk is too small; or a setting is out of range.
 
     Warns
     -----
@@ -163,7 +177,46 @@ def extract_packed(
     --------
     open_packed : reads the file.
     """
-    return pack(sounds, model_source(encoder, config, batch, stored), Path(file), skip, show_progress)
+    return pack(sounds, model_source(encoder, config, batch, stored, frames), Path(file), skip, show_progress)
+
+
+def extract_packed_frames(
+    sounds: Mapping[str, Path],
+    encoder: SpeechEncoder,
+    file: Path,
+    *,
+    batch: int | None = None,
+    skip: Skip | None = None,
+    show_progress: bool = True,
+) -> Path:
+    """Run the CNN over every recording of a corpus, into one file: once for all models that were tuned above it.
+
+    A row is a frame, (1, channels) float32; their times are the middles of the frames. Of a base-sized model a second of sound
+    takes 100 kB. A file is kept, gone on with and refused as that of :func:`extract_packed` is.
+
+    Parameters
+    ----------
+    sounds, encoder, file, batch, skip, show_progress
+        As there.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        As there, and for Whisper, whose frames cover 30 s of every recording.
+    """
+    return pack(sounds, frames_source(encoder, batch), Path(file), skip, show_progress)
+
+
+def frame_bytes(encoder: SpeechEncoder) -> float:
+    """Bytes of the CNN's frames of a second of sound, as :func:`extract_packed_frames` keeps them; infinity for Whisper."""
+    if encoder.longest is not None:
+        return math.inf
+    first, second = encoder.frame_times(encoder.sample_rate)[:2]
+    return float(4 * encoder.channels / (second - first))
 
 
 def extract_packed_mfcc(
@@ -175,7 +228,7 @@ def extract_packed_mfcc(
     skip: Skip | None = None,
     show_progress: bool = True,
 ) -> Path:
-    """Cepstra of every recording of a corpus, in a file as :func:`extract_packed` makes it: what the spectrum alone tells.
+    """Compute MFCCs of every recording of a corpus, in the file format of :func:`extract_packed`, as a reference for models.
 
     Cepstra 1 to 12 and 0 of HTK's definition at 16 kHz, every 10 ms of 25 ms, with their Δ and ΔΔ: 39 values. A row holds their
     means over the sound and then their standard deviations, (1 layer, 78); with ``pool="bins"`` the means of each bin, (1, 39).

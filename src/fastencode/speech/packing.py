@@ -1,9 +1,9 @@
 """How a corpus becomes one file: what makes rows of sounds, which sounds there are, and the loop over batches of equal length.
 
-The file and its doors are in ``packed.py``.
+The file and its doors are in ``packed.py``. Rows of layers are made of sounds, or of frames of the CNN that were kept.
 
-Axis letters: k recording, b recording of a batch, n audio sample, f frame, c cepstrum, m row of a recording, t row, l layer,
-d width.
+Axis letters: k recording, b recording of a batch, n audio sample, f frame, c channel or cepstrum, m row of a recording, t row,
+l layer, d width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,37 +33,39 @@ from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SpeechEncoder
 from fastencode.speech.reading import (
     Estimate,
+    Kept,
     Skip,
     batch_size,
     check_room,
     check_stored,
     clip_frames,
+    keep_frames,
     keep_layers,
     one_ahead,
     told,
     writing_rows,
 )
-from fastencode.speech.store import FeatureFile, check_key, open_features, partial_path
+from fastencode.speech.store import FeatureFile, check_key, map_features, open_features, partial_path
 from fastencode.speech.windows import kept_frames
 
-__all__ = ["Source", "mfcc_source", "model_source", "pack", "price"]
+__all__ = ["Source", "frames_source", "mfcc_source", "model_source", "pack", "price"]
 
 Floats = NDArray[np.floating[Any]]
 
-_LOOKED_AT = 256  # sounds in the hands of the threads that look at them
+_LOOKED_AT = 256  # sounds that are checked in parallel
 _MFCC_RATE, _CEPSTRA, _DELTAS = 16000, 12, 2
 _MFCC_BATCH = 64  # recordings
-_USUAL = 5  # s of a sound that every model hears: bins without a frame are found out with it
+_USUAL = 5  # s of sound that every model can read: used to find bins without frames
 
 
 @dataclass(frozen=True)
 class Source:
-    """What makes rows of sounds.
+    """Computes the rows of features from sounds.
 
     Attributes
     ----------
     read : callable
-        Some sounds of equal length, each (n,) → (b m, *shape), a tensor or an array.
+        Some sounds of equal length, each (n,), and n → (b m, *shape), a tensor or an array. Of frames: each (f, c), and n.
     when : callable
         Samples of a sound → (m,), times of its rows in s from its end; an :class:`InputError` if it is too short or too long.
     batch : callable
@@ -78,9 +80,11 @@ class Source:
         All that decides the rows, whatever the recording.
     axes, what : str
         Of the file; what the progress bar says.
+    frames : Frames, optional
+        Frames that are read instead of sounds.
     """
 
-    read: Callable[[Sequence[NDArray[np.float32]]], Any]
+    read: Callable[[Sequence[NDArray[np.float32]], int], Any]
     when: Callable[[int], NDArray[np.float64]]
     batch: Callable[[int], int]
     work: Callable[[int], int]
@@ -90,28 +94,80 @@ class Source:
     settings: dict[str, Any]
     axes: str
     what: str
+    frames: Frames | None = None
 
 
 @dataclass(frozen=True)
 class _Sound:
-    """A recording that can be read: the SHA-256 of its file, its samples at the source's rate, and what is suspicious of it."""
+    """A readable recording: SHA-256 of its file, number of samples at the source's rate, and why it is suspicious, if so."""
 
     audio: str
     samples: int
     doubt: str = ""
 
 
-def model_source(encoder: SpeechEncoder, config: ReadConfig, batch: int | None, stored: str) -> Source:
-    """All layers of a speech model."""
-    _check(config, stored)
-    batch_size(batch, 1.0, encoder.device)
-    torch, kept = require("torch", "tune"), keep_layers(encoder, config, stored)
-    kept.when(_USUAL * encoder.sample_rate)
+class Frames:
+    """A finished file of the CNN's frames of a corpus.
 
-    def read(sounds: Sequence[NDArray[np.float32]]) -> Any:
+    Attributes
+    ----------
+    path : Path
+    sounds : name → _Sound
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], sample_rate: int) -> None:
+        self.path = path
+        with open_features(path) as file:
+            self.sounds = _recordings(path, file, settings, sample_rate)
+            self._ends = dict(zip(self.sounds, np.cumsum(file["counts"][:]), strict=True))
+            self._counts = dict(zip(self.sounds, file["counts"][:], strict=True))
+        self._values = map_features(path)
+
+    def of(self, name: str) -> NDArray[np.float32]:
+        """The frames of a recording, (f, c)."""
+        end = int(self._ends[name])
+        return np.array(self._values[end - int(self._counts[name]) : end, 0])
+
+    def check(self, found: Mapping[str, _Sound]) -> None:
+        """An :class:`InputError` if some of these recordings are not those that frames were made of."""
+        for name, sound in found.items():
+            if name not in self.sounds or self.sounds[name].audio != sound.audio:
+                why = "has no frames of it" if name not in self.sounds else "was made of another sound of this name"
+                raise InputError(f"{name!r}: {self.path} {why}: make frames of this corpus first, or leave frames away")
+
+
+def model_source(
+    encoder: SpeechEncoder, config: ReadConfig, batch: int | None, stored: str, frames: Path | None = None
+) -> Source:
+    """All layers of a speech model, of sounds or of its CNN's frames."""
+    _check(config, stored)
+    kept = keep_layers(encoder, config, stored)
+    kept.when(_USUAL * encoder.sample_rate)
+    if frames is None:
+        return _computed(encoder, batch, kept)
+    torch, dtype = require("torch", "tune"), getattr(require("torch", "tune"), encoder.dtype)
+    there = Frames(frames, keep_frames(encoder, config).settings, encoder.sample_rate)
+
+    def read(frames_bfc: Sequence[NDArray[np.float32]], samples: int) -> Any:
         with torch.inference_mode():
-            clips_bn = torch.from_numpy(np.stack(sounds)).to(encoder.device)
-            return kept.of(clip_frames(encoder, clips_bn), clips_bn.shape[1])
+            return kept.of(torch.from_numpy(np.stack(frames_bfc)).to(encoder.device, dtype), samples)
+
+    return replace(_computed(encoder, batch, kept), read=read, frames=there)
+
+
+def frames_source(encoder: SpeechEncoder, batch: int | None) -> Source:
+    """All frames of a speech model's CNN, each a row."""
+    return _computed(encoder, batch, keep_frames(encoder, ReadConfig("utterance")))
+
+
+def _computed(encoder: SpeechEncoder, batch: int | None, kept: Kept) -> Source:
+    """What is kept of the CNN's frames of sounds."""
+    torch = require("torch", "tune")
+    batch_size(batch, 1.0, encoder.device)
+
+    def read(sounds: Sequence[NDArray[np.float32]], samples: int) -> Any:
+        with torch.inference_mode():
+            return kept.of(clip_frames(encoder, torch.from_numpy(np.stack(sounds)).to(encoder.device)), samples)
 
     def work(samples: int) -> int:
         return encoder.longest or samples
@@ -131,9 +187,9 @@ def model_source(encoder: SpeechEncoder, config: ReadConfig, batch: int | None, 
 
 
 def mfcc_source(config: ReadConfig, batch: int | None, stored: str) -> Source:
-    """Cepstra 1 to 12 and 0, their Δ and ΔΔ at 16 kHz, as if they were a model of one layer.
+    """MFCCs (c1 to c12 and c0) with Δ and ΔΔ at 16 kHz, in the form of a model with one layer.
 
-    Their means over the sound and then their standard deviations, 78 columns; of bins only the means, 39 columns.
+    Columns are means and then standard deviations over the sound, 78; for time bins only means, 39.
     """
     _check(config, stored)
     mean, columns = config.pooled == "mean", (_CEPSTRA + 1) * (1 + _DELTAS)
@@ -152,7 +208,7 @@ def mfcc_source(config: ReadConfig, batch: int | None, stored: str) -> Source:
 
     bins(_USUAL * _MFCC_RATE)
     return Source(
-        lambda sounds: np.concatenate([rows(sound) for sound in sounds])[:, None],
+        lambda sounds, _: np.concatenate([rows(sound) for sound in sounds])[:, None],
         lru_cache(1 << 16)(lambda samples: bins(samples)[1]),
         lambda _: batch_size(_MFCC_BATCH if batch is None else batch, 1.0, "cpu"),
         lambda samples: samples,
@@ -172,7 +228,7 @@ def _check(config: ReadConfig, stored: str) -> None:
 
 
 def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None) -> Estimate:
-    """What :func:`pack` would cost: every sound is looked at, and two batches of noise, of middle length and size, are read."""
+    """Estimate the cost of :func:`pack`: check every sound, and time two batches of noise of median length."""
     found, _ = _look_at_all(sounds, source, file, skip, show_progress=False)
     if not found or (file.exists() and _is_finished(file, source, found)):
         return Estimate({}, 0.0, 0, _free(file), 1)
@@ -183,7 +239,7 @@ def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | N
     spent = 0.0
     for _ in range(2):  # the first one warms up
         began = time.perf_counter()
-        np.asarray(getattr(source.read(noise), "cpu", lambda: 0)())  # what is on its way from a card must have come
+        np.asarray(getattr(source.read(noise, middle), "cpu", lambda: 0)())  # what is on its way from a card must have come
         spent = time.perf_counter() - began
     seconds = spent / batch * sum(source.work(int(length)) for length in lengths) / source.work(middle)
     rows = sum(len(source.when(int(length))) for length in lengths)
@@ -191,7 +247,7 @@ def price(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | N
 
 
 def pack(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None, show_progress: bool) -> Path:
-    """Read all sounds that can be read into one file: see :func:`fastencode.speech.packed.extract_packed`."""
+    """Read the features of all readable sounds into one file: see :func:`fastencode.speech.packed.extract_packed`."""
     make_folder(file.parent)
     found, doubts = _look_at_all(sounds, source, file, skip, show_progress)
     if not found:
@@ -225,15 +281,16 @@ def pack(sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | No
                 bar.update(len(part))
             else:
                 parts.append(part)
-        jobs = (partial(_decode, [sounds[names[k]] for k in part], int(lengths[part[0]]), source.sample_rate) for part in parts)
+        jobs = (partial(_load, source, sounds, [names[k] for k in part], int(lengths[part[0]])) for part in parts)
         for part, job in zip(parts, one_ahead(reading, jobs), strict=True):
-            put(np.concatenate([np.arange(starts[k], starts[k + 1]) for k in part]), source.read(job.result()))
+            rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in part])
+            put(rows, source.read(job.result(), int(lengths[part[0]])))
             bar.update(len(part))
     return file
 
 
 def _batches(lengths: NDArray[np.intp], source: Source) -> Iterator[NDArray[np.intp]]:
-    """Recordings of equal length, at most a batch of them at a time, the shortest first."""
+    """Batches of recordings of equal length, shortest first."""
     order = np.argsort(lengths, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1):
         size = source.batch(int(lengths[group[0]]))
@@ -241,22 +298,30 @@ def _batches(lengths: NDArray[np.intp], source: Source) -> Iterator[NDArray[np.i
             yield group[start : start + size]
 
 
+def _load(source: Source, sounds: Mapping[str, Path], names: Sequence[str], samples: int) -> list[NDArray[np.float32]]:
+    """Frames of some recordings, or their sounds, which were looked at before."""
+    if source.frames is not None:
+        return [source.frames.of(name) for name in names]
+    return _decode([sounds[name] for name in names], samples, source.sample_rate)
+
+
 def _decode(paths: Sequence[Path], samples: int, sample_rate: int) -> list[NDArray[np.float32]]:
-    """Sounds that were looked at before."""
+    """Decode sounds that were checked before."""
     sounds = [decode(path, sample_rate)[0] for path in paths]
     for path, sound in zip(paths, sounds, strict=True):
         if len(sound) != samples:
-            raise InputError(f"{path} has changed since this command began: give it again when nothing writes there any more")
+            raise InputError(f"{path} has changed since this command began: repeat it when nothing else writes there")
     return sounds
 
 
 def _look_at_all(
     sounds: Mapping[str, Path], source: Source, file: Path, skip: Skip | None, show_progress: bool
 ) -> tuple[dict[str, _Sound], list[str]]:
-    """What can be read, by name, and what is suspicious about some; what cannot is told to ``skip``."""
+    """Check all sounds. Returns name → readable sound, and remarks on suspicious ones; calls ``skip`` for unreadable ones."""
     if not sounds:
         raise InputError("there are no recordings: give at least one")
     known = _known(file, source)
+    looked_at = {**({} if source.frames is None else source.frames.sounds), **known}
     found: dict[str, _Sound] = {}
     with (
         progress(total=len(sounds), desc="sounds, checked", unit="recording", enabled=show_progress) as bar,
@@ -265,18 +330,20 @@ def _look_at_all(
         names = list(sounds)
         for start in range(0, len(names), _LOOKED_AT):
             some = names[start : start + _LOOKED_AT]
-            jobs = [pool.submit(_look, sounds[name], source, known.get(name)) for name in some]
+            jobs = [pool.submit(_look, sounds[name], source, looked_at.get(name)) for name in some]
             for name, job in zip(some, jobs, strict=True):
                 with told(name, skip):
                     found[name] = job.result()
             bar.update(len(some))
     if known and found:
         _check_same(file, known, found)
+    if source.frames is not None:
+        source.frames.check(found)
     return found, [sound.doubt for sound in found.values() if sound.doubt]
 
 
 def _look(path: Path, source: Source, known: _Sound | None) -> _Sound:
-    """One sound, decoded unless a file of features says already how long it is."""
+    """Check one sound. It is decoded unless an existing file of features has its length."""
     audio = sha256(path)
     if known is not None and known.audio == audio:
         return known
@@ -289,27 +356,27 @@ def _look(path: Path, source: Source, known: _Sound | None) -> _Sound:
 
 
 def _known(file: Path, source: Source) -> dict[str, _Sound]:
-    """The recordings that a file holds, finished or not; an :class:`InputError` if it was made with other settings."""
+    """The recordings of an existing file, finished or not. Raises :class:`InputError` if it was made with other settings."""
     if file.exists():
         with open_features(file) as features:
-            return _recordings(file, features, source)
+            return _recordings(file, features, source.settings, source.sample_rate)
     partly = partial_path(file)
     if not partly.exists():
         return {}
     try:
         with h5py.File(partly, locking=False) as features:
-            return _recordings(partly, features, source)
-    except (OSError, KeyError):  # what is wrong with it is said where it is gone on with
+            return _recordings(partly, features, source.settings, source.sample_rate)
+    except (OSError, KeyError):  # the error is reported when the file is resumed
         return {}
 
 
-def _recordings(path: Path, features: h5py.File, source: Source) -> dict[str, _Sound]:
+def _recordings(path: Path, features: h5py.File, settings: Mapping[str, Any], sample_rate: int) -> dict[str, _Sound]:
     if "names" not in features:
         raise InputError(f"{path} holds features of one recording, not of a corpus: choose another folder, or delete the file")
     key = json.loads(features.attrs["key"])
-    check_key(path, features, {**key, "model": source.settings["model"]})  # first: another one has other settings, too
-    check_key(path, features, {**source.settings, **{name: key.get(name) for name in ("audio", "recordings")}})
-    samples = np.rint(features["seconds"][:] * source.sample_rate).astype(int)
+    check_key(path, features, {**key, "model": settings.get("model")})  # first: another one has other settings, too
+    check_key(path, features, {**settings, **{name: key.get(name) for name in ("audio", "recordings")}})
+    samples = np.rint(features["seconds"][:] * sample_rate).astype(int)
     return {
         name.decode("utf-8", "surrogateescape"): _Sound(audio.decode(), int(length))
         for name, audio, length in zip(features["names"][:], features["audio"][:], samples, strict=True)
@@ -334,7 +401,7 @@ def _is_finished(file: Path, source: Source, found: Mapping[str, _Sound]) -> boo
 
 
 def _key(source: Source, found: Mapping[str, _Sound]) -> dict[str, Any]:
-    """What decides a file: the source's settings, and which sounds under which names."""
+    """What a file depends on: settings of the source, and names and digests of the sounds."""
     listed = "".join(f"{found[name].audio} {name}\n" for name in sorted(found))
     audio = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest()
     return {**source.settings, "recordings": len(found), "audio": audio}

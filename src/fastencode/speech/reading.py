@@ -153,9 +153,11 @@ def layer_settings(encoder: SpeechEncoder, config: ReadConfig, stored: str) -> d
 
 
 def keep_frames(encoder: SpeechEncoder, config: ReadConfig) -> Kept:
-    """All frames of the CNN of clips, which are equally long."""
+    """All frames of the CNN: of a clip in one row, because clips are equally long; of an utterance each in a row of its own."""
+    if config.input == "utterance":
+        return _frame_by_frame(encoder, config)
     if config.input != "clip":
-        raise InputError(f"input={config.input!r}: frames of the CNN are kept of clips only")
+        raise InputError(f"input={config.input!r}: frames of the CNN are kept of clips and utterances only")
     torch = require("torch", "tune")
     length = round(config.seconds * encoder.sample_rate)
     encoder.frame_times(length)
@@ -169,6 +171,22 @@ def keep_frames(encoder: SpeechEncoder, config: ReadConfig) -> Kept:
         np.dtype(np.float32),
         frame_settings(encoder, config),
         "clip, frame, channel",
+        "CNN, once",
+    )
+
+
+def _frame_by_frame(encoder: SpeechEncoder, config: ReadConfig) -> Kept:
+    if encoder.longest is not None:
+        seconds = encoder.longest / encoder.sample_rate
+        raise InputError(f"{encoder.name} makes frames for {seconds:g} s of every recording: do not keep them, read its layers")
+    return Kept(
+        lambda frames_bfc, _: frames_bfc.float().flatten(0, 1)[:, None],
+        lambda length: encoder.frame_times(length) - length / encoder.sample_rate,
+        (1, encoder.channels),
+        1,
+        np.dtype(np.float32),
+        frame_settings(encoder, config),
+        "frame, one, channel",
         "CNN, once",
     )
 

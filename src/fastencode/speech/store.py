@@ -242,11 +242,13 @@ class FeatureFile:
             raise ValueError(f"{len(rows)} rows of {self._shape} were expected, not {values.shape}")
         checks = np.array([_check(row) for row in values], np.uint64)
         size = self.dtype.itemsize * self._shape[0] * self._shape[1]
+        ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1), len(rows)]  # rows that follow each other are written in one call
+        parts = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
         try:
-            for row, value in zip(rows, values, strict=True):
-                _put(self._file, value.tobytes(), self._rows + int(row) * size)
-            for row, check in zip(rows, checks, strict=True):
-                _put(self._file, check.tobytes(), self._checks + int(row) * 8)
+            for part in parts if len(rows) else ():
+                _put(self._file, values[part].tobytes(), self._rows + int(rows[part.start]) * size)
+            for part in parts if len(rows) else ():
+                _put(self._file, checks[part].tobytes(), self._checks + int(rows[part.start]) * 8)
         except OSError as error:
             raise InputError(
                 f"{self._path} cannot be written ({error.strerror}): make room, and the same command goes on from here"

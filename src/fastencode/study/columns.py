@@ -1,10 +1,10 @@
-"""Tables as the page knows them: the columns that each must have with their headings, and what tells its rows apart."""
+"""Tables of the page: required columns of each with their headings, and the columns that identify a row."""
 
 from __future__ import annotations
 
 __all__ = ["BESIDE", "MEAN", "NAMES", "TABLES", "TEXTS", "WORDS"]
 
-MEAN = "mean"  # stands for all participants, or for all stories, in tables that have rows of these and of their mean
+MEAN = "mean"  # in the column participant or story: the mean over participants or stories
 
 # Columns that each table must have, and their headings on the page.
 SCORES = {
@@ -178,14 +178,14 @@ DIAGNOSTICS = {
     "advice": "advice",
 }
 WARNINGS = {"warning": "warning"}
-# Where they are there, these stand behind the column named.
+# Optional columns, and the column that each comes after.
 BESIDE = {
     "model": {"delays": "delays (TRs)"},
     "r_normalized": {"r_normalized_low": "95 % low", "r_normalized_high": "95 % high", "significant": "significant voxels"},
     "answer": {"expect": "expected", "limit": "limit"},
     "finding": {"verdict": "verdict"},
 }
-# Of each table: its columns, and those that tell its rows apart.
+# Table → its columns, and the columns that identify a row.
 TABLES = {
     "scores": (SCORES, ("participant", "model", "delays", "layer", "region")),
     "means": (MEANS, ("model", "delays", "layer", "region", "versus")),
@@ -205,7 +205,7 @@ TABLES = {
     "diagnostics": (DIAGNOSTICS, ("participant", "model", "finding")),
     "warnings": (WARNINGS, ("warning",)),
 }
-# Columns of names, and of text: sentences, shown as they are and wrapped.
+# Columns with names, and columns with sentences, which are shown unchanged and wrapped.
 NAMES = (
     "participant", "model", "delays", "region", "versus", "part", "band", "test_story", "story", "depth", "layers", "task",
     "metric", "measure", "name", "models", "unit", "family", "answer", "expect", "verdict", "finding",

@@ -1,4 +1,4 @@
-"""The models of a study: what each is called and how it is drawn, the same in every table and figure. Imports nothing slow."""
+"""The models of a study with their labels, colors and markers in all tables and figures. Imports no slow library."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from fastencode.errors import InputError
 from fastencode.style import COLORS, MARKERS
 
-__all__ = ["Condition", "conditions"]
+__all__ = ["OWN", "Condition", "conditions", "reference_label"]
+
+OWN = "its model before tuning"
+"""What differences are taken to where each model has its own."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One model as tables and figures show it. Their order is that of the list in which it is passed.
+    """One model in tables and figures.
 
     Attributes
     ----------
     model : str
-        What the column ``model`` of the tables holds.
+        Value in the column ``model`` of tables.
     label : str
-        What people read.
+        Display name.
     color, marker : str
-        As matplotlib names them.
+        In matplotlib's notation.
     """
 
     model: str
@@ -32,14 +35,14 @@ class Condition:
 
 
 def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tuple[Condition, ...]:
-    """A list of models, each with a pair of color and marker of its own (49 pairs; after these they come again).
+    """Assign colors and markers to models. There are 49 different pairs; further models repeat them.
 
     Parameters
     ----------
     models : iterable of str
-        In the order of tables and legends. Differences are taken to the first.
+        In the order of tables and legends.
     labels : iterable of str, optional
-        By default the models' names.
+        Default: ``models``.
 
     Raises
     ------
@@ -55,3 +58,17 @@ def conditions(models: Iterable[str], labels: Iterable[str] | None = None) -> tu
         Condition(model, label, COLORS[place % n], MARKERS[(place + place // n) % n])
         for place, (model, label) in enumerate(zip(models, labels, strict=True))
     )
+
+
+def reference_label(versus: Iterable[str], models: Iterable[Condition]) -> str:
+    """What differences are taken to, as people read it: one model's label; of several, :data:`OWN`.
+
+    Parameters
+    ----------
+    versus : iterable of str
+        The column ``versus`` of a table of differences; "0" does not count.
+    models : iterable of Condition
+    """
+    names = dict.fromkeys(name for name in versus if name != "0")
+    labels = {one.model: one.label for one in models}
+    return labels.get(*names, *names) if len(names) == 1 else OWN

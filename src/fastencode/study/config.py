@@ -1,22 +1,21 @@
-"""Settings of ridge over layers, of its statistics and of what is asked of them. Imports nothing but the standard library."""
+"""Settings of encoding models, their statistics, contrasts and networks. Imports only the standard library."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 
 __all__ = ["CPU", "DEPTHS", "WHOLE", "AlignConfig", "Contrast", "MlpConfig", "Resources"]
 
 DEPTHS = ("early", "middle", "late", "all")
-"""Names of sets of layers: thirds, as :func:`fastencode.study.findings.verdicts.layer_thirds` cuts them, and all."""
+"""Names of sets of layers: all, and thirds as :func:`fastencode.study.findings.verdicts.layer_thirds` defines them."""
 
 WHOLE = "all"
-"""The region of every voxel that is mapped."""
+"""Name of the region with all voxels that are scored."""
 
 
 @dataclass(frozen=True)
@@ -97,35 +96,38 @@ class AlignConfig:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One number that is asked for: a weighted sum over models and layers of one measure; and what it is expected to be.
+    """A weighted sum of one measure over models, layers and regions, and what is expected of it.
 
     Parameters
     ----------
     name : str
-        What tables call it; each of a study has another.
+        Name in tables, unique in a study.
     measure : str
-        "r", "r_normalized" (divided by noise ceilings), or the name of a probe's task; "mlp", r of a network with a hidden layer
-        less r of ridge, and "mlp_beyond_linear", less r of the same network without its nonlinearity.
+        "r"; "r_normalized" (r / noise ceiling); "r_residual" (r after low-level features were regressed out of the layers); the
+        name of a probe task; "mlp" (r of a network with a hidden layer − r of ridge); or "mlp_beyond_linear" (r of the network −
+        r of the same network without activation function).
     models : mapping of str to float
-        Weight of each condition: ``{tuned: 1, pretrained: -1}``. The first one is in question; a ``control`` takes its place.
+        Condition → weight, such as ``{tuned: 1, pretrained: -1}``. The first condition is the one that ``control`` is compared
+        with.
     layers : str, list of int, or mapping of str to float
-        "early", "middle", "late", "all"; layer numbers; or weights of such names: ``{late: 1, middle: -1}``. The mean over the
-        layers of a name is weighted, so that names of few and of many layers count alike.
+        "early", "middle", "late" or "all"; layer numbers; or weights of these names, such as ``{late: 1, middle: -1}``. Layers
+        are averaged within each name before they are weighted.
     region : str or list of str
-        The mean over several; "" for probes.
+        Several regions are averaged; "" for probes.
     statement : str
-        What is expected, as a sentence; needed where ``expect`` is given.
+        The expectation as a sentence; required if ``expect`` is given.
     expect : {"above", "below", "within"}, optional
-        Above or below ``limit``, or between −``limit`` and ``limit``. None: nothing; the number stands in the table.
+        Whether the interval should lie above ``limit``, below it, or between −``limit`` and ``limit``. None: no expectation; the
+        value is only reported.
     limit : float
-        In the unit of the measure.
+        In units of the measure.
     family : str, optional
-        Contrasts of one family are decided together: that any of their answers is wrong has a chance of 5 % at most (Holm).
+        Contrasts of one family are corrected for multiple comparisons (Holm): the probability of any wrong answer is at most 5 %.
     control : str, optional
-        A condition that must not show the same: "yes" needs the first of ``models`` to differ from it, too.
+        A condition that must not show the same effect: "yes" also requires that the first of ``models`` differs from it.
     unit : {"auto", "participants", "blocks"}
-        What varies from sample to sample: "participants", where there are enough; "blocks" of scans, or speakers of a probe.
-        "auto": participants where there are five or more.
+        Unit of the interval: "participants", or "blocks" of scans (for probes, speakers). "auto": participants if there are five
+        or more, else blocks.
 
     Raises
     ------
@@ -171,19 +173,19 @@ class Contrast:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The regions whose mean is taken."""
+        """The regions that are averaged."""
         return (self.region,) if isinstance(self.region, str) else tuple(self.region)
 
     @property
     def depths(self) -> Mapping[str, float]:
-        """Weights of names of layers; empty where layers are given by number."""
+        """Name of a set of layers → weight; empty if layers are given by number."""
         if isinstance(self.layers, str):
             return {self.layers: 1.0}
         return self.layers if isinstance(self.layers, Mapping) else {}
 
     @property
     def single(self) -> bool:
-        """Whether it is a mean of scores, not a difference: one model and one set of layers, both of weight 1."""
+        """Whether it is a mean of scores rather than a difference: one model and one set of layers, both with weight 1."""
         return [*self.models.values()] == [1] and [*self.depths.values()] in ([], [1])
 
     def _wrong(self, setting: str, value: Any, step: str) -> InputError:
@@ -191,9 +193,7 @@ class Contrast:
 
     def _choose(self, setting: str, value: Any, known: tuple[str, ...], *, optional: bool = False) -> None:
         if not (value is None and optional) and value not in known:
-            close = get_close_matches(str(value), known, n=1, cutoff=0.4)
-            meant = f"did you mean {close[0]!r}? " if close else ""
-            raise self._wrong(setting, value, f"{meant}choose from {', '.join(known)}")
+            raise self._wrong(setting, value, suggestion(value, known))
 
     def _check_weights(self, setting: str, weights: Any) -> None:
         if not isinstance(weights, Mapping) or not weights:
@@ -221,28 +221,27 @@ def _number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class MlpConfig:
-    """A network with one hidden layer that learns what a ridge leaves over: see :mod:`fastencode.study.brains.mlp`.
+    """A network with one hidden layer that is fitted to the residuals of ridge: see :mod:`fastencode.study.brains.mlp`.
 
     Attributes
     ----------
     hidden, weight_decays : tuple
-        Sizes of the hidden layer, and AdamW's decay: every pair is tried, and one chosen on rows of the fit runs.
+        Sizes of the hidden layer, and weight decays of AdamW. All pairs are tried, and one is chosen on held-out fit rows.
     held_out : float
-        Share of the fit rows that settings and the number of epochs are chosen on: whole runs, the last of them; of one run its
-        end.
+        Share of the fit rows on which settings and number of epochs are chosen: the last whole runs, or the end of a single run.
     learning_rate : float
-        Of AdamW, constant.
+        Constant learning rate of AdamW.
     batch : int
-        Rows of an update.
+        Rows per update.
     epochs : int
-        The most passes over the rows.
+        Largest number of epochs.
     patience : int
-        Training ends after so many epochs without a better score. A network often gets worse before it is better than ridge.
+        Training ends after this many epochs without a better score. A network is often worse than ridge at first.
     seeds : tuple of int
-        Each is a network of its own; scores are averaged.
+        One network per seed; scores are averaged.
     linear : bool
-        Train the same network without its nonlinearity, too. What this one gains over ridge is no nonlinearity: voxels share the
-        hidden layer, and a ridge shrinks.
+        Also train the same network without activation function. Its gain over ridge is not evidence of nonlinearity: it comes
+        from the hidden layer that voxels share, and from less shrinkage.
     """
 
     hidden: tuple[int, ...] = (32, 128)
@@ -273,5 +272,5 @@ class MlpConfig:
 
     @property
     def n_settings(self) -> int:
-        """How many settings are tried."""
+        """Number of settings that are tried."""
         return len(self.hidden) * len(self.weight_decays)

@@ -1,4 +1,4 @@
-"""How many dimensions a representation takes: of its variance (participation ratio), and of its neighbourhoods (TwoNN).
+"""The dimension of a representation: of its variance (participation ratio), and of its neighbourhoods (TwoNN).
 
 Axis letters: n row, p column, m ratio of distances.
 """
@@ -28,7 +28,7 @@ _ROUNDING = 1e-12  # share of the largest square below which a variance is round
 
 
 def participation_ratio(X: ArrayLike) -> float:
-    """``(Σ λ)² / Σ λ²`` of the eigenvalues λ of the covariance: p for equal variances, 1 where one direction has all.
+    """``(Σ λ)² / Σ λ²`` of the eigenvalues λ of the covariance: p for equal variances, 1 if one direction has all variance.
 
     Parameters
     ----------
@@ -59,16 +59,17 @@ def twonn(X: ArrayLike, *, discard: float = 0.1) -> float:
     Parameters
     ----------
     X : array_like, shape (n, p)
-        Independent rows. Of rows in time the two nearest are often those before and after, at nearly one distance, and the
-        dimension comes out far too high (7 for a smooth path through 3 dimensions): use :func:`twonn_decimated`. Repeated rows
-        count once, constant columns do not matter.
+        Independent rows. In a time series, the two nearest neighbours of a row are often the rows before and after it, at nearly
+        the same distance, and the estimate is far too high (7 for a smooth path through 3 dimensions): use
+        :func:`twonn_decimated`. Repeated rows count once; constant columns have no influence.
     discard : float
-        Share of the largest ratios to leave out, which are those of outliers.
+        Share of the largest ratios to leave out, because they come from outliers.
 
     Returns
     -------
     float
-        Standard error about ``d / √n``. With few rows high dimensions come out too low: nearest neighbours are then far away.
+        Standard error about ``d / √n``. With few rows, high dimensions are underestimated, because nearest
+        neighbours are far away.
 
     Raises
     ------
@@ -96,17 +97,17 @@ def twonn(X: ArrayLike, *, discard: float = 0.1) -> float:
 
 
 class Decimated(NamedTuple):
-    """Estimates of rows in time, from every ``step``-th row.
+    """Estimates for a time series, from every ``step``-th row.
 
     Attributes
     ----------
     value, sd : float
-        Mean and standard deviation over the offsets 0 … step − 1, or over as many of them as were asked for. The deviation is how
-        much decimation itself matters, not a standard error: the offsets share the same stretch of time. NaN of one offset.
+        Mean and standard deviation over offsets. The deviation shows the influence of the offset. It is not a standard error,
+        because all offsets cover the same stretch of time. NaN for a single offset.
     each : ndarray
         The estimate of each offset.
     n_rows : int
-        Rows of the shortest of them.
+        Number of rows at the last offset, which has the fewest.
     """
 
     value: float
@@ -116,21 +117,21 @@ class Decimated(NamedTuple):
 
 
 def twonn_decimated(X: ArrayLike, step: int, *, discard: float = 0.1, offsets: int = 8) -> Decimated:
-    """:func:`twonn` of rows in time, each ``step``-th of them, averaged over where one begins.
+    """:func:`twonn` for a time series: every ``step``-th row is used, and estimates are averaged over offsets.
 
-    Forbidding a row its neighbours in time would not do: its two nearest are then often consecutive rows of another moment, again
-    at nearly one distance.
+    It would not be enough to exclude a row's neighbours in time: its two nearest are then often consecutive rows of another
+    moment, again at nearly the same distance.
 
     Parameters
     ----------
     X : array_like, shape (n, p)
         Rows in the order of time, of one run or of several one after the other.
     step : int
-        Rows from one that counts to the next: as many as neighbouring rows resemble each other for.
+        Distance between used rows: as many rows as stay similar to each other.
     discard : float
         As for :func:`twonn`.
     offsets : int
-        The most beginnings to average over, evenly spaced.
+        Largest number of offsets to average over, evenly spaced.
 
     Returns
     -------
@@ -141,7 +142,7 @@ def twonn_decimated(X: ArrayLike, step: int, *, discard: float = 0.1, offsets: i
     Raises
     ------
     InputError
-        As :func:`twonn`, of every beginning; or if ``step`` or ``offsets`` is no integer of 1 or more.
+        As :func:`twonn`, for any offset; or if ``step`` or ``offsets`` is no integer of 1 or more.
     """
     for name, value in (("step", step), ("offsets", offsets)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

@@ -1,8 +1,8 @@
-"""What tables call things, as people read it: regions, probe tasks, metrics, measures of change. Imports nothing."""
+"""Display names of regions, probe tasks, metrics and measures. This module imports nothing."""
 
 from __future__ import annotations
 
-__all__ = ["ANSWERS", "MEASURES", "display_name", "measure_name", "metric_name", "shortened", "task_name"]
+__all__ = ["ANSWERS", "BRAIN_MEASURES", "MEASURES", "display_name", "measure_name", "metric_name", "shortened", "task_name"]
 
 TASKS = {
     "mfcc": "MFCC",
@@ -20,9 +20,12 @@ METRICS = {
     "r2": "R²",
     "r": "correlation r",
     "r_normalized": "r / ceiling",
-    "mlp": "r of a network less r of ridge",
-    "mlp_beyond_linear": "r of a network less r without its nonlinearity",
+    "r_residual": "r without low-level features",
+    "mlp": "r of a network − r of ridge",
+    "mlp_beyond_linear": "r of a network − r of the same without activation function",
 }
+# Measures of encoding models; all other measures of contrasts are probe tasks.
+BRAIN_MEASURES = ("r", "r_normalized", "r_residual", "mlp", "mlp_beyond_linear")
 # Measures of change, in the order of their panels.
 MEASURES = {
     "cka": "linear CKA to pretrained",
@@ -33,30 +36,30 @@ MEASURES = {
     "participation_ratio": "dimension by participation ratio",
     "twonn": "dimension by TwoNN",
 }
-# Answers of findings, with the sign that stands before each; "" where nothing was expected.
+# Answers of findings, with a sign before each; "" for findings without expectation.
 ANSWERS = {"yes": "✓ yes", "no": "✗ no", "undecided": "? undecided", "": "– no expectation"}
 
 
 def display_name(name: object, longest: int = 0) -> str:
-    """A region's or participant's name for people: underscores become spaces, and an overlong name ends with an ellipsis."""
+    """The display name of a region or participant: spaces instead of underscores, cut with an ellipsis if too long."""
     return shortened(" ".join(str(name).replace("_", " ").split()), longest)
 
 
 def shortened(words: str, longest: int = 0) -> str:
-    """Overlong words end with an ellipsis."""
+    """Text, cut with an ellipsis if it is longer than ``longest`` characters; 0: never."""
     return words[: longest - 1].rstrip() + "…" if longest and len(words) > longest else words
 
 
 def task_name(task: str) -> str:
-    """A probe task for people; a task of labels, ``label:KIND``, is called by its kind."""
+    """The display name of a probe task; ``label:KIND`` becomes "KIND"."""
     return TASKS.get(task, display_name(task.removeprefix("label:")))
 
 
 def metric_name(metric: str) -> str:
-    """A metric of probes, or what a score of responses is, for people."""
+    """The display name of a metric of probes or of a measure of encoding models."""
     return METRICS.get(metric, display_name(metric))
 
 
 def measure_name(measure: str) -> str:
-    """A measure of change, a score of responses or a probe task for people: what the column ``measure`` may hold."""
+    """The display name of anything in the column ``measure``: a measure of change or of encoding models, or a probe task."""
     return MEASURES.get(measure) or METRICS.get(measure) or task_name(measure)

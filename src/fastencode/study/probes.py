@@ -1,12 +1,13 @@
-"""Probes: what a linear map reads from each layer of a frozen model, with a baseline, a control and an interval beside.
+"""Linear probes of each layer of a frozen model, with a baseline, a control task and intervals.
 
-    probe            features of each layer and labels → a :class:`ProbeResult`
-    save_probe       as an HDF5 file
-    load_probe       and back
+    probe            fit and score: features of each layer and labels → :class:`ProbeResult`
+    save_probe       write a result to an HDF5 file
+    load_probe       read it
 
-Features are z-scored by the fitted rows. The penalty of each layer is the one that predicts held-out rows best: those of the
-split "validation" where there are any, else five folds of the train rows, each of whole speakers. The map is then fitted on train
-and validation rows, and scored on test rows, which decide nothing.
+Features are z-scored with the mean and standard deviation of the fitted rows (training and validation, never test). Rows that
+are held out to choose the penalty are part of this scale, but their labels are not. The penalty of each layer is the one with the
+best predictions of held-out rows: the split "validation" if there is one, otherwise five folds of whole speakers of the training
+rows. The map is then fitted on training and validation rows, and scored on test rows, which are used for nothing else.
 
 Axis letters: n row, l layer, d feature, k class, label or target, b bootstrap draw, a penalty.
 """
@@ -17,7 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -30,7 +31,16 @@ from fastencode.progress import progress as progress_bar
 from fastencode.study.inference.blocks import FEWEST_BLOCKS
 from fastencode.study.probing.fits import fit_layer
 from fastencode.study.probing.input import Given, check_given, check_names, layers_of, standardised
-from fastencode.study.probing.metrics import constant_prediction, draw_units, drawn_scores, ends, scores, sums
+from fastencode.study.probing.metrics import (
+    constant_prediction,
+    crossed,
+    draw_units,
+    drawn_scores,
+    effective,
+    ends,
+    scores,
+    sums,
+)
 
 __all__ = ["PENALTIES", "ProbeResult", "load_probe", "probe", "save_probe"]
 
@@ -39,14 +49,14 @@ PENALTIES: Mapping[str, tuple[float, ...]] = {
     "multilabel": tuple(np.logspace(-4, 6, 21)),
     "regression": tuple(np.logspace(0, 6, 20)),
 }
-"""Penalties of each task unless others are given: of classifiers, 1 / C of scikit-learn; of regression, ``ridge_cv``'s."""
+"""Default penalties of each task: for classifiers 1 / C of scikit-learn, for regression α of ``ridge_cv``."""
 
 _METRICS = {
     "classification": ("accuracy", "f1_macro", "f1_micro"),
     "multilabel": ("f1_macro", "f1_micro", "accuracy"),
     "regression": ("r2",),
 }
-# Classes are balanced where the largest has less than this times its equal share of the test rows.
+# Classes count as balanced if the largest has fewer than this times an equal share of the test rows.
 _BALANCED = 1.5
 
 
@@ -61,38 +71,40 @@ class ProbeResult:
     metric : str
         What ``score`` is: "accuracy", "f1_macro", "f1_micro" or "r2".
     score, low, high : ndarray, shape (l,)
-        The metric, and its .95 interval: score ± t × standard deviation of ``draws``, t with ``n_units`` − 1 degrees of freedom.
-        NaN with fewer than 4 units.
+        The metric, and its .95 interval: score ± t × standard deviation of ``draws``, t with ``n_effective`` − 1 degrees of
+        freedom. NaN with fewer than 4 units.
     draws : ndarray, shape (l, b)
-        The metric on resampled units of the test rows: the same units for every layer, and for all features and models that were
-        scored on the same test rows with the same seed. So draws of a difference are differences of draws.
+        The metric on resampled units of the test rows. The units are the same for every layer, and for all models that were
+        scored on the same test rows with the same seed, so draws of a difference are differences of draws.
     baseline : float
-        The metric of a prediction without features: the most frequent class, each label where most rows have it, or the mean of
-        the fitted rows.
+        The metric of a prediction without features: the most frequent class, each label that most fitted rows have, or the mean
+        of the fitted rows.
     baseline_draws : ndarray, shape (b,)
     metrics : name → ndarray, shape (l,)
-        Every metric of the task; "f1: name" for each class or label, or "r2: name" for each target too.
+        Every metric of the task, and "f1: name" of each class or label, or "r2: name" of each target.
     baselines : name → float
         Every metric of the prediction without features.
     control : ndarray, shape (l,), or None
-        The metric of the same probe, at the same penalty, on labels that were shuffled by type.
+        The metric of a probe with the same penalty on labels that were shuffled by type.
     control_draws : ndarray, shape (l, b), or None
     penalty : ndarray, shape (l,)
-        Chosen on held-out rows: for classifiers the weight on half of ‖W‖² beside the sum of losses (1 / C of scikit-learn), for
+        Chosen on held-out rows. For classifiers the weight on ‖W‖² / 2 relative to the sum of losses (1 / C of scikit-learn), for
         regression the weight on ‖W‖².
     at_edge : ndarray of int, shape (l,)
-        −1 or +1 where it is the smallest or the largest of ``penalties``.
+        −1 or +1 if the penalty is the smallest or the largest of ``penalties``, else 0.
     penalties : ndarray, shape (a,)
         The grid.
     held_out : ndarray, shape (l, a)
-        What it was chosen by: mean loss in nats of a held-out row (smaller is better; NaN below where the search ended), or the
-        mean R² over folds and targets.
+        The criterion of this choice: mean loss of held-out rows in nats (smaller is better; NaN for penalties that were not
+        tried), or mean R² over folds and targets.
     n_train, n_test : int
-        Rows that were fitted (train and validation) and scored.
+        Number of fitted rows (train and validation), and of scored rows.
     n_units : int
-        Units of the test rows that were resampled.
+        Number of units of the test rows that were resampled; of two kinds of unit, the smaller number.
+    n_effective : float
+        Effective number of units of equal size: :func:`fastencode.study.probing.metrics.effective`.
     unit : str
-        "speakers", "utterances", or what the caller says that groups are.
+        "speakers", "utterances", or the argument ``unit``; "speakers and texts" if both were resampled.
     classes : tuple of str
         Classes, labels or targets, in the order of their numbers.
     seed : int
@@ -118,6 +130,7 @@ class ProbeResult:
     n_train: int
     n_test: int
     n_units: int
+    n_effective: float
     unit: str
     classes: tuple[str, ...]
     seed: int
@@ -135,6 +148,7 @@ def probe(
     penalties: ArrayLike | None = None,
     control: int | None = None,
     types: ArrayLike | None = None,
+    items: ArrayLike | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
     names: Sequence[str] | None = None,
@@ -148,63 +162,66 @@ def probe(
     Parameters
     ----------
     features : array of shape (n, l, d) or (n, d), function or object with ``rows`` and ``n_layers``
-        A row for each label. A function takes the number of a layer and returns (n, d); ``rows`` is such a function. One layer is
-        in memory at a time, twice where it is read from an array.
+        One row per label. A function takes the number of a layer and returns (n, d); ``rows`` is such a method. One layer at a
+        time is in memory, twice if features are an array.
     labels : array_like
-        Of "classification", (n,) text or integers; of "multilabel", (n, k) True or False; of "regression", (n, k) or (n,)
-        numbers.
+        For "classification" (n,) text or integers, for "multilabel" (n, k) booleans, for "regression" (n, k) or (n,) numbers.
     groups : array_like, shape (n,), or None
-        Speakers, as text or integers. Those of the train rows are held out as a whole while the penalty is chosen, and those of
-        the test rows are resampled. None: rows by themselves.
+        Speakers, as text or integers. Training speakers are held out as a whole while the penalty is chosen, and test speakers
+        are resampled. None: every row is a group.
     split : array_like, shape (n,)
         "train", "validation" or "test" for each row.
     task : {"classification", "multilabel", "regression"}
         Multinomial logistic regression; a logistic regression of each label; ridge regression.
     metric : str or None
-        Of classifiers "accuracy", "f1_macro" or "f1_micro", of regression "r2". None: "f1_macro" for several labels, and for
-        classes of which the largest has 1.5 times its equal share of the test rows or more; else "accuracy".
+        For classifiers "accuracy", "f1_macro" or "f1_micro"; for regression "r2". None: "accuracy" for balanced classes,
+        "f1_macro" for several labels, and for classes of which the largest has at least 1.5 times an equal share of the test
+        rows.
     penalties : array_like, shape (a,), or None
-        Candidates, positive; for classifiers the weight on half of ‖W‖² beside the sum of losses over rows, which is 1 / C of
-        scikit-learn; for regression the weight on ‖W‖². None: :data:`PENALTIES`.
+        Positive candidates: for classifiers the weight on ‖W‖² / 2 relative to the sum of losses (1 / C of scikit-learn), for
+        regression the weight on ‖W‖². None: :data:`PENALTIES`.
     control : int or None
-        The seed of a control task: the same probe at the same penalty on shuffled labels, whose score tells how much the probe
-        learns by itself. The score less the control's is the selectivity.
+        Seed of a control task: a probe with the same penalty on shuffled labels. Its score shows how much the probe can memorise.
+        Score − control score is the selectivity. None: no control.
     types : array_like, shape (n,), or None
-        What is shuffled as one in the control, such as the word that a phone was spoken in: all rows of a type get the label (the
-        set of labels, the targets) of one fitted row drawn at random, in train and test alike, so that the probe can learn it by
-        heart. Where types are the classes themselves, that renames classes and takes nothing away. None: every row is a type, and
-        labels are permuted among fitted rows and among test rows, so that nothing can be learned: the control is then at chance.
+        Type of each row in the control, such as the word in which a phone was spoken. All rows of a type, in training and test,
+        get the label (or set of labels, or targets) of one random fitted row, so the probe can memorise types. If types are the
+        classes themselves, this only renames classes. None: every row is a type. Labels are then permuted among fitted rows and
+        among test rows, nothing can be memorised, and the control is at chance.
+    items : array_like, shape (n,), or None
+        What test rows are a sample of besides ``groups``, such as words or sentences that several speakers say, if the score
+        should generalise to others. Both are then resampled, each by itself.
     bootstraps : int
-        Draws; 0 for no intervals.
+        Number of bootstrap draws; 0 for no intervals.
     seed : int
-        Of the draws, and of the folds where there are no groups.
+        Of the bootstrap, and of the folds if there are no groups.
     names : sequence of str, length k, or None
         Of labels or targets.
     n_layers : int or None
-        How many layers there are, where ``features`` is a function.
+        Number of layers, if ``features`` is a function.
     unit : str or None
-        What groups are. None: "speakers".
+        What groups are, such as "speakers" (the default).
     progress : bool
         Show a progress bar on standard error.
     device : None or str
-        Where ridge is computed, as for ``ridge_cv``. Classifiers are computed on the CPU.
+        Device of ridge regressions, as for ``ridge_cv``. Classifiers run on the CPU.
 
     Returns
     -------
     ProbeResult
-        The same for any number of threads.
+        Bit-identical for any number of threads.
 
     Raises
     ------
     InputError
-        If rows do not match; labels or groups are missing or of mixed type; a class of the test rows is missing in the train
-        rows, or a label or the variance of a target in either; the train rows, or the test rows of a bootstrap, are of one
-        speaker; features hold NaN or infinite values; or an option is none of the above.
+        If numbers of rows differ; labels or groups are missing or of mixed type; a test class has no training rows; a label or
+        target is constant in training or test rows; training rows, or test rows with a bootstrap, are of a single speaker;
+        features are not finite; or an option is unknown.
 
     Warns
     -----
     FastencodeWarning
-        If there are two or three units among the test rows: their intervals are NaN.
+        If the test rows have two or three units; intervals are then NaN.
 
     References
     ----------
@@ -230,14 +247,14 @@ def probe(
     truth, k = given.truth[given.n_fit :], given.k
     metric = _metric(task, metric, truth, k)
     shuffled = None if control is None else _control(given, types, control)
-    counts_bu = draw_units(given.n_units, bootstraps, seed)
-    unit = "utterances" if groups is None else unit or "speakers"
-    if bootstraps and given.n_units < FEWEST_BLOCKS:
-        warn(f"the test rows are of {given.n_units} {unit}: intervals are NaN, at least {FEWEST_BLOCKS} are needed")
+    drawn = _draw(given, items, "utterances" if groups is None else unit or "speakers", bootstraps, seed)
+    if bootstraps and drawn.n_units < FEWEST_BLOCKS:
+        warn(f"the test rows are of {drawn.n_units} {drawn.unit}: intervals are NaN, at least {FEWEST_BLOCKS} are needed")
 
     def scored(predicted: NDArray[Any], actual: NDArray[Any]) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
-        sums_u = sums(task, actual, predicted, given.units, given.n_units, k)
-        return scores(task, sums_u.sum(axis=0), given.classes), drawn_scores(task, sums_u, counts_bu, metric)
+        by_kind = [sums(task, actual, predicted, units, counts.shape[1], k) for units, counts in drawn.kinds]
+        draws = [drawn_scores(task, each, counts, metric) for each, (_, counts) in zip(by_kind, drawn.kinds, strict=True)]
+        return scores(task, by_kind[0].sum(axis=0), given.classes), draws[0] if len(draws) == 1 else crossed(*draws)
 
     fits, found, of_control = [], [], []
     for layer in progress_bar(range(layers.n), desc="probe", unit="layer", enabled=progress):
@@ -246,8 +263,8 @@ def probe(
         if shuffled is not None and (predicted := fits[-1].of_control) is not None:
             of_control.append(scored(predicted, shuffled[given.n_fit :]))
     base, base_draws = scored(constant_prediction(task, given.truth[: given.n_fit], k, len(truth)), truth)
-    score, draws = np.array([one[metric] for one, _ in found]), np.array([drawn for _, drawn in found])
-    low, high = ends(metric, score, draws.T, given.n_units)
+    score, draws = np.array([one[metric] for one, _ in found]), np.array([of_draws for _, of_draws in found])
+    low, high = ends(metric, score, draws.T, drawn.n_effective)
     return ProbeResult(
         task=task,
         metric=metric,
@@ -260,19 +277,46 @@ def probe(
         metrics={name: np.array([one[name] for one, _ in found]) for name in base},
         baselines={name: float(value) for name, value in base.items()},
         control=np.array([one[metric] for one, _ in of_control]) if of_control else None,
-        control_draws=np.array([drawn for _, drawn in of_control]) if of_control else None,
+        control_draws=np.array([of_draws for _, of_draws in of_control]) if of_control else None,
         penalty=np.array([fit.penalty for fit in fits]),
         at_edge=np.array([fit.at_edge for fit in fits], np.int64),
         penalties=grid,
         held_out=np.array([fit.held_out for fit in fits]),
         n_train=given.n_fit,
         n_test=len(truth),
-        n_units=given.n_units,
-        unit=unit,
+        n_units=drawn.n_units,
+        n_effective=drawn.n_effective,
+        unit=drawn.unit,
         classes=given.classes,
         seed=int(seed),
         control_seed=None if control is None else int(control),
     )
+
+
+class _Drawn(NamedTuple):
+    """What is resampled: of each kind the unit of each test row, and how often each draw takes each unit."""
+
+    kinds: tuple[tuple[NDArray[np.intp], NDArray[np.uint16]], ...]
+    n_units: int
+    n_effective: float
+    unit: str
+
+
+def _draw(given: Given, items: ArrayLike | None, unit: str, draws: int, seed: int) -> _Drawn:
+    """Draws of units; of units, and of items, where there are these."""
+    of_units = (given.units, draw_units(given.n_units, draws, seed))
+    n_effective = effective(np.bincount(given.units))
+    if items is None:
+        return _Drawn((of_units,), given.n_units, n_effective, unit)
+    names = check_names("items", items, given.n_rows)[given.order][given.n_fit :]
+    _, item_n, rows_i = np.unique(names, return_inverse=True, return_counts=True)
+    if len(rows_i) < 2 and draws:
+        raise InputError(
+            f"all test rows are of the item {str(names[0])!r}: an interval over items needs several; leave items out"
+        )
+    of_items = (item_n, draw_units(len(rows_i), draws, (seed, 1)))
+    fewest = min(n_effective, effective(rows_i))
+    return _Drawn((of_units, of_items), min(given.n_units, len(rows_i)), fewest, f"{unit} and texts")
 
 
 def _penalties(task: str, penalties: ArrayLike | None) -> NDArray[np.float64]:

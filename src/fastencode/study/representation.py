@@ -1,8 +1,8 @@
-"""How alike two representations of the same rows are: centered kernel alignment (CKA) and canonical correlations (CCA).
+"""Similarity of two representations of the same rows: centered kernel alignment (CKA) and canonical correlation (CCA).
 
-Every measure is the same for any order of columns, and for any common factor; CKA and :func:`cca` also for any rotation of them.
-All compute in float64, from products of columns (p × q) or of rows (n × n), whichever are fewer numbers.
-:func:`twonn`, of one representation alone, comes from :mod:`fastencode.study.dimension`.
+All measures are invariant to the order of columns and to a common factor; CKA and :func:`cca` also to rotations. They are
+computed in float64 from products of columns (p × q) or of rows (n × n), whichever are smaller. :func:`twonn`, for a single
+representation, is imported from :mod:`fastencode.study.dimension`.
 
 Axis letters: n row, p column of X, q column of Y, k canonical pair, f fold.
 """
@@ -38,7 +38,7 @@ def linear_cka(X: ArrayLike, Y: ArrayLike, *, debiased: bool = False) -> float:
     Y : array_like, shape (n, q)
         The same rows: stimuli, times or words.
     debiased : bool
-        Replace each of the three products by its estimate without bias (Song et al. 2012). The plain value grows with the number
+        Replace each of the three products by an unbiased estimate (Song et al. 2012). The plain value grows with the number
         of columns for a given number of rows: of unrelated noise with p = q = n it is about .5. The debiased one is then about 0,
         and may be slightly negative.
 
@@ -118,7 +118,7 @@ def cca(X: ArrayLike, Y: ArrayLike, *, center: bool = True) -> float:
     X : array_like, shape (n, p)
     Y : array_like, shape (n, q)
     center : bool
-        Take column means out, as the definition asks. Without it the value is that of the code published with Kornblith et al.
+        Subtract column means, as in the definition of CCA. False gives the value of the code published with Kornblith et al.
         (2019), in which a mean counts as a direction.
 
     Returns
@@ -145,7 +145,7 @@ def cca(X: ArrayLike, Y: ArrayLike, *, center: bool = True) -> float:
 
 
 class HeldOutCCA(NamedTuple):
-    """What canonical directions are worth on rows that they were not fitted on.
+    """Canonical correlations on held-out rows.
 
     Attributes
     ----------
@@ -172,11 +172,11 @@ def cross_validated_cca(
     gap: int = 0,
     penalties: Sequence[float] = (0.001, 0.01, 0.1, 0.5),
 ) -> HeldOutCCA:
-    """Regularised canonical correlations, fitted on some rows and measured on others.
+    """Regularised canonical correlations, fitted on training rows and measured on held-out rows.
 
-    The canonical ridge of Vinod (1976): each covariance C is replaced by ``(1 − c) C + c (tr C / p) I``, so that fewer rows than
-    columns will do. Folds are contiguous. The share c is chosen within the other rows of each fold, by the mean correlation over
-    their last fifth, and the fit is then repeated on all of them.
+    The canonical ridge of Vinod (1976): each covariance C is replaced by ``(1 − c) C + c (tr C / p) I``, which also
+    works with fewer rows than columns. Folds are contiguous. The share c is chosen within the other rows of each fold, by the
+    mean correlation over their last fifth, and the fit is then repeated on all of them.
 
     Parameters
     ----------
@@ -184,12 +184,12 @@ def cross_validated_cca(
     Y : array_like, shape (n, q)
         The same rows, in the order of time where they have one.
     n_components : int
-        Leading pairs that count; fewer where X or Y has fewer columns. More of them ask for more rows.
+        Number of leading canonical pairs; fewer if X or Y has fewer columns. More pairs need more rows.
     n_folds : int
     gap : int
-        Rows that are left out on both sides of what is held out: as many as share sound with it.
+        Rows to leave out on both sides of the held-out rows: as many as share sound with them.
     penalties : sequence of float
-        Shares c to choose from, above 0 and up to 1. Where there is one, nothing is chosen.
+        Values of c to choose from, above 0 and up to 1.
 
     Returns
     -------

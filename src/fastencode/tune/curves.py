@@ -71,7 +71,10 @@ def draw_curves(log: Path, out: Path) -> Path:
     require("matplotlib.style", "report")
     buffer = io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
-        _figure(rows).savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        figure = _figure(rows)
+        figure.set_dpi(DPI)  # drawn by the canvas, once: savefig draws everything twice, the first time only to place it
+        canvas = require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure)
+        canvas.print_png(buffer, metadata={"Software": None})
     with whole_file(out) as partial:
         partial.write_bytes(buffer.getvalue())
     return out

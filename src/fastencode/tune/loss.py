@@ -157,7 +157,7 @@ def _count(responses: Tensor, voxel_weight: Tensor | None, kind: LossKind, looke
 
 def _check_kind(kind: str) -> None:
     if kind not in get_args(LossKind):
-        raise InputError(f"kind={kind!r}: choose among {', '.join(get_args(LossKind))}")
+        raise InputError(f"kind={kind!r}: choose from {', '.join(get_args(LossKind))}")
 
 
 def _check_length(name: str, values: Tensor, voxels: int) -> None:

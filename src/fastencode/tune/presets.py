@@ -63,11 +63,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 from fastencode.tune.config import LoraConfig, TuneConfig
 
 __all__ = ["PRESETS", "Preset", "preset"]
@@ -195,9 +194,7 @@ def preset(name: str) -> Preset:
     """
     if name in PRESETS:
         return PRESETS[name]
-    close = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
     twin = name.removesuffix("-code")
     if twin != name and twin in PRESETS:
         raise InputError(f"there is no preset {name!r}: the code of {twin} is not known to differ from its text; give {twin}")
-    meant = f"did you mean {close[0]}?" if close else f"choose from {', '.join(PRESETS)}"
-    raise InputError(f"there is no preset {name!r}: {meant}")
+    raise InputError(f"there is no preset {name!r}: {suggestion(name, PRESETS)}")

@@ -1,14 +1,14 @@
-"""Spoken corpora whose truth is known, in the layouts of TIMIT and of Speech Commands, by the synthesizer that tells the stories.
+"""Synthesized corpora with known ground truth, in the layouts of TIMIT and Speech Commands, by the synthesizer of the stories.
 
-``fastencode.data.timit`` and ``fastencode.data.commands`` read them as they read the real ones. Words and semantic classes are
-those of the stories that simulated brains hear, so a probe for words asks about words whose meaning drives the late-language
-region. Beside the words lie two manifests (``fastencode.data.manifest``), examples of tasks of a user's own::
+``fastencode.data.timit`` and ``fastencode.data.commands`` read them like the real ones. Words and semantic classes are those of
+the simulated stories, so a probe of words uses words whose meaning drives the late-language region. The corpus of words has two
+manifests (``fastencode.data.manifest``), which are examples of custom tasks::
 
-    labels.tsv          every recording: word, semantic class, speaker and split, the splits of the two lists
-    unheard_words.tsv   the semantic class of words that the probe has not heard: words of the test split, like its speakers,
-                        stand in no other split. What tells them apart must come from the model, not from how single words sound.
+    labels.tsv          all recordings: word, semantic class, speaker and split, as in the two lists of Speech Commands
+    unheard_words.tsv   recordings for probing the semantic class of new words: words and speakers of the test split are in no
+                        other split. A probe must then rely on what the model encodes, not on the sound of single words.
 
-What is not speech, before and after it, is noise 60 dB or more below the peak of what is recorded, never digital silence.
+Speech is preceded and followed by noise at least 60 dB below the peak of the recording, not by digital silence.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from fastencode.world.timit_phones import in_timit_phones
 __all__ = ["make_commands", "make_timit"]
 
 _RATE = 16000  # Hz, of both corpora
-_NOISE = 3e-4  # standard deviation of what is no speech; 1 is full scale
+_NOISE = 3e-4  # standard deviation of the noise around speech; 1 is full scale
 _LEAD = (0.10, 0.20)  # s before and after a sentence
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
 
 def make_timit(folder: Path, config: CorpusConfig, *, show_progress: bool = True) -> None:
-    """Speak sentences of the three types and write them as TIMIT's TRAIN and TEST.
+    """Synthesize sentences of TIMIT's three types, in the layout of TIMIT.
 
     Parameters
     ----------
     folder : Path
-        An existing folder; gets ``TRAIN`` and ``TEST``, sounds with NIST SPHERE headers. The dialect region is the speaker's
-        accent (``speakers.ACCENTS``).
+        An existing folder. Gets ``TRAIN`` and ``TEST``, with NIST SPHERE files. The dialect region is the speaker's accent
+        (``speakers.ACCENTS``).
     config : CorpusConfig
-        The same settings write the same bytes.
+        The same settings give the same bytes.
     show_progress : bool
 
     Raises
     ------
     InputError
-        If there are more speakers than the synthesizer can tell apart, or the language is not English: labels are TIMIT's phones.
+        If there are more speakers than different voices, or the language is not English, because labels are TIMIT's phones.
     MissingLibraryError
         If the synthesizer (extra ``demo``) or soundfile (extra ``tune``) is not installed.
     """
@@ -77,7 +77,7 @@ def make_timit(folder: Path, config: CorpusConfig, *, show_progress: bool = True
 
 
 def _timit_texts(counts: dict[str, int], config: CorpusConfig, rng: np.random.Generator) -> list[list[tuple[str, str]]]:
-    """What each speaker reads: names and texts of sentences. SX and SI texts of one split are not in the other."""
+    """Names and texts of each speaker's sentences. SX and SI texts of one split are not in the other."""
     n_shared = {split: max(config.compact, -(-n * config.compact // config.readers)) for split, n in counts.items()}
     compact = compact_sentences(sum(n_shared.values()), rng)
     # Some SI texts could be SX texts too: draw more, and leave those out.
@@ -116,12 +116,12 @@ def _write_sentence(path: Path, text: str, said: Speech, speaker: Speaker, rng: 
 
 
 def make_commands(folder: Path, config: CorpusConfig, *, show_progress: bool = True) -> None:
-    """Speak single words and write them as Speech Commands v0.02, with its lists and two manifests of semantic classes.
+    """Synthesize single words in the layout of Speech Commands v0.02, with two manifests of semantic classes.
 
     Parameters
     ----------
     folder : Path
-        An existing folder; gets a folder for each word with recordings of one second, ``validation_list.txt``,
+        An existing folder. Gets a folder for each word with recordings of one second, ``validation_list.txt``,
         ``testing_list.txt``, ``labels.tsv`` and ``unheard_words.tsv``.
     config, show_progress
         As for :func:`make_timit`; so are errors.
@@ -153,7 +153,7 @@ def make_commands(folder: Path, config: CorpusConfig, *, show_progress: bool = T
 
 
 def _words(n_words: int, language: Language) -> list[str]:
-    """The first words of the classes in turn, sorted."""
+    """The first words of each class, taken in turn; sorted."""
     lists = [[word for word, name in language.word_class.items() if name == wanted] for wanted in language.classes]
     in_turn = [words[i] for i in range(max(map(len, lists))) for words in lists if i < len(words)]
     return sorted(in_turn[:n_words])
@@ -166,7 +166,7 @@ def _write_word(path: Path, said: Speech, speaker: Speaker, rng: np.random.Gener
 
 
 def _unheard(rows: Sequence[dict[str, str]], words: Sequence[str], language: Language) -> list[dict[str, str]]:
-    """Recordings whose word and speaker are of the same split: of each class 3 of 8 words for testing, 1 for validation."""
+    """Recordings whose word and speaker are in the same split: 3 of 8 words of a class are for testing, 1 for validation."""
     word_class = language.word_class
     split_of: dict[str, str] = {}
     for name in language.classes:

@@ -1,4 +1,4 @@
-"""The words, voices and accents of the languages that are spoken, as data. All have words of the same semantic classes.
+"""Words, voices and accents of the synthesizer's languages. All languages have words of the same semantic classes.
 
 Nouns have one form; a sentence is "ARTICLE NOUN VERB ARTICLE NOUN AND ARTICLE NOUN" in each language.
 """
@@ -22,15 +22,15 @@ class Language:
     code : str
     nouns, verbs : semantic class → words, with spaces between them
     articles : tuple of str
-        Of most nouns, and of those that are ``feminine``.
+        The article of most nouns, and of ``feminine`` nouns.
     feminine : str
         Nouns, with spaces between them.
     conjunction : str
         Between two nouns.
     voices : tuple of Voice
-        Who tells stories.
+        Voices of stories.
     accents : tuple of str
-        The synthesizer's voices of corpora; none of their variants tells stories.
+        Voices of corpora; none of their variants is a voice of stories.
     """
 
     code: str

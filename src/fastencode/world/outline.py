@@ -1,4 +1,4 @@
-"""A world that is not made yet, as a data set whose shapes are known and whose files are not there."""
+"""Simulated data that are not made yet, as a data set whose shapes are known but which has no files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Outline"]
 
 
 class Outline:
-    """What :class:`fastencode.data.stories.Stories` says of shapes, for a world of these settings.
+    """The shapes of the data set that a simulation with these settings will make.
 
     See :class:`fastencode.data.dataset.Dataset` for the methods; those that need files raise an :class:`InputError`.
     """
@@ -56,7 +56,7 @@ class Outline:
         return np.ones(self.n_rows(run), bool)
 
     def check_length(self, run: str, seconds: float, path: Path) -> None:
-        """There is no sound yet."""
+        """Does nothing, because there is no sound yet."""
 
     def n_voxels(self, who: str) -> int:
         return next(one.n_voxels for one in self._config.participants if one.name == who)

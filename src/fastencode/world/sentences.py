@@ -1,9 +1,9 @@
-"""Texts of a TIMIT-shaped corpus: three types of sentences about the things of the stories.
+"""Texts of the synthesized TIMIT: sentences of three types, with the nouns and verbs of the stories.
 
-As in TIMIT, the types differ in how their texts were made, not in how they are read. SA are two texts that everybody reads,
-SX are short and alike, SI differ in their form. One form of SI is as short as SX, so that length alone does not tell them apart.
-Nouns and verbs are those of ``tales.py``, a sentence keeps to one topic, and function words and adjectives, which have no
-semantic class, bring the phones that nouns and verbs lack.
+As in TIMIT, types differ in the construction of the texts, not in how they are read. SA are two texts that all speakers read, SX
+are short and similar sentences, SI have varying forms. One form of SI is as short as SX, so that length does not identify the
+type. Nouns and verbs are those of ``tales.py``, and a sentence stays with one topic. Function words and adjectives, which have no
+semantic class, add phones that nouns and verbs lack.
 """
 
 from __future__ import annotations

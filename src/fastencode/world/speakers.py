@@ -1,6 +1,6 @@
-"""Many speakers from one synthesizer: the accents of a language, 36 timbres, and a pitch, rate and level of each speaker's own.
+"""Speakers of the synthesized corpora: combinations of accent and 36 timbres, with random pitch, rate and level.
 
-None of them is one of the voices that tell stories (``tales.VOICES``), on which speech models are pretrained and tuned.
+None of them is a voice of the stories (``tales.VOICES``), on which speech models are pretrained and tuned.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ __all__ = ["ACCENTS", "Speaker", "draw_speakers"]
 ACCENTS = ENGLISH.accents
 """espeak-ng's voices of American, New York, British, Received, Scottish, Lancaster, West Midlands and Caribbean English."""
 
-# Variants that neither whisper nor echo like a robot, and that the synthesizer does not overdrive: at most three samples of a
-# sentence reach full scale.
+# Variants of espeak-ng without whisper and robot effects that are not clipped: at most three samples of a sentence reach full
+# scale.
 _WOMEN = "f1 f2 f5 Annie Andrea Alicia anika aunty belinda grandma linda steph"
 _MEN = "m1 m2 m4 m5 m6 m7 m8 Andy Denis Diogo Lee boris david ian grandpa max michel pablo quincy rob robert travis victor zac"
 _RATE, _PITCH, _RANGE, _LEVEL = (140, 191), (30, 71), (35, 66), (0.3, 0.9)
@@ -28,7 +28,7 @@ _RATE, _PITCH, _RANGE, _LEVEL = (140, 191), (30, 71), (35, 66), (0.3, 0.9)
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who speaks: the voice, the position of its accent among those drawn from, the sex, and the peak of what is recorded."""
+    """A speaker: voice, number of the accent, sex ("F" or "M"), and peak amplitude of recordings."""
 
     voice: Voice
     accent: int
@@ -37,7 +37,7 @@ class Speaker:
 
 
 def draw_speakers(n_speakers: int, rng: np.random.Generator, accents: Sequence[str] = ACCENTS) -> list[Speaker]:
-    """Draw speakers, no two of the same accent and timbre; accents come in turn.
+    """Draw speakers with different pairs of accent and timbre; accents are used in turn.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""Where stages are made: in this process, in others of this computer, on a Dask cluster, or as SLURM jobs.
+"""Executors run stages: in this process, in other processes of this computer, on a Dask cluster, or as SLURM jobs.
 
-An executor is given calls of functions that yield results, and hands on what they yield, in the order in which it comes. It knows
-nothing of stages: whoever calls keeps the books. All have three methods: ``start`` submits a call, ``next`` waits for what comes
-back, or for the news that it never will, and ``close`` cancels. Arguments are pickled on their way to other processes; what is
-made goes into files, never back through here.
+An executor runs calls of generator functions and returns the results that they yield, in the order of arrival. It knows nothing
+about stages; the engine keeps track of these. Every executor has three methods: ``start`` submits a call, ``next`` waits for the
+next result or the news that a call was lost, and ``close`` cancels what is left. Arguments are pickled for other processes. Large
+results are written to files and never returned through an executor.
 
-This file holds what all of them share, and :class:`Here`; each of the others has a file of its own, and ``where.py`` chooses.
+This file has what all executors share, and :class:`Here`. The other executors have a file each, and ``where.py`` chooses one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ Call = Callable[..., Iterator[Any]]
 
 
 def settle() -> None:
-    """How a process computes that tunes or reads models: torch with one thread, transformers without bars and reports of its own.
+    """Prepare a process to run models: torch uses one thread, and transformers shows no progress bars and messages.
 
-    Two processes of one thread do more on two cores than one process of two, and numbers do not depend on how many there are.
+    On two cores, two processes with one thread each are faster than one process with two threads. And with one thread, results do
+    not depend on the number of cores.
     """
     require("torch", "tune").set_num_threads(1)
     logging = require("transformers", "tune").utils.logging
@@ -36,35 +37,42 @@ def settle() -> None:
 
 
 class End(NamedTuple):
-    """A call has yielded all of its results."""
+    """The call has yielded all of its results."""
 
 
 class Lost(NamedTuple):
-    """A call came to no end, and why: its process was killed, say. Where an exception is to blame, with its traceback."""
+    """The call ended early, for example because its process was killed.
+
+    Attributes
+    ----------
+    why : str
+    trace : str
+        Traceback, if an exception was the cause.
+    """
 
     why: str
     trace: str = ""
 
 
 class Executor(Protocol):
-    """Where calls are made."""
+    """Runs calls."""
 
     @property
     def slots(self) -> int | None:
-        """How many calls are made at a time; None where nobody knows, as in the queue of a cluster."""
+        """How many calls run at the same time; None if unknown, as in the queue of a cluster."""
 
     def start(self, key: str, function: Call, *arguments: Any) -> None:
-        """Make a call now or later; returns soon."""
+        """Submit a call. Returns without waiting for it."""
 
     def next(self) -> tuple[str, Any]:
-        """The next result of any call, with the call's key: what it yielded, :class:`End` or :class:`Lost`. Waits for it."""
+        """Wait for the next result of any call. Returns the call's key, and a yielded result, :class:`End` or :class:`Lost`."""
 
     def close(self) -> None:
-        """Stop what is running, as far as that can be done, and let all go."""
+        """Cancel calls that wait, stop running calls if possible, and free resources."""
 
 
 class Here:
-    """Calls made in this process, one after another; what kills it kills them all.
+    """Runs calls in this process, one after another. If it is killed, all calls are lost.
 
     Parameters
     ----------
@@ -94,24 +102,24 @@ class Here:
 
 
 def packed(function: Call, arguments: tuple[Any, ...]) -> bytes | Lost:
-    """A call as another process gets it; :class:`Lost` where it cannot be pickled."""
+    """Pickle a call for another process; :class:`Lost` if it cannot be pickled."""
     try:
         return pickle.dumps((function, arguments))
-    except Exception as error:  # whatever the classes of the arguments raise
+    except Exception as error:  # pickling runs methods of the arguments, which may raise anything
         return Lost(f"cannot be sent to another process: {error}", traceback.format_exc())
 
 
 def carried_out(call: bytes, prepare: Callable[[], None] | None, threads: int) -> Iterator[Any]:
-    """What a packed call yields, in the process that got it.
+    """Run a packed call in the process that received it, and yield its results.
 
     Parameters
     ----------
     call : bytes
         What :func:`packed` returned.
     prepare : callable, optional
-        Called before.
+        Called before the call.
     threads : int
-        How many the numerical libraries may use meanwhile.
+        Threads that numerical libraries may use during the call.
     """
     function, arguments = pickle.loads(call)
     with limit_threads(threads):

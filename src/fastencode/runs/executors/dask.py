@@ -1,13 +1,15 @@
-"""Calls made by the workers of a Dask cluster, which read and write the output folder themselves.
+"""Run calls on the workers of a Dask cluster. Workers read and write the output folder themselves.
 
-Each call is one Dask task. Its results come back as events, one by one, and once more at the end of the task, so that none is
-missed. The scheduler gives the task of a worker that died to another one, and gives it up after four dead workers (its setting
-``distributed.scheduler.allowed-failures``, 3). Finished stages are then found finished, and the rest is made again. Dask blames a
-worker's death on every task that waits there too. So no more calls are handed over than there are task slots: a cluster that
-grows on demand does not see that there is more to do, and needs a minimum of workers.
+Each call is one Dask task. Its results are sent one by one as events, and all of them again at the end of the task, so that
+none is lost. If a worker dies, the scheduler gives its task to another worker. After four dead workers it gives up the task
+(its setting ``distributed.scheduler.allowed-failures``, 3). A repeated task skips stages that are already finished.
 
-A worker's thread cannot be interrupted. After Ctrl-C, calls that wait are cancelled, and those that run end after the stage they
-are at, which stays finished: a file in the output folder says that somebody waits for more, and is gone then.
+Dask counts a worker's death as a failure of every task that waits on this worker, not only of the one that runs. So this
+executor submits no more calls than there are task slots. A cluster that grows on demand therefore sees no waiting tasks, and
+needs a minimum number of workers.
+
+The thread of a worker cannot be interrupted. After Ctrl-C, waiting calls are cancelled, and running calls end after their current
+stage, which is kept. Workers notice this because a sign file, which exists as long as the command runs, is gone.
 """
 
 from __future__ import annotations
@@ -37,12 +39,12 @@ from fastencode.runs.provenance import digest
 
 __all__ = ["Dask", "connected"]
 
-_ANSWER = 10.0  # s that a scheduler has to answer
-_LOOK = 5.0  # s between two looks at how many workers there are, where nothing else happens
+_ANSWER = 10.0  # s to wait for an answer of the scheduler
+_LOOK = 5.0  # s between two counts of the workers
 
 
 def connected(address: str) -> Any:
-    """A client of a scheduler.
+    """Connect to a Dask scheduler and return the client.
 
     Parameters
     ----------
@@ -52,26 +54,26 @@ def connected(address: str) -> Any:
     Raises
     ------
     InputError
-        If none answers there.
+        If no scheduler answers.
     """
     distributed = require("distributed", "dask")
     try:
         return distributed.Client(address, timeout=_ANSWER, set_as_default=False, name="fastencode")
     except (OSError, ValueError, TimeoutError) as error:
         reason = f"no Dask scheduler answers at {address!r} within {_ANSWER:.0f} s ({type(error).__name__})"
-        raise InputError(f"{reason}: check the address that `dask scheduler` says, and that it runs") from error
+        raise InputError(f"{reason}: check that it runs, and the address that it printed") from error
 
 
 @dataclass
 class _Call:
     key: str
     future: Any
-    heard: int = 0  # results that were handed on
+    heard: int = 0  # results that were returned by next()
 
 
 @dataclass(frozen=True)
 class _Place:
-    """What a worker must find: the file that says that somebody waits, the folder that relative paths start from, the code."""
+    """What a worker checks before it runs a call: the sign file, the folder of relative paths, a digest of the code."""
 
     sign: str
     folder: str
@@ -79,24 +81,24 @@ class _Place:
 
 
 class Dask:
-    """Calls made by Dask workers, which must share the output folder and have the same fastencode installed.
+    """Runs calls on Dask workers. They must share the output folder and have the same version of fastencode.
 
-    Workers run calls in the folder that this command was started in. Each task gets its share of its computer's processors: all
-    of them, divided by the task slots that the workers there have.
+    Workers run calls in the folder in which this command was started. Each task may use the processors of its computer divided by
+    the number of task slots there.
 
     Parameters
     ----------
     address : str
-        Of the scheduler.
+        Address of the scheduler.
     root : Path
         The output folder; must exist.
     prepare : callable, optional
-        Called before each call, in its worker.
+        Called in the worker before each call.
 
     Raises
     ------
     InputError
-        If no scheduler answers, or a worker does not see the folder or has other code.
+        If no scheduler answers, or a worker does not see the folder or has another version of fastencode.
     """
 
     def __init__(self, address: str, root: Path, prepare: Callable[[], None] | None = None) -> None:
@@ -149,7 +151,7 @@ class Dask:
             self._client.close(timeout=_ANSWER)
 
     def _meet(self) -> dict[str, int]:
-        """Ask all workers whether they can work here; worker → threads for one task."""
+        """Check all workers. Returns worker → number of threads for one task."""
         threads = self._workers()
         answers = self._client.run(_computer, self._place, on_error="return") if threads else {}
         hosts: dict[str, tuple[str, int]] = {}
@@ -166,7 +168,7 @@ class Dask:
         return {address: max(1, processors // max(1, slots[host])) for address, (host, processors) in hosts.items()}
 
     def _workers(self) -> dict[str, int]:
-        """Worker → its task slots."""
+        """Worker → number of task slots."""
         try:
             found: dict[str, int] = self._client.nthreads()
         except (OSError, TimeoutError, RuntimeError) as error:
@@ -175,7 +177,7 @@ class Dask:
         return found
 
     def _look(self) -> None:
-        """Count the workers now and then, and say so where there are none."""
+        """Count the workers every few seconds, and print a message if there are none."""
         if time.monotonic() - self._looked < _LOOK:
             return
         if self._client.status != "running":
@@ -200,7 +202,7 @@ class Dask:
             future.add_done_callback(lambda done: self._heard.put((done.key, -1, None)))
 
     def _hear(self, event: tuple[float, Mapping[str, Any]]) -> None:
-        """Called in the client's own thread with what a worker said."""
+        """Receive an event of a worker; called in a thread of the client."""
         _, said = event
         self._heard.put((said["call"], said["place"], said["result"]))
 
@@ -208,7 +210,7 @@ class Dask:
         call = self._calls.get(name)
         if call is None:
             return
-        if place == call.heard:  # a task that a second worker began again says the first ones again
+        if place == call.heard:  # a task that another worker repeats sends its first results again: skip these
             call.heard += 1
             self._told.append((call.key, pickle.loads(result)))
         elif place == -1:
@@ -216,7 +218,7 @@ class Dask:
             self._told.extend((call.key, told) for told in self._ended(call))
 
     def _ended(self, call: _Call) -> list[Any]:
-        """What is left to say of a call whose task has ended."""
+        """Results of an ended task that were not returned yet, and :class:`End` or :class:`Lost`."""
         future = call.future
         if future.status == "error":
             error = future.exception()
@@ -232,16 +234,16 @@ class Dask:
             return [Lost(f"its Dask task was given up ({future.status})")]
         try:
             return [*future.result()[call.heard :], End()]
-        except Exception as error:  # a worker that died before it could hand them over, and whatever that raises
+        except Exception as error:  # the worker died before it sent the results, which may raise anything
             return [Lost(f"its Dask task was lost ({type(error).__name__}: {error})")]
 
     def _gone(self) -> InputError:
-        ended = f"the Dask scheduler at {self._address} does not answer any more"
-        return InputError(f"{ended}: start it again; finished stages are kept, and the same command makes the rest")
+        ended = f"the Dask scheduler at {self._address} no longer answers"
+        return InputError(f"{ended}: start it again and repeat the command; finished stages are kept")
 
 
 def _forget_ended(root: Path) -> None:
-    """Remove the signs of commands of this computer that were killed: what workers still make for them ends after its stage."""
+    """Remove sign files of commands on this computer that were killed, so that their calls end after the current stage."""
     for sign in root.glob(".fastencode-*"):
         with suppress(OSError, ValueError, KeyError, TypeError):
             command = json.loads(sign.read_text(encoding="utf-8"))
@@ -252,7 +254,7 @@ def _forget_ended(root: Path) -> None:
 def _carry_out(
     call: bytes, name: str, topic: str, place: _Place, threads: Mapping[str, int], prepare: Callable[[], None] | None
 ) -> list[Any]:
-    """A call's results, in a worker."""
+    """Run a call in a worker and send its results."""
     worker = require("distributed", "dask").get_worker()
     try:
         _, processors = _computer(place)
@@ -269,10 +271,10 @@ def _carry_out(
 
 
 def _computer(place: _Place) -> tuple[str, int]:
-    """This computer's name and processors; :class:`InputError` where calls cannot be made here."""
+    """Name and number of processors of this computer. Raises :class:`InputError` if calls cannot run here."""
     sign = Path(place.sign)
     with suppress(OSError):
-        os.listdir(sign.parent)  # a file server may have kept an older list
+        os.listdir(sign.parent)  # refreshes the listing that a network file system may have cached
     if not sign.exists():
         raise InputError(f"it does not see the output folder {sign.parent}: choose one on a file system that all computers share")
     if not os.path.isdir(place.folder):

@@ -1,4 +1,4 @@
-"""Calls in other processes of this computer, which may be killed without harm to the rest."""
+"""Run calls in other processes of this computer. If one is killed, only its own call is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fastencode.runs.executors import Call, End, Lost, carried_out, packed
 
 __all__ = ["Processes"]
 
-_SOON = 5.0  # s that an idle process has to end by itself
+_SOON = 5.0  # s to wait for an idle process to end by itself
 
 
 @dataclass
@@ -37,16 +37,16 @@ class _Worker:
 
 
 class Processes:
-    """Calls made in up to ``count`` processes of this computer, each with its share of the processors.
+    """Runs calls in up to ``count`` processes of this computer, which share the processors equally.
 
-    They start Python anew ("spawn"): functions must be importable. Ctrl-C is heard by this process only. Where this process is
-    killed, they end too.
+    Processes are started by "spawn", so functions must be importable. They ignore Ctrl-C, which this process handles for them. If
+    this process is killed, they end, too.
 
     Parameters
     ----------
     count : int
     prepare : callable, optional
-        Called before each call, in its process.
+        Called in the process before each call.
     """
 
     def __init__(self, count: int, prepare: Callable[[], None] | None = None) -> None:
@@ -80,7 +80,7 @@ class Processes:
         for worker in self._workers:
             if worker.key is not None:
                 worker.process.terminate()
-            worker.connection.close()  # one that waits for work ends by itself
+            worker.connection.close()  # an idle process then ends by itself
         for worker in self._workers:
             worker.process.join(_SOON)
             if worker.process.is_alive():
@@ -91,7 +91,7 @@ class Processes:
         self._screen.close()
 
     def _assign(self) -> None:
-        """Give what is to be done to those that do nothing, and start as many more as may be."""
+        """Give waiting calls to idle processes; start further processes up to ``count``."""
         while self._calls:
             idle = next((worker for worker in self._workers if worker.key is None), None)
             if idle is None:
@@ -142,7 +142,7 @@ class Processes:
 
 
 def _fate(code: int) -> str:
-    """What became of a process that ended without a word."""
+    """Why a process ended before its call did, from its exit code."""
     if code == -signal.SIGKILL:
         return "killed, probably out of memory (SIGKILL)"
     if code < 0:
@@ -152,7 +152,7 @@ def _fate(code: int) -> str:
 
 
 def _work(connection: Connection, row: int, screen: str, threads: int, prepare: Callable[[], None] | None) -> None:
-    """The life of a process: calls come in, their results go out."""
+    """Main loop of a process: receive calls, send results."""
     _end_with_parent()
     tqdm.set_lock(_ScreenLock(screen))
     progress.row = row
@@ -186,8 +186,8 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _unheard_interrupt() -> Iterator[None]:
-    """Processes started meanwhile never hear Ctrl-C, not even while they import: this one does, and ends them."""
-    if threading.current_thread() is not threading.main_thread():  # where Python lets nobody touch signals
+    """Processes started in this context ignore Ctrl-C, also while they import. The parent process ends them."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only in the main thread
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -198,7 +198,7 @@ def _unheard_interrupt() -> Iterator[None]:
 
 
 class _ScreenLock:
-    """Whose turn it is to draw bars: a lock that a killed process does not keep, as it would keep one of multiprocessing."""
+    """Lock for drawing progress bars. Unlike a lock of multiprocessing, it is released if its process is killed."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - as long as the lock

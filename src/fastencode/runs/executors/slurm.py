@@ -1,9 +1,9 @@
-"""Calls made as SLURM jobs, each handed over and watched through submitit.
+"""Run calls as SLURM jobs, submitted and monitored through submitit.
 
-A job puts every result into a file of its own in the output folder, as soon as there is one, so that what a job found before it
-was killed is known. The state of jobs without news is asked of ``sacct``, at growing intervals.
+A job writes each result to a file in the output folder at once, so that results of a killed job are not lost. If a job sends
+nothing, its state is queried from ``sacct``, at growing intervals.
 
-Options are those of ``sbatch`` in their long form, handed on as they are: there is no second set of names to learn.
+Options are the long options of ``sbatch`` and are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from fastencode.runs.executors import Call, End, Lost, carried_out, packed
 __all__ = ["FOLDER", "Slurm", "heeding_the_limit"]
 
 FOLDER = ".slurm"
-"""Where jobs lie, inside the output folder."""
+"""Folder of jobs inside the output folder."""
 
-_MOST = 200  # jobs in the queue at a time: clusters limit how many one user may have there
-_PAUSES = 0.05, 2.0  # s between two looks at the answers: the shortest, and the longest where nothing happens
-_LATE = 15.0  # s after a job's end in which its last files may still come through a file server
-_LINES = 20  # of a job's log that are shown
+_MOST = 200  # jobs in the queue at the same time: clusters limit the number per user
+_PAUSES = 0.05, 2.0  # s between two searches for results: first, and at most if none arrive
+_LATE = 15.0  # s to wait for the last files of a job after its end: network file systems are slow
+_LINES = 20  # lines of a job's log to show
 _DAY = 24 * 60  # min
 _ADVICE = {
-    "TIMEOUT": "its time limit: give a longer one, --slurm time=…",
+    "TIMEOUT": "time limit reached: give more, --slurm time=…",
     "OUT_OF_MEMORY": "out of memory: give more, --slurm mem=…",
-    "NODE_FAIL": "its computer failed",
-    "PREEMPTED": "another job took its place",
-    "CANCELLED": "somebody cancelled it",
+    "NODE_FAIL": "its node failed",
+    "PREEMPTED": "preempted by another job",
+    "CANCELLED": "it was cancelled",
 }
 
 
@@ -52,28 +52,28 @@ class _Job:
     job: Any
     answers: Path
     heard: int = 0
-    over: float | None = field(default=None)  # since when it is known to have ended
+    over: float | None = field(default=None)  # time at which its end was noticed
 
 
 class Slurm:
-    """Calls made as jobs.
+    """Runs calls as SLURM jobs.
 
     Parameters
     ----------
     options : sbatch's option → value
         Such as ``{"partition": "gpu", "gpus": "1"}``.
     root : Path
-        The output folder, on a file system that all computers of the cluster share.
+        The output folder, on a file system that all nodes share.
     prepare : callable, optional
-        Called before each call, in its job.
+        Called in the job before each call.
     cluster : str
-        submitit's executor: "slurm"; "local", jobs as processes of this computer, or "debug", in this one, without any SLURM:
-        they heed no options.
+        Executor of submitit: "slurm"; "local" runs jobs as processes of this computer, "debug" in this process. The last two need
+        no SLURM and ignore ``options``.
 
     Raises
     ------
     InputError
-        If there is no SLURM here.
+        If SLURM is not available here.
     """
 
     slots = None
@@ -85,7 +85,7 @@ class Slurm:
         self._folder = root.absolute() / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         make_folder(self._folder)
         try:
-            if cluster == "slurm":  # not AutoExecutor, which would set a limit of five minutes where the options have none
+            if cluster == "slurm":  # AutoExecutor would set a time limit of five minutes if the options have none
                 self._executor = submitit.SlurmExecutor(folder=self._folder / "%j")
                 self._executor.update_parameters(job_name="fastencode", time=None, additional_parameters=dict(options))
             else:
@@ -122,7 +122,7 @@ class Slurm:
         for job in self._jobs:
             with suppress(OSError):
                 job.job.cancel(check=False)
-        if not self._lost:  # else logs say more
+        if not self._lost:  # otherwise keep the logs
             self._remove()
         self._jobs.clear()
         self._waiting.clear()
@@ -140,17 +140,17 @@ class Slurm:
             make_folder(answers)
             try:
                 job = self._executor.submit(_carry_out, call, answers, os.getcwd(), self._prepare)
-            except Exception as error:  # submitit has several of its own for a refusal of sbatch
-                if self._jobs:  # such as too many at a time: later
+            except Exception as error:  # submitit raises several classes if sbatch refuses
+                if self._jobs:  # perhaps too many at the same time: try again later
                     self._waiting.appendleft((key, call))
                     return
                 raise InputError(f"sbatch refused a job ({_first_line(error)}): check --slurm") from error
             self._jobs.append(_Job(key, job, answers))
 
     def _look(self, job: _Job) -> None:
-        """Take what a job has said since the last look; where it has ended without its last word, it is lost."""
+        """Read new results of a job. If it ended without :class:`End`, it is lost."""
         with suppress(OSError):
-            os.listdir(job.answers)  # a file server may have kept an older list
+            os.listdir(job.answers)  # refreshes the listing that a network file system may have cached
         told: Any = None
         while not isinstance(told, End | Lost):
             answer = job.answers / str(job.heard)
@@ -162,7 +162,7 @@ class Slurm:
         if not isinstance(told, End | Lost):
             if job.over is None and job.job.done():
                 job.over = time.monotonic()
-                self._look(job)  # what it said meanwhile
+                self._look(job)  # results that arrived in between
                 return
             if job.over is None or time.monotonic() - job.over < _LATE:
                 return
@@ -171,9 +171,9 @@ class Slurm:
         self._jobs.remove(job)
 
     def _fate(self, job: Any) -> Lost:
-        """What became of a job that ended without a word."""
+        """Why a job ended before its call did."""
         state = str(job.state).partition(" ")[0].upper()
-        why = _ADVICE.get(state, f"state {state}; it may not see the output folder, which all computers must share")
+        why = _ADVICE.get(state, f"state {state}; perhaps it does not see the output folder, which all nodes must share")
         log = ""
         with suppress(OSError):
             log = "\n".join((job.stderr() or "").splitlines()[-_LINES:])
@@ -181,7 +181,7 @@ class Slurm:
 
 
 def _carry_out(call: bytes, answers: Path, folder: str, prepare: Callable[[], None] | None) -> None:
-    """A call's results into files of a folder, in a job."""
+    """Run a call in a job and write its results to files."""
     os.chdir(folder)
     place = 0
 
@@ -203,10 +203,10 @@ def _carry_out(call: bytes, answers: Path, folder: str, prepare: Callable[[], No
 
 @contextmanager
 def heeding_the_limit() -> Iterator[None]:
-    """Ends the stage that is made when SLURM says, by SIGUSR2, that the job's time is nearly over."""
+    """A context that raises :class:`InputError` in the current stage when SLURM signals (SIGUSR2) that time is nearly over."""
 
     def end(number: int, frame: object) -> None:
-        raise InputError("ended, because its SLURM job was nearly out of time: give more, --slurm time=…")
+        raise InputError("stopped, because its SLURM job was nearly out of time: give more, --slurm time=…")
 
     before = signal.signal(signal.SIGUSR2, end)
     try:

@@ -1,4 +1,4 @@
-"""Where stages are to be made, as it is asked for on the command line, and the executor that makes them there."""
+"""Choose an executor from command-line options."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _EXAMPLE = "--slurm partition=gpu,gpus=1,time=8:00:00"
 
 @dataclass(frozen=True)
 class Where:
-    """Where stages are made: in ``jobs`` processes of this computer, unless a cluster is named.
+    """Where stages run: in ``jobs`` processes of this computer, unless a cluster is given.
 
     Attributes
     ----------
     jobs : int
-        Processes of this computer; 1: in this one. Does not count on a cluster.
+        Processes of this computer; with 1, stages run in this process. Ignored on a cluster.
     scheduler : str, optional
-        The address of a Dask scheduler.
+        Address of a Dask scheduler.
     slurm : sbatch's option → value, optional
-        Stages are SLURM jobs with these options.
+        Run stages as SLURM jobs with these options.
     submit : bool
-        Hand the jobs over and wait for them. Otherwise their scripts are written, and nothing is made.
+        Submit the jobs and wait for them. Otherwise, job scripts are written and nothing is computed.
     cluster : str
-        submitit's executor for the jobs: "slurm"; "local" or "debug" for trials without SLURM.
+        Executor of submitit: "slurm"; "local" or "debug" for tests without SLURM.
     """
 
     jobs: int = 1
@@ -47,45 +47,50 @@ class Where:
 
     @property
     def only_writes(self) -> bool:
-        """Whether scripts are written and nothing is made."""
+        """Whether job scripts are written and nothing is computed."""
         return self.slurm is not None and not self.submit
 
 
 def where_of(*, jobs: int = 1, scheduler: str | None = None, slurm: str | None = None, submit: bool = False) -> Where:
-    """What the options ``--jobs``, ``--scheduler``, ``--slurm`` and ``--submit`` ask for.
+    """Interpret the options ``--jobs``, ``--scheduler``, ``--slurm`` and ``--submit``.
 
     Parameters
     ----------
     jobs : int
     scheduler : str, optional
     slurm : str, optional
-        Long options of sbatch: ``"partition=gpu,gpus=1,time=8:00:00"``. May be empty: all as the cluster has it.
+        Long options of sbatch: ``"partition=gpu,gpus=1,time=8:00:00"``. May be empty: all
+        options have the defaults of the cluster.
     submit : bool
 
     Raises
     ------
     InputError
-        If two exclude each other, or ``slurm`` is not such a list.
+        If two options exclude each other, or ``slurm`` is not a list of options.
     """
     check_count("jobs", jobs, "a positive number of processes")
     if scheduler is not None and slurm is not None:
-        raise InputError("--scheduler and --slurm are both given: stages are made on one cluster; leave one out")
+        raise InputError("--scheduler and --slurm are both given: leave one out")
     if submit and slurm is None:
-        raise InputError(f"--submit hands over SLURM jobs, and --slurm is not given: add their options, such as {_EXAMPLE}")
+        raise InputError(f"--submit needs --slurm: add options of the jobs, such as {_EXAMPLE}")
     if scheduler is not None and not scheduler.strip():
         raise InputError("--scheduler is empty: give the address that `dask scheduler` says, such as tcp://node12:8786")
+    if scheduler is not None and "://" not in scheduler and not re.fullmatch(r"\S+:\d+", scheduler):
+        raise InputError(
+            f"--scheduler {scheduler!r} is no address: give the one that `dask scheduler` says, such as tcp://node12:8786"
+        )
     return Where(jobs, scheduler, None if slurm is None else _options(slurm), submit)
 
 
 def check_where(where: Where) -> None:
-    """Look whether stages can be made there, before hours of work.
+    """Check that stages can run there.
 
     Raises
     ------
     InputError
-        If the scheduler does not answer, or jobs are to be handed over and there is no sbatch.
+        If the scheduler does not answer, or jobs are to be submitted and sbatch or srun is missing.
     MissingLibraryError
-        If the library that talks to the cluster is not installed.
+        If the library for the cluster (distributed or submitit) is not installed.
     """
     if where.scheduler is not None:
         connected(where.scheduler).close()
@@ -100,23 +105,23 @@ def check_where(where: Where) -> None:
 
 
 def open_executor(where: Where, count: int, root: Path, prepare: Callable[[], None] | None = None) -> Executor:
-    """What makes calls there.
+    """Open the executor.
 
     Parameters
     ----------
     where : Where
-        Not one that only writes scripts.
+        ``where.only_writes`` must be False.
     count : int
-        How many stages there are to make: no more processes are started.
+        Number of stages to run: at most this many processes are started.
     root : Path
         The output folder; must exist.
     prepare : callable, optional
-        Called in every process that makes stages, before it does.
+        Called in every process before it runs stages.
 
     Raises
     ------
     InputError
-        As :func:`check_where` does; if a worker does not share the output folder.
+        As :func:`check_where`; also if a worker does not share the output folder.
     """
     if where.scheduler is not None:
         return Dask(where.scheduler, root, prepare)

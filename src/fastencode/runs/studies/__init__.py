@@ -1,1 +1,1 @@
-"""A study in one file: models before and after tuning and their controls, in brains and on probes, and what was expected."""
+"""Studies: one file describes models, tuning, controls, encoding models, probes and expectations; one command runs it."""

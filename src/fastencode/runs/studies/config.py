@@ -1,14 +1,14 @@
-"""Settings of a study. Imports nothing slow.
+"""Settings of a study. This module imports no slow library.
 
-``reading.py`` makes them of a YAML file. What a file leaves open depends on its data: the demo's world needs other rates and
-names of runs than ds003020, so that a study changes from one to the other by one line.
+``reading.py`` reads them from a YAML file. Some defaults depend on the data set, such as the names of the test and validation
+stories: a study moves from simulated data to ds003020 by changing the line ``data:``.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -19,10 +19,21 @@ from fastencode.tune.config import TuneConfig
 from fastencode.tune.presets import preset
 from fastencode.world.config import CorpusConfig, WorldConfig
 
-__all__ = ["DEMO", "LOW_LEVEL", "SPOKEN", "Arm", "DataSettings", "MlpSettings", "ProbeSettings", "StudyConfig"]
+__all__ = [
+    "DEMO",
+    "LOW_LEVEL",
+    "SPOKEN",
+    "Arm",
+    "DataSettings",
+    "MlpSettings",
+    "ProbeSettings",
+    "StudyConfig",
+    "check_name",
+    "check_once",
+]
 
 DEMO = "demo"
-"""As data or as a corpus: what the synthesizer says, and simulated brains."""
+"""In place of the path of a data set or corpus: simulated data, or a corpus made by the synthesizer."""
 
 SPOKEN = {
     "timit": ("timit", ""),
@@ -30,45 +41,67 @@ SPOKEN = {
     "words": ("commands", "labels.tsv"),
     "unheard_words": ("commands", "unheard_words.tsv"),
 }
-"""Corpora that a synthesizer speaks: name → the stage that makes it, and the manifest in there; "" is the tree itself."""
+"""Synthesized corpora: name → (the stage that makes it, its manifest in the stage's folder; "" for the folder itself)."""
 
 LOW_LEVEL = {"mfcc": "MFCC", "random": "random weights"}
-"""What probes are compared with: cepstra of the sound, and a model of the same shape that has learned nothing."""
+"""Reference models of probes → their labels: MFCCs of the sound, and the first model's architecture with random weights."""
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+"""What may be a folder."""
+
+
+def check_name(what: str, name: str) -> None:
+    """Names that become folders: not outside the output folder, not those of folders that are being made."""
+    shown = repr(name if len(name) < 60 else f"{name[:57]}…")
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{what} {shown}: use up to 100 of A-Z, a-z, 0-9 and, after the first, . _ + -")
+    if name.endswith(".partial"):
+        raise InputError(f"{what} {shown} ends as folders do that are not finished: choose another")
+
+
+def check_once(setting: str, given: Sequence[Any]) -> None:
+    if twice := [one for one in given if given.count(one) > 1]:
+        raise InputError(f"{setting} names {twice[0]} twice: name each once")
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Whose responses to which stories.
+    """The data set: whose responses to which stories are used.
 
     Attributes
     ----------
     stories : str
-        Folder of a data set in the layout of ds003020, or demo: a world that is made.
+        Folder of a data set in the layout of ds003020, or "demo" for simulated data.
     participants : tuple of str
-        All by default.
+        Default: all.
     validation : tuple of str, optional
-        Runs that are watched while tuning, and that nothing is fitted on. By default validation in the demo's world, stagefright
-        in ds003020.
+        Runs on which tuning is monitored. They are never fitted. Default: "validation" for simulated data, otherwise
+        "stagefright" (of ds003020).
     test_story : str, optional
-        The run that models are scored on. By default test in the demo's world, wheretheressmoke in ds003020.
+        The run that models are scored on. Default: "test" for simulated data, otherwise "wheretheressmoke" (of ds003020).
     test_skip : int, optional
-        Rows of the test run to leave out at its start; by default 0 in the demo's world, else 40.
+        Rows (scans) to leave out at the start of the test run. Default: 0 for simulated data, otherwise 40.
     exclude : tuple of str
-        Runs that are left out.
+        Runs that are not used.
     tr : float
         Repetition time in s.
+    word_tier : str
+        The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
+    phone_tier : str
+        The tier of phones; by default the one called phone, phones, phoneme or phonemes, or whose name ends so.
     ceiling : float
-        Least noise ceiling of a voxel that is tuned on; below 0 all voxels.
+        Tune on voxels with at least this noise ceiling; on all voxels if negative.
     tuned_regions : tuple of str
-        Tune only on voxels of these regions that pass ``ceiling``; all voxels where none is named.
+        Tune only on those of these voxels that are in these regions. Default: no restriction.
     scored : float, optional
-        Least noise ceiling of a voxel that is scored; below 0 all are. By default -1 in the demo's world, else 0.05.
+        Score voxels with at least this noise ceiling; all voxels if negative. Default: −1 for simulated data, otherwise 0.05.
+    split_half : bool
+        Choose the scored voxels on every other repeat of the test story, and score them on the mean of the others. By default,
+        all repeats are used for both, so that noise on which they agree by chance is in the choice and in the scores.
     regions : tuple of str
-        The regions that tables and figures show; all by default.
+        Regions shown in tables and figures. Default: all.
     rois : str, optional
-        Folder of regions; by default the data set's own.
+        Folder with regions of interest. Default: the regions of the data set.
     """
 
     stories: str = DEMO
@@ -78,9 +111,12 @@ class DataSettings:
     test_skip: int | None = None
     exclude: tuple[str, ...] = ()
     tr: float = 2.0
+    word_tier: str = ""
+    phone_tier: str = ""
     ceiling: float = 0.4
     tuned_regions: tuple[str, ...] = ()
     scored: float | None = None
+    split_half: bool = False
     regions: tuple[str, ...] = ()
     rois: str | None = None
 
@@ -89,14 +125,26 @@ class DataSettings:
             raise InputError(f"tr={self.tr:g}: give the repetition time in s, for example 2.0")
         if not self.stories:
             raise InputError("stories is empty: give a folder, or demo")
+        if self.test_skip is not None and self.test_skip < 0:
+            raise InputError(f"test_skip={self.test_skip}: give the number of rows to leave out, 0 or more")
+        for name in ("ceiling", "scored"):
+            least = getattr(self, name)
+            if least is not None and not least < 1:
+                raise InputError(f"{name}={least:g}: no noise ceiling is above 1; give a number below 1, for example 0.4")
+        for name in ("participants", "validation", "exclude", "tuned_regions", "regions"):
+            check_once(name, getattr(self, name) or ())
+        if both := {*(self.validation or ())} & {*self.exclude}:
+            raise InputError(f"exclude names {min(both)}, which is for validation: leave it out of one of them")
+        if self.test_story is not None and self.test_story in (self.validation or ()):
+            raise InputError(f"validation names {self.test_story}, the test story: watch another one while tuning")
 
     @property
     def is_demo(self) -> bool:
-        """Whether the data are made."""
+        """Whether the data are simulated."""
         return self.stories == DEMO
 
     def resolved(self) -> DataSettings:
-        """The same with every default in place."""
+        """The same settings, with defaults that depend on the data filled in."""
         test, validation, skip, scored = ("test", ("validation",), 0, -1.0)
         if not self.is_demo:
             test, validation, skip, scored = ("wheretheressmoke", ("stagefright",), 40, 0.05)
@@ -111,29 +159,31 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class Arm:
-    """What becomes of a model before it is read: nothing, or a tuning run.
+    """What is done to a model before its layers are scored: nothing, or a tuning run.
 
     Attributes
     ----------
     name : str
-        What tables, contrasts and folders call it.
+        Name in tables, contrasts and folders.
     label : str
-        What figures call it; by default the name.
+        Name in figures. Default: ``name``.
     model : str
-        Key of ``models``; by default each of them.
+        Key of the study's ``models``. Default: the arm exists once for each of them.
     tune : mapping, optional
-        Settings of tuning that differ from the study's ``tune``; {} for none. Without it the model is read as it is.
+        Settings of tuning that differ from the study's ``tune``; {} if none does. Without ``tune``, the model is not tuned.
     seeds : tuple of int
-        One run for each: seeds of the first weights and of the order of clips; with ``tune: {targets: permuted}`` numbers of the
-        permutation, all else being that of seed 0. Tables show their mean.
+        One run for each seed. The seed determines the initial weights of the head and the order of clips. With
+        ``tune: {targets: permuted}`` it is the number of the permutation, and all else is as with seed 0. Tables show means over
+        seeds.
     together : bool
-        One model for all participants instead of one for each.
+        Tune one model on all participants instead of one model per participant.
     hours : tuple of float
-        One condition for each: tuned on as many whole runs as come closest to so many hours, in the order of their names.
+        One condition for each. The model is tuned on the first runs, in the order of their names, whose total duration comes
+        closest to this many hours.
     epochs : tuple of int
-        Conditions read along training, after these epochs, besides the last.
+        Also score the model after these epochs, each as a condition of its own.
     imitates : str, optional
-        Key of ``models``: the run learns that model's features instead of responses.
+        Key of the study's ``models``. The tuned model learns to predict that model's features instead of responses.
     """
 
     name: str
@@ -147,10 +197,9 @@ class Arm:
     imitates: str | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise InputError(f"the arm's name {self.name!r}: use letters, digits, and . _ + - after the first")
+        check_name("the arm's name", self.name)
         if self.name in LOW_LEVEL:
-            raise InputError(f"an arm is called {self.name!r}, as a low-level model of probes is: choose another name")
+            raise InputError(f"an arm is called {self.name!r}, like a reference model of probes: choose another name")
         for what in ("seeds", "hours", "epochs"):
             given = getattr(self, what)
             if len(set(given)) < len(given):
@@ -168,7 +217,7 @@ class Arm:
         given = [what for what in ("hours", "epochs", "together", "imitates") if getattr(self, what)]
         if given or self.seeds != (0,):
             what = given[0] if given else "seeds"
-            raise InputError(f"{what} of {self.name} is for models that are tuned: give tune, {{}} for the study's settings")
+            raise InputError(f"{what} of {self.name} is set, but the arm is not tuned: add tune, {{}} for the study's settings")
 
     @property
     def is_tuned(self) -> bool:
@@ -182,35 +231,45 @@ class ProbeSettings:
     Attributes
     ----------
     tasks : tuple of str
-        Such as mfcc, word, phonemes, sentence_type, sx_si; see :mod:`fastencode.study.probing.tasks`. "emotion@mine" asks for the
-        labels of the kind emotion of the corpus ``mine``.
+        For example mfcc, word, phonemes, sentence_type, sx_si: see :mod:`fastencode.study.probing.tasks`. "label:emotion@mine" is
+        the label emotion of the corpus ``mine``.
     corpora : name → str
-        Folder of TIMIT or Speech Commands, or a manifest. demo: spoken by a synthesizer, which makes ``timit``; ``commands``,
-        single words; ``words``, the same with the labels word, class (of meaning) and speaker; and ``unheard_words``, those of
-        them whose class must be told of words that the probe has not heard.
+        Folder of TIMIT or Speech Commands, or a manifest; or "demo" for a corpus made by the synthesizer. It can make ``timit``;
+        ``commands``, single words; ``words``, the same recordings with the labels word, class (semantic) and speaker; and
+        ``unheard_words``, a subset in which the words of the test split do not occur in the training split.
     low_level : bool
-        Whether the same tasks are probed on cepstra and on a model with random weights.
+        Whether tasks are also probed on MFCC features and on a model with random weights.
     control : bool
-        Whether each probe is fitted on shuffled labels, too (Hewitt and Liang 2019).
+        Whether each probe is also fitted on shuffled labels (Hewitt and Liang 2019).
+    frames : float
+        Frames of a frozen CNN over a corpus are kept for all models that are tuned above it if they take at most so many GB on
+        disk; 0 for never. Results are the same. A base-sized model makes 0.1 GB of 1000 s of sound: 2 GB of TIMIT, 10.5 GB of
+        Speech Commands, whose frames are not kept by default.
     speech : CorpusConfig
-        Sizes of the corpora that are made.
+        Size and language of synthesized corpora.
     """
 
     tasks: tuple[str, ...] = ()
     corpora: Mapping[str, str] = field(default_factory=lambda: {"timit": DEMO, "commands": DEMO})
     low_level: bool = True
     control: bool = False
+    frames: float = 4.0
     speech: CorpusConfig = field(default_factory=CorpusConfig)
+
+    def __post_init__(self) -> None:
+        check_once("tasks", self.tasks)
+        if not self.frames >= 0:
+            raise InputError(f"frames={self.frames:g}: give GB of disk for the frames of a CNN over a corpus, or 0 to keep none")
 
 
 @dataclass(frozen=True)
 class MlpSettings(MlpConfig):
-    """A network with a hidden layer beside ridge, on the same rows: its settings, and which layers it reads.
+    """A network with one hidden layer, compared with ridge on the same rows: its settings, and the layers it is fitted on.
 
     Attributes
     ----------
     layers : tuple of int
-        Which layers; the last one of each model by default. A layer takes some times as long as its ridge.
+        Default: the last layer of each model. A layer takes several times as long as its ridge.
     """
 
     layers: tuple[int, ...] = ()
@@ -222,44 +281,46 @@ class MlpSettings(MlpConfig):
 
     @property
     def network(self) -> MlpConfig:
-        """The settings of the network alone: what its results depend on."""
+        """The settings that the results of one layer depend on."""
         return MlpConfig(**{one.name: getattr(self, one.name) for one in fields(MlpConfig)})
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Models, what becomes of them, and what is asked.
+    """All settings of a study: data, models, arms, encoding models, probes and contrasts.
 
     Attributes
     ----------
     title, question : str
-        What the page begins with.
+        Heading and first sentences of the page.
     data : DataSettings
     world : WorldConfig
-        The demo's world.
+        Settings of the simulation.
     models : name → str
-        Folders or hub names; small is the model that ships with fastencode, random:NAME the same with random weights. By
-        default small in the demo's world, else facebook/wav2vec2-base.
+        Folders or names on the Hugging Face hub. "small" is the model that ships with fastencode; "random:NAME" has the
+        architecture of NAME and random weights. Default: small for simulated data, otherwise facebook/wav2vec2-base.
     preset : str, optional
-        Settings of a published run. By default interspeech2025, and those of the demo in its world.
+        Settings of a published run. Default: those of the demo for simulated data, otherwise interspeech2025.
     tune : mapping
         Settings of tuning that differ from the preset.
     arms : tuple of Arm
-        Differences are taken to the first.
+        Differences are relative to the same model before tuning if an arm reads that, otherwise to the first arm of that model.
     align : AlignConfig
+        Settings of the encoding models.
     layers : tuple of int
-        Layers that are scored; all by default.
+        Layers that are scored. Default: all.
     baselines : tuple of str
-        Low-level features that are scored beside the layers, as conditions: spectrum, word_rate and others of ``align``.
+        Low-level features that are scored as conditions of their own: spectrum, word_rate and others of ``align``.
     residualize : tuple of str
-        Low-level features that are taken out of the layers, which are then scored once more: the measure ``r_residual``.
+        Low-level features that are regressed out of the layers, which are then scored again as the measure ``r_residual``.
     probes : ProbeSettings
     change : bool
-        Whether layers are compared with those of the first arm: CKA, CCA, weights, dimensions.
+        Whether each layer of a tuned model is compared with the untuned model: CKA, CCA, weights, dimensions.
     mlp : MlpSettings, optional
+        None: no networks.
     contrasts : tuple of Contrast
     seed : int
-        Of the bootstrap, of permutations and of probes; runs have seeds of their own.
+        Seed of the bootstrap, the permutation tests and the probes. Tuning runs have the seeds of their arm.
     """
 
     title: str = "A brain-tuning study"
@@ -282,22 +343,31 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         if not self.arms:
-            raise InputError("arms is empty: give at least one, for example - name: pretrained")
+            raise InputError("arms is empty: give at least one, such as - name: pretrained")
         names = [arm.name for arm in self.arms]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"two arms are called {twice[0]!r}: name each differently")
 
     def resolved(self) -> StudyConfig:
-        """The same with every default in place."""
+        """The same settings, with defaults that depend on the data filled in."""
         models = dict(self.models) or ({"small": "small"} if self.data.is_demo else {"wav2vec2": "facebook/wav2vec2-base"})
         return replace(self, data=self.data.resolved(), models=models)
 
+    def base(self) -> TuneConfig:
+        """The settings of tuning that arms start from."""
+        if self.data.is_demo and self.preset is None:
+            base = TuneConfig(epochs=4)
+        else:
+            try:
+                base = preset(self.preset or "interspeech2025").config()
+            except InputError as error:
+                raise InputError(f"preset: {error}") from error
+        base = replace(base, keep=())  # arms name the epochs that are read
+        return typed(TuneConfig, merged(base, self.tune), "tune")
+
     def tuning(self, arm: Arm, seed: int) -> TuneConfig:
         """The settings of one run of an arm."""
-        demo = self.data.is_demo and self.preset is None
-        base = TuneConfig(epochs=4) if demo else preset(self.preset or "interspeech2025").config()
-        base = replace(base, keep=())  # arms name the epochs that are read
-        config = typed(TuneConfig, merged(typed(TuneConfig, merged(base, self.tune)), arm.tune or {}))
+        config = typed(TuneConfig, merged(self.base(), arm.tune or {}))
         if wrong := [epoch for epoch in arm.epochs if not 0 <= epoch <= config.epochs]:
             known = f"there are epochs 0 (before any update) to {config.epochs}"
             raise InputError(f"epochs of {arm.name} names {wrong[0]}, but {known}: name others, or tune for more epochs")

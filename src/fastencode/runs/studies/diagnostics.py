@@ -1,4 +1,4 @@
-"""What ``diagnose`` says of every run of a study, as rows of the page's table."""
+"""Results of ``fastencode-tune diagnose`` on every tuning run of a study, as rows of a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["diagnostic_rows"]
 
 
 def diagnostic_rows(results: Results) -> list[dict[str, Any]]:
-    """One row for each finding that is not "ok", of each run that is finished."""
+    """One row for each finding of each finished run, except findings that are "ok"."""
     graph = results.graph
     ends = {one.tuning.name: one.condition for one in graph.names.readings if one.tuning is not None and one.epoch is None}
     rows = []

@@ -1,4 +1,4 @@
-"""Where on the cortex models changed: differences to the first condition on the surface, where columns are its vertices."""
+"""Maps of the change of r on the cortical surface, for responses that are vertices of fsaverage5."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from fastencode.study.report.report import Map
 
 __all__ = ["change_maps"]
 
-_VERTICES = 10242  # of a hemisphere of fsaverage5, the one that nilearn brings along
+_VERTICES = 10242  # of one hemisphere of fsaverage5, which nilearn includes
 
 
 def change_maps(stages: Stages, results: Results) -> list[Map]:
-    """Change of r in late layers from the first condition to each tuned one, for each participant in fsaverage5.
+    """Maps of r of each tuned condition minus r of the first condition, mean over late layers, for each participant.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def change_maps(stages: Stages, results: Results) -> list[Map]:
     Returns
     -------
     list of Map
-        Empty where responses are not of the 2 × 10 242 vertices of fsaverage5, or nilearn is not installed.
+        Empty if responses do not have the 2 × 10 242 vertices of fsaverage5, or nilearn is not installed.
     """
     if importlib.util.find_spec("nilearn") is None:
         return []
@@ -52,7 +52,7 @@ def change_maps(stages: Stages, results: Results) -> list[Map]:
 
 
 def _late(results: Results, condition: str, who: str) -> NDArray[np.float64] | None:
-    """Mean r of each voxel over late layers and seeds; None where nothing was scored."""
+    """Mean r of each voxel over late layers and seeds, shape (v,); None if nothing was scored."""
     known = results.conditions
     own = {
         (key[0].source, key[2]): one.r

@@ -1,4 +1,4 @@
-"""The page of a study, its tables and figures, and its files of voxels. No stage is made here: stages import no figures."""
+"""Write a study's page, tables, figures and voxel files. No stage is defined here, because stages must not import figures."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def write_study(
     verdicts: Sequence[Verdict] = (),
     picture_regions: Sequence[str] | None = None,
 ) -> Path:
-    """Write everything that a study shows into its folder, print the summary, and return the path of the page.
+    """Write a study's results into its folder, print a summary, and return the path of the page.
 
     Parameters
     ----------
     stages : Stages
     results : Results
     lead, notes : str
-        The page's first words, and the limits of what was shown.
+        First paragraphs of the page, and its paragraph on limits.
     provenance : mapping
-        As for :func:`fastencode.study.report.report.write_report`; what the tables were made of is added.
+        As for :func:`fastencode.study.report.report.write_report`; the provenance of the tables is added.
     command : str
-        What to type to get this again.
+        The command that repeats the study.
     verdicts : sequence of Verdict
-        What was expected besides the study's contrasts.
+        Expectations besides the study's contrasts.
     picture_regions : sequence of str, optional
         As for ``write_report``.
 
     Raises
     ------
     InputError
-        As ``write_report``, and where contrasts name what was not measured.
+        As ``write_report``; also if a contrast names something that was not measured.
     """
     findings, config = results.findings(), results.graph.config
     asked = {one.name: {"expect": one.expect or "", "limit": one.limit if one.expect else nan} for one in config.contrasts}
@@ -66,7 +66,7 @@ def write_study(
     models = models_of((*results.graph.names.readings, *results.graph.names.low_level), config.baselines)
     every = [*verdicts_of(findings), *verdicts]
     if results.found.scores:
-        write_voxel_files(stages, results.found)  # each seed by itself: p-values of voxels have no mean
+        write_voxel_files(stages, results.found)  # of each seed: p-values cannot be averaged
     page = write_report(
         stages.root,
         title=config.title,

@@ -1,8 +1,8 @@
-"""What a study reads: every checkpoint of every arm, what it is called, and the run of the trainer that makes it.
+"""The checkpoints of a study whose layers are read, their names, and the tuning runs that make them.
 
-    arm × model × hours ─► Tuning (a run for each seed) ─► Reading (its end, and each epoch that is asked for)
+    arm × model × hours ─► Tuning (one run per seed) ─► Reading (its final model, and one per epoch that the arm names)
 
-A condition is what tables compare: the readings that differ in their seed only.
+A condition, which is what tables compare, is all readings that differ only in their seed.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from fastencode.tune.config import TuneConfig
 __all__ = ["EVERYBODY", "Reading", "Tuning", "low_level_readings", "models_of", "readings_of"]
 
 EVERYBODY = "everybody"
-"""The folder of what belongs to no participant."""
+"""The owner of models that were not tuned on a single participant, in the names of folders."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """One run of the trainer, for each participant or for all.
+    """One tuning run; the same for each participant, or one run on all of them.
 
     Attributes
     ----------
     name : str
-        Its folder.
+        Name of its folder.
     model : str
         Key of the study's models.
     config : TuneConfig
     together : bool
-        Whether it learns from all participants.
+        Whether one model is tuned on all participants.
     hours : float, optional
-        Of sound to learn from; all by default.
+        Hours of stories to tune on. None: all.
     imitates : str, optional
-        Key of the model whose features it learns.
+        Key of the model whose features are predicted instead of responses.
     """
 
     name: str
@@ -48,29 +48,29 @@ class Tuning:
 
     @property
     def shares_frames(self) -> bool:
-        """Whether the frames of the frozen CNN serve it: they do not where the CNN learns, or clips depend on their batch."""
+        """Whether it can use stored outputs of the frozen CNN: not if the CNN is tuned or clips are normalised by their batch."""
         return not self.config.unfreeze and self.config.normalize == "clip"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One checkpoint.
+    """One checkpoint whose layers are scored and probed.
 
     Attributes
     ----------
     name : str
-        Its folder, and what fits call it.
+        Name of its folder, and the model's name in fits.
     condition, label : str
-        What tables and figures call it.
+        Name in tables, and name in figures.
     seed : int
     model : str
         Key of the study's models.
     tuning : Tuning, optional
-        None: the model as it is.
+        None: the model is not tuned.
     epoch : int, optional
-        None: the model at the end.
+        None: the model at the end of the run.
     line, line_label : str
-        What a curve over hours of data and its legend call it: the condition without the hours. "" where no hours are named.
+        Name and label of its curve in figures over hours of data: the condition without the hours. "" if the arm has no hours.
     """
 
     name: str
@@ -83,8 +83,13 @@ class Reading:
     line: str = ""
     line_label: str = ""
 
+    @property
+    def keeps_cnn(self) -> bool:
+        """Whether its CNN is that of its model before tuning."""
+        return self.tuning is None or not self.tuning.config.unfreeze
+
     def folders(self, participants: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
-        """Its folders: one for each participant, or one for everybody → whose responses it is scored on."""
+        """Owner → the participants whose responses the owner's model is scored on. One owner per model that was tuned."""
         if self.tuning is None or self.tuning.together:
             return {EVERYBODY: tuple(participants)}
         return {who: (who,) for who in participants}
@@ -96,14 +101,14 @@ def readings_of(config: StudyConfig) -> tuple[Reading, ...]:
 
 
 def low_level_readings(config: StudyConfig) -> tuple[Reading, ...]:
-    """What probes are compared with, where they are: cepstra, and a model with random weights in the shape of the first."""
+    """Reference models of probes: MFCCs, and the first model's architecture with random weights; none without probes."""
     if not (config.probes.tasks and config.probes.low_level):
         return ()
     return tuple(Reading(name, name, label, 0, next(iter(config.models))) for name, label in LOW_LEVEL.items())
 
 
 def models_of(readings: Sequence[Reading], baselines: Sequence[str] = ()) -> tuple[Condition, ...]:
-    """The conditions as tables and figures show them, in order; then low-level features, and curves over hours of data."""
+    """All conditions with their colors and markers, in the order of tables: models, low-level features, curves over hours."""
     labels = {one.condition: one.label for one in readings} | {name: name for name in baselines}
     for one in readings:
         if one.line:

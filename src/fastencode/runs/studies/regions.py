@@ -1,4 +1,4 @@
-"""Regions of a study by their function, made of those of a data set, so that one file serves brains that are cut differently."""
+"""Functional regions (auditory, late_language), built from a data set's regions of interest, whatever atlas these come from."""
 
 from __future__ import annotations
 
@@ -22,23 +22,44 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "auditory": ("early auditory", "AC", *BRAIN_TUNING_SETS["early auditory"]),
     "late_language": (*_LANGUAGE, *(area for name in _LANGUAGE for area in BRAIN_TUNING_SETS[name])),
 }
-"""Function → regions that it is made of: sets of areas by their names, or the areas of the atlas of Glasser et al. (2016)."""
+"""Functional region → the regions it consists of: names of sets of areas, or areas of the Glasser et al. (2016) atlas."""
 
 
 def with_functions(
     regions: Mapping[str, NDArray[np.intp]], functions: Mapping[str, Sequence[str]] = FUNCTIONS
 ) -> dict[str, NDArray[np.intp]]:
-    """Regions, and those of a function that are not there under its name: the voxels of all its parts that are."""
+    """Add functional regions that a data set does not have under their own names.
+
+    Parameters
+    ----------
+    regions : region → ndarray of int
+        Voxels of each region: columns of the responses.
+    functions : functional region → names of its parts
+
+    Returns
+    -------
+    dict
+        ``regions``, and each functional region of which at least one part is known: the voxels of all known parts.
+    """
     found = dict(regions)
     for name, parts in functions.items():
-        with warnings.catch_warnings(), suppress(InputError):  # none of the parts is there
-            warnings.simplefilter("ignore", FastencodeWarning)  # some are not
+        with warnings.catch_warnings(), suppress(InputError):  # no part is known
+            warnings.simplefilter("ignore", FastencodeWarning)  # some parts are not known
             if name not in regions:
                 found |= join_rois(regions, {name: parts})
     return found
 
 
 def regions_of(data: Dataset, who: str, rois: str | None) -> dict[str, NDArray[np.intp]]:
-    """The regions of a participant, from a folder of regions, or of the data set itself; and those of a function."""
+    """Region → voxels of a participant, with functional regions.
+
+    Parameters
+    ----------
+    data : Dataset
+    who : str
+        The participant.
+    rois : str or None
+        Folder of regions of interest. None: those of the data set.
+    """
     found = data.rois(who) if rois is None else find_rois([Path(rois)], who, None, n_voxels=data.n_voxels(who))
     return with_functions(found)

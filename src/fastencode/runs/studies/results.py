@@ -1,6 +1,6 @@
-"""What is finished of a study, as tables: scores, training, probes, change. Seeds of one condition are averaged, and stand apart.
+"""Collect the finished stages of a study into tables: scores, training, probes, change and others.
 
-What is said of a condition is the mean over its seeds; its interval is that of the mean.
+A condition is the mean over its seeds, and its intervals are those of this mean. The table ``seeds`` has each seed by itself.
 """
 
 from __future__ import annotations
@@ -47,22 +47,24 @@ from fastencode.tune.log import epochs
 
 __all__ = ["Results", "collect_study"]
 
+_NEAR = 0.05  # of the hours that an arm names: others are said
+
 
 @dataclass(frozen=True)
 class Results:
-    """What came out.
+    """The results of a study.
 
     Attributes
     ----------
     graph : Graph
     found : Records
-        Scores of every reading.
+        Scores of all fits, by reading.
     probes : (task, reading, owner) → ProbeResult
     changes : (reading, owner) → the folder of its measures of change
     training : list of dict
-        One row for each run and epoch, with its ``seed``.
+        One row per run and epoch, with its ``seed``.
     missing : tuple of str
-        Readings of which something is not finished, as "tuned of P1".
+        Results that are not finished, such as "scores of P1/tuned".
     """
 
     graph: Graph
@@ -79,21 +81,21 @@ class Results:
 
     @cached_property
     def scored(self) -> dict[Key, LayerScores]:
-        """Scores of every condition, the mean over its seeds."""
+        """Scores of conditions: means over seeds."""
         return self._merged(self._plain)
 
     @cached_property
     def _plain(self) -> dict[Key, LayerScores]:
-        """Scores of every reading and baseline, with nothing taken out."""
+        """Scores of every reading and baseline, without residuals."""
         return {key: one for key, one in self.found.scores.items() if not key[0].less}
 
     @cached_property
     def _residual(self) -> dict[Key, LayerScores]:
-        """Scores of what low-level features do not explain of every reading, under the reading's own name."""
+        """Scores of residuals (low-level features regressed out) of every reading, by the name of the reading."""
         return {(replace(key[0], less=()), *key[1:]): one for key, one in self.found.scores.items() if key[0].less}
 
     def _merged(self, scores: Mapping[Key, LayerScores]) -> dict[Key, LayerScores]:
-        """The same of every condition, the mean over its seeds."""
+        """Scores of readings → scores of conditions: means over seeds."""
         several: dict[Key, list[LayerScores]] = {}
         for (label, who, layer), one in scores.items():
             condition, _ = self.conditions[label.source]
@@ -102,19 +104,27 @@ class Results:
 
     @property
     def n_layers(self) -> int:
-        """Layers of the deepest model that was scored or probed."""
+        """Number of layers of the deepest model that was scored or probed."""
         scored = [layer + 1 for _, _, layer in self.found.scores]
         return max([*scored, *(len(one.score) for one in self.probes.values())], default=0)
 
     @cached_property
     def conditions(self) -> dict[str, tuple[str, int]]:
-        """What fits and probes call a reading → its condition and seed."""
+        """Name of a reading or baseline in fits and probes → (condition, seed)."""
         readings = {name: (reading.condition, reading.seed) for name, reading in self._readings.items()}
         return readings | {name: (name, 0) for name in self.graph.config.baselines}
 
     @cached_property
+    def before(self) -> dict[str, str]:
+        """Condition → the one that its differences are taken to: the same model as it is, or the first arm of that model."""
+        of_model: dict[str, Reading] = {}
+        for reading in sorted(self.graph.names.readings, key=lambda reading: reading.tuning is not None):
+            of_model.setdefault(reading.model, reading)
+        return {reading.condition: of_model[reading.model].condition for reading in self.graph.names.readings}
+
+    @cached_property
     def measurements(self) -> dict[Cell, Sample]:
-        """Everything that was measured, of every seed."""
+        """All measurements, each seed by itself."""
         probed = {(task, one.condition, _owner(owner), one.seed): found for (task, one, owner), found in self.probes.items()}
         scored = measurements_of_scores(self._plain, self.found.columns, self.conditions)
         residual = measurements_of_scores(self._residual, self.found.columns, self.conditions)
@@ -124,21 +134,21 @@ class Results:
 
     @cached_property
     def layers(self) -> dict[str, set[int]]:
-        """Condition → its layers that were measured; where nothing is finished, those of the deepest model."""
+        """Condition → its measured layers; for a condition without results, the layers of the deepest model."""
         found: dict[str, set[int]] = {}
         for cell in self.measurements:
-            if cell.measure not in (MLP, BEYOND_LINEAR):  # which have layers of their own
+            if cell.measure not in (MLP, BEYOND_LINEAR):  # networks are fitted on some layers only
                 found.setdefault(cell.model, set()).add(cell.layer)
         for reading in self._readings.values():
             found.setdefault(reading.condition, set(range(self.n_layers)))
         return found
 
     def findings(self) -> list[Finding]:
-        """The study's contrasts, answered."""
+        """Values, tests and answers of the study's contrasts."""
         return evaluate(self.measurements, self.graph.config.contrasts, self.layers, self._planned())
 
     def _planned(self) -> dict[str, Planned]:
-        """What a study measures, whether or not it is finished."""
+        """What the study should measure, finished or not."""
         names, config = self.graph.names, self.graph.config
         regions = [*dict.fromkeys(region for own in self.graph.ground.regions.values() for region in own), WHOLE]
         scored = list(dict.fromkeys(reading.condition for reading in names.readings))
@@ -152,27 +162,27 @@ class Results:
         return {**brains, **dict.fromkeys(config.probes.tasks, Planned(probed, [""]))}
 
     def _network_layers(self, model: str, asked: tuple[int, ...]) -> list[int]:
-        """The layers of a condition that a network reads."""
+        """The layers of a condition that networks are fitted on."""
         found = {cell.layer for cell in self.measurements if cell.measure == MLP and cell.model == model}
         return sorted(found or asked or {self.n_layers - 1})
 
     def warnings(self) -> list[str]:
-        """What a reader should know: what is not finished."""
-        return [f"not finished, and missing here: {text}" for text in self.missing]
+        """Sentences about results that are missing, and about hours that differ from those that were asked for."""
+        return [*(f"missing, because it is not finished: {text}" for text in self.missing), *self._other_hours()]
 
     def origin(self, stages: Stages) -> dict[str, Any]:
-        """What the tables were made of."""
+        """Provenance of the tables: models, settings of features, digests of sounds and responses."""
         return origin_of(stages, self.found) if self.found.scores else {}
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows of every table of scores, training, probes, change and networks, by the names that the page knows."""
+        """Rows of each table, by the table names of :func:`fastencode.study.report.report.write_report`."""
         scores = self.score_rows()
         regions = {row["region"] for row in scores}
         columns, frame = self.found.columns, require("pandas", "tune").DataFrame
-        contrasts = contrast_rows(self.scored, columns)
+        contrasts = contrast_rows(self.scored, columns, self.before)
         rows = {
             "scores": scores,
-            "means": mean_rows(self.scored, columns) if self.scored else [],
+            "means": mean_rows(self.scored, columns, self.before) if self.scored else [],
             "contrasts": contrasts,
             "tests": signed_rank_rows(frame(scores), frame(contrasts)) if len(columns) >= ENOUGH else [],
             "training": _over_seeds(self.training, ("model", "participant", "epoch")),
@@ -187,7 +197,7 @@ class Results:
         return {name: [row for row in table if row.get("region") in {None, "", *regions}] for name, table in rows.items()}
 
     def score_rows(self) -> list[dict[str, Any]]:
-        """One row for each participant, condition, layer and region; intervals are those of the mean over seeds."""
+        """One row per participant, condition, layer and region: means over seeds with their intervals."""
         return self._averaged_rows(self._plain)
 
     def _averaged_rows(self, scores: Mapping[Key, LayerScores]) -> list[dict[str, Any]]:
@@ -202,7 +212,7 @@ class Results:
         return sorted(merged, key=lambda row: (people.index(row["participant"]), order.index(row["model"])))
 
     def seed_rows(self) -> list[dict[str, Any]]:
-        """Each seed's own numbers, of conditions that have several."""
+        """One row per measurement and seed, for conditions with several seeds."""
         seeds: dict[str, set[int]] = {}
         for cell in self.measurements:
             seeds.setdefault(cell.model, set()).add(cell.seed)
@@ -222,27 +232,44 @@ class Results:
         ]
 
     def scaling_rows(self) -> list[dict[str, Any]]:
-        """Mean r of late layers by hours of stories: a row for each arm, participant, region and number of hours.
+        """Mean r of late layers by hours of training data: one row per arm, participant, region and number of hours.
 
-        The models that these arms are tuned from have 0 hours.
+        ``hours`` are the hours that were heard in whole runs, averaged over the participants of the row's condition; ``heard``
+        are the participant's own, ``asked`` those of the arm. The untuned models of these arms have 0 hours.
         """
         readings = self.graph.names.readings
         tuned = [reading for reading in readings if reading.line and reading.tuning is not None]
         before = [one for one in readings if one.tuning is None and one.model in {reading.model for reading in tuned}]
-        rows = [
-            {"model": line, "participant": who, "region": region, "hours": hours, "r": r, **_ends(r, draws, n_blocks, True)}
-            for line, condition, hours in (
-                *((reading.condition, reading.condition, 0.0) for reading in before),
-                *((reading.line, reading.condition, _hours(reading)) for reading in tuned),
-            )
-            for (_, who, _), one in self._late(condition).items()
-            for place, region in enumerate(self.found.columns[who])
-            for r, draws, n_blocks in [(float(one.region[place]), one.draws[:, place], float(one.n_blocks))]
-        ]
+        rows = []
+        for reading in (*before, *tuned):
+            late = self._late(reading.condition)
+            heard = self._heard(reading)
+            hours = round(float(np.mean([heard[who] for _, who, _ in late])), 6) if late else 0.0
+            for (_, who, _), one in late.items():
+                for place, region in enumerate(self.found.columns[who]):
+                    names = {"model": reading.line or reading.condition, "participant": who, "region": region, "hours": hours}
+                    more = {"heard": heard[who], "asked": _asked(reading)}
+                    r, draws = float(one.region[place]), one.draws[:, place]
+                    rows.append({**names, **more, "r": r, **_ends(r, draws, float(one.n_blocks), True)})
         return _over_seeds(rows, ("model", "participant", "region", "hours"))
 
+    def _heard(self, reading: Reading) -> dict[str, float]:
+        """Participant → the hours that a reading learned from."""
+        if reading.tuning is None:
+            return dict.fromkeys(self.graph.names.participants, 0.0)
+        return self.graph.heard(reading.tuning)
+
+    def _other_hours(self) -> Iterator[str]:
+        """Where whole runs make other hours than an arm names."""
+        for reading in {one.condition: one for one in self.graph.names.readings if one.line}.values():
+            asked, heard = _asked(reading), self._heard(reading)
+            far = {who: hours for who, hours in heard.items() if abs(hours - asked) > _NEAR * asked}
+            if far:
+                each = ", ".join(f"{who} {hours:.3g} h" for who, hours in far.items())
+                yield f"{reading.label}: whole runs make other hours than {asked:g}: {each}; tables and curves count these"
+
     def _late(self, condition: str) -> dict[Key, LayerScores]:
-        """The mean over the late layers of a condition in each participant."""
+        """Scores of each participant, averaged over the late layers of a condition."""
         own = {key: one for key, one in self.scored.items() if key[0].source == condition}
         late = layer_thirds(layer for _, _, layer in own)
         chosen = set(late.get("late", late.get("only", [])))
@@ -253,12 +280,12 @@ class Results:
         return {key: _mean_scores(several) for key, several in people.items()}
 
     def probe_rows(self) -> list[dict[str, Any]]:
-        """One row for each task, condition, owner and layer; of several seeds the mean, and its interval."""
+        """One row per task, condition, owner and layer: means over seeds with their intervals."""
         probed = {(task, one.condition, _owner(owner), str(one.seed)): found for (task, one, owner), found in self.probes.items()}
         return probe_rows(probed)
 
     def change_rows(self) -> list[dict[str, Any]]:
-        """One row for each condition, owner, layer and measure; several seeds are averaged."""
+        """One row per condition, owner, layer and measure: means over seeds."""
         rows = [
             {"seed": reading.seed, **row}
             for (reading, owner), folder in self.changes.items()
@@ -267,7 +294,7 @@ class Results:
         return _over_seeds(rows, ("model", "participant", "layer", "measure"))
 
     def mlp_rows(self) -> list[dict[str, Any]]:
-        """One row for each participant, condition, layer and region; of several seeds the mean, and its interval."""
+        """One row per participant, condition, layer and region: means over seeds with their intervals."""
         several: dict[tuple[str, str, int], list[MlpScores]] = {}
         for (label, who, layer), one in self.found.mlp.items():
             several.setdefault((who, self._readings[label.source].condition, layer), []).append(one)
@@ -286,7 +313,7 @@ class Results:
 
 
 def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) -> Results:
-    """What is finished of a study: the records of these stages.
+    """Read the results of the finished stages of a study.
 
     Parameters
     ----------
@@ -314,17 +341,17 @@ def collect_study(stages: Stages, graph: Graph, finished: Mapping[str, Path]) ->
     )
 
 
-def _hours(reading: Reading) -> float:
+def _asked(reading: Reading) -> float:
     return 0.0 if reading.tuning is None or reading.tuning.hours is None else reading.tuning.hours
 
 
 def _owner(owner: str) -> str:
-    """Whose model it is, as tables write it."""
+    """The column ``participant`` of tables: "" for a model that belongs to no participant."""
     return "" if owner == EVERYBODY else owner
 
 
 def _curves(log: Path) -> list[dict[str, Any]]:
-    """The rows of the table of training: one for each epoch, NaN for the training loss before any update."""
+    """One row per epoch of a training log. The training loss before the first update is NaN."""
     names = ("epoch", "updates", "train_loss", "validation_loss", "validation_r")
     return [
         {**{name: math.nan if row[name] is None else row[name] for name in names}, "seconds": row["time"]["seconds"]}
@@ -337,7 +364,7 @@ def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _mean_scores(several: Sequence[LayerScores]) -> LayerScores:
-    """What intervals of a mean over seeds are made of: draws of the same blocks, averaged one by one."""
+    """Scores averaged over seeds. Bootstrap draws are averaged one by one: equal draws resample equal blocks."""
     names = ("region", "region_normalized", "draws", "draws_normalized")
     return replace(several[0], **{name: _mean_of(several, name) for name in names})
 
@@ -347,13 +374,13 @@ def _mean_of(several: Sequence[Any], name: str) -> Any:
 
 
 def _ends(value: float, draws: np.ndarray, n_units: float, correlation: bool) -> dict[str, float]:
-    """The 95 % interval of a number, from its draws."""
+    """The 95 % interval of a number, from its bootstrap draws."""
     low, high = interval(value, draws, n_units, correlation=correlation)
     return {"low": float(low), "high": float(high)}
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows that differ in the seed only become one: the mean of each number that is not a count."""
+    """Average rows that are equal in the columns ``key``: means of floats; other columns are those of the first row."""
     alike: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         alike.setdefault(tuple(row[name] for name in key), []).append(row)

@@ -1,10 +1,10 @@
-"""The stages of a study: what is made, of what, in which order.
+"""The stages of a study: what each computes, and which results of other stages it reads.
 
     world ─► frames/<model> ─► models/<owner>/<run> ─► features/<owner>/<reading> ─► {fits,mlp}/<reading>/<participant>/layer-NN
-    corpora/<name> ──────────► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
+    corpora/<name> ─► corpus-frames/<corpus>/<model> ─► pooled/<corpus>/<owner>/<reading> ─► probes/<task>/<owner>/<reading>
 
-What a stage fits can be said only when the features are there, so a study makes three lists of stages, one after the other:
-:func:`given_stages`, :meth:`Graph.making`, :meth:`Graph.asking`.
+Fits can be set up only once the features exist (their number of layers is then known), so a study runs three lists of stages one
+after the other: :func:`given_stages`, :meth:`Graph.making`, :meth:`Graph.asking`.
 """
 
 from __future__ import annotations
@@ -22,36 +22,38 @@ from numpy.typing import NDArray
 from fastencode.data.corpora import Corpus, open_corpus
 from fastencode.data.dataset import Dataset
 from fastencode.errors import FastencodeWarning
+from fastencode.files import folder_name
 from fastencode.runs.changes import change_stage
 from fastencode.runs.config import LessonsConfig, ProbeConfig
-from fastencode.runs.corpora import mfcc_stage, pooled_stage
+from fastencode.runs.corpora import frames_stage, mfcc_stage, pooled_stage, seconds_of
 from fastencode.runs.engine import Stage
 from fastencode.runs.fits import Question, layer_stages, responses_stage
 from fastencode.runs.probing import probe_stage, targets_stage
 from fastencode.runs.studies.config import DEMO, SPOKEN, StudyConfig
-from fastencode.runs.studies.names import Names, corpus_of, kind_of, task_folder
+from fastencode.runs.studies.names import Names, corpus_of, kind_of
 from fastencode.runs.studies.readings import EVERYBODY, Reading, Tuning
 from fastencode.runs.studies.regions import regions_of
 from fastencode.runs.training import prepare_lessons
-from fastencode.runs.tuning import make_frames, only, read_layers, save_random, shortened, tune_on
+from fastencode.runs.tuning import hours_of, make_frames, only, read_layers, save_random, shortened, tune_on
 from fastencode.runs.world import write_world
 from fastencode.speech.config import ReadConfig
 from fastencode.speech.layers import SMALL_MODEL, SpeechEncoder
-from fastencode.speech.packed import CORPUS_FILE
+from fastencode.speech.packed import CORPUS_FILE, frame_bytes
 from fastencode.study.brains.design import Variant
 from fastencode.study.brains.sources import LayerFolder, LowLevel
+from fastencode.study.probing.leakage import texts_of
 from fastencode.study.probing.tasks import Task, task_of
 from fastencode.tune.lessons import Lessons
 from fastencode.world.corpora import make_commands, make_timit
 
-__all__ = ["Graph", "Ground", "given_stages", "ground_of", "read_config"]
+__all__ = ["Graph", "Ground", "fits_on_disk", "given_model", "given_stages", "ground_of", "is_random", "read_config"]
 
 _MAKERS = {"timit": make_timit, "commands": make_commands}
 _LOW_LEVEL = "random/low-level"
 
 
 def given_stages(config: StudyConfig) -> Iterator[Stage]:
-    """What is not given but made: the demo's world and corpora, and models with random weights."""
+    """Stages that make inputs: simulated data, synthesized corpora, and models with random weights."""
     if config.data.is_demo:
         yield Stage("world", {"world": config.world}, (), write_world, (config.world,))
     speech, corpora = config.probes.speech, config.probes.corpora
@@ -65,12 +67,12 @@ def given_stages(config: StudyConfig) -> Iterator[Stage]:
 
 
 def is_random(name: str) -> bool:
-    """Whether a model is the shape of another, with random weights."""
+    """Whether a model has the architecture of another and random weights: "random:NAME"."""
     return name.startswith("random:")
 
 
 def given_model(name: str) -> Path | str:
-    """Folder or hub name of a model, or of that whose shape it has."""
+    """Folder or hub name of a model; for "random:NAME", of NAME."""
     shape = name.removeprefix("random:")
     return SMALL_MODEL if shape == "small" else shape
 
@@ -83,21 +85,33 @@ def _random_stage(stage: str, name: str) -> Stage:
 @cache
 def _hash(model: Path | str) -> str:
     """The digest of a model that is given, not made."""
-    return SpeechEncoder(model).hash()
+    return _known(model)[0]
+
+
+@cache
+def _known(model: Path | str) -> tuple[str, float]:
+    """The digest of a model that is given, and bytes of its CNN's frames of a second."""
+    encoder = SpeechEncoder(model)
+    return encoder.hash(), frame_bytes(encoder)
+
+
+def fits_on_disk(config: StudyConfig, seconds: float, bytes_of_a_second: float) -> bool:
+    """Whether the frames of a CNN over a corpus are kept: as far as the study's settings allow."""
+    return seconds * bytes_of_a_second <= 1e9 * config.probes.frames
 
 
 @dataclass(frozen=True)
 class Ground:
-    """The data of a study: who heard what, what is tuned on, what is fitted and scored.
+    """The data of a study: the data set, what each participant's model is tuned on, and the regions that are scored.
 
     Attributes
     ----------
     data : Dataset
     lessons : Lessons
-        Of everybody.
+        Runs and voxels to tune on, of all participants.
     regions : participant → region → voxels
     made_by : tuple of str
-        Stages that made the data.
+        Stages that simulated the data; empty for a real data set.
     """
 
     data: Dataset
@@ -111,13 +125,13 @@ class Ground:
 
     @cached_property
     def runs(self) -> tuple[str, ...]:
-        """Every run that is heard, tuned on, fitted or scored."""
+        """Every run that is tuned on, fitted or scored."""
         lessons = self.lessons
         return (*lessons.runs(lessons.train), *lessons.runs(lessons.validation), self.data.test_story)
 
 
 def ground_of(config: StudyConfig, data: Dataset, made_by: tuple[str, ...] = ()) -> Ground:
-    """What a data set holds for a study; raises an :class:`InputError` where it does not hold what the study names."""
+    """The parts of a data set that a study uses. Raises :class:`InputError` if the study names something that is not there."""
     asked = config.data
     assert asked.validation is not None and asked.test_story is not None
     choice = LessonsConfig(
@@ -136,19 +150,19 @@ def ground_of(config: StudyConfig, data: Dataset, made_by: tuple[str, ...] = ())
 
 
 def read_config(config: StudyConfig, tr: float) -> ReadConfig:
-    """How stories are read: in the clips that the study's settings of tuning name."""
+    """Settings of reading stories: in clips as long as those of the study's tuning."""
     return ReadConfig("clip", tr=tr, seconds=config.tuning(replace(config.arms[0], tune={}), 0).clip_seconds)
 
 
 class Graph:
-    """The stages of one study.
+    """Builds the stages of one study.
 
     Parameters
     ----------
     root : Path
         The output folder.
     config : StudyConfig
-        Resolved.
+        With defaults filled in (``config.resolved()``).
     ground : Ground
     """
 
@@ -160,20 +174,37 @@ class Graph:
         scored = config.data.scored
         assert scored is not None
         mlp = None if config.mlp is None else config.mlp.network
-        self.question = Question(ground.data, ground.lessons.train, ground.regions, config.align, ceiling=scored, mlp=mlp)
+        self.question = Question(
+            ground.data,
+            ground.lessons.train,
+            ground.regions,
+            config.align,
+            ceiling=scored,
+            split_half=config.data.split_half,
+            mlp=mlp,
+        )
 
     def making(self) -> list[Stage]:
-        """Frames, tuned models, and every layer of every checkpoint, of stories and of corpora."""
+        """Stages of CNN outputs, tuned models, and all layers of all checkpoints, on stories and on corpora."""
         names = self.names
         return [
             *(self._frames(name, key) for name, key in names.frames.items()),
             *(self._tuning(name, *what) for name, what in names.models.items()),
             *(self._features(name, *what) for name, what in names.features.items()),
+            *(self._corpus_frames(name, *what) for name, what in self.corpus_frames.items()),
             *(self._pooled(name, *what) for name, what in names.pooled.items()),
         ]
 
     def asking(self, there: Mapping[str, Path], sha256: Callable[[Path], str]) -> list[Stage]:
-        """Responses, fits, probes and measures of change, of what is ``there``; the digest of a file is asked for."""
+        """Stages of responses, fits, probes and measures of change.
+
+        Parameters
+        ----------
+        there : stage → folder
+            Finished stages of :meth:`making`; what needs others is left out.
+        sha256 : callable
+            Returns the digest of a file's contents.
+        """
         stages = [responses_stage(self.question, who) for who in self.ground.participants]
         stages += [targets_stage(self._targets(name), task, sha256) for name, task in self.tasks.items() if task.points]
         for name, (reading, owner) in self.names.features.items():
@@ -191,9 +222,13 @@ class Graph:
         return stages
 
     def lessons_of(self, run: Tuning, owner: str) -> Lessons:
-        """What a run learns from."""
+        """Runs and voxels that a tuning run uses."""
         some = self.ground.lessons if run.together else only(self.ground.lessons, owner)
         return shortened(some, run.hours)
+
+    def heard(self, run: Tuning) -> dict[str, float]:
+        """Participant → the hours that the run of this participant, or of all, learned from."""
+        return hours_of(shortened(self.ground.lessons, run.hours))
 
     def model(self, key: str) -> Path | str:
         """Folder or hub name of a model of the study, before tuning."""
@@ -201,7 +236,7 @@ class Graph:
         return self.root / "random" / key if is_random(name) else given_model(name)
 
     def checkpoint(self, reading: Reading, owner: str) -> Path | str:
-        """Folder or hub name of what a reading reads."""
+        """Folder or hub name of the checkpoint of a reading."""
         if reading in self.names.low_level:
             return self.root / _LOW_LEVEL
         if reading.tuning is None:
@@ -211,7 +246,7 @@ class Graph:
 
     @cached_property
     def corpora(self) -> dict[str, Corpus]:
-        """The corpora that some task needs, by name."""
+        """Name → corpus, of the corpora that tasks need."""
         found = {}
         for name in self.names.corpora:
             where = Path(self.config.probes.corpora[name])
@@ -222,17 +257,32 @@ class Graph:
         return found
 
     @cached_property
-    def tasks(self) -> dict[str, Task]:
-        """What is asked of the corpora, by the study's names of tasks."""
-        points = self.probing.mfcc_points
+    def corpus_frames(self) -> dict[str, tuple[str, str]]:
+        """Stages of the CNN's frames that several readings share: the corpus and the key of the model."""
+        seconds = {name: seconds_of(corpus) for name, corpus in self.corpora.items()}
+        models = {key: given_model(name) for key, name in self.config.models.items()}
         return {
-            name: task_of(kind_of(name), self.corpora[corpus_of(name)], points=points, seed=self.config.seed)
+            name: (corpus, key)
+            for name, (corpus, key) in self.names.corpus_frames.items()
+            if fits_on_disk(self.config, seconds[corpus], _known(models[key])[1])
+        }
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """Name in the study → task."""
+        points = self.probing.mfcc_points
+        control = self.config.probes.control
+        return {
+            name: task_of(
+                kind_of(name), corpus, points=points, texts=texts_of(corpus) if control else None, seed=self.config.seed
+            )
             for name in self.config.probes.tasks
+            for corpus in (self.corpora[corpus_of(name)],)
         }
 
     @cached_property
     def probing(self) -> ProbeConfig:
-        """How probes are fitted and scored."""
+        """Settings of all probes."""
         return ProbeConfig(control=self.config.probes.control, seed=self.config.seed)
 
     def _model_settings(self, key: str) -> dict[str, Any]:
@@ -240,14 +290,14 @@ class Graph:
         return {"model": _hash(given_model(name)), "random": is_random(name)}
 
     def _made_by(self, reading: Reading, owner: str) -> tuple[str, ...]:
-        """The stages that made a checkpoint."""
+        """The stages that make a checkpoint."""
         if reading in self.names.low_level:
             return (_LOW_LEVEL,)
         random = (f"random/{reading.model}",) if is_random(self.config.models[reading.model]) else ()
         return random if reading.tuning is None else (*random, f"models/{owner}/{reading.tuning.name}")
 
     def _heard(self) -> dict[str, Path]:
-        """The sounds of the stories, where no stage made them."""
+        """Sounds of the stories as inputs of a stage; none if a stage simulated them."""
         return {} if self.ground.made_by else {f"{name}{path.suffix}": path for name, path in self.sounds.items()}
 
     def _frames(self, name: str, key: str) -> Stage:
@@ -257,7 +307,7 @@ class Graph:
         return Stage(name, settings, (*self.ground.made_by, *random), make_frames, arguments, inputs=self._heard())
 
     def _tuning(self, name: str, run: Tuning, owner: str) -> Stage:
-        """A run of the trainer."""
+        """The stage of a tuning run."""
         data, lessons, config = self.ground.data, self.lessons_of(run, owner), run.config
         heard = {who: (*lessons.train[who], *lessons.validation[who]) for who in lessons.train}
         shared = run.shares_frames and config.clip_seconds == self.read.seconds
@@ -284,9 +334,8 @@ class Graph:
         return Stage(name, settings, reads, tune_on, arguments, inputs=files, resumable=True)
 
     def _features(self, name: str, reading: Reading, owner: str) -> Stage:
-        """Layers of the stories."""
-        frozen = reading.tuning is None or not reading.tuning.config.unfreeze
-        frames = self.root / f"frames/{reading.model}" if frozen else None
+        """The stage of all layers on the stories."""
+        frames = self.root / f"frames/{reading.model}" if reading.keeps_cnn else None
         reads = (*self.ground.made_by, f"frames/{reading.model}", *self._made_by(reading, owner))
         settings = {**self._model_settings(reading.model), "read": self.read}
         arguments = (self.checkpoint(reading, owner), frames, self.sounds, self.read)
@@ -298,19 +347,28 @@ class Graph:
     def _made_corpus(self, name: str) -> tuple[str, ...]:
         return (f"corpora/{SPOKEN[name][0]}",) if self.config.probes.corpora[name] == DEMO else ()
 
+    def _corpus_frames(self, name: str, corpus: str, key: str) -> Stage:
+        """The frozen CNN over a corpus."""
+        random = (f"random/{key}",) if is_random(self.config.models[key]) else ()
+        reads = (*self._made_corpus(corpus), *random)
+        return frames_stage(name, self.corpora[corpus], self.model(key), self._model_settings(key), reads)
+
     def _pooled(self, name: str, corpus: str, reading: Reading, owner: str) -> Stage:
-        """Layers of a corpus."""
+        """The stage of all layers on a corpus."""
         reads = self._made_corpus(corpus)
         if reading.name == "mfcc" and reading in self.names.low_level:
             return mfcc_stage(name, self.corpora[corpus], reads)
         reads = (*reads, *self._made_by(reading, owner))
-        settings = self._model_settings(reading.model)
-        return pooled_stage(name, self.corpora[corpus], self.checkpoint(reading, owner), settings, reads)
+        settings, checkpoint = self._model_settings(reading.model), self.checkpoint(reading, owner)
+        shared = f"corpus-frames/{corpus}/{reading.model}"
+        if shared not in self.corpus_frames or not reading.keeps_cnn or reading in self.names.low_level:
+            return pooled_stage(name, self.corpora[corpus], checkpoint, settings, reads)
+        return pooled_stage(name, self.corpora[corpus], checkpoint, settings, (*reads, shared), self.root / shared)
 
     def _fits(self, folder: Path, people: tuple[str, ...]) -> Iterator[Stage]:
         train, data = self.ground.lessons.train, self.ground.data
         used = (*self.ground.lessons.runs({who: train[who] for who in people}), data.test_story)
-        with warnings.catch_warnings():  # of sounds that are too long: the checks at the start said it of each once
+        with warnings.catch_warnings():  # about sounds that are too long: the checks at the start gave it once for each
             warnings.simplefilter("ignore", FastencodeWarning)
             layers = LayerFolder(folder, data, lobes=self.config.align.lobes, used=used)
         networks = () if self.config.mlp is None else self.config.mlp.layers or (layers.n_layers - 1,)
@@ -325,11 +383,12 @@ class Graph:
         return tuple(LowLevel(name, self.ground.data) for name in names)
 
     def _targets(self, task: str) -> str:
-        return f"targets/{task_folder(task)}"
+        return f"targets/{folder_name(task)}"
 
     def _probe(self, name: str, pooled: str, task: str, reading: Reading, owner: str) -> Stage:
         asked = self.tasks[task]
-        stage = probe_stage(
+        return probe_stage(
+            name,
             asked,
             reading.name,
             self.root / pooled / CORPUS_FILE,
@@ -339,10 +398,9 @@ class Graph:
             targets=self._targets(task) if asked.points else None,
             participant=owner,
         )
-        return replace(stage, name=name)
 
     def _change(self, name: str, before: Reading, after: Reading, owner: str) -> Stage:
-        """What changed in a tuned model, against the one that it was tuned from."""
+        """The stage that compares a tuned model with the untuned one, on the test story."""
         assert after.tuning is not None
         reads = (f"features/{EVERYBODY}/{before.name}", f"features/{owner}/{after.name}", f"models/{owner}/{after.tuning.name}")
         run = self.ground.data.test_story

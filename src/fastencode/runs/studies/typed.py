@@ -1,22 +1,21 @@
-"""Settings of plain values, as a YAML file holds them: every problem is found, each with its place and the nearest name."""
+"""Build dataclasses from plain values, as a YAML file holds them. All problems are found, each with its place in the file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastencode.errors import InputError, require
+from fastencode.errors import InputError, nearest, require, suggestion
 
-__all__ = ["merged", "nearest", "problems_of", "typed"]
+__all__ = ["merged", "problems_of", "typed"]
 
 Settings = TypeVar("Settings")
 
 
 def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
-    """Make a dataclass, and those inside it, of plain values.
+    """Build a dataclass, and the dataclasses inside it, from plain values.
 
     Parameters
     ----------
@@ -25,12 +24,12 @@ def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
     given : Any
         Mappings, lists, text and numbers.
     where : str
-        What the problems' places begin with.
+        Prefix of the places in error messages.
 
     Raises
     ------
     InputError
-        If anything is wrong: all of it, a line for each problem.
+        If there are problems; the message has one line for each.
     """
     problems, found = problems_of(kind, given, where)
     if found is None or problems:
@@ -39,27 +38,32 @@ def typed(kind: type[Settings], given: Any, where: str = "") -> Settings:
 
 
 def problems_of(kind: type[Settings], given: Any, where: str = "") -> tuple[list[str], Settings | None]:
-    """What :func:`typed` would complain of, a line for each problem, and the settings, None where they cannot be made.
+    """The problems that :func:`typed` would raise, one line each, and the settings; None if they cannot be built.
 
-    A misspelt setting counts as the one that is nearest, so that what is wrong besides can be found at once.
+    So that what is wrong besides can be found at once, a misspelt setting counts as the one that is nearest, and one of a wrong
+    type is left at its default.
     """
     pydantic = require("pydantic", "tune")
     problems = list(_unknown(kind, given, where))
-    try:
-        return problems, pydantic.TypeAdapter(kind).validate_python(_mended(kind, given))
-    except pydantic.ValidationError as error:
-        return [*problems, *(_line(one, where) for one in error.errors(include_url=False))], None
+    adapter, left = pydantic.TypeAdapter(kind), _mended(kind, given)
+    while True:
+        try:
+            return problems, adapter.validate_python(left)
+        except pydantic.ValidationError as error:
+            errors = error.errors(include_url=False)
+        problems += [line for line in _lines(errors, left, where) if line not in problems]
+        smaller = left
+        for place in dict.fromkeys(_place(one["loc"], left) for one in errors):
+            if _place(place, smaller) == place:  # nothing around it is gone
+                smaller = _without(smaller, place)
+        if smaller == left:
+            return problems, None
+        left = smaller
 
 
 def merged(settings: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a dataclass as plain mappings, with others in their place, those of inner mappings one by one."""
+    """A dataclass as nested mappings, updated with ``changes``; inner mappings are updated key by key."""
     return _merge(asdict(settings), changes)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """What to say of a name that is none of those known: the nearest, or all of them."""
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose among {', '.join(known)}"
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,14 +75,14 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _unknown(kind: Any, given: Any, where: str) -> Iterator[str]:
-    """Keys that no setting has, at any depth."""
+    """A problem for each unknown key, at any depth."""
     if not is_dataclass(kind) or not isinstance(given, Mapping):
         return
     hints, known = get_type_hints(kind), [field.name for field in fields(kind)]
     for name, value in given.items():
         place = _joined(where, name)
         if name not in known:
-            yield f"{place}: there is no such setting; {nearest(str(name), known)}"
+            yield f"{place}: there is no such setting; {suggestion(name, known)}"
             continue
         inner, repeated = _inside(hints[name])
         for number, one in enumerate(value if repeated and isinstance(value, list | tuple) else [value]):
@@ -86,13 +90,13 @@ def _unknown(kind: Any, given: Any, where: str) -> Iterator[str]:
 
 
 def _mended(kind: Any, given: Any) -> Any:
-    """The same with each misspelt key as the nearest that is not given, and without those that are near none, at any depth."""
+    """The same values with misspelt keys replaced by the most similar free ones, and other unknown keys dropped, at any depth."""
     if not is_dataclass(kind) or not isinstance(given, Mapping):
         return given
     hints, free = get_type_hints(kind), [field.name for field in fields(kind) if field.name not in given]
     found = {}
     for key, value in given.items():
-        name = key if key in hints else next(iter(get_close_matches(str(key), free, n=1)), None)
+        name = key if key in hints else next(iter(nearest(key, free)), None)
         if name is not None:
             inner, repeated = _inside(hints[name])
             several = repeated and isinstance(value, list | tuple)
@@ -101,7 +105,7 @@ def _mended(kind: Any, given: Any) -> Any:
 
 
 def _inside(hint: Any) -> tuple[Any, bool]:
-    """The dataclass that a type holds, if it holds one, and whether it holds several."""
+    """The type inside an optional or a tuple, and whether it is a tuple."""
     if get_origin(hint) in (Union, UnionType):
         return next(((one, False) for one in get_args(hint) if is_dataclass(one)), (None, False))
     if get_origin(hint) is tuple:
@@ -113,14 +117,101 @@ def _joined(where: str, name: object) -> str:
     return f"{where}.{name}" if where else str(name)
 
 
-def _line(error: Mapping[str, Any], where: str) -> str:
-    """One problem as a line: where it is, what is wrong, what was given."""
-    place = where
-    for part in error["loc"]:
-        place = f"{place}[{part + 1}]" if isinstance(part, int) else _joined(place, part)
-    if error["type"] == "value_error":  # what our own checks say names the value
-        said = str(error["ctx"]["error"])
-        return f"{place}: {said}" if place else said
-    said = {"missing": "is missing"}.get(error["type"], error["msg"].replace("Input should be", "give"))
-    shown = repr(error["input"])
-    return f"{place}: {said}" + ("" if error["type"] == "missing" else f", got {shown if len(shown) < 60 else shown[:57] + '…'}")
+_NOUNS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list, such as [a, b]",
+    "list_type": "a list, such as [a, b]",
+    "dict_type": "settings, as name: value",
+    "dataclass_type": "settings, as name: value",
+    "str": "text",
+    "list[int]": "a list of whole numbers",
+    "list[str]": "a list of text",
+    "dict[str,float]": "weights, as name: number",
+}
+"""What is wanted: by pydantic's name of an error, or of one of several types that a setting may have."""
+
+
+def _lines(errors: Sequence[Mapping[str, Any]], given: Any, where: str) -> list[str]:
+    """A line for each setting that is wrong: where it is, what is wanted, what was given."""
+    found: dict[str, tuple[Any, list[str]]] = {}
+    lines = []
+    for error in errors:
+        place = _place(error["loc"], given)
+        shown = where
+        for part in place:
+            shown = f"{shown}[{part + 1}]" if isinstance(part, int) else _joined(shown, part)
+        if error["type"] == "value_error":  # what our own checks say names the value
+            said = str(error["ctx"]["error"])
+            lines.append(f"{shown}: {said}" if shown else said)
+        elif error["type"] == "missing":
+            lines.append(f"{_joined(shown, error['loc'][-1])}: is missing")
+        else:
+            of_several = str(error["loc"][len(place)]) if len(error["loc"]) > len(place) else ""
+            noun = _NOUNS.get(of_several) or _NOUNS.get(error["type"]) or error["msg"]
+            nouns = found.setdefault(shown, (_at(given, place), []))[1]
+            nouns += [noun] * (noun not in nouns)
+    for shown, (value, nouns) in found.items():
+        text = repr(value)
+        quoted = (
+            ": put it in quotation marks"
+            if nouns == ["text"] and value is not None and not isinstance(value, list | tuple | Mapping)
+            else ""
+        )
+        wanted = ", or ".join(nouns)
+        lines.append(f"{shown}: give {wanted}, got {text if len(text) < 60 else text[:57] + '…'}{quoted}")
+    return lines
+
+
+def _place(loc: Sequence[Any], given: Any) -> tuple[Any, ...]:
+    """The keys of ``loc`` that lead to something given; names of types that pydantic adds do not."""
+    found: list[Any] = []
+    for part in loc:
+        inside = (isinstance(given, Mapping) and part in given) or (
+            isinstance(given, list | tuple) and isinstance(part, int) and 0 <= part < len(given)
+        )
+        if not inside:
+            break
+        given = given[part]
+        found.append(part)
+    return tuple(found)
+
+
+def _at(given: Any, place: Sequence[Any]) -> Any:
+    for part in place:
+        given = given[part]
+    return given
+
+
+_NEEDED = ("name", "measure", "models")
+"""What items of a study's lists cannot be without."""
+
+
+def _without(given: Any, place: Sequence[Any]) -> Any:
+    """The same without the innermost named setting around a place. Items stay in their lists, because problems number them: one
+    whose own check complains keeps no more than it needs.
+    """
+    if not place:
+        return given
+    value = _at(given, place)
+    if isinstance(place[-1], int) and isinstance(value, Mapping):
+        return _changed(given, place, {name: one for name, one in value.items() if name in _NEEDED})
+    named = max(depth for depth, part in enumerate(place) if not isinstance(part, int))
+    return given if place[named] in _NEEDED else _changed(given, place[: named + 1], None)
+
+
+def _changed(given: Any, place: Sequence[Any], value: Any) -> Any:
+    """The same with another value at a place; None: without that key."""
+    if not place:
+        return value
+    first, *rest = place
+    if isinstance(given, Mapping):
+        kept = {name: one for name, one in given.items() if name != first}
+        return kept if value is None and not rest else {**given, first: _changed(given[first], rest, value)}
+    return [_changed(one, rest, value) if number == first else one for number, one in enumerate(given)]

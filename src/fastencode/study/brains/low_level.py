@@ -1,6 +1,6 @@
-"""What the ear and the clock already explain: spectrum, power, words, phones and their articulation, at the scans of a run.
+"""Low-level features at the scan times of a run: spectrum, power, words, phones, articulation and time.
 
-They are scored beside a model's layers, or taken out of them first.
+They are scored like a model with one layer, or regressed out of a model's layers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fastencode.speech.audio import read_audio
 from fastencode.speech.labels import articulatory, event_rate
 from fastencode.timing.lanczos import lanczos
 
-__all__ = ["LOW_LEVEL", "low_level"]
+__all__ = ["LOW_LEVEL", "OF_WORDS", "low_level"]
 
 _RATE = 16000
 _MELS = 20
@@ -37,8 +37,8 @@ def low_level(data: Dataset, run: str, name: str) -> NDArray[np.float32]:
     name : str
         One of ``LOW_LEVEL``: ``spectrum``, the log-mel spectrum in 20 bands; ``sound_power``; ``word_rate`` and ``phone_rate``,
         onsets per second in each scan; ``articulation``, the sums per second of the phones' articulatory features; ``time``, slow
-        waves of the time since onset, which know nothing of the sound: what drift alone explains, and what a model of nothing
-        but autocorrelation explains where rows of one story are fitted and scored.
+        cosines and sines of the time since onset (periods of 1200 s to 60 s): what drift explains, and what autocorrelation
+        explains if rows of the same run are fitted and scored.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def low_level(data: Dataset, run: str, name: str) -> NDArray[np.float32]:
         If there is no such feature, or the run's sound or transcript is missing.
     """
     if name not in LOW_LEVEL:
-        raise InputError(f"{name!r} is no low-level feature: choose among {', '.join(LOW_LEVEL)}")
+        raise InputError(f"{name!r} is not a low-level feature: choose from {', '.join(LOW_LEVEL)}")
     values = LOW_LEVEL[name](data, run, data.row_times(run, middle=True))
     return np.asarray(values.reshape(len(values), -1), np.float32)
 
@@ -87,7 +87,7 @@ def _articulation(data: Dataset, run: str, at: Floats) -> Floats:
     try:
         features = articulatory([phone.label for phone in phones])
     except InputError as error:
-        raise InputError(f"transcript of {run!r}: {error}; or take it for no speech, with non_speech") from error
+        raise InputError(f"transcript of {run!r}: {error}; or treat it as no speech, with non_speech") from error
     return np.asarray(event_rate([phone.start for phone in phones], at, values=features))
 
 
@@ -104,3 +104,6 @@ LOW_LEVEL: dict[str, Callable[[Dataset, str, Floats], Floats]] = {
     "articulation": _articulation,
     "time": _time,
 }
+
+OF_WORDS = {"word_rate": "words", "phone_rate": "phones", "articulation": "phones"}
+"""What is made of a transcript → the method of a data set that reads it."""

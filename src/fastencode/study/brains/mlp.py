@@ -2,17 +2,17 @@
 
     prediction = ridge + readout(activation(hidden(x)))
 
-The ridge is fixed, and the network learns what it leaves over. The readout begins at 0: before the first update the prediction is
-ridge's, and where the network finds nothing it stays that. All voxels share the hidden layer, and are learned in one batch.
+Ridge is fitted first, and the network is trained on its residuals. The readout starts at 0, so before the first update the
+prediction is that of ridge, and it stays so if the network finds nothing. All voxels share the hidden layer and are trained in
+one batch.
 
-A gain over ridge is not yet a nonlinearity: on linear data, too, voxels that share a few directions gain from sharing a hidden
-layer. So the same network is trained without its activation, too, and a layer is called nonlinear where the network is better
-than both.
+A gain over ridge is not yet evidence of nonlinearity: on linear data, too, voxels that depend on a few common directions gain
+from a shared hidden layer. So the same network is also trained without activation function, and a layer is called nonlinear only
+if the network is better than both.
 
-On rows that the network learns from, the ridge's part is its prediction of held-out folds: what a ridge leaves over on its own
-rows is less than what it leaves over on others. Settings and the number of epochs are chosen by the mean correlation over rows of
-the fit runs that neither that ridge nor the network has seen; with these the network is trained again on all fit rows, beside
-the ridge on all of them. Test rows are read once, to be scored.
+On training rows, the prediction of ridge is that of folds which held these rows out, because residuals of fitted rows are smaller
+than those of new rows. Settings and the number of epochs are chosen by the mean correlation on rows of the fit runs that neither
+ridge nor network were fitted on. Then the network is trained again on the residuals of all fit rows. Test rows are only scored.
 
 Axis letters: t scan row, p column of the design, v voxel, r region, b bootstrap draw, s seed.
 """
@@ -36,6 +36,7 @@ from fastencode.study.brains.design import Design, plan_runs
 from fastencode.study.brains.layer_scores import Listener
 from fastencode.study.config import AlignConfig, MlpConfig, Resources
 from fastencode.study.inference.blocks import interval
+from fastencode.study.inference.intervals import without_rounding
 from fastencode.study.inference.significance import bootstrap_region_scores
 from fastencode.timing.clean import zscore
 
@@ -44,6 +45,7 @@ __all__ = ["MlpScores", "inner_split", "mlp_against_ridge", "mlp_operations", "m
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
+_TERMS = 64  # roundings in a region's mean correlation, generously; float32 predictions that differ at all differ by far more
 _WEIGHTS = 2**27  # bytes of ridge weights and held-out predictions at once
 
 
@@ -54,20 +56,20 @@ class MlpScores:
     Attributes
     ----------
     ridge, mlp, linear : ndarray, shape (r,)
-        Of the ridge; of it and the network, mean over seeds; of it and the network without its activation, NaN if not asked for.
+        Of ridge; of ridge + network, mean over seeds; of ridge + network without activation function, NaN if not fitted.
     draws : ndarray, shape (b, 3, r)
-        The three on resampled blocks of scans, the same blocks for all.
+        The three scores (ridge, mlp, linear) on resampled blocks of scans, the same blocks for all.
     r_ridge, r_mlp : ndarray, shape (v,)
-        Of each voxel.
+        Correlation of each voxel.
     n_blocks : ndarray, shape ()
-        Scans of the test runs divided by those of a block.
+        Number of scans of the test runs / scans per block.
     n_settings : ndarray of int, shape ()
-        Pairs of a hidden size and a weight decay that were tried for each network.
+        Number of pairs of hidden size and weight decay that were tried.
     hidden, weight_decay, epochs : ndarray, shape (2, s)
-        What was chosen for each seed, of the network and of the one without nonlinearity. 0 epochs: the ridge was best.
+        Chosen for each seed, for the network and for the one without activation function. 0 epochs: ridge was best.
     inner : ndarray, shape (2, s, 2)
-        Mean correlation on the rows that these were chosen on, of ridge and of the network. The second, the best of those tried,
-        is too high.
+        Mean correlation of ridge and of the network on the rows of this choice. The second is the best of all settings, so it is
+        too high.
     """
 
     ridge: NDArray[np.float64]
@@ -83,9 +85,34 @@ class MlpScores:
     epochs: NDArray[np.int64]
     inner: NDArray[np.float64]
 
+    def gain(self, over: str, region: int) -> tuple[float, NDArray[np.float64]]:
+        """Mean correlation of the network minus that of another prediction in one region, and the bootstrap draws of this.
+
+        Parameters
+        ----------
+        over : {"ridge", "linear"}
+            Ridge, or the network without its activation.
+        region : int
+            Position of the region.
+
+        Returns
+        -------
+        float
+            NaN if the other prediction was not made. 0 if the two agree to rounding.
+        ndarray, shape (b,)
+        """
+        other, place = {"ridge": (self.ridge, 0), "linear": (self.linear, 2)}[over]
+        value, beside = self.mlp[region], other[region]
+        draws, draws_beside = self.draws[:, 1, region], self.draws[:, place, region]
+        exact = [
+            without_rounding(one - two, np.abs(one) + np.abs(two), _TERMS)
+            for one, two in ((value, beside), (draws, draws_beside))
+        ]
+        return float(exact[0]), exact[1]
+
 
 class _Part(NamedTuple):
-    """Rows to learn from, or to be scored on: X (t, p), ridge's prediction (t, v), and what was measured (t, v)."""
+    """Rows to train or score on: features X (t, p), prediction of ridge (t, v), responses Y (t, v)."""
 
     X: Any
     base: Any
@@ -93,7 +120,7 @@ class _Part(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """The best of all settings: its hidden size, weight decay and epochs, and its score and ridge's on the inner rows."""
+    """The best settings: hidden size, weight decay and epochs, with the scores of network and ridge on the inner rows."""
 
     hidden: int
     decay: float
@@ -103,15 +130,15 @@ class _Chosen(NamedTuple):
 
 
 def mlp_against_ridge(design: Design, listener: Listener, config: AlignConfig, mlp: MlpConfig | None = None) -> MlpScores:
-    """Fit a ridge and a network beside it, and score both on the test runs.
+    """Fit ridge, and a network on its residuals, and score both on the test runs.
 
     Parameters
     ----------
     design : Design
-        Of one layer; its delayed features are made whole, (t, p) float32.
+        Design of one layer. Its delayed features are copied into memory, (t, p) float32.
     listener : Listener
     config : AlignConfig
-        Folds and penalties of the ridge, blocks and draws of the intervals.
+        Folds and penalties of ridge, blocks and draws of the intervals.
     mlp : MlpConfig, optional
 
     Returns
@@ -121,13 +148,13 @@ def mlp_against_ridge(design: Design, listener: Listener, config: AlignConfig, m
     Raises
     ------
     InputError
-        If rows of features and responses differ, or the fit rows are too few to hold some out.
+        If numbers of rows of features and responses differ, or there are too few fit rows to hold some out.
     MissingLibraryError
         If torch is not installed (extra ``tune``).
 
     Notes
     -----
-    Computed on the CPU. With one number of threads the results are the same to the last bit; with another, to rounding.
+    Computed on the CPU. Results are bit-identical for the same number of threads, and agree to rounding otherwise.
     """
     require("torch", "tune")
     mlp = mlp or MlpConfig()
@@ -158,16 +185,16 @@ def mlp_against_ridge(design: Design, listener: Listener, config: AlignConfig, m
 
 
 def inner_split(labels: NDArray[Any], share: float, gap: int) -> tuple[Rows, Rows]:
-    """(Rows to learn from, rows to choose on) of the fit rows: the last runs, or the end of the only one.
+    """Split the fit rows into rows to train on and rows to choose settings on: the last runs, or the end of a single run.
 
     Parameters
     ----------
     labels : ndarray, shape (t,)
         The run of each row; those of one run stand together.
     share : float
-        Rows to choose on, of all: as many whole runs as come nearest, at least one, at most all but one. Of one run, its end.
+        Share of rows to choose on. Several runs: the whole runs closest to this share, at least one, at most all but one.
     gap : int
-        Rows that are left out between the two where there is one run: those that delayed features share.
+        With a single run: number of rows to leave out between the two, because delayed features overlap.
 
     Raises
     ------
@@ -188,9 +215,9 @@ def inner_split(labels: NDArray[Any], share: float, gap: int) -> tuple[Rows, Row
 
 
 def mlp_operations(n: int, p: int, v: int, mlp: MlpConfig) -> float:
-    """Multiplications and additions of one layer's networks at most: n fit rows, p columns, v voxels.
+    """Upper limit of multiplications and additions for the networks of one layer: n fit rows, p columns, v voxels.
 
-    The two ridges are not counted. Early stopping usually needs a part of this.
+    Ridge regressions are not included. With early stopping, it is usually a fraction of this.
     """
     each = [6.0 * n * (p * hidden + hidden * v) for hidden in mlp.hidden]  # forward, and backward twice as much
     tried = (1 - mlp.held_out) * sum(each) * len(mlp.weight_decays)
@@ -198,7 +225,7 @@ def mlp_operations(n: int, p: int, v: int, mlp: MlpConfig) -> float:
 
 
 def _ridge(plan: RidgePlan, Y: Floats, X_test: Matrix) -> tuple[Floats, Floats]:
-    """Ridge's predictions of its own rows by folds that held them out, and of other rows, by tiles of voxels."""
+    """Predictions of ridge for its own rows, by folds that held them out, and for test rows; by tiles of voxels."""
     held_out, predicted = np.empty_like(Y), np.empty((len(X_test), Y.shape[1]), np.float32)
     width = max(1, _WEIGHTS // (sum(plan.shape) * plan.dtype.itemsize))
     with warnings.catch_warnings(), held_warnings():  # one warning for each model, where it is fitted by itself
@@ -211,7 +238,7 @@ def _ridge(plan: RidgePlan, Y: Floats, X_test: Matrix) -> tuple[Floats, Floats]:
 
 
 def _choose(learning: _Part, watching: _Part, mlp: MlpConfig, seed: int, linear: bool) -> _Chosen:
-    """The settings and epoch of the best mean correlation on the watched rows; ridge itself where none is better."""
+    """The settings and epoch with the best mean correlation on the watched rows; 0 epochs if none is better than ridge."""
     ridge = _score(watching.base, watching.Y)
     best = _Chosen(mlp.hidden[0], mlp.weight_decays[0], 0, ridge, ridge)
     learning, (x_watched,) = _scaled(learning, watching.X)
@@ -230,7 +257,7 @@ def _choose(learning: _Part, watching: _Part, mlp: MlpConfig, seed: int, linear:
 
 
 def _network(whole: _Part, test: Floats, mlp: MlpConfig, one: _Chosen, seed: int, linear: bool) -> Floats:
-    """What a network of chosen settings, trained on all fit rows, adds to ridge on the test rows, (t, v)."""
+    """Output on the test rows, (t, v), of a network with the chosen settings that is trained on all fit rows."""
     if not one.epochs:
         return np.zeros((len(test), whole.Y.shape[1]), np.float32)
     whole, (x_test,) = _scaled(whole, test)
@@ -251,7 +278,7 @@ def _scaled(part: _Part, *others: Floats) -> tuple[_Part, list[Any]]:
 
 
 def _epochs(part: _Part, mlp: MlpConfig, hidden: int, decay: float, seed: int, linear: bool) -> Iterator[Any]:
-    """The network after each epoch, without an end. Chance comes from the seed alone; torch's own state stays as it is."""
+    """Yield the network after each epoch, endlessly. Random numbers come from the seed, not from torch's global state."""
     import torch
     from torch import nn
 
@@ -282,7 +309,7 @@ def _apply(network: Any, X: Any) -> Floats:
 
 
 def _score(predicted: NDArray[Any], measured: NDArray[Any]) -> float:
-    """Mean correlation over voxels: what is reported, so what settings are chosen by."""
+    """Mean correlation over voxels: the criterion of the choice, because it is what is reported."""
     return float(np.mean(pearson(measured, predicted)))
 
 
@@ -294,7 +321,7 @@ def _scored(
     config: AlignConfig,
     mlp: MlpConfig,
 ) -> MlpScores:
-    """Correlations on the test rows, with draws of the same blocks for all; of several runs within each, as in scores_of."""
+    """Correlations on the test rows with paired bootstrap draws. Several runs are z-scored each, as in scores_of."""
     runs = listener.runs
 
     def within(values: NDArray[Any]) -> NDArray[Any]:
@@ -348,12 +375,12 @@ def mlp_rows(
     for (who, model, layer), scores in found.items():
         for place, region in enumerate(columns[who]):
             ridge, mlp, linear = scores.ridge[place], scores.mlp[place], scores.linear[place]
-            low, high = _difference(scores, place, 0)
-            beyond_low, beyond_high = _difference(scores, place, 2)
+            gain, low, high = _gain(scores, "ridge", place)
+            beyond, beyond_low, beyond_high = _gain(scores, "linear", place)
             rows.append({
                 "participant": who, "model": model, "layer": layer, "region": region,
-                "r_ridge": float(ridge), "r_mlp": float(mlp), "difference": float(mlp - ridge), "low": low, "high": high,
-                "r_linear": float(linear), "beyond_linear": float(mlp - linear),
+                "r_ridge": float(ridge), "r_mlp": float(mlp), "difference": gain, "low": low, "high": high,
+                "r_linear": float(linear), "beyond_linear": beyond,
                 "beyond_low": beyond_low, "beyond_high": beyond_high,
                 "settings": int(scores.n_settings), "epochs": float(scores.epochs[0].mean()),
                 "nonlinear": bool(low > 0 and beyond_low > 0) if np.isfinite([low, beyond_low]).all() else None,
@@ -361,11 +388,10 @@ def mlp_rows(
     return rows
 
 
-def _difference(scores: MlpScores, place: int, against: int) -> tuple[float, float]:
-    """Ends of the interval of the network less ridge (0) or the linear network (2) in one region; NaN without that."""
-    draws = scores.draws[:, 1, place] - scores.draws[:, against, place]
-    value = float(scores.mlp[place] - (scores.ridge, scores.mlp, scores.linear)[against][place])
+def _gain(scores: MlpScores, over: str, region: int) -> tuple[float, float, float]:
+    """:meth:`MlpScores.gain` and the ends of its .95 interval; NaN if the other prediction was not made."""
+    value, draws = scores.gain(over, region)
     if not np.isfinite(value):
-        return np.nan, np.nan
+        return np.nan, np.nan, np.nan
     low, high = interval(value, draws, float(scores.n_blocks), correlation=False)
-    return float(low), float(high)
+    return value, float(low), float(high)

@@ -1,14 +1,14 @@
-"""Predictions of the test stories by one layer in one participant, beside what was measured: an HDF5 file.
+"""Write predictions and responses of the test stories, for one layer and participant, to an HDF5 file.
 
-    predicted   (t, v) float32   predictions of the ridge that was fitted on all fit stories; responses of those were z-scored
+    predicted   (t, v) float32   predictions of ridge fitted on all fit stories, in units of z-scored responses
     measured    (t, v) float32   responses, in the units of the data set; the mean over repeats where there are several
     voxels      (v,) int64       column of the data set's responses
     alpha       (v,) float64     chosen penalty, weight on ‖b‖²
     times       (t,) float64     when each row's scan began, in s from the onset of its story's recording
     story       (t,) text        the story of each row
 
-Attributes ``participant``, ``model``, ``delays`` (in TRs) and ``layer``. Voxels are those that are mapped. Rows are those that
-are scored, and where there are several test stories those of one stand together.
+Attributes ``participant``, ``model``, ``delays`` (in TRs) and ``layer``. Voxels are those in the region "all". Rows are the
+scored rows, one test story after the other.
 
 Legend: t = scored rows of all test stories, v = mapped voxels.
 """

@@ -6,7 +6,7 @@ Axis letters: v voxel, r region, b bootstrap draw.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "Key",
     "Label",
     "adjusted_pvalues",
+    "compared_with",
     "contrast_rows",
     "delays_text",
     "left_out_rows",
@@ -178,18 +179,40 @@ def share_rows(found: Mapping[Key, LayerShares], bands: Mapping[Key, Sequence[st
     return rows
 
 
-def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
-    """Every model less the first, layer by layer, where both have the layer; intervals from draws of the same blocks.
+def compared_with(labels: Iterable[Label], before: Mapping[str, str] | None = None) -> dict[Label, Label]:
+    """Label → what it is compared with, at the same delays.
 
-    ``difference`` is this model's ``r`` minus that of ``versus``, the first model: above 0 where this one predicts better.
-    Low-level baselines are compared with nothing.
+    Parameters
+    ----------
+    labels : iterable of Label
+    before : source → source, optional
+        The model that each was tuned from; what is missing is compared with nothing. By default all are compared with the first.
+
+    Returns
+    -------
+    dict
+        Low-level features are compared with nothing, and nothing with itself.
     """
-    first = next((label.source for label, _, _ in found if not label.low_level), None)
+    labels = list(dict.fromkeys(labels))
+    first = next((label.source for label in labels if not label.low_level), None)
+    found = {}
+    for label in labels:
+        source = first if before is None else before.get(label.source)
+        if source is not None and source != label.source and not label.low_level:
+            found[label] = replace(label, source=source)
+    return found
+
+
+def contrast_rows(found: Found, columns: Columns, before: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Every model less the one it is compared with, layer by layer, where both have the layer; draws are of the same blocks.
+
+    ``difference`` is this model's ``r`` minus that of ``versus``: above 0 where this one predicts better. ``before`` is as for
+    :func:`compared_with`.
+    """
+    against_of = compared_with((label for label, _, _ in found), before)
     rows = []
     for (label, who, layer), scores in found.items():
-        if first is None or label.source == first or label.low_level:
-            continue
-        against = found.get((replace(label, source=first), who, layer))
+        against = found.get((against_of[label], who, layer)) if label in against_of else None
         if against is None:
             continue
         difference, draws = scores.region - against.region, scores.draws - against.draws
@@ -198,7 +221,7 @@ def contrast_rows(found: Found, columns: Columns) -> list[dict[str, Any]]:
             rows.append(
                 {
                     **_names(label, who, layer, region),
-                    "versus": first,
+                    "versus": against_of[label].source,
                     "difference": difference[place],
                     "low": low[place],
                     "high": high[place],
@@ -218,9 +241,9 @@ def signed_rank_rows(scores: pd.DataFrame, contrasts: pd.DataFrame) -> list[dict
     FastencodeWarning
         Once, if in some tests there are too few participants for any p below .05.
     """
-    rows = _tests(scores, "r", "0")
+    rows = _tests(scores.assign(versus="0"), "r")
     if len(contrasts):
-        rows += _tests(contrasts, "difference", str(contrasts["versus"].iloc[0]))
+        rows += _tests(contrasts, "difference")
     weak = [row["participants"] for row in rows if row["p_smallest"] > 0.05]
     if weak:
         where = "" if len(weak) == len(rows) else f" in {len(weak)} of {len(rows)} tests"
@@ -234,9 +257,9 @@ def signed_rank_rows(scores: pd.DataFrame, contrasts: pd.DataFrame) -> list[dict
     return rows
 
 
-def _tests(table: pd.DataFrame, column: str, versus: str) -> list[dict[str, Any]]:
+def _tests(table: pd.DataFrame, column: str) -> list[dict[str, Any]]:
     rows = []
-    for names, group in table.groupby(list(_GROUP), sort=False):
+    for names, group in table.groupby([*_GROUP, "versus"], sort=False):
         values = group[column].to_numpy(np.float64)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FastencodeWarning)
@@ -244,8 +267,7 @@ def _tests(table: pd.DataFrame, column: str, versus: str) -> list[dict[str, Any]
         error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
         rows.append(
             {
-                **dict(zip(_GROUP, names, strict=True)),
-                "versus": versus,
+                **dict(zip((*_GROUP, "versus"), names, strict=True)),
                 "participants": len(values),
                 "mean": float(values.mean()),
                 "standard_error": error,

@@ -1,8 +1,8 @@
 """Figures of a study, one file for each kind.
 
-Figures are made from tidy tables and know nothing of files. A model has one color and marker everywhere
-(``study/conditions.py``). Solid is what held-out data gave, dashed a ceiling or a baseline, dotted what was trained on or a
-control.
+Figures are drawn from tidy tables and write no files. A model has the same color and marker in all figures
+(``study/conditions.py``). Solid lines: held-out data. Dashed lines: noise ceilings and baselines. Dotted lines: training data and
+controls.
 """
 
 from fastencode.study.figures.base import PANELS, crowded, png, svg

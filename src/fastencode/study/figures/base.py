@@ -1,13 +1,13 @@
-"""What all figures share: style, grids of panels, legends, and a figure as the content of a file.
+"""Shared by all figures: style, grids of panels, legends, and conversion to PNG and SVG.
 
-Axes are made and filled through matplotlib's objects, never pyplot: no figure is kept open, and it looks the same whatever the
-user's own settings are.
+Figures use matplotlib's objects instead of pyplot, so that none stays open and the user's settings have no influence.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -31,20 +31,16 @@ __all__ = [
     "PANELS",
     "WIDE",
     "ZERO",
-    "columns_of",
     "crowded",
     "distinct",
     "escaped",
     "finish",
-    "grid",
     "layer_ticks",
-    "legend",
     "legend_of",
     "looks",
     "panel_title",
+    "panels",
     "png",
-    "present",
-    "row_height",
     "span_of",
     "styled",
     "svg",
@@ -56,10 +52,10 @@ MARKED = 13  # markers on a curve at most
 LAYER = "layer (0 = input of the transformer)"
 CEILING, ZERO = "black", "#404040"
 DASHED = (0, (5, 3))
-PANELS = 48  # of a figure that has several for each region
-BANDED = 5  # models: bands of more hide each other
+PANELS = 48  # largest number of panels in figures with several per region
+BANDED = 5  # largest number of models with interval bands
 LONGEST, LINE = 40, 115  # letters of a legend's entry, and of all entries in a row, each with 8 for its line
-# What is drawn alike for all models, by its name in the legend.
+# Line styles that do not depend on the model, by their names in legends.
 LINES: dict[str, dict[str, Any]] = {
     "validation": {"color": "#303030", "linestyle": "-"},
     "training": {"color": "#303030", "linestyle": ":", "linewidth": 1.3},
@@ -70,7 +66,7 @@ LINES: dict[str, dict[str, Any]] = {
 
 
 def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
-    """Draw with matplotlib's defaults and our style, whatever the user's matplotlibrc says."""
+    """A decorator: draw with matplotlib's defaults and our style, not with the user's matplotlibrc."""
 
     @wraps(draw)
     def wrapper(*args: Any, **kwargs: Any) -> Figure | None:
@@ -83,9 +79,13 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's content, without the date or version that would make equal figures differ."""
+    """The figure as a PNG file's content, without the date or version that would make equal figures differ.
+
+    Drawn once, by the canvas: ``Figure.savefig`` draws everything twice, the first time only to place it.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_dpi(DPI)
+    require("matplotlib.backends.backend_agg", "report").FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     figure.set_layout_engine("none")  # found once: the same figure as another file has its panels where they are here
     return buffer.getvalue()
 
@@ -93,20 +93,72 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> bytes:
     """The figure as an SVG file's content, letters as outlines; equal figures give equal bytes, as with :func:`png`."""
     buffer = io.BytesIO()
+    figure.set_dpi(DPI)  # of what is drawn in pixels
+    canvas = require("matplotlib.backends.backend_svg", "report").FigureCanvasSVG(figure)
     with require("matplotlib", "report").rc_context({"svg.hashsalt": "fastencode", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
-def grid(rows: int, columns: int, size: tuple[float, float], *, share: str = "") -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, and these row by row; ``share`` is "y" or "all" where they have one axis."""
-    figure = require("matplotlib.figure", "report").Figure(figsize=size, layout="constrained")
+def panels(
+    count: int, columns: int | None = None, *, height: float | None = None, width: float = WIDE, share: bool = False
+) -> tuple[Figure, list[Axes], int]:
+    """A figure with a grid of panels.
+
+    Parameters
+    ----------
+    count : int
+        Panels that are needed.
+    columns : int, optional
+        Panels side by side. Default: all of up to four, otherwise three.
+    height : float, optional
+        Inches of one row. Default: 2.5, or 1.9 if there are more than four rows, so that the figure fits on few screens.
+    width : float
+        Inches of the figure.
+    share : bool
+        Whether all panels have the same axes.
+
+    Returns
+    -------
+    Figure
+    list of Axes
+        Row by row; the last row may have more than are needed.
+    int
+        Panels side by side.
+    """
+    columns = columns or (count if count <= 4 else 3)
+    rows = math.ceil(count / columns)
+    height = (2.5 if rows <= 4 else 1.9) if height is None else height
+    figure = require("matplotlib.figure", "report").Figure(figsize=(width, height * rows + 0.9), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.03)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=bool(share), sharex=share == "all").ravel())
+    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=share, sharex=share).ravel()), columns
 
 
-def finish(figure: Figure, axes: list[Axes], used: set[int], x: str, y: str) -> None:
-    """Remove the panels nobody drew in, and name the axes once for all."""
+def finish(
+    figure: Figure,
+    axes: list[Axes],
+    used: Collection[int],
+    labels: tuple[str, str],
+    table: pd.DataFrame,
+    models: Sequence[Condition],
+    lines: Sequence[str] = (),
+) -> None:
+    """Remove empty panels, label the axes once for the whole figure, and add a legend.
+
+    Parameters
+    ----------
+    figure, axes
+        Of :func:`panels`.
+    used : collection of int
+        Positions of the axes that were drawn in.
+    labels : (str, str)
+        Of the horizontal and the vertical axis; "" for none.
+    table : pandas.DataFrame
+        The legend shows the models in its column ``model``.
+    models : sequence of Condition
+    lines : sequence of str
+        Further legend entries: keys of ``LINES``.
+    """
     spec = axes[0].get_gridspec()
     columns = spec.ncols if spec else 1
     for k, ax in enumerate(axes):
@@ -114,16 +166,14 @@ def finish(figure: Figure, axes: list[Axes], used: set[int], x: str, y: str) -> 
             ax.remove()
         elif k + columns not in used:
             ax.tick_params(labelbottom=True)  # a shared axis hides them above a panel that is not there
-    figure.supxlabel(x, fontsize=10)
-    if y:
-        figure.supylabel(y, fontsize=10)
-
-
-def legend(figure: Figure, models: Sequence[Condition], *, lines: Sequence[str] = ()) -> None:
-    """One legend above all panels: models, then what lines stand for, names of ``LINES``."""
+    figure.supxlabel(labels[0], fontsize=10)
+    if labels[1]:
+        figure.supylabel(labels[1], fontsize=10)
     line = require("matplotlib.lines", "report").Line2D
-    labels = [escaped(shortened(one.label, LONGEST)) for one in models]
-    handles = [line([], [], color=one.color, marker=one.marker, label=label) for one, label in zip(models, labels, strict=True)]
+    handles = [
+        line([], [], color=one.color, marker=one.marker, label=escaped(shortened(one.label, LONGEST)))
+        for one in present(table, models)
+    ]
     legend_of(figure, [*handles, *(line([], [], label=name, **LINES[name]) for name in lines)])
 
 
@@ -140,16 +190,6 @@ def escaped(words: str) -> str:
     return words.replace("$", r"\$")
 
 
-def columns_of(panels: int) -> int:
-    """Panels side by side: all of up to four, otherwise three in a row."""
-    return panels if panels <= 4 else 3
-
-
-def row_height(rows: int) -> float:
-    """Inches of one row of panels; many rows are lower, so that a figure of them fits on few screens."""
-    return 2.5 if rows <= 4 else 1.9
-
-
 def panel_title(name: str, columns: int, participant: str = "") -> str:
     """A panel's title, cut to its width; a dollar sign would begin mathematics."""
     room = 92 // max(columns, 2)
@@ -158,6 +198,7 @@ def panel_title(name: str, columns: int, participant: str = "") -> str:
 
 
 def layer_ticks(ax: Axes, low: int, high: int) -> None:
+    """Whole numbers on the horizontal axis, from the first to the last layer, at most nine of them."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 10**9) if (high - low) / step <= 8)
     ax.set_xticks(range(low, high + 1, step))
     ax.set_xlim(low - 0.03 * max(high - low, 1) - EDGE, high + 0.03 * max(high - low, 1) + EDGE)
@@ -166,16 +207,18 @@ def layer_ticks(ax: Axes, low: int, high: int) -> None:
 
 
 def distinct(table: pd.DataFrame, column: str) -> list[str]:
+    """The different values of a column, in order of appearance."""
     return list(dict.fromkeys(table[column]))
 
 
 def present(table: pd.DataFrame, models: Sequence[Condition]) -> list[Condition]:
+    """The models that have rows in a table, in the order of ``models``."""
     there = set(table["model"])
     return [one for one in models if one.model in there]
 
 
 def looks(table: pd.DataFrame, models: Sequence[Condition]) -> list[tuple[str, dict[str, Any]]]:
-    """The models of a table, and how each is drawn: later ones above earlier ones, solid all."""
+    """Each model of a table with its line style: all solid, later models drawn above earlier ones."""
     return [
         (one.model, {"color": one.color, "marker": one.marker, "linestyle": "-", "zorder": 3 + place / len(models)})
         for place, one in enumerate(models)
@@ -184,9 +227,10 @@ def looks(table: pd.DataFrame, models: Sequence[Condition]) -> list[tuple[str, d
 
 
 def span_of(table: pd.DataFrame, column: str = "layer") -> tuple[int, int]:
+    """The smallest and the largest number in a column."""
     return int(table[column].min()), int(table[column].max())
 
 
 def crowded(table: pd.DataFrame) -> bool:
-    """Whether there are too many models for bands."""
+    """Whether there are so many models that interval bands would hide each other."""
     return bool(table["model"].nunique() > BANDED)

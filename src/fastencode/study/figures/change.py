@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,17 +11,12 @@ from fastencode.study.columns import MEAN
 from fastencode.study.conditions import Condition
 from fastencode.study.figures.base import (
     LAYER,
-    WIDE,
-    columns_of,
     distinct,
     escaped,
     finish,
-    grid,
     layer_ticks,
-    legend,
     looks,
-    present,
-    row_height,
+    panels,
     span_of,
     styled,
 )
@@ -57,15 +51,12 @@ def change_figure(change: pd.DataFrame, models: Sequence[Condition]) -> Figure:
     """
     there = distinct(change, "measure")
     measures = [one for one in MEASURES if one in there] + [one for one in there if one not in MEASURES]
-    columns = columns_of(len(measures)) if len(measures) != 4 else 2
-    rows = math.ceil(len(measures) / columns)
-    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9))
+    figure, axes, columns = panels(len(measures), 2 if len(measures) == 4 else None)
     span = span_of(change)
     for ax, measure in zip(axes, measures, strict=False):
         _panel(ax, change[change["measure"] == measure], models, span)
         ax.set_title(escaped(shortened(measure_name(measure), 110 // max(columns, 2))), fontsize=9.5)
-    finish(figure, axes, set(range(len(measures))), LAYER, "")
-    legend(figure, present(change, models))
+    finish(figure, axes, range(len(measures)), (LAYER, ""), change, models)
     return figure
 
 

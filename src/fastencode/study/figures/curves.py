@@ -1,4 +1,4 @@
-"""Curves by layer in one panel, and the vertical limits of panels that are compared."""
+"""Curves by layer in one panel, and vertical limits of panels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["draw_band", "draw_curve", "extent", "level", "means_panel", "padded"
 
 
 def means_panel(ax: Axes, means: pd.DataFrame, each: pd.DataFrame, models: Sequence[Condition], span: tuple[int, int]) -> None:
-    """A thick line and a band for the mean over participants, thin lines for each of several: column ``value`` of ``each``."""
+    """Draw means over participants as thick lines with bands, and participants (column ``value`` of ``each``) as thin lines."""
     for model, look in looks(means, models):
         part, own = means[means["model"] == model], each[each["model"] == model]
         people = own["participant"].unique()
@@ -33,7 +33,7 @@ def means_panel(ax: Axes, means: pd.DataFrame, each: pd.DataFrame, models: Seque
 
 
 def within(ax: Axes, window: tuple[float, float]) -> None:
-    """The vertical limits of a panel, and a line at zero where it lies between them."""
+    """Set the vertical limits of a panel, and draw a line at zero if it is between them."""
     low, high = window
     ax.set_ylim(low, high)
     if low < 0 < high:
@@ -41,7 +41,7 @@ def within(ax: Axes, window: tuple[float, float]) -> None:
 
 
 def draw_curve(ax: Axes, values: pd.Series, look: Mapping[str, Any], span: tuple[int, int], **more: Any) -> None:
-    """Values by layer. What has one layer where others have more, such as a low-level feature, is a level line."""
+    """Draw values by layer. A model with one layer, such as a low-level feature, is a horizontal line."""
     values = level(values.sort_index(), span)
     ax.plot(values.index, values.to_numpy(), markevery=math.ceil(len(values) / MARKED), **look, **more)
 
@@ -57,7 +57,7 @@ def draw_band(
 
 
 def level(values: pd.Series, span: tuple[int, int]) -> pd.Series:
-    """A single value at every layer of the panel; where that is one, at its sides too, or no line or band would be seen."""
+    """Repeat a single value at every layer of the panel, and beside it if the panel has one layer, so that a line is visible."""
     low, high = span
     wide = range(low, high + 1) if low < high else (low - EDGE, low, low + EDGE)
     return values if len(values) > 1 else values.reindex(wide).ffill().bfill()
@@ -77,7 +77,7 @@ def padded(values: np.ndarray, at_least: float) -> tuple[float, float]:
 
 
 def windows_of(ranges: Sequence[tuple[float, float]], ceilings: Sequence[float]) -> list[tuple[float, float]]:
-    """Vertical limits per panel, all of one height; a ceiling is taken in where it costs at most a third of the height."""
+    """Vertical limits of panels, all of the same height. A ceiling is included if the height grows by at most a half."""
     tallest = max(max(high - low for low, high in ranges), 0.1)
     wanted = []
     for (low, high), ceiling in zip(ranges, ceilings, strict=True):

@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastencode.study.conditions import Condition
+from fastencode.study.conditions import Condition, reference_label
 from fastencode.study.figures.base import (
     LAYER,
-    WIDE,
     ZERO,
-    columns_of,
     crowded,
     distinct,
     escaped,
     finish,
-    grid,
     layer_ticks,
-    legend,
     looks,
     panel_title,
-    present,
-    row_height,
+    panels,
     span_of,
     styled,
 )
@@ -41,14 +36,14 @@ __all__ = ["differences_figure", "mlp_figure", "participants_figure"]
 
 @styled
 def differences_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Sequence[Condition]) -> Figure | None:
-    """Every model's r less that of the first by layer, one panel per region: mean over participants, and each of them.
+    """Every model's r less that of another by layer, one panel per region: mean over participants, and each of them.
 
     Parameters
     ----------
     means : pandas.DataFrame
         One row per model, layer and region: columns model, layer, region, mean, low, high.
     contrasts : pandas.DataFrame
-        One row per participant, model, layer and region: columns participant, model, layer, region, difference.
+        One row per participant, model, layer and region: columns participant, model, layer, region, versus, difference.
     models : sequence of Condition
 
     Returns
@@ -59,9 +54,7 @@ def differences_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Seq
     if contrasts.empty:
         return None
     regions = distinct(contrasts, "region")
-    columns = columns_of(len(regions))
-    rows = math.ceil(len(regions) / columns)
-    figure, axes = grid(rows, columns, (WIDE, 2.9 * rows + 0.9))
+    figure, axes, columns = panels(len(regions), height=2.9)
     values = np.concatenate([means[["mean", "low", "high"]].to_numpy(dtype=float).ravel(), contrasts["difference"].to_numpy()])
     limits = padded(values, at_least=0.04)
     for ax, region in zip(axes, regions, strict=False):
@@ -70,8 +63,7 @@ def differences_figure(means: pd.DataFrame, contrasts: pd.DataFrame, models: Seq
         means_panel(ax, means[means["region"] == region], each, models, span_of(contrasts))
         ax.set_title(panel_title(region, columns))
         ax.set_ylim(*limits)
-    finish(figure, axes, set(range(len(regions))), LAYER, escaped(f"r minus r of {shortened(models[0].label, 30)}"))
-    legend(figure, present(contrasts, models))
+    finish(figure, axes, range(len(regions)), (LAYER, _minus(contrasts, models)), contrasts, models)
     return figure
 
 
@@ -82,7 +74,8 @@ def participants_figure(contrasts: pd.DataFrame, regions: Sequence[str], models:
     Parameters
     ----------
     contrasts : pandas.DataFrame
-        One row per participant, model, layer and region: columns participant, model, layer, region, difference, low, high.
+        One row per participant, model, layer and region: columns participant, model, layer, region, versus, difference, low,
+        high.
     regions : sequence of str
         Those to draw, in this order.
     models : sequence of Condition
@@ -98,8 +91,7 @@ def participants_figure(contrasts: pd.DataFrame, regions: Sequence[str], models:
         return None
     columns = min(4, len(participants))
     of_region = math.ceil(len(participants) / columns)
-    rows = of_region * len(regions)
-    figure, axes = grid(rows, columns, (WIDE, 1.85 * rows + 0.9), share="all")
+    figure, axes, _ = panels(of_region * len(regions) * columns, columns, height=1.85, share=True)
     used = set()
     for k, region in enumerate(regions):
         for j, who in enumerate(participants):
@@ -109,8 +101,7 @@ def participants_figure(contrasts: pd.DataFrame, regions: Sequence[str], models:
             _difference_panel(axes[at], here, models, span_of(contrasts))
             axes[at].set_title(panel_title(region, columns, who), fontsize=9)
     axes[0].set_ylim(*padded(contrasts[["difference", "low", "high"]].to_numpy(dtype=float), at_least=0.04))
-    finish(figure, axes, used, LAYER, escaped(f"r minus r of {shortened(models[0].label, 30)}"))
-    legend(figure, present(contrasts, models))
+    finish(figure, axes, used, (LAYER, _minus(contrasts, models)), contrasts, models)
     return figure
 
 
@@ -130,18 +121,21 @@ def mlp_figure(mlp: pd.DataFrame, models: Sequence[Condition]) -> Figure:
         One panel per participant and region, all on one vertical axis.
     """
     participants, regions = distinct(mlp, "participant"), distinct(mlp, "region")
-    panels = [(region, who) for region in regions for who in participants]
-    columns = len(participants) if len(regions) > 1 and len(participants) in (2, 3, 4) else columns_of(len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9), share="all")
-    for ax, (region, who) in zip(axes, panels, strict=False):
+    places = [(region, who) for region in regions for who in participants]
+    by_participant = len(regions) > 1 and len(participants) in (2, 3, 4)
+    figure, axes, columns = panels(len(places), len(participants) if by_participant else None, share=True)
+    for ax, (region, who) in zip(axes, places, strict=False):
         here = mlp[(mlp["participant"] == who) & (mlp["region"] == region)]
         _difference_panel(ax, here, models, span_of(mlp))
         ax.set_title(panel_title(region, columns, who if len(participants) > 1 else ""))
     axes[0].set_ylim(*padded(mlp[["difference", "low", "high"]].to_numpy(dtype=float), at_least=0.04))
-    finish(figure, axes, set(range(len(panels))), LAYER, "r of the network minus r of ridge")
-    legend(figure, present(mlp, models))
+    finish(figure, axes, range(len(places)), (LAYER, "r of the network minus r of ridge"), mlp, models)
     return figure
+
+
+def _minus(contrasts: pd.DataFrame, models: Sequence[Condition]) -> str:
+    """The name of the vertical axis."""
+    return escaped(f"r minus r of {shortened(reference_label(contrasts['versus'], models), 30)}")
 
 
 def _difference_panel(ax: Axes, here: pd.DataFrame, models: Sequence[Condition], span: tuple[int, int]) -> None:

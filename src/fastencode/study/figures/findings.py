@@ -1,4 +1,4 @@
-"""All findings in one figure: a marker and an interval for each, its answer by shape and in words."""
+"""All findings in one figure: a marker and an interval for each, with its answer as shape and text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastencode.errors import require
 from fastencode.study.figures.base import WIDE, ZERO, escaped, legend_of, styled
 from fastencode.study.figures.curves import padded
 from fastencode.study.findings.summary import number
-from fastencode.study.names import ANSWERS, METRICS
+from fastencode.study.names import ANSWERS, BRAIN_MEASURES, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,20 +36,20 @@ LETTERS, LINE = 46, 0.165  # letters of a line of a statement, and its height in
 
 @styled
 def findings_figure(findings: pd.DataFrame) -> Figure:
-    """One row for each finding: its value and interval, that of its control below, and where the interval is expected to lie.
+    """One row per finding: value and interval, below it those of the control, and shaded where the interval should lie.
 
     Parameters
     ----------
     findings : pandas.DataFrame
-        Columns statement, measure, region, models, value, low, high, answer, control_value, control_low, control_high; where
-        they are there, ``expect`` ("above", "below" or "within") and ``limit`` say what is shaded.
+        Columns statement, measure, models, value, low, high, answer, control_value, control_low, control_high; where they are
+        there, ``expect`` ("above", "below" or "within") and ``limit`` say what is shaded.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Scores of responses, and scores of probes, in panels with horizontal axes of their own.
+        Findings on encoding models and on probes are in panels with separate horizontal axes.
     """
-    brains = findings["region"].fillna("") != ""  # probes have no region
+    brains = findings["measure"].isin(BRAIN_MEASURES)
     groups = [(name, part) for name, part in _halves(findings, brains) if len(part)]
     rows = [[max(len(_wrapped(one)), 2) + 1.0 for one in part["statement"]] for _, part in groups]
     figure = require("matplotlib.figure", "report").Figure(

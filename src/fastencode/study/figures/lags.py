@@ -12,15 +12,10 @@ from fastencode.study.columns import MEAN
 from fastencode.study.conditions import Condition
 from fastencode.study.figures.base import (
     PANELS,
-    WIDE,
-    columns_of,
     distinct,
     finish,
-    grid,
-    legend,
     panel_title,
-    present,
-    row_height,
+    panels,
     span_of,
     styled,
 )
@@ -51,10 +46,8 @@ def lags_figure(lags: pd.DataFrame, models: Sequence[Condition]) -> Figure:
         per region, of all layers. A model of one layer is drawn in every panel of a region.
     """
     regions, thirds = distinct(lags, "region"), depths(lags)
-    columns = len(thirds) if thirds else columns_of(len(regions))
-    panels = [(region, depth) for region in regions for depth in thirds or ("all",)]
-    rows = math.ceil(len(panels) / columns)
-    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9))
+    places = [(region, depth) for region in regions for depth in thirds or ("all",)]
+    figure, axes, columns = panels(len(places), len(thirds) or None)
     divided = set(lags.loc[lags["depth"] != "all", "model"]) if thirds else set()
     table = lags[lags["model"].isin(divided) == (lags["depth"] != "all")]
     table = table.rename(columns={"lag": "layer", "r_low": "low", "r_high": "high"})  # the helpers' horizontal axis is the layer
@@ -66,13 +59,12 @@ def lags_figure(lags: pd.DataFrame, models: Sequence[Condition]) -> Figure:
         extent(np.append(of[["mean", "low", "high"]].to_numpy(float).ravel(), each["value"])) for of, each in parts.values()
     ]
     windows = dict(zip(regions, windows_of(ranges, [math.nan] * len(regions)), strict=True))
-    for ax, (region, depth) in zip(axes, panels, strict=False):
+    for ax, (region, depth) in zip(axes, places, strict=False):
         here = [one[one["depth"].isin([depth, "all"])] for one in parts[region]]
         means_panel(ax, here[0], here[1], models, span_of(lags, "lag"))
         ax.set_title(panel_title(region, columns, depth if thirds else ""))
         within(ax, windows[region])
-    finish(figure, axes, set(range(len(panels))), "lag (TRs from sound to response)", "correlation r, held-out data")
-    legend(figure, present(lags, models))
+    finish(figure, axes, range(len(places)), ("lag (TRs from sound to response)", "correlation r, held-out data"), lags, models)
     return figure
 
 

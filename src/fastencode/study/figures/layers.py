@@ -13,18 +13,13 @@ from fastencode.study.figures.base import (
     CEILING,
     DASHED,
     LAYER,
-    WIDE,
-    columns_of,
     crowded,
     distinct,
     finish,
-    grid,
     layer_ticks,
-    legend,
     looks,
     panel_title,
-    present,
-    row_height,
+    panels,
     span_of,
     styled,
 )
@@ -56,20 +51,26 @@ def layers_figure(scores: pd.DataFrame, models: Sequence[Condition]) -> Figure:
         A ceiling too far above is written at the upper edge with an arrow.
     """
     participants, regions = distinct(scores, "participant"), distinct(scores, "region")
-    panels = [(p, g, scores[(scores["participant"] == p) & (scores["region"] == g)]) for p in participants for g in regions]
-    columns = columns_of(len(regions))
+    places = [(p, g, scores[(scores["participant"] == p) & (scores["region"] == g)]) for p in participants for g in regions]
+    columns = len(regions) if len(regions) <= 4 else 3
     per_participant = math.ceil(len(regions) / columns)
-    rows = per_participant * len(participants)
-    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9))
-    windows = windows_of([_band_range(panel) for *_, panel in panels], [mean_ceiling(panel) for *_, panel in panels])
+    figure, axes, _ = panels(per_participant * len(participants) * columns, columns)
+    windows = windows_of([_band_range(panel) for *_, panel in places], [mean_ceiling(panel) for *_, panel in places])
     used = set()
-    for k, ((participant, region, panel), window) in enumerate(zip(panels, windows, strict=True)):
+    for k, ((participant, region, panel), window) in enumerate(zip(places, windows, strict=True)):
         at = (k // len(regions)) * per_participant * columns + k % len(regions)
         used.add(at)
         _layer_panel(axes[at], panel, models, window, span_of(scores))
         axes[at].set_title(panel_title(region, columns, participant if len(participants) > 1 else ""))
-    finish(figure, axes, used, LAYER, "correlation r with held-out responses")
-    legend(figure, present(scores, models), lines=["noise ceiling"] if _has_ceiling_line(axes) else ())
+    finish(
+        figure,
+        axes,
+        used,
+        (LAYER, "correlation r with held-out responses"),
+        scores,
+        models,
+        ["noise ceiling"] if _has_ceiling_line(axes) else (),
+    )
     return figure
 
 
@@ -92,18 +93,16 @@ def picture(means: pd.DataFrame, scores: pd.DataFrame, regions: Sequence[str], m
     matplotlib.figure.Figure
         10 inches wide. Bands are the intervals of the means; thin lines are participants, when there are several.
     """
-    columns = columns_of(len(regions))
-    rows = math.ceil(len(regions) / columns)
-    figure, axes = grid(rows, columns, (10, 3.75 if rows == 1 else 2.9 * rows + 0.9))
-    panels = [(means[means["region"] == region], scores[scores["region"] == region]) for region in regions]
-    ranges = [extent(np.append(mean[["mean", "low", "high"]].to_numpy(float).ravel(), each["r"])) for mean, each in panels]
+    few = len(regions) <= 4
+    figure, axes, columns = panels(len(regions), height=2.85 if few else 2.9, width=10)
+    parts = [(means[means["region"] == region], scores[scores["region"] == region]) for region in regions]
+    ranges = [extent(np.append(mean[["mean", "low", "high"]].to_numpy(float).ravel(), each["r"])) for mean, each in parts]
     windows = windows_of(ranges, [math.nan] * len(ranges))
-    for ax, region, (mean, each), window in zip(axes, regions, panels, windows, strict=False):
+    for ax, region, (mean, each), window in zip(axes, regions, parts, windows, strict=False):
         means_panel(ax, mean, each.rename(columns={"r": "value"}), models, span_of(scores))
-        ax.set_title(panel_title(region, columns), fontsize=13 if columns < 4 and rows == 1 else None)
+        ax.set_title(panel_title(region, columns), fontsize=13 if columns < 4 and few else None)
         within(ax, window)
-    finish(figure, axes, set(range(len(regions))), "layer of the speech model", "correlation r, held-out data")
-    legend(figure, present(means, models))
+    finish(figure, axes, range(len(regions)), ("layer of the speech model", "correlation r, held-out data"), means, models)
     return figure
 
 

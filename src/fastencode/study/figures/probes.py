@@ -13,17 +13,14 @@ from fastencode.study.conditions import Condition
 from fastencode.study.figures.base import (
     LAYER,
     LINES,
-    WIDE,
     ZERO,
     crowded,
     distinct,
     escaped,
     finish,
-    grid,
     layer_ticks,
-    legend,
     looks,
-    present,
+    panels,
     span_of,
     styled,
 )
@@ -57,18 +54,15 @@ def probes_figure(probes: pd.DataFrame, models: Sequence[Condition]) -> Figure:
         One panel per task, each with a vertical axis of its own. Thick lines are means over participants, thin lines each.
     """
     tasks = distinct(probes, "task")
-    columns = min(2, len(tasks))
-    rows = math.ceil(len(tasks) / columns)
-    figure, axes = grid(rows, columns, (WIDE, 3.0 * rows + 0.9))
+    figure, axes, _ = panels(len(tasks), min(2, len(tasks)), height=3.0)
     span = span_of(probes)
     for ax, task in zip(axes, tasks, strict=False):
         here = probes[probes["task"] == task]
         _panel(ax, here, models, span)
         ax.set_title(escaped(shortened(task_name(task), 44)))
         ax.set_ylabel(escaped(metric_name(here["metric"].iloc[0])))
-    finish(figure, axes, set(range(len(tasks))), LAYER, "")
     lines = [name for name, column in (("baseline", "baseline"), ("shuffled labels", "control")) if probes[column].notna().any()]
-    legend(figure, present(probes, models), lines=lines)
+    finish(figure, axes, range(len(tasks)), (LAYER, ""), probes, models, lines)
     return figure
 
 

@@ -13,18 +13,13 @@ from fastencode.study.conditions import Condition
 from fastencode.study.figures.base import (
     LAYER,
     PANELS,
-    WIDE,
-    columns_of,
     crowded,
     distinct,
     escaped,
     finish,
-    grid,
     layer_ticks,
-    legend,
     looks,
-    present,
-    row_height,
+    panels,
     span_of,
     styled,
 )
@@ -58,9 +53,7 @@ def scaling_figure(scaling: pd.DataFrame, models: Sequence[Condition]) -> Figure
         have the same height in r.
     """
     regions = distinct(scaling, "region")
-    columns = columns_of(len(regions))
-    rows = math.ceil(len(regions) / columns)
-    figure, axes = grid(rows, columns, (WIDE, 2.9 * rows + 0.9))
+    figure, axes, _ = panels(len(regions), height=2.9)
     hours = np.unique(scaling["hours"].to_numpy(dtype=float))
     parts = [scaling[scaling["region"] == region] for region in regions]
     windows = windows_of([extent(part[["r", "low", "high"]].to_numpy(dtype=float)) for part in parts], [math.nan] * len(parts))
@@ -68,8 +61,14 @@ def scaling_figure(scaling: pd.DataFrame, models: Sequence[Condition]) -> Figure
         _scaling_panel(ax, part, models, hours)
         within(ax, window)
         ax.set_title(escaped(display_name(region, 40)))
-    finish(figure, axes, set(range(len(regions))), "hours of data (doublings equally far apart)", "correlation r, held-out data")
-    legend(figure, present(scaling, models))
+    finish(
+        figure,
+        axes,
+        range(len(regions)),
+        ("hours of data (doublings equally far apart)", "correlation r, held-out data"),
+        scaling,
+        models,
+    )
     return figure
 
 
@@ -89,7 +88,7 @@ def _scaling_panel(ax: Axes, here: pd.DataFrame, models: Sequence[Condition], ho
         for who in people if len(people) > 1 else ():
             own = part[part["participant"] == who].sort_values("hours")
             ax.plot([places[one] for one in own["hours"]], own["r"], **thin)
-    ax.set_xticks(list(places.values()), [f"{one:g}" for one in places])
+    ax.set_xticks(list(places.values()), [f"{one:.3g}" for one in places])
     ax.grid(False, axis="x")
 
 
@@ -116,14 +115,12 @@ def seeds_figure(seeds: pd.DataFrame, models: Sequence[Condition]) -> Figure | N
     matplotlib.figure.Figure or None
         Thin lines with markers are seeds. None where there would be too many panels.
     """
-    panels = list(seeds.groupby(["measure", "region"], sort=False).groups)
-    if len(panels) > PANELS:
+    places = list(seeds.groupby(["measure", "region"], sort=False).groups)
+    if len(places) > PANELS:
         return None
-    columns = columns_of(len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9))
+    figure, axes, _ = panels(len(places))
     span = span_of(seeds)
-    for ax, (measure, region) in zip(axes, panels, strict=False):
+    for ax, (measure, region) in zip(axes, places, strict=False):
         here = seeds[(seeds["measure"] == measure) & (seeds["region"] == region)]
         for model, look in looks(here, models):
             for _, one in here[here["model"] == model].groupby("seed"):
@@ -131,6 +128,5 @@ def seeds_figure(seeds: pd.DataFrame, models: Sequence[Condition]) -> Figure | N
         layer_ticks(ax, *span)
         title = " · ".join(filter(None, (display_name(region, 24), measure_name(measure))))
         ax.set_title(escaped(title), fontsize=9.5)
-    finish(figure, axes, set(range(len(panels))), LAYER, "score of each seed")
-    legend(figure, present(seeds, models))
+    finish(figure, axes, range(len(places)), (LAYER, "score of each seed"), seeds, models)
     return figure

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastencode.study.conditions import Condition
 from fastencode.study.figures.base import (
-    WIDE,
     ZERO,
     distinct,
     finish,
-    grid,
     layer_ticks,
-    legend,
     looks,
     panel_title,
-    present,
-    row_height,
+    panels,
     span_of,
     styled,
 )
@@ -49,8 +44,7 @@ def training_figure(training: pd.DataFrame, models: Sequence[Condition]) -> Figu
     if not participants:
         return None
     columns = 2 if len(participants) <= 4 else 4  # two panels for each participant, of one or of two in a row
-    rows = math.ceil(2 * len(participants) / columns)
-    figure, axes = grid(rows, columns, (WIDE, row_height(rows) * rows + 0.9))
+    figure, axes, _ = panels(2 * len(participants), columns)
     for place, participant in enumerate(participants):
         loss, r = axes[2 * place], axes[2 * place + 1]
         part = training[training["participant"] == participant].sort_values("epoch")
@@ -66,8 +60,15 @@ def training_figure(training: pd.DataFrame, models: Sequence[Condition]) -> Figu
             ax.set_title(panel_title(title, columns, person))
             ax.set_ylabel(label if columns == 2 else "", fontsize=9)
             layer_ticks(ax, *span_of(training, "epoch"))
-    finish(figure, axes, set(range(2 * len(participants))), _epoch_label(training["epoch"]), "")
-    legend(figure, present(training, models), lines=("validation", "training"))
+    finish(
+        figure,
+        axes,
+        range(2 * len(participants)),
+        (_epoch_label(training["epoch"]), ""),
+        training,
+        models,
+        ("validation", "training"),
+    )
     return figure
 
 

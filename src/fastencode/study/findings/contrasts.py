@@ -1,13 +1,15 @@
-"""What contrasts found: each number with its interval, its test, its answer, and the reason of the answer in words.
+"""Evaluate contrasts: each value with its interval, its test, its answer, and the reason for the answer in words.
 
-An answer compares a whole interval with a limit that was stated before the measurement, as in ``verdicts.py``. Two rules are
-added, because each of them is needed for "nothing is called an effect whose control shows it too":
+An answer compares a whole interval with a limit that was stated before the measurement, as in ``verdicts.py``. Two more rules
+prevent that something is called an effect although the control shows it, too:
 
-- Where a control is named, "yes" needs two intervals: that of the contrast beyond its limit, and that of tuned − control beyond 0
-  on the same side. It is not enough that the control's own interval does not leave out the limit: the difference between what is
-  and what is not significant need not be significant. "No" needs one of the two on the other side. Otherwise it is undecided.
-- Contrasts of one family are compared at the levels of Holm's steps, so that the chance that any of their answers is wrong is at
-  most 5 %. Without a family the level is .95.
+- If a control is named, "yes" requires two intervals: that of the contrast beyond its limit, and that of tuned − control beyond 0
+  on the same side. It would not be enough that the control's own interval includes the limit, because the difference between
+  "significant" and "not significant" is not itself statistically significant (Gelman and Stern 2006). "No" requires one of the
+  two intervals on the other side. Otherwise the answer is "undecided". If the tuned model or the control has several seeds, the
+  interval of tuned − control includes the variance between seeds, because a control is itself one random outcome.
+- The intervals of a family have the confidence levels of Holm's steps, so that the probability of any wrong answer in the
+  family is at most 5 %. Without a family, the level is .95.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from fastencode.study.findings.weighted import (
     weights_of,
 )
 from fastencode.study.inference.families import WRONG, holm, holm_levels
-from fastencode.study.inference.intervals import Estimate, over_participants, over_units
+from fastencode.study.inference.intervals import Estimate, freedom_of, over_participants, over_units
 from fastencode.study.inference.significance import signed_rank
 
 __all__ = ["Cell", "Contrast", "Finding", "Measurements", "Sample", "evaluate", "finding_rows", "part_rows", "verdicts_of"]
@@ -80,7 +82,7 @@ class Finding:
     control_value, control_low, control_high : float
         The same contrast with the control in place of the model in question, with its .95 interval; NaN without a control.
     over_control, over_control_low, over_control_high : float
-        The model in question less the control, weighted alike.
+        The model in question less the control, weighted alike; where either has several seeds, the interval allows for others.
     rule, quantity : str
         For :meth:`verdict`.
     by_participant : participant → float
@@ -127,11 +129,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Case:
-    """A contrast in the making. ``claim`` is the p of what its point estimates say; ``leans`` what that would be."""
+    """A contrast before its family is known. ``leans``: the answer that the point estimates suggest; ``claim``: its p-value."""
 
     contrast: Contrast
     main: Tested
-    estimates: tuple[Estimate, ...]  # itself, its control, itself less its control
+    estimates: tuple[Estimate, ...]  # of the contrast, of its control, of their difference
     unit: str
     p: float
     p_signed_rank: float
@@ -146,22 +148,22 @@ def evaluate(
     n_layers: Layers,
     planned: Mapping[str, Planned] | None = None,
 ) -> list[Finding]:
-    """Compute every contrast, test it, and answer it.
+    """Compute, test and answer contrasts.
 
-    Seeds of one condition are averaged, then a participant's layers, regions and models are summed by their weights, draw by
-    draw: equal draws took the same units, so differences are paired. Participants in whom something is missing are left out and
-    named in ``reason``. Means over participants follow, each counting alike.
+    Seeds of a condition are averaged. Then layers, regions and models are summed with their weights in each participant, also for
+    each bootstrap draw: equal draws resample the same units, so differences are paired. Finally, participants are averaged with
+    equal weights. Participants for whom a measurement is missing are left out and named in ``reason``.
 
     Parameters
     ----------
     measurements : Cell → Sample
     contrasts : sequence of Contrast
     n_layers : int, or mapping of condition to int or to layers
-        Thirds are cut of each model's own layers, so that models of unlike depth can be compared. A model with one layer has it
-        at every depth.
+        Each model's own layers are divided into thirds, so that models with different numbers of layers can be compared. The only
+        layer of a model is early, middle and late at once.
     planned : measure → Planned, optional
-        What should have been measured. By default, what was; otherwise a contrast that lacks a planned measurement, as after a
-        stage that failed, is undecided and says so.
+        What should have been measured. A contrast without its planned measurements, for example after a failed stage, is
+        undecided and says so. Default: what was measured.
 
     Returns
     -------
@@ -171,7 +173,7 @@ def evaluate(
     Raises
     ------
     InputError
-        All names that are not measured at once, each with the nearest; or measurements that cannot be paired.
+        If contrasts name something that is not measured; the message lists all such names. Or if measurements cannot be paired.
     """
     planned = planned_of(measurements) if planned is None else planned
     if problems := contrast_problems(contrasts, planned, n_layers):
@@ -183,7 +185,7 @@ def evaluate(
 
 
 def _in_families(cases: Sequence[_Case]) -> tuple[list[float], list[float]]:
-    """The level that decides each, and its adjusted p. What was not expected counts in its family as well: its p is looked at."""
+    """The confidence level of each answer, and each adjusted p. Contrasts without expectation also count in their family."""
     levels, adjusted = [1 - WRONG] * len(cases), [case.p for case in cases]
     for family in {case.contrast.family for case in cases} - {None}:
         members = [place for place, case in enumerate(cases) if case.contrast.family == family]
@@ -203,6 +205,8 @@ def _case(measurements: Measurements, contrast: Contrast, n_layers: Layers) -> _
     several = main.people != (NOBODY,)
     by_people = contrast.unit == "participants" or (contrast.unit == "auto" and several and len(main.people) >= ENOUGH)
     estimates = tuple(_estimate(one, which, by_people and several) for one, which in zip(asked, found, strict=True))
+    if len(estimates) > 1:
+        estimates = (*estimates[:2], _of_other_seeds(estimates[2], found[2]))
     p = max(estimates[0].pvalue(limit) for limit in _limits(contrast))
     ranks = _signed_rank(contrast, main) if by_people and several else (math.nan, math.nan)
     unit = "participants" if by_people else main.unit
@@ -212,13 +216,24 @@ def _case(measurements: Measurements, contrast: Contrast, n_layers: Layers) -> _
 def _estimate(contrast: Contrast, found: Tested, by_people: bool) -> Estimate:
     if by_people:
         return over_participants(found.values, found.draws, found.n_units)
-    if contrast.unit == "participants":  # there are none
+    if contrast.unit == "participants":  # all models belong to no participant
         return Estimate(float(found.values.mean()), math.nan, math.nan)
     return over_units(found.values, found.draws, found.n_units, correlation=contrast.single and found.correlation)
 
 
+def _of_other_seeds(over: Estimate, found: Tested) -> Estimate:
+    """Tuned − control, as unsure as other seeds make it. One that has a single seed is taken to vary as the other does."""
+    known = {model: one for model, one in found.of_seeds.items() if one[1] > 1}
+    if not known or not math.isfinite(over.error):
+        return over
+    single = len(found.of_seeds) - len(known)
+    of_seeds = [(variance * (1 / seeds + single), seeds - 1.0) for variance, seeds in known.values()]
+    parts = [(over.error**2, over.freedom), *of_seeds]
+    return replace(over, error=math.sqrt(sum(variance for variance, _ in parts)), freedom=freedom_of(parts))
+
+
 def _limits(contrast: Contrast) -> tuple[float, ...]:
-    """What is tested against. The larger p is that of the nearer limit."""
+    """The limits to test against. With two limits, the larger p-value counts, which is that of the nearer limit."""
     return (-contrast.limit, contrast.limit) if contrast.expect == "within" else (contrast.limit,)
 
 
@@ -230,7 +245,7 @@ def _signed_rank(contrast: Contrast, found: Tested) -> tuple[float, float]:
 
 
 def _claim(contrast: Contrast, estimates: Sequence[Estimate]) -> tuple[float, Answer]:
-    """The two-sided p of the answer that the numbers lean to: below .05 just if .95 intervals give that answer."""
+    """The answer that the point estimates suggest, and its two-sided p: below .05 exactly if .95 intervals give this answer."""
     main = estimates[0]
     p = max(main.pvalue(limit) for limit in _limits(contrast))
     if contrast.expect == "within":
@@ -283,7 +298,7 @@ def _n_units(case: _Case) -> float:
 
 
 def _reasons(case: _Case, level: float) -> list[str]:
-    """What decided, and what a reader has to know of it."""
+    """Sentences: what decided the answer, and what limits it."""
     contrast, main = case.contrast, case.main
     out = [f"{who} is left out: {why}." for who, why in main.left_out.items() if who != NOBODY]
     if not main.people:
@@ -302,6 +317,8 @@ def _reasons(case: _Case, level: float) -> list[str]:
         if contrast.expect in ("above", "below") and _beyond(contrast, ends, contrast.limit) and not alone:
             also = _beyond(contrast, control.interval(), contrast.limit)
             said.append("The control shows it too." if also else "The control may show it too.")
+        elif alone and _beyond(contrast, ends, contrast.limit) and _beyond(contrast, control.interval(), contrast.limit):
+            said.append("The control shows a part of it, too: what is beyond that is the difference between the two.")
     if case.p_smallest > WRONG:
         few = f"{len(main.people)} participants"
         said.append(f"A signed-rank test of {few} cannot reach p = .05: the smallest is {case.p_smallest:.3g}.")
@@ -313,7 +330,7 @@ def _beyond(contrast: Contrast, ends: Interval, limit: float) -> bool:
 
 
 def _place(ends: Interval, limit: float, *, within: bool = False) -> str:
-    """Where an interval lies, as the end of a sentence."""
+    """The position of an interval relative to a limit, as the end of a sentence."""
     low, high = ends
     if within:
         if -limit < low and high < limit:
@@ -369,7 +386,7 @@ def _layers_text(contrast: Contrast, n_layers: Layers) -> str:
 
 
 def finding_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """One row for each finding: its attributes, ``by_participant`` and ``by_seed`` as texts ("P1 +0.031; P2 -0.002")."""
+    """One row per finding with its attributes; ``by_participant`` and ``by_seed`` as text, such as "P1 +0.031; P2 -0.002"."""
     return [
         {
             field.name: _parts_text(value) if isinstance(value := getattr(finding, field.name), Mapping) else value
@@ -384,7 +401,7 @@ def _parts_text(parts: Mapping[Any, float]) -> str:
 
 
 def part_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """A row for each participant and each seed: ``name``, ``part`` ("participant" or "seed"), ``which`` and ``value``."""
+    """One row per finding and participant or seed: ``name``, ``part`` ("participant" or "seed"), ``which`` and ``value``."""
     return [
         {"name": finding.name, "part": part, "which": str(which), "value": value}
         for finding in findings
@@ -395,5 +412,5 @@ def part_rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def verdicts_of(findings: Sequence[Finding]) -> list[Verdict]:
-    """The verdicts of what was expected, in order."""
+    """The verdicts of all findings with an expectation, in order."""
     return [verdict for finding in findings if (verdict := finding.verdict()) is not None]

@@ -1,4 +1,4 @@
-"""Means over participants, and over layers at single lags, with intervals from the test story's blocks of scans.
+"""Means over participants, and means over layers at single lags, with intervals from a block bootstrap over scans.
 
 Axis letters: r region, b bootstrap draw.
 """
@@ -6,14 +6,13 @@ Axis letters: r region, b bootstrap draw.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.study.brains.layer_scores import LayerScores
-from fastencode.study.brains.tables import Key, Label, delays_text
+from fastencode.study.brains.tables import Key, Label, compared_with, delays_text
 from fastencode.study.columns import MEAN
 from fastencode.study.findings.verdicts import layer_thirds
 from fastencode.study.inference.blocks import interval, mean_draws
@@ -29,66 +28,69 @@ class _One(NamedTuple):
     n_blocks: float
 
 
-def mean_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each model, layer and region, and one more for its difference to the first model where both have the layer.
+def mean_rows(
+    found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str, Any]], before: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """One row per model, layer and region for mean r, and one for the mean difference to another model with the same layer.
 
     Parameters
     ----------
     found : (label, participant, layer) → LayerScores
     columns : participant → region → columns of the responses
         Scores hold regions in this order.
+    before : source → source, optional
+        The model that each is compared with, as for :func:`fastencode.study.brains.tables.compared_with`; by default the first.
 
     Returns
     -------
     list of dict
-        ``model``, ``delays``, ``layer``, ``region``; ``versus``, "0" for r itself, else the first model, which low-level features
-        are not compared with; ``participants`` who have the region; ``mean`` of r, or of the difference; its 95 % interval,
-        ``low`` and ``high``. The interval is of these participants: their draws of blocks, which begin at the same scans, are
-        averaged (:func:`fastencode.study.inference.blocks.mean_draws`), and the fewest blocks of one give its degrees of freedom.
-        It says how sure the mean is in view of a test story of this length, not how it would be in other people. Responses that
-        all participants share and no model predicts widen it.
+        ``model``, ``delays``, ``layer``, ``region``; ``versus``: "0" for r itself, or the other model for differences, which
+        low-level features do not have; ``participants``: how many have the region; ``mean`` of r or of the difference; ``low``
+        and ``high``: its 95 % interval.
+
+        The interval says how precise the mean of these participants is, given a test story of this length; it does not generalise
+        to other participants. Bootstrap draws of all participants resample the same scans and are averaged
+        (:func:`fastencode.study.inference.blocks.mean_draws`), so responses that participants share and no model predicts widen
+        the interval. The smallest number of blocks of a participant gives the degrees of freedom.
     """
     each: dict[tuple[Label, int, str], dict[str, _One]] = {}
     for (label, who, layer), scores in found.items():
         for place, region in enumerate(columns[who]):
             one = _One(float(scores.region[place]), scores.draws[:, place], float(scores.n_blocks))
             each.setdefault((label, layer, region), {})[who] = one
-    first = next((label.source for label, *_ in each if not label.low_level), None)
+    against_of = compared_with((label for label, *_ in each), before)
     rows = []
     for (label, layer, region), people in each.items():
         named = {"model": label.name, "delays": delays_text(label.delays), "layer": layer, "region": region}
         rows.append({**named, "versus": "0", **_mean(people, correlation=True)})
-        against = {} if first is None else each.get((replace(label, source=first), layer, region), {})
-        if label.source == first or label.low_level:
-            continue
+        against = each.get((against_of[label], layer, region), {}) if label in against_of else {}
         both = {
             who: _One(one.r - against[who].r, one.draws - against[who].draws, one.n_blocks)
             for who, one in people.items()
             if who in against
         }
         if both:
-            rows.append({**named, "versus": first, **_mean(both, correlation=False)})
+            rows.append({**named, "versus": against_of[label].source, **_mean(both, correlation=False)})
     return rows
 
 
 def lag_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean r over layers at single lags: a row for each model, lag, depth, region and participant, and their mean.
+    """Mean r over layers at single lags: one row per model, lag, depth, region and participant, and one for the mean.
 
     Parameters
     ----------
     found : (label, participant, layer) → LayerScores
-        Models at one lag only have no rows.
+        Models with one lag only are skipped.
     columns : participant → region → columns of the responses
         Scores hold regions in this order.
 
     Returns
     -------
     list of dict
-        ``participant``, "mean" for the mean over several; ``model``; ``lag`` (TRs); ``depth``, "all" for all layers that some
-        participant has at every lag, and "early", "middle" and "late" for thirds of them; ``layers``, which these are;
-        ``region``; ``participants`` in the row; ``r`` and its 95 % interval, ``r_low`` and ``r_high``. The interval is as in
-        :func:`mean_rows`; draws are averaged over layers, too. A participant counts at a depth where all its layers were scored
-        at every lag.
+        ``participant``, or "mean"; ``model``; ``lag`` in TRs; ``depth``: "all", or "early", "middle" and "late" for thirds of the
+        layers; ``layers``: their numbers; ``region``; ``participants``: how many are averaged; ``r``, and its 95 % interval
+        ``r_low`` and ``r_high``, as in :func:`mean_rows`. Draws are also averaged over layers. A participant is included at a
+        depth if all layers of this depth were scored at every lag.
     """
     scored: dict[str, dict[int, dict[tuple[str, int], LayerScores]]] = {}
     for (label, who, layer), scores in found.items():
@@ -111,7 +113,7 @@ def lag_rows(found: Mapping[Key, LayerScores], columns: Mapping[str, Mapping[str
 def _rows_of_lag(
     named: Mapping[str, Any], people: Mapping[str, Sequence[LayerScores]], columns: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """One lag of one model at one depth: participant → scores of the layers to average."""
+    """Rows of one lag of one model at one depth; ``people`` is participant → scores of the layers to average."""
     for region in dict.fromkeys(region for who in people for region in columns[who]):
         each = {}
         for who, layers in people.items():

@@ -1,4 +1,4 @@
-"""Everything that a study measured, in one shape: scores in brains and of probes, each with its draws on resampled units.
+"""All measurements of a study in one format: scores of encoding models and of probes, each with bootstrap draws.
 
 Axis letters: p participant, s seed, l layer, r region, b bootstrap draw.
 """
@@ -33,13 +33,13 @@ __all__ = [
 Float64 = NDArray[np.float64]
 
 MLP, BEYOND_LINEAR = "mlp", "mlp_beyond_linear"
-"""Measures of a network beside ridge: its r less that of ridge, and less that of the same network without its nonlinearity."""
+"""Measures of a network: its r minus that of ridge, and its r minus that of the same network without activation function."""
 NOBODY = ""
-"""The participant of a model that belongs to none: its measurement stands for every participant."""
+"""``participant`` of a model that was not tuned on a participant; its measurement is used for every participant."""
 
 
 class Cell(NamedTuple):
-    """What was measured.
+    """Identifies a measurement.
 
     Attributes
     ----------
@@ -48,9 +48,9 @@ class Cell(NamedTuple):
     model : str
         The condition: one model in one arm.
     seed : int
-        Of one condition, models that differ in their seed only.
+        Tells apart the models of one condition.
     participant : str
-        ``NOBODY``: the model belongs to none, and this stands for each.
+        Whose responses were predicted, or on whom the probed model was tuned; ``NOBODY`` if the model belongs to no participant.
     layer : int
     region : str
         "" for probes.
@@ -71,15 +71,17 @@ class Sample:
     Attributes
     ----------
     value : float
-        NaN where it could not be measured.
+        NaN if it could not be measured.
     draws : ndarray, shape (b,)
-        The same on drawn units. Equal draws of two samples of one measure took the same units: differences are paired.
+        The value on resampled units. Draw i of every sample of a measure resamples the same units, so that differences are
+        paired.
     n_units : float
-        Blocks of scans, speakers or utterances.
+        Number of blocks of scans, speakers or utterances. If speakers have different numbers of recordings, the effective number
+        of equal ones.
     unit : str
         "blocks", "speakers" or "utterances".
     correlation : bool
-        Whether ``value`` is a correlation or a mean of such.
+        Whether ``value`` is a correlation or a mean of correlations.
     """
 
     value: float
@@ -93,13 +95,13 @@ Measurements = Mapping[Cell, Sample]
 
 
 class Probed(Protocol):
-    """What a probe of all layers found, as far as contrasts need it.
+    """The part of :class:`fastencode.study.probes.ProbeResult` that contrasts use.
 
     Attributes
     ----------
     score : ndarray, shape (l,)
     draws : ndarray, shape (l, b)
-    n_units : int
+    n_effective : float
     unit : str
     """
 
@@ -108,7 +110,7 @@ class Probed(Protocol):
     @property
     def draws(self) -> NDArray[Any]: ...
     @property
-    def n_units(self) -> int: ...
+    def n_effective(self) -> float: ...
     @property
     def unit(self) -> str: ...
 
@@ -118,7 +120,7 @@ def measurements_of_scores(
     columns: Mapping[str, Iterable[str]],
     conditions: Mapping[str, tuple[str, int]] | None = None,
 ) -> dict[Cell, Sample]:
-    """Scores of layers in brains, as "r" and, where there are ceilings, "r_normalized".
+    """Scores of encoding models as measurements "r" and, if noise ceilings are known, "r_normalized".
 
     Parameters
     ----------
@@ -131,7 +133,7 @@ def measurements_of_scores(
     Raises
     ------
     InputError
-        If two labels are one condition, seed, participant and layer: the same model at other delays.
+        If two labels are the same condition, seed, participant and layer, for example one model at several delays.
     """
     found: dict[Cell, Sample] = {}
     for (label, who, layer), scores in scored.items():
@@ -141,8 +143,8 @@ def measurements_of_scores(
             cell = Cell("r", model, seed, who, layer, region)
             if cell in found:
                 raise InputError(
-                    f"{model!r}, seed {seed}, layer {layer} of {who!r} was scored twice, as with several delays: name each"
-                    " by itself in conditions"
+                    f"{model!r}, seed {seed}, layer {layer} of {who!r} was scored twice, perhaps at several delays: give"
+                    " each a condition of its own"
                 )
             found[cell] = Sample(float(scores.region[place]), scores.draws[:, place], n_blocks, "blocks", True)
             if np.isfinite(normalized := float(scores.region_normalized[place])):
@@ -156,7 +158,7 @@ def measurements_of_mlp(
     columns: Mapping[str, Iterable[str]],
     conditions: Mapping[str, tuple[str, int]] | None = None,
 ) -> dict[Cell, Sample]:
-    """What a network gains over ridge and, where it was asked for, over itself without its nonlinearity.
+    """Gains of networks over ridge, and over the same network without activation function if that was fitted.
 
     Parameters
     ----------
@@ -167,16 +169,15 @@ def measurements_of_mlp(
     Returns
     -------
     Cell → Sample
-        ``MLP`` and ``BEYOND_LINEAR``. Each draw took the same blocks of scans for both.
+        Measures ``MLP`` and ``BEYOND_LINEAR``.
     """
     cells: dict[Cell, Sample] = {}
     for (label, who, layer), scores in found.items():
         model, seed = (conditions or {}).get(label.name, (label.name, 0))
         for place, region in enumerate(columns[who]):
-            for measure, other, against in ((MLP, scores.ridge, 0), (BEYOND_LINEAR, scores.linear, 2)):
-                value = float(scores.mlp[place] - other[place])
+            for measure, over in ((MLP, "ridge"), (BEYOND_LINEAR, "linear")):
+                value, draws_b = scores.gain(over, place)
                 if np.isfinite(value):
-                    draws_b = scores.draws[:, 1, place] - scores.draws[:, against, place]
                     cells[Cell(measure, model, seed, who, layer, region)] = Sample(
                         value, draws_b, float(scores.n_blocks), "blocks"
                     )
@@ -184,15 +185,15 @@ def measurements_of_mlp(
 
 
 def measurements_of_probes(results: Mapping[tuple[str, str, str, int], Probed]) -> dict[Cell, Sample]:
-    """Scores of probes of every layer; the name of the task is the measure.
+    """Scores of probes as measurements, one per layer; the measure is the name of the task.
 
     Parameters
     ----------
-    results : (task, model, participant, seed) → what was found
-        Participant "" for a model that belongs to none.
+    results : (task, model, participant, seed) → result of the probe
+        Participant "" for a model that belongs to no participant.
     """
     return {
-        Cell(task, model, seed, who, layer): Sample(float(score), np.asarray(draws_b), float(one.n_units), one.unit)
+        Cell(task, model, seed, who, layer): Sample(float(score), np.asarray(draws_b), float(one.n_effective), one.unit)
         for (task, model, who, seed), one in results.items()
         for layer, (score, draws_b) in enumerate(zip(one.score, one.draws, strict=True))
     }

@@ -1,4 +1,4 @@
-"""A contrast as a sample of participants, of seeds and of test data: how much each of them varies, and the mean over all.
+"""Variance components of a contrast: participants, seeds and test data; and the mean with all three as random effects.
 
 Axis letters: p participant, s seed, b bootstrap draw.
 """
@@ -24,14 +24,14 @@ Float64 = NDArray[np.float64]
 
 
 class Components(NamedTuple):
-    """Variances of what is not the same twice.
+    """Variance components of a contrast.
 
     Attributes
     ----------
     people : float
-        Between participants, beyond test data and seeds; NaN for one participant.
+        Variance between participants that test data and seeds do not explain; NaN for one participant.
     seeds : float
-        Of what a seed does in all participants alike; NaN for one seed.
+        Variance between seeds that all participants share; NaN for one seed.
     both : float
         Of what a seed does in one participant and not in others: each participant's own model has its own run. NaN unless there
         are several of both; with one seed it is part of ``people``, with one participant of ``seeds``.
@@ -81,15 +81,15 @@ def components(values: ArrayLike, covariance: ArrayLike) -> Components:
 
 
 def summary_rows(measurements: Measurements, contrasts: Sequence[Contrast], n_layers: Layers) -> list[dict[str, Any]]:
-    """One row for each contrast that was measured: its mixed model, with participants, seeds and test data all as random.
+    """One row per measured contrast: a mixed model with participants, seeds and test data as random effects.
 
-    Where :func:`fastencode.study.findings.contrasts.evaluate` says how sure the mean of these seeds is, these intervals allow for
-    other seeds, too, and for other participants however few there are.
+    Intervals of :func:`fastencode.study.findings.contrasts.evaluate` hold for the given seeds. The intervals here also allow for
+    other seeds, and for other participants even if there are fewer than five.
 
     Parameters
     ----------
     measurements, contrasts, n_layers
-        As for :func:`fastencode.study.findings.contrasts.evaluate`, which names what is wrong with them.
+        As for :func:`fastencode.study.findings.contrasts.evaluate`, which also checks them.
 
     Returns
     -------
@@ -135,11 +135,11 @@ def summary_rows(measurements: Measurements, contrasts: Sequence[Contrast], n_la
 
 
 def _mean(values_ps: Float64, draws_psb: Float64, found: Tested, parts: Components) -> Estimate:
-    """The mean over all, as unsure as other participants, seeds and test data make it."""
+    """The mean, with a standard error that includes participants, seeds and test data."""
     n, m = values_ps.shape
     if n == 1 == m:
         return over_units(values_ps[:, 0], draws_psb[:, 0], found.n_units)
-    if n == 1:  # seeds of one participant, or of models that belong to none: as participants are, a sample on the same test data
+    if n == 1:  # seeds take the role of participants: a sample that shares its test data
         return over_participants(values_ps[0], draws_psb[0], np.repeat(found.n_units, m))
     people = over_participants(values_ps.mean(axis=1), draws_psb.mean(axis=1), found.n_units)
     if m == 1:
@@ -150,7 +150,7 @@ def _mean(values_ps: Float64, draws_psb: Float64, found: Tested, parts: Componen
 
 
 def _next(mean: Estimate, parts: Components, n: int) -> tuple[float, float]:
-    """One more participant: mean ± t √(variance of the mean + people + seeds + both), t with a degree less than participants."""
+    """Prediction interval of a new participant: mean ± t √(variance of the mean + people + seeds + both), t with n − 1 df."""
     if n < 3:
         return math.nan, math.nan
     spread = math.sqrt(mean.error**2 + sum(0.0 if math.isnan(one) else one for one in (parts.people, parts.seeds, parts.both)))

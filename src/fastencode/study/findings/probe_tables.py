@@ -1,4 +1,4 @@
-"""Tidy tables of probes: one row for each task, model, participant and layer; and one for each of its labels or targets.
+"""Tidy tables of probes: one row per task, model, participant and layer; and one per label or target.
 
 Axis letters: l layer, b draw.
 """
@@ -13,19 +13,26 @@ import numpy as np
 from fastencode.study.probes import ProbeResult
 from fastencode.study.probing.metrics import ends
 
-__all__ = ["best_rows", "probe_rows", "seed_rows", "target_rows"]
+__all__ = ["best_rows", "probe_rows", "target_rows"]
 
 Results = Mapping[tuple[str, str, str, str], ProbeResult]
-"""(task, model, participant, seed) → its probe; the last two are empty where a model has none."""
+"""(task, model, participant, seed) → result; participant and seed are "" for models that have none."""
 
 
 def probe_rows(results: Results) -> list[dict[str, Any]]:
-    """One row for each task, model, participant and layer; several seeds of one model are averaged.
+    """One row per task, model, participant and layer; seeds are averaged.
 
-    ``score`` is in units of ``metric``; ``low`` and ``high`` end its .95 interval over ``unit``; of several seeds it is that of
-    their mean, whose draws share the drawn units. ``baseline`` is what the most frequent class, or the mean, scores on the same
-    rows. ``control`` is the score on shuffled labels and ``selectivity`` the score less that; NaN where there is none.
-    ``penalty`` is the one chosen (of several seeds, the median), ``at_edge`` whether it stands at an end of the grid in any.
+    Parameters
+    ----------
+    results : (task, model, participant, seed) → ProbeResult
+
+    Returns
+    -------
+    list of dict
+        Among others ``score``, in units of ``metric``; ``low`` and ``high``, its .95 interval over ``unit``, for several seeds
+        that of their mean; ``baseline``, the score of the most frequent class or the mean; ``control``, the score on shuffled
+        labels, and ``selectivity``, score − control, both NaN without a control; ``penalty``, the median over seeds; ``at_edge``,
+        whether the penalty is at an end of the grid for any seed.
     """
     rows = []
     for (task, model, participant), found in _by_seed(results).items():
@@ -60,21 +67,11 @@ def probe_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def seed_rows(results: Results) -> list[dict[str, Any]]:
-    """The rows of :func:`probe_rows` for each seed of a model by itself, with its ``seed``; of models that have seeds."""
-    rows = []
-    for (task, model, participant, seed), result in results.items():
-        if seed:
-            alone = {(task, model, participant, seed): result}
-            rows += [{**row, "seed": seed} for row in probe_rows(alone)]
-    return rows
-
-
 def target_rows(results: Results, aggregate: str = " at ") -> list[dict[str, Any]]:
-    """One row for each task, model, participant, layer and label (its F1) or target (its R²); several seeds are averaged.
+    """One row per task, model, participant, layer and label (F1) or target (R²); seeds are averaged.
 
-    Targets whose names are alike up to ``aggregate`` are one, by their mean: the points of a cepstral coefficient. Tasks with one
-    target have no rows: their score says it.
+    Targets whose names are equal up to the text ``aggregate`` are averaged, such as "c1 at 1/8", "c1 at 2/8", …, the points of a
+    cepstral coefficient. Tasks with a single target are left out, because ``probe_rows`` has their score.
     """
     rows = []
     for (task, model, participant), found in _by_seed(results).items():
@@ -94,9 +91,9 @@ def target_rows(results: Results, aggregate: str = " at ") -> list[dict[str, Any
 
 
 def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each task, model and participant the row of the layer that scores highest, the first of equals.
+    """The row of the best layer of each task, model and participant.
 
-    The layer is chosen by the scores that are shown, so the highest of many is a little too high; all are in the table.
+    The layer is selected by the scores shown, so its score is slightly too high.
     """
     best: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
@@ -115,4 +112,4 @@ def _by_seed(results: Results) -> dict[tuple[str, str, str], list[ProbeResult]]:
 
 def _ends(score_l: Any, found: Sequence[ProbeResult]) -> Any:
     draws_bl = np.mean([each.draws for each in found], axis=0).T
-    return ends(found[0].metric, score_l, draws_bl, found[0].n_units)
+    return ends(found[0].metric, score_l, draws_bl, found[0].n_effective)

@@ -1,4 +1,4 @@
-"""A study in words, made from its findings: what held, what did not, what is undecided and what would decide it."""
+"""A study's findings in words: what held, what did not, what is undecided, and how much more data would decide it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ HEADINGS = {
     "undecided": "Undecided",
     "": "Measured, nothing was expected",
 }
-FAR = 100.0  # times as much data, from which on no number is given
+FAR = 100.0  # if more than this many times as much data would be needed, no number is given
 
 
 class Said(NamedTuple):
-    """One finding in words: the expectation, its number, what that is and how it was tested, and what else is to say."""
+    """One finding in words: the expectation, its value, what the value is and how it was tested, and further remarks."""
 
     statement: str
     number: str
@@ -33,7 +33,7 @@ class Said(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Findings with one answer."""
+    """All findings with the same answer."""
 
     answer: str
     heading: str
@@ -48,14 +48,14 @@ def summary(findings: pd.DataFrame, labels: Mapping[str, str]) -> tuple[str, lis
     findings : pandas.DataFrame
         Columns as in ``columns.TABLES["findings"]``; where they are there, ``expect`` and ``limit``.
     labels : mapping of str to str
-        What people read for each model.
+        Model → label.
 
     Returns
     -------
     str
         How many expectations held, in one sentence.
     list of Part
-        Those that held, did not, are undecided, and findings without an expectation; without the parts that are empty.
+        Findings that held, did not hold, are undecided, and have no expectation; empty parts are left out.
     """
     answers = list(findings["answer"])
     asked = [one for one in answers if one]
@@ -111,10 +111,10 @@ def tested(row: Mapping[str, Any]) -> str:
 
 
 def decider(row: Mapping[str, Any]) -> str:
-    """What would decide an undecided finding: its interval against the limit; empty where that is not what it hangs on.
+    """A sentence on how much more data would decide an undecided finding; "" if the width of its interval is not the reason.
 
-    An interval's width goes with the inverse root of the number of units, so ``(w / d)²`` times as many would do, w from the
-    value to the interval's end beyond the limit and d from the value to the limit, if the value stays what it is.
+    The width of an interval is proportional to 1 / √n for n units. So ``(w / d)²`` times as many units are needed, where w is the
+    distance from the value to the end of the interval beyond the limit, and d the distance from the value to the limit.
     """
     value, low, high = row["value"], row["low"], row["high"]
     if not math.isfinite(value + low + high):
@@ -136,18 +136,18 @@ def decider(row: Mapping[str, Any]) -> str:
 
 def _said(row: Mapping[str, Any], labels: Mapping[str, str]) -> Said:
     more = []
-    if math.isfinite(row["control_value"]) and row["answer"] != "yes":
+    if math.isfinite(row["control_value"]) and (row["answer"] != "yes" or "The control shows a part" in str(row["reason"])):
         more.append(f"The control shows {number(row, 'control_')}.")
     deciding = decider(row) if row["answer"] == "undecided" else ""
     reason = str(row["reason"]).strip()
-    if reason and (not deciding or not _is_limited(row)):  # what would decide says the same with numbers
+    if reason and (not deciding or not _is_limited(row)):  # the sentence of decider says the same with numbers
         more.append(f"{reason[0].upper()}{reason[1:].rstrip('. ')}.")
     statement = str(row["statement"]).rstrip(". ")
     return Said(statement, number(row), f"{quantity(row, labels)}; {tested(row)}", " ".join(filter(None, [*more, deciding])))
 
 
 def _is_limited(row: Mapping[str, Any]) -> bool:
-    """Whether a row says where its interval was expected to lie."""
+    """Whether a row has an expectation with a limit."""
     limit = row.get("limit")
     return row.get("expect") in ("above", "below", "within") and limit is not None and math.isfinite(limit)
 

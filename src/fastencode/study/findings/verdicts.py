@@ -1,7 +1,7 @@
-"""Expectations beside what was measured: the number, its interval, the rule that decides, and its answer: yes, no or undecided.
+"""Verdicts on expectations: the measured number, its interval, the rule that decides, and the answer yes, no or undecided.
 
-A rule compares the whole interval with a margin that was stated before the measurement. A wide interval decides nothing: little
-data must not make it easier to say that nothing happened.
+A rule compares the whole interval with a limit that was stated before the measurement. A wide interval is undecided, so that
+little data does not make it easier to conclude that there is no effect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Answer", "Verdict", "counted", "layer_thirds", "overfitting", "verdi
 WIDTH = 100
 Answer = Literal["yes", "no", "undecided"]
 Number = tuple[float, float, float]
-"""What was measured, and the lower and upper end of its interval."""
+"""(value, lower end, upper end) of a measurement and its interval."""
 
 
 @dataclass(frozen=True)
@@ -151,14 +151,14 @@ def verdict_table(verdicts: Iterable[Verdict]) -> str:
 
 
 def counted(verdicts: Iterable[Verdict]) -> str:
-    """How many expectations held, how many did not, and how many are undecided, in one line."""
+    """One line: how many expectations held, did not hold, and are undecided."""
     answers = [verdict.answer for verdict in verdicts]
     rest = [f"{answers.count(one)} {word}" for one, word in (("no", "did not"), ("undecided", "undecided")) if one in answers]
     return f"{answers.count('yes')} of {len(answers)} expectations held" + (f" ({', '.join(rest)})" if rest else "")
 
 
 def overfitting(training: pd.DataFrame, models: Sequence[Condition]) -> list[str]:
-    """Say where a model went on to learn its clips after it had stopped to get better on others.
+    """Report models whose training loss kept falling after their validation loss was least.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def overfitting(training: pd.DataFrame, models: Sequence[Condition]) -> list[str
 
 
 def layer_thirds(layers: Iterable[int]) -> dict[str, list[int]]:
-    """Split layers into early, middle and late: the outer two are thirds rounded up, so they are always equally many.
+    """Split layers into early, middle and late thirds. Early and late have equally many: a third of the layers, rounded up.
 
     Parameters
     ----------
@@ -202,8 +202,7 @@ def layer_thirds(layers: Iterable[int]) -> dict[str, list[int]]:
     Returns
     -------
     dict of str to list of int
-        ``{"early": …, "middle": …, "late": …}``; without a middle when nothing is left for it (2 or 4 layers); one layer is
-        ``{"only": …}``.
+        ``{"early": …, "middle": …, "late": …}``; without "middle" for 2 or 4 layers; ``{"only": …}`` for one layer.
 
     Raises
     ------

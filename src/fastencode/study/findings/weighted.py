@@ -1,4 +1,4 @@
-"""Contrasts as weighted sums of measurements, participant by participant and draw by draw; and names that were never measured.
+"""Contrasts as weighted sums of measurements, for each participant and bootstrap draw; and checks of the names in contrasts.
 
 Axis letters: p participant, s seed, b bootstrap draw.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.errors import InputError
+from fastencode.errors import InputError, suggestion
 from fastencode.study.config import Contrast
 from fastencode.study.findings.measurements import NOBODY, Measurements, Sample
 from fastencode.study.findings.verdicts import layer_thirds
+from fastencode.study.inference.intervals import without_rounding
 
 __all__ = [
     "Layers",
@@ -35,20 +35,20 @@ __all__ = [
 Float64 = NDArray[np.float64]
 
 Layers = int | Mapping[str, int | Iterable[int]]
-"""How many layers every model has, from 0 on; or condition → how many, or which."""
+"""Number of layers of every model; or condition → number of layers, or their numbers."""
 
 
 class Planned(NamedTuple):
-    """The names that one measure has.
+    """The conditions, regions and layers of one measure.
 
     Attributes
     ----------
     models : collection of str
-        Its conditions.
+        Conditions.
     regions : collection of str
         "" for a probe.
     layers : condition → layers, optional
-        Where this measure is taken of some layers only: thirds are then cut of these.
+        If the measure exists for some layers only; these are then divided into thirds.
     """
 
     models: Collection[str]
@@ -57,7 +57,7 @@ class Planned(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What is weighted."""
+    """A term of a weighted sum."""
 
     model: str
     layer: int
@@ -66,14 +66,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Tested:
-    """One contrast in every participant.
+    """One contrast, computed for each participant.
 
     Attributes
     ----------
     people : tuple of str
-        Participants in whom all of it was measured; ``(NOBODY,)`` where all models belong to none.
+        Participants with all measurements; ``(NOBODY,)`` if no model belongs to a participant.
     values : ndarray, shape (p,)
-        The contrast, each condition averaged over its seeds.
+        The contrast, with each condition averaged over seeds.
     draws : ndarray, shape (p, b)
     n_units : ndarray, shape (p,)
     unit : str
@@ -81,10 +81,13 @@ class Tested:
     correlation : bool
         Whether ``values`` are means of correlations.
     seeds : tuple of int
-        Those that every condition of several seeds has in every participant.
+        Seeds that all conditions with several seeds have in all participants.
     by_seed : ndarray, shape (p, s)
-        The contrast with one seed of these conditions; conditions of one seed stay as they are.
+        The contrast for each of these seeds; conditions with a single seed are the same in all.
     draws_by_seed : ndarray, shape (p, s, b)
+    of_seeds : condition → (variance, seeds)
+        How far each condition's part of the contrast, the mean over people, varies from seed to seed, and of how many seeds; NaN
+        where there is one.
     left_out : participant → why
     """
 
@@ -97,11 +100,12 @@ class Tested:
     seeds: tuple[int, ...]
     by_seed: Float64
     draws_by_seed: Float64
+    of_seeds: Mapping[str, tuple[float, int]]
     left_out: Mapping[str, str]
 
 
 def planned_of(measurements: Measurements) -> dict[str, Planned]:
-    """The conditions and regions of each measure."""
+    """The conditions and regions of each measure that have measurements."""
     return {
         measure: Planned(
             list(dict.fromkeys(cell.model for cell in measurements if cell.measure == measure)),
@@ -115,23 +119,23 @@ def layers_of(n_layers: Layers, model: str) -> list[int]:
     """The layers of one model, in order."""
     if isinstance(n_layers, Mapping):
         if model not in n_layers:
-            raise InputError(f"n_layers says nothing of {model!r}{_meant(model, n_layers)}")
+            raise InputError(f"n_layers has no entry {model!r}; {suggestion(model, n_layers)}")
         found = n_layers[model]
     else:
         found = n_layers
     layers = list(range(found)) if isinstance(found, int | np.integer) else sorted({*found})
     if not layers:
-        raise InputError(f"n_layers gives {model!r} no layer: give how many there are, or which")
+        raise InputError(f"n_layers has no layers for {model!r}: give their number, or a list")
     return layers
 
 
 def layers_of_measure(planned: Mapping[str, Planned], measure: str, n_layers: Layers) -> Layers:
-    """The layers that a measure has: its own, or those of every measure."""
+    """The layers of a measure: those of its plan, or ``n_layers``."""
     return (planned[measure].layers if measure in planned else None) or n_layers
 
 
 def _layers_at(contrast: Contrast, layers: Sequence[int], model: str) -> dict[int, float]:
-    """Weight of each layer of one model. Of a model with one layer, as cepstra have, it stands for every depth."""
+    """Layer → weight, for one model. The only layer of a model, such as MFCCs, is used for every depth."""
     if not contrast.depths:
         assert not isinstance(contrast.layers, str | Mapping)
         if missing := [layer for layer in contrast.layers if layer not in layers]:
@@ -142,16 +146,14 @@ def _layers_at(contrast: Contrast, layers: Sequence[int], model: str) -> dict[in
     for depth, weight in contrast.depths.items():
         chosen = thirds.get("only", thirds.get(depth))
         if chosen is None:
-            raise InputError(
-                f"{model!r} has {len(layers)} layers, which leave none in the {depth} third: give layer numbers, or another name"
-            )
+            raise InputError(f"{model!r} has {len(layers)} layers, and none of them is in the {depth} third: give layer numbers")
         for layer in chosen:
             weights[layer] = weights.get(layer, 0.0) + weight / len(chosen)
     return weights
 
 
 def weights_of(contrast: Contrast, n_layers: Layers) -> dict[Place, float]:
-    """The weight of each measurement, in the order of the contrast's models, layers and regions."""
+    """Measurement → weight, in the order of the contrast's models, layers and regions."""
     return {
         Place(model, layer, region): at_model * at_layer / len(contrast.regions)
         for model, at_model in contrast.models.items()
@@ -161,10 +163,7 @@ def weights_of(contrast: Contrast, n_layers: Layers) -> dict[Place, float]:
 
 
 def in_place_of(contrast: Contrast) -> tuple[Contrast, Contrast]:
-    """The same contrast with the control in place of the model in question, the first; and the second less the first of these.
-
-    The sum of the two is the contrast itself.
-    """
+    """Two contrasts that add up to the given one: with the control in place of the first model, and first model − control."""
     assert contrast.control is not None
     first, weight = next(iter(contrast.models.items()))
     others = {model: other for model, other in contrast.models.items() if model != first}
@@ -175,13 +174,13 @@ def in_place_of(contrast: Contrast) -> tuple[Contrast, Contrast]:
 
 
 def contrast_problems(contrasts: Sequence[Contrast], planned: Mapping[str, Planned], n_layers: Layers) -> list[str]:
-    """Everything that contrasts name and that is not, or will not be, measured; each with the nearest name. Empty if all is well.
+    """One line for each name in contrasts that is not measured, with a suggestion.
 
     Parameters
     ----------
     contrasts : sequence of Contrast
     planned : measure → Planned
-        What is measured, or will be.
+        What is measured, or will be measured.
     n_layers : int, or mapping of condition to int or to layers
     """
     names = [contrast.name for contrast in contrasts]
@@ -193,14 +192,14 @@ def contrast_problems(contrasts: Sequence[Contrast], planned: Mapping[str, Plann
 
 def _problems(contrast: Contrast, planned: Mapping[str, Planned], n_layers: Layers) -> list[str]:
     if contrast.measure not in planned:
-        return [f"{contrast.measure!r} is not measured{_meant(contrast.measure, planned)}"]
+        return [f"{contrast.measure!r} is not measured; {suggestion(contrast.measure, planned)}"]
     known, found = planned[contrast.measure], []
     n_layers = layers_of_measure(planned, contrast.measure, n_layers)
     models = [*contrast.models, *([] if contrast.control is None else [contrast.control])]
     for kind, wanted, names in (("condition", models, known.models), ("region", contrast.regions, known.regions)):
         for one in wanted:
             if one not in names:
-                found.append(f"there is no {kind} {one!r} in {contrast.measure!r}{_meant(one, names)}")
+                found.append(f"there is no {kind} {one!r} in {contrast.measure!r}; {suggestion(one, names)}")
     for model in models:
         if model in known.models:
             try:
@@ -210,14 +209,6 @@ def _problems(contrast: Contrast, planned: Mapping[str, Planned], n_layers: Laye
     return found
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    names = [one for one in known if one]
-    close = get_close_matches(name, names, n=1, cutoff=0.4)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return f": choose from {', '.join(map(repr, names))}" if names else ": leave it out"
-
-
 def _listed(layers: Sequence[int]) -> str:
     return (
         f"{layers[0]} to {layers[-1]}" if list(layers) == list(range(layers[0], layers[-1] + 1)) else ", ".join(map(str, layers))
@@ -225,7 +216,7 @@ def _listed(layers: Sequence[int]) -> str:
 
 
 def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Place, float]]) -> list[Tested]:
-    """Weighted sums in every participant who has all that any of them needs.
+    """Compute weighted sums for every participant who has all measurements that any of the sums needs.
 
     Parameters
     ----------
@@ -236,12 +227,12 @@ def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Plac
     Returns
     -------
     list of Tested
-        One for each sum, all of the same people. Nobody, and NaN, if all lack something.
+        One per sum, all for the same participants. Without participants if each lacks a measurement.
 
     Raises
     ------
     InputError
-        If samples cannot be paired: other units, or another number of draws or of units in one participant.
+        If samples cannot be paired: they differ in their units, number of draws, or number of units in a participant.
     """
     places = list(dict.fromkeys(place for one in sums for place in one))
     models, people = {place.model for place in places}, dict[str, None]()
@@ -264,14 +255,14 @@ def tested(measurements: Measurements, measure: str, sums: Sequence[Mapping[Plac
             seeded[who] = each
     if not seeded:
         nothing, none = np.empty(0), np.empty((0, 0))
-        return [Tested((), nothing, none, nothing, "", False, (), none, np.empty((0, 0, 0)), left_out) for _ in sums]
+        return [Tested((), nothing, none, nothing, "", False, (), none, np.empty((0, 0, 0)), {}, left_out) for _ in sums]
     unit = _check_paired(measure, seeded)
     seeds = _seeds_of_all(seeded)
     return [_tested(one, seeded, seeds, unit, left_out) for one in sums]
 
 
 def _common_seeds(each: Mapping[Place, Mapping[int, Sample]]) -> dict[Place, dict[int, Sample]]:
-    """The seeds that a condition has at all of its places: a mean over layers is one over the same models."""
+    """Keep the seeds that a condition has at all its layers and regions, so that means over layers are over the same models."""
     common: dict[str, set[int]] = {}
     for place, seeds in each.items():
         common[place.model] = common.get(place.model, {*seeds}) & {*seeds}
@@ -279,7 +270,7 @@ def _common_seeds(each: Mapping[Place, Mapping[int, Sample]]) -> dict[Place, dic
 
 
 def _check_paired(measure: str, seeded: Mapping[str, Mapping[Place, Mapping[int, Sample]]]) -> str:
-    """The unit of all; an ``InputError`` unless equal draws can have taken equal units."""
+    """The common unit of all samples. Raises :class:`InputError` if draws cannot be paired."""
     everything = [(who, place, one) for who, each in seeded.items() for place, seeds in each.items() for one in seeds.values()]
     first_of: dict[str, tuple[Place, Sample]] = {}
     _, _, first = everything[0]
@@ -311,14 +302,21 @@ def _tested(
     n_draws = len(next(iter(next(iter(next(iter(seeded.values())).values())).values())).draws)
     shape = (len(seeded), 1 + len(seeds))
     values, draws, n_units = np.zeros(shape), np.zeros((*shape, n_draws)), np.zeros(len(seeded))
+    value_sizes, draw_sizes, n_terms = np.zeros_like(values), np.zeros_like(draws), 0  # sums of absolute values, for rounding
     for row, each in enumerate(seeded.values()):
         for place, weight in weights.items():
             of_place = each[place]
             n_units[row] = next(iter(of_place.values())).n_units
             for column, seed in enumerate((None, *seeds)):
                 chosen = [of_place[seed]] if seed is not None and seed in of_place and len(of_place) > 1 else [*of_place.values()]
-                values[row, column] += weight * np.mean([one.value for one in chosen])
-                draws[row, column] += weight * np.mean([one.draws for one in chosen], axis=0)
+                value = weight * np.mean([one.value for one in chosen])
+                draw_b = weight * np.mean([one.draws for one in chosen], axis=0)
+                values[row, column] += value
+                draws[row, column] += draw_b
+                value_sizes[row, column] += abs(value)
+                draw_sizes[row, column] += np.abs(draw_b)
+                n_terms = max(n_terms, len(weights) + len(chosen))
+    values, draws = without_rounding(values, value_sizes, n_terms), without_rounding(draws, draw_sizes, n_terms)
     correlation = all(one.correlation for each in seeded.values() for place in weights for one in each[place].values())
     return Tested(
         people=tuple(seeded),
@@ -330,5 +328,27 @@ def _tested(
         seeds=seeds,
         by_seed=values[:, 1:],
         draws_by_seed=draws[:, 1:],
+        of_seeds={model: _of_seeds(model, weights, seeded) for model in dict.fromkeys(place.model for place in weights)},
         left_out=left_out,
     )
+
+
+def _of_seeds(
+    model: str, weights: Mapping[Place, float], seeded: Mapping[str, Mapping[Place, Mapping[int, Sample]]]
+) -> tuple[float, int]:
+    """Variance of one condition's part of a contrast from seed to seed, and how many seeds all people have.
+
+    As in ``mixed.components``: that of the values, less what the test data do to one seed and not to others; not below 0.
+    """
+    own = {place: weight for place, weight in weights.items() if place.model == model}
+    seeds = sorted(set.intersection(*({*each[place]} for each in seeded.values() for place in own)))
+    if len(seeds) < 2:
+        return math.nan, 1
+    values_s, draws_sb = [], []
+    for seed in seeds:
+        of_people = [[(weight, each[place][seed]) for place, weight in own.items()] for each in seeded.values()]
+        values_s.append(np.mean([sum(weight * one.value for weight, one in part) for part in of_people]))
+        draws_sb.append(np.mean([np.sum([weight * one.draws for weight, one in part], axis=0) for part in of_people], axis=0))
+    covariance = np.cov(draws_sb) if len(draws_sb[0]) > 1 else np.zeros((len(seeds),) * 2)
+    of_test = (np.trace(covariance) - (covariance.sum() - np.trace(covariance)) / (len(seeds) - 1)) / len(seeds)
+    return max(0.0, float(np.var(values_s, ddof=1) - of_test)), len(seeds)

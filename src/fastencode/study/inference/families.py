@@ -1,4 +1,4 @@
-"""Several tests decided together: Holm's steps."""
+"""Correction for multiple comparisons by Holm's method."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["WRONG", "holm", "holm_levels"]
 Float64 = NDArray[np.float64]
 
 WRONG = 0.05
-"""The chance, at most, that any answer of a family is wrong."""
+"""Largest probability that any answer of a family is wrong (family-wise error rate)."""
 
 
 def holm(p: ArrayLike) -> Float64:
-    """P-values adjusted by Holm's steps: reject where they are at most the rate of wrong families that you accept.
+    """P-values adjusted by Holm's method: reject those that are at most the family-wise error rate you accept.
 
-    The k-th smallest of m is multiplied by m − k + 1, and is at least as large as those before it. Valid however the tests depend
-    on each other.
+    The k-th smallest of m p-values is multiplied by m − k + 1, and is at least as large as the adjusted ones before it. The
+    method is valid for any dependence between the tests.
 
     Parameters
     ----------
     p : array_like, shape (m,)
-        P-values of one family. NaN, a test that could not be made, stays NaN and counts in m.
+        P-values of one family. NaN, for a test that was not possible, stays NaN and counts in m.
 
     Returns
     -------
@@ -51,15 +51,20 @@ def holm(p: ArrayLike) -> Float64:
 
 
 def holm_levels(p: ArrayLike, wrong: float = WRONG) -> Float64:
-    """The level of the interval that decides each test of a family, so that it agrees with :func:`holm`.
+    """The confidence levels at which intervals of a family agree with :func:`holm`.
 
-    1 − ``wrong`` / (m − k + 1) for the k-th smallest of m p-values; from the first that is not decided on, the level of that one.
+    1 − ``wrong`` / (m − k + 1) for the k-th smallest of m p-values; from the first p-value that is not rejected on, its level.
 
     Parameters
     ----------
     p : array_like, shape (m,)
-        Two-sided; each is 1 − the level of the widest interval that decides.
+        Two-sided p-values of one family.
     wrong : float
+        Family-wise error rate.
+
+    Returns
+    -------
+    ndarray, shape (m,)
     """
     values = as_numpy(p, "p").astype(np.float64).ravel()
     adjusted = holm(values)

@@ -1,4 +1,4 @@
-"""How sure a mean is: by blocks of scans or speakers alone, or by participants who were tested on the same of them.
+"""Standard errors, intervals and p-values of means: over blocks of scans or speakers, or over participants who share these.
 
 Axis letters: p participant, b bootstrap draw.
 """
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastencode.study.inference.blocks import FEWEST_BLOCKS, mean_draws
 
-__all__ = ["Estimate", "freedom_of", "over_participants", "over_units", "paired_covariance"]
+__all__ = ["Estimate", "freedom_of", "over_participants", "over_units", "paired_covariance", "without_rounding"]
 
 Float64 = NDArray[np.float64]
 
@@ -25,13 +25,13 @@ _ONE = 1 - 1e-12
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how far it varies from sample to sample; intervals and p-values follow from Student's t and agree.
+    """A value with its standard error. Its intervals and p-values follow from Student's t and agree with each other.
 
     Attributes
     ----------
     value : float
     error : float
-        Its standard error; of ``arctanh(value)`` where ``correlation``. NaN where there are too few units.
+        Standard error of ``value``, or of ``arctanh(value)`` if ``correlation``. NaN with too few units.
     freedom : float
         Degrees of freedom of ``error``.
     correlation : bool
@@ -44,7 +44,7 @@ class Estimate:
     correlation: bool = False
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Lower and upper end: value ± t · error. NaN where the error is."""
+        """Lower and upper end: value ± t · error. NaN if the error is NaN."""
         if not math.isfinite(self.error):
             return math.nan, math.nan
         half = float(scipy.stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
@@ -52,9 +52,10 @@ class Estimate:
         return (math.tanh(low), math.tanh(high)) if self.correlation else (low, high)
 
     def pvalue(self, limit: float = 0.0) -> float:
-        """Two-sided p against ``limit``: 1 − the level of the widest interval that leaves it out. NaN where the error is.
+        """Two-sided p-value against ``limit``: 1 − the level of the widest interval without it. NaN if the error is NaN.
 
-        With t = (value − limit) / error, p = 2 P(T > abs(t)). It has no smallest value, unlike a count of draws.
+        With t = (value − limit) / error, p = 2 P(T > abs(t)). Unlike a p-value that counts draws, it can be arbitrarily
+        small.
         """
         if not math.isfinite(self.error):
             return math.nan
@@ -65,6 +66,28 @@ class Estimate:
 
     def _scale(self, value: float) -> float:
         return math.atanh(min(_ONE, max(-_ONE, value))) if self.correlation else value
+
+
+def without_rounding(total: ArrayLike, size: ArrayLike, n_terms: int) -> Float64:
+    """Sums, with 0 in place of what is only rounding error: ``abs(total) ≤ n_terms · ε · size``, ε = 2.2e-16.
+
+    Terms that cancel exactly on paper leave some 1e-17 in float64, and so do their bootstrap draws. Without this, an interval of
+    such numbers could lie on one side of 0 and decide an expectation.
+
+    Parameters
+    ----------
+    total : array_like, any shape
+        Sums of ``n_terms`` float64 numbers.
+    size : array_like, same shape
+        Sums of the absolute values of the same numbers.
+    n_terms : int
+
+    Returns
+    -------
+    ndarray, same shape
+    """
+    total = np.asarray(total, np.float64)
+    return np.where(np.abs(total) <= n_terms * np.finfo(np.float64).eps * np.asarray(size), 0.0, total)
 
 
 def paired_covariance(draws: ArrayLike, n_units: ArrayLike) -> Float64:
@@ -86,17 +109,17 @@ def paired_covariance(draws: ArrayLike, n_units: ArrayLike) -> Float64:
 
 
 def over_units(values: ArrayLike, draws: ArrayLike, n_units: ArrayLike, *, correlation: bool = False) -> Estimate:
-    """The mean over these participants, as sure as blocks of scans or speakers make it: :func:`blocks.interval` of its draws.
+    """The mean over participants, with an error over blocks of scans or speakers (as :func:`blocks.interval` of its draws).
 
-    It speaks of these participants and of other stories, or speakers, of this kind.
+    It generalises to other stories, or speakers, but only to these participants.
 
     Parameters
     ----------
     values : array_like, shape (p,)
     draws : array_like, shape (p, b)
-        The same on drawn units; equal draws of two participants begin with the same units.
+        Values on resampled units; equal draws of two participants begin with the same units.
     n_units : array_like, shape (p,)
-        Blocks or speakers; the fewest of one participant give the degrees of freedom.
+        Number of blocks or speakers; the smallest minus 1 is the number of degrees of freedom.
     correlation : bool
         Whether these are means of correlations, not differences.
     """
@@ -111,7 +134,7 @@ def over_units(values: ArrayLike, draws: ArrayLike, n_units: ArrayLike, *, corre
 
 
 def over_participants(values: ArrayLike, draws: ArrayLike, n_units: ArrayLike) -> Estimate:
-    """The mean over participants, as one sample of people who were all tested on one sample of units.
+    """The mean over participants, with an error for a sample of participants who were all tested on the same sample of units.
 
     The variance is S² / P + c: S² is that of the participants' values, whose part that no two participants share is divided by P;
     c is the mean covariance of two participants' draws, which is what blocks of the same story, or the same speakers, do to all

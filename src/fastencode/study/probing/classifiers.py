@@ -1,11 +1,12 @@
 """Penalised linear classifiers on one matrix of features: multinomial logistic regression, and logistic regression of each label.
 
-What is minimised is ``sum of losses over rows + α / 2 · ‖W‖²`` with an intercept that is not penalised: scikit-learn's
-``LogisticRegression`` at ``C = 1 / α`` (of two classes, for which that has one column of W, at ``C = 2 / α``). The loss of a
-row is −log of the probability of its class, or the sum of that over its labels. L-BFGS takes the steps. Where it would begin with
-a multiple of the identity as the inverse Hessian, it begins with ``(c_k · XᵀX + α)⁻¹`` for class k, with c_k the mean of
-p (1 − p) over rows: features of speech models correlate strongly, and plain L-BFGS takes several times as many steps
-(``bench/probes.py``). One step reads X once, by tiles that stay in the cache.
+The objective is ``sum of losses over rows + α / 2 · ‖W‖²`` with an unpenalised intercept. This equals scikit-learn's
+``LogisticRegression`` with ``C = 1 / α``; with two classes, for which scikit-learn has one column of W, with ``C = 2 / α``. The
+loss of a row is −log of the probability of its class, or the sum of this over its labels.
+
+It is minimised by L-BFGS. Plain L-BFGS starts from a multiple of the identity as inverse Hessian; here, it starts from
+``(c_k · XᵀX + α)⁻¹`` for class k, with c_k the mean of p (1 − p) over rows. Features of speech models are strongly correlated, so
+plain L-BFGS needs several times as many steps (``bench/probes.py``). A step reads X once, by tiles that fit into the cache.
 
 Axis letters: n row, d feature, k class or label, g tile. A parameter matrix is (d + 1, k), its last row the intercepts.
 """
@@ -39,7 +40,7 @@ _LEAST_CURVATURE = 1e-6
 
 
 class Labels(NamedTuple):
-    """What rows are to be told apart by.
+    """Labels of rows.
 
     Attributes
     ----------
@@ -59,14 +60,14 @@ class Labels(NamedTuple):
 
 @contextmanager
 def workers() -> Iterator[Executor]:
-    """Threads for the tiles, each with a BLAS of one thread: as many as BLAS may use now."""
+    """A pool of as many threads as BLAS may use now; BLAS has one thread inside it."""
     n = available_threads()
     with limit_threads(1), ThreadPoolExecutor(n) as pool:
         yield pool
 
 
 class Curvature(NamedTuple):
-    """Eigenvalues and vectors of XᵀX, and the rows that it is of. It only speeds minimising up, so it need not be exact."""
+    """Eigenvalues and eigenvectors of XᵀX, and its number of rows. It is only a preconditioner, so it need not be exact."""
 
     values: Floats
     vectors: Floats
@@ -83,7 +84,7 @@ class Curvature(NamedTuple):
     def solve(self, g: Floats, c_k: Floats, n: int, alpha: float, centered: bool) -> Floats:
         """``(c_k n / n_gram · XᵀX + α)⁻¹ g`` of each class; intercepts are divided by ``n c_k``.
 
-        ``centered`` takes the mean over classes away: what is added to all classes of a row changes no probability.
+        ``centered`` subtracts the mean over classes, because adding the same to all classes changes no probability.
         """
         out = np.empty_like(g)
         scaled = np.outer(self.values * (n / self.n), c_k) + alpha
@@ -111,7 +112,7 @@ def _softmax_tile(theta: Floats, x: Floats, y: NDArray[Any]) -> tuple[float, Flo
 
 
 def _sigmoid_tile(theta: Floats, x: Floats, y: Floats) -> tuple[float, Floats, Floats]:
-    """The same of rows with any of the labels."""
+    """The same for rows with any number of labels."""
     z = x @ theta[:-1]
     z += theta[-1]
     loss = np.logaddexp(0, z).sum(dtype=np.float64) - np.einsum("nk,nk->", z, y, dtype=np.float64)
@@ -122,12 +123,12 @@ def _sigmoid_tile(theta: Floats, x: Floats, y: Floats) -> tuple[float, Floats, F
 
 
 class Objective:
-    """The sum of losses over some rows, with its slope.
+    """The sum of losses over some rows, with its gradient.
 
     Parameters
     ----------
     X_nd : ndarray, shape (n, d), float32 or float64
-        Standardised features, rows in one piece.
+        Standardised features, C-contiguous.
     labels : Labels
         Of all rows of X.
     ranges : sequence of (start, stop)
@@ -154,7 +155,7 @@ class Objective:
     def __call__(self, theta: Floats, alpha: float) -> tuple[float, Floats, Floats]:
         """Penalised sum of losses, its slope (d + 1, k), and mean p (1 − p) of each class.
 
-        Tiles are added up in their order, so that the number of threads does not change a bit.
+        Tiles are added up in a fixed order, so results are bit-identical for any number of threads.
         """
         self.evaluations += 1
         loss, slope, curvature = 0.0, np.zeros_like(theta), np.zeros(theta.shape[1])
@@ -199,12 +200,12 @@ def minimise(objective: Objective, theta: Floats, alpha: float, curvature: Curva
     ----------
     objective : Objective
     theta : ndarray, shape (d + 1, k)
-        Where to begin.
+        Initial parameters.
     alpha : float
-        Weight of half of ‖W‖².
+        Weight of ‖W‖² / 2.
     curvature : Curvature
     tolerance : float
-        It ends where the next step promises to lower the loss by less than this for each row, or where rounding hides the gain.
+        Stop when the next step is expected to lower the loss by less than this per row, or by less than rounding error.
 
     Warns
     -----
@@ -234,12 +235,12 @@ def minimise(objective: Objective, theta: Floats, alpha: float, curvature: Curva
         if curved > rounding * np.sqrt(_dot(step, step) * _dot(change, change)):
             pairs = [*pairs[1 - _MEMORY :], _Pair(step, change, 1 / curved)]
         theta, loss, slope, c_k = there, new_loss, new_slope, new_c
-    warn(f"a classifier at penalty {alpha:.4g} was not finished after {_MOST} steps: use larger penalties")
+    warn(f"a classifier with penalty {alpha:.4g} did not converge in {_MOST} steps: use larger penalties")
     return theta
 
 
 def priors(labels: Labels, ranges: Sequence[tuple[int, int]], d: int, dtype: Any) -> Floats:
-    """Parameters of no features: log of the share of each class, or log odds of each label, among these rows."""
+    """Parameters without features: log of the share of each class, or log odds of each label, among these rows."""
     theta = np.zeros((d + 1, labels.k), dtype)
     values = np.concatenate([labels.values[start:stop] for start, stop in ranges])
     if labels.several:

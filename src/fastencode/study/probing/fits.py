@@ -27,25 +27,26 @@ __all__ = ["Fitted", "fit_layer"]
 
 Floats = NDArray[np.floating[Any]]
 
-_WORSE = 2  # penalties in a row that lose by more than rounding, until a path of penalties ends
+_WORSE = 2  # the path of penalties ends after this many in a row that are worse by more than _LOSES
 _LOSES = 1e-5  # nats a row
-# Nats a row that the next step promises, at which a fit ends: while a penalty is chosen, and for the one that is scored.
+# A fit ends when the next step promises less than this, in nats per row: while penalties are compared, and in the final fit.
 _ROUGH, _FINE = 3e-6, 1e-8
 
 
 class Fitted(NamedTuple):
-    """
+    """The result of one layer.
+
     Attributes
     ----------
     predicted : ndarray
-        Of the test rows: (n,) class, (n, k) bool or (n, k) float64.
+        Predictions of the test rows: (n,) class, (n, k) bool or (n, k) float64.
     penalty : float
     at_edge : int
-        −1 or +1 where it is the smallest or the largest of the grid, else 0.
+        −1 or +1 if the penalty is the smallest or the largest of the grid, else 0.
     held_out : ndarray, shape (a,)
-        Mean loss of a held-out row in nats, NaN where it was not computed; or R², the mean over folds and targets.
+        Mean loss of held-out rows in nats, NaN if not computed; for regression, R², mean over folds and targets.
     of_control : ndarray or None
-        ``predicted``, of a fit on the control's labels at the same penalty.
+        Predictions of a fit on the control's labels at the same penalty.
     """
 
     predicted: NDArray[Any]
@@ -56,10 +57,10 @@ class Fitted(NamedTuple):
 
 
 class _Part:
-    """A fold of a classifier: its own objective, and parameters that follow the penalties down.
+    """One fold of a classifier: its objective, and its parameters, which are warm-started from one penalty to the next smaller.
 
-    A class that no training row of the fold has cannot be predicted: it and its held-out rows do not count there. Nor do labels
-    that all training rows share.
+    Classes without training rows in the fold, and held-out rows of these classes, are ignored in the fold. So are labels that all
+    training rows share.
     """
 
     def __init__(self, X_nd: Floats, labels: Labels, fold: Fold, pool: Executor) -> None:
@@ -72,14 +73,14 @@ class _Part:
         self.n_held = len(self._X) if labels.several else int((self._labels.values >= 0).sum())
 
     def loss(self, alpha: float, curvature: Curvature) -> float:
-        """The sum of held-out losses at a penalty, which must be the next smaller one."""
+        """The sum of held-out losses at a penalty. Must be called with decreasing penalties."""
         start = 2 * self.theta - self._before
         self._before, self.theta = self.theta, minimise(self.objective, start, alpha, curvature, tolerance=_ROUGH)
         return held_out_loss(self.theta, self._X, self._labels)
 
 
 def _varying(labels: Labels, seen: NDArray[Any]) -> tuple[NDArray[np.intp], Labels]:
-    """Classes that some of the rows ``seen`` have, or labels that some have and some have not, and labels of these alone."""
+    """Numbers of the classes that occur in ``seen``, or of the labels that vary in ``seen``; and ``labels`` reduced to these."""
     if labels.several:
         kept = np.flatnonzero(np.ptp(seen, axis=0) > 0)
         return kept, Labels(labels.values if len(kept) == labels.k else np.ascontiguousarray(labels.values[:, kept]), len(kept))
@@ -97,7 +98,7 @@ def fit_layer(
     Parameters
     ----------
     X_nd : ndarray, shape (n, d)
-        Of ``probe_input.standardised``.
+        Of :func:`fastencode.study.probing.input.standardised`.
     given : Given
     penalties : ndarray, shape (a,)
         Increasing.
@@ -146,7 +147,7 @@ def _labels(truth: NDArray[Any], k: int, dtype: Any) -> Labels:
 
 
 def _mean_theta(labels: Labels, parts: list[_Part], thetas: list[Floats]) -> Floats:
-    """Where the last fit begins: the mean over folds of what the chosen penalty found."""
+    """Start of the final fit: the mean over folds of the parameters at the chosen penalty."""
     total = np.zeros((len(thetas[0]), labels.k), thetas[0].dtype)
     for part, theta in zip(parts, thetas, strict=True):
         total[:, part.kept] += theta / len(parts)
@@ -156,7 +157,7 @@ def _mean_theta(labels: Labels, parts: list[_Part], thetas: list[Floats]) -> Flo
 def _fit_and_predict(
     X_nd: Floats, n_fit: int, labels: Labels, alpha: float, curvature: Curvature, start: Floats | None, pool: Executor
 ) -> NDArray[Any]:
-    """Fit the first rows, and predict all others. Labels that all fitted rows share are predicted so."""
+    """Fit the first ``n_fit`` rows and predict all others. Labels that all fitted rows share are predicted as such."""
     kept, mine = _varying(labels, labels.values)
     ranges = [(0, n_fit)]
     test = X_nd[n_fit:]
@@ -186,7 +187,7 @@ def _ridge(
         fit = ridge_cv(X_nd[:n], scaled, device=device, **options)
         return fit, np.asarray(fit.predict(X_nd[n:]), np.float64) * spread + mean
 
-    with warnings.catch_warnings(), held_warnings():  # at_edge says it of every layer
+    with warnings.catch_warnings(), held_warnings():  # at_edge reports it for every layer
         warnings.simplefilter("ignore", FastencodeWarning)
         fit, predicted = fitted(given.truth, alphas=penalties, cv=cv, per_target=False)
         penalty = float(np.ravel(fit.alpha)[0])

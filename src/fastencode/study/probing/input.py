@@ -1,4 +1,4 @@
-"""What a probe is given, checked once: labels as numbers, which rows are fitted, held out and scored, and layers one by one.
+"""Check the input of a probe: encode labels, determine which rows are fitted, held out and scored, and read layers one by one.
 
 Axis letters: n row, k class, label or target, l layer, d feature.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.arrays import as_numpy
-from fastencode.errors import InputError
+from fastencode.errors import InputError, warn
 from fastencode.study.probing.metrics import TASKS
 
 __all__ = ["Fold", "Given", "Layers", "check_given", "check_names", "group_folds", "layers_of", "standardised"]
@@ -23,7 +23,7 @@ _FOLDS = 5
 
 
 class Fold(NamedTuple):
-    """Rows among the fitted ones that are left out together, [start, stop), and those that are trained on meanwhile."""
+    """One fold of the fitted rows: held-out rows as a range [start, stop), and the ranges of rows to train on."""
 
     held: tuple[int, int]
     train: tuple[tuple[int, int], ...]
@@ -31,25 +31,25 @@ class Fold(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """Rows of a probe in the order in which it uses them: fitted ones, those of a fold together, then test rows as they came.
+    """Rows of a probe in the order of their use: first fitted rows, sorted by fold, then test rows in their given order.
 
     Attributes
     ----------
     task : str
     n_rows : int
-        As they were given.
+        Number of given rows.
     order : ndarray of int
-        The given row that stands at each place.
+        Position → number of the given row.
     n_fit : int
-        Fitted rows; all after them are test rows.
+        Number of fitted rows; all rows after them are test rows.
     folds : tuple of Fold
-        What the penalty is chosen on.
+        Folds on which the penalty is chosen.
     truth : ndarray
-        In this order: (n,) int class of each row, (n, k) bool or (n, k) float64.
+        Labels in this order: (n,) int classes, (n, k) bool, or (n, k) float64.
     classes : tuple of str
         Classes, labels or targets.
     units : ndarray of int
-        Speaker, or row where there are no speakers, of each test row.
+        Number of the speaker of each test row; of the row itself without speakers.
     n_units : int
     """
 
@@ -69,7 +69,7 @@ class Given:
 
 
 def check_names(name: str, values: ArrayLike, n: int | None = None) -> NDArray[Any]:
-    """Text or integers, one for each row; an ``InputError`` for fractions, missing values and both kinds at once."""
+    """Check that values are text or integers, one per row. Raises :class:`InputError` for fractions, missing and mixed values."""
     array = np.asarray(values)
     if array.ndim != 1 or (n is not None and len(array) != n):
         raise InputError(f"{name} has shape {array.shape}: give one value for each of the {'' if n is None else n} rows")
@@ -93,7 +93,7 @@ def _kind(value: object) -> str:
 
 
 def group_folds(groups: NDArray[Any], n_folds: int) -> NDArray[np.intp]:
-    """The fold of each row: all rows of a group in one, the largest group first, each to the fold with the fewest rows so far."""
+    """The fold of each row. All rows of a group are in one fold; groups, largest first, go to the fold with the fewest rows."""
     _, group_n, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     filled, fold_of = np.zeros(n_folds, np.int64), np.zeros(len(sizes), np.intp)
     for group in np.argsort(-sizes, kind="stable"):
@@ -112,7 +112,7 @@ def check_given(
     seed: int,
     bootstraps: int,
 ) -> Given:
-    """Check labels, speakers and splits, and put rows in order; see :func:`fastencode.study.probes.probe` for what they are."""
+    """Check labels, speakers and splits, and sort rows. The arguments are those of :func:`fastencode.study.probes.probe`."""
     if task not in TASKS:
         raise InputError(f"task={task!r}: pass one of {', '.join(TASKS)}")
     split_n = check_names("split", split)
@@ -126,6 +126,8 @@ def check_given(
             raise InputError(f"split holds no {name!r} row: a probe is fitted on train rows and scored on test rows")
     if len(rows["validation"]):
         fitted, sizes = np.concatenate([rows["train"], rows["validation"]]), [len(rows["train"]), len(rows["validation"])]
+        if groups_n is not None:
+            _warn_of_heard(groups_n[rows["train"]], groups_n[rows["validation"]])
     else:
         fitted, sizes = _in_folds(rows["train"], truth, groups_n, seed)
     _check_classes(task, truth[fitted], truth[rows["test"]], classes)
@@ -189,6 +191,16 @@ def _check_classes(task: str, fitted: NDArray[Any], tested: NDArray[Any], classe
         if not part.all():
             few = ", ".join(repr(classes[place]) for place in np.flatnonzero(~part)[:5])
             raise InputError(f"{few} {what} of the {name} split: leave out what is not in both splits, or choose another split")
+
+
+def _warn_of_heard(train: NDArray[Any], validation: NDArray[Any]) -> None:
+    """A penalty that is chosen on speakers of the train rows is too small for others."""
+    both = np.intersect1d(train, validation)
+    if len(both):
+        warn(
+            f"{len(both)} of {len(np.unique(validation))} speakers of the validation rows are in train, the first {both[0]!s}:"
+            " the penalty is not chosen on speakers that are left out; mark these rows as train, and it will be"
+        )
 
 
 def _in_folds(

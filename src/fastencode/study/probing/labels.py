@@ -1,6 +1,6 @@
-"""Labels of recordings: words, sentence types and columns of manifests, phones of TIMIT, and cepstra.
+"""Read the labels of recordings: words, sentence types, columns of manifests, TIMIT phones, and MFCC trajectories.
 
-Each function returns a :class:`Truth`, in the order of the recordings.
+Functions return a :class:`Truth`, with values in the order of the recordings.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ COEFFICIENTS = (*(f"c{n}" for n in range(1, 13)), "c0")
 """The cepstral coefficients of the task ``mfcc``, in the order of :func:`fastencode.speech.acoustics.mfcc`."""
 
 _RATE = 16000  # Hz
-_SHOWN = 5  # of a list of what is wrong
+_SHOWN = 5  # problems listed in a message
 
 Recordings = Mapping[str, Recording]
 
 
 class Truth(NamedTuple):
-    """What is asked of recordings.
+    """The labels of recordings.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Truth(NamedTuple):
     classes : tuple of str
         Names of the classes, labels or targets.
     values : list
-        For each recording its class, the set of its labels, its number, or the phones in it; None where it has none.
+        For each recording its class, its set of labels, its numbers, or its phones; None if it has none.
     """
 
     kind: str
@@ -48,12 +48,12 @@ class Truth(NamedTuple):
 
 
 def text_labels_of(recordings: Recordings, label: str) -> Truth:
-    """A label of each recording as its class; as several labels where any recording has a semicolon in it.
+    """A text label of each recording as its class, or as a set of labels if any recording has several, separated by semicolons.
 
     Raises
     ------
     InputError
-        If no recording has such a label, some are numbers and others words, or all are numbers with a fraction.
+        If no recording has this label, some values are numbers and others words, or a value is a fraction.
     """
     texts = _texts(recordings, label)
     given = [(key, text) for key, text in zip(recordings, texts, strict=True) if text is not None]
@@ -64,11 +64,11 @@ def text_labels_of(recordings: Recordings, label: str) -> Truth:
     if numbers and len(numbers) < len(given):
         key, text = next(one for one in given if _number(one[1]) is None)
         raise InputError(
-            f"label:{label} mixes numbers and words: {numbers[0][1]!r} ({numbers[0][0]}) and {text!r} ({key}); write all as words"
+            f"label:{label} mixes numbers and words: {numbers[0][1]!r} ({numbers[0][0]}) and {text!r} ({key}); use words only"
         )
     if numbers and any(not float(text).is_integer() for _, text in numbers):
         key, text = next(one for one in numbers if not float(one[1]).is_integer())
-        raise InputError(f"label:{label} holds {text!r} ({key}), a number and not a class: ask for number:{label}")
+        raise InputError(f"label:{label} holds {text!r} ({key}), which is not a class: use number:{label}")
     return Truth("classification", tuple(sorted({text for _, text in given})), list(texts))
 
 
@@ -78,14 +78,14 @@ def numbers_of(recordings: Recordings, label: str) -> Truth:
     Raises
     ------
     InputError
-        If no recording has such a label, or any is no finite number.
+        If no recording has this label, or a value is not a finite number.
     """
     texts = _texts(recordings, label)
     numbers = [None if text is None else _number(text) for text in texts]
     pairs = zip(recordings, texts, numbers, strict=True)
     if wrong := [(key, text) for key, text, number in pairs if text is not None and number is None]:
         key, text = wrong[0]
-        raise InputError(f"number:{label}: {len(wrong)} labels are no finite numbers, the first {text!r} ({key}): correct them")
+        raise InputError(f"number:{label}: {len(wrong)} labels are not finite numbers, the first {text!r} ({key}): correct them")
     return Truth("regression", (label,), [None if number is None else [number] for number in numbers])
 
 
@@ -95,20 +95,20 @@ def phones_of(recordings: Recordings) -> Truth:
     Raises
     ------
     InputError
-        If labels are missing or damaged; the message counts them.
+        If labels are missing or damaged; the message says of how many recordings.
     """
     values = _tried(recordings, lambda path: tuple(read_phones(path, fold=True)), "phone labels that can be read")
     return Truth("classification", PHONES_39, list(values))
 
 
 def phone_sets_of(recordings: Recordings) -> Truth:
-    """Which of the 39 folded phones stand in each TIMIT recording. Raises as :func:`phones_of` does."""
+    """The set of folded phones in each TIMIT recording. Raises the same errors as :func:`phones_of`."""
     values = phones_of(recordings).values
     return Truth("multilabel", PHONES_39, [frozenset(phone.label for phone in phones) for phones in values])
 
 
 def words_of(recordings: Recordings) -> tuple[tuple[Interval, ...], ...] | None:
-    """The words of each TIMIT recording with their times; None unless all have such labels."""
+    """The words of each TIMIT recording with their times; None if any recording has no word labels."""
     try:
         return tuple(tuple(read_words(one.path)) for one in recordings.values())
     except InputError:
@@ -118,26 +118,26 @@ def words_of(recordings: Recordings) -> tuple[tuple[Interval, ...], ...] | None:
 def trajectories(
     sounds: Mapping[str, Path], points: int, *, progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None
 ) -> NDArray[np.float64]:
-    """The cepstra of each sound in equal parts of its duration: the labels of the task ``mfcc``.
+    """MFCCs of each sound, averaged over equal parts of its duration: the labels of the task ``mfcc``.
 
     Parameters
     ----------
     sounds : name → path
     points : int
-        In how many parts. Of a sound with fewer frames, neighboring parts share frames.
+        Number of parts. If a sound has fewer frames, neighboring parts share frames.
     progress : callable, optional
-        Wraps the sounds.
+        Wraps the iteration over sounds, to show progress.
 
     Returns
     -------
     ndarray, shape (n, 13 · points)
-        Means over each part: all parts of c1, then those of c2, … of c12, and of c0. HTK's definition, frames of 25 ms every
-        10 ms at 16 kHz.
+        Means over parts: all parts of c1, then of c2, … c12, c0. MFCCs as HTK defines them, with frames of 25 ms every 10 ms at
+        16 kHz.
 
     Raises
     ------
     InputError
-        If a sound cannot be read, or is shorter than a frame; the message counts them.
+        If sounds cannot be read or are shorter than a frame; the message says how many.
     """
 
     def trajectory(path: Path) -> NDArray[np.float64]:
@@ -151,7 +151,7 @@ def trajectories(
 
 
 def _texts(recordings: Recordings, label: str) -> list[str | None]:
-    """A label of each recording; ``speaker`` is who speaks, where no label has that name."""
+    """A label of each recording. ``speaker`` is the recording's speaker, unless a label has this name."""
     texts = [one.labels.get(label) or (one.speaker if label == "speaker" else None) for one in recordings.values()]
     if recordings and not any(texts):
         there = sorted({name for one in recordings.values() for name in one.labels})
@@ -173,7 +173,7 @@ def _tried(
     what: str,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> list[Any]:
-    """Something of every recording; an error that lists the first of those that have it not."""
+    """Read something of every recording. Raises an error that lists the first recordings for which this fails."""
     found, failed = [], list[str]()
     for key, one in recordings.items() if progress is None else progress(recordings.items()):
         try:
@@ -182,5 +182,5 @@ def _tried(
             failed.append(f"{key}: {error}")
     if failed:
         lines = "\n  ".join([*failed[:_SHOWN], *(["…"] if len(failed) > _SHOWN else [])])
-        raise InputError(f"{len(failed)} of {len(recordings)} recordings have no {what}:\n  {lines}\nmend or leave out these")
+        raise InputError(f"{len(failed)} of {len(recordings)} recordings have no {what}:\n  {lines}\ncorrect or leave out these")
     return found

@@ -1,4 +1,4 @@
-"""What of the test split a probe would have seen before: speakers, sentence texts, and the same sound twice."""
+"""Find leaks of a test split: speakers, sentence texts and sounds that are also in the training split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fastencode.study.probing.tasks import Corpus, Task
 __all__ = ["LEAKS", "Leak", "check_leaks", "find_leaks", "texts_of"]
 
 LEAKS = {
-    "speakers": "speakers of the test split speak in train",
-    "texts": "sentence texts of the test split are read in train",
-    "copies": "sounds of the test split are in train, too",
+    "speakers": "test speakers are in the training split",
+    "texts": "test sentence texts are in the training split",
+    "copies": "test sounds are in the training split",
 }
-"""Names of leaks, as they are allowed → what they are."""
+"""Name of a kind of leak, as in ``--allow`` → its description."""
 
 _TEXT_LABELS = ("text", "sentence", "transcript")
 _SHOWN = 5
@@ -33,9 +33,9 @@ class Leak:
     ----------
     kind : {"speakers", "texts", "copies"}
     what : tuple of str
-        The speakers, the texts, or the recordings of the test split whose sound is in train.
+        Speakers, texts, or keys of test recordings that are also in the training split.
     of : int
-        How many speakers, texts or recordings the test split has.
+        Number of speakers, texts or recordings in the test split.
     """
 
     kind: str
@@ -48,19 +48,19 @@ class Leak:
 
 
 def texts_of(corpus: Corpus, text: str | None = None) -> dict[str, str]:
-    """The sentence texts of a corpus, without punctuation and case.
+    """The sentence texts of a corpus, in lower case and without punctuation.
 
     Parameters
     ----------
     corpus : Corpus
     text : str, optional
-        The label that holds the text; by default text, sentence or transcript, the first that a recording has.
+        Name of the label with the text. Default: the first of text, sentence and transcript that exists.
 
     Returns
     -------
     key → text
-        Of recordings that have one. Of TIMIT the text beside the sound (.TXT), or the sentence's number where there is none. None
-        of Speech Commands: a word is what is asked, and all of its words are said in every split.
+        Recordings without a text are left out. For TIMIT, the content of the .TXT file, or the sentence's number if there is
+        none. Empty for Speech Commands, where all words are in every split by design.
 
     Raises
     ------
@@ -79,20 +79,20 @@ def texts_of(corpus: Corpus, text: str | None = None) -> dict[str, str]:
 
 
 def find_leaks(task: Task, texts: Mapping[str, str], sha256: Callable[[Path], str]) -> list[Leak]:
-    """What of a task's test split stands in its train or validation split.
+    """Find what a task's test split shares with its training and validation splits.
 
     Parameters
     ----------
     task : Task
     texts : key → text
-        As :func:`texts_of` returns them. They count unless they are what is asked.
+        Of :func:`texts_of`. Texts are not a leak if they are the labels of the task.
     sha256 : callable
-        The digest of a file's content: :func:`fastencode.files.sha256`, or one that remembers.
+        Returns the digest of a file's content: :func:`fastencode.files.sha256` or a cached version of it.
 
     Returns
     -------
     list of Leak
-        Empty where nothing leaks. Speakers count unless they are what is asked.
+        Empty if nothing leaks. Speakers are not a leak if they are the labels of the task.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def find_leaks(task: Task, texts: Mapping[str, str], sha256: Callable[[Path], st
     Warns
     -----
     FastencodeWarning
-        If the test split has the same sound twice: it then counts twice.
+        If the test split contains the same sound twice.
     """
     tested = [part == "test" for part in task.split]
     found = []
@@ -116,38 +116,38 @@ def find_leaks(task: Task, texts: Mapping[str, str], sha256: Callable[[Path], st
     own = {key: sound for key, sound, test in zip(task.keys, sounds, tested, strict=True) if test}
     found.append(Leak("copies", tuple(key for key, sound in own.items() if sound in learned), len(own)))
     if len(set(own.values())) < len(own):
-        warn(f"{task.name}: {len(own) - len(set(own.values()))} of {len(own)} test recordings are copies of other ones")
+        warn(f"{task.name}: {len(own) - len(set(own.values()))} of {len(own)} test recordings are copies of others")
     return [leak for leak in found if leak.what]
 
 
 def check_leaks(leaks: Mapping[str, Sequence[Leak]], allow: Collection[str] = ()) -> list[str]:
-    """Refuse leaks that were not asked for.
+    """Raise an error for leaks that are not allowed.
 
     Parameters
     ----------
     leaks : task → its leaks
-        As :func:`find_leaks` returns them, without those that the task allows itself (``Task.allowed``).
+        Of :func:`find_leaks`, without leaks that are part of the task (``Task.allowed``).
     allow : collection of str
-        The kinds that are asked for: "speakers", "texts", "copies".
+        Kinds of leaks to allow: "speakers", "texts", "copies".
 
     Returns
     -------
     list of str
-        What leaks and was allowed, a line for each task and kind.
+        One line for each task and kind of leak that was allowed.
 
     Raises
     ------
     InputError
-        If any other leaks, with a list and the option that allows it; or ``allow`` names no leak.
+        If there are other leaks; the message lists them and the option that allows them. Or if ``allow`` has an unknown name.
     """
     if unknown := sorted(set(allow) - set(LEAKS)):
-        raise InputError(f"allow names {unknown[0]!r}, which is no leak: choose among {', '.join(LEAKS)}")
+        raise InputError(f"allow names {unknown[0]!r}, which is not a kind of leak: choose from {', '.join(LEAKS)}")
     refused = [(name, leak) for name, found in leaks.items() for leak in found if leak.kind not in allow]
     if refused:
         lines = "\n  ".join(f"{name}: {leak}" for name, leak in refused)
         kinds = " ".join(kind for kind in LEAKS if kind in {leak.kind for _, leak in refused})
         raise InputError(
-            f"the test split leaks into what probes learn from, so scores would be too high:\n  {lines}\ncorrect the splits, or"
+            f"the test split leaks into the training split, so scores would be too high:\n  {lines}\ncorrect the splits, or"
             f" allow it by name: --allow {kinds}"
         )
     return [f"{name}: {leak}" for name, found in leaks.items() for leak in found]
@@ -160,7 +160,7 @@ def _leak(kind: str, values: Sequence[str | None], tested: Sequence[bool]) -> Le
 
 
 def _is_asked(task: Task, texts: Sequence[str | None]) -> bool:
-    """Whether the class of each recording is its text, as where words are told apart."""
+    """Whether texts are the labels of the task, as in word identification."""
     if task.kind != "classification" or task.labels is None:
         return False
     return all(text is None or text == _normal(str(label)) for text, label in zip(texts, task.labels, strict=True))
@@ -174,6 +174,6 @@ def _timit_text(recording: Recording) -> str:
 
 
 def _normal(text: str) -> str:
-    """Words alone, of any script: another case, composition or punctuation makes no other text."""
+    """The words of a text, in any script, without differences in case, Unicode composition and punctuation."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in plain).split())

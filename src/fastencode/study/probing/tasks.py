@@ -1,7 +1,8 @@
-"""What a probe is asked of recordings: a label, several labels or numbers for each, and in which split each stands.
+"""Probe tasks: the labels of recordings (one class, several labels, or numbers) and their splits.
 
-A task is made of a corpus alone, before any feature is read. :meth:`Task.rows` then finds its recordings among the rows of a
-model's features. The order is that of the corpus whatever the model, so the same draws of speakers serve all models.
+A task is built from a corpus before any features are read. :meth:`Task.rows` then finds its recordings among the rows of a
+model's features. The order of rows is that of the corpus for every model, so bootstrap draws of speakers are the same for all
+models.
 
 Axis letters: n recording of the task, r row of features, k class, label or target.
 """
@@ -28,21 +29,21 @@ from fastencode.study.probing.labels import (
     text_labels_of,
     words_of,
 )
-from fastencode.study.probing.splits import WITHIN, of_each_speaker, within_speakers
+from fastencode.study.probing.splits import WITHIN, of_each_speaker, said_in, what_follows, within_speakers
 
 __all__ = ["TASKS", "Corpus", "Rows", "Task", "check_name", "check_parts", "task_of"]
 
 TASKS = {
-    "mfcc": "how the cepstra of an utterance run",
-    "word": "which word is said (recordings with the label word, such as those of Speech Commands)",
-    "phonemes": "which of 39 phones an utterance holds (TIMIT)",
-    "phones": "which of 39 phones is spoken at each row of frames (TIMIT)",
+    "mfcc": "MFCC trajectory of an utterance",
+    "word": "which word is spoken (recordings with the label word, such as those of Speech Commands)",
+    "phonemes": "which of 39 phones occur in an utterance (TIMIT)",
+    "phones": "which of 39 phones is spoken in each frame (TIMIT)",
     "sentence_type": "SA, SI or SX (TIMIT)",
     "sx_si": "SX or SI (TIMIT)",
-    "label:KIND": "a label of the corpus, or a column of its manifest; several labels with semicolons between them",
-    "number:KIND": "the same as a number",
+    "label:KIND": "any label of the corpus or column of its manifest; semicolons separate several labels",
+    "number:KIND": "any numeric label",
 }
-"""Names of tasks → what is asked."""
+"""Name of a task → what is predicted."""
 
 _OF_TIMIT = ("phonemes", "phones", "sentence_type", "sx_si")
 _OF_PHONES = ("phonemes", "phones")
@@ -50,7 +51,7 @@ _SHOWN = 5
 
 
 class Corpus(Protocol):
-    """What a task asks of a corpus, as :func:`fastencode.data.corpora.open_corpus` returns it."""
+    """The part of :class:`fastencode.data.corpora.Corpus` that tasks use."""
 
     @property
     def name(self) -> str: ...
@@ -61,20 +62,22 @@ class Corpus(Protocol):
 
 
 class Rows(NamedTuple):
-    """A task's rows among those of a model's features.
+    """The rows of a model's features that belong to a task, with their labels.
 
     Attributes
     ----------
     rows : ndarray of int, shape (r,)
-        Numbers of the rows.
+        Row numbers in the features.
     labels : ndarray
         (r,) text for classification, (r, k) bool for several labels, (r, k) float64 for regression.
     groups : ndarray of text, shape (r,), or None
-        Who speaks; None where that is not known, or is what is asked.
+        Speakers; None if unknown, or if the task is to identify them.
     split : ndarray of text, shape (r,)
         "train", "validation" or "test".
     types : ndarray of text, shape (r,), or None
-        What a control shuffles as one: the sentence, or for frames the word, "" outside words.
+        Rows of equal type get the same shuffled label in a control: the sentence, or for frames the word ("" outside words).
+    items : ndarray of text, shape (r,), or None
+        What test rows are a sample of besides speakers: words or texts that are not in the training split.
     """
 
     rows: NDArray[np.intp]
@@ -82,43 +85,49 @@ class Rows(NamedTuple):
     groups: NDArray[np.str_] | None
     split: NDArray[np.str_]
     types: NDArray[np.str_] | None = None
+    items: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of which recordings.
+    """Labels and splits of recordings.
 
     Attributes
     ----------
     name : str
     kind : {"classification", "multilabel", "regression"}
     keys : tuple of str
-        The recordings, as the corpus calls them; (n,).
+        Keys of the recordings in the corpus, (n,).
     paths : tuple of Path
-        The sound of each; (n,).
+        Sound files, (n,).
     split : tuple of str
-        The split of each; (n,).
+        Splits, (n,).
     groups : tuple of str or None
-        The speaker of each; (n,).
+        Speakers, (n,).
     classes : tuple of str
-        Names of the classes, labels or targets; (k,).
+        Names of the classes, labels or targets, (k,).
     labels : ndarray or None
         (n,) text, (n, k) bool or (n, k) float64. None for ``mfcc``, whose labels
-        :func:`fastencode.study.probing.labels.trajectories` makes of the sounds, and where ``phones`` are given.
+        :func:`fastencode.study.probing.labels.trajectories` computes from the sounds, and for tasks on frames.
     phones : tuple of tuple of Interval, or None
-        For tasks on frames: what is spoken when in each recording, in s.
+        For tasks on frames: the phones of each recording with their times in s.
     types : tuple of str or None
-        The text of each, which a control shuffles as one; (n,).
+        The text of each recording, (n,): recordings of equal text get the same shuffled label in a control.
+    items : tuple of str or None
+        The word or text of each recording, (n,), if several recordings have the same and the test split's are not in the training
+        split. Scores then generalise to new texts, so these are resampled, too.
+    unit : str
+        What groups are, if not speakers.
     words : tuple of tuple of Interval, or None
-        The same for tasks on frames: which word is spoken when in each recording.
+        For tasks on frames: the words of each recording with their times in s.
     points : int
-        For ``mfcc``: in how many points a trajectory is described; 0 for all others.
+        For ``mfcc``: number of points of a trajectory; 0 for other tasks.
     spared : frozenset of str
-        Recordings whose texts stand in train and test by the task's own definition.
+        Recordings whose texts are in both splits by definition of the task.
     allowed : frozenset of str
-        Leaks that the task is made with by its own definition.
+        Leaks that are part of the task's definition.
     notes : tuple of str
-        What a reader of its scores should know.
+        Remarks on how to read its scores.
     """
 
     name: str
@@ -131,6 +140,8 @@ class Task:
     labels: NDArray[Any] | None = None
     phones: tuple[tuple[Interval, ...], ...] | None = None
     types: tuple[str, ...] | None = None
+    items: tuple[str, ...] | None = None
+    unit: str = ""
     words: tuple[tuple[Interval, ...], ...] | None = None
     points: int = 0
     spared: frozenset[str] = frozenset()
@@ -139,40 +150,54 @@ class Task:
 
     @property
     def frames(self) -> bool:
-        """Whether each row of frames has a label of its own, not each recording."""
+        """Whether frames have labels, instead of recordings."""
         return self.phones is not None
 
     @property
     def alone(self) -> bool:
-        """Whether all test recordings are of one speaker: no interval then says what holds for others."""
+        """Whether all test recordings are of one speaker, so that there can be no interval over speakers."""
         return (
             self.groups is not None
             and len({who for who, part in zip(self.groups, self.split, strict=True) if part == "test"}) == 1
         )
 
     def truth(self) -> dict[str, Any]:
-        """All that decides what is asked, as plain values, but for the contents of the sounds."""
-        names = ("name", "kind", "keys", "split", "groups", "classes", "labels", "phones", "types", "words", "points")
+        """Everything that defines the task except the contents of the sounds, as plain values."""
+        names = (
+            "name",
+            "kind",
+            "keys",
+            "split",
+            "groups",
+            "classes",
+            "labels",
+            "phones",
+            "types",
+            "items",
+            "unit",
+            "words",
+            "points",
+        )
         return {name: getattr(self, name) for name in names}
 
     def rows(self, names: Sequence[str], counts: ArrayLike, times: NDArray[Any], labels: NDArray[Any] | None = None) -> Rows:
-        """The task's rows among those of a model's features, in the order of ``keys``.
+        """Find the task's rows in a model's features, in the order of ``keys``.
 
         Parameters
         ----------
         names : sequence of str
             The recordings of the features.
         counts : array_like of int
-            How many rows each has; they follow each other.
+            Number of rows of each recording; its rows are contiguous.
         times : ndarray, shape (rows,)
-            The middle of each row, in s.
+            Middle of each row's time bin, in s.
         labels : ndarray, shape (n, k), optional
             For ``mfcc``: what :func:`fastencode.study.probing.labels.trajectories` returned for the sounds.
 
         Raises
         ------
         InputError
-            If a recording of the task has no features, or they are not of the kind that the task asks for.
+            If a recording has no features, or has rows of frames although the task has one label per recording.
         """
         each = np.asarray(counts, np.intp)
         ends = np.cumsum(each).tolist()
@@ -185,13 +210,14 @@ class Task:
             return self._rows_of_frames(spans, times)
         if several := [key for key, (start, stop) in zip(self.keys, spans, strict=True) if stop - start != 1]:
             count = place[several[0]][1] - place[several[0]][0]
-            raise InputError(f"{several[0]!r} has {count} rows of features, the task {self.name} asks for one of each recording")
+            raise InputError(f"{several[0]!r} has {count} rows of features, but the task {self.name} needs one per recording")
         found = self.labels if labels is None else labels
         if found is None or len(found) != len(self.keys):
             raise InputError(f"the task {self.name} has {len(self.keys)} recordings: give the labels of each")
         groups = None if self.groups is None else np.array(self.groups)
         types = None if self.types is None else np.array(self.types)
-        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types)
+        items = None if self.items is None else np.array(self.items)
+        return Rows(np.array([start for start, _ in spans], np.intp), found, groups, np.array(self.split), types, items)
 
     def _rows_of_frames(self, spans: Sequence[tuple[int, int]], times: NDArray[Any]) -> Rows:
         rows, labels, types, owners = [], [], [], []
@@ -207,14 +233,15 @@ class Task:
         if not labels:
             raise InputError(f"no row of features lies in a phone of the task {self.name}: check the labels")
         found, split = np.array(labels), np.array(self.split)[owners]
-        known = (split != "test") | np.isin(found, found[split != "test"])  # a phone may be too short for any row of train
+        known = (split != "test") | np.isin(found, found[split != "test"])  # a phone may be too short to be in any training row
         groups = None if self.groups is None else np.array(self.groups)[owners][known]
         shuffled = None if self.words is None else np.array(types)[known]
-        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled)
+        items = None if self.items is None else np.array(self.items)[owners][known]
+        return Rows(np.array(rows, np.intp)[known], found[known], groups, split[known], shuffled, items)
 
 
 def _at(intervals: Sequence[Interval], times: NDArray[Any]) -> list[str | None]:
-    """What is spoken at each time; None in gaps. Of two that overlap, the one that begins later."""
+    """The label at each time; None in gaps. If two intervals overlap, the label of the later one."""
     if not intervals:
         return [None] * len(times)
     begins, ends = np.array([one.start for one in intervals]), np.array([one.end for one in intervals])
@@ -234,42 +261,42 @@ def task_of(
     texts: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Task:
-    """A task on a corpus.
+    """Build a task from a corpus.
 
     Parameters
     ----------
     name : str
-        ``mfcc``: 13 cepstra (c1 to c12 and c0) of each utterance as a trajectory of ``points`` means over equal parts of its
-        duration. A probe gets one vector for an utterance, so a trajectory needs as many numbers whatever the duration; the form
-        that published work uses is not known. With ``points=1`` it is the mean over the utterance.
+        ``mfcc``: 13 cepstral coefficients (c1 to c12 and c0) of each utterance, averaged over ``points`` equal parts of its
+        duration, so that every utterance has equally many targets. The published work does not say which form it uses. With
+        ``points=1``, the target is the mean over the utterance.
 
-        ``word``: the label ``word``. ``phonemes``: which of TIMIT's 39 folded phones stand in an utterance, ``sil`` included.
-        ``phones``: the phone at the middle of each row of frames; rows in glottal stops, which folding leaves out, do not count.
-        Of these two, phones that do not stand both in train and in test are left out.
-        ``sentence_type``: SA, SI or SX. ``sx_si``: SX or SI.
+        ``word``: the label ``word``. ``phonemes``: which of TIMIT's 39 folded phones occur in an utterance, including ``sil``.
+        ``phones``: the phone at the middle of each frame, without frames in glottal stops, which folding removes. These two leave
+        out phones that are not in both the training and the test split. ``sentence_type``: SA, SI or SX. ``sx_si``: SX or SI.
 
-        ``label:KIND``: any label of the recordings, such as a manifest's column, in any language; several labels for each
-        recording where cells hold semicolons. ``number:KIND``: the same as a number.
+        ``label:KIND``: any label of the recordings, such as a column of a manifest; semicolons separate several labels.
+        ``number:KIND``: any numeric label.
 
-        ``label:speaker``: who speaks. Only speakers who are in train can be told. Where no speaker of the test split is, as is
-        right for all other tasks, a fifth of each speaker's recordings, drawn by ``seed``, is the test split instead, and all
-        others are train; the notes say so.
+        ``label:speaker``: speaker identity. A probe can only identify speakers of the training split. If no test speaker is in
+        it, as other tasks require, a random fifth of each speaker's recordings (by ``seed``) becomes the test split, and all
+        others the training split; the notes say so.
     corpus : Corpus
         As :func:`fastencode.data.corpora.open_corpus` returns it.
     keys : collection of str, optional
-        Of these recordings only.
+        Use these recordings only.
     split : {"official", "published"}
-        "published", for phonemes and phones: a fifth of every speaker's sentences, drawn by ``seed``, is the test split. The
-        published phoneme probe is split so that every test speaker is in train; how exactly is not known.
+        "published", for phonemes and phones: a random fifth of each speaker's sentences (by ``seed``) is the test split. In the
+        published phoneme probe, every test speaker is in the training split; how exactly it was split is not known.
     points : int
-        For ``mfcc``.
+        For ``mfcc``: number of parts of an utterance.
     allow : collection of str
-        Leaks that are asked for. With "texts" the SA sentences of TIMIT stay.
+        Leaks to allow. With "texts", TIMIT's SA sentences are kept.
     texts : key → text, optional
-        For a control, the sentence of each recording: :func:`fastencode.study.probing.leakage.texts_of`. A control gives all rows
-        of one sentence, or for ``phones`` of one word, the same shuffled label. Where there are no texts, each row has its own.
+        For a control: the sentence of each recording (:func:`fastencode.study.probing.leakage.texts_of`). A control gives all
+        rows of a sentence, or for ``phones`` of a word, the same shuffled label. Without texts, each row has its own shuffled
+        label.
     seed : int
-        Of the published split, and of the one within speakers.
+        Seed of the published split and of the split within speakers.
 
     Returns
     -------
@@ -278,19 +305,19 @@ def task_of(
     Raises
     ------
     InputError
-        If there is no such task, the corpus has no such labels or no splits, labels are of mixed type or damaged, or a split has
-        nothing to learn or to tell apart.
+        If there is no such task; the corpus has no such labels or no splits; labels have mixed types or are damaged; or a split
+        has fewer than two classes.
 
     Warns
     -----
     FastencodeWarning
-        If recordings without the label, or labels that one split has not, are left out, or the split leaks.
+        If recordings without the label, or labels that are missing in one split, are left out; or if the split leaks.
 
     Notes
     -----
-    TIMIT's two SA texts are read by every speaker, in both splits. All tasks but ``sentence_type`` leave them out, so that no
-    text of the test split is in train. ``sentence_type`` cannot: SA is nothing but these two texts. It keeps them, and its notes
-    say that SA is recognized by its words.
+    TIMIT's two SA texts are read by every speaker, in both splits. All tasks except ``sentence_type`` leave them out, so that no
+    test text is in the training split. ``sentence_type`` cannot, because SA consists of these two texts; its notes say that a
+    probe can recognise SA by its words.
     """
     check_name(name, split)
     if points < 1:
@@ -309,7 +336,7 @@ def task_of(
     notes = [*_notes(name, split), *([WITHIN] if within else [])]
     has = [value is not None for value in truth.values]
     if without := [key for key, there in zip(recordings, has, strict=True) if not there]:
-        notes.append(f"{len(without)} of {len(has)} recordings have no such label and are left out, the first {without[0]!r}")
+        notes.append(f"{len(without)} of {len(has)} recordings do not have this label and are left out, the first {without[0]!r}")
     kept = {key: one for (key, one), there in zip(recordings.items(), has, strict=True) if there}
     speakers = tuple(one.speaker for one in kept.values() if one.speaker is not None)
     task = Task(
@@ -333,6 +360,9 @@ def task_of(
         words = words_of(kept) if base == "phones" else None
         sentences = tuple(texts[key] for key in task.keys if key in texts) if base != "phones" else ()
         task = replace(task, words=words, types=sentences if len(sentences) == len(kept) else None)
+    if base != "word":
+        said = [said_in(one) for one in kept.values()]
+        task = replace(task, **what_follows(task, said, [one.speaker for one in kept.values()], texts is not None))
     if task.alone:
         task = replace(task, notes=(*task.notes, "all test recordings are of one speaker, so there are no intervals"))
     for note in task.notes:
@@ -341,33 +371,37 @@ def task_of(
 
 
 def check_name(name: str, split: str = "official") -> None:
-    """An ``InputError`` unless this is the name of a task that has such a split."""
+    """Raise :class:`InputError` unless a task of this name exists and has this split."""
     base, colon, label = name.partition(":")
     names = {one.partition(":")[0]: ":" in one for one in TASKS}
     if base not in names or bool(label) != names[base] or bool(colon) != names[base]:
-        raise InputError(f"{name!r} is no task: choose among {', '.join(TASKS)}")
+        raise InputError(f"{name!r} is no task: choose from {', '.join(TASKS)}")
     if split not in ("official", "published"):
         raise InputError(f"split={split!r}: choose 'official' or 'published'")
     if split == "published" and name not in _OF_PHONES:
-        raise InputError(f"the published split is one of phonemes and phones, not of {name}: probe {name} by itself")
+        raise InputError(
+            f"the published split exists for phonemes and phones only, not for {name}: probe {name} in another command"
+        )
 
 
 def _notes(name: str, split: str) -> Sequence[str]:
     if split == "published":
         return [
-            "the published split leaks: every test speaker is in train, and so are texts; scores do not hold for new speakers"
+            "the published split leaks: test speakers and texts are in the training split; scores do not hold for new speakers"
         ]
     if name == "sentence_type":
-        return ["the two SA texts stand in train and in test, so SA is recognized by its words; sx_si asks without SA"]
+        return ["the two SA texts are in both splits, so a probe can recognise SA by its words; the task sx_si leaves SA out"]
     return []
 
 
 def _recordings(
     name: str, corpus: Corpus, keys: Collection[str] | None, split: str, allow: Collection[str], seed: int
 ) -> dict[str, Recording]:
-    """The recordings that a task is about, in the split that it has."""
+    """The recordings of a task, with their splits."""
     if name in _OF_TIMIT and corpus.kind != "timit":
-        raise InputError(f"{name} is a task on TIMIT, {corpus.name} is a corpus of the kind {corpus.kind!r}: leave {name} out")
+        raise InputError(
+            f"{name} is a task on TIMIT, but {corpus.name} is a corpus of the kind {corpus.kind!r}: leave {name} out"
+        )
     wanted = corpus.recordings.keys() if keys is None else set(keys)
     found = {key: one for key, one in corpus.recordings.items() if key in wanted}
     shared_texts = name == "sentence_type" or (name != "sx_si" and ("texts" in allow or split == "published"))
@@ -377,20 +411,20 @@ def _recordings(
         found = of_each_speaker(found, seed)
     if nowhere := [key for key, one in found.items() if one.split not in SPLITS]:
         raise InputError(
-            f"{len(nowhere)} of {len(found)} recordings of {corpus.name} stand in no split, the first {nowhere[0]!r}: a probe"
-            " learns from train and is scored on test; say which is which in the column 'split' of a manifest"
+            f"{len(nowhere)} of {len(found)} recordings of {corpus.name} are in no split, the first {nowhere[0]!r}: give"
+            " 'train', 'validation' or 'test' in the column 'split' of a manifest"
         )
     return found
 
 
 def _targets(recordings: Mapping[str, Recording], points: int) -> Truth:
-    """The targets of ``mfcc`` by name; their values are made of the sounds, later."""
+    """The names of the targets of ``mfcc``. Their values are computed from the sounds later."""
     names = COEFFICIENTS if points == 1 else [f"{name} at {part + 1}/{points}" for name in COEFFICIENTS for part in range(points)]
     return Truth("regression", tuple(names), [()] * len(recordings))
 
 
 def _with_labels(task: Task, truth: Truth, values: Sequence[Any]) -> Task:
-    """A task with a label, several labels or numbers for each recording."""
+    """Add labels of recordings to a task."""
     if truth.kind != "multilabel":
         task = replace(task, labels=np.array(values, np.float64 if truth.kind == "regression" else np.str_))
         _check_labels(task)
@@ -399,7 +433,7 @@ def _with_labels(task: Task, truth: Truth, values: Sequence[Any]) -> Task:
     test = np.array(task.split) == "test"
     both = labels[test].any(axis=0) & labels[~test].any(axis=0)
     if not both.any():
-        raise InputError(f"{task.name}: no label stands in train and in test: correct splits or labels")
+        raise InputError(f"{task.name}: no label is in both the training and the test split: correct splits or labels")
     return replace(
         task,
         labels=labels[:, both],
@@ -409,7 +443,7 @@ def _with_labels(task: Task, truth: Truth, values: Sequence[Any]) -> Task:
 
 
 def _with_phones(task: Task, values: Sequence[tuple[Interval, ...]]) -> Task:
-    """A task on frames. Phones that one split has not are left out: they cannot be learned, or not be scored."""
+    """Add phones to a task on frames. Phones that are missing in one split are left out: they cannot be learned, or scored."""
     there = {
         part: {
             phone.label for phones, split in zip(values, task.split, strict=True) if (split == "test") == part for phone in phones
@@ -429,11 +463,11 @@ def _with_phones(task: Task, values: Sequence[tuple[Interval, ...]]) -> Task:
 
 def _left_out(names: Sequence[str], what: str) -> list[str]:
     some = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return [f"{len(names)} {what} do not stand in both train and test and are left out: {some}"] if names else []
+    return [f"{len(names)} {what} are not in both train and test and are left out: {some}"] if names else []
 
 
 def check_parts(task: Task) -> None:
-    """An ``InputError`` unless there are recordings to learn from, to choose a penalty on and to score."""
+    """Raise :class:`InputError` unless there are recordings to fit on, to choose a penalty on, and to score."""
     counts = {part: task.split.count(part) for part in SPLITS}
     for part in ("train", "test"):
         if not counts[part]:
@@ -443,13 +477,13 @@ def check_parts(task: Task) -> None:
         speakers = {speaker for speaker, part in zip(task.groups, task.split, strict=True) if part == "train"}
         if len(speakers) < 2:
             raise InputError(
-                f"{task.name}: all train recordings are of the speaker {speakers.pop()!r}, and penalties are chosen on speakers"
-                " that are left out: give several, or recordings in the split validation"
+                f"{task.name}: all training recordings are of the speaker {speakers.pop()!r}, but penalties are chosen on"
+                " held-out speakers: give several speakers, or recordings in the split validation"
             )
 
 
 def _check_labels(task: Task) -> None:
-    """Whether there is something to learn in train and to tell apart in test, and no class in test that train has not."""
+    """Raise :class:`InputError` if a split has fewer than two different labels, or a test class is not in the training split."""
     split, labels = np.array(task.split, dtype=np.str_), task.labels
     assert labels is not None
     for part in ("train", "test"):
@@ -460,6 +494,6 @@ def _check_labels(task: Task) -> None:
     if task.kind == "classification" and (unknown := sorted({*labels[split == "test"]} - {*labels[split != "test"]})):
         some = ", ".join(map(str, unknown[:_SHOWN])) + (" …" if len(unknown) > _SHOWN else "")
         raise InputError(
-            f"{task.name}: {len(unknown)} classes of the test split are not in train ({some}), so no probe can know them: correct"
+            f"{task.name}: {len(unknown)} test classes are not in the training split ({some}), so none can be learned: correct"
             " splits or labels"
         )

@@ -1,4 +1,4 @@
-"""What a figure shows, as a sentence for who cannot see it: the numbers that its shapes stand for."""
+"""Alternative texts of figures: the numbers that a figure shows, in sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["alt_text"]
 
-MOST = 12  # sentences; a longer text is heard to its end by nobody
+MOST = 12  # sentences: nobody listens to a longer text
 Tables = Mapping[str, "pd.DataFrame"]
 Labels = Mapping[str, str]
 
@@ -53,16 +53,22 @@ def _layers(tables: Tables, labels: Labels) -> Iterator[str]:
     yield from _peaks(tables["scores"], "r", labels, "r")
 
 
+def _curves(table: pd.DataFrame, keys: list[str], value: str, by: str = "layer") -> Iterator[tuple[tuple[str, ...], pd.Series]]:
+    """The keys of each group of rows, and its mean ``value`` at each layer; groups without values are skipped."""
+    for key, part in table.groupby(keys, sort=False):
+        means = part.groupby(by)[value].mean().dropna()
+        if len(means):
+            yield tuple(map(str, key)), means
+
+
 def _peaks(table: pd.DataFrame, value: str, labels: Labels, unit: str) -> Iterator[str]:
-    """Of each region: each model's best layer, and how high it is there."""
-    for region, part in table.groupby("region", sort=False):
-        said = []
-        for model, own in part.groupby("model", sort=False):
-            by_layer = own.groupby("layer")[value].mean().dropna()
-            if len(by_layer):
-                said.append(f"{labels[str(model)]} is highest at layer {by_layer.idxmax()} ({unit} {_n(by_layer.max())})")
-        if said:
-            yield f"{display_name(region)}: {', '.join(said)}."
+    """For each region, the best layer of each model and its score."""
+    said: dict[str, list[str]] = {}
+    for (region, model), by_layer in _curves(table, ["region", "model"], value):
+        best = f"{labels[model]} is highest at layer {by_layer.idxmax()} ({unit} {_n(by_layer.max())})"
+        said.setdefault(region, []).append(best)
+    for region, each in said.items():
+        yield f"{display_name(region)}: {', '.join(each)}."
 
 
 def _differences(tables: Tables, labels: Labels) -> Iterator[str]:
@@ -78,22 +84,17 @@ def _differences(tables: Tables, labels: Labels) -> Iterator[str]:
 
 
 def _participants(tables: Tables, labels: Labels) -> Iterator[str]:
-    for (region, model), part in tables["contrasts"].groupby(["region", "model"], sort=False):
-        each = part.groupby("participant")["difference"].mean().dropna()
-        if len(each):
-            yield (
-                f"{display_name(region)}: the mean difference of {labels[str(model)]} over layers is above 0 in "
-                f"{int((each > 0).sum())} of {len(each)} participants, from {_n(each.min(), '+')} to {_n(each.max(), '+')}."
-            )
+    for (region, model), each in _curves(tables["contrasts"], ["region", "model"], "difference", by="participant"):
+        yield (
+            f"{display_name(region)}: the mean difference of {labels[model]} over layers is above 0 in "
+            f"{int((each > 0).sum())} of {len(each)} participants, from {_n(each.min(), '+')} to {_n(each.max(), '+')}."
+        )
 
 
 def _lags(tables: Tables, labels: Labels) -> Iterator[str]:
     lags = tables["lags"]
-    for (region, model), part in lags[lags["depth"] == "all"].groupby(["region", "model"], sort=False):
-        by_lag = part.groupby("lag")["r"].mean().dropna()
-        if len(by_lag):
-            best = by_lag.idxmax()
-            yield f"{display_name(region)}: {labels[str(model)]} is highest at a lag of {best} TRs (r {_n(by_lag.max())})."
+    for (region, model), by_lag in _curves(lags[lags["depth"] == "all"], ["region", "model"], "r", by="lag"):
+        yield f"{display_name(region)}: {labels[model]} is highest at a lag of {by_lag.idxmax()} TRs (r {_n(by_lag.max())})."
 
 
 def _training(tables: Tables, labels: Labels) -> Iterator[str]:
@@ -126,36 +127,29 @@ def _probes(tables: Tables, labels: Labels) -> Iterator[str]:
 
 
 def _change(tables: Tables, labels: Labels) -> Iterator[str]:
-    for (measure, model), part in tables["change"].groupby(["measure", "model"], sort=False):
-        by_layer = part.groupby("layer")["value"].mean().dropna()
-        if len(by_layer):
-            first, last = by_layer.index[0], by_layer.index[-1]
-            yield (
-                f"{measure_name(str(measure))}, {labels[str(model)]}: {_n(by_layer.iloc[0])} at layer {first}, "
-                f"{_n(by_layer.iloc[-1])} at layer {last}."
-            )
+    for (measure, model), by_layer in _curves(tables["change"], ["measure", "model"], "value"):
+        yield (
+            f"{measure_name(measure)}, {labels[model]}: {_n(by_layer.iloc[0])} at layer {by_layer.index[0]}, "
+            f"{_n(by_layer.iloc[-1])} at layer {by_layer.index[-1]}."
+        )
 
 
 def _mlp(tables: Tables, labels: Labels) -> Iterator[str]:
-    for (region, model), part in tables["mlp"].groupby(["region", "model"], sort=False):
-        by_layer = part.groupby("layer")["difference"].mean().dropna()
-        if len(by_layer):
-            yield (
-                f"{display_name(region)}, {labels[str(model)]}: the network is between {_n(by_layer.min(), '+')} and "
-                f"{_n(by_layer.max(), '+')} from ridge, mean over participants."
-            )
+    for (region, model), by_layer in _curves(tables["mlp"], ["region", "model"], "difference"):
+        yield (
+            f"{display_name(region)}, {labels[model]}: the network − ridge is between {_n(by_layer.min(), '+')} and "
+            f"{_n(by_layer.max(), '+')}, mean over participants."
+        )
 
 
 def _scaling(tables: Tables, labels: Labels) -> Iterator[str]:
-    for (region, model), part in tables["scaling"].groupby(["region", "model"], sort=False):
-        by_hours = part.groupby("hours")["r"].mean().dropna()
+    for (region, model), by_hours in _curves(tables["scaling"], ["region", "model"], "r", by="hours"):
+        first, last = by_hours.iloc[0], by_hours.iloc[-1]
         if len(by_hours) > 1:
-            yield (
-                f"{display_name(region)}: {labels[str(model)]} goes from r {_n(by_hours.iloc[0])} with {by_hours.index[0]:g} h "
-                f"to {_n(by_hours.iloc[-1])} with {by_hours.index[-1]:g} h."
-            )
-        elif len(by_hours):
-            yield f"{display_name(region)}: {labels[str(model)]} has r {_n(by_hours.iloc[0])}."
+            ends = f"goes from r {_n(first)} with {by_hours.index[0]:.3g} h to {_n(last)} with {by_hours.index[-1]:.3g} h"
+        else:
+            ends = f"has r {_n(first)}"
+        yield f"{display_name(region)}: {labels[str(model)]} {ends}."
 
 
 def _seeds(tables: Tables, labels: Labels) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the page says beside its figures and tables."""
+"""Headings and captions of the page's figures and tables."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["CAPTIONS", "CEILINGS", "DETAILS", "Drawn", "sample"]
 
 
 class Drawn(NamedTuple):
-    """What captions depend on.
+    """Properties of a figure's data that its caption depends on.
 
     Attributes
     ----------
     n : int
         Participants.
     bands : {"drawn", "crowded", ""}
-        Intervals are drawn; there are too many models for that; there are none.
+        Intervals are drawn; are left out because there are too many models; or do not exist.
     first : str
-        The model that others are compared with.
+        Label of the model that others are compared with, in quotation marks if it is one model.
     level : bool
-        Whether a model of one layer is drawn as a level line.
+        Whether a model with one layer is drawn as a horizontal line.
     depths : tuple of str
-        The thirds of the layers that have panels of their own.
+        Thirds of the layers with panels of their own.
     seeds : int
-        Seeds in the table.
+        Number of seeds in the table.
     unit : str
-        What intervals of probes resample, where the table says it.
+        Units that intervals of probes resample, if known.
     """
 
     n: int
@@ -45,10 +45,10 @@ class Drawn(NamedTuple):
 
     def intervals(self, of: str) -> str:
         if not self.bands:
-            return "There are no intervals: the scans that are scored are too few for them. "
+            return "There are no intervals, because there are too few scored scans. "
         if self.bands == "crowded":
-            return "Bands of so many models would hide each other: the 95 % intervals are in the tables below. "
-        return f"Bands: 95 % intervals of {of}, from resampling blocks of the scans that are scored. "
+            return "With so many models, bands would hide each other: the 95 % intervals are in the tables below. "
+        return f"Bands: 95 % intervals of {of}, from a block bootstrap over the scored scans. "
 
     @property
     def each(self) -> str:
@@ -63,7 +63,7 @@ class Drawn(NamedTuple):
 
     @property
     def probe_bands(self) -> str:
-        """Of probes and of hours: intervals of the mean, or, wider, the mean of participants' intervals."""
+        """The bands of probes and of hours: intervals of the mean, or the mean of participants' intervals, which is wider."""
         if self.bands != "drawn":
             return self.intervals("") if self.bands else ""
         of = f", from resampling {self.unit} of the test split" if self.unit else ""
@@ -74,11 +74,11 @@ class Drawn(NamedTuple):
 
     @property
     def level_line(self) -> str:
-        return "A level line is a model of one layer, such as a low-level feature. " if self.level else ""
+        return "A horizontal line is a model with one layer, such as a low-level feature. " if self.level else ""
 
 
 def sample(participants: int, stories: int = 0) -> str:
-    """How many participants and stories a table is of, before what it holds; 0 where its rows say that themselves."""
+    """The number of participants and stories of a table, before its description; "" if both are 0."""
     if not participants:
         return ""
     heard = f", {stories} stor{'y' if stories == 1 else 'ies'}" if stories else ""
@@ -93,37 +93,36 @@ def _panels_of_lags(drawn: Drawn) -> str:
     if not drawn.depths:
         return "mean over the layers of each model"
     words = " and ".join([", ".join(drawn.depths[:-1]), drawn.depths[-1]])
-    return f"mean over the {words} layers of each model, which have panels of their own, or its only layer"
+    return f"mean over the {words} layers of each model, in separate panels, or its only layer"
 
 
 # What stands under the scores where ceilings are known.
 CEILINGS = (
-    "The noise ceiling of a voxel is the largest correlation that any prediction could reach with the mean over the test "
-    "story's repeats, given how much these differ. The tables show its mean over those of the region's voxels whose ceiling "
-    "is above 0. A ceiling is an estimate that is never below 0. In a region that follows nothing, chance lifts the "
-    "estimates of some voxels above 0 and cannot take others below, so the mean is above 0 although the true ceiling is 0. "
+    "The noise ceiling of a voxel is the largest correlation that any prediction can reach with its mean response to the "
+    "repeats of the test story, given how much these differ. The tables show the mean over the region's voxels whose ceiling "
+    "is above 0. A ceiling is an estimate that is never below 0. In a region that does not respond to the stimulus, the "
+    "estimates of some voxels are above 0 by chance, so the mean is above 0 although the true ceiling is 0. "
     "In scores.csv and in the table of every score, r / ceiling is mean r divided by mean ceiling, both over those voxels. "
-    "It is not the ratio of the columns beside it, because r counts all voxels of the region, and it means nothing where "
-    "the region follows nothing."
+    "It is not the ratio of the columns beside it, because r is over all voxels of the region. It is meaningless in a region "
+    "that does not respond to the stimulus."
 )
 SCORE = "correlation between predicted and measured responses on held-out data, mean over the region's voxels"
-LEVELS = "Panels have the same height in r at different levels, so compare shapes and gaps, and read levels off the axis."
+LEVELS = "All panels span the same range of r, each at its own level: compare shapes and gaps, and read levels from the axis."
 # Heading and caption of each figure, in the order of the page.
 CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
     "findings": (
         "All expectations in one figure",
         lambda drawn: (
-            "One row for each expectation: what was measured and its 95 % interval. The shape of the marker is the answer, which "
-            "stands at the right in words: a filled circle is yes, a filled cross no, an open diamond undecided. Small open "
-            "squares and dotted lines are the same number of the control. Where an expectation names a side or a margin, the "
-            "interval must lie in the shaded part. Scores of responses and scores of probes have axes of their own."
+            "One row for each expectation: the measured value and its 95 % interval. The marker shape is the answer, which "
+            "is also written on the right: filled circle, yes; filled cross, no; open diamond, undecided. Small open squares "
+            "and dotted lines: the same for the control. Shaded: where the whole interval must lie for a yes. Encoding models "
+            "and probes have separate axes."
         ),
     ),
     "picture": (
         "The result at a glance",
         lambda drawn: (
-            f"Vertical: {SCORE}. Horizontal: layer of the speech model that predicts; 0 is what the transformer receives. "
-            f"{drawn.each}{LEVELS}"
+            f"Vertical: {SCORE}. Horizontal: layer of the speech model; 0 is the input of the transformer. {drawn.each}{LEVELS}"
         ),
     ),
     "layers": (
@@ -140,76 +139,77 @@ CAPTIONS: dict[str, tuple[str, Callable[[Drawn], str]]] = {
         "Differences in each participant",
         lambda drawn: (
             f"As above, one panel for each region and participant; {drawn.people}. Vertical: each model's r minus the r of "
-            f"“{drawn.first}” at the same layer. All panels share one axis. {drawn.level_line}"
-            f"{drawn.intervals('one participant’s difference')}An interval does not speak for other participants; how alike the "
-            "panels are does."
+            f"{drawn.first} at the same layer. All panels share one axis. {drawn.level_line}"
+            f"{drawn.intervals('one participant’s difference')}An interval does not generalise to other participants; the "
+            "similarity of the panels shows how much participants differ."
         ),
     ),
     "differences": (
         "Differences between models",
         lambda drawn: (
-            f"Each model's r minus the r of “{drawn.first}” at the same layer: above zero, the model predicts better than that "
+            f"Each model's r minus the r of {drawn.first} at the same layer: above zero, the model predicts better than that "
             f"one. All panels share one axis. {drawn.each}Intervals are paired: both models are scored on the same blocks. With "
-            "many layers and regions, some intervals leave zero out by chance."
+            "many layers and regions, some intervals exclude zero by chance."
         ),
     ),
     "lags": (
         "One lag at a time",
         lambda drawn: (
-            "Each ridge sees features of one lag only: of the sound that came so many TRs before the response. "
+            "Each ridge uses features at a single lag: of the sound that many TRs before the response. "
             f"Vertical: {SCORE}, and {_panels_of_lags(drawn)}. Horizontal: the lag. {drawn.each}Features change little from one "
-            "TR to the next, so neighboring lags score alike and are not independent findings. Panels of one region share their "
+            "TR to the next, so neighboring lags score alike and are not independent findings. Panels of a region share their "
             f"axis. {LEVELS}"
         ),
     ),
     "probes": (
-        "What each layer knows: probes",
+        "What each layer encodes: probes",
         lambda drawn: (
             "One linear map for each task, model and layer, fitted on the training split and scored on the test split. Vertical: "
             f"its score, named at the axis of each task. Horizontal: layer. {drawn.thick}{drawn.probe_bands}Dashed: the "
-            "baseline, which knows the frequencies of the labels or their mean, and no sound. Dotted, where it was asked for: "
-            "the same probe with shuffled labels, whose score is what the probe itself can learn by heart. "
-            f"{drawn.level_line}Panels have axes of their own."
+            "baseline without features: the most frequent class, or the mean. Dotted, if there is a control: "
+            "a probe on shuffled labels, whose score shows how much the probe can memorise. "
+            f"{drawn.level_line}Panels have separate axes."
         ),
     ),
     "change": (
         "How much each layer changed",
         lambda drawn: (
             f"One panel for each measure. {drawn.thick}{drawn.level_line}CKA and CCA compare a layer's features with the same "
-            "layer of the pretrained model on the same sounds. CKA is 1 where they are alike up to a rotation and a scale, "
-            "CCA where they are alike up to any linear map. Weight change is of the layer's own weights. Dimensions say along "
-            "how many directions features vary. There are no intervals. An axis is logarithmic where values are "
-            "of very different size."
+            "layer of the pretrained model on the same sounds. CKA is 1 if they are equal up to rotation and scale, CCA if they "
+            "are equal up to an invertible linear map. Weight change: relative change of the layer's weights. Dimension: the "
+            "number of directions along which features vary. There are no intervals. Axes are logarithmic if values "
+            "differ by orders of magnitude."
         ),
     ),
     "mlp": (
         "A network beside the ridge",
         lambda drawn: (
             f"{drawn.people}. Vertical: r of a network with a hidden layer minus r of ridge, on the same features, folds and "
-            f"held-out scans. {drawn.intervals('the difference, paired')}Above zero, the features hold something that a linear "
-            "map misses. How many settings of the network were tried is in the table."
+            f"held-out scans. {drawn.intervals('the difference, paired')}Above zero, the network predicts better than ridge. "
+            "The table shows how many settings of the network were tried."
         ),
     ),
     "scaling": (
         "More hours of data",
         lambda drawn: (
             "Vertical: correlation with held-out responses, mean over late layers and voxels of the region. Horizontal: "
-            f"hours of data that a model was tuned on. {drawn.thick}{drawn.probe_bands}"
-            f"A level line is a model without such hours, or with one number of them. {LEVELS}"
+            f"hours of data that a model was tuned on, as heard. {drawn.thick}{drawn.probe_bands}"
+            f"A horizontal line is a model without hours, or with a single number of hours. {LEVELS}"
         ),
     ),
     "seeds": (
         "How much chance in training matters",
         lambda drawn: (
-            f"Each line is one seed of one model, mean over {drawn.people}; {drawn.seeds} seeds. Where lines of one model lie "
-            "further apart than the gap between two models, the gap may be chance. The figures above show the mean over seeds."
+            f"Each line is one seed of one model, mean over {drawn.people}; {drawn.seeds} seeds. If the lines of one model lie "
+            "further apart than those of two models, the difference between the models may be chance. Other figures show "
+            "means over seeds."
         ),
     ),
     "training": (
-        "How tuning went",
+        "Course of tuning",
         lambda drawn: (
             f"{drawn.people}. Loss: squared error per voxel on the clips tuned on (dotted) and on validation clips "
-            "(solid). Right of it: correlation of the tuned model's own predictions on validation clips, mean over voxels. "
+            "(solid). To its right: correlation of the tuned model's own predictions on validation clips, mean over voxels. "
             "Validation clips are never tuned on."
         ),
     ),
@@ -240,9 +240,9 @@ DETAILS = {
         "participants can reach at all. q is p adjusted for the false discovery rate over all layers and regions of a model.",
     ),
     "partition": (
-        "What is unique to each",
+        "Variance partitioning",
         "R² on the scans that are scored, averaged over the region's voxels: in total, what is unique to the layer and to each "
-        "low-level feature, and what they share. Unique is what is lost when only that one is left out. "
+        "low-level feature, and what they share. Unique variance is what is lost if only this one is left out. "
         "There are no intervals.",
     ),
     "lags": (
@@ -270,7 +270,8 @@ DETAILS = {
     "findings": (
         "Every expectation",
         "Value, with its 95 % interval, is the contrast of the models over layers and region that the columns name. Unit is what "
-        "intervals resample and tests count. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
+        "intervals resample and tests count; speakers with unlike numbers of recordings count as fewer, as many as would tell as "
+        "much with equal numbers. The smallest p is what so many units can reach at all. Holm: p adjusted for all "
         "expectations of the family.",
     ),
     "probes": (
@@ -285,7 +286,7 @@ DETAILS = {
         "r of ridge and of a network with a hidden layer on the same held-out scans, and their difference with its paired 95 % "
         "interval.",
     ),
-    "scaling": ("Every number of hours", "r by hours of data, with 95 % intervals."),
+    "scaling": ("Every number of hours", "r by hours of data that were heard, with 95 % intervals."),
     "seeds": (
         "Every seed",
         "What other tables show as the mean over seeds, of one seed at a time. The region is empty for probes.",

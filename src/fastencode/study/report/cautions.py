@@ -1,4 +1,4 @@
-"""What a reader should know before believing a study's numbers, found in its tables."""
+"""Warnings for readers that follow from a study's tables, such as penalties at the edge of the grid or missing controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEVEL = 0.05  # of significance
 
 
 def cautions(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) -> list[str]:
-    """Sentences about the tables: those given in ``warnings`` first, then what the others show.
+    """All warnings about a study: those of the table ``warnings`` first, then those that follow from other tables.
 
     Parameters
     ----------
@@ -33,12 +33,12 @@ def cautions(tables: Mapping[str, pd.DataFrame], models: Sequence[Condition]) ->
     Returns
     -------
     list of str
-        Penalties at the edge of the grid, scores that are unknown, a smallest reachable p above .05, one participant, one seed,
-        and controls that are missing; empty where there is none of these.
+        Sentences about penalties at the edge of the grid, unknown scores, a smallest reachable p above .05, a single participant
+        or seed, and missing controls.
     """
     labels = {one.model: one.label for one in models}
     given = list(tables["warnings"]["warning"]) if "warnings" in tables else []
-    found = [*_edges(tables, labels), *_smallest(tables), *_few(tables), *_controls(tables, labels), *_unknown(tables)]
+    found = [*_edges(tables, labels), *_smallest(tables), *_few(tables, labels), *_controls(tables, labels), *_unknown(tables)]
     return list(dict.fromkeys([*given, *found]))
 
 
@@ -85,7 +85,7 @@ def _smallest(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             )
 
 
-def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
+def _few(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:
     people = set(tables["scores"]["participant"]) if "scores" in tables else set()
     if len(people) == 1:
         yield (
@@ -93,9 +93,13 @@ def _few(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
             "nothing about others."
         )
     if "training" in tables:
-        seeds = set(tables["seeds"]["seed"]) if "seeds" in tables else {0}
-        if len(seeds) == 1:
+        seeds = {} if "seeds" not in tables else tables["seeds"].groupby("model", sort=False)["seed"].nunique().to_dict()
+        single = [model for model in dict.fromkeys(tables["training"]["model"]) if seeds.get(model, 1) == 1]
+        if single and len(single) == tables["training"]["model"].nunique():
             yield "One seed: how far chance in training moves these numbers is not known."
+        elif single:
+            names = _some([labels.get(str(model), str(model)) for model in single])
+            yield f"One seed of {names}: how far chance in training moves them is not known."
 
 
 def _controls(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> Iterator[str]:
@@ -111,10 +115,17 @@ def _controls(tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str]) -> 
 
 
 def _lacks_control(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a difference that is said to be there has no control beside it and is not a comparison with one itself."""
+    """Whether a difference with the answer yes has no control and is not itself a comparison with a control."""
     models = re.split(r"\s[−+-]\s", row["models"])
     a_control = any("control" in f"{model} {labels.get(model, '')}" for model in models)
-    return row["answer"] == "yes" and len(models) > 1 and not a_control and not math.isfinite(row["control_value"])
+    there = row["answer"] == "yes" and len(models) > 1 and not _is_kept(row)
+    return there and not a_control and not math.isfinite(row["control_value"])
+
+
+def _is_kept(row: Mapping[str, Any]) -> bool:
+    """Whether what was expected holds of no difference at all, as "within ±.03" or "above −.03": no control is needed."""
+    expect, limit = row.get("expect"), row.get("limit", math.nan)
+    return expect == "within" or (expect == "above" and limit < 0) or (expect == "below" and limit > 0)
 
 
 def _unknown(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
@@ -125,6 +136,6 @@ def _unknown(tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further names."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

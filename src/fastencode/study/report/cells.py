@@ -1,4 +1,4 @@
-"""Tables as text: the cells of the page, and the means over thirds of the layers that page and terminal show."""
+"""Tables as text: cells of the page's tables, and means over thirds of the layers for page and terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 2000  # rows of a table on the page; a browser is slow with more
 
 
 def score_summary(scores: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
-    """Mean r, and mean r / ceiling, over early, middle and late layers of each model; the participants' mean comes first."""
+    """Mean r and mean r / ceiling over early, middle and late layers of each model; the mean over participants comes first."""
     participants = list(dict.fromkeys(scores["participant"]))
     blocks = [(name, scores[scores["participant"] == name]) for name in participants]
     if len(participants) > 1:
@@ -73,7 +73,7 @@ def number_text(value: float, digits: int = 3) -> str:
 
 
 def count_of(table: pd.DataFrame, columns: Sequence[str]) -> int:
-    """How many names the first of these columns that is there holds, the mean of all, and none, aside."""
+    """Number of different names in the first of these columns that the table has, without "mean" and ""."""
     return next((len(set(table[column]) - {MEAN, ""}) for column in columns if column in table.columns), 0)
 
 
@@ -95,18 +95,20 @@ def _cell(column: str, value: Any, labels: Mapping[str, str]) -> str:
         return format(value, form) if math.isfinite(value) else "–"
     if column in ("at_edge", "significant"):
         return f"{value:.0%}" if math.isfinite(value) else "–"
-    if column in ("n_units", "hours", "limit"):
+    if column == "hours":
+        return f"{value:.3g}"
+    if column in ("n_units", "limit"):
         return f"{value:g}".replace("-", "−") if math.isfinite(value) else "–"
     return number_text(float(value), 4 if column in ("p", "p_smallest", "p_holm", "q", "r2") else 3)
 
 
 def _look(column: str) -> str:
-    """The class of a column's cells: sentences are wrapped, names are not, numbers stand at the right."""
+    """The CSS class of a column: sentences are wrapped, names are not, numbers are right-aligned."""
     return "long" if column in TEXTS else "text" if column in NAMES else "right"
 
 
 def shown(name: str, table: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
-    """A table's heading, what it says, and its columns and cells as text; only means, or no cells, where there are too many."""
+    """Heading, description, columns and cells of a table as text. Tables that are too long have only means, or no rows."""
     columns: dict[str, str] = {}
     for column, heading in TABLES[name][0].items():
         columns |= {column: heading, **{more: words for more, words in BESIDE.get(column, {}).items() if more in table.columns}}
@@ -132,7 +134,7 @@ def shown(name: str, table: pd.DataFrame, models: Sequence[Condition]) -> dict[s
 
 
 def tuning(training: pd.DataFrame, models: Sequence[Condition]) -> dict[str, Any]:
-    """Where each tuning ended: so that equal numbers of updates can be seen."""
+    """The last epoch of each tuning run, which shows whether all had equally many updates."""
     labels = {one.model: one.label for one in models}
     rows = []
     for (participant, model), part in training.groupby(["participant", "model"], sort=False):

@@ -1,4 +1,4 @@
-"""The words that a study's page begins and ends with: its title, what was done, and what that does not show."""
+"""Texts at the start and end of pages: titles, what was done, and the limits of the results."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ ALICE_NOTES = (
 )
 
 STUDY_NOTES = (
-    "The unit of each interval is named beside it: blocks of scans and speakers speak for other stories and speakers of this "
-    "kind, not for other participants; participants, where there are five or more, speak for other people who hear these stories."
+    "The unit of each interval is named beside it. Intervals over blocks of scans or speakers generalise to other stories or "
+    "speakers of this kind, not to other participants. Intervals over participants, which need five or more, generalise to other "
+    "people who hear these stories. "
+    "If voxels are scored by their noise ceiling, the ceiling comes from the same repeats whose mean is scored, unless "
+    "data.split_half is set: r is then slightly too high, for all models alike."
 )
 
 _LATE = {
@@ -50,10 +53,10 @@ _LATE = {
 }
 _OTHER_WORLDS = {
     "meaning": "",
-    "nothing": "\n\nThis is the world without the effect: nothing that is heard predicts the late-language region, and the "
+    "nothing": "\n\nThis is the simulation without the effect: nothing that is heard predicts the late-language region, and the "
     "expectations of a rise in it must not hold.",
-    "spectrum": "\n\nThis is the world with the opposite: the late-language region asks for the sound, and the expectations that "
-    "late layers become semantic must not hold.",
+    "spectrum": "\n\nThis is the simulation with the opposite effect: the late-language region follows the sound, and the "
+    "expectations that late layers become semantic must not hold.",
 }
 
 _SHIPPED = "The small self-supervised wav2vec2 of the package"

@@ -1,4 +1,4 @@
-"""The page: one HTML file from checked tables and finished figures, by ``page.html.j2``."""
+"""Render the HTML page from checked tables and finished figures, with the template ``page.html.j2``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastencode.errors import require
 from fastencode.study import figures
-from fastencode.study.conditions import Condition
+from fastencode.study.conditions import OWN, Condition, reference_label
 from fastencode.study.findings.summary import number, quantity, summary, tested
 from fastencode.study.findings.verdicts import Verdict, counted, overfitting
 from fastencode.study.names import ANSWERS, display_name
@@ -154,10 +154,11 @@ def _drawn(name: str, tables: Mapping[str, pd.DataFrame], models: Sequence[Condi
     levels = table.groupby("model")["layer"].nunique() if {"model", "layer"} <= set(table.columns) else ()
     units = set(table["unit"]) if "unit" in table.columns else set()
     by_model = "model" in table.columns and figures.crowded(table)
+    reference = reference_label(table["versus"], models) if "versus" in table.columns else ""
     return Drawn(
         n=count_of(table, ("participant",)),
         bands="" if low is None or not table[low].notna().any() else "crowded" if by_model else "drawn",
-        first=models[0].label,
+        first=reference if reference == OWN else f"“{reference}”",
         level=1 in set(levels),
         depths=figures.depths(table) if name == "lags" else (),
         seeds=table["seed"].nunique() if "seed" in table.columns else 1,

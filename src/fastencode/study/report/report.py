@@ -1,6 +1,6 @@
-"""What a study leaves behind: tables as CSV, answers and provenance as JSON, figures as PNG and SVG, and one page of them all.
+"""Write a report: tables as CSV, answers and provenance as JSON, figures as PNG and SVG, and an HTML page with all of them.
 
-The page is a single file without any outside resource: it opens from a disk, in a mail and on a phone, and prints.
+The page is a single file without external resources, so it can be opened from disk, mailed, read on a phone, and printed.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ def write_report(
     picture_regions: Sequence[str] | None = None,
     maps: Sequence[Map] = (),
 ) -> Path:
-    """Write everything a study shows into one folder; ``index.html`` comes last, so that its presence means completeness.
+    """Write a report into a folder. ``index.html`` is written last, so if it exists, the report is complete.
 
     Parameters
     ----------
     folder : path
-        Made if absent. Gets ``<table>.csv``, ``results.json`` (where there are verdicts), ``provenance.json``, each figure as
-        ``figures/*.png`` and ``*.svg``, and ``index.html``, each written beside its place and moved there whole. Files of these
-        names that an earlier run left and this one does not write are removed. Other files in it stay as they are.
+        Created if needed. Gets ``<table>.csv``, ``results.json`` (if there are verdicts), ``provenance.json``, each figure as
+        ``figures/*.png`` and ``*.svg``, and ``index.html``. Each file is written under a temporary name and then renamed. Files
+        of these names from an earlier run that are not written now are removed. Other files are not touched.
     title, lead : str
-        The page's heading and first words; an empty line in ``lead`` begins a paragraph. Plain text: markup is shown, not obeyed.
+        Heading and first paragraphs of the page. An empty line in ``lead`` starts a new paragraph. Markup is escaped.
     models : sequence of Condition
-        All models of the tables, in the order to show them; differences are to the first.
+        All models in the tables, in order of display. Differences are relative to the first.
     tables : mapping of str to pandas.DataFrame
-        ``scores`` or ``probes`` must be there. A section of the page appears where its table has rows.
+        ``scores`` or ``probes`` is required. The page has a section for each table with rows.
 
         ``scores``: one row per participant, model, layer (0 = the encoder's input) and region, with columns
         participant, model, layer, region, n_voxels, ceiling, r, r_low, r_high, r_normalized, alpha_median, at_edge.
@@ -84,21 +84,21 @@ def write_report(
         ``diagnostics``: participant, model, finding, evidence, advice, and ``verdict`` where it is there.
         ``warnings``: warning, a sentence in each row. Those of ``cautions.cautions`` are added.
 
-        NaN where unknown. Other columns go to the CSV only, except those of ``columns.BESIDE``. Further tables become CSV files
-        and are not on the page. Tables without rows are left out.
+        Unknown numbers are NaN. Other columns are only in the CSV file, except those of ``columns.BESIDE``. Other tables become
+        CSV files and are not on the page. Tables without rows are left out.
     provenance : mapping
-        Everything needed to repeat the run and to know what it was: date, versions, settings, hashes; nested.
+        Nested: date, versions, settings, hashes, and everything else that is needed to repeat the run.
     command : str
-        What to type to get this again.
+        The command that repeats the run.
     verdicts : sequence of Verdict
     delays : str, optional
         Only rows with these delays are drawn and summarized, where the tables have the column; by default all.
     notes : str
-        The limits of what was shown, as ``lead``; left out when empty.
+        Limits of the results, formatted as ``lead``; left out if empty.
     picture_regions : sequence of str, optional
         Regions of ``figures/picture.png``; by default late_language and auditory where both exist, otherwise all.
     maps : sequence of Map
-        Images made elsewhere, of ``figures.surface_figure`` for example.
+        Further images, for example of ``figures.surface_figure``.
 
     Returns
     -------

@@ -1,0 +1,34 @@
+"""What checks of data find: where, what was seen, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastencode.errors import warn
+
+__all__ = ["Finding", "warn_of"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a data set; ``str()`` of it is a line for people."""
+
+    kind: str
+    """What sort of fault: "zero", "constant", "not finite", "spike", "outlier", "copy", "equal repeats", "shifted", "not the
+    mean", "word times" or "exchanged tiers"."""
+    where: str
+    """Whose, and which run: ``"P1, story01"``."""
+    evidence: str
+    """What was seen, with numbers."""
+    remedy: str
+    """What to do."""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.evidence}; {self.remedy}"
+
+
+def warn_of(findings: Iterable[Finding]) -> None:
+    """A :class:`fastencode.errors.FastencodeWarning` for each."""
+    for finding in findings:
+        warn(str(finding))
