@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fastencode.data.bids import BidsSettings, read_bids
+from fastencode.data.bids import read_bids
 from fastencode.data.cleaning import Cleaned, drifts
+from fastencode.data.config import ImageSettings
 from fastencode.data.narratives import read_narratives
 from fastencode.data.petit_prince import read_petit_prince
 from fastencode.data.recorded import Recorded
@@ -88,13 +89,13 @@ def confounds(path: Path, seed: int, dummies: int = 2) -> None:
 
 
 def opened(tree: Path, **settings: Any) -> Recorded:
-    runs, problems = read_bids(tree, BidsSettings(**settings))
+    runs, problems = read_bids(tree, ImageSettings(**settings))
     assert not problems, problems
     return Recorded(runs, root=tree)
 
 
 def test_volumes_are_read_inside_the_masks_of_all_runs(tree: Path) -> None:
-    data = opened(tree, space=SPACE, test=["crow"])
+    data = opened(tree, space=SPACE, test=("crow",))
     assert data.participants == ["sub-01", "sub-02"] and data.stories("sub-01") == ["crow", "fox"]
     assert data.tr == TR and data.test_story == "crow" and data.recording("fox") == "fox"
     rows = np.arange(6, 36)  # 9 s are 6 scans; 45 s are 30
@@ -112,7 +113,7 @@ def test_surfaces_hold_left_before_right(tree: Path) -> None:
 
 
 def test_confounds_and_drifts_go_in_one_regression_on_the_scans_that_count(tree: Path) -> None:
-    data = opened(tree, space="fsaverage6", confounds=["motion", "scrub"], high_pass=40.0)
+    data = opened(tree, space="fsaverage6", confounds=("motion", "scrub"), high_pass=40.0)
     assert data.notes("sub-01")[0] == "2 non-steady-state scans left out"
     assert "regressed out" in data.notes("sub-01")[2]
     kept = data.kept("sub-01", "fox")
@@ -149,7 +150,7 @@ def test_what_is_missing_is_told_for_each_run(tree: Path) -> None:
     confounds_file.write_text("\n".join(confounds_file.read_text().splitlines()[:-3]) + "\n")
     image = made / f"sub-01/func/sub-01_task-listen_run-2_space-{SPACE}_desc-preproc_bold.nii.gz"
     image.write_text("../../.git/annex/objects/aa/bb/MD5E-s12--abc.nii.gz/MD5E-s12--abc.nii.gz")
-    runs, problems = read_bids(tree, BidsSettings(space=SPACE))
+    runs, problems = read_bids(tree, ImageSettings(space=SPACE))
     told = "\n".join(map(str, problems))
     for text in ("run-1_events.tsv", "desc-brain_mask", "37 rows, the images 40 scans"):
         assert text in told
@@ -160,9 +161,9 @@ def test_spaces_and_tasks_are_named(tree: Path) -> None:
     with pytest.raises(InputError, match="has the spaces.*MNI152NLin2009cAsym, fsaverage6|fsaverage6, MNI152NLin2009cAsym"):
         read_bids(tree)
     with pytest.raises(InputError, match="no space 'fsaverage5'"):
-        read_bids(tree, BidsSettings(space="fsaverage5"))
+        read_bids(tree, ImageSettings(space="fsaverage5"))
     with pytest.raises(InputError, match="no task 'rest'"):
-        read_bids(tree, BidsSettings(space=SPACE, task="rest"))
+        read_bids(tree, ImageSettings(space=SPACE, task="rest"))
     with pytest.raises(InputError, match="preprocessed images"):
         read_bids(tree / "stimuli")
 
@@ -205,14 +206,14 @@ def test_narratives(tmp_path: Path) -> None:
         for task in ("tunnel", "milkyway"):
             factor = 1 if pipeline == "afni-nosmooth" else 0
             surfaces(folder, f"sub-001_task-{task}", "_space-fsaverage6_hemi-{side}_desc-clean.func.gii", factor * values)
-    runs, problems = read_narratives(tmp_path, BidsSettings(test=["tunnel"]))
+    runs, problems = read_narratives(tmp_path, ImageSettings(test=("tunnel",)))
     data = Recorded(runs, root=tmp_path)
     assert not problems and data.stories("sub-001") == ["milkywayoriginal", "tunnel"] and data.test_story == "tunnel"
     np.testing.assert_array_equal(data.responses("sub-001", "tunnel"), values[6:36])
     np.testing.assert_array_equal(data.responses("sub-001", "milkywayoriginal"), values[:30])
     assert data.recording("tunnel") == "tunnel_audio" and [word.label for word in data.words("tunnel")] == ["So", "they"]
     with pytest.raises(InputError, match="regressed out"):
-        read_narratives(tmp_path, BidsSettings(confounds=["motion"]))
+        read_narratives(tmp_path, ImageSettings(confounds=("motion",)))
 
 
 def test_le_petit_prince(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_le_petit_prince(tmp_path: Path) -> None:
             image.header.set_zooms((3, 3, 3, 2.0))
             stem = f"sub-{who}_task-lppFR_run-{first + place}"  # "9" stands behind "15" where names are sorted
             image.to_filename(folder / f"{stem}_space-MNIColin27_desc-preproc_bold.nii.gz")
-    settings = BidsSettings(mask=tmp_path / "mask.nii.gz", test=["lppFR_section-9"], skip_start=4)
+    settings = ImageSettings(mask=tmp_path / "mask.nii.gz", test=("lppFR_section-9",), skip_start=4)
     runs, problems = read_petit_prince(tmp_path, settings)
     data = Recorded(runs, root=tmp_path)
     assert not problems and data.participants == ["sub-FR001", "sub-FR002"] and data.tr == 2.0

@@ -64,7 +64,7 @@ def test_people_share_a_run_where_their_scans_lie_at_the_same_times(lab: Path, o
     if not same:
         assert data.stories("anna") == ["a"] and data.stories("ben") == ["a@ben"]  # as many have either: the first
         assert data.story("a@ben") == "a" and data.recording("a@ben") == "a"
-        assert "scans lie" in str(data.problems[0]) and not data.problems[0].fatal
+        assert "scans lie" in str(data.problems[0]) and data.problems[0].kind == "doubt"
         return
     assert data.stories("anna") == data.stories("ben") == ["a"]
     own = data.responses("ben", "a")[:, 0] / 100  # the scan of ben's file that each row is
@@ -130,7 +130,7 @@ def test_a_header_that_lacks_columns_names_the_nearest(lab: Path) -> None:
     with pytest.raises(InputError, match="no column responses.*'response' may be 'responses'"):
         read_table(table(lab, "anna,a,20.npy,2.0", header="participant,run,response,tr"))
     runs, problems = read_table(table(lab, "anna,a,20.npy,2.0,3", header="participant,run,responses,tr,onsett"))
-    assert len(runs) == 1 and "did you mean 'onset'" in str(problems[0]) and not problems[0].fatal
+    assert len(runs) == 1 and "did you mean 'onset'" in str(problems[0]) and problems[0].kind == "doubt"
 
 
 def test_what_cannot_be_one_data_set_is_told_at_once(lab: Path) -> None:

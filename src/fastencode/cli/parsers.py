@@ -24,6 +24,7 @@ COMMANDS = {
     "run": ("RunConfig", "a study in one file: models before and after tuning, in brains and on probes, with what was expected"),
     "train": ("TrainConfig", "tune a speech model on the responses of one or many participants"),
     "diagnose": ("DiagnoseConfig", "what may have gone wrong in a run: finding, evidence, advice"),
+    "check": ("CheckConfig", "what a data set holds, and everything that is wrong with it, before hours of work"),
     "align": ("AlignRunConfig", "layers × participants × regions: how well each layer predicts each brain"),
     "probe": ("ProbeRunConfig", "linear probes: which layer knows words, phones, sentence types or any other label"),
     "features": ("FeaturesConfig", "every layer of a speech model over recordings, into HDF5 files"),

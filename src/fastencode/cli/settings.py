@@ -10,6 +10,7 @@ from pathlib import Path
 from fastencode.cli.probe_settings import ProbeRunConfig
 from fastencode.cli.run_settings import RunConfig
 from fastencode.cli.train_settings import TrainConfig
+from fastencode.data.config import ImageSettings
 from fastencode.errors import InputError
 from fastencode.speech.config import ReadConfig
 from fastencode.study.config import AlignConfig
@@ -19,6 +20,7 @@ from fastencode.world.config import CorpusConfig, Participant, WorldConfig
 __all__ = [
     "AliceConfig",
     "AlignRunConfig",
+    "CheckConfig",
     "DemoConfig",
     "DiagnoseConfig",
     "DoctorConfig",
@@ -266,6 +268,35 @@ class DiagnoseConfig:
     run: Path = field(metadata={"positional": True})
     stories: Path | None = None
     control: Path | None = None
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Read a data set, say what it holds, run by run, and everything that is wrong with it; exit status 1 if a run is unusable.
+
+    Attributes
+    ----------
+    data : Path
+        A folder in the layout of ds003020, BIDS with fMRIPrep derivatives, Narratives or Le Petit Prince, or a table of runs
+        (CSV, TSV; help("fastencode.data.table")).
+    layout : str
+        auto, ds003020, bids, narratives, petit-prince or table.
+    tr : float, optional
+        Repetition time in s; of ds003020 2.0 by default. Other layouts say it.
+    images : ImageSettings
+        How images are read.
+    headers_only : bool
+        Leave out what needs every value of the responses: constant and wild voxels, copies, repeats.
+    out : Path, optional
+        Folder for check.csv and check.json.
+    """
+
+    data: Path = field(metadata={"positional": True})
+    layout: str = "auto"
+    tr: float | None = None
+    images: ImageSettings = field(default_factory=ImageSettings)
+    headers_only: bool = False
+    out: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ Of one run, in this order: non-steady-state scans are left out, and confounds ar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,59 +30,16 @@ from numpy.typing import NDArray
 
 from fastencode.data.bids_files import FMRIPREP, Bold, find_bold, roots_of, sidecar, stimuli_of, tr_of
 from fastencode.data.cleaning import Cleaned, drifts, names_of
+from fastencode.data.config import ImageSettings
 from fastencode.data.corpora import SOUNDS
+from fastencode.data.findings import Finding
 from fastencode.data.manifest import read_rows
 from fastencode.data.responses import ImageResponses, Responses, SideBySide, SurfaceResponses
-from fastencode.data.runs import Problem, Run
+from fastencode.data.runs import Run
 from fastencode.errors import FastencodeError, InputError, require
 from fastencode.files import check_file, is_unfetched
 
-__all__ = ["BidsSettings", "Heard", "events_of", "make_runs", "read_bids", "sounds_of"]
-
-
-@dataclass(frozen=True)
-class BidsSettings:
-    """How a BIDS data set is read.
-
-    Attributes
-    ----------
-    space : str
-        Which of several spaces, such as "MNI152NLin2009cAsym", "fsaverage6" or "fsLR". By default the only one.
-    task : str
-        Only runs of this task.
-    pipeline : str
-        Which of several folders of ``derivatives``.
-    mask : Path, optional
-        One brain mask for all images, instead of those beside them.
-    skip_start, skip_end : int
-        Scans of every run that are left out, in addition to the non-steady-state ones.
-    confounds : sequence of str
-        Strategies of ``nilearn.interfaces.fmriprep.load_confounds``, such as ("motion", "high_pass", "compcor", "scrub"), or
-        columns of the confounds files. None by default.
-    high_pass : float
-        Period in s of the fastest drift that is regressed out; 0: none.
-    stimulus : str
-        The column of events.tsv that names the sound.
-    sound : str
-        Without events: path of the sound below the data set, with "{task}" and "{run}" in it. It then begins at ``onset``.
-    onset : float
-        In s from the first scan.
-    test : sequence of str
-        Names of sounds, or tasks, that are for testing.
-    """
-
-    space: str = ""
-    task: str = ""
-    pipeline: str = ""
-    mask: Path | None = None
-    skip_start: int = 0
-    skip_end: int = 0
-    confounds: Sequence[str] = ()
-    high_pass: float = 0.0
-    stimulus: str = "stim_file"
-    sound: str = ""
-    onset: float = 0.0
-    test: Sequence[str] = ()
+__all__ = ["Heard", "events_of", "make_runs", "read_bids", "sounds_of"]
 
 
 class Heard(NamedTuple):
@@ -95,19 +51,19 @@ class Heard(NamedTuple):
     transcript: Path | None
 
 
-def read_bids(root: Path, settings: BidsSettings | None = None) -> tuple[list[Run], list[Problem]]:
+def read_bids(root: Path, settings: ImageSettings | None = None) -> tuple[list[Run], list[Finding]]:
     """Find every presentation of a sound in a BIDS data set with derivatives; of images only headers are read.
 
     Parameters
     ----------
     root : Path
         Of the data set, or of the derivatives.
-    settings : BidsSettings, optional
+    settings : ImageSettings, optional
 
     Returns
     -------
     runs : list of Run
-    problems : list of Problem
+    problems : list of Finding
         Of runs that cannot be used, and of what was left out.
 
     Raises
@@ -115,20 +71,20 @@ def read_bids(root: Path, settings: BidsSettings | None = None) -> tuple[list[Ru
     InputError
         If there are no preprocessed images, several spaces and none is named, or no such space or task.
     """
-    settings = settings or BidsSettings()
+    settings = settings or ImageSettings()
     return make_runs(root, find_bold(root, FMRIPREP, settings.pipeline), settings, partial(_of_events, root, settings=settings))
 
 
 def make_runs(
-    root: Path, found: Sequence[Bold], settings: BidsSettings, sounds: Callable[[Bold, list[Problem]], Iterable[Heard]]
-) -> tuple[list[Run], list[Problem]]:
+    root: Path, found: Sequence[Bold], settings: ImageSettings, sounds: Callable[[Bold, list[Finding]], Iterable[Heard]]
+) -> tuple[list[Run], list[Finding]]:
     """Presentations of images that were found, in the space and of the task that settings name.
 
     Parameters
     ----------
     root : Path
     found : sequence of Bold
-    settings : BidsSettings
+    settings : ImageSettings
     sounds : callable
         What was heard in a run, and what is wrong about that.
 
@@ -136,7 +92,7 @@ def make_runs(
     -------
     As :func:`read_bids`.
     """
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     chosen = _chosen(root, found, settings)
     runs: list[Run] = []
     for who in dict.fromkeys(bold.participant for bold in chosen):
@@ -148,11 +104,11 @@ def make_runs(
                 runs += _presentations(root, bold, tuple(dict.fromkeys(masks)), settings, sounds(bold, problems))
             except FastencodeError as error:
                 what, _, remedy = str(error).rpartition(": ")
-                problems.append(Problem(bold.where, what or str(error), remedy if what else "mend it"))
+                problems.append(Finding("unusable", bold.where, what or str(error), remedy if what else "mend it"))
     return runs, problems
 
 
-def _chosen(root: Path, found: Sequence[Bold], settings: BidsSettings) -> list[Bold]:
+def _chosen(root: Path, found: Sequence[Bold], settings: ImageSettings) -> list[Bold]:
     spaces = list(dict.fromkeys(bold.space for bold in found))
     tasks = list(dict.fromkeys(bold.task for bold in found))
     if not settings.space and len(spaces) > 1:
@@ -167,33 +123,33 @@ def _chosen(root: Path, found: Sequence[Bold], settings: BidsSettings) -> list[B
     return chosen
 
 
-def _absent(bold: Bold, problems: list[Problem]) -> bool:
+def _absent(bold: Bold, problems: list[Finding]) -> bool:
     """Whether a file was not fetched: the run is left out with a warning."""
     unfetched = [path for path in bold.files if is_unfetched(path)]
     if unfetched:
-        problems.append(
-            Problem(bold.where, f"{unfetched[0].name} is not fetched", f"run `datalad get {unfetched[0]}`", fatal=False)
-        )
+        problems.append(Finding("doubt", bold.where, f"{unfetched[0].name} is not fetched", f"run `datalad get {unfetched[0]}`"))
     if bold.kind == "surface" and len(bold.files) != 2:
-        problems.append(Problem(bold.where, f"{len(bold.files)} hemisphere of two: {bold.files[0].name}", "fetch the other"))
+        problems.append(
+            Finding("unusable", bold.where, f"{len(bold.files)} hemisphere of two: {bold.files[0].name}", "fetch the other")
+        )
         return True
     return bool(unfetched)
 
 
-def _mask(bold: Bold, settings: BidsSettings, problems: list[Problem]) -> Path | None:
+def _mask(bold: Bold, settings: ImageSettings, problems: list[Finding]) -> Path | None:
     if settings.mask is not None:
         return check_file(settings.mask, "mask")
     name = bold.files[0].name.replace("_desc-preproc_bold", "_desc-brain_mask")
     path = bold.files[0].with_name(name)
     if not path.is_file() or is_unfetched(path):
         remedy = f"run `datalad get {path}`, or name one mask for all"
-        problems.append(Problem(bold.where, f"the mask {name} is missing, or not fetched", remedy))
+        problems.append(Finding("unusable", bold.where, f"the mask {name} is missing, or not fetched", remedy))
         return None
     return path
 
 
 def _presentations(
-    root: Path, bold: Bold, masks: tuple[Path, ...], settings: BidsSettings, sounds: Iterable[Heard]
+    root: Path, bold: Bold, masks: tuple[Path, ...], settings: ImageSettings, sounds: Iterable[Heard]
 ) -> Iterator[Run]:
     """Every sound that was heard in one run."""
     about = sidecar(root, bold)
@@ -223,7 +179,7 @@ def _responses(bold: Bold, masks: tuple[Path, ...]) -> Responses:
     return parts[0] if len(parts) == 1 else SideBySide(parts)
 
 
-def _of_events(root: Path, bold: Bold, problems: list[Problem], *, settings: BidsSettings) -> Iterator[Heard]:
+def _of_events(root: Path, bold: Bold, problems: list[Finding], *, settings: ImageSettings) -> Iterator[Heard]:
     """The sounds of a run's events."""
     stimuli = stimuli_of(root)
     if settings.sound:
@@ -247,7 +203,7 @@ def events_of(root: Path, bold: Bold) -> Path | None:
     return next((path for folder in folders if (path := folder / f"{bold.raw}_events.tsv").is_file()), None)
 
 
-def sounds_of(events: Path, column: str, problems: list[Problem]) -> Iterator[tuple[float, str]]:
+def sounds_of(events: Path, column: str, problems: list[Finding]) -> Iterator[tuple[float, str]]:
     """Onset in s and name of the file of every sound in events.
 
     Raises
@@ -268,7 +224,9 @@ def sounds_of(events: Path, column: str, problems: list[Problem]) -> Iterator[tu
         try:
             yield float(row["onset"]), name
         except (KeyError, ValueError):
-            problems.append(Problem(f"{events}, line {line}", f"onset is {row.get('onset', '')!r}", "give s from the first scan"))
+            problems.append(
+                Finding("unusable", f"{events}, line {line}", f"onset is {row.get('onset', '')!r}", "give s from the first scan")
+            )
     if not there:
         raise InputError(f"{events} names no sound in {column}: one of {', '.join(SOUNDS)} is needed")
 
@@ -282,7 +240,7 @@ def _transcript(sound: Path) -> Path | None:
 
 
 def _cleaned(
-    bold: Bold, responses: Responses, tr: float, settings: BidsSettings
+    bold: Bold, responses: Responses, tr: float, settings: ImageSettings
 ) -> tuple[int, NDArray[np.bool_] | None, Responses, tuple[str, ...]]:
     """Dummy scans, scans that count, responses without confounds, and what was done."""
     rows, notes = responses.shape[0], []

@@ -15,8 +15,9 @@ class Finding:
     """One fault of a data set; ``str()`` of it is a line for people."""
 
     kind: str
-    """What sort of fault: "zero", "constant", "not finite", "spike", "outlier", "copy", "equal repeats", "shifted", "not the
-    mean", "word times" or "exchanged tiers"."""
+    """What sort of fault: "unusable" of a run that is left out, "doubt" of one that is not; of responses "zero", "constant", "not
+    finite", "spike", "outlier", "copy", "equal repeats", "shifted" and "not the mean"; of transcripts "word times" and "exchanged
+    tiers"."""
     where: str
     """Whose, and which run: ``"P1, story01"``."""
     evidence: str

@@ -19,9 +19,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from fastencode.data.bids import BidsSettings, Heard, events_of, make_runs, sounds_of
+from fastencode.data.bids import Heard, events_of, make_runs, sounds_of
 from fastencode.data.bids_files import Bold, find_bold, stimuli_of
-from fastencode.data.runs import Problem, Run
+from fastencode.data.config import ImageSettings
+from fastencode.data.findings import Finding
+from fastencode.data.runs import Run
 from fastencode.errors import InputError
 
 __all__ = ["read_narratives"]
@@ -31,27 +33,27 @@ _PIPELINE = "afni-nosmooth"
 _OTHER_NAMES = {"milkyway": "milkywayoriginal"}  # task → stimulus
 
 
-def read_narratives(root: Path, settings: BidsSettings | None = None) -> tuple[list[Run], list[Problem]]:
+def read_narratives(root: Path, settings: ImageSettings | None = None) -> tuple[list[Run], list[Finding]]:
     """Find every story of every participant; of images only headers are read.
 
     Parameters
     ----------
     root : Path
         Of the data set.
-    settings : BidsSettings, optional
+    settings : ImageSettings, optional
         ``pipeline`` is "afni-nosmooth" by default. ``confounds`` must be empty: they are regressed out.
 
     Returns
     -------
     runs : list of Run
-    problems : list of Problem
+    problems : list of Finding
 
     Raises
     ------
     InputError
         As :func:`fastencode.data.bids.read_bids`, and if confounds are named.
     """
-    settings = settings or BidsSettings()
+    settings = settings or ImageSettings()
     if settings.confounds:
         raise InputError(
             f"confounds names {settings.confounds[0]}, and they are regressed out of Narratives' images: leave it empty"
@@ -61,7 +63,7 @@ def read_narratives(root: Path, settings: BidsSettings | None = None) -> tuple[l
     return make_runs(root, found, settings, partial(_sounds, root, settings=settings))
 
 
-def _sounds(root: Path, bold: Bold, problems: list[Problem], *, settings: BidsSettings) -> Iterator[Heard]:
+def _sounds(root: Path, bold: Bold, problems: list[Finding], *, settings: ImageSettings) -> Iterator[Heard]:
     """The story of a run: as its events name it, or by the name of its task."""
     stimuli, events = stimuli_of(root), events_of(root, bold)
     if events is not None:
@@ -72,7 +74,7 @@ def _sounds(root: Path, bold: Bold, problems: list[Problem], *, settings: BidsSe
             return
         except InputError as error:
             what, remedy = str(error).rpartition(": ")[0], "the sound is taken to begin with the first scan"
-            problems.append(Problem(bold.where, what, remedy, fatal=False))
+            problems.append(Finding("doubt", bold.where, what, remedy))
     names = [bold.task, *([_OTHER_NAMES[bold.task]] if bold.task in _OTHER_NAMES else [])]
     story = next((name for name in names if (stimuli / f"{name}_audio.wav").exists()), bold.task)
     yield Heard(story, stimuli / f"{story}_audio.wav", settings.onset, _words(stimuli, story))

@@ -8,12 +8,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastencode.data.bids import BidsSettings, read_bids
+from fastencode.data.bids import read_bids
+from fastencode.data.config import ImageSettings
 from fastencode.data.dataset import Dataset
+from fastencode.data.findings import Finding
 from fastencode.data.narratives import read_narratives
 from fastencode.data.petit_prince import read_petit_prince
 from fastencode.data.recorded import Recorded
-from fastencode.data.runs import Problem, Run
+from fastencode.data.runs import Run
 from fastencode.data.stories import Stories
 from fastencode.data.table import read_table
 from fastencode.errors import FastencodeWarning, InputError
@@ -24,7 +26,7 @@ __all__ = ["LAYOUTS", "layout_of", "open_data", "read_presentations"]
 LAYOUTS = ("ds003020", "bids", "narratives", "petit-prince", "table")
 """The layouts that are read."""
 
-_READERS: Mapping[str, Callable[[Path, BidsSettings], tuple[list[Run], list[Problem]]]] = {
+_READERS: Mapping[str, Callable[[Path, ImageSettings], tuple[list[Run], list[Finding]]]] = {
     "bids": read_bids,
     "narratives": read_narratives,
     "petit-prince": read_petit_prince,
@@ -61,14 +63,14 @@ def layout_of(path: Path) -> str:
 
 
 def read_presentations(
-    path: str | os.PathLike[str], layout: str = "auto", settings: BidsSettings | None = None
-) -> tuple[list[Run], list[Problem]]:
+    path: str | os.PathLike[str], layout: str = "auto", settings: ImageSettings | None = None
+) -> tuple[list[Run], list[Finding]]:
     """Every presentation that can be used, and everything that is wrong with the others; not of ds003020's layout."""
     path = Path(path)
     layout = layout_of(path) if layout == "auto" else layout
     if layout not in _READERS:
         raise InputError(f"layout is {layout!r}: choose among auto, {', '.join(_READERS)}")
-    return _READERS[layout](path, settings or BidsSettings())
+    return _READERS[layout](path, settings or ImageSettings())
 
 
 def open_data(
@@ -78,7 +80,7 @@ def open_data(
     tr: float | None = None,
     test_story: str | None = None,
     test_skip: int | None = None,
-    settings: BidsSettings | None = None,
+    settings: ImageSettings | None = None,
     non_speech: Collection[str] = NON_SPEECH,
 ) -> Dataset:
     """Open a data set; nothing but headers is read.
@@ -94,7 +96,7 @@ def open_data(
         The run that no model is fitted on; by default ds003020's, or the first that the data set marks as test.
     test_skip : int, optional
         Rows left out at the start of the test story: ds003020's 40 by default, 0 of others.
-    settings : BidsSettings, optional
+    settings : ImageSettings, optional
         How images are read.
     non_speech : collection of str
         Labels that are no words.

@@ -17,9 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from fastencode.data.bids import BidsSettings, Heard, make_runs
+from fastencode.data.bids import Heard, make_runs
 from fastencode.data.bids_files import FMRIPREP, Bold, find_bold, stimuli_of
-from fastencode.data.runs import Problem, Run
+from fastencode.data.config import ImageSettings
+from fastencode.data.findings import Finding
+from fastencode.data.runs import Run
 from fastencode.errors import InputError
 
 __all__ = ["SECTIONS", "read_petit_prince"]
@@ -29,28 +31,28 @@ SECTIONS = 9
 _TASK = re.compile(r"lpp(EN|FR|CN)$")
 
 
-def read_petit_prince(root: Path, settings: BidsSettings | None = None) -> tuple[list[Run], list[Problem]]:
+def read_petit_prince(root: Path, settings: ImageSettings | None = None) -> tuple[list[Run], list[Finding]]:
     """Find every section that every participant heard; of images only headers are read.
 
     Parameters
     ----------
     root : Path
         Of the data set.
-    settings : BidsSettings, optional
+    settings : ImageSettings, optional
         ``task`` chooses a language: lppEN, lppFR or lppCN. ``test`` names sections, such as "lppFR_section-9".
 
     Returns
     -------
     runs : list of Run
         Named lppEN_section-1 and so on.
-    problems : list of Problem
+    problems : list of Finding
 
     Raises
     ------
     InputError
         As :func:`fastencode.data.bids.read_bids`, and if no task is one of these.
     """
-    settings = settings or BidsSettings()
+    settings = settings or ImageSettings()
     found = [bold for bold in find_bold(root, FMRIPREP, settings.pipeline) if _TASK.match(bold.task)]
     if not found:
         raise InputError(f"{root} holds no task-lppEN, task-lppFR or task-lppCN: give the root of Le Petit Prince")
@@ -70,7 +72,7 @@ def _number(bold: Bold) -> int:
 
 
 def _sounds(
-    root: Path, sections: Mapping[tuple[str, str], list[int]], onset: float, bold: Bold, problems: list[Problem]
+    root: Path, sections: Mapping[tuple[str, str], list[int]], onset: float, bold: Bold, problems: list[Finding]
 ) -> Iterator[Heard]:
     """The section of a run: the place of its number among those of the participant."""
     numbers = sections[bold.participant, bold.task]

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastencode.data.findings import Finding
 from fastencode.data.rois import find_rois, read_rois
-from fastencode.data.runs import SAME_TIME, Problem, Run
+from fastencode.data.runs import SAME_TIME, Run
 from fastencode.data.textgrid import Interval
 from fastencode.data.word_tables import read_phones, read_words
 from fastencode.errors import InputError
@@ -66,7 +67,7 @@ class Recorded:
     tr : float
     test_story : str
         Empty where there is none.
-    problems : tuple of Problem
+    problems : tuple of Finding
         What was found while presentations were put together, such as rows that only some participants have.
 
     Raises
@@ -290,10 +291,10 @@ def _differences(runs: Sequence[Run]) -> Iterable[str]:
             yield f"two sounds are called {run.sound.stem}: {both}: rename one, because files of features have these names"
 
 
-def _put_together(runs: Sequence[Run], wrong: list[str]) -> tuple[dict[str, _Heard], list[Problem]]:
+def _put_together(runs: Sequence[Run], wrong: list[str]) -> tuple[dict[str, _Heard], list[Finding]]:
     """Runs by name, of presentations by story; what is wrong is added to ``wrong``."""
     found: dict[str, _Heard] = {}
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     for story in dict.fromkeys(run.name for run in runs):
         pieces = []
         for run in (one for one in runs if one.name == story):
@@ -351,29 +352,29 @@ def _span(piece: _Piece, grid: _Piece) -> _Span | None:
     return _Span(low, high, shift)
 
 
-def _elsewhere(who: str, story: str, of: Sequence[_Piece], other: _Heard) -> Problem:
+def _elsewhere(who: str, story: str, of: Sequence[_Piece], other: _Heard) -> Finding:
     own, theirs = of[0].run.begins()[of[0].rows.start], other.begins[0]
     apart = (own - theirs + 0.5 * of[0].run.tr) % of[0].run.tr - 0.5 * of[0].run.tr
-    return Problem(
+    return Finding(
+        "doubt",
         f"{who}, {story}",
         f"scans lie {apart:+.3g} s from those of {', '.join(list(other.pieces)[:3])}, relative to the sound",
         f"it is a run of its own, {story}@{who}; check the onset",
-        fatal=False,
     )
 
 
-def _lost(name: str, of: Sequence[_Piece], heard: _Heard) -> Iterable[Problem]:
+def _lost(name: str, of: Sequence[_Piece], heard: _Heard) -> Iterable[Finding]:
     """Presentations that lose more than a twentieth of their rows because others lack them."""
     rows = len(heard.begins)
     for piece in of:
         own = piece.rows.stop - piece.rows.start
         if own - rows > 0.05 * own:
             shortest = min(of, key=lambda one: one.rows.stop - one.rows.start).run.participant
-            yield Problem(
+            yield Finding(
+                "doubt",
                 f"{piece.run.participant}, {name}",
                 f"{own - rows} of {own} scans are not used, because {shortest} has none at these times",
                 "leave that participant out, or accept it",
-                fatal=False,
             )
 
 

@@ -15,35 +15,10 @@ from fastencode.data.recordings import SPLITS
 from fastencode.data.responses import Responses
 from fastencode.errors import InputError
 
-__all__ = ["SAME_TIME", "Problem", "Run"]
+__all__ = ["SAME_TIME", "Run"]
 
 SAME_TIME = 0.1
 """Of a TR: scans that lie no farther apart count as taken at the same time."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a data set.
-
-    Attributes
-    ----------
-    where : str
-        Participant and run, or file.
-    what : str
-        What is wrong, with the offending value.
-    remedy : str
-        What to do.
-    fatal : bool
-        Whether the run cannot be used. Other problems are warnings.
-    """
-
-    where: str
-    what: str
-    remedy: str
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}: {self.remedy}"
 
 
 @dataclass(frozen=True)

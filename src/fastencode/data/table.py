@@ -39,10 +39,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastencode.data.findings import Finding
 from fastencode.data.manifest import read_rows
 from fastencode.data.recordings import SPLITS
 from fastencode.data.responses import Responses, open_responses
-from fastencode.data.runs import Problem, Run
+from fastencode.data.runs import Run
 from fastencode.errors import FastencodeError, InputError
 from fastencode.files import check_file
 
@@ -56,7 +57,7 @@ COLUMNS = (
 """Columns that are read. Others are left alone."""
 
 
-def read_table(path: Path) -> tuple[list[Run], list[Problem]]:
+def read_table(path: Path) -> tuple[list[Run], list[Finding]]:
     """Read a table of runs; of responses and sounds only headers.
 
     Parameters
@@ -68,7 +69,7 @@ def read_table(path: Path) -> tuple[list[Run], list[Problem]]:
     -------
     runs : list of Run
         Of every row that can be used, in the order of the table.
-    problems : list of Problem
+    problems : list of Finding
         Everything that is wrong with the other rows, each with its line.
 
     Raises
@@ -86,7 +87,7 @@ def read_table(path: Path) -> tuple[list[Run], list[Problem]]:
         meant = "".join(f"; {found[0]!r} may be {column!r}" for column, found in close.items() if found)
         raise InputError(f"{path} has no column {' and no '.join(lacking)}, only {', '.join(there)}{meant}: add it to the header")
     runs: list[Run] = []
-    problems: list[Problem] = []
+    problems: list[Finding] = []
     names = {row.get("run", "") for _, row in rows}
     for line, row in rows:
         cells = _Cells(path, line, row, problems)
@@ -97,7 +98,7 @@ def read_table(path: Path) -> tuple[list[Run], list[Problem]]:
     misspelt = [(column, get_close_matches(column, COLUMNS, n=1, cutoff=0.8)) for column in there if column not in COLUMNS]
     for column, found in misspelt:
         if found and found[0] not in there:
-            problems.append(Problem(str(path), f"column {column!r} is not read", f"did you mean {found[0]!r}?", fatal=False))
+            problems.append(Finding("doubt", str(path), f"column {column!r} is not read", f"did you mean {found[0]!r}?"))
     return runs, problems
 
 
@@ -108,10 +109,10 @@ class _Cells:
     table: Path
     line: int
     row: Mapping[str, str]
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
 
     def wrong(self, what: str, remedy: str) -> None:
-        self.problems.append(Problem(f"{self.table}, line {self.line}", what, remedy))
+        self.problems.append(Finding("unusable", f"{self.table}, line {self.line}", what, remedy))
 
     def text(self, column: str) -> str:
         return self.row.get(column, "")
