@@ -12,7 +12,7 @@ from fastencode.data.recorded import Recorded
 from fastencode.data.responses import open_responses
 from fastencode.data.runs import Run
 from fastencode.data.table import read_table
-from fastencode.data.word_tables import read_words
+from fastencode.data.transcripts import spoken_labels
 from fastencode.errors import InputError
 from fastencode.speech.audio import write_audio
 
@@ -193,7 +193,7 @@ def test_formats_hold_the_same_numbers(tmp_path: Path) -> None:
 )
 def test_tables_of_words(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    words = read_words(tmp_path / name)
+    words = spoken_labels(tmp_path / name, "words")
     assert [word.label for word in words] == ["The", "ran"]
     np.testing.assert_allclose([(word.start, word.end) for word in words], [(0.1, 0.3), (0.5, 0.9)])
 

@@ -17,9 +17,8 @@ def run(config: CheckConfig) -> int:
     """Print a table of all runs and a line for each problem; return 1 if some run cannot be used."""
     found = check_data(config.data, config.layout, tr=config.tr, images=config.images, responses=not config.headers_only)
     people = len({row["participant"] for row in found.rows})
-    say(
-        f"{config.data}: layout {found.layout}, {people} participant{'s' * (people != 1)}, {len(found.rows)} runs, TR {found.tr:g} s\n"
-    )
+    counts = f"{people} participant{'s' * (people != 1)}, {len(found.rows)} run{'s' * (len(found.rows) != 1)}"
+    say(f"{config.data}: layout {found.layout}, {counts}, TR {found.tr:g} s\n")
     if found.rows:
         say(rows_as_text(found.rows))
     for who, notes in found.notes.items():

@@ -82,6 +82,8 @@ def open_data(
     test_skip: int | None = None,
     settings: ImageSettings | None = None,
     non_speech: Collection[str] = NON_SPEECH,
+    word_tier: str = "",
+    phone_tier: str = "",
 ) -> Dataset:
     """Open a data set; nothing but headers is read.
 
@@ -100,6 +102,8 @@ def open_data(
         How images are read.
     non_speech : collection of str
         Labels that are no words.
+    word_tier, phone_tier : str
+        The tiers of words and of phones in all transcripts; by default found by their names.
 
     Returns
     -------
@@ -117,13 +121,14 @@ def open_data(
     """
     path = Path(path)
     layout = layout_of(path) if layout == "auto" else layout
+    labels: dict[str, Any] = {"non_speech": non_speech, "word_tier": word_tier, "phone_tier": phone_tier}
     if layout == "ds003020":
         asked: dict[str, Any] = {"tr": tr, "test_story": test_story, "test_skip": test_skip}
-        return Stories(path, non_speech=non_speech, **{name: value for name, value in asked.items() if value is not None})
+        return Stories(path, **labels, **{name: value for name, value in asked.items() if value is not None})
     runs, problems = read_presentations(path, layout, settings)
     if not runs:
         raise InputError("\n".join([f"{path}: nothing can be used", *map(str, problems)]))
-    data = Recorded(runs, root=path, test_story=test_story, test_skip=test_skip or 0, non_speech=non_speech)
+    data = Recorded(runs, root=path, test_story=test_story, test_skip=test_skip or 0, **labels)
     if tr is not None and abs(tr - data.tr) > 1e-6:
         raise InputError(f"tr is {tr:g} s, but {path} says {data.tr:g} s: leave it out, or mend the data set")
     for problem in (*problems, *data.problems):

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,7 @@ from fastencode.data.findings import Finding
 from fastencode.data.rois import find_rois, read_rois
 from fastencode.data.runs import SAME_TIME, Run
 from fastencode.data.textgrid import Interval
-from fastencode.data.word_tables import read_phones, read_words
+from fastencode.data.transcripts import spoken_labels
 from fastencode.errors import InputError
 from fastencode.files import check_file
 from fastencode.speech.audio import audio_seconds, read_audio
@@ -61,6 +61,8 @@ class Recorded:
         Rows of the test story that are not scored, at its start.
     non_speech : collection of str
         Labels that ``words`` and ``phones`` leave out.
+    word_tier, phone_tier : str
+        As for :func:`fastencode.data.transcripts.spoken_labels`.
 
     Attributes
     ----------
@@ -85,10 +87,13 @@ class Recorded:
         test_story: str | None = None,
         test_skip: int = 0,
         non_speech: Collection[str] = NON_SPEECH,
+        word_tier: str = "",
+        phone_tier: str = "",
     ) -> None:
         if not runs:
             raise InputError(f"{root} holds no run: a participant, a sound and responses")
         self.root, self._presentations, self.non_speech = root, tuple(runs), frozenset(non_speech)
+        self.word_tier, self.phone_tier = word_tier, phone_tier
         wrong = [*_differences(runs)]
         self._heard, problems = _put_together(runs, wrong)
         if wrong:
@@ -169,11 +174,11 @@ class Recorded:
 
     def words(self, run: str) -> list[Interval]:
         """Spoken words with times in s from the onset of the sound."""
-        return read_words(self._transcript(run), non_speech=self.non_speech)
+        return self._labels(run, "words")
 
     def phones(self, run: str) -> list[Interval]:
         """Phones with times in s from the onset of the sound."""
-        return read_phones(self._transcript(run), non_speech=self.non_speech)
+        return self._labels(run, "phones")
 
     def stimulus_files(self, run: str) -> list[Path]:
         """The sound and the transcript, where there are such."""
@@ -258,11 +263,19 @@ class Recorded:
             raise InputError(f"voxels run from {chosen.min()} to {chosen.max()}, but {who} has {total}: indices start at 0")
         return chosen.astype(np.intp)
 
-    def _transcript(self, run: str) -> Path:
-        path = _transcript_of(self._known(run))
+    def _labels(self, run: str, wanted: Literal["words", "phones"]) -> list[Interval]:
+        heard = self._known(run)
+        path = _transcript_of(heard)
         if path is None:
             raise InputError(f"{self.root} names no transcript of {run}: add one, or leave out what needs words")
-        return path
+        return spoken_labels(
+            check_file(path, f"transcript of {run!r}"),
+            wanted,
+            seconds=_seconds(_sound_of(heard)) or 0.0,
+            word_tier=self.word_tier,
+            phone_tier=self.phone_tier,
+            non_speech=self.non_speech,
+        )
 
 
 def _differences(runs: Sequence[Run]) -> Iterable[str]:

@@ -9,15 +9,19 @@ from typing import Literal
 
 from fastencode.data.findings import Finding, warn_of
 from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
+from fastencode.data.word_tables import read_word_table
 from fastencode.errors import InputError
 from fastencode.speech.silence import NON_SPEECH
 
-__all__ = ["PHONE_TIERS", "WORD_TIERS", "exchanged_tiers", "spoken_labels", "word_time_findings"]
+__all__ = ["PHONE_TIERS", "TABLES", "WORD_TIERS", "exchanged_tiers", "spoken_labels", "word_time_findings"]
 
 WORD_TIERS = ("word", "words", "ORT-MAU")
 """What aligners call a tier of words; the last is MAUS's."""
 PHONE_TIERS = ("phone", "phones", "phoneme", "phonemes", "MAU")
 """What aligners call a tier of phones."""
+
+TABLES = (".csv", ".tsv")
+"""Suffixes of tables of words."""
 
 _LATE = 10.0  # s: labels may go on so long after the end of a recording, whose length is often known in scans only
 _BRIEF, _LONG = 0.02, 5.0  # s: half of all words last neither less nor more
@@ -46,11 +50,12 @@ def spoken_labels(
     phone_tier: str = "",
     non_speech: frozenset[str] = NON_SPEECH,
 ) -> list[Interval]:
-    """The spoken words or phones of a TextGrid, after what can be told from both.
+    """The spoken words or phones of a transcript, after what can be told from both.
 
     Parameters
     ----------
     path : Path
+        A TextGrid, or for words a table (:mod:`fastencode.data.word_tables`).
     wanted : {"words", "phones"}
     seconds : float
         How long the recording is; 0 if that is not known.
@@ -69,6 +74,12 @@ def spoken_labels(
     FastencodeWarning
         If the times are not seconds of the recording; see :func:`word_time_findings`.
     """
+    if path.suffix.lower() in TABLES:
+        if wanted == "phones":
+            raise InputError(f"{path} is a table of words, without phones: give a TextGrid with a tier of phones")
+        words = spoken(read_word_table(path), non_speech=non_speech)
+        warn_of(word_time_findings(words, seconds, str(path)))
+        return words
     tiers, found = read_textgrid(path), dict[str, list[Interval]]()
     kinds = (("words", WORD_TIERS, "word_tier", word_tier), ("phones", PHONE_TIERS, "phone_tier", phone_tier))
     for kind, names, option, given in kinds:

@@ -1,4 +1,4 @@
-"""Words and phones with their times, from TextGrids and from tables.
+"""Tables of words with their times.
 
 A table is a CSV or TSV file. With a header, its columns are found by name. The label is in ``word``, ``label``, ``text``,
 ``token`` or ``phone``; the onset in ``onset``, ``start``, ``xmin`` or ``begin``; the end in ``offset``, ``end``, ``xmax`` or
@@ -12,15 +12,14 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastencode.data.textgrid import Interval, pick_tier, read_textgrid, spoken
+from fastencode.data.textgrid import Interval
 from fastencode.errors import InputError
 from fastencode.files import check_file, read_text
-from fastencode.speech.silence import NON_SPEECH
 
-__all__ = ["read_phones", "read_words"]
+__all__ = ["read_word_table"]
 
 _LABEL = ("word", "label", "text", "token", "phone")
 _START = ("onset", "start", "xmin", "begin")
@@ -28,15 +27,13 @@ _END = ("offset", "end", "xmax", "stop")
 _LENGTH = ("duration",)
 
 
-def read_words(path: Path, *, non_speech: Collection[str] = NON_SPEECH) -> list[Interval]:
-    """Words of a transcript, in order, without silences and noises.
+def read_word_table(path: Path) -> list[Interval]:
+    """Words of a table, in order.
 
     Parameters
     ----------
     path : Path
-        A ``.TextGrid``, or a CSV or TSV table.
-    non_speech : collection of str
-        Labels that are no speech.
+        CSV or TSV.
 
     Returns
     -------
@@ -46,21 +43,8 @@ def read_words(path: Path, *, non_speech: Collection[str] = NON_SPEECH) -> list[
     Raises
     ------
     InputError
-        If the file is missing, damaged, or has no words with times.
+        If the file is missing or damaged, its columns are not known, a time is no number, or no word has times.
     """
-    if path.suffix.lower() == ".textgrid":
-        return spoken(pick_tier(read_textgrid(check_file(path, "transcript")), "word", "words"), non_speech=frozenset(non_speech))
-    return spoken(_table(path), non_speech=frozenset(non_speech))
-
-
-def read_phones(path: Path, *, non_speech: Collection[str] = NON_SPEECH) -> list[Interval]:
-    """Phones of a transcript, as :func:`read_words`; an ``InputError`` where it has words only."""
-    if path.suffix.lower() != ".textgrid":
-        raise InputError(f"{path} is a table of words, without phones: give a TextGrid that has a tier of phones")
-    return spoken(pick_tier(read_textgrid(check_file(path, "transcript")), "phone", "phones"), non_speech=frozenset(non_speech))
-
-
-def _table(path: Path) -> list[Interval]:
     text = read_text(check_file(path, "transcript"))
     delimiter = "\t" if path.suffix.lower() == ".tsv" or text.count("\t") > text.count(",") else ","
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
