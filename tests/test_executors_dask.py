@@ -141,7 +141,8 @@ def test_where_no_scheduler_answers_it_is_said_at_once(tmp_path: Path, monkeypat
     where = Where(scheduler="tcp://127.0.0.1:9")
     for attempt in (lambda: check_where(where), lambda: Stages(tmp_path / "out", where=where).run_all([stage("a")])):
         with pytest.raises(
-            InputError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9' within 0 s .*: check the address"
+            InputError,
+            match=r"no Dask scheduler answers at 'tcp://127.0.0.1:9' within 0 s .*: check that it runs, and the address",
         ):
             attempt()
     assert list(tmp_path.iterdir()) == []

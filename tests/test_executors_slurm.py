@@ -223,7 +223,7 @@ def test_what_cannot_be_meant_is_said() -> None:
         ({"slurm": "output=x"}, "output is set for each job: leave it out"),
         ({"slurm": "mem=1,mem=2"}, "mem is given twice"),
         ({"slurm": "gpus=1", "scheduler": "tcp://a:1"}, "--scheduler and --slurm are both given"),
-        ({"submit": True}, "--slurm is not given: add their options"),
+        ({"submit": True}, "--submit needs --slurm: add options of the jobs"),
         ({"scheduler": " "}, "--scheduler is empty"),
         ({"jobs": 0}, "jobs"),
     ):

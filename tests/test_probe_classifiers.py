@@ -91,7 +91,7 @@ def test_threads_change_no_bit():
 def test_it_says_when_it_did_not_finish(monkeypatch):
     X, y, _ = speech(200, 10, 3, dtype=np.float64)
     monkeypatch.setattr(linear_classifiers, "_MOST", 2)
-    with pytest.warns(FastencodeWarning, match="not finished after 2 steps"):
+    with pytest.warns(FastencodeWarning, match="did not converge in 2 steps"):
         fitted(standard(X), y, 3, 1e-3, 1e-14)
 
 

@@ -452,7 +452,7 @@ def test_a_sound_that_is_removed_after_the_checks_takes_its_corpus_along(
     monkeypatch.setattr(studies, "check_tasks", check_and_remove)
     assert cases.run(cases.written(tmp_path / "study.yaml", given), out) == 1
     said = capsys.readouterr()
-    assert "pooled/commands/everybody/pretrained: failed, " in said.out and "yes" in said.out
+    assert "corpus-frames/commands/tiny: failed, " in said.out and "yes" in said.out
     assert "missing: probes of word/A/tuned\n" in said.out and "missing: scores" not in said.out
     probes, before = cases.table(out, "probes"), cases.table(whole, "probes")
     pd.testing.assert_frame_equal(probes, before.query("task != 'word'").reset_index(drop=True))

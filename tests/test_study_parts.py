@@ -210,7 +210,7 @@ def test_corpora_of_words_are_spoken_once() -> None:
     config = study(probes={"tasks": tasks, "corpora": corpora, "low_level": False})
     assert [stage.name for stage in given_stages(config)] == ["world", "corpora/commands", "corpora/timit"]
     (line,) = check_study(study(probes={"tasks": ["label:a@mine"], "corpora": {"mine": "demo"}}))
-    assert "probes.corpora.mine: only timit, commands, words, unheard_words are made" in line
+    assert "probes.corpora.mine: only timit, commands, words, unheard_words can be made (demo)" in line
     french = study(probes={"tasks": ["phonemes", "word"], "speech": {"language": "fr"}})
     assert check_study(french) == [
         "probes.tasks: phonemes: the synthesized TIMIT is English only; use phonemes@commands, or leave it out"
