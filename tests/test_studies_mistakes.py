@@ -390,6 +390,6 @@ def test_every_template_passes_the_checks_on_the_demo(tmp_path: Path) -> None:
         assert study is not None and not problems
         config = study.resolved()
         missing = [key for key, model in config.models.items() if model.removeprefix("random:") != "small"]
-        found, data = check_start(Stages(tmp_path / "out"), config)
+        found, _, data = check_start(Stages(tmp_path / "out"), config)
         assert data is None
         assert [line for line in found if not any(line.startswith(f"models.{key}: ") for key in missing)] == [], name

@@ -123,11 +123,11 @@ def test_times_in_milliseconds_are_warned_about(tmp_path: Path) -> None:
 def test_settings_reach_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"word_tier": "Wörter", "phone_tier": "Laute"}
 
-    def caught(root: Path, **options: object) -> None:
+    def caught(root: Path, layout: str, **options: object) -> None:
         raise InputError(f"seen {[options[name] for name in given]}")
 
     for module in (align, training, study):
-        monkeypatch.setattr(module, "Stories", caught)
+        monkeypatch.setattr(module, "open_data", caught)
     data = DataSettings(str(tmp_path), **given).resolved()
     for open_it in (
         lambda: align.run(AlignRunConfig(tmp_path, baselines=("word_rate",), out=tmp_path / "out", **given)),

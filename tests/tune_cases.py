@@ -115,6 +115,9 @@ class Tones:
     def repeats(self, who: str, run: str, *, voxels: Any = None) -> np.ndarray:
         raise NotImplementedError
 
+    def split(self, run: str) -> str:
+        return "train"
+
     def kept(self, who: str, run: str) -> np.ndarray:
         return np.ones(self.rows[run], bool)
 

@@ -17,9 +17,10 @@ import numpy as np
 from fastencode.cli.mistakes import of_option
 from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import AlignRunConfig
+from fastencode.data.dataset import Dataset
+from fastencode.data.opening import DS003020_TEST, open_data
 from fastencode.data.rois import find_rois
 from fastencode.data.space import called, columns_of
-from fastencode.data.stories import Stories
 from fastencode.devices import find_device, parse_device
 from fastencode.errors import InputError
 from fastencode.limits import parse_memory
@@ -35,6 +36,7 @@ from fastencode.runs.collected import (
 from fastencode.runs.engine import Stage, Stages
 from fastencode.runs.estimates import check_shapes, foresee
 from fastencode.runs.fits import Question, collect, layer_stages, responses_stage
+from fastencode.runs.training import marked
 from fastencode.speech.silence import NON_SPEECH
 from fastencode.study.brains.design import Variant
 from fastencode.study.brains.low_level import LOW_LEVEL
@@ -53,25 +55,21 @@ def run(config: AlignRunConfig) -> Path:
     """Fit what is missing, write the tables and the page, and return the path of the page."""
     stages = Stages(config.out, reuse=config.reuse)
     if config.collect:
-        return _write_tables(stages, (), config)
+        tests = config.test_stories or (DS003020_TEST,)
+        skip = config.test_skip if config.test_skip is not None else 40 if tests == (DS003020_TEST,) else 0
+        settled = replace(config, tr=config.tr or 2.0, test_story=tests, test_skip=skip)
+        return _write_tables(stages, (), settled, {})
     resources = _resources(config)
-    with of_option("--stories"):
-        stories = Stories(
-            config.stories,
-            tr=config.tr,
-            test_story=config.test_stories[0],
-            test_skip=config.test_skip,
-            non_speech=NON_SPEECH | set(config.non_speech),
-            word_tier=config.word_tier,
-            phone_tier=config.phone_tier,
-        )
+    stories, config = _opened(config)
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     _check_names(variants, heard, config.partition)
-    if config.masks is not None:  # before hours of fits, not after
-        for who in heard:
-            with of_option("--masks"):
-                columns_of(_mask(config.masks, who), stories.n_voxels(who))
+    masks = {who: mask for who in heard if (mask := _mask_of(stories, who, config)) is not None}
+    for who, mask in masks.items():  # before hours of fits, not after
+        with of_option("--masks"):
+            columns_of(mask, stories.n_voxels(who))
+    if config.maps and (without := sorted(set(heard) - set(masks))):
+        raise InputError(f"maps needs masks, and none of {without[0]} is known: give the folder of masks with --masks")
     question = Question(
         stories,
         heard,
@@ -100,9 +98,36 @@ def run(config: AlignRunConfig) -> Path:
     made = stages.run_all(layers, jobs=config.jobs)
     if not made:
         stages.check()
-    page = _write_tables(stages, made, config)
+    page = _write_tables(stages, made, config, masks)
     stages.check()
     return page
+
+
+def _opened(config: AlignRunConfig) -> tuple[Dataset, AlignRunConfig]:
+    """The data set, and the settings with what it says: TR, test stories, and how many of their rows are not scored."""
+    named = config.test_stories
+    with of_option("--stories"):
+        data = open_data(
+            config.stories,
+            config.layout,
+            tr=config.tr,
+            test_story=named[0] if named else None,
+            test_skip=config.test_skip,
+            settings=config.images,
+            non_speech=NON_SPEECH | set(config.non_speech),
+            word_tier=config.word_tier,
+            phone_tier=config.phone_tier,
+        )
+    tests = named or (marked(data, "test") if data.test_story not in marked(data, "train") else ()) or (data.test_story,)
+    if tests == ("",):
+        raise InputError(f"--test-story: {config.stories} marks no run for testing: name one to score on")
+    skip = config.test_skip if config.test_skip is not None else getattr(data, "test_skip", 0)
+    return data, replace(config, tr=data.tr, test_story=tests, test_skip=skip)
+
+
+def _mask_of(data: Dataset, who: str, config: AlignRunConfig) -> Path | None:
+    """Where a participant's voxels lie, as the settings or the data set say."""
+    return data.mask(who) if config.masks is None else _mask(config.masks, who)
 
 
 def _resources(config: AlignRunConfig) -> Resources:
@@ -125,17 +150,17 @@ def _chosen(variants: Sequence[Variant], config: AlignRunConfig, stages: Iterabl
             yield stage
 
 
-def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
+def _heard(stories: Dataset, config: AlignRunConfig) -> dict[str, tuple[str, ...]]:
     """The stories to fit on, by participant."""
     heard, people = {}, config.participants or stories.participants
     if not people:
-        raise InputError(f"--stories: {stories.root} has responses of nobody: give a data set with a folder for each participant")
+        raise InputError(f"--stories: {config.stories} has responses of nobody: give a data set that has participants")
     for who in people:
         here = stories.stories(who)
         for test in config.test_stories:
             if test not in here:
                 raise InputError(f"{who} has no responses to the test story {test!r}, only to {', '.join(here) or 'no story'}")
-        heard[who] = tuple(stories.train_stories(who, exclude={*config.exclude, *config.test_stories} & set(here)))
+        heard[who] = tuple(run for run in here if run not in {*config.exclude, *config.test_stories, stories.test_story})
         if not heard[who]:
             raise InputError(f"no story is left to fit {who} on: exclude fewer")
         if config.leave_one_out and len(heard[who]) < 2:
@@ -150,7 +175,7 @@ def _heard(stories: Stories, config: AlignRunConfig) -> dict[str, tuple[str, ...
     return heard
 
 
-def _variants(stories: Stories, heard: Mapping[str, Sequence[str]], config: AlignRunConfig) -> Iterator[Variant]:
+def _variants(stories: Dataset, heard: Mapping[str, Sequence[str]], config: AlignRunConfig) -> Iterator[Variant]:
     """Every source as it is, then less the low-level features, then at single lags."""
     for option in ("baselines", "residualize", "partition"):
         if unknown := [name for name in getattr(config, option) if name not in LOW_LEVEL]:
@@ -194,9 +219,9 @@ def _shared(config: AlignRunConfig) -> dict[str, Any]:
     return shared | ({"candidates": config.candidates} if config.partition else {})
 
 
-def _rois(stories: Stories, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
+def _rois(stories: Dataset, who: str, config: AlignRunConfig) -> Mapping[str, np.ndarray]:
     """A participant's regions of interest, as voxel indices."""
-    mask = None if config.masks is None else _mask(config.masks, who)
+    mask = _mask_of(stories, who, config)
     if config.rois is None:
         rois = stories.rois(who, mask=mask)
     else:
@@ -239,7 +264,7 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
     return (*kind, label.low_level, place, label.source, label.less, label.delays)
 
 
-def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) -> Path:
+def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig, masks: Mapping[str, Path]) -> Path:
     """Tables of all that is finished, by one command at a time, so that the last of several writes all."""
     if not stages.root.is_dir():
         raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
@@ -251,7 +276,8 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig) 
                 "command without --collect"
             )
         tables = tables_of(stages, found, config.align)
-        write_voxel_files(stages, found, partial(_mask, config.masks) if config.maps and config.masks else None)
+        mask_of = partial(_mask, config.masks) if config.masks else masks.__getitem__
+        write_voxel_files(stages, found, mask_of if config.maps else None)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
         of_models = {layer for label, _, layer in found.scores if not label.low_level}
         layers = tuple(sorted({*config.layers, *of_models})) if config.layers else ()

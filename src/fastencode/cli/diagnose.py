@@ -15,7 +15,8 @@ def run(config: DiagnoseConfig) -> None:
     for option, folder in (("RUN", config.run), ("--control", config.control)):
         if folder is not None and not folder.is_dir():
             raise InputError(f"{option}: {folder} is not a folder: give one that fastencode-tune train has filled")
-    from fastencode.data.stories import Stories
+    from fastencode.data.config import ImageSettings
+    from fastencode.data.opening import open_data
     from fastencode.tune.diagnose import diagnose, report
     from fastencode.tune.record import read_settings
 
@@ -23,5 +24,7 @@ def run(config: DiagnoseConfig) -> None:
     if config.stories is not None:
         settings = read_settings(check_file(config.run / "config.yaml", "settings of the run"))
         with of_option("--stories"):
-            dataset = Stories(config.stories, **{name: settings[name] for name in ("tr", "test_story") if name in settings})
+            given = {name: settings[name] for name in ("layout", "tr", "test_story") if settings.get(name) is not None}
+            images = ImageSettings(**settings.get("images") or {})
+            dataset = open_data(config.stories, settings=images, **given)
     print(report(diagnose(config.run, dataset=dataset, control=config.control)))

@@ -33,9 +33,9 @@ def run(config: RunConfig) -> Path | None:
     where = where_of(jobs=config.jobs, scheduler=config.scheduler, slurm=config.slurm, submit=config.submit)
     stages = Stages(config.out, reuse=config.reuse, prepare=settle, where=where)
     if config.dry_run or problems:
-        study, made = study.resolved(), stages.path("world")
+        made = stages.path("world")
         world = study.data.is_demo and (made / "respdict.json").exists()
-        more, data = check_start(stages, study, open_stories(study, made) if world else None)
+        more, study, data = check_start(stages, study, open_stories(study, made) if world else None)
         raise_all([*problems, *more], StudyError)
         say_foreseen(stages.root, foresee_study(stages.root, study, data), config.jobs)
         return None

@@ -319,12 +319,16 @@ def _check_ceiling(ceiling: float) -> None:
 
 @dataclass(frozen=True)
 class AlignRunConfig:
-    """Which layer of which model predicts which region of whose brain, on stories in the layout of ds003020.
+    """Which layer of which model predicts which region of whose brain, on the stories of a data set.
 
     Attributes
     ----------
     stories : Path
-        Folder of the data set.
+        A data set: a folder in one of the layouts below, or a table of runs (help("fastencode.data.table")).
+    layout : str
+        auto, ds003020, bids, narratives, petit-prince or table.
+    images : ImageSettings
+        How images are read, and what is regressed out of them.
     features : tuple of Path
         Folders that ``fastencode-tune features`` filled, one for each model, identified by its folder's name. With more
         than one, each is compared with the first.
@@ -340,9 +344,10 @@ class AlignRunConfig:
         Stories that no ridge is fitted on, such as those a model was tuned on.
     test_story : tuple of str
         The story that all scores are of; no ridge is fitted on it. Of several, all are scored together (each z-scored by itself)
-        in the main tables, and each by itself in test_stories.csv and in voxels/<participant>.h5.
-    test_skip : int
-        Rows at the start of each test story that are not scored.
+        in the main tables, and each by itself in test_stories.csv and in voxels/<participant>.h5. By default that of ds003020,
+        or those that the data set marks so.
+    test_skip : int, optional
+        Rows at the start of each test story that are not scored; by default 40 of ds003020's own, 0 of others.
     save_predictions : bool
         Keep predictions and responses of the test stories, (rows, voxels), of every model, layer and participant:
         predictions/<model>/<participant>/layer-NN/predictions.h5. Every model, layer and participant
@@ -350,14 +355,15 @@ class AlignRunConfig:
     leave_one_out : bool
         Predict every story that is fitted on by ridges fitted on all others, too: leave_one_out.csv, and of every voxel in
         voxels/<participant>.h5. Adds a plan and a fit for each story left out, for each layer and participant.
-    tr : float
-        Repetition time in s.
+    tr : float, optional
+        Repetition time in s; of ds003020 2 by default. Other layouts say it.
     rois : Path, optional
         Regions of interest: a folder with a folder or file for each participant, called as the participant; NIfTI, GIFTI, NumPy,
         JSON or text. By default the data set's own ``rois``.
     masks : Path, optional
         Folder of the masks that say where voxels lie: the brain mask ``<participant>.nii.gz``; for surfaces ``<participant>.npy``
-        or a folder ``<participant>`` with one .npy for each surface, booleans for each vertex. Regions in images need them.
+        or a folder ``<participant>`` with one .npy for each surface, booleans for each vertex. Regions in images need them. By
+        default those of the data set, where it has any.
     maps : bool
         Write images of r, of the layer with the highest r and of the ceiling into ``maps``: NIfTI, or GIFTI for surfaces. Needs
         masks. Images of earlier scores are removed.
@@ -411,16 +417,18 @@ class AlignRunConfig:
     """
 
     stories: Path
+    layout: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
     features: tuple[Path, ...] = ()
     out: Path = Path("align-output")
     participants: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     exclude: tuple[str, ...] = ()
-    test_story: tuple[str, ...] | str = ("wheretheressmoke",)
-    test_skip: int = 40
+    test_story: tuple[str, ...] | str = ()
+    test_skip: int | None = None
     leave_one_out: bool = False
     save_predictions: bool = False
-    tr: float = 2.0
+    tr: float | None = None
     rois: Path | None = None
     masks: Path | None = None
     maps: bool = False
@@ -449,10 +457,6 @@ class AlignRunConfig:
         for name in ("residualize", "partition", "lags", "layers"):
             if getattr(self, name) and not self.features and not self.collect:
                 raise InputError(f"{name} is about layers of a model, but there is none: give a folder of features")
-        if self.maps and self.masks is None:
-            raise InputError("maps needs masks: give the folder of the masks that say where voxels lie")
-        if not self.test_stories:
-            raise InputError("test_story names no story: give at least one to score on")
         for name in ("test_stories", "participants", "layers", "exclude", "baselines", "residualize", "partition", "lags"):
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
@@ -465,13 +469,13 @@ class AlignRunConfig:
         for name in ("permutations", "candidates", "jobs"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: give at least 1")
-        if not 0 < self.tr < math.inf:
+        if self.tr is not None and not 0 < self.tr < math.inf:
             raise InputError(f"tr={self.tr:g}: give the repetition time in s, for example 2.0")
-        if self.test_skip < 0:
+        if self.test_skip is not None and self.test_skip < 0:
             raise InputError(f"test_skip={self.test_skip}: give the number of rows to leave out, 0 or more")
         _check_ceiling(self.ceiling)
 
     @property
     def test_stories(self) -> tuple[str, ...]:
-        """``test_story`` as a tuple: settings of one test story may name it alone."""
+        """``test_story`` as a tuple: settings of one test story may name it alone. Empty where the data set says it."""
         return (self.test_story,) if isinstance(self.test_story, str) else tuple(self.test_story)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from fastencode.data.config import ImageSettings
 from fastencode.errors import InputError
 from fastencode.runs.config import LessonsConfig
 from fastencode.tune.config import LoraConfig, TuneConfig
 from fastencode.tune.presets import preset
 
-__all__ = ["LoraConfig", "TrainConfig"]  # LoraConfig: names in the types of fields are looked up here
+__all__ = ["ImageSettings", "LoraConfig", "TrainConfig"]  # names in the types of fields are looked up here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class TrainConfig(TuneConfig, LessonsConfig):
         if not self.model:
             raise InputError("model names none: give a folder, a hub name such as facebook/wav2vec2-base, or small")
         LessonsConfig.__post_init__(self)
-        if self.clip_seconds < self.tr:
+        if self.tr is not None and self.clip_seconds < self.tr:
             raise InputError(f"clip_seconds={self.clip_seconds:g}: a clip must hold its TR, {self.tr:g} s: give as much or more")
         if self.fast_dev_run < 0:
             raise InputError(f"fast_dev_run={self.fast_dev_run}: give a number of updates, for example 3, or 0 for a whole run")

@@ -218,6 +218,9 @@ class MeanListener:
     def kept(self, who: str, run: str) -> NDArray[np.bool_]:
         return np.ones(self.n_rows(run), bool)
 
+    def split(self, run: str) -> str:
+        return run
+
     def n_rows(self, run: str) -> int:
         return len(self._parts[run])
 

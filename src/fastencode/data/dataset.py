@@ -41,6 +41,9 @@ class Dataset(Protocol):
     def stories(self, who: str, /) -> Sequence[str]:
         """The runs that a participant heard."""
 
+    def split(self, run: str, /) -> str:
+        """What a run is for, as far as the data set says: "train", "validation" or "test"."""
+
     def n_rows(self, run: str, /) -> int:
         """Response rows of a run."""
 

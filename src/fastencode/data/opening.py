@@ -21,10 +21,13 @@ from fastencode.data.table import read_table
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.silence import NON_SPEECH
 
-__all__ = ["LAYOUTS", "layout_of", "open_data", "read_presentations"]
+__all__ = ["DS003020_TEST", "LAYOUTS", "layout_of", "open_data", "read_presentations"]
 
 LAYOUTS = ("ds003020", "bids", "narratives", "petit-prince", "table")
 """The layouts that are read."""
+
+DS003020_TEST = "wheretheressmoke"
+"""The test story of ds003020."""
 
 _READERS: Mapping[str, Callable[[Path, ImageSettings], tuple[list[Run], list[Finding]]]] = {
     "bids": read_bids,
@@ -97,7 +100,7 @@ def open_data(
     test_story : str, optional
         The run that no model is fitted on; by default ds003020's, or the first that the data set marks as test.
     test_skip : int, optional
-        Rows left out at the start of the test story: ds003020's 40 by default, 0 of others.
+        Rows left out at the start of the test story: 40 of ds003020's own by default, 0 of others.
     settings : ImageSettings, optional
         How images are read.
     non_speech : collection of str
@@ -123,6 +126,8 @@ def open_data(
     layout = layout_of(path) if layout == "auto" else layout
     labels: dict[str, Any] = {"non_speech": non_speech, "word_tier": word_tier, "phone_tier": phone_tier}
     if layout == "ds003020":
+        if test_skip is None and test_story not in (None, DS003020_TEST):
+            test_skip = 0
         asked: dict[str, Any] = {"tr": tr, "test_story": test_story, "test_skip": test_skip}
         return Stories(path, **labels, **{name: value for name, value in asked.items() if value is not None})
     runs, problems = read_presentations(path, layout, settings)

@@ -140,6 +140,10 @@ class Stories:
             raise InputError(f"{sorted(unknown)} cannot be excluded: {participant} has no such story, only {names}")
         return [n for n in names if n != self.test_story and n not in exclude]
 
+    def split(self, story: str) -> str:
+        """Return "test" for the test story, "train" for all others."""
+        return "test" if story == self.test_story else "train"
+
     def n_rows(self, story: str) -> int:
         """Return the number of response rows of a story: its length in ``respdict.json`` − 20."""
         if story not in self._lengths:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastencode.data.config import ImageSettings
 from fastencode.errors import InputError
 
 __all__ = ["LessonsConfig", "ProbeConfig"]
@@ -20,7 +21,11 @@ class LessonsConfig:
     Attributes
     ----------
     stories : Path
-        Folder of the data set, in the layout of ds003020.
+        A data set: a folder in one of the layouts below, or a table of runs (help("fastencode.data.table")).
+    layout : str
+        auto, ds003020, bids, narratives, petit-prince or table.
+    images : ImageSettings
+        How images are read, and what is regressed out of them.
     participants : tuple of str
         Who is tuned on, all in one run that shares the speech model; all of the data set by default.
     validation : tuple of str
@@ -28,9 +33,10 @@ class LessonsConfig:
     exclude : tuple of str
         Stories to leave out altogether.
     test_story : str
-        The story that is never tuned on, by default that of ds003020. Its repeats give the noise ceilings.
-    tr : float
-        Repetition time in s; 2, as in ds003020, by default.
+        The story that is never tuned on, by default that of ds003020, or the first that the data set marks so. Its repeats give
+        the noise ceilings.
+    tr : float, optional
+        Repetition time in s; of ds003020 2 by default. Other layouts say it.
     word_tier : str
         The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
     phone_tier : str
@@ -55,11 +61,13 @@ class LessonsConfig:
     """
 
     stories: Path
+    layout: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
     participants: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    test_story: str = "wheretheressmoke"
-    tr: float = 2.0
+    test_story: str | None = None
+    tr: float | None = None
     word_tier: str = ""
     phone_tier: str = ""
     ceiling: float = 0.4
@@ -70,7 +78,7 @@ class LessonsConfig:
 
     def __post_init__(self) -> None:
         self._check_names()
-        if not 0 < self.tr < math.inf:
+        if self.tr is not None and not 0 < self.tr < math.inf:
             raise InputError(f"tr={self.tr:g}: give the repetition time in s, for example 2.0")
         if not -math.inf < self.ceiling < 1:
             raise InputError(f"ceiling={self.ceiling:g}: give a number below 1, for example 0.4")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastencode.data.dataset import Dataset
+from fastencode.data.opening import open_data
 from fastencode.data.rois import find_rois
-from fastencode.data.stories import Stories
 from fastencode.errors import DiskError, FailedStages, FastencodeError, InputError, require, warn
 from fastencode.progress import say
 from fastencode.runs.config import LessonsConfig
@@ -84,6 +84,7 @@ def train(
     torch = require("torch", "tune")
     torch.set_num_threads(available_threads() if "RANK" not in os.environ else max(1, available_threads() // _local_processes()))
     lessons = prepare_lessons(choice)
+    _check_clips(lessons, config)
     about = {
         "data set": str(choice.stories),
         "least noise ceiling": choice.ceiling,
@@ -163,17 +164,14 @@ def _passing_folder() -> Iterator[tuple[Path, bool]]:
 def prepare_lessons(choice: LessonsConfig, data: Dataset | None = None) -> Lessons:
     """The data set (by default that in ``choice.stories``), who heard what, and the voxels that are learned."""
     if data is None:
-        tiers: dict[str, Any] = {"word_tier": choice.word_tier, "phone_tier": choice.phone_tier}
-        data = Stories(choice.stories, tr=choice.tr, test_story=choice.test_story, **tiers)
-    named: dict[str, Any] = {
-        "participants": choice.participants,
-        "validation": choice.validation,
-        "exclude": choice.exclude,
-    }
+        named: dict[str, Any] = {"tr": choice.tr, "test_story": choice.test_story, "settings": choice.images}
+        data = open_data(choice.stories, choice.layout, word_tier=choice.word_tier, phone_tier=choice.phone_tier, **named)
+    watched = choice.validation or marked(data, "validation")
+    named = {"participants": choice.participants, "validation": watched, "exclude": choice.exclude}
     lessons = choose_lessons(data, **named)
-    if not any(choice.test_story in data.stories(who) for who in lessons.people):
+    if not any(data.test_story in data.stories(who) for who in lessons.people):
         warn(
-            f"nobody heard the test story {choice.test_story!r}, so {', '.join(lessons.runs(lessons.train))} are learned from:"
+            f"nobody heard the test story {data.test_story!r}, so {', '.join(lessons.runs(lessons.train))} are learned from:"
             " if one of them is for testing, name it with --test-story"
         )
     voxels, weights = {}, {}
@@ -183,6 +181,18 @@ def prepare_lessons(choice: LessonsConfig, data: Dataset | None = None) -> Lesso
         if choice.prefer:
             weights[who] = region_weights(data.n_voxels(who), voxels[who], regions, choice.prefer, choice.prefer_weight)
     return choose_lessons(data, voxels=voxels, weights=weights, **named)
+
+
+def marked(data: Dataset, split: str) -> tuple[str, ...]:
+    """The runs that a data set marks as of a split."""
+    runs = dict.fromkeys(run for who in data.participants for run in data.stories(who))
+    return tuple(run for run in runs if data.split(run) == split)
+
+
+def _check_clips(lessons: Lessons, config: TuneConfig) -> None:
+    if config.clip_seconds < lessons.data.tr:
+        tr = f"{lessons.data.tr:g} s"
+        raise InputError(f"clip_seconds={config.clip_seconds:g}: a clip must hold its TR, {tr}: give as much or more")
 
 
 def _regions(data: Dataset, who: str, choice: LessonsConfig) -> Mapping[str, NDArray[np.intp]]:
@@ -204,13 +214,13 @@ def _voxels(data: Dataset, who: str, regions: Mapping[str, NDArray[np.intp]], ch
         chosen[:] = False
         chosen[np.concatenate([regions[name] for name in choice.regions])] = True
     if choice.ceiling >= 0:
-        if not data.is_repeated(who, choice.test_story):
+        if not data.test_story or not data.is_repeated(who, data.test_story):
             raise InputError(
-                f"{who} has no repeats of {choice.test_story}, so no noise ceiling: give ceiling -1 to learn all voxels,"
-                " or regions"
+                f"{who} has no repeats of {data.test_story or 'a test story'}, so no noise ceiling: give ceiling -1 to learn all"
+                " voxels, or regions"
             )
         places = np.flatnonzero(chosen)
-        repeats = data.repeats(who, choice.test_story, voxels=places)
+        repeats = data.repeats(who, data.test_story, voxels=places)
         good = np.isfinite(repeats).all(axis=(0, 1))
         passed = np.zeros(len(places), bool)
         of_good = repeats[:, :, good]
@@ -232,6 +242,7 @@ def say_cost(
     settle()
     require("torch", "tune").set_num_threads(available_threads())
     lessons = prepare_lessons(choice)
+    _check_clips(lessons, config)
     lessons.check_sounds()
     lessons.check_responses()
     costs = []

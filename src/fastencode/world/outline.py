@@ -40,6 +40,9 @@ class Outline:
     def stories(self, who: str) -> list[str]:
         return sorted(self._rows)
 
+    def split(self, run: str) -> str:
+        return {TEST_STORY: "test", VALIDATION_STORY: "validation"}.get(run, "train")
+
     def n_rows(self, run: str) -> int:
         return self._rows[run]
 

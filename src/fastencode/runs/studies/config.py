@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from fastencode.data.config import ImageSettings
 from fastencode.errors import InputError
 from fastencode.runs.studies.typed import merged, typed
 from fastencode.study.config import AlignConfig, Contrast, MlpConfig
@@ -71,7 +72,12 @@ class DataSettings:
     Attributes
     ----------
     stories : str
-        Folder of a data set in the layout of ds003020, or "demo" for simulated data.
+        A data set: a folder in one of the layouts below, a table of runs (help("fastencode.data.table")), or "demo" for
+        simulated data.
+    layout : str
+        auto, ds003020, bids, narratives, petit-prince or table.
+    images : ImageSettings
+        How images are read, and what is regressed out of them.
     participants : tuple of str
         Default: all.
     validation : tuple of str, optional
@@ -83,8 +89,8 @@ class DataSettings:
         Rows (scans) to leave out at the start of the test run. Default: 0 for simulated data, otherwise 40.
     exclude : tuple of str
         Runs that are not used.
-    tr : float
-        Repetition time in s.
+    tr : float, optional
+        Repetition time in s. Default: 2 for ds003020. Other layouts say it.
     word_tier : str
         The tier of words in all transcripts; by default the one called word or words, or whose name ends so: "Lisa - words".
     phone_tier : str
@@ -105,12 +111,14 @@ class DataSettings:
     """
 
     stories: str = DEMO
+    layout: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
     participants: tuple[str, ...] = ()
     validation: tuple[str, ...] | None = None
     test_story: str | None = None
     test_skip: int | None = None
     exclude: tuple[str, ...] = ()
-    tr: float = 2.0
+    tr: float | None = None
     word_tier: str = ""
     phone_tier: str = ""
     ceiling: float = 0.4
@@ -121,7 +129,7 @@ class DataSettings:
     rois: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.tr < math.inf:
+        if self.tr is not None and not 0 < self.tr < math.inf:
             raise InputError(f"tr={self.tr:g}: give the repetition time in s, for example 2.0")
         if not self.stories:
             raise InputError("stories is empty: give a folder, or demo")
@@ -143,11 +151,18 @@ class DataSettings:
         """Whether the data are simulated."""
         return self.stories == DEMO
 
-    def resolved(self) -> DataSettings:
-        """The same settings, with defaults that depend on the data filled in."""
-        test, validation, skip, scored = ("test", ("validation",), 0, -1.0)
-        if not self.is_demo:
-            test, validation, skip, scored = ("wheretheressmoke", ("stagefright",), 40, 0.05)
+    def resolved(self, test: str | None = None, validation: tuple[str, ...] = ()) -> DataSettings:
+        """The same settings, with defaults that depend on the data filled in.
+
+        Parameters
+        ----------
+        test, validation : str, tuple of str
+            The runs that the data set marks so. By default, it is simulated or ds003020, whose runs are known by name.
+        """
+        skip, scored = 0, -1.0 if self.is_demo else 0.05
+        if test is None:
+            test, validation = ("test", ("validation",)) if self.is_demo else ("wheretheressmoke", ("stagefright",))
+            skip = 0 if self.is_demo else 40
         return replace(
             self,
             test_story=test if self.test_story is None else self.test_story,
@@ -348,10 +363,10 @@ class StudyConfig:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"two arms are called {twice[0]!r}: name each differently")
 
-    def resolved(self) -> StudyConfig:
-        """The same settings, with defaults that depend on the data filled in."""
+    def resolved(self, test: str | None = None, validation: tuple[str, ...] = ()) -> StudyConfig:
+        """The same settings, with defaults that depend on the data filled in; see :meth:`DataSettings.resolved`."""
         models = dict(self.models) or ({"small": "small"} if self.data.is_demo else {"wav2vec2": "facebook/wav2vec2-base"})
-        return replace(self, data=self.data.resolved(), models=models)
+        return replace(self, data=self.data.resolved(test, validation), models=models)
 
     def base(self) -> TuneConfig:
         """The settings of tuning that arms start from."""

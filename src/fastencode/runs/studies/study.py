@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from fastencode.data.dataset import Dataset
+from fastencode.data.opening import open_data
 from fastencode.data.stories import Stories
 from fastencode.errors import FastencodeError, StudyError, raise_all
 from fastencode.runs.engine import Stages
@@ -15,9 +17,10 @@ from fastencode.runs.studies.config import StudyConfig
 from fastencode.runs.studies.learning import check_learning
 from fastencode.runs.studies.results import Results, collect_study
 from fastencode.runs.studies.stages import Graph, given_stages, ground_of
+from fastencode.runs.training import marked
 from fastencode.world.outline import Outline
 
-__all__ = ["check_start", "open_stories", "run_study"]
+__all__ = ["Start", "check_start", "open_stories", "run_study"]
 
 
 def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = None, made_by: tuple[str, ...] = ()) -> Results:
@@ -44,8 +47,7 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
         If settings, data, models or corpora do not fit together; the message lists all problems, and nothing was computed. Also
         if all fits and probes failed.
     """
-    config = config.resolved()
-    problems, data = check_start(stages, config, data)
+    problems, config, data = check_start(stages, config, data)
     raise_all(problems, StudyError)
     made = stages.run_all(list(given_stages(config)))
     if data is None:
@@ -63,8 +65,26 @@ def run_study(stages: Stages, config: StudyConfig, *, data: Dataset | None = Non
     return collect_study(stages, graph, finished)
 
 
-def check_start(stages: Stages, config: StudyConfig, data: Dataset | None = None) -> tuple[list[str], Dataset | None]:
-    """Check a resolved study before anything is computed.
+class Start(NamedTuple):
+    """A study before anything is computed.
+
+    Attributes
+    ----------
+    problems : list of str
+        All of them, one line each.
+    config : StudyConfig
+        With defaults filled in.
+    data : Dataset or None
+        None if the data are simulated and not made yet, or cannot be read.
+    """
+
+    problems: list[str]
+    config: StudyConfig
+    data: Dataset | None
+
+
+def check_start(stages: Stages, config: StudyConfig, data: Dataset | None = None) -> Start:
+    """Check a study before anything is computed.
 
     Parameters
     ----------
@@ -73,37 +93,30 @@ def check_start(stages: Stages, config: StudyConfig, data: Dataset | None = None
     config : StudyConfig
     data : Dataset, optional
         Default: the data set that ``config.data`` names.
-
-    Returns
-    -------
-    list of str
-        All problems, one line each.
-    Dataset or None
-        None if the data are simulated and not made yet.
     """
-    problems = check_study(config, stages.sha256)
     try:
         if data is None and not config.data.is_demo:
             data = open_stories(config, Path(config.data.stories))
     except FastencodeError as error:
-        return [*problems, f"data.stories: {error}"], data
+        config = config.resolved()
+        return Start([*check_study(config, stages.sha256), f"data.stories: {error}"], config, None)
+    if data is None or isinstance(data, Stories):
+        config = config.resolved()
+    else:
+        config = config.resolved(data.test_story, marked(data, "validation"))
     there = data if data is not None else Outline(config.world)
     of_data = check_data(config, there)
     if not of_data:
         of_data = check_learning(config, there)
-    return [*problems, *of_data], data
+    return Start([*check_study(config, stages.sha256), *of_data], config, data)
 
 
-def open_stories(config: StudyConfig, root: Path) -> Stories:
-    """The data set of a resolved study in the folder ``root``."""
+def open_stories(config: StudyConfig, root: Path) -> Dataset:
+    """The data set of a study in ``root``."""
     asked = config.data
-    assert asked.test_story is not None and asked.test_skip is not None
-    tr = config.world.tr if asked.is_demo else asked.tr
-    return Stories(
-        root,
-        tr=tr,
-        test_story=asked.test_story,
-        test_skip=asked.test_skip,
-        word_tier=asked.word_tier,
-        phone_tier=asked.phone_tier,
-    )
+    named: dict[str, Any] = {"tr": asked.tr, "test_story": asked.test_story, "test_skip": asked.test_skip}
+    if asked.is_demo:
+        demo = asked.resolved()
+        named = {"tr": config.world.tr, "test_story": demo.test_story, "test_skip": demo.test_skip}
+    tiers = {"word_tier": asked.word_tier, "phone_tier": asked.phone_tier}
+    return open_data(root, "ds003020" if asked.is_demo else asked.layout, settings=asked.images, **named, **tiers)
