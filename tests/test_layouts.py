@@ -1,0 +1,91 @@
+"""The same brains in every layout: check finds nothing, align gives the same scores, train learns the same, images come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lab_cases
+from fastencode.cli import main
+from fastencode.data.opening import open_data
+from fastencode.data.recorded import Recorded
+from lab_cases import LAYOUTS, Written
+
+nibabel = pytest.importorskip("nibabel")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Written]:
+    return {name: write(tmp_path_factory.mktemp(name)) for name, write in LAYOUTS.items()}
+
+
+def align(data: Written, out: Path, *more: str) -> pd.DataFrame:
+    options = ["--ceiling", "-1", "--permutations", "20", "--align.bootstraps", "20", "--align.delays", "2"]
+    words = ["align", "--stories", str(data.path), "--out", str(out), "--baselines", "sound_power", "word_rate"]
+    assert main([*words, *options, *data.options, *more]) == 0
+    return pd.read_csv(out / "scores.csv")
+
+
+@pytest.fixture(scope="module")
+def scores(written: dict[str, Written], tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
+    return {name: align(data, tmp_path_factory.mktemp("out") / "a") for name, data in written.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_are_the_same(layout: str, scores: dict[str, pd.DataFrame], written: dict[str, Written]) -> None:
+    found, wanted = scores[layout], scores["ds003020"]
+    assert list(found["participant"].unique()) == list(written[layout].people)
+    for name in ("model", "layer", "region", "fit_rows"):
+        assert list(found[name]) == list(wanted[name])
+    np.testing.assert_allclose(found["r"], wanted["r"], atol=2e-5)
+    power = wanted[wanted["model"] == "sound_power"]["r"]
+    assert (power > 0.5).all()  # a scan too early or too late would cost most of it
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_check_finds_nothing(layout: str, written: dict[str, Written], capsys: pytest.CaptureFixture[str]) -> None:
+    data = written[layout]
+    options = () if layout == "ds003020" else data.options
+    assert main(["check", str(data.path), *options]) == 0
+    said = capsys.readouterr().out
+    assert "2 participants, 18 runs, TR 2 s" in said and "nothing is wrong" in said
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "ds003020"])
+def test_responses_are_the_rows_that_ds003020_keeps(layout: str, written: dict[str, Written]) -> None:
+    from fastencode.cli.parsers import config_of, options_of, settings_of
+
+    data = written[layout]
+    settings = settings_of("check")
+    parsed = options_of("check", settings, {}).parse_args([str(data.path), *data.options])
+    images = config_of(settings, options_of("check", settings, {}).instantiate(parsed)).images
+    found = open_data(data.path, settings=images)
+    assert isinstance(found, Recorded) and found.test_story == data.test and found.tr == lab_cases.TR
+    for who, own in zip(data.people, lab_cases.PEOPLE, strict=True):
+        np.testing.assert_array_equal(found.responses(who, data.test), lab_cases.rows(own, lab_cases.TEST))
+    assert found.row_times(data.test)[0] == 10.0
+    assert [word.label for word in found.words(data.test)][:2] == [label for _, _, label in lab_cases.words(lab_cases.TEST)][:2]
+
+
+def test_maps_come_back_as_images(written: dict[str, Written], tmp_path: Path) -> None:
+    data = written["bids-volumes"]
+    align(data, tmp_path / "out", "--maps")
+    images = sorted((tmp_path / "out" / "maps").rglob("*.nii.gz"))
+    assert images and all(nibabel.load(path).shape[:3] == lab_cases.GRID for path in images)
+
+
+@pytest.mark.parametrize("layout", ["table", "bids-surfaces"])
+def test_a_model_is_tuned(layout: str, written: dict[str, Written], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Losses of two updates are those of the layout of ds003020."""
+    losses = {}
+    for name in ("ds003020", layout):
+        data = written[name]
+        words = ["train", "--model", "small", "--stories", str(data.path), "--out", str(tmp_path / name), "--ceiling", "-1"]
+        options = ["--epochs", "1", "--batch", "64", "--clip-seconds", "4", "--log-every", "1", "--device", "cpu"]
+        assert main([*words, *options, *data.options]) == 0
+        rows = pd.read_json(tmp_path / name / "log.jsonl", lines=True)
+        losses[name] = rows["loss"].dropna().to_numpy()
+    np.testing.assert_allclose(losses[layout], losses["ds003020"], rtol=1e-4)
