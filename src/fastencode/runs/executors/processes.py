@@ -41,8 +41,8 @@ class _Worker:
 class Processes:
     """Runs calls in up to ``count`` processes of this computer, which share the processors equally.
 
-    Processes are started by "spawn", so functions must be importable. They wait for further calls until :meth:`close`. They ignore
-    Ctrl-C, which this process handles for them. If this process ends or is killed, they end, too.
+    Processes are started by "spawn", so functions must be importable. They wait for further calls until :meth:`close`. They
+    ignore Ctrl-C, which this process handles for them. If this process ends or is killed, they end, too.
 
     Parameters
     ----------
