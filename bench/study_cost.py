@@ -3,6 +3,7 @@
     python bench/study_cost.py [--keep DIR] demo [OPTIONS]     fastencode-tune demo
     python bench/study_cost.py run STUDY [OPTIONS]             fastencode-tune run
     python bench/study_cost.py --table                         those measured, as rows of Markdown
+    python bench/study_cost.py --answers demo demo-null …      what several found, side by side
 
 Writes bench/results/studies/<words of the command>.json; --keep copies its tables, verdicts and figures beside it.
 """
@@ -81,14 +82,34 @@ def table() -> str:
     return "\n".join(rows)
 
 
+def answers(names: list[str]) -> str:
+    """What was expected, and what each study found: a row of Markdown for each expectation of the first."""
+    found = [json.loads((COSTS / f"{name}.json").read_text(encoding="utf-8"))["verdicts"] for name in names]
+    rows = [f"| expectation | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for verdict in found[0]:
+        same = [next((one for one in study if one["expectation"] == verdict["expectation"]), None) for study in found]
+        rows.append(f"| {verdict['expectation']} | {' | '.join(map(answer, same))} |")
+    return "\n".join(rows)
+
+
+def answer(verdict: dict[str, Any] | None) -> str:
+    """A number with its interval, and the answer."""
+    if verdict is None:
+        return "not asked"
+    sign = "+" if verdict["quantity"].startswith("Δ") else ""
+    numbers = [format(verdict[name], f"{sign}.3f").replace("-", "−") for name in ("measured", "low", "high")]
+    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}], {verdict['answer']}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=Path, help="folder under bench/results for what the study found")
     parser.add_argument("--table", action="store_true", help="print what was measured, and measure nothing")
+    parser.add_argument("--answers", action="store_true", help="print what the named studies found, and measure nothing")
     parser.add_argument("words", nargs=argparse.REMAINDER, help="demo or run, with its options")
     arguments = parser.parse_args()
-    if arguments.table:
-        print(table())
+    if arguments.table or arguments.answers:
+        print(table() if arguments.table else answers(arguments.words))
         return
     if not arguments.words or arguments.words[0] not in OUTPUT:
         parser.error(f"which command? One of {', '.join(OUTPUT)}")

@@ -33,6 +33,7 @@ from fastencode.locks import Lock
 from fastencode.plain import plain
 from fastencode.progress import Line, say
 from fastencode.runs.executors import End, Executor, Lost
+from fastencode.runs.executors.processes import Processes
 from fastencode.runs.executors.where import Where, open_executor
 from fastencode.runs.job_scripts import write_scripts
 from fastencode.runs.making import (
@@ -139,6 +140,7 @@ class Stages:
         self._reuse, self._prepare, self._where = reuse, prepare, where or Where()
         self._code, self._contents = Code(), Contents(self.root / self._HASHES)
         self._digests: dict[str, str] = {}
+        self._kept: Processes | None = None  # idle, for the next call
         self._made: list[Path] = []  # folders that were not there before, innermost first
 
     def path(self, name: str) -> Path:
@@ -187,7 +189,7 @@ class Stages:
                 where = self._where if jobs is None else replace(self._where, jobs=jobs)
                 if where.only_writes:
                     self._write_scripts(tasks, where.slurm or {})
-                executor = open_executor(where, len(tasks), self.root, self._prepare)
+                executor = self._executor(where, len(tasks))
                 self._run(tasks, executor, Tally(names, reused, executor.slots))
             finally:
                 self._tidy(names)
@@ -301,6 +303,15 @@ class Stages:
             with writing(mark):
                 mark.write_text("output of fastencode-tune; finished stages are reused\n", encoding="utf-8")
 
+    def _executor(self, where: Where, count: int) -> Executor:
+        """The processes of the call before, where as many are wanted: each takes seconds to load torch. Otherwise a new one."""
+        kept, self._kept = self._kept, None
+        if kept is not None and where.is_local and kept.slots == min(where.jobs, count):
+            return kept
+        if kept is not None:
+            kept.close()
+        return open_executor(where, count, self.root, self._prepare)
+
     def _run(self, tasks: dict[str, Task], executor: Executor, tally: Tally) -> None:
         busy: dict[str, list[Task]] = {}
         later: dict[str, float] = {}  # when to look again at what another process makes
@@ -327,7 +338,10 @@ class Stages:
             for task in (task for batch in busy.values() for task in batch if not task.resumable):
                 discard(task.root, task.name)
             raise
-        executor.close()
+        if isinstance(executor, Processes):
+            self._kept = executor
+        else:
+            executor.close()
 
     def _ready(self, tasks: dict[str, Task], busy: dict[str, list[Task]], later: dict[str, float]) -> list[Task]:
         """What may be made now. What reads a stage that failed is crossed out."""

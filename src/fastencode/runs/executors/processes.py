@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,8 +41,8 @@ class _Worker:
 class Processes:
     """Runs calls in up to ``count`` processes of this computer, which share the processors equally.
 
-    Processes are started by "spawn", so functions must be importable. They ignore Ctrl-C, which this process handles for them. If
-    this process is killed, they end, too.
+    Processes are started by "spawn", so functions must be importable. They wait for further calls until :meth:`close`. They
+    ignore Ctrl-C, which this process handles for them. If this process ends or is killed, they end, too.
 
     Parameters
     ----------
@@ -58,6 +60,7 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
         self._screen = NamedTemporaryFile(prefix="fastencode-")  # noqa: SIM115 - closed by close()
         tqdm.set_lock(_ScreenLock(self._screen.name))
+        atexit.register(_close, weakref.ref(self))  # before multiprocessing waits for processes that wait for calls
 
     def start(self, key: str, function: Call, *arguments: Any) -> None:
         call = packed(function, arguments)
@@ -139,6 +142,11 @@ class Processes:
         worker.connection.close()
         worker.process.join()
         return int(worker.process.exitcode)
+
+
+def _close(processes: weakref.ref[Processes]) -> None:
+    if (there := processes()) is not None:
+        there.close()
 
 
 def _fate(code: int) -> str:

@@ -46,6 +46,11 @@ class Where:
     cluster: str = "slurm"
 
     @property
+    def is_local(self) -> bool:
+        """Whether stages run on this computer."""
+        return self.scheduler is None and self.slurm is None
+
+    @property
     def only_writes(self) -> bool:
         """Whether job scripts are written and nothing is computed."""
         return self.slurm is not None and not self.submit
