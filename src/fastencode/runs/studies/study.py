@@ -118,5 +118,5 @@ def open_stories(config: StudyConfig, root: Path) -> Dataset:
     if asked.is_demo:
         demo = asked.resolved()
         named = {"tr": config.world.tr, "test_story": demo.test_story, "test_skip": demo.test_skip}
-    tiers = {"word_tier": asked.word_tier, "phone_tier": asked.phone_tier}
+    tiers: dict[str, Any] = {"word_tier": asked.word_tier, "phone_tier": asked.phone_tier}
     return open_data(root, "ds003020" if asked.is_demo else asked.layout, settings=asked.images, **named, **tiers)
