@@ -45,7 +45,7 @@ def test_a_mask_of_another_length_and_two_masks_are_named(world: Path, tmp_path:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (("--stories", "none"), "--stories: none is not a folder"),
+        (("--stories", "none"), "--stories: none is not there: give a folder of data, or a table of runs"),
         (("--stories", ""), "--stories is followed by nothing: give a value"),
         (("--out=",), "--out is followed by nothing: give a value"),
         (("--ceiling", "1"), "--ceiling=1: give a number below 1"),

@@ -360,7 +360,7 @@ def test_stages_use_no_figures_and_no_engine() -> None:
         code.of(stage)
     used = {name.removeprefix("fastencode.") for name, module in code._modules.items() if module is not None}
     used -= {"runs", "runs.responses"}  # what all stages of one participant read, in a file of its own
-    assert {"delayed", "solve.ridge_plan", "study.inference.significance", "data.stories", "kernels.hrf"} <= used
+    assert {"delayed", "solve.ridge_plan", "study.inference.significance", "kernels.hrf"} <= used
     others = ("runs", "cli", "tune", "study.figures", "study.report", "study.brains.tables")
     assert not [name for name in used if name.startswith(others)]
 

@@ -205,7 +205,6 @@ def test_settings_of_statistics_make_no_ridge_again_that_knows_none(world: Path,
     ("more", "told"),
     [
         (("--test_story", "test,test"), "--test-story names test more than once"),
-        (("--test_story", "[]"), "--test-story names no story"),
         (("--test_story", "test,nostory"), "A has no responses to the test story 'nostory'"),
         (("--exclude", "one,two,later", "--leave_one_out"), "--leave-one-out needs two stories to fit on, A has three"),
         (("--test_story", "test,later", "--test_skip", "55"), "later has 50 rows, test_skip leaves out 55 of each test story"),

@@ -250,14 +250,16 @@ def test_folders_of_others_are_left_alone(tmp_path: Path, capsys: pytest.Capture
         ("demo here", "fastencode-tune demo takes no 'here' here: options begin with --"),
         (
             "nonsense",
-            "there is no command 'nonsense'\nchoose from demo, alice, run, train, diagnose, align, probe, features, doctor",
+            "there is no command 'nonsense'\nchoose from demo, alice, run, train, diagnose, check, align, probe, features, "
+            "doctor",
         ),
         ("algn", "there is no command 'algn'; did you mean align?\nchoose from demo"),
         ("align --stories x --delays 1 2", "no option --delays; did you mean --align.delays?"),
         ("align --stories x --test-story a --test-story b", "--test-story is given twice: give all at once, --test-story A B"),
         (
             "",
-            "say what to do: demo, alice, run, train, diagnose, align, probe, features, doctor; for example fastencode-tune demo",
+            "say what to do: demo, alice, run, train, diagnose, check, align, probe, features, doctor; for example "
+            "fastencode-tune demo",
         ),
         ("align", "fastencode-tune align needs --stories"),
         ("demo --tune.epochs many", "--tune.epochs: 'many' is not a whole number"),

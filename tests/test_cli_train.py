@@ -159,7 +159,7 @@ MISTAKES = [
     ("--preset interspech2025", "--preset: there is no preset 'interspech2025': did you mean interspeech2025?"),
     ("--epochs 0", "--epochs must be positive, got 0"),
     ("--lora.dropout 1", "--lora.dropout must be 0 or more and below 1, got 1"),
-    ("--clip-seconds 1", "--clip-seconds=1: a clip must hold its TR, 2 s"),
+    ("--clip-seconds 1 --tr 2", "--clip-seconds=1: a clip must hold its TR, 2 s"),
     ("--ceiling 1", "--ceiling=1: give a number below 1"),
     ("--tr 0", "--tr=0: give the repetition time"),
     ("--prefer-weight 0", "--prefer-weight=0: give a number above 0"),

@@ -143,7 +143,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         at("data", "validation", value=["wached"]),
         [r"data\.validation: no participant has responses to 'wached'; did you mean watched\?"],
     ),
-    "no data": (at("data", "stories", value="/nowhere/data"), [r"data\.stories: /nowhere/data is not a folder"]),
+    "no data": (at("data", "stories", value="/nowhere/data"), [r"data\.stories: /nowhere/data is not there"]),
     "empty region": (
         with_empty_region,
         [r"contrasts\[1\]\.region: A has no region 'high'", r"contrasts\[3\]\.region: A has no region 'high'"],

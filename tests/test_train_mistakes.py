@@ -44,7 +44,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tones:
     """What the command reads, in whichever folder."""
     made = Tones(tmp_path / "data")
     made.test_story = "watched"
-    monkeypatch.setattr(training, "Stories", lambda *_, **__: made)
+    monkeypatch.setattr(training, "open_data", lambda *_, **__: made)
     return made
 
 

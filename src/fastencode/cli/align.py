@@ -17,8 +17,9 @@ import numpy as np
 from fastencode.cli.mistakes import of_option
 from fastencode.cli.output import provenance, write_settings
 from fastencode.cli.settings import AlignRunConfig
+from fastencode.data.config import DS003020_TEST
 from fastencode.data.dataset import Dataset
-from fastencode.data.opening import DS003020_TEST, open_data
+from fastencode.data.opening import open_data
 from fastencode.data.rois import find_rois
 from fastencode.data.space import called, columns_of
 from fastencode.devices import find_device, parse_device
@@ -64,10 +65,12 @@ def run(config: AlignRunConfig) -> Path:
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     _check_names(variants, heard, config.partition)
-    masks = {who: mask for who in heard if (mask := _mask_of(stories, who, config)) is not None}
-    for who, mask in masks.items():  # before hours of fits, not after
+    masks = {}
+    for who in heard:  # before hours of fits, not after
         with of_option("--masks"):
-            columns_of(mask, stories.n_voxels(who))
+            if (mask := _mask_of(stories, who, config)) is not None:
+                columns_of(mask, stories.n_voxels(who))
+                masks[who] = mask
     if config.maps and (without := sorted(set(heard) - set(masks))):
         raise InputError(f"maps needs masks, and none of {without[0]} is known: give the folder of masks with --masks")
     question = Question(

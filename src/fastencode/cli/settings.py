@@ -417,8 +417,6 @@ class AlignRunConfig:
     """
 
     stories: Path
-    layout: str = "auto"
-    images: ImageSettings = field(default_factory=ImageSettings)
     features: tuple[Path, ...] = ()
     out: Path = Path("align-output")
     participants: tuple[str, ...] = ()
@@ -450,6 +448,8 @@ class AlignRunConfig:
     collect: bool = False
     reuse: bool = False
     align: AlignConfig = field(default_factory=AlignConfig)
+    layout: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
 
     def __post_init__(self) -> None:
         if not self.features and not self.baselines and not self.collect:

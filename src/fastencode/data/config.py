@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ImageSettings"]
+__all__ = ["DS003020_TEST", "ImageSettings"]
+
+DS003020_TEST = "wheretheressmoke"
+"""The test story of ds003020."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastencode.data.bids import read_bids
-from fastencode.data.config import ImageSettings
+from fastencode.data.config import DS003020_TEST, ImageSettings
 from fastencode.data.dataset import Dataset
 from fastencode.data.findings import Finding
 from fastencode.data.narratives import read_narratives
@@ -21,13 +21,10 @@ from fastencode.data.table import read_table
 from fastencode.errors import FastencodeWarning, InputError
 from fastencode.speech.silence import NON_SPEECH
 
-__all__ = ["DS003020_TEST", "LAYOUTS", "layout_of", "open_data", "read_presentations"]
+__all__ = ["LAYOUTS", "layout_of", "open_data", "read_presentations"]
 
 LAYOUTS = ("ds003020", "bids", "narratives", "petit-prince", "table")
 """The layouts that are read."""
-
-DS003020_TEST = "wheretheressmoke"
-"""The test story of ds003020."""
 
 _READERS: Mapping[str, Callable[[Path, ImageSettings], tuple[list[Run], list[Finding]]]] = {
     "bids": read_bids,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastencode.data.config import ImageSettings
+from fastencode.data.config import DS003020_TEST, ImageSettings
 from fastencode.errors import InputError
 
 __all__ = ["LessonsConfig", "ProbeConfig"]
@@ -61,8 +61,6 @@ class LessonsConfig:
     """
 
     stories: Path
-    layout: str = "auto"
-    images: ImageSettings = field(default_factory=ImageSettings)
     participants: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -75,6 +73,8 @@ class LessonsConfig:
     prefer: tuple[str, ...] = ()
     prefer_weight: float = 4.0
     rois: Path | None = None
+    layout: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -90,8 +90,8 @@ class LessonsConfig:
             given = getattr(self, name)
             if twice := sorted({item for item in given if given.count(item) > 1}):
                 raise InputError(f"{name} names {twice[0]} more than once: name each once")
-        if self.test_story in self.validation:
-            raise InputError(f"validation names {self.test_story}, the test story: watch another one while tuning")
+        if (test := self.test_story or DS003020_TEST) in self.validation:
+            raise InputError(f"validation names {test}, the test story: watch another one while tuning")
         if both := sorted(set(self.validation) & set(self.exclude)):
             raise InputError(f"exclude names {both[0]}, which is for validation: leave it out of one of them")
         if outside := sorted(set(self.prefer) - set(self.regions)) if self.regions else []:

@@ -138,8 +138,8 @@ def write_responses(
 
 def _test_responses(data: Dataset, who: str, run: str, rows: slice, split_half: bool) -> _Heard:
     """What there is of a test run, usable rows only, without censored ones. Repeats are read by tiles of voxels."""
-    n_voxels, kept = data.n_voxels(who), np.arange(data.n_rows(run))[rows]
-    kept = kept[data.kept(who, run)[kept]]
+    n_voxels, counts = data.n_voxels(who), data.kept(who, run)
+    kept = rows if counts.all() else np.flatnonzero(counts)[np.isin(np.flatnonzero(counts), np.arange(len(counts))[rows])]
     if not data.is_repeated(who, run):
         if split_half:
             raise InputError(f"{who} heard {run} once: without repeats there are no halves to split")

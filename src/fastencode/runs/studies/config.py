@@ -111,8 +111,6 @@ class DataSettings:
     """
 
     stories: str = DEMO
-    layout: str = "auto"
-    images: ImageSettings = field(default_factory=ImageSettings)
     participants: tuple[str, ...] = ()
     validation: tuple[str, ...] | None = None
     test_story: str | None = None
@@ -127,6 +125,8 @@ class DataSettings:
     split_half: bool = False
     regions: tuple[str, ...] = ()
     rois: str | None = None
+    layout: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
 
     def __post_init__(self) -> None:
         if self.tr is not None and not 0 < self.tr < math.inf:
