@@ -124,3 +124,11 @@ def test_the_layout_of_ds003020(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_has_no_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path)]) == 2
     assert "no known layout" in capsys.readouterr().err
+
+
+def test_a_data_set_without_transcripts_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab(tmp_path)
+    lines = (tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "runs.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines) + "\n", encoding="utf-8")
+    status, said = check(tmp_path, capsys)
+    assert status == 0 and "nothing is wrong" in said

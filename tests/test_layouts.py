@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import lab_cases
 from fastencode.cli import main
+from fastencode.cli.align import _check_delays
 from fastencode.data.config import ImageSettings
 from fastencode.data.opening import open_data
 from fastencode.data.recorded import Recorded
@@ -89,3 +91,20 @@ def test_a_model_is_tuned(layout: str, like: str, written: dict[str, Written], t
         losses[name] = rows["loss"].dropna().to_numpy()
     assert len(losses[like]) >= 3
     np.testing.assert_allclose(losses[layout], losses[like], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tr", "delays", "told"),
+    [
+        (2.0, (1, 2, 3, 4), False),
+        (1.5, (1, 2, 3, 4), True),
+        (0.8, (1, 2, 3, 4), True),
+        (0.8, tuple(range(2, 11)), False),
+        (2.0, (4,), True),
+    ],
+)
+def test_delays_that_do_not_cover_the_peak_of_responses(tr: float, delays: tuple[int, ...], told: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _check_delays(delays, tr)
+    assert bool(caught) is told and all("do not cover 4 to 8 s" in str(one.message) for one in caught)

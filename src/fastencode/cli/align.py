@@ -23,7 +23,7 @@ from fastencode.data.opening import open_data
 from fastencode.data.rois import find_rois
 from fastencode.data.space import called, columns_of
 from fastencode.devices import find_device, parse_device
-from fastencode.errors import InputError
+from fastencode.errors import InputError, warn
 from fastencode.limits import parse_memory
 from fastencode.progress import say
 from fastencode.runs.collected import (
@@ -62,6 +62,7 @@ def run(config: AlignRunConfig) -> Path:
         return _write_tables(stages, (), settled, {})
     resources = _resources(config)
     stories, config = _opened(config)
+    _check_delays(config.align.delays, stories.tr)
     heard = _heard(stories, config)
     variants = list(_variants(stories, heard, config))
     _check_names(variants, heard, config.partition)
@@ -126,6 +127,17 @@ def _opened(config: AlignRunConfig) -> tuple[Dataset, AlignRunConfig]:
         raise InputError(f"--test-story: {config.stories} marks no run for testing: name one to score on")
     skip = config.test_skip if config.test_skip is not None else getattr(data, "test_skip", 0)
     return data, replace(config, tr=data.tr, test_story=tests, test_skip=skip)
+
+
+def _check_delays(delays: Sequence[int], tr: float) -> None:
+    """Warn where delays do not cover 4 to 8 s, when responses to a brief sound are highest; half a TR more or less counts."""
+    first, last = tr * (min(delays) - 0.5), tr * (max(delays) + 0.5)
+    if first > 4 or last < 8:
+        reach = f"{tr * min(delays):g} to {tr * max(delays):g} s"
+        wanted = f"{max(1, round(2 / tr))} to {round(8 / tr)}"
+        warn(
+            f"delays of {reach} do not cover 4 to 8 s, when responses are highest: with this TR of {tr:g} s give delays {wanted}"
+        )
 
 
 def _mask_of(data: Dataset, who: str, config: AlignRunConfig) -> Path | None:

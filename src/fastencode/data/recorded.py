@@ -180,6 +180,10 @@ class Recorded:
         """Phones with times in s from the onset of the sound."""
         return self._labels(run, "phones")
 
+    def has_transcript(self, run: str) -> bool:
+        """Whether the data set names a transcript of a run."""
+        return _transcript_of(self._known(run)) is not None
+
     def stimulus_files(self, run: str) -> list[Path]:
         """The sound and the transcript, where there are such."""
         heard = self._known(run)

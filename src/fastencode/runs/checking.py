@@ -132,7 +132,8 @@ def _row(data: Dataset, who: str, run: str, found: list[Finding]) -> dict[str, A
         except FastencodeError as error:
             found.append(Finding("doubt", run, *_halves(str(error))))
         try:
-            words = str(len(data.words(run)))
+            if not isinstance(data, Recorded) or data.has_transcript(run):
+                words = str(len(data.words(run)))
         except FastencodeError as error:
             found.append(Finding("doubt", run, *_halves(str(error))))
     found += [Finding("doubt", run, *_halves(str(one.message))) for one in told if issubclass(one.category, FastencodeWarning)]
