@@ -17,6 +17,7 @@ from fastencode.data.narratives import read_narratives
 from fastencode.data.petit_prince import read_petit_prince
 from fastencode.data.recorded import Recorded
 from fastencode.data.responses import open_responses
+from fastencode.data.space import to_image
 from fastencode.data.textgrid import write_textgrid
 from fastencode.errors import InputError
 from fastencode.speech.audio import write_audio
@@ -105,6 +106,9 @@ def test_volumes_are_read_inside_the_masks_of_all_runs(tree: Path) -> None:
         inside = inside_of(who, 1) & inside_of(who, 2)
         assert data.n_voxels(f"sub-{who}") == inside.sum()
         np.testing.assert_array_equal(data.responses(f"sub-{who}", "fox"), values_of(who, 1)[inside].T[rows])
+        back = to_image(np.arange(1, inside.sum() + 1), data.mask(f"sub-{who}"))  # masks of the two runs differ
+        np.testing.assert_array_equal(np.asarray(back.dataobj)[inside], np.arange(1, inside.sum() + 1))
+        assert not np.asarray(back.dataobj)[~inside].any()
 
 
 def test_surfaces_hold_left_before_right(tree: Path) -> None:

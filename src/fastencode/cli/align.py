@@ -140,7 +140,7 @@ def _check_delays(delays: Sequence[int], tr: float) -> None:
         )
 
 
-def _mask_of(data: Dataset, who: str, config: AlignRunConfig) -> Path | None:
+def _mask_of(data: Dataset, who: str, config: AlignRunConfig) -> Any:
     """Where a participant's voxels lie, as the settings or the data set say."""
     return data.mask(who) if config.masks is None else _mask(config.masks, who)
 
@@ -279,7 +279,7 @@ def _rank(label: Label, config: AlignRunConfig) -> Any:
     return (*kind, label.low_level, place, label.source, label.less, label.delays)
 
 
-def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig, masks: Mapping[str, Path]) -> Path:
+def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig, masks: Mapping[str, Any]) -> Path:
     """Tables of all that is finished, by one command at a time, so that the last of several writes all."""
     if not stages.root.is_dir():
         raise InputError(f"{stages.root} is not there, and there is nothing to collect: give the same command without --collect")
@@ -291,7 +291,7 @@ def _write_tables(stages: Stages, own: Collection[str], config: AlignRunConfig, 
                 "command without --collect"
             )
         tables = tables_of(stages, found, config.align)
-        mask_of = partial(_mask, config.masks) if config.masks else masks.__getitem__
+        mask_of = partial(_mask, config.masks) if config.masks else masks.get
         write_voxel_files(stages, found, mask_of if config.maps else None)
         everybody = tuple(sorted({*found.columns, *config.participants})) if config.participants else ()
         of_models = {layer for label, _, layer in found.scores if not label.low_level}

@@ -168,7 +168,11 @@ def _presentations(
     for heard in sounds:
         split = "test" if {heard.name, bold.task} & set(settings.test) else "train"
         when: dict[str, Any] = {"onset": heard.onset, "times": times, "kept": kept, **trimmed}
-        beside: dict[str, Any] = {"transcript": heard.transcript, "mask": masks[0] if masks else None, "notes": notes}
+        beside: dict[str, Any] = {
+            "transcript": heard.transcript,
+            "mask": masks[0] if len(masks) == 1 else masks or None,
+            "notes": notes,
+        }
         yield Run(bold.participant, heard.name, heard.sound, responses, float(tr), split=split, **when, **beside)
 
 

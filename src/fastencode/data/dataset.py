@@ -89,8 +89,10 @@ class Dataset(Protocol):
     def rois(self, who: str, /, *, mask: Any = None) -> Mapping[str, NDArray[np.intp]]:
         """A participant's regions: name → voxels. ``mask`` says where voxels lie, where the data set does not."""
 
-    def mask(self, who: str, /) -> Path | None:
-        """Which voxels or vertices the columns of a participant's responses are; None where that is not known."""
+    def mask(self, who: str, /) -> Any:
+        """Which voxels or vertices the columns of a participant's responses are, as :mod:`fastencode.data.space` takes it: a path
+        or an image. None where that is not known.
+        """
 
     def notes(self, who: str, /) -> Sequence[str]:
         """What was done to a participant's responses by the reader, such as confounds regressed out."""

@@ -11,17 +11,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastencode.data.findings import Finding
+from fastencode.data.responses import inside_all
 from fastencode.data.rois import find_rois, read_rois
 from fastencode.data.runs import SAME_TIME, Run
+from fastencode.data.space import load_image
 from fastencode.data.textgrid import Interval
 from fastencode.data.transcripts import spoken_labels
-from fastencode.errors import InputError
+from fastencode.errors import InputError, require
 from fastencode.files import check_file
 from fastencode.speech.audio import audio_seconds, read_audio
 from fastencode.speech.silence import NON_SPEECH
@@ -213,7 +215,7 @@ class Recorded:
         columns = self._columns(who, voxels)
         return np.stack([piece.run.responses.read(piece.rows, columns) for piece in pieces])
 
-    def rois(self, who: str, *, mask: Path | None = None) -> dict[str, NDArray[np.intp]]:
+    def rois(self, who: str, *, mask: Any = None) -> dict[str, NDArray[np.intp]]:
         """A participant's regions: name → channels; empty where there are none."""
         first, n_voxels = self._first(who), self.n_voxels(who)
         mask = self.mask(who) if mask is None else mask
@@ -222,9 +224,13 @@ class Recorded:
             return dict(find_rois([folder], who, mask, n_voxels=n_voxels)) if folder.is_dir() else {}
         return dict(read_rois(first.regions, mask, n_voxels=n_voxels))
 
-    def mask(self, who: str) -> Path | None:
-        """Which voxels or vertices a participant's channels are, for images of them."""
-        return self._first(who).mask
+    def mask(self, who: str) -> Any:
+        """Which voxels or vertices a participant's channels are: a path, an image of the voxels inside several masks, or None."""
+        masks = self._first(who).mask
+        if not isinstance(masks, tuple):
+            return masks
+        image = require("nibabel", "neuro").Nifti1Image
+        return image(inside_all(masks).astype(np.uint8), load_image(masks[0]).affine)
 
     def response_files(self, who: str, run: str) -> list[Path]:
         """The files that hold the responses, masks among them."""

@@ -47,8 +47,9 @@ class Run:
     split : {"train", "validation", "test"}
     transcript : Path or None
         A TextGrid, or a table of words (see :mod:`fastencode.data.word_tables`).
-    mask : Path or None
-        Which voxels or vertices the channels are: the way back to an image (see :mod:`fastencode.data.space`).
+    mask : Path, tuple of Path, or None
+        Which voxels or vertices the channels are: the way back to an image (see :mod:`fastencode.data.space`). Of several masks,
+        channels are the voxels inside all.
     regions : Path or None
         The participant's regions: a file or folder that :mod:`fastencode.data.rois` reads.
     notes : tuple of str
@@ -67,7 +68,7 @@ class Run:
     kept: NDArray[np.bool_] | None = field(default=None, compare=False)
     split: str = "train"
     transcript: Path | None = None
-    mask: Path | None = None
+    mask: Path | tuple[Path, ...] | None = None
     regions: Path | None = None
     notes: tuple[str, ...] = ()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -74,7 +73,7 @@ def tables_of(stages: Stages, found: Records, config: AlignConfig) -> dict[str, 
     }
 
 
-def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], Path] | None = None) -> None:
+def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], Any] | None = None) -> None:
     """Write ``voxels/<participant>.h5`` for each participant, and remove files of other participants and all images.
 
     Parameters
@@ -82,7 +81,7 @@ def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], P
     stages : Stages
     found : Records
     mask_of : callable, optional
-        Returns the mask of a participant, for images in ``maps``. None: no images.
+        Returns the mask of a participant, for images in ``maps``, or None for no images of them. None: no images at all.
     """
     for path in (stages.root / "voxels").glob("*.h5"):
         if path.stem not in found.columns:
@@ -102,8 +101,8 @@ def write_voxel_files(stages: Stages, found: Records, mask_of: Callable[[str], P
             left_out=_own(found.left_out, who),
             held_out={key: tuple(rows) for key, rows in _own(found.held_out, who).items()},
         )
-        if mask_of is not None:
-            write_maps(stages.root / "maps", path, mask_of(who))
+        if mask_of is not None and (mask := mask_of(who)) is not None:
+            write_maps(stages.root / "maps", path, mask)
 
 
 def _own(records: Mapping[Key, Value], who: str) -> dict[tuple[Label, int], Value]:

@@ -127,7 +127,7 @@ def _each_left_out(
     return found
 
 
-def write_maps(folder: Path, voxel_file: Path, mask: Path) -> list[Path]:
+def write_maps(folder: Path, voxel_file: Path, mask: Any) -> list[Path]:
     """Images of what :func:`write_voxels` wrote.
 
     ``<who>_<model-at-delays>_r`` has one volume for each layer, ``…_best-layer`` the number of the layer with the highest r
@@ -139,7 +139,7 @@ def write_maps(folder: Path, voxel_file: Path, mask: Path) -> list[Path]:
     folder : Path
         Made where it is missing.
     voxel_file : Path
-    mask : Path
+    mask : Path or nibabel image
         The brain mask of the responses, for NIfTI; or a .npy file of booleans for each vertex or a folder of such files, one for
         each surface in the order of their names, for GIFTI.
 
@@ -168,8 +168,10 @@ def write_maps(folder: Path, voxel_file: Path, mask: Path) -> list[Path]:
             significant = np.take_along_axis(here["p_fdr"][...], best, axis=0)[0] <= FALSE_DISCOVERIES
             images[f"{name}_best-layer"] = np.where(significant, layers[best[0]], np.nan).astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
-    surfaces, written = surface_masks(mask), []
-    names = [path.stem for path in sorted(mask.glob("*.npy"))] if mask.is_dir() else [mask.stem]
+    surfaces, names, written = None, list[str](), list[Path]()
+    if isinstance(mask, Path):
+        surfaces = surface_masks(mask)
+        names = [path.stem for path in sorted(mask.glob("*.npy"))] if mask.is_dir() else [mask.stem]
     for name, values in images.items():
         start = f"{voxel_file.stem}_{name}"
         if surfaces is None:
