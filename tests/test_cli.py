@@ -131,7 +131,11 @@ def test_stopped_and_resumed_in_two_processes_gives_the_same_numbers(finished: P
     before = (out / "frames" / "small" / "stage.json").read_bytes()
     resumed = Command(arguments, tmp_path)
     assert resumed.end(300) == 0, resumed.err
-    assert "world, reused\nframes, 2 of 2 models, 3 of 3 features, 1 reused, took" in resumed.out
+    for line in (
+        "world, reused\n",
+        "\nframes, 2 of 2 models, 3 of 3 features, 1 reused, took",
+    ):  # others may say something between
+        assert line in resumed.out
     assert (out / "frames" / "small" / "stage.json").read_bytes() == before
     pd.testing.assert_frame_equal(pd.read_csv(out / "scores.csv"), pd.read_csv(finished / "scores.csv"))
     assert main(["demo", "--config", str(out / "config.yaml")]) == 0
