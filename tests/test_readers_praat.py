@@ -9,43 +9,8 @@ import pytest
 
 from fastencode.data.textgrid import Interval, read_textgrid
 from fastencode.errors import FastencodeWarning, InputError
+from textgrid_cases import LONG
 
-LONG = '''File type = "ooTextFile"
-Object class = "TextGrid"
-
-xmin = 0
-xmax = 2.5
-tiers? <exists>
-size = 2
-item []:
-    item [1]:
-        class = "IntervalTier"
-        name = "phone"
-        xmin = 0
-        xmax = 2.5
-        intervals: size = 3
-        intervals [1]:
-            xmin = 0
-            xmax = 0.5
-            text = ""
-        intervals [2]:
-            xmin = 0.5
-            xmax = 1.25
-            text = "é "
-        intervals [3]:
-            xmin = 1.25
-            xmax = 2.5
-            text = "say ""hi"""
-    item [2]:
-        class = "TextTier"
-        name = "beat"
-        xmin = 0
-        xmax = 2.5
-        points: size = 1
-        points [1]:
-            number = 0.75
-            mark = "x"
-'''
 SHORT = (
     'File type = "ooTextFile"\n"TextGrid"\n\n0\n2.5\n<exists>\n2\n"IntervalTier"\n"phone"\n0\n2.5\n3\n0\n0.5\n""\n0.5\n'
     '1.25\n"é "\n1.25\n2.5\n"say ""hi"""\n"TextTier"\n"beat"\n0\n2.5\n1\n0.75\n"x"\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -200,12 +201,13 @@ def test_tables_of_words(tmp_path: Path, name: str, text: str) -> None:
 
 def test_a_run_refuses_what_cannot_be(lab: Path) -> None:
     responses = open_responses(lab / "20.npy")
-    for given, text in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"tr": 0.0}, "TR is 0"),
         ({"tr": 2.0, "onset": np.nan}, "onset is nan"),
         ({"tr": 2.0, "times": np.arange(3.0)}, "3 times for 20 scans"),
         ({"tr": 2.0, "times": np.zeros(20)}, "do not rise"),
         ({"tr": 2.0, "split": "dev"}, "'dev'"),
-    ):
+    ]
+    for given, text in wrong:
         with pytest.raises(InputError, match=text):
-            Run("anna", "a", lab / "a.wav", responses, **given)  # type: ignore[arg-type]
+            Run("anna", "a", lab / "a.wav", responses, **given)

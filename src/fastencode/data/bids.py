@@ -32,7 +32,7 @@ from fastencode.data.bids_files import FMRIPREP, Bold, find_bold, roots_of, side
 from fastencode.data.cleaning import Cleaned, drifts, names_of
 from fastencode.data.config import ImageSettings
 from fastencode.data.corpora import SOUNDS
-from fastencode.data.findings import Finding
+from fastencode.data.findings import Finding, halves
 from fastencode.data.manifest import read_rows
 from fastencode.data.responses import ImageResponses, Responses, SideBySide, SurfaceResponses
 from fastencode.data.runs import Run
@@ -103,8 +103,7 @@ def make_runs(
             try:
                 runs += _presentations(root, bold, tuple(dict.fromkeys(masks)), settings, sounds(bold, problems))
             except FastencodeError as error:
-                what, _, remedy = str(error).rpartition(": ")
-                problems.append(Finding("unusable", bold.where, what or str(error), remedy if what else "mend it"))
+                problems.append(Finding("unusable", bold.where, *halves(str(error))))
     return runs, problems
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastencode.errors import warn
 
-__all__ = ["Finding", "warn_of"]
+__all__ = ["Finding", "halves", "warn_of"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,15 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.evidence}; {self.remedy}"
+
+
+def halves(message: str) -> tuple[str, str]:
+    """What is wrong, and what to do, of a message that says both."""
+    for mark in (": ", "; "):
+        what, _, remedy = message.rpartition(mark)
+        if what and " " in remedy:
+            return what, remedy
+    return message, "mend it"
 
 
 def warn_of(findings: Iterable[Finding]) -> None:

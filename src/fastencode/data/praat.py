@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 __all__ = ["Damaged", "Tier", "binary_tiers", "is_binary", "is_textgrid", "text_tiers"]
@@ -227,8 +227,9 @@ def binary_tiers(raw: bytes) -> list[Tier]:
     for place in range(1, reader.numbers(">i")[0] + 1):
         points, name = _is_points(reader.ascii(), f"tier {place}"), reader.text()
         reader.numbers(">dd")
-        times: Callable[[], tuple[Any, ...]] = lambda: reader.numbers(">d") * 2 if points else reader.numbers(">dd")  # noqa: B023, E731
-        tiers.append(Tier(name, points, [(*times(), reader.text()) for _ in range(reader.numbers(">i")[0])]))
+        layout, copies = (">d", 2) if points else (">dd", 1)  # a point begins and ends at its time
+        count = reader.numbers(">i")[0]
+        tiers.append(Tier(name, points, [(*(reader.numbers(layout) * copies), reader.text()) for _ in range(count)]))
     return tiers
 
 

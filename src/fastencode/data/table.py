@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastencode.data.findings import Finding
+from fastencode.data.findings import Finding, halves
 from fastencode.data.manifest import read_rows
 from fastencode.data.recordings import SPLITS
 from fastencode.data.responses import Responses, open_responses
@@ -147,8 +147,7 @@ class _Cells:
         try:
             return made()
         except FastencodeError as error:
-            what, _, remedy = str(error).rpartition(": ")
-            self.wrong(what or str(error), remedy if what else "mend it")
+            self.wrong(*halves(str(error)))
             return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from fastencode.data.config import ImageSettings
 from fastencode.data.dataset import Dataset
 from fastencode.data.faults import response_findings
-from fastencode.data.findings import Finding
+from fastencode.data.findings import Finding, halves
 from fastencode.data.opening import layout_of, open_data, read_presentations
 from fastencode.data.recorded import Recorded
 from fastencode.errors import FastencodeError, FastencodeWarning
@@ -88,7 +88,7 @@ def check_data(
             data = Recorded(runs, root=path) if runs else None
             found += data.problems if isinstance(data, Recorded) else ()
     except FastencodeError as error:
-        found += [Finding("unusable", str(path), *_halves(line)) for line in str(error).splitlines()]
+        found += [Finding("unusable", str(path), *halves(line)) for line in str(error).splitlines()]
     if data is None:
         return Checked(layout, float("nan"), (), tuple(found), {})
     rows, heard = list[dict[str, Any]](), dict[str, list[str]]()
@@ -98,7 +98,7 @@ def check_data(
                 rows.append(_row(data, who, run, found))
                 heard.setdefault(who, []).append(run)
             except FastencodeError as error:
-                found.append(Finding("unusable", f"{who}, {run}", *_halves(str(error))))
+                found.append(Finding("unusable", f"{who}, {run}", *halves(str(error))))
     if responses:
         found += response_findings(data, heard)
     return Checked(layout, data.tr, tuple(rows), tuple(dict.fromkeys([*found, *_lacking(heard)])), _notes(data, heard))
@@ -111,9 +111,9 @@ def _runs(data: Dataset, who: str, found: list[Finding]) -> Sequence[str]:
         try:
             runs = data.stories(who)
         except FastencodeError as error:
-            found.append(Finding("unusable", who, *_halves(str(error))))
+            found.append(Finding("unusable", who, *halves(str(error))))
             return ()
-    found += [Finding("doubt", who, *_halves(str(one.message))) for one in told if issubclass(one.category, FastencodeWarning)]
+    found += [Finding("doubt", who, *halves(str(one.message))) for one in told if issubclass(one.category, FastencodeWarning)]
     if not runs:
         found.append(Finding("unusable", who, "has no responses", "fetch them, or leave the participant out"))
     return runs
@@ -130,13 +130,13 @@ def _row(data: Dataset, who: str, run: str, found: list[Finding]) -> dict[str, A
             seconds = audio_seconds(sound)
             data.check_length(run, seconds, sound)
         except FastencodeError as error:
-            found.append(Finding("doubt", run, *_halves(str(error))))
+            found.append(Finding("doubt", run, *halves(str(error))))
         try:
             if not isinstance(data, Recorded) or data.has_transcript(run):
                 words = str(len(data.words(run)))
         except FastencodeError as error:
-            found.append(Finding("doubt", run, *_halves(str(error))))
-    found += [Finding("doubt", run, *_halves(str(one.message))) for one in told if issubclass(one.category, FastencodeWarning)]
+            found.append(Finding("doubt", run, *halves(str(error))))
+    found += [Finding("doubt", run, *halves(str(one.message))) for one in told if issubclass(one.category, FastencodeWarning)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FastencodeWarning)  # of gaps, which are counted
         values = data.responses(who, run)
@@ -176,15 +176,6 @@ def _lacking(heard: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
 
 def _notes(data: Dataset, heard: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
     return {who: list(data.notes(who)) for who in heard if data.notes(who)}
-
-
-def _halves(message: str) -> tuple[str, str]:
-    """What is wrong, and what to do, of a message that says both."""
-    for mark in (": ", "; "):
-        what, _, remedy = message.rpartition(mark)
-        if what and " " in remedy:
-            return what, remedy
-    return message, "mend it"
 
 
 _HEADINGS = {
